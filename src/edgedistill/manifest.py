@@ -103,7 +103,7 @@ class Manifest:
             raise BundleError(f"manifest.json is not valid JSON ({error}).", hint="Export the bundle again.") from error
         if not isinstance(raw, dict) or not isinstance(raw.get("schema_version"), int):
             raise BundleError("manifest.json has no schema_version.", hint="Is this an edgedistill bundle?")
-        version = cast(int, raw["schema_version"])
+        version = cast("int", raw["schema_version"])
         if version > SCHEMA_VERSION:
             raise BundleError(
                 f"The bundle has manifest schema {version}; this version of edgedistill reads up to {SCHEMA_VERSION}.",
