@@ -1,0 +1,240 @@
+"""Streams weights from a checkpoint through quantization into weights.bin, slice by slice.
+
+Memory: at most ``threads + 1`` slices of ``SLICE_ELEMENTS`` float32 values and their working copies, whatever the
+model's size. Finished weights are journalled with a digest; a resumed run re-reads and compares them before it
+trusts them, so a crash in mid-write cannot leave a wrong tensor.
+
+Must not know: ONNX, architectures, profiles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedistill.export.staging import os_error
+from edgedistill.quantize import quantize_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgedistill.export.layout import Layout
+    from edgedistill.export.source import TensorSource
+    from edgedistill.export.spec import LogicalWeight
+    from edgedistill.progress import Progress
+    from edgedistill.quantize.spec import WeightFormat
+
+SLICE_ELEMENTS = 2 << 20  # 8 MiB of float32
+Importance = "Callable[[str], npt.NDArray[np.float32] | None]"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One weight to write and its format."""
+
+    weight: LogicalWeight
+    format: WeightFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Rows ``start:stop`` of checkpoint tensor ``part``, which are rows from ``row`` on of the logical weight."""
+
+    part: str
+    start: int
+    stop: int
+    row: int
+
+
+def slices(weight: LogicalWeight, source: TensorSource) -> Iterator[Slice]:
+    """Cut a logical weight into slices of whole rows of about ``SLICE_ELEMENTS``; never across two parts."""
+    row = 0
+    for part in weight.parts:
+        shape = source.info(part).shape
+        width = int(np.prod(shape[1:], dtype=np.int64)) if len(shape) > 1 else 1
+        step = max(1, SLICE_ELEMENTS // max(1, width))
+        for start in range(0, shape[0], step):
+            stop = min(start + step, shape[0])
+            yield Slice(part, start, stop, row + start)
+        row += shape[0]
+
+
+class WeightsWriter:
+    """Writes arrays at their planned offsets in one preallocated file.
+
+    Args:
+        path: weights.bin inside the staging directory.
+        layout: Places of all arrays.
+        resume: Trust ``path`` and the journal beside it as far as its digests hold.
+    """
+
+    def __init__(self, path: Path, layout: Layout, *, resume: bool) -> None:
+        self.path = path
+        self.layout = layout
+        self.journal = path.with_name(".journal")
+        resume = resume and path.is_file() and path.stat().st_size == layout.size
+        self._finished = self._read_journal() if resume else {}
+        if not resume:
+            self.journal.unlink(missing_ok=True)
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | (0 if resume else os.O_TRUNC), 0o644)
+            if not resume and layout.size:
+                # Reserves the blocks, so a full disk shows now and not after minutes of work.
+                os.posix_fallocate(self._fd, 0, layout.size)
+        except OSError as error:
+            raise os_error(error, path) from error
+
+    def close(self) -> None:
+        """Flush to disk and close."""
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise os_error(error, self.path) from error
+        finally:
+            os.close(self._fd)
+
+    def _read_journal(self) -> dict[str, str]:
+        finished: dict[str, str] = {}
+        if self.journal.is_file():
+            for line in self.journal.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                    finished[entry["name"]] = entry["digest"]
+                except (ValueError, KeyError, TypeError):
+                    break  # a torn last line
+        return finished
+
+    def write_array(self, name: str, array: npt.NDArray[np.generic], row: int = 0) -> None:
+        """Write ``array`` as rows from ``row`` on of the stored array ``name``; dtype and row shape must match."""
+        stored = self.layout.arrays[name]
+        spec = stored.spec
+        if array.dtype != np.dtype(spec.dtype) or array.shape[1:] != spec.shape[1:]:
+            raise ValueError(f"{name}: got {array.dtype} {array.shape}, planned {spec.dtype} {spec.shape}")
+        if row + array.shape[0] > spec.shape[0]:
+            raise ValueError(f"{name}: rows {row}..{row + array.shape[0]} of {spec.shape[0]}")
+        row_bytes = spec.nbytes // max(1, spec.shape[0])
+        self._pwrite(np.ascontiguousarray(array), stored.offset + row * row_bytes)
+
+    def _pwrite(self, array: npt.NDArray[np.generic], offset: int) -> None:
+        view = memoryview(array).cast("B")
+        done = 0
+        try:
+            while done < len(view):
+                done += os.pwrite(self._fd, view[done:], offset + done)
+        except OSError as error:
+            raise os_error(error, self.path) from error
+
+    def write_weights(
+        self,
+        jobs: Sequence[Job],
+        source: TensorSource,
+        *,
+        threads: int,
+        progress: Progress,
+        importance: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    ) -> int:
+        """Quantize and write all ``jobs`` in order.
+
+        Args:
+            jobs: Weights and formats.
+            source: Where the rows come from.
+            threads: Slices worked on at a time (NumPy releases the interpreter lock in its loops).
+            progress: Receives elements.
+            importance: Per weight name, float32 [K]: weight of the squared error per input feature (calibration).
+
+        Returns:
+            Number of weights taken over from an interrupted run.
+        """
+        reused = 0
+        with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="quantize") as pool:
+            for job in jobs:
+                cut = list(slices(job.weight, source))
+                digest = self._finished.get(job.weight.name)
+                if digest is not None and digest == self._digest_on_disk(job, cut):
+                    progress.advance(int(np.prod(job.weight.shape, dtype=np.int64)))
+                    reused += 1
+                    continue
+                vector = importance.get(job.weight.name) if importance else None
+                digest = self._write_weight(job, cut, source, pool, threads, progress, vector)
+                self._log(job.weight.name, digest)
+        return reused
+
+    def _write_weight(
+        self,
+        job: Job,
+        cut: list[Slice],
+        source: TensorSource,
+        pool: ThreadPoolExecutor,
+        threads: int,
+        progress: Progress,
+        importance: npt.NDArray[np.float32] | None,
+    ) -> str:
+        digest = hashlib.sha256()
+        pending: deque[Future[tuple[bytes, int]]] = deque()
+
+        def collect() -> None:
+            part, elements = pending.popleft().result()
+            digest.update(part)
+            progress.advance(elements)
+
+        try:
+            for piece in cut:
+                if len(pending) > threads:
+                    collect()
+                pending.append(pool.submit(self._write_slice, job, piece, source, importance))
+            while pending:
+                collect()
+        except BaseException:
+            for future in pending:
+                future.cancel()
+            raise
+        return digest.hexdigest()
+
+    def _write_slice(
+        self, job: Job, piece: Slice, source: TensorSource, importance: npt.NDArray[np.float32] | None
+    ) -> tuple[bytes, int]:
+        rows = source.read_rows(piece.part, piece.start, piece.stop)
+        if job.weight.offset:
+            rows += np.float32(job.weight.offset)
+        name = job.weight.name
+        digest = hashlib.sha256()
+        if job.format.is_float:
+            arrays = {name: rows.reshape(-1) if not job.weight.is_matrix else rows}
+        else:
+            quantized = quantize_rows(rows, job.format, importance)
+            arrays = {f"{name}.{suffix}": array for suffix, array in quantized.items()}
+        for key in sorted(arrays):
+            array = np.ascontiguousarray(arrays[key])
+            digest.update(memoryview(array).cast("B"))
+            self.write_array(key, array, piece.row)
+        return digest.digest(), int(rows.size)
+
+    def _digest_on_disk(self, job: Job, cut: list[Slice]) -> str:
+        name = job.weight.name
+        keys = sorted(
+            key for key in (name, f"{name}.q", f"{name}.scales", f"{name}.zero_points") if key in self.layout.arrays
+        )
+        total = hashlib.sha256()
+        for piece in cut:
+            digest = hashlib.sha256()
+            for key in keys:
+                stored = self.layout.arrays[key]
+                row_bytes = stored.spec.nbytes // max(1, stored.spec.shape[0])
+                count = (piece.stop - piece.start) * row_bytes
+                digest.update(os.pread(self._fd, count, stored.offset + piece.row * row_bytes))
+            total.update(digest.digest())
+        return total.hexdigest()
+
+    def _log(self, name: str, digest: str) -> None:
+        with self.journal.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"name": name, "digest": digest}) + "\n")
