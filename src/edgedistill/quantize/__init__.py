@@ -1,0 +1,62 @@
+"""Weight quantization: arrays in, arrays in MatMulNBits' layout out.
+
+``spec.py`` says what formats look like, ``plan.py`` which weight gets which, ``rtn.py`` and ``search.py`` choose
+scales, ``blockwise.py`` drives them over tiles and threads, ``packing.py`` puts codes into bytes.
+
+Must not know: graphs, disk, profile names, model architectures.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgedistill.quantize.spec import WeightFormat
+
+
+def quantize_rows(
+    rows: npt.NDArray[np.float32],
+    fmt: WeightFormat,
+    importance: npt.NDArray[np.float32] | None = None,
+    *,
+    threads: int = 1,
+) -> dict[str, npt.NDArray[np.generic]]:
+    """Quantize rows of a matrix.
+
+    Args:
+        rows: float32 [n, K]; any slice of rows of a weight [N, K]. Rows do not influence one another.
+        fmt: A quantized format; its ``method`` picks the algorithm.
+        importance: float32 [K], non-negative weights of the squared error per input feature (such as the mean square of
+            the activations), used by ``search``; None: every feature counts the same.
+        threads: Threads to share the rows among; the result does not depend on it.
+
+    Returns:
+        Arrays by suffix, exactly as ``array_specs`` lists them with N = n: ``q`` uint8 [n, blocks, block*bits/8],
+        ``scales`` float32 [n, blocks] and, if asymmetric, ``zero_points`` uint8 [n, ceil(blocks*bits/8)]. A value is
+        (code - zero point) * scale, so 0.0 is always exact. Scales may be negative.
+
+    Raises:
+        CheckpointError: ``rows`` holds NaN or infinite values.
+        ValueError: ``fmt`` is float, or ``importance`` has a wrong shape or negative values.
+    """
+    from edgedistill.quantize.blockwise import quantize_blockwise
+    from edgedistill.quantize.rtn import rtn_tile
+    from edgedistill.quantize.search import search_tile
+
+    if fmt.method == "rtn":
+        return quantize_blockwise(rows, fmt, rtn_tile, threads=threads)
+    return quantize_blockwise(rows, fmt, search_tile, importance=importance, threads=threads)
+
+
+def dequantize_rows(
+    arrays: Mapping[str, npt.NDArray[np.generic]], fmt: WeightFormat, k: int
+) -> npt.NDArray[np.float32]:
+    """float32 [n, k] of the arrays that ``quantize_rows`` returned for ``fmt``."""
+    from edgedistill.quantize.blockwise import dequantize_blockwise
+
+    return dequantize_blockwise(arrays, fmt, k)

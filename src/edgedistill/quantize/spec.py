@@ -49,10 +49,11 @@ class WeightFormat:
         return 8 * sum(a.nbytes for a in array_specs("w", (1, k), self)) / k
 
     def label(self) -> str:
-        """Short name used in tables: ``int4-b32-asym-search``."""
+        """Text form in profiles, tables and ``--format`` (read by ``plan.parse_format``): ``int4-b32-asym-search``."""
         if self.is_float:
             return "fp32"
-        return f"int{self.bits}-b{self.block_size}-{'sym' if self.symmetric else 'asym'}-{self.method}"
+        accuracy = "" if self.accuracy_level == 4 else f"-acc{self.accuracy_level}"
+        return f"int{self.bits}-b{self.block_size}-{'sym' if self.symmetric else 'asym'}-{self.method}{accuracy}"
 
 
 FLOAT32 = WeightFormat(bits=32)

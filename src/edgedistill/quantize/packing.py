@@ -1,0 +1,62 @@
+"""Codes of 2, 4 or 8 bits in bytes, low bits first, as ONNX Runtime's MatMulNBits stores them.
+
+Must not know: how codes are chosen, formats, files.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+PACKABLE_BITS = (2, 4, 8)
+
+
+def packed_size(count: int, bits: int) -> int:
+    """Bytes that hold ``count`` codes of ``bits`` bits."""
+    return -(-count * bits // 8)
+
+
+def pack_bits(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
+    """Pack along the last axis: uint8 [..., n], each value < 2^bits, to uint8 [..., ceil(n*bits/8)].
+
+    Code j of a byte occupies bits ``j*bits`` to ``(j+1)*bits - 1``; missing codes of the last byte are 0.
+    """
+    per_byte = _per_byte(bits)
+    if per_byte == 1:
+        return codes
+    n = codes.shape[-1]
+    full = n // per_byte
+    packed = np.zeros((*codes.shape[:-1], packed_size(n, bits)), np.uint8)
+    head = packed[..., :full]
+    for j in range(per_byte):
+        part = codes[..., j::per_byte]
+        head |= part[..., :full] << np.uint8(j * bits)
+        if part.shape[-1] > full:
+            packed[..., full] |= part[..., full] << np.uint8(j * bits)
+    return packed
+
+
+def unpack_bits(packed: npt.NDArray[np.uint8], bits: int, count: int) -> npt.NDArray[np.uint8]:
+    """Inverse of ``pack_bits``: uint8 [..., bytes] to uint8 [..., count].
+
+    Raises:
+        ValueError: ``packed`` holds fewer than ``count`` codes.
+    """
+    per_byte = _per_byte(bits)
+    if packed.shape[-1] < packed_size(count, bits):
+        raise ValueError(f"{packed.shape[-1]} bytes hold fewer than {count} codes of {bits} bits")
+    if per_byte == 1:
+        return packed[..., :count]
+    shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(bits)
+    codes = (packed[..., None] >> shifts) & np.uint8((1 << bits) - 1)
+    return codes.reshape(*packed.shape[:-1], -1)[..., :count]
+
+
+def _per_byte(bits: int) -> int:
+    if bits not in PACKABLE_BITS:
+        raise ValueError(f"codes of {bits} bits cannot be packed; expected one of {PACKABLE_BITS}")
+    return 8 // bits

@@ -1,0 +1,219 @@
+"""Which weight gets which format: ordered rules, first match wins, vectors stay float32.
+
+Pure: names and shapes in, a plan out. Also the text form of formats (``int4-b32-asym-search``) that profiles and
+``--format`` use.
+
+Must not know: checkpoints, graphs, files, profile names.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Protocol, cast
+
+from edgedistill.errors import UsageError
+from edgedistill.quantize.spec import BLOCK_SIZES, FLOAT32, ArraySpec, Method, WeightFormat, array_specs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MATRIX_KINDS = ("linear", "embedding")
+QUANTIZED_BITS = (2, 4, 8)
+ACCURACY_LEVELS = (0, 1, 4)
+DEFAULT_FORMATS = {
+    2: WeightFormat(bits=2, block_size=32, symmetric=False, method="search"),
+    4: WeightFormat(bits=4, block_size=32, symmetric=False, method="search"),
+    8: WeightFormat(bits=8, block_size=64, symmetric=True, method="search"),
+}
+"""What ``int2``, ``int4`` and ``int8`` mean when nothing else is said."""
+
+
+class Plannable(Protocol):
+    """What a plan needs to know of a weight; ``export.spec.LogicalWeight`` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def aliases(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Weights whose name or an alias matches the shell pattern ``match`` (case-sensitive) get ``format``."""
+
+    match: str
+    format: WeightFormat
+
+    def matches(self, weight: Plannable) -> bool:
+        return any(fnmatchcase(name, self.match) for name in (weight.name, *weight.aliases))
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedWeight:
+    """One weight of the plan: ``shape`` [N, K] or [N], and the ``arrays`` that store it."""
+
+    weight_name: str
+    shape: tuple[int, ...]
+    format: WeightFormat
+    arrays: tuple[ArraySpec, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Elements of the unquantized weight."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Stored bytes, scales and zero points included."""
+        return sum(array.nbytes for array in self.arrays)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Formats of all weights, in the order given, and the rules that matched none of them."""
+
+    weights: tuple[PlannedWeight, ...]
+    unused_rules: tuple[Rule, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        return sum(weight.parameters for weight in self.weights)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(weight.nbytes for weight in self.weights)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits per parameter over all weights; 0.0 for an empty plan."""
+        return 8 * self.nbytes / self.parameters if self.parameters else 0.0
+
+    def by_name(self) -> dict[str, PlannedWeight]:
+        return {weight.weight_name: weight for weight in self.weights}
+
+
+def plan_weights(weights: Iterable[Plannable], default: WeightFormat, rules: Sequence[Rule] = ()) -> Plan:
+    """Give every weight a format.
+
+    Matrices ([N, K], kind ``linear`` or ``embedding``) take the format of the first rule that matches their name or one
+    of their aliases, else ``default``. Vectors are float32 whatever the rules say, so a rule that matches only vectors,
+    or only what an earlier rule took, is reported in ``unused_rules``.
+    """
+    planned: list[PlannedWeight] = []
+    used: set[int] = set()
+    for weight in weights:
+        fmt = FLOAT32
+        if weight.kind in MATRIX_KINDS and len(weight.shape) == 2:
+            fmt = default
+            for index, rule in enumerate(rules):
+                if rule.matches(weight):
+                    fmt = rule.format
+                    used.add(index)
+                    break
+            rows, columns = weight.shape
+            arrays = array_specs(weight.name, (rows, columns), fmt)
+        else:
+            arrays = (ArraySpec(weight.name, "float32", weight.shape),)
+        planned.append(PlannedWeight(weight.name, weight.shape, fmt, arrays))
+    unused = tuple(rule for index, rule in enumerate(rules) if index not in used)
+    return Plan(tuple(planned), unused)
+
+
+def override(
+    default: WeightFormat,
+    rules: Sequence[Rule],
+    *,
+    weight_format: WeightFormat | None = None,
+    block_size: int | None = None,
+) -> tuple[WeightFormat, tuple[Rule, ...]]:
+    """Default and rules after ``--format`` and ``--block-size``.
+
+    ``weight_format`` replaces the default and drops every rule: all matrices get it. ``block_size`` then replaces the
+    block size of every quantized format that is left.
+
+    Raises:
+        UsageError: ``block_size`` is not one of ``BLOCK_SIZES``, or there is nothing quantized that it could apply to.
+    """
+    kept = tuple(rules)
+    if weight_format is not None:
+        default, kept = weight_format, ()
+    if block_size is not None:
+        size = _block_size(block_size, f"--block-size {block_size}")
+        if default.is_float and all(rule.format.is_float for rule in kept):
+            raise UsageError(
+                f"--block-size {size} has no effect: every weight is fp32.", hint="Leave it out, or add --format int4."
+            )
+        default = _with_block(default, size)
+        kept = tuple(Rule(rule.match, _with_block(rule.format, size)) for rule in kept)
+    return default, kept
+
+
+_TOKEN = re.compile(r"b(?P<block>\d+)|(?P<symmetry>sym|asym)|(?P<method>rtn|search)|acc(?P<accuracy>\d+)")
+
+
+def parse_format(text: str) -> WeightFormat:
+    """Read ``fp32`` or ``int<bits>[-b<block>][-sym|-asym][-rtn|-search][-acc<level>]``, parts in any order.
+
+    Parts left out come from ``DEFAULT_FORMATS``; inverse of ``WeightFormat.label``.
+
+    Raises:
+        UsageError: not such a text; names the part that is wrong.
+    """
+    head, *parts = text.strip().lower().split("-")
+    if head in ("fp32", "float32") and not parts:
+        return FLOAT32
+    defaults = {f"int{bits}": fmt for bits, fmt in DEFAULT_FORMATS.items()}
+    if head not in defaults:
+        raise _format_error(text, f"`{head}`" if head not in ("fp32", "float32") else f"`{parts[0]}` after `{head}`")
+    fmt = defaults[head]
+    seen: set[str] = set()
+    for part in parts:
+        match = _TOKEN.fullmatch(part)
+        if match is None or match.lastgroup is None:
+            raise _format_error(text, f"`{part}`")
+        group, value = match.lastgroup, match[match.lastgroup]
+        if group in seen:
+            raise _format_error(text, f"`{part}` beside another part of its kind")
+        seen.add(group)
+        if group == "block":
+            fmt = replace(fmt, block_size=_block_size(int(value), f"`{part}` in format {text!r}"))
+        elif group == "symmetry":
+            fmt = replace(fmt, symmetric=value == "sym")
+        elif group == "method":
+            fmt = replace(fmt, method=cast("Method", value))
+        elif int(value) in ACCURACY_LEVELS:
+            fmt = replace(fmt, accuracy_level=int(value))
+        else:
+            raise _format_error(text, f"`{part}`")
+    return fmt
+
+
+def _format_error(text: str, found: str) -> UsageError:
+    blocks = "|".join(str(size) for size in BLOCK_SIZES)
+    levels = "|".join(str(level) for level in ACCURACY_LEVELS)
+    return UsageError(
+        f"Weight format {text!r} is not known: found {found}, expected fp32 or "
+        f"int2|int4|int8 followed by any of -b{blocks}, -sym|-asym, -rtn|-search, -acc{levels}.",
+        hint="For example: int4-b32-asym-search.",
+    )
+
+
+def _block_size(size: int, found: str) -> int:
+    if size not in BLOCK_SIZES:
+        nearest = min(BLOCK_SIZES, key=lambda known: abs(known - size))
+        raise UsageError(
+            f"{found} is not a supported block size; expected one of {', '.join(map(str, BLOCK_SIZES))}.",
+            hint=f"The nearest is {nearest}.",
+        )
+    return size
+
+
+def _with_block(fmt: WeightFormat, size: int) -> WeightFormat:
+    return fmt if fmt.is_float else replace(fmt, block_size=size)
