@@ -1,0 +1,77 @@
+"""The ``edgedistill`` command: parse, call one verb, turn errors into one line and an exit code.
+
+``edgedistill --help`` has to answer at once, so nothing is imported here that is not needed for that: every verb is
+a file of its own, loaded when it is called.
+
+Must not know: what any verb does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from edgedistill.errors import EXIT_FAIL, EXIT_INTERRUPTED, EXIT_USAGE, EdgedistillError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXIT_PIPE = 141
+"""What a shell reports for a process that a closed pipe ended (128 + SIGPIPE)."""
+
+_HINTS = {
+    errno.ENOSPC: "Free some space or write to another disk.",
+    errno.EDQUOT: "Free some space or write to another disk.",
+    errno.EROFS: "Write to a directory on another disk.",
+    errno.EACCES: "Choose a path that you may read and write.",
+    errno.EPERM: "Choose a path that you may read and write.",
+    errno.ENOENT: "Check the path.",
+    errno.EMFILE: "Raise the limit with: ulimit -n 4096",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code. With EDGEDISTILL_TRACEBACK=1 errors keep their traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _fail("interrupted.", EXIT_INTERRUPTED, prefix="")
+    except BrokenPipeError:
+        # The reader has gone; the interpreter would complain once more when it flushes stdout on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
+    except (EdgedistillError, OSError, MemoryError) as error:
+        if os.environ.get("EDGEDISTILL_TRACEBACK"):
+            raise
+        return _report(error)
+    return code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    from edgedistill.cli.parser import load_verb, parse
+
+    args = parse(arguments)
+    if args is None:
+        return EXIT_USAGE
+    return load_verb(args.verb).run(args)
+
+
+def _report(error: EdgedistillError | OSError | MemoryError) -> int:
+    if isinstance(error, EdgedistillError):
+        return _fail(str(error), error.exit_code)
+    if isinstance(error, MemoryError):
+        hint = "Close other programs, or export with a shorter --context or fewer bits."
+        return _fail(f"not enough memory. {hint}", EXIT_USAGE)
+    where = f": {error.filename}" if error.filename is not None else ""
+    hint = _HINTS.get(error.errno or 0, "")
+    return _fail(f"{error.strerror or error}{where}. {hint}", EXIT_USAGE if error.errno else EXIT_FAIL)
+
+
+def _fail(message: str, code: int, prefix: str = "error: ") -> int:
+    line = " ".join(message.split())
+    print(f"{prefix}{line}", file=sys.stderr)
+    return code

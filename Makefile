@@ -1,0 +1,104 @@
+# make help lists the targets. Installs leave a stamp in the environment, so they happen once per change of pyproject.toml.
+
+# The first Python here that is new enough; override with: make PYTHON=/path/to/python demo
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+endif
+VENV ?= .venv
+VENV_NEXT ?= .venv-next
+BIN := $(VENV)/bin
+BASE := $(VENV)/.installed-base
+DEV := $(VENV)/.installed-dev
+NEXT := $(VENV_NEXT)/.installed-next
+DEMO_BUNDLE ?= demo-bundle
+DEMO_QUESTION ?= Mia has 14 apples and buys 3 bags of 6 apples each. How many apples does Mia have now?
+# Where to look for PyTorch besides the default index, for instance its index of CPU builds (see CONTRIBUTING.md).
+TORCH_INDEX ?=
+TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+ARGS ?=
+PIP_OPTIONS := --disable-pip-version-check --quiet
+
+.PHONY: help demo test test-next lint format types bench bench-export bench-runtime picture clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(BASE) ## export the built-in model, open the bundle, ask it a question
+	@echo; echo "== export tiny-reasoner for the profile laptop-cpu"
+	@$(BIN)/edgedistill export tiny-reasoner --profile laptop-cpu --output $(DEMO_BUNDLE) --force
+	@echo; echo "== open the bundle"
+	@$(BIN)/edgedistill inspect $(DEMO_BUNDLE)
+	@echo; echo "== $(DEMO_QUESTION)"
+	@$(BIN)/edgedistill run $(DEMO_BUNDLE) "$(DEMO_QUESTION)"
+	@echo; echo "Talk to it: $(BIN)/edgedistill chat $(DEMO_BUNDLE)"
+
+test: $(DEV) ## all tests (installs the extras, PyTorch among them, first)
+	$(BIN)/pytest $(ARGS)
+
+test-next: $(NEXT) ## the parity tests against the newest transformers, in an environment of their own
+	$(VENV_NEXT)/bin/pytest -m next $(ARGS)
+
+lint: $(DEV) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(DEV) ## apply ruff's format and safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(DEV) ## mypy --strict
+	$(BIN)/mypy
+
+bench: $(BASE) ## tokens/s, load time and memory of the demo bundle
+	@test -f $(DEMO_BUNDLE)/manifest.json || \
+		$(BIN)/edgedistill export tiny-reasoner --profile laptop-cpu --output $(DEMO_BUNDLE)
+	$(BIN)/edgedistill bench $(DEMO_BUNDLE)
+
+bench-export: $(DEV) ## peak memory and time of exporting random 4B- and 8B-shaped checkpoints (needs 30 GB of disk)
+	$(BIN)/python bench/export.py $(ARGS)
+
+bench-runtime: $(DEV) ## decode speed next to onnxruntime-genai on a bundle of the same format
+	$(BIN)/python bench/runtime.py $(ARGS)
+
+picture: $(BASE) ## docs/tui.svg: the terminal UI answering a question with the demo bundle
+	@test -f $(DEMO_BUNDLE)/manifest.json || \
+		$(BIN)/edgedistill export tiny-reasoner --profile laptop-cpu --output $(DEMO_BUNDLE)
+	$(BIN)/python examples/tui_picture.py $(DEMO_BUNDLE) docs/tui.svg
+
+clean: ## remove what the targets made, environments included
+	rm -rf $(VENV) $(VENV_NEXT) $(DEMO_BUNDLE) .$(DEMO_BUNDLE).partial .mypy_cache .ruff_cache .hypothesis build dist
+
+# $(1): environment. Debian and Ubuntu ship Python without ensurepip; say so instead of failing half-way.
+define make_venv
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found. Install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $$($(PYTHON) --version) found, 3.11 or newer expected. Name another: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "error: $(PYTHON) has no ensurepip. On Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(1)
+endef
+
+$(BIN)/python:
+	$(call make_venv,$(VENV))
+
+$(VENV_NEXT)/bin/python:
+	$(call make_venv,$(VENV_NEXT))
+
+# The interpreter is an order-only prerequisite: its symlink has the system's date, not the environment's.
+$(BASE): pyproject.toml | $(BIN)/python
+	@echo "Installing edgedistill into $(VENV) ..."
+	$(BIN)/pip install $(PIP_OPTIONS) --editable .
+	@touch $@
+
+# PyTorch first and pinned, so that a later step cannot replace the chosen build with another one.
+$(DEV): pyproject.toml constraints-dev.txt | $(BIN)/python
+	$(BIN)/pip install $(PIP_OPTIONS) $(TORCH_OPTIONS) --constraint constraints-dev.txt torch
+	$(BIN)/pip install $(PIP_OPTIONS) $(TORCH_OPTIONS) --constraint constraints-dev.txt --editable '.[torch,optimum,dev]'
+	@touch $@ $(BASE)
+
+$(NEXT): pyproject.toml constraints-dev.txt | $(VENV_NEXT)/bin/python
+	grep '^torch==' constraints-dev.txt | xargs $(VENV_NEXT)/bin/pip install $(PIP_OPTIONS) $(TORCH_OPTIONS)
+	$(VENV_NEXT)/bin/pip install $(PIP_OPTIONS) $(TORCH_OPTIONS) --editable '.[torch,dev]' 'transformers>=5'
+	@touch $@

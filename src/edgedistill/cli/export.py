@@ -1,0 +1,117 @@
+"""``edgedistill export``: arguments of the pipeline, its progress, and a summary with the next command to try.
+
+Must not know: how an export works.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgedistill.cli import console
+from edgedistill.errors import UsageError
+from edgedistill.units import format_bytes, format_count, format_seconds
+
+if TYPE_CHECKING:
+    import argparse
+
+    from edgedistill.export.pipeline import ExportResult
+
+_EXAMPLES = """\
+models:
+  tiny-reasoner            a built-in name (see: edgedistill models list)
+  ./my-student             a directory with config.json, tokenizer.json and safetensors
+  student.Q4_K_M.gguf      a GGUF file, quantized or not
+  Qwen/Qwen3-0.6B          a Hugging Face Hub id
+
+formats:
+  fp32, int8, int4, with details as in int4-b128-sym-rtn: block size, symmetric (sym) or with zero points (asym),
+  scale search (search) or round to nearest (rtn)
+
+examples:
+  edgedistill export tiny-reasoner -o my-bundle
+  edgedistill export ./my-student --profile raspberry-pi-5 -o student-pi
+  edgedistill export ./base --adapter ./lora --format int8 -o merged
+  edgedistill export model.gguf --context 4096 --force -o my-bundle"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``export``."""
+    parser.epilog = _EXAMPLES
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="what to export (see models below)")
+    parser.add_argument("--model", dest="model_option", metavar="MODEL", help="the same, as an option")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="bundle directory to make")
+    parser.add_argument(
+        "--profile", default="laptop-cpu", metavar="P", help="hardware profile: name or TOML path (laptop-cpu)"
+    )
+    parser.add_argument("--adapter", type=Path, metavar="DIR", help="PEFT LoRA directory to merge")
+    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub")
+    parser.add_argument("--offline", action="store_true", help="never touch the network")
+    parser.add_argument(
+        "--exporter",
+        choices=("auto", "own", "optimum"),
+        default="auto",
+        help="own graph builder, optimum for other architectures, or auto (default)",
+    )
+    parser.add_argument("--format", dest="weight_format", metavar="F", help="one format instead of the profile's rules")
+    parser.add_argument("--block-size", type=int, metavar="N", help="block size of the quantized formats: 16 to 256")
+    parser.add_argument("--context", type=int, metavar="N", help="longest prompt plus answer, in tokens")
+    parser.add_argument("--force", action="store_true", help="replace an existing bundle")
+    parser.add_argument("--no-check", dest="check", action="store_false", help="do not open and try the result")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export and print the summary."""
+    if (args.model is None) == (args.model_option is None):
+        raise UsageError(
+            "export takes exactly one MODEL, as an argument or with --model.",
+            hint="Try: edgedistill export tiny-reasoner -o my-bundle",
+        )
+    from edgedistill.export.pipeline import export
+
+    with console.progress() as progress:
+        result = export(
+            args.model or args.model_option,
+            args.output,
+            profile=args.profile,
+            adapter=args.adapter,
+            revision=args.revision,
+            offline=args.offline,
+            exporter=args.exporter,
+            weight_format=args.weight_format,
+            block_size=args.block_size,
+            context_length=args.context,
+            force=args.force,
+            check=args.check,
+            progress=progress,
+        )
+    for rule in result.unused_rules:
+        console.note(f"note: the profile's rule {rule!r} matched no weight of this model.")
+    if args.json:
+        console.out_json(result.to_dict())
+    else:
+        _print_summary(result)
+    return 0
+
+
+def _print_summary(result: ExportResult) -> None:
+    manifest = result.manifest
+    size = sum(file.size for file in manifest.files)
+    pairs = [
+        ("bundle", f"{result.path} ({format_bytes(size)})"),
+        (
+            "model",
+            f"{manifest.model.family}, {format_count(manifest.parameters)} parameters, "
+            f"{manifest.bits_per_weight:.2f} bits per weight",
+        ),
+        ("context", f"{manifest.model.context_length} tokens, {format_bytes(manifest.kv_cache.bytes_per_token)} each"),
+        ("time", format_seconds(result.seconds)),
+        ("peak memory", format_bytes(result.peak_rss_bytes)),
+    ]
+    if result.reused_weights:
+        pairs.append(("resumed", f"{result.reused_weights} weights taken over from an interrupted run"))
+    console.out(console.fields(pairs))
+    console.out()
+    console.out(f"Try: edgedistill run {shlex.quote(str(result.path))} " + '"What is 17 + 25?"')

@@ -1,0 +1,156 @@
+"""``edgedistill inspect``: what is in a bundle, from its manifest alone.
+
+Must not know: how to run a model.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.bundle import Bundle
+from edgedistill.cli import console
+from edgedistill.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from edgedistill.manifest import WeightEntry
+
+_EXAMPLES = """\
+examples:
+  edgedistill inspect my-bundle
+  edgedistill inspect my-bundle --weights      every weight with its format
+  edgedistill inspect my-bundle --verify       compare every SHA-256"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``inspect``."""
+    parser.epilog = _EXAMPLES
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
+    parser.add_argument("--weights", action="store_true", help="list every weight")
+    parser.add_argument("--verify", action="store_true", help="compare the SHA-256 of every file with the manifest")
+    parser.add_argument("--json", action="store_true", help="print the manifest and the groups as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Open the bundle and show it."""
+    with console.progress(quiet=not args.verify) as progress:
+        bundle = Bundle.open(args.bundle, check="full" if args.verify else "size", progress=progress)
+    groups = group_weights(bundle.manifest.weights)
+    if args.json:
+        import dataclasses
+
+        console.out_json(
+            {
+                "path": str(bundle.path),
+                "bytes": bundle.size,
+                "verified": "sha256" if args.verify else "size",
+                "groups": groups,
+                "manifest": dataclasses.asdict(bundle.manifest),
+            }
+        )
+        return 0
+    _print_model(bundle)
+    _print_groups(groups)
+    if args.weights:
+        _print_weights(bundle.manifest.weights)
+    _print_files(bundle, verified=args.verify)
+    return 0
+
+
+def group_of(name: str) -> str:
+    """Group of a weight by its logical name: embedding, lm_head, attention, mlp, norms, biases or other."""
+    if name.endswith(".bias"):
+        return "biases"
+    if "norm" in name:
+        return "norms"
+    for group, marks in (("embedding", "embed"), ("lm_head", "lm_head"), ("attention", ".attn."), ("mlp", ".mlp.")):
+        if marks in name:
+            return group
+    return "other"
+
+
+def group_weights(weights: Sequence[WeightEntry]) -> list[dict[str, Any]]:
+    """Sum weights by group: name, formats, count, parameters, bytes, bits_per_weight; in order of first appearance."""
+    groups: dict[str, dict[str, Any]] = {}
+    for weight in weights:
+        group = groups.setdefault(
+            group_of(weight.name), {"formats": [], "weights": 0, "parameters": 0, "bytes": 0, "bits_per_weight": 0.0}
+        )
+        if weight.format.label() not in group["formats"]:
+            group["formats"].append(weight.format.label())
+        group["weights"] += 1
+        group["parameters"] += math.prod(weight.shape)
+        group["bytes"] += weight.nbytes
+        group["bits_per_weight"] = 8 * group["bytes"] / max(1, group["parameters"])
+    return [{"name": name, **group} for name, group in groups.items()]
+
+
+def _print_model(bundle: Bundle) -> None:
+    manifest, model = bundle.manifest, bundle.manifest.model
+    source = manifest.source
+    revision = f" at {source['revision']}" if source.get("revision") else ""
+    adapter = f" + adapter {source['adapter'].get('name', '')}" if source.get("adapter") else ""
+    pairs = [
+        ("bundle", f"{bundle.path} ({format_bytes(bundle.size)})"),
+        ("source", f"{source.get('kind', '?')} {source.get('name', '?')}{revision}{adapter}"),
+        ("source sha256", str(source.get("sha256") or "not recorded")),
+        ("licence", str(source.get("license") or "not stated by the source")),
+        ("profile", str(manifest.profile.get("name", "?"))),
+        (
+            "model",
+            f"{model.family}, {model.num_hidden_layers} layers, hidden {model.hidden_size}, "
+            f"{model.num_attention_heads}/{model.num_key_value_heads} heads of {model.head_dim}, "
+            f"vocabulary {model.vocab_size}",
+        ),
+        (
+            "weights",
+            f"{format_count(manifest.parameters)} parameters, {manifest.bits_per_weight:.2f} bits per weight",
+        ),
+        (
+            "KV cache",
+            f"{manifest.kv_cache.dtype}, {format_bytes(manifest.kv_cache.bytes_per_token)} per token, "
+            f"{format_bytes(manifest.kv_cache.bytes_per_token * model.context_length)} at {model.context_length} tokens",
+        ),
+        ("made", f"{manifest.created} with " + ", ".join(f"{k} {v}" for k, v in manifest.tool.items())),
+    ]
+    console.out(console.fields(pairs))
+
+
+def _print_groups(groups: Sequence[dict[str, Any]]) -> None:
+    rows = [
+        (
+            str(group["name"]),
+            ", ".join(group["formats"]),
+            str(group["weights"]),
+            format_count(group["parameters"]),
+            format_bytes(group["bytes"]),
+            f"{group['bits_per_weight']:.2f}",
+        )
+        for group in groups
+    ]
+    console.out()
+    headers = ("group", "format", "weights", "parameters", "size", "bits/weight")
+    console.out(console.table(headers, rows, right=(2, 3, 4, 5)))
+
+
+def _print_weights(weights: Sequence[WeightEntry]) -> None:
+    rows = [
+        (w.name, " x ".join(str(n) for n in w.shape), w.format.label(), format_bytes(w.nbytes)) for w in weights
+    ]
+    console.out()
+    console.out(console.table(("weight", "shape", "format", "size"), rows, right=(3,)))
+
+
+def _print_files(bundle: Bundle, *, verified: bool) -> None:
+    rows = [(f.name, format_bytes(f.size), f.sha256) for f in bundle.manifest.files]
+    console.out()
+    console.out(console.table(("file", "size", "sha256"), rows, right=(1,)))
+    console.out()
+    if verified:
+        console.out(console.style("All hashes match the manifest.", "green"))
+    else:
+        console.out("Sizes match the manifest; --verify compares the hashes too.")

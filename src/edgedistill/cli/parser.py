@@ -1,0 +1,139 @@
+"""The command line's grammar: verbs, help pages, one-line usage errors with the nearest known name.
+
+Must not know: how a verb works; each verb's module adds its own options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
+
+from edgedistill._version import __version__
+from edgedistill.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class VerbModule(Protocol):
+    """What the file of a verb provides."""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the verb's arguments and examples."""
+        ...
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; returns the exit code."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A command: its ``name`` (also the name of its module) and one line for the overview."""
+
+    name: str
+    summary: str
+
+
+VERBS = (
+    Verb("export", "make a quantized ONNX bundle of a model"),
+    Verb("run", "answer one prompt with a bundle"),
+    Verb("chat", "talk to a bundle in the terminal"),
+    Verb("inspect", "show what is in a bundle: sizes, bits per weight, plan, hashes"),
+    Verb("bench", "measure a bundle on this machine: tokens/s, load time, memory"),
+    Verb("selftest", "check which numerical properties hold on this machine"),
+    Verb("profiles", "list, show, validate and detect hardware profiles"),
+    Verb("models", "list built-in models and fetch small real ones"),
+)
+
+_EXAMPLES = """\
+examples:
+  edgedistill export tiny-reasoner -o my-bundle
+  edgedistill run my-bundle "What is 17 + 25?"
+  edgedistill chat my-bundle
+
+exit codes: 0 done, 1 failed, 2 bad input, 3 inconclusive, 130 interrupted"""
+
+
+class Parser(argparse.ArgumentParser):
+    """ArgumentParser whose errors are UsageError, in one line, with the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError instead of printing the usage and leaving."""
+        raise UsageError(f"{message[:1].upper()}{message[1:]}.", hint=self._hint(message))
+
+    def _hint(self, message: str) -> str:
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        if unknown:
+            known = [o for action in self._actions for o in action.option_strings]
+            if near := nearest(unknown[1], known):
+                return f"Did you mean {near}?"
+        return f"See: {self.prog} --help"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name closest to a misspelt one, or None."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace | None:
+    """Parse a command line into a namespace with ``verb``; None if there was no verb (the help is printed).
+
+    Raises:
+        UsageError: Unknown verb, unknown or malformed option, missing argument.
+        SystemExit: After ``--help`` and ``--version``.
+    """
+    position = next((i for i, a in enumerate(arguments) if not a.startswith("-")), len(arguments))
+    top = _top_parser()
+    top.parse_args(arguments[:position])
+    if position == len(arguments):
+        top.print_help()
+        return None
+    verb = _find_verb(arguments[position])
+    parser = Parser(
+        prog=f"edgedistill {verb.name}",
+        description=f"{verb.summary[:1].upper()}{verb.summary[1:]}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    load_verb(verb.name).configure(parser)
+    args = parser.parse_args(arguments[position + 1 :])
+    args.verb = verb.name
+    return args
+
+
+def _top_parser() -> Parser:
+    width = max(len(verb.name) for verb in VERBS)
+    commands = "\n".join(f"  {verb.name:<{width}}  {verb.summary}" for verb in VERBS)
+    parser = Parser(
+        prog="edgedistill",
+        usage="edgedistill [--help] [--version] COMMAND ...",
+        description="Export, quantize, verify and chat with small reasoning-distilled language models on the CPU\n"
+        f"you have.\n\ncommands:\n{commands}\n\nedgedistill COMMAND --help explains a command.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"edgedistill {__version__}")
+    return parser
+
+
+def _find_verb(name: str) -> Verb:
+    for verb in VERBS:
+        if verb.name == name:
+            return verb
+    near = nearest(name, [verb.name for verb in VERBS])
+    raise UsageError(
+        f"There is no command {name!r}.",
+        hint=f"Did you mean: edgedistill {near}" if near else "See: edgedistill --help",
+    )
+
+
+def load_verb(name: str) -> VerbModule:
+    """Import the module of a verb."""
+    return cast("VerbModule", importlib.import_module(f"edgedistill.cli.{name}"))
