@@ -32,7 +32,7 @@ from edgedistill.quantize.plan import PlannedWeight
 from edgedistill.quantize.spec import ArraySpec, WeightFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     import numpy as np
     import numpy.typing as npt

@@ -8,6 +8,7 @@ Must not know: how the bundle was made.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import subprocess
@@ -54,7 +55,14 @@ def checked(directory: Path, manifest: Manifest, *, progress: Progress) -> Manif
 
 
 def own_peak_rss() -> int:
-    """Peak resident set of this process in bytes (children not counted)."""
+    """Peak resident set of this process in bytes (children not counted).
+
+    Linux: VmHWM, because ru_maxrss survives exec and would report the parent's peak in a child.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

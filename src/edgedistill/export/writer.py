@@ -9,6 +9,8 @@ Must not know: ONNX, architectures, profiles.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -23,7 +25,7 @@ from edgedistill.export.staging import os_error
 from edgedistill.quantize import quantize_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from edgedistill.quantize.spec import WeightFormat
 
 SLICE_ELEMENTS = 2 << 20  # 8 MiB of float32
-Importance = "Callable[[str], npt.NDArray[np.float32] | None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,7 @@ class WeightsWriter:
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | (0 if resume else os.O_TRUNC), 0o644)
             if not resume and layout.size:
-                # Reserves the blocks, so a full disk shows now and not after minutes of work.
-                os.posix_fallocate(self._fd, 0, layout.size)
+                _reserve(self._fd, layout.size)
         except OSError as error:
             raise os_error(error, path) from error
 
@@ -99,7 +99,8 @@ class WeightsWriter:
         try:
             os.fsync(self._fd)
         except OSError as error:
-            raise os_error(error, self.path) from error
+            if error.errno != errno.EINVAL:  # not a regular file
+                raise os_error(error, self.path) from error
         finally:
             os.close(self._fd)
 
@@ -238,3 +239,14 @@ class WeightsWriter:
     def _log(self, name: str, digest: str) -> None:
         with self.journal.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"name": name, "digest": digest}) + "\n")
+
+
+def _reserve(fd: int, size: int) -> None:
+    """Reserve the blocks, so that a full disk shows now and not after minutes of work, where the system can do that."""
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP):
+            raise
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, size)
