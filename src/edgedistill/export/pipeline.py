@@ -28,7 +28,6 @@ from edgedistill.export.staging import Staging, check_target, os_error
 from edgedistill.export.writer import Job, WeightsWriter
 from edgedistill.profile import Profile, load_profile
 from edgedistill.progress import NullProgress, Progress
-from edgedistill.quantize.plan import PlannedWeight
 from edgedistill.quantize.spec import ArraySpec, WeightFormat
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
     from edgedistill.export.spec import LogicalWeight, ModelSpec
     from edgedistill.manifest import Manifest
+    from edgedistill.quantize.plan import PlannedWeight
 
 Exporter = Literal["auto", "own", "optimum"]
 

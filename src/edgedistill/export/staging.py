@@ -14,7 +14,6 @@ import errno
 import fcntl
 import os
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedistill.bundle import MANIFEST
@@ -22,6 +21,7 @@ from edgedistill.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from types import TracebackType
 
     from edgedistill.manifest import Manifest
@@ -100,7 +100,7 @@ class Staging:
         return False
 
     def commit(self, manifest: Manifest) -> None:
-        """Drop every file that the manifest does not list, write the manifest, rename the directory to its final name."""
+        """Drop what the manifest does not list, write the manifest, rename the directory to its final name."""
         keep = {MANIFEST, *(f.name for f in manifest.files)}
         with _as_output_error(self.out):
             (self.path / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
