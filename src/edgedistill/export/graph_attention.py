@@ -1,0 +1,110 @@
+"""One attention block: packed QKV, optional QK-norm, GroupQueryAttention with rotary inside, output projection.
+
+Must not know: bits, files, the rest of the layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgedistill.export.emit import MICROSOFT
+from edgedistill.export.rope import distinct_ropes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgedistill.export.emit import GraphBuilder, WeightEmitter
+    from edgedistill.export.spec import LayerSpec, ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionInputs:
+    """What every layer's attention shares.
+
+    ``seqlens_k`` int32 [B] is past + new - 1, ``total`` int32 scalar the cache's capacity (or the longest sequence),
+    ``query_seqlens`` int32 [B] the new tokens of each row (None: all). ``past`` holds (key, value) of each layer;
+    ``present`` makes the output values of a layer.
+    """
+
+    seqlens_k: ir.Value
+    total: ir.Value
+    query_seqlens: ir.Value | None
+    past: tuple[tuple[ir.Value, ir.Value], ...]
+    present: Callable[[int], tuple[ir.Value, ir.Value]]
+
+
+def attention(
+    b: GraphBuilder, spec: ModelSpec, weights: WeightEmitter, layer: LayerSpec, x: ir.Value, *, inputs: AttentionInputs
+) -> tuple[ir.Value, tuple[ir.Value, ir.Value]]:
+    """Attention of ``x`` float32 [B, S, H] to itself and the cache: float32 [B, S, H], and present key and value."""
+    name = f"layers.{layer.index}.attn"
+    qkv = weights.linear(
+        b, x, f"{name}.qkv", output=f"{name}.qkv.out", bias=f"{name}.qkv.bias" if spec.qkv_bias else None
+    )
+    query, key, value = _normed_heads(b, spec, weights, qkv, name) if spec.qk_norm else (qkv, None, None)
+    cos = sin = None
+    if layer.rope is not None:
+        table = distinct_ropes(spec)[layer.rope]
+        cos, sin = weights.table(b, f"rope.{table}.cos"), weights.table(b, f"rope.{table}.sin")
+    arguments: list[ir.Value | None] = [
+        query,
+        key,
+        value,
+        *inputs.past[layer.index],
+        inputs.seqlens_k,
+        inputs.total,
+        cos,
+        sin,
+    ]
+    if inputs.query_seqlens is not None:
+        arguments += [None] * (16 - len(arguments)) + [inputs.query_seqlens]
+    attributes: dict[str, Any] = {
+        "num_heads": spec.num_attention_heads,
+        "kv_num_heads": spec.num_key_value_heads,
+        "scale": spec.attention_scale,
+        "do_rotary": int(layer.rope is not None),
+    }
+    if layer.sliding_window is not None:
+        attributes["local_window_size"] = layer.sliding_window
+    if spec.attn_logit_softcapping is not None:
+        attributes["softcap"] = spec.attn_logit_softcapping
+    present = inputs.present(layer.index)
+    out = ir.Value(name=f"{name}.out")
+    b.nodes.append(
+        ir.node(
+            "GroupQueryAttention", arguments, attributes, domain=MICROSOFT, outputs=[out, *present], name=f"{name}.gqa"
+        )
+    )
+    projected = weights.linear(
+        b, out, f"{name}.o", output=f"{name}.o.out", bias=f"{name}.o.bias" if spec.o_bias else None
+    )
+    return projected, present
+
+
+def _normed_heads(
+    b: GraphBuilder, spec: ModelSpec, weights: WeightEmitter, qkv: ir.Value, name: str
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Query, key and value apart, the first two normed per head (the CPU kernel of GroupQueryAttention refuses to)."""
+    sizes = b.constant("qkv_sizes", np.array([spec.q_size, spec.kv_size, spec.kv_size], dtype=np.int64))
+    query, key, value = b.op("Split", [qkv, sizes], f"{name}.split", outputs=3, axis=-1)
+
+    def normed(x: ir.Value, which: str, heads: int) -> ir.Value:
+        by_head = b.constant(f"{which}_by_head", np.array([0, 0, heads, spec.head_dim], dtype=np.int64))
+        flat = b.constant(f"{which}_flat", np.array([0, 0, heads * spec.head_dim], dtype=np.int64))
+        weight = weights.vector(b, f"{name}.{which}_norm")
+        x = b.call("Reshape", [x, by_head], f"{name}.{which}.by_head")
+        x = b.call(
+            "SimplifiedLayerNormalization",
+            [x, weight],
+            f"{name}.{which}.normed",
+            axis=-1,
+            epsilon=spec.rms_norm_eps,
+            stash_type=1,
+        )
+        return b.call("Reshape", [x, flat], f"{name}.{which}")
+
+    return normed(query, "q", spec.num_attention_heads), normed(key, "k", spec.num_key_value_heads), value

@@ -1,0 +1,180 @@
+"""Rotary position embedding: a config's RoPE parameters to inverse frequencies, and those to cos/sin tables.
+
+The formulas are those of transformers ``modeling_rope_utils.py`` (``ROPE_INIT_FUNCTIONS``): linear position
+interpolation, llama3 (Llama 3.1's wavelength-dependent interpolation) and YaRN (Peng et al. 2023, arXiv:2309.00071).
+``freq_factors`` is llama.cpp's form, a list of divisors of the inverse frequencies stored in a GGUF file.
+
+Must not know: ONNX, weights, which model family asks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgedistill.errors import CheckpointError, UnsupportedModelError
+from edgedistill.export.spec import RopeSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy.typing as npt
+
+    from edgedistill.export.spec import ModelSpec
+
+    Floats = npt.NDArray[np.float32]
+
+
+def rope_spec(params: Mapping[str, Any], *, head_dim: int, theta: float, max_position_embeddings: int) -> RopeSpec:
+    """Inverse frequencies of one RoPE.
+
+    Args:
+        params: ``rope_scaling`` (transformers 4) or ``rope_parameters`` (transformers 5), possibly empty. A
+            ``rope_theta`` inside it wins over ``theta``. The kind is ``rope_type`` (or the older ``type``).
+        head_dim: Elements of a head; all of them are rotated.
+        theta: Base of the frequencies if ``params`` names none.
+        max_position_embeddings: Training length if ``params`` has no ``original_max_position_embeddings`` (YaRN).
+
+    Raises:
+        UnsupportedModelError: An unknown kind, or only a part of each head rotated.
+        CheckpointError: A parameter of the kind is missing or no number.
+    """
+    kind = str(params.get("rope_type") or params.get("type") or "default")
+    if kind not in _KINDS:
+        raise UnsupportedModelError(
+            f"The model uses the RoPE kind '{kind}'; known are {', '.join(_KINDS)}.", hint="Try --exporter optimum."
+        )
+    if float(params.get("partial_rotary_factor") or 1.0) != 1.0:
+        raise UnsupportedModelError(
+            f"The model rotates only a part of each head (partial_rotary_factor {params['partial_rotary_factor']}); "
+            "only full rotation is known.",
+            hint="Try --exporter optimum.",
+        )
+    base = float(params.get("rope_theta") or theta)
+    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    pos_freqs = np.float32(base) ** exponents
+    inv_freq, attention_scaling = _KINDS[kind](_Parameters(params, pos_freqs, base, max_position_embeddings))
+    return RopeSpec(tuple(float(f) for f in inv_freq.astype(np.float32)), attention_scaling, kind)
+
+
+def distinct_ropes(spec: ModelSpec) -> dict[RopeSpec, int]:
+    """Every RoPE that some layer uses, numbered in order of first use."""
+    ropes = dict.fromkeys(layer.rope for layer in spec.layers if layer.rope is not None)
+    return {rope: index for index, rope in enumerate(ropes)}
+
+
+def rope_tables(spec: ModelSpec, context_length: int) -> dict[str, Floats]:
+    """Tables of cos and sin that the graph looks up by position.
+
+    Angles are rounded to float32 before cos and sin, as transformers does: the model was trained with that rounding.
+
+    Returns:
+        ``rope.{j}.cos`` and ``rope.{j}.sin``, float32 [context_length, head_dim/2], one pair for each distinct RoPE.
+    """
+    tables: dict[str, Floats] = {}
+    positions = np.arange(context_length, dtype=np.float32)
+    for rope, index in distinct_ropes(spec).items():
+        angles = np.outer(positions, np.asarray(rope.inv_freq, dtype=np.float32))
+        tables[f"rope.{index}.cos"] = (np.cos(angles) * np.float32(rope.attention_scaling)).astype(np.float32)
+        tables[f"rope.{index}.sin"] = (np.sin(angles) * np.float32(rope.attention_scaling)).astype(np.float32)
+    return tables
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameters:
+    """What a formula may use: the config's values, base^(2i/dim) float32 [dim/2], the base and the training length."""
+
+    values: Mapping[str, Any]
+    pos_freqs: Floats
+    base: float
+    length: int
+
+    def number(self, key: str) -> float:
+        return _number(self.values, key)
+
+    @property
+    def inv_freq(self) -> Floats:
+        return np.float32(1.0) / self.pos_freqs
+
+
+def _number(params: Mapping[str, Any], key: str) -> float:
+    value = params.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise CheckpointError(
+            f"The RoPE parameters in config.json have {key} = {value!r}; a number is expected.",
+            hint="Compare config.json with the original model's.",
+        )
+    return float(value)
+
+
+def _default(p: _Parameters) -> tuple[Floats, float]:
+    return p.inv_freq, 1.0
+
+
+def _linear(p: _Parameters) -> tuple[Floats, float]:
+    return p.inv_freq / np.float32(p.number("factor")), 1.0
+
+
+def _llama3(p: _Parameters) -> tuple[Floats, float]:
+    factor, low, high = p.number("factor"), p.number("low_freq_factor"), p.number("high_freq_factor")
+    old_length = p.number("original_max_position_embeddings")
+    wavelength = 2 * math.pi / p.inv_freq
+    smooth = (old_length / wavelength - low) / (high - low)
+    medium = (1 - smooth) * p.inv_freq / factor + smooth * p.inv_freq
+    scaled = np.where(wavelength > old_length / low, p.inv_freq / factor, medium)
+    return np.where(wavelength < old_length / high, p.inv_freq, scaled).astype(np.float32), 1.0
+
+
+def _yarn(p: _Parameters) -> tuple[Floats, float]:
+    factor = p.number("factor")
+    old_length = float(p.values.get("original_max_position_embeddings") or p.length)
+    dim = 2 * len(p.pos_freqs)
+
+    def correction_dim(rotations: float) -> float:
+        return dim * math.log(old_length / (rotations * 2 * math.pi)) / (2 * math.log(p.base))
+
+    low = correction_dim(float(p.values.get("beta_fast") or 32))
+    high = correction_dim(float(p.values.get("beta_slow") or 1))
+    if p.values.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, dim - 1)
+    if low == high:
+        high += 0.001  # as transformers does, against a division by zero
+    ramp = np.clip((np.arange(dim // 2, dtype=np.float32) - low) / (high - low), 0, 1)
+    inv_freq = p.inv_freq / factor * ramp + p.inv_freq * (1 - ramp)
+    return inv_freq.astype(np.float32), _yarn_attention_factor(p, factor)
+
+
+def _yarn_attention_factor(p: _Parameters, factor: float) -> float:
+    """The factor on cos and sin: given, or from mscale and mscale_all_dim (DeepSeek), or 0.1 ln(factor) + 1."""
+    if p.values.get("attention_factor") is not None:
+        return p.number("attention_factor")
+
+    def mscale(weight: float) -> float:
+        return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
+
+    if p.values.get("mscale") and p.values.get("mscale_all_dim"):
+        return mscale(p.number("mscale")) / mscale(p.number("mscale_all_dim"))
+    return mscale(1.0)
+
+
+def _freq_factors(p: _Parameters) -> tuple[Floats, float]:
+    factors = np.asarray(p.values.get("freq_factors", ()), dtype=np.float32)
+    if factors.shape != p.pos_freqs.shape:
+        raise CheckpointError(
+            f"The model has {factors.size} RoPE frequency factors; its head size needs {p.pos_freqs.size}.",
+            hint="The GGUF file is damaged or was made by a different converter.",
+        )
+    return p.inv_freq / factors, 1.0
+
+
+_KINDS: dict[str, Callable[[_Parameters], tuple[Floats, float]]] = {
+    "default": _default,
+    "linear": _linear,
+    "llama3": _llama3,
+    "yarn": _yarn,
+    "freq_factors": _freq_factors,
+}
