@@ -169,13 +169,7 @@ class Decoder:
     """
 
     def __init__(self, exported: Exported, batch: int, capacity: int = CONTEXT) -> None:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = ort.InferenceSession(
-            str(exported.path / "model.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        self.session = _session(exported.path / "model.onnx")
         self.capacity = capacity
         self.past = np.zeros(batch, dtype=np.int64)
         spec = exported.spec
@@ -208,6 +202,19 @@ class Decoder:
         self.cache = {name: outputs[name.replace("past_key_values", "present")] for name in self.cache}
         self.past += valid
         return outputs["logits"]
+
+
+def genai_session(exported: Exported) -> Any:
+    """Session over the graph of onnxruntime-genai's signature."""
+    return _session(exported.path / "model-genai.onnx")
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def reference_logits(model: Any, tokens: Sequence[int]) -> np.ndarray:

@@ -21,7 +21,7 @@ from edgedistill.export.weights import check_tensors, logical_weights
 if TYPE_CHECKING:
     from edgedistill.export.spec import Activation, RopeSpec
 
-__all__ = ["FAMILIES", "Family", "build_spec", "check_tensors", "logical_weights", "rope_tables"]
+__all__ = ["FAMILIES", "Family", "build_spec", "check_tensors", "is_known", "logical_weights", "rope_tables"]
 
 Windows = Literal["none", "all", "optional", "pattern"]
 
@@ -121,6 +121,11 @@ FAMILIES: dict[str, Family] = {
         gemma=True,
     ),
 }
+
+
+def is_known(config: Mapping[str, Any]) -> bool:
+    """Whether the model's type is in the table (``build_spec`` may still find a feature that is not known)."""
+    return str(config.get("model_type")) in FAMILIES
 
 
 def build_spec(config: Mapping[str, Any]) -> ModelSpec:
