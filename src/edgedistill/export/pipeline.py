@@ -7,11 +7,10 @@ Must not know: how tensors are quantized, how nodes are built, how progress is d
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import importlib.util
 import json
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,25 +19,26 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgedistill import bundle as files
 from edgedistill._version import __version__
 from edgedistill.bundle import Bundle
-from edgedistill.errors import UsageError
-from edgedistill.export import architecture, describe, probe
+from edgedistill.errors import UnsupportedModelError, UsageError
+from edgedistill.export import architecture, probe, record, texts
 from edgedistill.export.checkpoint import Checkpoint, open_checkpoint
+from edgedistill.export.emit import WeightEmitter
+from edgedistill.export.graph import build_graph
 from edgedistill.export.layout import Layout, plan_layout
-from edgedistill.export.staging import Staging, check_target, os_error
+from edgedistill.export.staging import Staging, check_target, disk_errors
 from edgedistill.export.writer import Job, WeightsWriter
 from edgedistill.profile import Profile, load_profile
 from edgedistill.progress import NullProgress, Progress
+from edgedistill.quantize.plan import Plan as WeightPlan
+from edgedistill.quantize.plan import parse_format, plan_weights
 from edgedistill.quantize.spec import ArraySpec, WeightFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy as np
     import numpy.typing as npt
 
     from edgedistill.export.spec import LogicalWeight, ModelSpec
     from edgedistill.manifest import Manifest
-    from edgedistill.quantize.plan import PlannedWeight
 
 Exporter = Literal["auto", "own", "optimum"]
 
@@ -79,24 +79,23 @@ class ExportResult:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All decisions, taken before the first weight is read."""
+    """All decisions, taken before the first weight is read.
+
+    ``planned`` holds the format of every weight, ``tables`` the RoPE tables (float32 [context, head_dim/2]), ``layout``
+    the place of every array in weights.bin.
+    """
 
     spec: ModelSpec
     weights: tuple[LogicalWeight, ...]
-    planned: dict[str, PlannedWeight]
+    planned: WeightPlan
     tables: dict[str, npt.NDArray[np.float32]]
     layout: Layout
     context_length: int
-    unused_rules: tuple[str, ...]
 
     @property
-    def parameters(self) -> int:
-        return sum(_elements(w.shape) for w in self.weights)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Stored bits per parameter over all weights (position tables not counted)."""
-        return 8 * sum(a.nbytes for p in self.planned.values() for a in p.arrays) / self.parameters
+    def unused_rules(self) -> tuple[str, ...]:
+        """Patterns of the profile's rules that matched no weight."""
+        return tuple(rule.match for rule in self.planned.unused_rules)
 
 
 def export(
@@ -140,32 +139,49 @@ def export(
     out = Path(out)
     if not isinstance(profile, Profile):
         profile = load_profile(profile)
+    if isinstance(weight_format, str):
+        weight_format = parse_format(weight_format)
+    profile = profile.with_overrides(weight_format=weight_format, block_size=block_size)
     check_target(out, force=force)
     with open_checkpoint(
         str(model), adapter=Path(adapter) if adapter else None, revision=revision, offline=offline, progress=progress
     ) as checkpoint:
-        if exporter == "optimum" or (exporter == "auto" and not architecture.is_known(checkpoint.config)):
-            from edgedistill.export import optimum
+        try:
+            if exporter == "optimum":
+                raise UnsupportedModelError("The optimum exporter was asked for.")
+            plan = make_plan(checkpoint, profile, context_length)
+        except UnsupportedModelError:
+            if exporter == "own" or (exporter == "auto" and importlib.util.find_spec("optimum") is None):
+                raise
+            raise
+        return _export_planned(checkpoint, plan, out, profile, force, check, progress, started)
 
-            return optimum.export_fallback(
-                checkpoint, out, profile=profile, weight_format=weight_format, force=force, check=check,
-                progress=progress, started=started,
-            )  # fmt: skip
-        plan = make_plan(checkpoint, profile, weight_format, block_size, context_length)
-        predicted = describe.check_budget(plan, profile, out)
-        with Staging(out, force=force) as staging:
-            checkpoint.hash_source(progress)
-            resume = staging.resume_or_clear(_fingerprint(checkpoint, plan))
-            begun = time.perf_counter()
-            reused = _write_weights(staging.path / files.WEIGHTS, checkpoint, plan, resume=resume, progress=progress)
-            weights_seconds = time.perf_counter() - begun
-            with _disk_errors(staging.path):
-                describe.write_graphs(staging.path, plan, checkpoint, profile)
-                describe.write_texts(staging.path, plan, checkpoint, profile)
-                manifest = describe.make_manifest(staging.path, plan, checkpoint, profile, predicted, progress)
-                if check:
-                    manifest = probe.checked(staging.path, manifest, progress=progress)
-            staging.commit(manifest)
+
+def _export_planned(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    out: Path,
+    profile: Profile,
+    force: bool,
+    check: bool,
+    progress: Progress,
+    started: float,
+) -> ExportResult:
+    source_hash = checkpoint.hash_source(progress)
+    with Staging(out, force=force) as staging:
+        resume = staging.resume_or_clear(_fingerprint(source_hash, plan))
+        begun = time.perf_counter()
+        reused = _write_weights(staging.path / files.WEIGHTS, checkpoint, plan, resume=resume, progress=progress)
+        weights_seconds = time.perf_counter() - begun
+        with disk_errors(staging.path):
+            write_graphs(staging.path, plan)
+            texts.write_texts(staging.path, checkpoint, profile, plan.spec, plan.context_length)
+            manifest = record.make_manifest(checkpoint, profile, plan, source_hash)
+            texts.write_card(staging.path, manifest, checkpoint.extra_files)
+            manifest = record.with_files(staging.path, manifest, progress)
+        if check:
+            manifest = probe.checked(staging.path, manifest, progress=progress)
+        staging.commit(manifest)
     return ExportResult(
         path=out,
         manifest=Bundle.open(out).manifest,
@@ -177,13 +193,7 @@ def export(
     )
 
 
-def make_plan(
-    checkpoint: Checkpoint,
-    profile: Profile,
-    weight_format: WeightFormat | str | None = None,
-    block_size: int | None = None,
-    context_length: int | None = None,
-) -> Plan:
+def make_plan(checkpoint: Checkpoint, profile: Profile, context_length: int | None = None) -> Plan:
     """Decide every format, shape and offset; reads headers only.
 
     Raises:
@@ -191,26 +201,25 @@ def make_plan(
         CheckpointError: Tensors missing or of the wrong shape.
         UsageError: A context longer than the model's.
     """
-    from edgedistill.quantize.plan import plan_weights
-
     spec = architecture.build_spec(checkpoint.config)
-    weights = architecture.logical_weights(spec)
     architecture.check_tensors(spec, checkpoint.tensors)
-    default, rules = describe.weight_rules(profile, weight_format, block_size)
-    result = plan_weights(weights, rules, default=default)
+    weights = architecture.logical_weights(spec)
+    planned = plan_weights(weights, profile.weights.default, profile.weights.rules)
     length = _context(spec, profile, context_length)
     tables = architecture.rope_tables(spec, length)
-    arrays = [a for p in result.weights for a in p.arrays]
-    arrays += [ArraySpec(name, "float32", tuple(t.shape)) for name, t in tables.items()]
-    return Plan(
-        spec=spec,
-        weights=weights,
-        planned={p.name: p for p in result.weights},
-        tables=tables,
-        layout=plan_layout(arrays, files.WEIGHTS),
-        context_length=length,
-        unused_rules=tuple(result.unused_rules),
-    )
+    arrays = [array for weight in planned.weights for array in weight.arrays]
+    arrays += [ArraySpec(name, "float32", tuple(table.shape)) for name, table in tables.items()]
+    return Plan(spec, weights, planned, tables, plan_layout(arrays, files.WEIGHTS), length)
+
+
+def write_graphs(directory: Path, plan: Plan) -> None:
+    """Write both graphs over the weights file: the runtime's own and onnxruntime-genai's."""
+    import onnx_ir
+
+    emitter = WeightEmitter(plan.planned.by_name(), plan.layout.arrays)
+    for name, signature in ((files.MODEL, "edgedistill"), (files.GENAI_MODEL, "genai")):
+        graph = build_graph(plan.spec, emitter, signature=signature, context_length=plan.context_length)
+        onnx_ir.save(graph, directory / name)
 
 
 def _context(spec: ModelSpec, profile: Profile, asked: int | None) -> int:
@@ -229,8 +238,9 @@ def _write_weights(path: Path, checkpoint: Checkpoint, plan: Plan, *, resume: bo
     try:
         for name, table in plan.tables.items():
             writer.write_array(name, table)
-        jobs = [Job(w, plan.planned[w.name].format) for w in plan.weights]
-        progress.begin("quantizing weights", plan.parameters, "items")
+        formats = plan.planned.by_name()
+        jobs = [Job(weight, formats[weight.name].format) for weight in plan.weights]
+        progress.begin("quantizing weights", plan.planned.parameters, "items")
         reused = writer.write_weights(jobs, checkpoint.tensors, threads=_threads(), progress=progress)
         progress.end()
     finally:
@@ -238,42 +248,18 @@ def _write_weights(path: Path, checkpoint: Checkpoint, plan: Plan, *, resume: bo
     return reused
 
 
-def _fingerprint(checkpoint: Checkpoint, plan: Plan) -> str:
-    """Identity of the result: same source, same plan, same version."""
+def _fingerprint(source_hash: str, plan: Plan) -> str:
+    """Identity of the weights file: same source, same plan, same version."""
     content = {
         "version": __version__,
-        "source": checkpoint.source.sha256,
-        "adapter": checkpoint.source.adapter,
+        "source": source_hash,
         "arrays": [(a.spec.name, a.spec.dtype, a.spec.shape, a.offset) for a in plan.layout.arrays.values()],
-        "formats": [(p.name, p.format.label()) for p in plan.planned.values()],
+        "formats": [(weight.weight_name, weight.format.label()) for weight in plan.planned.weights],
         "context": plan.context_length,
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise os_error(error, path) from error
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _threads() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
-
-
-def free_disk(out: Path) -> int:
-    """Free bytes on the filesystem that will hold ``out``."""
-    target = out.absolute()
-    while not target.exists():
-        target = target.parent
-    return shutil.disk_usage(target).free

@@ -74,7 +74,7 @@ class Staging:
 
     def __enter__(self) -> Staging:
         check_target(self.out, force=self.force)
-        with _as_output_error(self.path):
+        with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock_fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -92,7 +92,7 @@ class Staging:
         marker = self.path / _FINGERPRINT
         if marker.is_file() and marker.read_text(encoding="utf-8") == fingerprint:
             return True
-        with _as_output_error(self.path):
+        with disk_errors(self.path):
             for entry in self.path.iterdir():
                 if entry.name != _LOCK:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -102,7 +102,7 @@ class Staging:
     def commit(self, manifest: Manifest) -> None:
         """Drop what the manifest does not list, write the manifest, rename the directory to its final name."""
         keep = {MANIFEST, *(f.name for f in manifest.files)}
-        with _as_output_error(self.out):
+        with disk_errors(self.out):
             (self.path / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
             for entry in self.path.iterdir():
                 if entry.name not in keep:
@@ -154,7 +154,8 @@ def _fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _as_output_error(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn failed file operations below ``path`` into one clear OutputError."""
     try:
         yield
     except OSError as error:
