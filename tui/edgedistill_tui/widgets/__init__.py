@@ -1,0 +1,1 @@
+"""Widgets: small, each draws one thing."""

@@ -1,0 +1,38 @@
+"""The box to write in: Enter sends, Ctrl+J (or Shift+Enter, where the terminal tells it apart) breaks the line.
+
+Must not know: what happens with the text.
+"""
+
+from __future__ import annotations
+
+from textual.binding import Binding
+from textual.message import Message
+from textual.widgets import TextArea
+
+
+class Prompt(TextArea):
+    """A small text area that posts ``Submitted``."""
+
+    BINDINGS = [  # noqa: RUF012 - Textual's own declaration
+        Binding("enter", "submit", "Send", priority=True),
+        Binding("ctrl+j,shift+enter", "newline", "New line", show=False, priority=True),
+    ]
+
+    class Submitted(Message):
+        """The user pressed Enter on ``text``."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    def __init__(self) -> None:
+        super().__init__(id="prompt", show_line_numbers=False, compact=True, placeholder="Ask something")
+
+    def action_submit(self) -> None:
+        """Send what is written, if anything."""
+        if text := self.text.strip():
+            self.post_message(self.Submitted(text))
+
+    def action_newline(self) -> None:
+        """Break the line."""
+        self.insert("\n")
