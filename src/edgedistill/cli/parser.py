@@ -72,6 +72,9 @@ class Parser(argparse.ArgumentParser):
             known = [o for action in self._actions for o in action.option_strings]
             if near := nearest(unknown[1], known):
                 return f"Did you mean {near}?"
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if choice and (near := nearest(choice[1], re.findall(r"[\w-]+", choice[2]))):
+            return f"Did you mean {near}?"
         return f"See: {self.prog} --help"
 
 

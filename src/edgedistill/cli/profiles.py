@@ -2,3 +2,115 @@
 
 Must not know: what a profile's values mean to the exporter.
 """
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.cli import console
+from edgedistill.errors import EXIT_USAGE, ProfileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_EXAMPLES = """\
+examples:
+  edgedistill profiles list
+  edgedistill profiles show laptop-cpu > mine.toml      a copy with everything spelt out, to change
+  edgedistill profiles validate mine.toml
+  edgedistill profiles detect                           this machine, and the profile that fits it"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``profiles``."""
+    parser.epilog = _EXAMPLES
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="names, where they come from, what they are for", allow_abbrev=False)
+    showing = actions.add_parser("show", help="one profile with everything it inherits, as TOML", allow_abbrev=False)
+    showing.add_argument("profile", metavar="PROFILE", help="name or path")
+    checking = actions.add_parser("validate", help="check profile files", allow_abbrev=False)
+    checking.add_argument("profiles", nargs="+", metavar="PROFILE", help="name or path")
+    detecting = actions.add_parser("detect", help="measure this machine (two seconds)", allow_abbrev=False)
+    for action in (listing, showing, checking, detecting):
+        action.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the chosen action."""
+    actions = {"list": _list, "show": _show, "validate": _validate, "detect": _detect}
+    return actions[args.action](args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from edgedistill.profile import list_profiles
+
+    entries = list_profiles()
+    if args.json:
+        console.out_json([dataclasses.asdict(entry) for entry in entries])
+        return 0
+    rows = [
+        (e.name, e.origin, f"broken: {e.error}" if e.error else e.description, e.verified_on or "not run on it yet")
+        for e in entries
+    ]
+    console.out(console.table(("name", "origin", "for", "verified on"), rows))
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from edgedistill.profile import load_profile
+
+    table = load_profile(args.profile).to_dict()
+    if args.json:
+        console.out_json(table)
+    else:
+        console.out("\n".join(toml_lines(table)).strip())
+    return 0
+
+
+def _validate(args: argparse.Namespace) -> int:
+    from edgedistill.profile import load_profile
+
+    results: list[dict[str, Any]] = []
+    for name in args.profiles:
+        try:
+            profile = load_profile(name)
+        except ProfileError as error:
+            results.append({"profile": name, "valid": False, "error": str(error)})
+            console.note(f"error: {error}")
+        else:
+            results.append({"profile": name, "valid": True, "name": profile.name})
+            if not args.json:
+                console.out(f"{name}: valid ({profile.name})")
+    if args.json:
+        console.out_json(results)
+    return 0 if all(result["valid"] for result in results) else EXIT_USAGE
+
+
+def _detect(args: argparse.Namespace) -> int:
+    raise NotImplementedError
+
+
+def toml_lines(table: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """A table of plain values, lists and tables as TOML; None, which TOML lacks, is left out."""
+    tables = {key: value for key, value in table.items() if isinstance(value, dict)}
+    plain = {key: value for key, value in table.items() if key not in tables and value is not None}
+    if prefix and plain:
+        yield f"\n[{prefix}]"
+    for key, value in plain.items():
+        yield f"{key} = {_toml_value(value)}"
+    for key, value in tables.items():
+        yield from toml_lines(value, f"{prefix}.{key}" if prefix else key)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml_value(entry)}" for key, entry in value.items()) + " }"
+    if isinstance(value, list):
+        items = [_toml_value(entry) for entry in value]
+        if any(isinstance(entry, dict) for entry in value):
+            return "[\n" + "".join(f"  {item},\n" for item in items) + "]"
+        return "[" + ", ".join(items) + "]"
+    return json.dumps(value, ensure_ascii=False)
