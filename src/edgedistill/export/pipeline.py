@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgedistill import budget
 from edgedistill import bundle as files
 from edgedistill._version import __version__
 from edgedistill.bundle import Bundle
@@ -25,9 +26,9 @@ from edgedistill.export.checkpoint import Checkpoint, open_checkpoint
 from edgedistill.export.emit import WeightEmitter
 from edgedistill.export.graph import build_graph
 from edgedistill.export.layout import Layout, plan_layout
-from edgedistill.export.staging import Staging, check_target, disk_errors
+from edgedistill.export.staging import Staging, check_target, disk_errors, free_disk
 from edgedistill.export.writer import Job, WeightsWriter
-from edgedistill.profile import Profile, load_profile
+from edgedistill.profile import Profile, list_profiles, load_profile
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.quantize.plan import Plan as WeightPlan
 from edgedistill.quantize.plan import parse_format, plan_weights
@@ -167,6 +168,7 @@ def _export_planned(
     progress: Progress,
     started: float,
 ) -> ExportResult:
+    predicted = _check_budget(plan, profile, out)
     source_hash = checkpoint.hash_source(progress)
     with Staging(out, force=force) as staging:
         resume = staging.resume_or_clear(_fingerprint(source_hash, plan))
@@ -176,7 +178,7 @@ def _export_planned(
         with disk_errors(staging.path):
             write_graphs(staging.path, plan)
             texts.write_texts(staging.path, checkpoint, profile, plan.spec, plan.context_length)
-            manifest = record.make_manifest(checkpoint, profile, plan, source_hash)
+            manifest = record.make_manifest(checkpoint, profile, plan, source_hash, predicted)
             texts.write_card(staging.path, manifest, checkpoint.extra_files)
             manifest = record.with_files(staging.path, manifest, progress)
         if check:
@@ -210,6 +212,15 @@ def make_plan(checkpoint: Checkpoint, profile: Profile, context_length: int | No
     arrays = [array for weight in planned.weights for array in weight.arrays]
     arrays += [ArraySpec(name, "float32", tuple(table.shape)) for name, table in tables.items()]
     return Plan(spec, weights, planned, tables, plan_layout(arrays, files.WEIGHTS), length)
+
+
+def _check_budget(plan: Plan, profile: Profile, out: Path) -> budget.Budget:
+    """Refuse what would not fit the profile's target or this machine's disk."""
+    others = [load_profile(entry.path) for entry in list_profiles() if entry.error is None]
+    profile = profile.with_overrides(context_length=plan.context_length)
+    predicted = budget.check(plan.spec, plan.weights, profile, others=others)
+    budget.check_machine(predicted, free_disk=free_disk(out))
+    return predicted
 
 
 def write_graphs(directory: Path, plan: Plan) -> None:

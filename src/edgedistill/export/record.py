@@ -18,13 +18,16 @@ from edgedistill.manifest import FileEntry, KVCacheInfo, Manifest, ModelInfo, We
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgedistill.budget import Budget
     from edgedistill.export.checkpoint import Checkpoint
     from edgedistill.export.pipeline import Plan
     from edgedistill.profile import Profile
     from edgedistill.progress import Progress
 
 
-def make_manifest(checkpoint: Checkpoint, profile: Profile, plan: Plan, source_hash: str) -> Manifest:
+def make_manifest(
+    checkpoint: Checkpoint, profile: Profile, plan: Plan, source_hash: str, predicted: Budget
+) -> Manifest:
     """The manifest before its files are known."""
     spec, special = plan.spec, checkpoint.special_tokens
     return Manifest(
@@ -51,6 +54,7 @@ def make_manifest(checkpoint: Checkpoint, profile: Profile, plan: Plan, source_h
         bits_per_weight=plan.planned.bits_per_weight,
         weights=tuple(WeightEntry(w.weight_name, w.shape, w.format, w.nbytes) for w in plan.planned.weights),
         files=(),
+        predicted=predicted.to_dict(),
     )
 
 

@@ -58,6 +58,12 @@ def check_target(out: Path, *, force: bool) -> None:
         raise OutputError(f"{existing} is not writable.", hint="Choose another output directory.")
 
 
+def free_disk(out: Path) -> int:
+    """Free bytes on the filesystem that will hold ``out``."""
+    target = out.absolute()
+    return shutil.disk_usage(next(p for p in (target, *target.parents) if p.exists())).free
+
+
 class Staging:
     """Context manager around the partial directory.
 
