@@ -24,7 +24,7 @@ from edgedistill.errors import UnsupportedModelError, UsageError
 from edgedistill.export import architecture, probe, record, texts
 from edgedistill.export.checkpoint import Checkpoint, open_checkpoint
 from edgedistill.export.emit import WeightEmitter
-from edgedistill.export.graph import build_graph
+from edgedistill.export.graph import Signature, build_graph
 from edgedistill.export.layout import Layout, plan_layout
 from edgedistill.export.staging import Staging, check_target, disk_errors, free_disk
 from edgedistill.export.writer import Job, WeightsWriter
@@ -228,7 +228,8 @@ def write_graphs(directory: Path, plan: Plan) -> None:
     import onnx_ir
 
     emitter = WeightEmitter(plan.planned.by_name(), plan.layout.arrays)
-    for name, signature in ((files.MODEL, "edgedistill"), (files.GENAI_MODEL, "genai")):
+    graphs: tuple[tuple[str, Signature], ...] = ((files.MODEL, "edgedistill"), (files.GENAI_MODEL, "genai"))
+    for name, signature in graphs:
         graph = build_graph(plan.spec, emitter, signature=signature, context_length=plan.context_length)
         onnx_ir.save(graph, directory / name)
 

@@ -111,7 +111,7 @@ def model_card(manifest: Manifest) -> str:
             'edgedistill run . "your question"',
             "```",
             "",
-            "The directory also opens in onnxruntime-genai (genai_config.json and model-genai.onnx over the same weights).",
+            "The directory also opens in onnxruntime-genai: model-genai.onnx is a second graph over the same weights.",
             "",
         ]
     )

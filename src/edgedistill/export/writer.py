@@ -127,7 +127,7 @@ class WeightsWriter:
         self._pwrite(np.ascontiguousarray(array), stored.offset + row * row_bytes)
 
     def _pwrite(self, array: npt.NDArray[np.generic], offset: int) -> None:
-        view = memoryview(array).cast("B")
+        view = array.data.cast("B")
         done = 0
         try:
             while done < len(view):
@@ -210,13 +210,13 @@ class WeightsWriter:
         name = job.weight.name
         digest = hashlib.sha256()
         if job.format.is_float:
-            arrays = {name: rows.reshape(-1) if not job.weight.is_matrix else rows}
+            arrays: dict[str, npt.NDArray[np.generic]] = {name: rows.reshape(-1) if not job.weight.is_matrix else rows}
         else:
             quantized = quantize_rows(rows, job.format, importance)
             arrays = {f"{name}.{suffix}": array for suffix, array in quantized.items()}
         for key in sorted(arrays):
             array = np.ascontiguousarray(arrays[key])
-            digest.update(memoryview(array).cast("B"))
+            digest.update(array.data.cast("B"))
             self.write_array(key, array, piece.row)
         return digest.digest(), int(rows.size)
 
