@@ -62,10 +62,13 @@ def save_random_model(
     import transformers
 
     values = BASE | overrides
-    if rope is not None:
-        key = "rope_scaling" if int(transformers.__version__.split(".")[0]) < 5 else "rope_parameters"
-        theta = {"rope_theta": values.get("rope_theta", 10000.0)} if key == "rope_parameters" else {}
-        values[key] = theta | dict(rope)
+    if rope is not None and int(transformers.__version__.split(".")[0]) < 5:
+        values["rope_scaling"] = dict(rope)
+    elif rope is not None:
+        full = {"rope_theta": values.pop("rope_theta", 10000.0)} | dict(rope)
+        local = {"rope_theta": values.pop("rope_local_base_freq", 10000.0), "rope_type": "default"}
+        both = {"full_attention": full, "sliding_attention": local}
+        values["rope_parameters"] = both if model_type == "gemma3_text" else full
     config = transformers.AutoConfig.for_model(model_type, **values)
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
@@ -182,7 +185,7 @@ class Decoder:
         }
 
     def step(self, rows: Sequence[Sequence[int]], logit_index: np.ndarray | None = None) -> np.ndarray:
-        """Append ``rows`` (of unequal length, possibly empty) and return logits float32 [B, P, V] (P = S by default)."""
+        """Append ``rows`` (of unequal length, possibly empty); logits float32 [B, P, V], of all positions by default."""
         width = max(len(row) for row in rows)
         valid = np.array([len(row) for row in rows], dtype=np.int32)
         ids = np.zeros((len(rows), width), dtype=np.int64)

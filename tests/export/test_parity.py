@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +16,6 @@ from parity_support import (
     reference_logits,
     save_random_model,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.next
@@ -62,6 +59,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gemma3": ("gemma3_text", {"num_hidden_layers": 7, "sliding_window": 6, "query_pre_attn_scalar": 20}),
+    "gemma3-linear": (
+        "gemma3_text",
+        {
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "sliding_window": 9,
+            "rope_theta": 50000.0,
+            "rope_local_base_freq": 500.0,
+            "rope": {"rope_type": "linear", "factor": 8.0},
+        },
+    ),
     "gemma3-caps": (
         "gemma3_text",
         {
@@ -84,11 +91,11 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=list(CASES))
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     model_type, values = CASES[request.param]
     directory = tmp_path_factory.mktemp(request.param)
     model = save_random_model(directory / "hf", model_type, **values)
-    yield Case(model, export(directory / "hf", directory / "out"))
+    return Case(model, export(directory / "hf", directory / "out"))
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray) -> None:

@@ -9,16 +9,18 @@ Must not know: ONNX, files, quantization.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.errors import CheckpointError, UnsupportedModelError
+from edgedistill.export.config_values import integer, mapping, number, optional_number, per_layer
 from edgedistill.export.rope import rope_spec, rope_tables
 from edgedistill.export.spec import LayerSpec, ModelSpec
 from edgedistill.export.weights import check_tensors, logical_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgedistill.export.spec import Activation, RopeSpec
 
 __all__ = ["FAMILIES", "Family", "build_spec", "check_tensors", "is_known", "logical_weights", "rope_tables"]
@@ -138,25 +140,24 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
     model_type = str(config.get("model_type"))
     family = FAMILIES.get(model_type)
     if family is None:
-        hint = _HINT
-        if isinstance(config.get("text_config"), Mapping):
-            hint = f"It wraps a text model of type '{config['text_config'].get('model_type')}': export that one alone."
+        text = mapping(config, "text_config")
+        hint = f"It wraps a text model of type '{text.get('model_type')}': export that one alone." if text else _HINT
         raise UnsupportedModelError(
             f"The model is of type '{model_type}'; known are {', '.join(FAMILIES)}.",
             hint=hint,
         )
     _reject_foreign(config, model_type)
 
-    hidden_size = _integer(config, "hidden_size")
-    count = _integer(config, "num_hidden_layers")
-    heads = _integer(config, "num_attention_heads")
-    kv_heads = _integer(config, "num_key_value_heads", family.kv_heads or heads, null=heads)
-    head_dim = _integer(config, "head_dim", family.head_dim or hidden_size // heads, null=hidden_size // heads)
+    hidden_size = integer(config, "hidden_size")
+    count = integer(config, "num_hidden_layers")
+    heads = integer(config, "num_attention_heads")
+    kv_heads = integer(config, "num_key_value_heads", family.kv_heads or heads, null=heads)
+    head_dim = integer(config, "head_dim", family.head_dim or hidden_size // heads, null=hidden_size // heads)
     if heads % kv_heads:
         raise CheckpointError(f"{heads} attention heads cannot share {kv_heads} key/value heads evenly.")
-    if head_dim % 8:
+    if head_dim % 16:
         raise UnsupportedModelError(
-            f"The model's heads have {head_dim} elements; ONNX Runtime's attention needs a multiple of 8.", hint=_HINT
+            f"The model's heads have {head_dim} elements; ONNX Runtime's attention needs a multiple of 16.", hint=_HINT
         )
     activation = config.get("hidden_activation" if family.gemma else "hidden_act") or family.activation
     if activation not in _ACTIVATIONS:
@@ -164,19 +165,19 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
             f"The model uses the activation '{activation}'; known are {', '.join(_ACTIVATIONS)}.", hint=_HINT
         )
     attention_bias = bool(config.get("attention_bias", False)) if family.attention_bias is None else False
-    scale_base = float(config.get("query_pre_attn_scalar") or 256) if family.gemma else float(head_dim)
-    max_position_embeddings = _integer(config, "max_position_embeddings", family.max_position_embeddings)
+    scale_base = number(config, "query_pre_attn_scalar", 256) if family.gemma else float(head_dim)
+    max_position_embeddings = integer(config, "max_position_embeddings", family.max_position_embeddings)
     return ModelSpec(
         family=model_type,
         hidden_size=hidden_size,
-        intermediate_size=_integer(config, "intermediate_size"),
+        intermediate_size=integer(config, "intermediate_size"),
         num_hidden_layers=count,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         head_dim=head_dim,
-        vocab_size=_integer(config, "vocab_size"),
+        vocab_size=integer(config, "vocab_size"),
         max_position_embeddings=max_position_embeddings,
-        rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+        rms_norm_eps=number(config, "rms_norm_eps", 1e-6),
         activation=_ACTIVATIONS[activation],
         tie_word_embeddings=bool(config.get("tie_word_embeddings", family.tie_word_embeddings)),
         attention_scale=scale_base**-0.5,
@@ -188,8 +189,8 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         norm_offset=1.0 if family.gemma else 0.0,
         sandwich_norms=family.gemma,
         embedding_scale=hidden_size**0.5 if family.gemma else None,
-        attn_logit_softcapping=config.get("attn_logit_softcapping", family.attn_softcap),
-        final_logit_softcapping=config.get("final_logit_softcapping", family.final_softcap),
+        attn_logit_softcapping=optional_number(config, "attn_logit_softcapping", family.attn_softcap),
+        final_logit_softcapping=optional_number(config, "final_logit_softcapping", family.final_softcap),
     )
 
 
@@ -201,12 +202,12 @@ def _reject_foreign(config: Mapping[str, Any], model_type: str) -> None:
                 hint=_HINT,
             )
     if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "unknown")
+        method = mapping(config, "quantization_config").get("quant_method", "unknown method")
         raise UnsupportedModelError(
             f"The checkpoint is already quantized ({method}); a float checkpoint or a GGUF file is expected.",
             hint="Export the original model.",
         )
-    if float(config.get("partial_rotary_factor") or 1.0) != 1.0:
+    if number(config, "partial_rotary_factor", 1.0) != 1.0:
         raise UnsupportedModelError(
             f"The model rotates only a part of each head (partial_rotary_factor {config['partial_rotary_factor']}).",
             hint=_HINT,
@@ -216,28 +217,15 @@ def _reject_foreign(config: Mapping[str, Any], model_type: str) -> None:
         raise UnsupportedModelError("A gemma3_text model with attn_logit_softcapping is not known.", hint=_HINT)
 
 
-def _integer(config: Mapping[str, Any], key: str, default: int | None = None, *, null: int | None = None) -> int:
-    """``config[key]`` as a positive integer; ``default`` if the key is missing, ``null`` if its value is null."""
-    value = config.get(key, default)
-    if value is None:
-        value = null
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise CheckpointError(
-            f"config.json has {key} = {value!r}; a positive integer is expected.",
-            hint="Compare config.json with the original model's.",
-        )
-    return value
-
-
 def _layers(
     config: Mapping[str, Any], family: Family, count: int, head_dim: int, max_position_embeddings: int
 ) -> tuple[LayerSpec, ...]:
-    use_rope = _per_layer(config, "no_rope_layers", count) if family.nope else None
+    use_rope = per_layer(config, "no_rope_layers", count) if family.nope else None
     if use_rope is None:
-        interval = int(config.get("no_rope_layer_interval") or 4) if family.nope else count + 1
+        interval = integer(config, "no_rope_layer_interval", 4) if family.nope else count + 1
         use_rope = tuple((index + 1) % interval != 0 for index in range(count))
     windows = _windows(config, family, count, use_rope)
-    theta = float(config.get("rope_theta") or family.rope_theta)
+    theta = number(config, "rope_theta", family.rope_theta)
     ropes: dict[str, RopeSpec] = {}
     for kind, (params, base) in _rope_parameters(config, theta).items():
         ropes[kind] = rope_spec(params, head_dim=head_dim, theta=base, max_position_embeddings=max_position_embeddings)
@@ -255,13 +243,11 @@ def _layers(
 
 def _rope_parameters(config: Mapping[str, Any], theta: float) -> dict[str, tuple[Mapping[str, Any], float]]:
     """RoPE parameters and base by layer type; ``sliding_attention`` only where it differs from the full layers'."""
-    params = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(params, Mapping):
-        raise CheckpointError(f"config.json has RoPE parameters {params!r}; an object is expected.")
-    local = float(config.get("rope_local_base_freq") or 10000.0)
+    params = mapping(config, "rope_parameters") or mapping(config, "rope_scaling")
+    local = number(config, "rope_local_base_freq", 10000.0)
     if "full_attention" in params:
-        sliding = params.get("sliding_attention") or {}
-        return {"full_attention": (params["full_attention"], theta), "sliding_attention": (sliding, local)}
+        full, sliding = mapping(params, "full_attention"), mapping(params, "sliding_attention")
+        return {"full_attention": (full, theta), "sliding_attention": (sliding, local)}
     if config.get("model_type") == "gemma3_text":
         return {"full_attention": (params, theta), "sliding_attention": ({}, local)}
     return {"full_attention": (params, theta)}
@@ -271,21 +257,22 @@ def _windows(
     config: Mapping[str, Any], family: Family, count: int, use_rope: tuple[Any, ...]
 ) -> tuple[int | None, ...]:
     """Sliding window of each layer, None where attention is full."""
-    window = config.get("sliding_window", family.sliding_window)
-    if family.windows == "none" or window is None:
+    if family.windows == "none" or config.get("sliding_window", family.sliding_window) is None:
         return (None,) * count
+    window = integer(config, "sliding_window", family.sliding_window)
     if family.windows == "all":
-        return (int(window),) * count
+        return (window,) * count
     if family.windows == "optional" and not config.get("use_sliding_window", False):
         return (None,) * count
-    types = _per_layer(config, "layer_types", count)
+    types = per_layer(config, "layer_types", count)
     if types is None and family.windows == "pattern":
-        every = int(config.get("sliding_window_pattern") or family.full_every)
+        every = integer(config, "sliding_window_pattern", family.full_every)
         types = tuple("sliding_attention" if (i + 1) % every else "full_attention" for i in range(count))
     elif types is None and family.nope:
         types = tuple("full_attention" if rotated else "sliding_attention" for rotated in use_rope)
     elif types is None:
-        first = int(config.get("max_window_layers", 28))
+        # 0 is a sensible value here: every layer has a window.
+        first = number(config, "max_window_layers", 28)
         types = tuple("sliding_attention" if i >= first else "full_attention" for i in range(count))
     unknown = set(types) - {"full_attention", "sliding_attention"}
     if unknown:
@@ -294,13 +281,4 @@ def _windows(
             "sliding_attention.",
             hint=_HINT,
         )
-    return tuple(int(window) if kind == "sliding_attention" else None for kind in types)
-
-
-def _per_layer(config: Mapping[str, Any], key: str, count: int) -> tuple[Any, ...] | None:
-    values = config.get(key)
-    if values is None:
-        return None
-    if not isinstance(values, list | tuple) or len(values) != count:
-        raise CheckpointError(f"config.json has {key} = {values!r}; a list of {count} values is expected.")
-    return tuple(values)
+    return tuple(window if kind == "sliding_attention" else None for kind in types)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgedistill.errors import CheckpointError, UnsupportedModelError
+from edgedistill.export.config_values import number
 from edgedistill.export.spec import RopeSpec
 
 if TYPE_CHECKING:
@@ -47,13 +48,13 @@ def rope_spec(params: Mapping[str, Any], *, head_dim: int, theta: float, max_pos
         raise UnsupportedModelError(
             f"The model uses the RoPE kind '{kind}'; known are {', '.join(_KINDS)}.", hint="Try --exporter optimum."
         )
-    if float(params.get("partial_rotary_factor") or 1.0) != 1.0:
+    if number(params, "partial_rotary_factor", 1.0) != 1.0:
         raise UnsupportedModelError(
             f"The model rotates only a part of each head (partial_rotary_factor {params['partial_rotary_factor']}); "
             "only full rotation is known.",
             hint="Try --exporter optimum.",
         )
-    base = float(params.get("rope_theta") or theta)
+    base = number(params, "rope_theta", theta)
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     pos_freqs = np.float32(base) ** exponents
     inv_freq, attention_scaling = _KINDS[kind](_Parameters(params, pos_freqs, base, max_position_embeddings))
@@ -92,22 +93,12 @@ class _Parameters:
     base: float
     length: int
 
-    def number(self, key: str) -> float:
-        return _number(self.values, key)
+    def number(self, key: str, default: float | None = None) -> float:
+        return number(self.values, key, default)
 
     @property
     def inv_freq(self) -> Floats:
         return np.float32(1.0) / self.pos_freqs
-
-
-def _number(params: Mapping[str, Any], key: str) -> float:
-    value = params.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise CheckpointError(
-            f"The RoPE parameters in config.json have {key} = {value!r}; a number is expected.",
-            hint="Compare config.json with the original model's.",
-        )
-    return float(value)
 
 
 def _default(p: _Parameters) -> tuple[Floats, float]:
@@ -130,14 +121,14 @@ def _llama3(p: _Parameters) -> tuple[Floats, float]:
 
 def _yarn(p: _Parameters) -> tuple[Floats, float]:
     factor = p.number("factor")
-    old_length = float(p.values.get("original_max_position_embeddings") or p.length)
+    old_length = p.number("original_max_position_embeddings", p.length)
     dim = 2 * len(p.pos_freqs)
 
     def correction_dim(rotations: float) -> float:
         return dim * math.log(old_length / (rotations * 2 * math.pi)) / (2 * math.log(p.base))
 
-    low = correction_dim(float(p.values.get("beta_fast") or 32))
-    high = correction_dim(float(p.values.get("beta_slow") or 1))
+    low = correction_dim(p.number("beta_fast", 32))
+    high = correction_dim(p.number("beta_slow", 1))
     if p.values.get("truncate", True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
@@ -162,10 +153,11 @@ def _yarn_attention_factor(p: _Parameters, factor: float) -> float:
 
 
 def _freq_factors(p: _Parameters) -> tuple[Floats, float]:
-    factors = np.asarray(p.values.get("freq_factors", ()), dtype=np.float32)
+    values = p.values.get("freq_factors") or ()
+    factors = np.array([x for x in values if isinstance(x, int | float) and x > 0], dtype=np.float32)
     if factors.shape != p.pos_freqs.shape:
         raise CheckpointError(
-            f"The model has {factors.size} RoPE frequency factors; its head size needs {p.pos_freqs.size}.",
+            f"The model has {factors.size} positive RoPE frequency factors; its head size needs {p.pos_freqs.size}.",
             hint="The GGUF file is damaged or was made by a different converter.",
         )
     return p.inv_freq / factors, 1.0
