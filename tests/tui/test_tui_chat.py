@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fake_engine import FakeEngine
 from textual.widgets import Markdown, Static
 
 from edgedistill.errors import BundleError, ContextLengthError
@@ -13,7 +14,6 @@ from edgedistill_tui.app import ChatApp
 from edgedistill_tui.screens.chat import ChatScreen
 from edgedistill_tui.widgets.prompt import Prompt
 from edgedistill_tui.widgets.transcript import ReplyView
-from fake_engine import FakeEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -27,6 +27,7 @@ SCRIPT = [
     ("answer", "Mia has **32** apples."),
     ("answer", " The answer is 32."),
 ]
+REASONING = "Mia has 14.\n3 bags of 6 are 18.\n14 + 18 = 32."
 ANSWER = "Mia has **32** apples. The answer is 32."
 
 
@@ -115,7 +116,7 @@ def test_the_next_question_carries_the_conversation_and_its_reasoning() -> None:
     assert engine.asked[1] == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "How many?"},
-        {"role": "assistant", "content": ANSWER, "reasoning_content": "Mia has 14.\n3 bags of 6 are 18.\n14 + 18 = 32."},
+        {"role": "assistant", "content": ANSWER, "reasoning_content": REASONING},
         {"role": "user", "content": "And now?"},
     ]
 

@@ -1,1 +1,1 @@
-"""A terminal chat over an edgedistill bundle: answers stream in, reasoning folds away, speed and memory stay in sight."""
+"""A terminal chat over a bundle: answers stream in, reasoning folds away, speed and memory stay in sight."""

@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
-    from edgedistill.runtime.model import Model
-    from edgedistill.runtime.settings import GenerationSettings, Mode
 
 ChunkKind = Literal["prefill", "reasoning", "answer"]
 

@@ -113,7 +113,7 @@ def _print_model(bundle: Bundle) -> None:
         (
             "KV cache",
             f"{manifest.kv_cache.dtype}, {format_bytes(manifest.kv_cache.bytes_per_token)} per token, "
-            f"{format_bytes(manifest.kv_cache.bytes_per_token * model.context_length)} at {model.context_length} tokens",
+            f"{format_bytes(manifest.kv_cache.bytes_per_token * model.context_length)} at {model.context_length}",
         ),
         ("made", f"{manifest.created} with " + ", ".join(f"{k} {v}" for k, v in manifest.tool.items())),
     ]
@@ -138,9 +138,7 @@ def _print_groups(groups: Sequence[dict[str, Any]]) -> None:
 
 
 def _print_weights(weights: Sequence[WeightEntry]) -> None:
-    rows = [
-        (w.name, " x ".join(str(n) for n in w.shape), w.format.label(), format_bytes(w.nbytes)) for w in weights
-    ]
+    rows = [(w.name, " x ".join(str(n) for n in w.shape), w.format.label(), format_bytes(w.nbytes)) for w in weights]
     console.out()
     console.out(console.table(("weight", "shape", "format", "size"), rows, right=(3,)))
 

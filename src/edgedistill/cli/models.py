@@ -5,11 +5,14 @@ Must not know: where models are stored or how they are fetched.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
+from typing import TYPE_CHECKING
 
 from edgedistill.cli import console
 from edgedistill.units import format_bytes
+
+if TYPE_CHECKING:
+    import argparse
 
 _EXAMPLES = """\
 examples:

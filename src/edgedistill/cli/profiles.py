@@ -5,7 +5,6 @@ Must not know: what a profile's values mean to the exporter.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from edgedistill.cli import console
 from edgedistill.errors import EXIT_USAGE, ProfileError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
 _EXAMPLES = """\

@@ -129,7 +129,7 @@ class ChatScreen(Screen[None]):
     ) -> None:
         try:
             buffer.finish(engine.reply(messages, cancel=cancel, on_chunk=buffer.append))
-        except Exception as error:  # noqa: BLE001 - handed to the screen, which shows it or raises it
+        except Exception as error:
             buffer.fail(error)
 
     async def _draw(self) -> None:

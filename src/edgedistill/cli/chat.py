@@ -1,0 +1,221 @@
+"""``edgedistill chat``: the terminal UI, or with ``--plain`` a line-based loop that stays in the scrollback.
+
+Must not know: how tokens are made; how the terminal UI draws.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.cli import console, generation
+from edgedistill.cli.parser import nearest
+from edgedistill.conversation import Conversation, Turn
+from edgedistill.errors import EdgedistillError, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from edgedistill.runtime.model import Model
+
+_EXAMPLES = """\
+examples:
+  edgedistill chat my-bundle
+  edgedistill chat my-bundle --plain --system "Answer briefly."
+
+Ctrl-C stops an answer and keeps its text; at the prompt it leaves. In --plain, /help lists the commands."""
+
+_HELP = """\
+/reset         forget the conversation (the system prompt stays)
+/system TEXT   set the system prompt; without TEXT remove it
+/think on|off  let the model reason, or ask its template for no reasoning
+/save FILE     save the conversation: .json as JSON, anything else as Markdown
+/stats         statistics of the last answer
+/exit          leave (also Ctrl-D, or Ctrl-C at the prompt)"""
+
+_COMMANDS = ("/help", "/reset", "/system", "/think", "/save", "/stats", "/exit")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``chat``."""
+    parser.epilog = _EXAMPLES
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
+    parser.add_argument("--plain", action="store_true", help="a line-based chat instead of the terminal UI")
+    parser.add_argument("--hide-reasoning", action="store_true", help="with --plain: print the answers only")
+    parser.add_argument("--json", action="store_true", help="with --plain: print the conversation as JSON at the end")
+    generation.add_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Chat until the user leaves."""
+    if args.plain:
+        return PlainChat(args).loop()
+    if args.json:
+        raise UsageError("--json needs --plain: the terminal UI has the screen.", hint="Add --plain.")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("The terminal UI needs a terminal.", hint="Use: edgedistill chat --plain BUNDLE")
+    return _terminal_ui(args)
+
+
+def _terminal_ui(args: argparse.Namespace) -> int:
+    from edgedistill_tui.runtime_engine import RuntimeEngine
+
+    from edgedistill.bundle import Bundle
+    from edgedistill_tui.app import ChatApp
+
+    check = "full" if args.verify else "size"
+    settings = generation.settings(args, Bundle.open(args.bundle).generation)
+    app = ChatApp(
+        lambda: RuntimeEngine.open(
+            args.bundle,
+            settings=settings,
+            mode=args.mode,
+            thinking=generation.thinking(args),
+            threads=args.threads,
+            check=check,
+        ),
+        system=args.system,
+    )
+    app.run()
+    return app.return_code or 0
+
+
+class PlainChat:
+    """The line-based chat.
+
+    Args:
+        args: Parsed command line.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._conversation = Conversation(system=args.system)
+        self._last = ""
+
+    def loop(self) -> int:
+        """Read lines until the end; errors of one answer do not end the chat."""
+        from edgedistill.runtime.model import open_bundle
+
+        model = open_bundle(
+            self._args.bundle, threads=self._args.threads, check="full" if self._args.verify else "size"
+        )
+        generation.settings(self._args, model.bundle.generation)
+        console.note(f"{self._args.bundle}: /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
+        with _history():
+            while (line := _read_line()) is not None:
+                if line.startswith("/"):
+                    if not self._command(line):
+                        break
+                elif line:
+                    self._ask(model, line)
+        if self._args.json:
+            sys.stdout.write(self._conversation.to_json(self._about()))
+        return 0
+
+    def _ask(self, model: Model, line: str) -> None:
+        self._conversation.ask(line)
+        # With --json stdout belongs to the one document at the end.
+        printer = None if self._args.json else generation.AnswerPrinter(show_reasoning=not self._args.hide_reasoning)
+        try:
+            with generation.cancel_on_interrupt() as cancel:
+                result = generation.generate(
+                    model, self._conversation.messages(), self._args, printer=printer, cancel=cancel
+                )
+        except (EdgedistillError, KeyboardInterrupt) as error:
+            self._conversation.withdraw()
+            console.note(f"\nerror: {error}" if isinstance(error, EdgedistillError) else "\nstopped.")
+            return
+        self._conversation.answer(
+            Turn("assistant", result.answer, result.reasoning, result.finish_reason, result.stats.to_dict())
+        )
+        self._last = generation.stats_line(result.stats, result.finish_reason)
+        if result.finish_reason == "cancelled":
+            console.note("stopped; the text so far is kept.")
+
+    def _command(self, line: str) -> bool:
+        """Carry out a slash command; False ends the chat."""
+        name, _, rest = line.partition(" ")
+        rest = rest.strip()
+        if name in ("/exit", "/quit"):
+            return False
+        if name == "/help":
+            console.note(_HELP)
+        elif name == "/reset":
+            self._conversation.reset()
+            console.note("The conversation is forgotten.")
+        elif name == "/system":
+            self._conversation.system = rest or None
+            console.note("System prompt set." if rest else "System prompt removed.")
+        elif name == "/think":
+            self._think(rest)
+        elif name == "/save":
+            self._save(rest)
+        elif name == "/stats":
+            console.note(self._last or "No answer yet.")
+        else:
+            near = nearest(name, _COMMANDS)
+            console.note(f"There is no command {name}. " + (f"Did you mean {near}?" if near else "See /help."))
+        return True
+
+    def _think(self, choice: str) -> None:
+        if choice not in ("on", "off"):
+            console.note("Use /think on or /think off.")
+            return
+        self._args.think = choice == "on"
+        console.note(f"Reasoning is {choice}.")
+
+    def _save(self, name: str) -> None:
+        if not name:
+            console.note("Use /save FILE.")
+            return
+        try:
+            self._conversation.save(Path(name).expanduser(), self._about())
+        except EdgedistillError as error:
+            console.note(f"error: {error}")
+        else:
+            console.note(f"Saved to {name}.")
+
+    def _about(self) -> dict[str, Any]:
+        return {"bundle": str(self._args.bundle)}
+
+
+def _read_line() -> str | None:
+    """The next line, stripped; None at the end of input or after Ctrl-C at the prompt."""
+    interactive = sys.stdin.isatty()
+    try:
+        # readline draws the prompt itself, so that editing a line does not eat it; it does so on stdout.
+        line = input("> ") if interactive else sys.stdin.readline()
+    except (EOFError, KeyboardInterrupt):
+        console.note("")
+        return None
+    if not interactive and not line:
+        return None
+    return line.strip()
+
+
+@contextlib.contextmanager
+def _history() -> Iterator[None]:
+    """Line editing with a history that lasts, where the platform has readline and there is a person typing."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    try:
+        import readline
+    except ImportError:
+        yield
+        return
+    import platformdirs
+
+    path = platformdirs.user_state_path("edgedistill", appauthor=False) / "chat_history"
+    with contextlib.suppress(OSError):
+        readline.read_history_file(path)
+    readline.set_history_length(1000)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            readline.write_history_file(path)

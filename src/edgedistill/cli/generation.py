@@ -1,0 +1,153 @@
+"""What ``run`` and ``chat`` share: sampling options, Ctrl-C as a polite stop, printing an answer as it comes.
+
+Must not know: how tokens are made.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.cli import console
+from edgedistill.units import format_bytes, format_rate, format_seconds
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from edgedistill.runtime.settings import GenerationSettings
+    from edgedistill.runtime.stats import GenerationStats
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of everything that generates; None means the bundle's own default."""
+    sampling = parser.add_argument_group("sampling (defaults come with the bundle)")
+    sampling.add_argument("--temperature", type=float, metavar="T", help="0 takes the most likely token")
+    sampling.add_argument("--top-k", type=int, metavar="K", help="keep the K most likely tokens; 0 keeps all")
+    sampling.add_argument("--top-p", type=float, metavar="P", help="keep the most likely tokens up to this sum")
+    sampling.add_argument("--min-p", type=float, metavar="P", help="drop tokens below this share of the most likely")
+    sampling.add_argument("--repetition-penalty", type=float, metavar="R", help="1 is off")
+    sampling.add_argument("--seed", type=int, metavar="N", help="make sampling repeatable")
+    sampling.add_argument("--stop", action="append", metavar="TEXT", help="end before this text (repeatable)")
+    sampling.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="longest answer, reasoning included")
+    running = parser.add_argument_group("running")
+    running.add_argument("--system", metavar="TEXT", help="system prompt")
+    running.add_argument("--no-think", dest="think", action="store_false", help="ask the template for no reasoning")
+    running.add_argument(
+        "--mode",
+        choices=("fast", "exact"),
+        default="fast",
+        help="fast: one token a step; exact: bit-identical to prefill, slower",
+    )
+    running.add_argument("--threads", type=int, metavar="N", help="threads (default: the bundle's profile)")
+    running.add_argument("--verify", action="store_true", help="compare the bundle's SHA-256 sums first")
+
+
+def settings(args: argparse.Namespace, defaults: dict[str, Any]) -> GenerationSettings:
+    """The bundle's ``defaults`` with the options that were given on top."""
+    from edgedistill.runtime.settings import GenerationSettings
+
+    return GenerationSettings.from_defaults(
+        defaults,
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p,
+        repetition_penalty=args.repetition_penalty,
+        seed=args.seed,
+        stop=tuple(args.stop) if args.stop else None,
+        max_new_tokens=args.max_new_tokens,
+    )
+
+
+def thinking(args: argparse.Namespace) -> bool | None:
+    """False for ``--no-think``; None leaves it to the chat template."""
+    return None if args.think else False
+
+
+@contextmanager
+def cancel_on_interrupt() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, so that the text so far is kept; the second one interrupts as usual."""
+    cancel = threading.Event()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if cancel.is_set():
+            raise KeyboardInterrupt
+        cancel.set()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield cancel
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class AnswerPrinter:
+    """Writes segments to stdout as they come: reasoning dim, answer bold.
+
+    Without colour the reasoning stands between ``<think>`` lines, so that the two can be told apart in a pipe.
+
+    Args:
+        show_reasoning: False leaves the reasoning out.
+    """
+
+    def __init__(self, *, show_reasoning: bool = True) -> None:
+        self._show = show_reasoning
+        self._colour = console.has_colour(sys.stdout)
+        self._kind = ""
+        self._blank = True
+
+    def write(self, kind: str, text: str) -> None:
+        """Print a segment; ``kind`` is reasoning or answer. White space at the start of either is dropped."""
+        if kind == "reasoning" and not self._show:
+            return
+        if kind != self._kind:
+            self._leave()
+            self._kind, self._blank = kind, True
+            if kind == "reasoning" and not self._colour:
+                self._put("<think>\n")
+        if self._blank:
+            text = text.lstrip()
+            self._blank = not text
+        if text:
+            self._put(console.style(text, "dim" if kind == "reasoning" else "bold"))
+
+    def finish(self) -> None:
+        """End the last line."""
+        if self._kind == "reasoning":
+            self._leave()
+        elif self._kind:
+            self._put("\n")
+        self._kind = ""
+
+    def _leave(self) -> None:
+        if self._kind == "reasoning":
+            self._put("\n\n" if self._colour else "\n</think>\n\n")
+        elif self._kind:
+            self._put("\n\n")
+
+    @staticmethod
+    def _put(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def stats_line(stats: GenerationStats, finish_reason: str) -> str:
+    """One line of statistics."""
+    reasoning = f" ({stats.reasoning_tokens} reasoning)" if stats.reasoning_tokens else ""
+    parts = [
+        f"{stats.prompt_tokens} tokens in, {stats.new_tokens} out{reasoning}",
+        f"first token {format_seconds(stats.ttft_s)}",
+        f"prefill {format_rate(stats.prefill_tps)}",
+        f"decode {format_rate(stats.decode_tps)}",
+        f"p95 {format_seconds(stats.step_p95_s)}",
+        f"KV {format_bytes(stats.kv_bytes)}",
+        f"memory {format_bytes(stats.peak_rss_bytes)}",
+    ]
+    if stats.seed is not None:
+        parts.append(f"seed {stats.seed}")
+    return " | ".join([*parts, finish_reason])

@@ -1,0 +1,73 @@
+"""``edgedistill run``: one prompt in, the answer streamed to stdout, statistics on stderr.
+
+Must not know: how tokens are made, how templates are rendered.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.cli import console, generation
+from edgedistill.errors import EXIT_INTERRUPTED, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+_EXAMPLES = """\
+examples:
+  edgedistill run my-bundle "What is 17 + 25?"
+  edgedistill run my-bundle --temperature 0.7 --seed 1 "A train leaves at ..."
+  edgedistill run my-bundle --json - < question.txt
+  edgedistill run my-bundle --raw "Once upon a time"       no chat template"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``run``."""
+    parser.epilog = _EXAMPLES
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the question; - or nothing reads stdin")
+    parser.add_argument("--raw", action="store_true", help="continue the prompt as it is, without a chat template")
+    parser.add_argument("--hide-reasoning", action="store_true", help="print the answer only")
+    parser.add_argument("--json", action="store_true", help="print text, reasoning, answer and statistics as JSON")
+    generation.add_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer one prompt."""
+    if args.raw and args.system:
+        raise UsageError("--raw uses no chat template, so --system has no place.", hint="Drop one of the two.")
+    text = _prompt(args.prompt)
+    from edgedistill.runtime.model import open_bundle
+
+    model = open_bundle(args.bundle, threads=args.threads, check="full" if args.verify else "size")
+    prompt: str | list[dict[str, Any]] = text
+    if args.system:
+        prompt = [{"role": "system", "content": args.system}, {"role": "user", "content": text}]
+    printer = None if args.json else generation.AnswerPrinter(show_reasoning=not args.hide_reasoning)
+    with generation.cancel_on_interrupt() as cancel:
+        result = generation.generate(model, prompt, args, printer=printer, cancel=cancel)
+    if args.json:
+        console.out_json({"bundle": str(args.bundle), "prompt": text, **result.to_dict()})
+    else:
+        console.note(generation.stats_line(result.stats, result.finish_reason))
+    if result.finish_reason == "cancelled":
+        console.note("interrupted.")
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _prompt(argument: str | None) -> str:
+    if argument is not None and argument != "-":
+        text = argument
+    elif argument == "-" or not sys.stdin.isatty():
+        try:
+            text = sys.stdin.read().rstrip("\n")
+        except UnicodeDecodeError as error:
+            raise UsageError("The prompt on stdin is not UTF-8 text.", hint="Pipe text into it.") from error
+    else:
+        raise UsageError("There is no prompt.", hint='Try: edgedistill run BUNDLE "What is 17 + 25?"')
+    if not text.strip():
+        raise UsageError("The prompt is empty.", hint='Try: edgedistill run BUNDLE "What is 17 + 25?"')
+    return text

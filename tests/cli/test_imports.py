@@ -1,0 +1,47 @@
+"""What may be loaded when: proved in a process of its own, where nothing else has imported anything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from edgedistill.cli.parser import VERBS
+
+HEAVY = {"torch", "transformers", "onnx", "onnx_ir", "optimum", "peft", "onnxruntime_genai"}
+SLOW = HEAVY | {"numpy", "rich", "textual", "onnxruntime", "tokenizers", "huggingface_hub", "jinja2", "safetensors"}
+
+
+def loaded_after(code: str) -> set[str]:
+    """Names of the top-level modules in memory after ``code``."""
+    script = f"{code}\nimport sys\nprint('\\n'.join(sorted(m.partition('.')[0] for m in sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    return set(done.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import edgedistill",
+        "import edgedistill.runtime",
+        "import edgedistill.runtime.model",
+        "import edgedistill.bundle, edgedistill.profile",
+        "import edgedistill.cli",
+        "import edgedistill_tui, edgedistill_tui.app, edgedistill_tui.runtime_engine",
+    ],
+)
+def test_the_light_parts_load_no_training_or_export_library(code: str) -> None:
+    assert not loaded_after(code) & HEAVY
+
+
+def test_every_verb_parses_without_the_library_it_needs_later() -> None:
+    code = "from edgedistill.cli.parser import *\n" + "\n".join(
+        f"m = load_verb({verb.name!r}); m.configure(Parser())" for verb in VERBS
+    )
+    assert not loaded_after(code) & SLOW
+
+
+def test_help_loads_nothing_slow() -> None:
+    code = "import edgedistill.cli\ntry: edgedistill.cli.main(['--help'])\nexcept SystemExit: pass"
+    assert not loaded_after(code) & SLOW
