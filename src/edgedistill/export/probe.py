@@ -13,9 +13,11 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.bundle import TOKENIZER, WEIGHTS
 from edgedistill.errors import EdgedistillError, ExportError
 from edgedistill.manifest import Manifest
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 PROMPT = "What is 12 + 30?"
 TOKENS = 8
+SLICED_TOKENS = 2
+WHOLE_LIMIT = 1 << 30
+"""Weights files larger than this are tried in slices, in constant memory: the machine that exports need not be able
+to run the model."""
 
 
 def checked(directory: Path, manifest: Manifest, *, progress: Progress) -> Manifest:
@@ -69,31 +75,51 @@ def own_peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _main(directory: Path, manifest_text: str) -> dict[str, Any]:
+def _main(directory: Path, manifest: Manifest) -> dict[str, Any]:
+    started = time.perf_counter()
+    if (directory / WEIGHTS).stat().st_size > WHOLE_LIMIT and manifest.model.signature == "edgedistill":
+        mode, (tokens, text) = "slices", _in_slices(directory, manifest)
+    else:
+        mode, (tokens, text) = "whole", _whole(directory, manifest)
+    return {
+        "mode": mode,
+        "prompt": PROMPT,
+        "tokens": tokens,
+        "text": text,
+        "seconds": time.perf_counter() - started,
+        "peak_rss_bytes": own_peak_rss(),
+    }
+
+
+def _whole(directory: Path, manifest: Manifest) -> tuple[list[int], str]:
     import numpy as np
 
     from edgedistill.bundle import Bundle
     from edgedistill.runtime.generate import GenerationSettings
     from edgedistill.runtime.model import Model
 
-    model = Model(Bundle(directory, Manifest.from_json(manifest_text)))
+    model = Model(Bundle(directory, manifest))
     settings = GenerationSettings(temperature=0.0, max_new_tokens=TOKENS, ignore_eos=True)
-    generation = model.generate([{"role": "user", "content": PROMPT}], settings=settings)
-    finite = bool(np.isfinite(model.score(generation.tokens)).all())
-    if not finite:
-        return {"error": "logits are not finite"}
-    return {
-        "prompt": PROMPT,
-        "tokens": list(generation.tokens),
-        "text": generation.text,
-        "load_s": model.load_s,
-        "peak_rss_bytes": own_peak_rss(),
-    }
+    generation = model.generate(PROMPT, settings=settings, raw=True)
+    if not np.isfinite(model.score(generation.tokens)).all():
+        raise ExportError("Logits are not finite.")
+    return list(generation.tokens), generation.text
+
+
+def _in_slices(directory: Path, manifest: Manifest) -> tuple[list[int], str]:
+    from tokenizers import Tokenizer
+
+    from edgedistill.export import sliced
+
+    tokenizer = Tokenizer.from_file(str(directory / TOKENIZER))
+    prompt = tokenizer.encode(PROMPT, add_special_tokens=False).ids or [0]
+    tokens = sliced.decode(directory, manifest, prompt, SLICED_TOKENS)
+    return tokens, tokenizer.decode(tokens)
 
 
 if __name__ == "__main__":
     try:
-        result = _main(Path(sys.argv[1]), sys.stdin.read())
+        result = _main(Path(sys.argv[1]), Manifest.from_json(sys.stdin.read()))
     except EdgedistillError as error:
         result = {"error": str(error)}
     except Exception as error:  # the parent reports every failure of the trial as one line

@@ -1,0 +1,139 @@
+"""Runs a large bundle's own graph in slices of a few layers, so that trying it needs the memory of one slice.
+
+The written model.onnx is cut between layers; each piece becomes a session over the same weights file, runs, and is
+closed before the next one opens. Slow (every step opens every slice again) and constant in memory: right for a trial
+of a few tokens, wrong for anything else.
+
+Must not know: how the graph was built beyond the names of the values between layers, what a token means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgedistill.bundle import MODEL
+from edgedistill.errors import ExportError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
+    import onnx_ir as ir
+
+    from edgedistill.manifest import Manifest
+
+SLICE_BYTES = 192 << 20
+_CUT = ".slice.onnx"
+_LENGTHS = ("seqlens_k", "query_seqlens", "total_sequence_length")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of the graph: names of its inputs and outputs, and the layers whose caches it owns."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    layers: range
+
+
+def pieces(manifest: Manifest, limit: int = SLICE_BYTES) -> Iterator[Piece]:
+    """Cut the decoder into runs of layers of about ``limit`` bytes of weights, and the head by itself."""
+    count = manifest.model.num_hidden_layers
+    sizes = [0] * count
+    for weight in manifest.weights:
+        if weight.name.startswith("layers."):
+            sizes[int(weight.name.split(".")[1])] += weight.nbytes
+    begin = 0
+    while begin < count:
+        end = begin + 1
+        while end < count and sum(sizes[begin : end + 1]) <= limit:
+            end += 1
+        caches = [f"{i}.{kind}" for i in range(begin, end) for kind in ("key", "value")]
+        entry = ("input_ids",) if begin == 0 else _boundary(begin)
+        leave = ("final_norm.out",) if end == count else _boundary(end)
+        yield Piece(
+            inputs=(*entry, *_LENGTHS, *(f"past_key_values.{c}" for c in caches)),
+            outputs=(*leave, *(f"present.{c}" for c in caches)),
+            layers=range(begin, end),
+        )
+        begin = end
+    yield Piece(("final_norm.out", "logit_index"), ("logits",), range(0))
+
+
+def _boundary(layer: int) -> tuple[str, str]:
+    """What flows into ``layer``: its normed input and the residual."""
+    return f"layers.{layer}.input_norm.out", f"layers.{layer}.input_norm.sum"
+
+
+def decode(directory: Path, manifest: Manifest, prompt: list[int], steps: int, limit: int = SLICE_BYTES) -> list[int]:
+    """Greedy continuation of ``prompt`` by ``steps`` tokens, in slices of about ``limit`` bytes of weights.
+
+    Raises:
+        ExportError: Logits that are not finite.
+    """
+    import onnx_ir as ir
+
+    model = ir.load(directory / MODEL)
+    cuts = list(pieces(manifest, limit))
+    for value in ir.convenience.create_value_mapping(model.graph).values():
+        if value.name in {name for cut in cuts for name in cut.outputs if "norm" in name}:
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+            value.shape = ir.Shape(["batch", "sequence", manifest.model.hidden_size])
+    capacity = len(prompt) + steps
+    caches = _empty_caches(manifest, capacity)
+    tokens: list[int] = []
+    new, past = list(prompt), 0
+    try:
+        for _ in range(steps):
+            feeds: dict[str, npt.NDArray[Any]] = {
+                "input_ids": np.array([new], dtype=np.int64),
+                "seqlens_k": np.array([past + len(new) - 1], dtype=np.int32),
+                "query_seqlens": np.array([len(new)], dtype=np.int32),
+                "total_sequence_length": np.array(capacity, dtype=np.int32),
+                "logit_index": np.array([[len(new) - 1]], dtype=np.int64),
+            }
+            for cut in cuts:
+                feeds.update(_run(directory, model, cut, {**feeds, **caches}))
+                for name in cut.outputs:
+                    if name.startswith("present."):
+                        caches[f"past_key_values.{name.removeprefix('present.')}"] = feeds.pop(name)
+            logits = feeds["logits"][0, -1]
+            if not np.isfinite(logits).all():
+                raise ExportError("The trial decode gave logits that are not finite.")
+            past += len(new)
+            new = [int(np.argmax(logits))]
+            tokens += new
+    finally:
+        (directory / _CUT).unlink(missing_ok=True)
+    return tokens
+
+
+def _empty_caches(manifest: Manifest, capacity: int) -> dict[str, npt.NDArray[Any]]:
+    model = manifest.model
+    shape = (1, model.num_key_value_heads, capacity, model.head_dim)
+    return {
+        f"past_key_values.{i}.{kind}": np.zeros(shape, dtype=np.float32)
+        for i in range(model.num_hidden_layers)
+        for kind in ("key", "value")
+    }
+
+
+def _run(
+    directory: Path, model: ir.Model, cut: Piece, feeds: dict[str, npt.NDArray[Any]]
+) -> dict[str, npt.NDArray[Any]]:
+    import onnx_ir as ir
+    import onnxruntime
+
+    graph = ir.convenience.extract(model.graph, cut.inputs, cut.outputs)
+    # External data is found relative to the graph's file, so the piece lies beside the weights.
+    ir.save(ir.Model(graph, ir_version=model.ir_version), directory / _CUT)
+    options = onnxruntime.SessionOptions()
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(directory / _CUT), options, providers=["CPUExecutionProvider"])
+    outputs = session.run(list(cut.outputs), {name: feeds[name] for name in cut.inputs})
+    return dict(zip(cut.outputs, outputs, strict=True))
