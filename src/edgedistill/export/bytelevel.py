@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tokenizers import Tokenizer, pre_tokenizers
 
@@ -65,12 +65,17 @@ ADD_BOS = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "l
 
 
 def build_byte_level_bpe(
-    tokens: Sequence[str], merges: Sequence[str], pre: str, *, special: Iterable[int] = (), added: Iterable[int] = ()
+    tokens: Mapping[int, str],
+    merges: Sequence[str],
+    pre: str,
+    *,
+    special: Iterable[int] = (),
+    added: Iterable[int] = (),
 ) -> bytes:
     """tokenizer.json of a byte-level BPE.
 
     Args:
-        tokens: Every token, its id being its position; in GPT-2's byte alphabet except special and added ones.
+        tokens: Every token by id; in GPT-2's byte alphabet except special and added ones.
         merges: ``left right`` pairs by falling priority.
         pre: Name of the pre-tokenizer, as in GGUF's ``tokenizer.ggml.pre``.
         special: Ids that text decoding may leave out (``<|im_end|>``).
@@ -86,7 +91,7 @@ def build_byte_level_bpe(
             hint="Export from the original Hugging Face checkpoint, which has a tokenizer.json.",
         )
     special, added = sorted(set(special)), sorted(set(added))
-    vocab = {token: index for index, token in enumerate(tokens)}
+    vocab = {token: index for index, token in tokens.items()}
     if len(vocab) != len(tokens):
         raise CheckpointError(f"The vocabulary has {len(tokens) - len(vocab)} tokens twice.")
     pairs = [tuple(merge.split(" ")) for merge in merges]

@@ -78,13 +78,11 @@ def _from_vocab_and_merges(vocab_path: Path, merges_path: Path, tokenizer_config
     table = {int(key): value for key, value in added.items()} if isinstance(added, dict) else {}
     tokens: dict[int, str] = {index: text for text, index in vocab.items()}
     tokens |= {index: entry["content"] for index, entry in table.items()}
-    if sorted(tokens) != list(range(len(tokens))):
-        raise CheckpointError(f"Ids in {vocab_path.name} have holes: {len(tokens)} tokens, last id {max(tokens)}.")
     lines = merges_path.read_text(encoding="utf-8").splitlines()
     merges = [line for line in lines if line and not line.startswith("#version")]
     special = [index for index, entry in table.items() if entry.get("special")]
     plain = [index for index, entry in table.items() if not entry.get("special")]
-    return build_byte_level_bpe([tokens[i] for i in range(len(tokens))], merges, pre, special=special, added=plain)
+    return build_byte_level_bpe(tokens, merges, pre, special=special, added=plain)
 
 
 def read_chat_template(directory: Path, tokenizer_config: Mapping[str, Any]) -> str | None:

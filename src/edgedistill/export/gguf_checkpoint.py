@@ -1,0 +1,75 @@
+"""A GGUF file as a ``Checkpoint``: what a Hugging Face directory of the same model would hold.
+
+Must not know: ONNX, hubs, catalogues.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from edgedistill.errors import CheckpointError
+from edgedistill.export.checkpoint_types import Checkpoint, SourceInfo
+from edgedistill.export.directory import check_vocabulary
+from edgedistill.export.gguf_config import ROPE_FACTORS, build_config, find_architecture, map_tensors
+from edgedistill.export.gguf_header import open_gguf
+from edgedistill.export.gguf_source import GgufSource, read_stored
+from edgedistill.export.gguf_tokenizer import (
+    build_tokenizer,
+    read_chat_template,
+    read_generation_config,
+    read_special_tokens,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgedistill.export.gguf_header import GgufHeader
+    from edgedistill.export.rawfile import RawFile
+
+
+def load_gguf(path: Path, source: SourceInfo) -> Checkpoint:
+    """Open the GGUF file ``path``.
+
+    Raises CheckpointError for damaged or inconsistent files, UnsupportedModelError for architectures, tokenizers and
+    features that are not known.
+    """
+    header, file = open_gguf(path)
+    try:
+        architecture = find_architecture(header)
+        config = build_config(header, architecture, _rope_factors(header, file))
+        tensors = GgufSource(file, map_tensors(header, architecture, config))
+        tokenizer_json = build_tokenizer(header.metadata)
+        check_vocabulary(tokenizer_json, tensors)
+        special = read_special_tokens(header.metadata)
+        config |= {
+            "bos_token_id": special.bos_token_id,
+            "eos_token_id": list(special.eos_token_ids),
+            "pad_token_id": special.pad_token_id,
+        }
+        stated = header.metadata.get("general.license")
+        return Checkpoint(
+            config=config,
+            tensors=tensors,
+            tokenizer_json=tokenizer_json,
+            chat_template=read_chat_template(header.metadata),
+            special_tokens=special,
+            generation_config=read_generation_config(header.metadata, special),
+            source=dataclasses.replace(source, license=source.license or (str(stated) if stated else None)),
+            weight_files=(path,),
+        )
+    except BaseException:
+        file.close()
+        raise
+
+
+def _rope_factors(header: GgufHeader, file: RawFile) -> npt.NDArray[np.float32] | None:
+    stored = header.tensors.get(ROPE_FACTORS)
+    if stored is None:
+        return None
+    if len(stored.shape) != 1 or stored.shape[0] > 4096:
+        raise CheckpointError(f"{ROPE_FACTORS} has shape {list(stored.shape)}, expected a short vector.")
+    return read_stored(file, stored, 0, 1).reshape(-1)
