@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from edgedistill.profile import Profile
     from edgedistill.quantize.plan import Plannable
-    from edgedistill.quantize.spec import WeightFormat
 
 GB = 10**9
 BASE_BYTES = 130_000_000
@@ -178,13 +177,19 @@ def alternatives(
 ) -> Iterator[Alternative]:
     """Changes of one option at a time that fit, least damage to the model first.
 
-    Shorter contexts, then larger blocks, then fewer bits keep to the limits of ``profile``; each of ``others`` is taken
-    as it is, with its own limits.
+    Shorter contexts, then larger blocks, then fewer bits keep to the limits of ``profile``, singly or, where no single
+    one is enough, a format with a shorter context; each of ``others`` is taken as it is, with its own limits.
     """
-    for option, changed in _variants(profile):
-        budget = predict_profile(model, weights, changed)
-        if fits(budget, changed):
-            yield Alternative(option, budget)
+    variants = [*_contexts(profile), *_formats_of(profile)]
+    fitting = list(_fitting(model, weights, variants))
+    if not fitting:
+        pairs = [
+            (f"{first} {second}", changed)
+            for first, formatted in _formats_of(profile)
+            for second, changed in _contexts(formatted)
+        ]
+        fitting = list(_fitting(model, weights, pairs))[:1]
+    yield from fitting
     for other in others:
         if other.name != profile.name:
             budget = predict_profile(model, weights, other)
@@ -224,23 +229,31 @@ def check_machine(budget: Budget, *, free_disk: int, available_ram: int | None =
             )
 
 
-def _variants(profile: Profile) -> Iterator[tuple[str, Profile]]:
+def _fitting(
+    model: ModelLike, weights: Sequence[Plannable], variants: Iterable[tuple[str, Profile]]
+) -> Iterator[Alternative]:
+    for option, changed in variants:
+        budget = predict_profile(model, weights, changed)
+        if fits(budget, changed):
+            yield Alternative(option, budget)
+
+
+def _contexts(profile: Profile) -> Iterator[tuple[str, Profile]]:
     length = profile.context.length
     while (length := length // 2) >= 512:
         yield f"--context {length}", profile.with_overrides(context_length=length)
-    formats = _formats(profile)
-    quantized = [fmt for fmt in formats if not fmt.is_float]
+
+
+def _formats_of(profile: Profile) -> Iterator[tuple[str, Profile]]:
+    formats = [profile.weights.default, *(rule.format for rule in profile.weights.rules)]
+    quantized = [fmt.block_size for fmt in formats if not fmt.is_float]
     for size in (64, 128, 256):
-        if quantized and size > max(fmt.block_size for fmt in quantized):
+        if quantized and size > max(quantized):
             yield f"--block-size {size}", profile.with_overrides(block_size=size)
     for text in ("int8", "int4", "int4-b128"):
         fmt = parse_format(text)
         if any(fmt.bits < known.bits for known in formats):
             yield f"--format {text}", profile.with_overrides(weight_format=fmt)
-
-
-def _formats(profile: Profile) -> list[WeightFormat]:
-    return [profile.weights.default, *(rule.format for rule in profile.weights.rules)]
 
 
 def _advice(fitting: Sequence[Alternative]) -> str:
@@ -249,7 +262,7 @@ def _advice(fitting: Sequence[Alternative]) -> str:
     seen: set[str] = set()
     chosen: list[str] = []
     for alternative in fitting:  # the first of each kind of option is the mildest
-        kind = alternative.option.split()[0]
+        kind = alternative.option.split(maxsplit=1)[0]
         if kind not in seen:
             seen.add(kind)
             chosen.append(f"{alternative.option}: {_gb(alternative.budget.ram_bytes)} of memory")
