@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+STAGE = re.compile(r"[a-z ]+: (.* in )?[0-9.]+ (ms|s)")
 COMMAND = (sys.executable, "-m", "edgedistill")
 
 
@@ -29,14 +31,13 @@ class Result:
         return json.loads(self.out)
 
     def one_error(self, code: int = 2) -> str:
-        """The message of a refusal: one line on stderr, nothing on stdout, the exit code."""
-        lines = [line for line in self.err.splitlines() if line]
+        """The message of a refusal: one line after those of finished stages, nothing on stdout, the exit code."""
+        *stages, last = [line for line in self.err.splitlines() if line] or [""]
         assert self.code == code, self.err
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("error: ")
-        assert "Traceback" not in self.err
+        assert last.startswith("error: "), self.err
+        assert all(STAGE.fullmatch(line) for line in stages), self.err
         assert self.out == ""
-        return lines[0]
+        return last
 
 
 def environment(home: Path | None = None, **extra: str) -> dict[str, str]:

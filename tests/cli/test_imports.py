@@ -45,3 +45,10 @@ def test_every_verb_parses_without_the_library_it_needs_later() -> None:
 def test_help_loads_nothing_slow() -> None:
     code = "import edgedistill.cli\ntry: edgedistill.cli.main(['--help'])\nexcept SystemExit: pass"
     assert not loaded_after(code) & SLOW
+
+
+def test_export_is_callable_before_and_after_its_package_is_imported() -> None:
+    loaded_after(
+        "import edgedistill\nassert callable(edgedistill.export)\nimport edgedistill.export.pipeline\n"
+        "assert callable(edgedistill.export)\nfrom edgedistill import export\nassert callable(export)"
+    )

@@ -91,7 +91,9 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
 
 def _amount(count: float, unit: Unit) -> str:
     """An amount of progress in its unit."""
-    return format_bytes(count) if unit == "bytes" else f"{format_count(count)} {unit}"
+    if unit == "bytes":
+        return format_bytes(count)
+    return format_count(count) + (" tokens" if unit == "tokens" else "")
 
 
 class LineProgress:
