@@ -185,7 +185,7 @@ class Decoder:
         }
 
     def step(self, rows: Sequence[Sequence[int]], logit_index: np.ndarray | None = None) -> np.ndarray:
-        """Append ``rows`` (of unequal length, possibly empty); logits float32 [B, P, V], of all positions by default."""
+        """Append ``rows`` (of unequal length, possibly empty); logits float32 [B, P, V], by default of all."""
         width = max(len(row) for row in rows)
         valid = np.array([len(row) for row in rows], dtype=np.int32)
         ids = np.zeros((len(rows), width), dtype=np.int64)
