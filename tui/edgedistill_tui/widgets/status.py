@@ -33,6 +33,6 @@ class StatusBar(Static):
             return
         self.update(
             f"decode {stats['decode_tps']:.1f} tok/s · TTFT {format_seconds(stats['ttft_s'])}"
-            f" · prefill {stats['prefill_tps']:.0f} tok/s · KV {format_bytes(stats['kv_bytes'])}"
-            f" · RSS {format_bytes(stats['rss_bytes'])}"
+            f" · KV {format_bytes(stats['kv_bytes'])} · RSS {format_bytes(stats['rss_bytes'])}"
+            f" · prefill {stats['prefill_tps']:.0f} tok/s"
         )
