@@ -7,6 +7,7 @@ and loads there unchanged (a test compares the logits). The module knows nothing
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ KVCache = list[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Shape of the student. Hidden and intermediate sizes are multiples of 128 so that every quantization block fits."""
+    """Shape of the student. Hidden and intermediate sizes are multiples of 128: every quantization block fits."""
 
     vocab_size: int = 768
     hidden_size: int = 256
@@ -54,8 +55,30 @@ class ModelConfig:
         }
 
 
+class _RMSNormFunction(torch.autograd.Function):
+    """x / rms(x) * weight with a hand-written backward: on a CPU half the time of the composite one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        scale = (torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_() / x.shape[-1]).add_(eps).rsqrt_()
+        unit = x * scale
+        ctx.save_for_backward(unit, scale, weight)
+        return unit * weight
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        unit, scale, weight = ctx.saved_tensors
+        grad_weight = (grad * unit).flatten(0, -2).sum(0)
+        grad_unit = grad * weight
+        return (
+            grad_unit.addcmul_(unit, (grad_unit * unit).mean(-1, keepdim=True), value=-1).mul_(scale),
+            grad_weight,
+            None,
+        )
+
+
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the last axis."""
+    """x / rms(x) * weight over the last axis, in float32."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -63,11 +86,12 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+        out: Tensor = _RMSNormFunction.apply(x.float(), self.weight, self.eps)
+        return out
 
 
 def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Return cos and sin of shape [..., head_dim] for integer `positions` [...] (half-split layout of Llama and Qwen)."""
+    """Return cos and sin [..., head_dim] for integer `positions` [...] (half-split layout of Llama and Qwen)."""
     inverse = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim)
     angles = positions.to(torch.float32)[..., None] * inverse
     angles = torch.cat((angles, angles), dim=-1)
@@ -96,24 +120,22 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: tuple[Tensor, Tensor] | None
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         batch, time, _ = x.shape
         query = self.q_norm(self.q_proj(x).view(batch, time, self.heads, self.head_dim)).transpose(1, 2)
         key = self.k_norm(self.k_proj(x).view(batch, time, self.kv_heads, self.head_dim)).transpose(1, 2)
         value = self.v_proj(x).view(batch, time, self.kv_heads, self.head_dim).transpose(1, 2)
-        cos, sin = cos.to(query.dtype), sin.to(query.dtype)
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         if past is not None:
             key, value = torch.cat((past[0], key), dim=2), torch.cat((past[1], value), dim=2)
         groups = self.heads // self.kv_heads
-        out = F.scaled_dot_product_attention(
-            query,
-            key.repeat_interleave(groups, dim=1),
-            value.repeat_interleave(groups, dim=1),
-            attn_mask=mask,
-            is_causal=mask is None,
-        )
+        total = key.shape[2]
+        # One matrix product per KV head, its query heads stacked: faster on a CPU than the fused kernel in training.
+        scores = query.reshape(batch, self.kv_heads, groups * time, self.head_dim) @ key.transpose(2, 3)
+        scores = scores.view(batch, self.heads, time, total).float() * self.head_dim**-0.5 + mask
+        shares = torch.softmax(scores, dim=-1).to(value.dtype)
+        out = (shares.view(batch, self.kv_heads, groups * time, total) @ value).view(batch, self.heads, time, -1)
         return self.o_proj(out.transpose(1, 2).reshape(batch, time, -1)), (key, value)
 
 
@@ -137,7 +159,7 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: tuple[Tensor, Tensor] | None
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         attended, present = self.self_attn(self.input_layernorm(x), cos, sin, mask, past)
         x = x + attended
@@ -184,9 +206,12 @@ class Qwen3(nn.Module):
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         cos, sin = rotary_tables(positions, self.config.head_dim, self.config.rope_theta)
         cos, sin = cos[:, None], sin[:, None]
+        if mask is None:
+            mask = torch.ones((tokens.shape[1], tokens.shape[1]), dtype=torch.bool, device=tokens.device).tril()
+        bias = torch.zeros(mask.shape, device=tokens.device).masked_fill_(~mask, float("-inf"))
         cache: KVCache = []
         for index, layer in enumerate(self.model.layers):
-            x, present = layer(x, cos, sin, mask, past[index] if past is not None else None)
+            x, present = layer(x, cos, sin, bias, past[index] if past is not None else None)
             cache.append(present)
         return self.model.norm(x), cache
 
