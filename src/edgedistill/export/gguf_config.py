@@ -244,7 +244,7 @@ def _from_factors(factors: npt.NDArray[np.float32], theta: float, head_dim: int)
         )
     if (factors == 1).all():
         return None
-    factor = _shortest(factors.max())
+    factor = round(float(factors.max()), 4)
     for original, low, high in _LLAMA3_SHAPES:
         if np.allclose(_llama3_factors(theta, head_dim, factor, original, low, high), factors, rtol=1e-4):
             return {
