@@ -101,7 +101,7 @@ def test_a_chat_goes_on_after_ctrl_c(tiny_bundle_dir: Path) -> None:
     process.stdout.read(1)
     process.send_signal(signal.SIGINT)
     time.sleep(0.2)
-    out, err = process.communicate("/stats\n/exit\n", timeout=60)
+    _, err = process.communicate("/stats\n/exit\n", timeout=60)
     assert process.returncode == 0
     assert "Traceback" not in err
     assert "tok/s" in err

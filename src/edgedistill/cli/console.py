@@ -8,9 +8,12 @@ Must not know: any verb.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
 import sys
+import textwrap
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 _STYLES = {"bold": "1", "dim": "2", "green": "32", "red": "31", "yellow": "33"}
 _REPORT_EVERY_S = 10.0
+_NARROWEST = 30
 
 
 def has_colour(stream: TextIO) -> bool:
@@ -56,15 +60,28 @@ def out_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Aligned columns under a bold header; columns whose index is in ``right`` are right-aligned."""
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), wrap: int | None = None
+) -> str:
+    """Aligned columns under a bold header.
+
+    Columns whose index is in ``right`` are right-aligned. On a terminal that is too narrow, column ``wrap`` is broken
+    over several lines; in a pipe every row stays on one line.
+    """
     widths = [max(len(cell) for cell in column) for column in zip(headers, *rows, strict=True)]
+    if wrap is not None and sys.stdout.isatty():
+        others = sum(widths) - widths[wrap] + 2 * (len(widths) - 1)
+        widths[wrap] = min(widths[wrap], max(_NARROWEST, shutil.get_terminal_size().columns - others))
+    lines = [style(_row(headers, widths, right), "bold")]
+    for row in rows:
+        cells = [[cell] if i != wrap else textwrap.wrap(cell, widths[i]) or [""] for i, cell in enumerate(row)]
+        lines += (_row(part, widths, right) for part in itertools.zip_longest(*cells, fillvalue=""))
+    return "\n".join(lines)
 
-    def line(cells: Sequence[str]) -> str:
-        padded = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
-        return "  ".join(padded).rstrip()
 
-    return "\n".join([style(line(headers), "bold"), *(line(row) for row in rows)])
+def _row(cells: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> str:
+    padded = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
+    return "  ".join(padded).rstrip()
 
 
 def fields(pairs: Sequence[tuple[str, str]]) -> str:

@@ -49,7 +49,7 @@ def _list(args: argparse.Namespace) -> int:
         (e.name, format_bytes(e.size) if e.size else "", "yes" if e.installed else "no", e.license, e.description)
         for e in entries
     ]
-    console.out(console.table(("name", "size", "installed", "licence", "description"), rows, right=(1,)))
+    console.out(console.table(("name", "size", "installed", "licence", "description"), rows, right=(1,), wrap=4))
     missing = [entry.name for entry in entries if not entry.installed and entry.size]
     if missing:
         console.out()

@@ -55,7 +55,7 @@ def _list(args: argparse.Namespace) -> int:
         (e.name, e.origin, f"broken: {e.error}" if e.error else e.description, e.verified_on or "not run on it yet")
         for e in entries
     ]
-    console.out(console.table(("name", "origin", "for", "verified on"), rows))
+    console.out(console.table(("name", "origin", "for", "verified on"), rows, wrap=2))
     return 0
 
 
@@ -90,7 +90,38 @@ def _validate(args: argparse.Namespace) -> int:
 
 
 def _detect(args: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from edgedistill import hardware
+    from edgedistill.profile import list_profiles, load_profile
+
+    found = hardware.detect()
+    fits = hardware.fit(found, [load_profile(entry.path) for entry in list_profiles() if entry.error is None])
+    best = fits[0] if fits and fits[0].fits else None
+    if args.json:
+        ranking = [{"profile": f.profile.name, "fits": f.fits, "reasons": list(f.reasons)} for f in fits]
+        console.out_json(
+            {"hardware": found.to_dict(), "profile": best.profile.name if best else None, "ranking": ranking}
+        )
+        return 0
+    bandwidth = f"{found.bandwidth_gbs:.1f} GB/s" if found.bandwidth_gbs else "not measured: too little free memory"
+    pairs = [
+        ("CPU", found.cpu),
+        ("cores", f"{found.physical_cores} physical, {found.logical_cores} logical"),
+        ("instructions", f"{found.machine}: {', '.join(found.isa) or 'none that a profile asks for'}"),
+        ("memory", f"{found.ram_bytes / hardware.GB:.1f} GB, {found.available_ram_bytes / hardware.GB:.1f} GB free"),
+        ("bandwidth", f"{bandwidth} (each token reads every weight once: the ceiling of decoding)"),
+        ("free disk", f"{found.free_disk_bytes / hardware.GB:.1f} GB"),
+    ]
+    console.out(console.fields(pairs))
+    console.out()
+    rows = [(f.profile.name, "yes" if f.fits else "no", "; ".join(f.reasons)) for f in fits]
+    console.out(console.table(("profile", "fits", "why"), rows, wrap=2))
+    console.out()
+    if best is None:
+        console.out("No profile fits this machine; copy the nearest and change it: edgedistill profiles show NAME")
+    else:
+        console.out(f"Best: {best.profile.name}")
+        console.out(f"Try: edgedistill export tiny-reasoner --profile {best.profile.name} -o my-bundle")
+    return 0
 
 
 def toml_lines(table: dict[str, Any], prefix: str = "") -> Iterator[str]:
