@@ -37,7 +37,7 @@ def drive(engine: FakeEngine, steps: Callable[[Pilot[None]], Coroutine[Any, Any,
 
     async def go() -> None:
         async with app.run_test(size=(80, 24)) as pilot:
-            await until(pilot, lambda: screen(pilot)._engine is not None)
+            await until(pilot, lambda: screen(pilot).ready)
             await steps(pilot)
 
     asyncio.run(go())

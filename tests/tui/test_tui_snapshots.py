@@ -38,7 +38,7 @@ async def ask(pilot: Pilot[None], *keys: str) -> None:
     """Ask the question, wait for the whole reply, press ``keys``."""
     screen = pilot.app.screen
     assert isinstance(screen, chat.ChatScreen)
-    while screen._engine is None:
+    while not screen.ready:
         await pilot.pause(0.02)
     prompt = screen.query_one(Prompt)
     prompt.cursor_blink = False

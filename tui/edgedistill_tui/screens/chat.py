@@ -89,6 +89,11 @@ class ChatScreen(Screen[None]):
         self._cancel.set()
 
     @property
+    def ready(self) -> bool:
+        """Whether the model is loaded."""
+        return self._engine is not None
+
+    @property
     def busy(self) -> bool:
         """Whether a reply is being written."""
         return self._buffer is not None
