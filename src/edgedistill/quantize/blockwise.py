@@ -125,7 +125,10 @@ def quantize_blockwise(
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(work, bounds[:-1], bounds[1:]))
-    arrays: dict[str, npt.NDArray[np.generic]] = {"q": q.reshape(n, blocks, -1), "scales": scales.reshape(n, blocks)}
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        "q": q.reshape(n, blocks, q.shape[1]),
+        "scales": scales.reshape(n, blocks),
+    }
     if not fmt.symmetric:
         arrays["zero_points"] = pack_bits(zero_points.reshape(n, blocks), fmt.bits)
     return arrays
