@@ -1,0 +1,342 @@
+"""Steps of a batch of sequences over one KV cache.
+
+A step takes rows of unequal length: every row has its own past and its own number of new tokens, some none. All inputs
+and outputs are preallocated and bound once per shape; a step then writes a few integers in place and runs. Past and
+present are the same buffers.
+
+Which numerical path a position takes depends on what is computed with it: a token by itself runs other kernels than
+one among several, and the results may differ in the last bits or, with quantized activations, visibly. Wide steps agree
+bit for bit in any chunking, batch or padding, with one exception that the kernels make: attention goes over a row's new
+tokens in blocks, and a block with a single token in it is computed like a token by itself. ``exact`` steps avoid that:
+where a row's last block would have one token, its previous token is computed again in front, and at least two
+positions go through the matrices and the head. Such steps reproduce a prefill of the whole text.
+
+Must not know: what a token means.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+
+from edgedistill.errors import ContextLengthError, GenerationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from edgedistill.runtime.kv_cache import KVCache
+    from edgedistill.runtime.session import DecoderSession
+
+    Ids = npt.NDArray[np.int64]
+    Logits = npt.NDArray[np.float32]
+
+SCORE_BYTES = 32 << 20
+_KEPT_SHAPES = 4
+# The attention kernel's block of query rows is twice the head size, or less where the level 2 cache is small: a
+# multiple of 16 for all head sizes and caches met. The self-test checks the property itself.
+_QUERY_BLOCK = 16
+
+
+class InterruptedRunError(Exception):
+    """A run that was ended by ``interrupt``; the cache is as before it."""
+
+
+class _Shape:
+    """Preallocated inputs and outputs of one (width, logit positions), bound to a cache's present buffers."""
+
+    def __init__(self, session: DecoderSession, cache: KVCache, width: int, positions: int) -> None:
+        batch = cache.batch
+        self.ids: Ids = np.zeros((batch, width), dtype=np.int64)
+        self.seqlens_k = np.zeros(batch, dtype=np.int32)
+        self.query_seqlens = np.zeros(batch, dtype=np.int32)
+        self.logit_index: Ids = np.zeros((batch, positions), dtype=np.int64)
+        self.logits: Logits = np.empty((batch, positions, session.info.vocab_size), dtype=np.float32)
+        total = np.array(cache.capacity, dtype=np.int32)
+        inputs: dict[str, npt.NDArray[Any]] = {
+            "input_ids": self.ids,
+            "seqlens_k": self.seqlens_k,
+            "query_seqlens": self.query_seqlens,
+            "total_sequence_length": total,
+            "logit_index": self.logit_index,
+        }
+        self.binding = session.raw.io_binding()
+        # Aliases keep no array alive: the arrays and the values live as long as this object, the cache's buffers until
+        # its generation changes, when this object goes as well.
+        self._kept: list[Any] = [total]
+        for name, array in inputs.items():
+            self._bind_input(name, array)
+        for name, buffer in zip(session.past_names, cache.buffers, strict=True):
+            value = self._bind_input(name, buffer)
+            self.binding.bind_ortvalue_output(name.replace("past_key_values", "present"), value)
+        logits = ort.OrtValue.ortvalue_from_numpy(self.logits)
+        self._kept.append(logits)
+        self.binding.bind_ortvalue_output("logits", logits)
+
+    def _bind_input(self, name: str, array: npt.NDArray[Any]) -> ort.OrtValue:
+        value = ort.OrtValue.ortvalue_from_numpy(array)
+        self._kept.append(value)
+        self.binding.bind_ortvalue_input(name, value)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Logits of some positions: ``rows`` and ``columns`` int64 [n] say which, ``logits`` float32 [n, V]."""
+
+    rows: Ids
+    columns: Ids
+    logits: Logits
+
+
+class Decoder:
+    """Steps of one batch of sequences. Not for use by several threads at once, except ``interrupt``."""
+
+    def __init__(self, session: DecoderSession, cache: KVCache) -> None:
+        self.session = session
+        self.cache = cache
+        self._shapes: dict[tuple[int, int], _Shape] = {}
+        self._generation = cache.generation
+        self._run_options = ort.RunOptions()
+
+    # ---- one sequence ---------------------------------------------------------------------------------------
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache (of the first row)."""
+        return int(self.cache.lengths[0])
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes allocated for the cache."""
+        return self.cache.nbytes
+
+    def feed(self, tokens: Sequence[int], *, exact: bool = False, logits: bool = True) -> Logits:
+        """Append tokens to a single sequence and return float32 [V] after the last one.
+
+        Args:
+            tokens: At least one id.
+            exact: Reproduce a prefill of the whole sequence bit for bit (see above).
+            logits: False leaves the head out and returns an empty array.
+
+        The result is a view that the next step overwrites. Raises ContextLengthError, GenerationError and
+        InterruptedRunError; the cache is then as before.
+        """
+        width, past = len(tokens), self.length
+        self._check_context(past + width)
+        if exact:
+            if width % _QUERY_BLOCK == 1 and past:
+                tokens, width, past = [int(self.cache.tokens[0, past - 1]), *tokens], width + 1, past - 1
+            elif width % _QUERY_BLOCK == 1 and width > 1:
+                self.feed(tokens[:2], exact=True, logits=False)
+                return self.feed(tokens[2:], exact=True, logits=logits)
+        # A lone first token cannot be paired: the second column is padding, which still makes the matrices' path wide.
+        columns = 2 if exact and width == 1 and past + 2 <= self.session.geometry.limit else width
+        shape = self._shape(columns, (2 if exact else 1) if logits else 0, past)
+        shape.ids[0, :width] = tokens
+        shape.seqlens_k[0] = past + width - 1
+        shape.query_seqlens[0] = width
+        shape.logit_index[0] = width - 1
+        self._run(shape)
+        self.cache.tokens[0, past : past + width] = tokens
+        self.cache.lengths[0] = past + width
+        row: Logits = shape.logits[0]
+        return row[-1] if logits else row
+
+    def truncate(self, length: int, *, row: int = 0) -> None:
+        """Give tokens back: ``row`` keeps its first ``length``."""
+        self.cache.truncate(row, length)
+
+    # ---- batches --------------------------------------------------------------------------------------------
+
+    def step(
+        self,
+        ids: Ids,
+        valid: npt.ArrayLike | None = None,
+        logit_index: Ids | None = None,
+        *,
+        exact: bool = False,
+    ) -> Logits:
+        """Append to every row its first ``valid`` tokens and return logits of chosen positions.
+
+        Args:
+            ids: int64 [B, S], right-padded with any ids.
+            valid: [B] new tokens per row, 0 for an idle row; default: S for all.
+            logit_index: int64 [B, P], positions within S; default: each row's last valid one (P = 1).
+            exact: Reproduce prefills of the rows bit for bit.
+
+        Returns:
+            float32 [B, P, V], a view that the next step overwrites; garbage for idle rows.
+
+        Raises:
+            ContextLengthError: If a row would outgrow the context.
+            ValueError: Shapes that do not fit.
+        """
+        batch, width = ids.shape
+        counts = np.full(batch, width) if valid is None else np.asarray(valid, dtype=np.int64)
+        if batch != self.cache.batch or counts.shape != (batch,) or counts.min() < 0 or counts.max() > width:
+            raise ValueError(f"ids {ids.shape} and valid {counts.tolist()} do not fit a batch of {self.cache.batch}")
+        index = np.maximum(counts - 1, 0)[:, None] if logit_index is None else logit_index
+        lengths = self.cache.lengths
+        self._check_context(int((lengths + counts).max()))
+        lone = exact & (counts % _QUERY_BLOCK == 1)
+        if (lone & (lengths == 0) & (counts > 1)).any():
+            return self._step_by_columns(ids, counts, index, [2], exact=True)
+        again = lone & (lengths > 0)
+        if again.any():
+            previous = self.cache.tokens[np.arange(batch), np.maximum(lengths - 1, 0)]
+            shifted = np.concatenate([previous[:, None], ids], axis=1)
+            ids = np.where(again[:, None], shifted, np.pad(ids, ((0, 0), (0, 1))))
+        elif exact and width == 1:
+            ids = np.pad(ids, ((0, 0), (0, 1)))
+        pasts = lengths - again
+        # The kernel writes whole rows: the padding needs room, too. Near the end of the context there may be none.
+        if int((pasts + ids.shape[1]).max()) > self.session.geometry.limit:
+            return self._step_by_rows(ids, counts, again, index, exact=exact)
+        positions = max(index.shape[1], 2) if exact else index.shape[1]
+        shape = self._shape(ids.shape[1], positions, int(pasts.max()))
+        shape.ids[:] = ids
+        shape.logit_index[:] = index[:, -1:]
+        shape.logit_index[:, : index.shape[1]] = index
+        shape.logit_index[:] += again[:, None]
+        # A row without past and new tokens is refused: it gets one token that does not count.
+        fed = np.where((pasts == 0) & (counts == 0), 1, counts + again)
+        shape.query_seqlens[:] = fed
+        shape.seqlens_k[:] = pasts + fed - 1
+        self._run(shape)
+        for row in np.flatnonzero(counts):
+            self.cache.tokens[row, pasts[row] : pasts[row] + fed[row]] = ids[row, : fed[row]]
+        lengths += counts
+        return shape.logits[:, : index.shape[1]]
+
+    def score(
+        self, ids: Ids, valid: npt.ArrayLike | None = None, *, wanted: npt.NDArray[np.bool_] | None = None, chunk: int
+    ) -> Iterator[Scores]:
+        """Append tokens and give the logits after each wanted position, in slices that bound the memory.
+
+        Args:
+            ids: int64 [B, S], right-padded.
+            valid: [B] tokens per row; default: S.
+            wanted: bool [B, S]; default: every valid position.
+            chunk: Most tokens per row in one run (at least 2).
+
+        The steps are exact: the logits are those of a prefill. Slices come in order of the columns.
+        """
+        batch, width = ids.shape
+        counts = np.full(batch, width) if valid is None else np.asarray(valid, dtype=np.int64)
+        mask = np.arange(width)[None, :] < counts[:, None]
+        if wanted is not None:
+            mask = mask & wanted
+        most = max(2, SCORE_BYTES // (batch * self.session.info.vocab_size * 4))
+        for start, stop in _score_slices(mask, chunk, most):
+            part = mask[:, start:stop]
+            # Rounded up, or every slice of an irregular mask would make a shape of its own.
+            positions = max(2, min(most, -(-int(part.sum(axis=1).max()) // 8) * 8))
+            index = np.zeros((batch, positions), dtype=np.int64)
+            rows, columns = np.nonzero(part)
+            slots = part.cumsum(axis=1)[rows, columns] - 1
+            index[rows, slots] = columns
+            logits = self.step(ids[:, start:stop], np.clip(counts - start, 0, stop - start), index, exact=True)
+            if len(rows):
+                yield Scores(rows, columns + start, logits[rows, slots])
+
+    def select(self, rows: Sequence[int]) -> Decoder:
+        """A decoder over copies of ``rows`` (repeat one to expand a prefix to a batch, leave some out to compact)."""
+        return Decoder(self.session, self.cache.select(rows))
+
+    # ---- running --------------------------------------------------------------------------------------------
+
+    def interrupt(self) -> None:
+        """End the run in progress from another thread, and refuse further ones until ``resume``."""
+        self._run_options.terminate = True
+
+    def resume(self) -> None:
+        """Allow runs again after ``interrupt``."""
+        self._run_options.terminate = False
+
+    def _check_context(self, tokens: int) -> None:
+        limit = self.session.geometry.limit
+        if tokens > limit:
+            raise ContextLengthError(
+                f"{tokens} tokens are needed, the context holds {limit}.",
+                hint="Shorten the prompt or export with a larger --context.",
+            )
+
+    def _shape(self, width: int, positions: int, past: int) -> _Shape:
+        self.cache.reserve(past + width)
+        if self._generation != self.cache.generation:
+            self._shapes.clear()
+            self._generation = self.cache.generation
+        shape = self._shapes.get((width, positions))
+        if shape is None:
+            while len(self._shapes) >= _KEPT_SHAPES:
+                self._shapes.pop(next(iter(self._shapes)))
+            shape = _Shape(self.session, self.cache, width, positions)
+            self._shapes[width, positions] = shape
+        return shape
+
+    def _run(self, shape: _Shape) -> None:
+        try:
+            self.session.raw.run_with_iobinding(shape.binding, self._run_options)
+        except Exception as error:  # onnxruntime's exceptions share no base but this
+            if self._run_options.terminate:
+                raise InterruptedRunError from error
+            raise GenerationError(f"ONNX Runtime failed: {first_line(error)}.") from error
+
+    def _step_by_columns(self, ids: Ids, counts: Ids, index: Ids, cuts: list[int], *, exact: bool) -> Logits:
+        """One step as several, cut at the given columns."""
+        out = np.empty((*index.shape, self.session.info.vocab_size), dtype=np.float32)
+        for start, stop in itertools.pairwise([0, *cuts, ids.shape[1]]):
+            width = stop - start
+            logits = self.step(
+                ids[:, start:stop], np.clip(counts - start, 0, width), np.clip(index - start, 0, width - 1), exact=exact
+            )
+            here = (index >= start) & (index < stop)
+            out[here] = logits[here]
+        return out
+
+    def _step_by_rows(self, ids: Ids, counts: Ids, again: npt.NDArray[np.bool_], index: Ids, *, exact: bool) -> Logits:
+        """One step as one per row, each without padding: slow, for batches with a row near the end of the context."""
+        out = np.empty((*index.shape, self.session.info.vocab_size), dtype=np.float32)
+        for row in np.flatnonzero(counts).tolist():
+            one = self.select([row])
+            first = int(again[row])  # the step of the single row pairs by itself
+            new = ids[row : row + 1, first : first + counts[row]]
+            out[row] = one.step(new, None, np.minimum(index[row : row + 1], counts[row] - 1), exact=exact)[0]
+            self.cache.put_rows([row], one.cache)
+        return out
+
+
+def chunk_bounds(count: int, chunk: int) -> Iterator[tuple[int, int]]:
+    """Cut ``count`` tokens into chunks of at most ``chunk`` (>= 2), none of a single token unless ``count`` is 1."""
+    if chunk < 2:
+        raise ValueError(f"expected chunks of at least 2 tokens, found {chunk}")
+    start = 0
+    while start < count:
+        stop = min(start + chunk, count)
+        if count - stop == 1:
+            # One token would remain: leave it a neighbour, or take it in where the chunk is only two wide.
+            stop = stop - 1 if stop - start > 2 else count
+        yield start, stop
+        start = stop
+
+
+def _score_slices(mask: npt.NDArray[np.bool_], chunk: int, most: int) -> Iterator[tuple[int, int]]:
+    """Column ranges of at most ``chunk`` columns and ``most`` wanted positions per row, at least 2 columns each."""
+    for start, stop in chunk_bounds(mask.shape[1], max(2, chunk)):
+        seen = mask[:, start:stop].sum(axis=1).max()
+        pieces = max(1, -(-int(seen) // most)) if seen else 1
+        if pieces == 1:
+            yield start, stop
+        else:
+            yield from ((start + a, start + b) for a, b in chunk_bounds(stop - start, most))
+
+
+def first_line(error: Exception) -> str:
+    """First line of an exception's text, without its full stop."""
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

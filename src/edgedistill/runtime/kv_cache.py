@@ -1,0 +1,169 @@
+"""The KV cache: one float32 buffer per layer for keys and one for values, grown in steps, with row-wise lengths.
+
+A row is one sequence. ``lengths`` says how many of its entries count; whatever lies behind is garbage that the next
+step overwrites, so that giving tokens back costs nothing. The buffers are NumPy arrays that this object owns:
+ONNX Runtime's values only alias them, and must be made anew whenever ``generation`` has changed.
+
+Must not know: onnxruntime, tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedistill.errors import ContextLengthError, GenerationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class CacheGeometry:
+    """Sizes that a cache is made of; ``limit`` is the most tokens per row (the model's position tables end there)."""
+
+    layers: int
+    heads: int
+    head_dim: int
+    limit: int
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of one token over all layers, keys and values."""
+        return 2 * self.layers * self.heads * self.head_dim * 4
+
+
+class KVCache:
+    """Keys and values of ``batch`` rows.
+
+    Attributes:
+        lengths: int64 [B], entries that count, per row. Read it; change it through the methods.
+        tokens: int64 [B, capacity], the id behind every entry (what is needed to compute an entry again).
+        generation: Counts the replacements of the buffers.
+    """
+
+    def __init__(self, geometry: CacheGeometry, batch: int, *, step: int) -> None:
+        """An empty cache that will grow by ``step`` tokens at a time."""
+        if batch < 1 or step < 1:
+            raise ValueError(f"expected a batch and a step of at least 1, found {batch} and {step}")
+        self.geometry = geometry
+        self.step = step
+        self.lengths: npt.NDArray[np.int64] = np.zeros(batch, dtype=np.int64)
+        self.tokens: npt.NDArray[np.int64] = np.zeros((batch, 0), dtype=np.int64)
+        self.generation = 0
+        self._buffers = [self._allocate(batch, 0) for _ in range(2 * geometry.layers)]
+
+    @property
+    def batch(self) -> int:
+        """Number of rows."""
+        return len(self.lengths)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens per row that fit the buffers as they are."""
+        return int(self._buffers[0].shape[2])
+
+    @property
+    def nbytes(self) -> int:
+        """Allocated bytes."""
+        return sum(buffer.nbytes for buffer in self._buffers)
+
+    @property
+    def buffers(self) -> Sequence[npt.NDArray[np.float32]]:
+        """float32 [B, heads, capacity, head_dim]: key and value of layer 0, of layer 1, ..."""
+        return self._buffers
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for ``tokens`` per row.
+
+        Raises:
+            ContextLengthError: If that is beyond the limit.
+            GenerationError: If the memory cannot be had; the cache then is as before.
+        """
+        if tokens <= self.capacity:
+            return
+        if tokens > self.geometry.limit:
+            raise ContextLengthError(
+                f"{tokens} tokens are needed, the context holds {self.geometry.limit}.",
+                hint="Shorten the prompt or export with a larger --context.",
+            )
+        capacity = min(-(-tokens // self.step) * self.step, self.geometry.limit)
+        try:
+            self._resize(capacity)
+        except MemoryError as error:
+            needed = capacity * self.batch * self.geometry.bytes_per_token
+            raise GenerationError(
+                f"The KV cache cannot grow to {capacity} tokens ({needed / 1e6:.0f} MB): out of memory.",
+                hint="Shorten the prompt, lower max_new_tokens or use fewer samples at a time.",
+            ) from error
+
+    def truncate(self, row: int, length: int) -> None:
+        """Forget the entries of ``row`` from ``length`` on; raises ValueError if it has fewer."""
+        if not 0 <= length <= self.lengths[row]:
+            raise ValueError(f"row {row} has {self.lengths[row]} tokens and cannot be cut to {length}")
+        self.lengths[row] = length
+
+    def clear(self) -> None:
+        """Forget all entries; the buffers stay."""
+        self.lengths[:] = 0
+
+    def copy_row(self, source: int, target: int) -> None:
+        """Make row ``target`` a copy of row ``source``."""
+        length = int(self.lengths[source])
+        if source != target:
+            for buffer in self._buffers:
+                buffer[target, :, :length] = buffer[source, :, :length]
+            self.tokens[target, :length] = self.tokens[source, :length]
+        self.lengths[target] = length
+
+    def select(self, rows: Sequence[int]) -> KVCache:
+        """A new cache with copies of ``rows``, in this order; a row may occur any number of times.
+
+        ``select([0] * n)`` expands one prefix to a batch; leaving rows out compacts a batch.
+        """
+        chosen = np.asarray(rows, dtype=np.int64)
+        made = KVCache(self.geometry, len(chosen), step=self.step)
+        used = int(self.lengths[chosen].max())
+        made.reserve(used)
+        made.lengths[:] = self.lengths[chosen]
+        for target, source in zip(made._buffers, self._buffers, strict=True):
+            target[:, :, :used] = source[chosen, :, :used]
+        made.tokens[:, :used] = self.tokens[chosen, :used]
+        return made
+
+    def put_rows(self, rows: Sequence[int] | npt.NDArray[np.int64], source: KVCache) -> None:
+        """The inverse of ``select`` for distinct ``rows``: row i of ``source`` replaces row ``rows[i]``."""
+        used = int(source.lengths.max())
+        self.reserve(used)
+        for target, buffer in zip(self._buffers, source._buffers, strict=True):
+            target[rows, :, :used] = buffer[:, :, :used]
+        self.tokens[rows, :used] = source.tokens[:, :used]
+        self.lengths[rows] = source.lengths
+
+    def _allocate(self, batch: int, capacity: int) -> npt.NDArray[np.float32]:
+        # Zeros, not uninitialised memory: untouched pages of a fresh mapping cost nothing until a token reaches them.
+        return np.zeros((batch, self.geometry.heads, capacity, self.geometry.head_dim), dtype=np.float32)
+
+    def _resize(self, capacity: int) -> None:
+        """Move every buffer to another capacity, one at a time so that only one exists twice."""
+        used = int(self.lengths.max())
+        old = self.capacity
+        self.generation += 1
+        try:
+            for index, buffer in enumerate(self._buffers):
+                self._buffers[index] = self._moved(buffer, capacity, used)
+        except MemoryError:
+            for index, buffer in enumerate(self._buffers):
+                if buffer.shape[2] != old:
+                    self._buffers[index] = self._moved(buffer, old, used)
+            raise
+        self.tokens = np.pad(self.tokens[:, :used], ((0, 0), (0, capacity - used)))
+
+    def _moved(self, buffer: npt.NDArray[np.float32], capacity: int, used: int) -> npt.NDArray[np.float32]:
+        new = self._allocate(buffer.shape[0], capacity)
+        new[:, :, :used] = buffer[:, :, :used]
+        return new

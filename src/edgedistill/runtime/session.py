@@ -1,0 +1,115 @@
+"""ONNX Runtime session of a bundle's graph: options, threads, geometry.
+
+One ``DecoderSession`` holds the weights; any number of decoders, each with its own cache, run on it.
+
+Must not know: what a token means.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnxruntime as ort
+
+from edgedistill.errors import BundleError, GenerationError
+from edgedistill.runtime.decoder import Decoder, first_line
+from edgedistill.runtime.kv_cache import CacheGeometry, KVCache
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from edgedistill.manifest import ModelInfo
+
+DEFAULT_KV_STEP = 256
+_LEVELS = {
+    "disable": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "layout": "ORT_ENABLE_LAYOUT",
+    "all": "ORT_ENABLE_ALL",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """Options of the session.
+
+    ``threads``: 0 means one per physical core; more than that are never used (they slow decoding down).
+    ``allow_spinning``: threads wait for work actively: some 20 % faster decoding for a busy core.
+    """
+
+    threads: int = 0
+    allow_spinning: bool = True
+    graph_optimization_level: str = "all"
+    kv_step: int = DEFAULT_KV_STEP
+
+    @classmethod
+    def from_profile(cls, profile: Mapping[str, Any], *, threads: int | None = None) -> SessionConfig:
+        """Options from a manifest's profile snapshot; missing keys take the defaults above."""
+        session, context = profile.get("session", {}), profile.get("context", {})
+        return cls(
+            threads=int(session.get("intra_op_num_threads", 0)) if threads is None else threads,
+            allow_spinning=bool(session.get("allow_spinning", True)),
+            graph_optimization_level=str(session.get("graph_optimization_level", "all")),
+            kv_step=int(context.get("kv_step", DEFAULT_KV_STEP)),
+        )
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may run on (at least 1)."""
+    import psutil
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
+
+
+def open_session(path: Path, config: SessionConfig) -> tuple[ort.InferenceSession, int]:
+    """Session over a graph file and the number of its threads; raises BundleError if it cannot be loaded."""
+    if config.threads < 0:
+        raise GenerationError(f"threads is {config.threads}; expected 0 (one per physical core) or more.")
+    cores = physical_cores()
+    threads = min(config.threads or cores, cores)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[config.graph_optimization_level])
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if config.allow_spinning else "0")
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]), threads
+    except Exception as error:  # onnxruntime's exceptions share no base but this
+        raise BundleError(
+            f"ONNX Runtime cannot load {path.name}: {first_line(error)}.",
+            hint="Check the bundle with: edgedistill inspect --check full BUNDLE",
+        ) from error
+
+
+class DecoderSession:
+    """The loaded graph of a bundle with the ``edgedistill`` signature (see export/graph.py)."""
+
+    def __init__(self, path: Path, info: ModelInfo, config: SessionConfig | None = None) -> None:
+        """Load ``path``; raises BundleError if ONNX Runtime refuses it or its inputs are others."""
+        self.config = config or SessionConfig()
+        self.info = info
+        self.raw, self.threads = open_session(path, self.config)
+        self.geometry = CacheGeometry(
+            info.num_hidden_layers, info.num_key_value_heads, info.head_dim, info.context_length
+        )
+        found = {value.name for value in self.raw.get_inputs()}
+        missing = {"input_ids", "seqlens_k", "query_seqlens", "logit_index", self.past_names[-1]} - found
+        if missing:
+            raise BundleError(f"{path.name} has no input {sorted(missing)[0]}.", hint="Export the bundle again.")
+
+    @property
+    def past_names(self) -> list[str]:
+        """Names of the cache inputs in the order of ``KVCache.buffers``."""
+        layers = range(self.info.num_hidden_layers)
+        return [f"past_key_values.{i}.{kind}" for i in layers for kind in ("key", "value")]
+
+    def decoder(self, batch: int = 1) -> Decoder:
+        """A decoder with an empty cache of ``batch`` rows."""
+        return Decoder(self, KVCache(self.geometry, batch, step=self.config.kv_step))
