@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
 
-TILE_ELEMENTS = 32768
-"""Elements per tile: x, t and two temporaries in float32 fit into 1 MB of L2."""
+TILE_ELEMENTS = 65536
+"""Elements per tile: values and codes in float32 take half a megabyte, which an L2 cache holds."""
 
 SMALLEST = np.float32(1e-34)
 """Blocks whose largest magnitude lies below count as zeros: their scale would be a subnormal float."""
