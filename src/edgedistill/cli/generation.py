@@ -99,36 +99,39 @@ class AnswerPrinter:
         self._show = show_reasoning
         self._colour = console.has_colour(sys.stdout)
         self._kind = ""
-        self._blank = True
+        self._held: str | None = None
 
     def write(self, kind: str, text: str) -> None:
-        """Print a segment; ``kind`` is reasoning or answer. White space at the start of either is dropped."""
+        """Print a segment; ``kind`` is reasoning or answer. White space around either as a whole is dropped."""
         if kind == "reasoning" and not self._show:
             return
         if kind != self._kind:
-            self._leave()
-            self._kind, self._blank = kind, True
+            self._leave(kind)
+            self._kind, self._held = kind, None
             if kind == "reasoning" and not self._colour:
                 self._put("<think>\n")
-        if self._blank:
-            text = text.lstrip()
-            self._blank = not text
-        if text:
-            self._put(console.style(text, "dim" if kind == "reasoning" else "bold"))
+        text = text.lstrip() if self._held is None else self._held + text
+        if not text.strip():
+            # White space waits for text that follows it.
+            self._held = text if self._held is not None else None
+            return
+        shown = text.rstrip()
+        self._held = text[len(shown) :]
+        self._put(console.style(shown, "dim" if kind == "reasoning" else "bold"))
 
     def finish(self) -> None:
         """End the last line."""
-        if self._kind == "reasoning":
-            self._leave()
-        elif self._kind:
-            self._put("\n")
+        self._leave("")
         self._kind = ""
 
-    def _leave(self) -> None:
-        if self._kind == "reasoning":
-            self._put("\n\n" if self._colour else "\n</think>\n\n")
-        elif self._kind:
-            self._put("\n\n")
+    def _leave(self, following: str) -> None:
+        if not self._kind:
+            return
+        self._put("\n")
+        if self._kind == "reasoning" and not self._colour:
+            self._put("</think>\n")
+        if following:
+            self._put("\n")
 
     @staticmethod
     def _put(text: str) -> None:
