@@ -49,15 +49,36 @@ def open_checkpoint(
     if adapter is None:
         return checkpoint
     try:
-        from edgedistill.export.lora import open_adapter
-
-        merged = open_adapter(adapter, checkpoint.tensors)
+        return _with_adapter(checkpoint, adapter)
     except BaseException:
         checkpoint.close()
         raise
+
+
+def _with_adapter(checkpoint: Checkpoint, adapter: Path) -> Checkpoint:
+    """``checkpoint`` with the adapter merged, and with the tokenizer that was saved beside the adapter, if any."""
+    from edgedistill.export.directory import EMBEDDING, check_vocabulary, read_tokenizer
+    from edgedistill.export.lora import open_adapter
+
+    merged = open_adapter(adapter, checkpoint.tensors)
+    config = dict(checkpoint.config)
+    if merged.unties_head:
+        config["tie_word_embeddings"] = False
+    if EMBEDDING in merged.names():
+        config["vocab_size"] = merged.info(EMBEDDING).shape[0]
+    tokenizer_json, template = checkpoint.tokenizer_json, checkpoint.chat_template
+    special = checkpoint.special_tokens
+    if (adapter / "tokenizer.json").exists():
+        tokenizer_json, special, own_template = read_tokenizer(adapter, config, checkpoint.generation_config)
+        template = own_template or template
+    check_vocabulary(tokenizer_json, merged)
     return dataclasses.replace(
         checkpoint,
+        config=config,
         tensors=merged,
+        tokenizer_json=tokenizer_json,
+        chat_template=template,
+        special_tokens=special,
         source=dataclasses.replace(checkpoint.source, adapter=merged.describe()),
         weight_files=(*checkpoint.weight_files, merged.path),
     )
@@ -78,9 +99,9 @@ def _open_base(model: str, revision: str | None, offline: bool, progress: Progre
         raise _not_found(model)
     if revision and match["revision"] and revision != match["revision"]:
         raise UsageError(f"Two revisions were given: {match['revision']} and {revision}.")
-    from edgedistill.export import hub
+    from edgedistill.export.hub import download
 
-    snapshot = hub.download(match["repo"], match["revision"] or revision, offline=offline, progress=progress)
+    snapshot = download(match["repo"], match["revision"] or revision, offline=offline, progress=progress)
     return _open_path(snapshot.path, SourceInfo("hub", match["repo"], revision=snapshot.commit))
 
 

@@ -16,8 +16,10 @@ from edgedistill.export.safetensors_source import open_safetensors
 from edgedistill.export.tokenizer_files import read_chat_template, read_json, read_special_tokens, read_tokenizer_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from edgedistill.export.checkpoint_types import SpecialTokens
     from edgedistill.export.source import TensorSource
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -38,11 +40,8 @@ def load_directory(directory: Path, source: SourceInfo) -> Checkpoint:
             hint="Pass a directory with config.json, tokenizer.json and safetensors weights.",
         )
     refuse_quantized(config)
-    tokenizer_config = read_json(directory / "tokenizer_config.json")
     generation_config = read_json(directory / "generation_config.json")
-    tokenizer_json = read_tokenizer_json(directory, tokenizer_config)
-    special = read_special_tokens(directory, tokenizer_json, config, generation_config, tokenizer_config)
-    template = read_chat_template(directory, tokenizer_config)
+    tokenizer_json, special, template = read_tokenizer(directory, config, generation_config)
     extra = _read_extra(directory)
     tensors = open_safetensors(directory)
     try:
@@ -61,6 +60,16 @@ def load_directory(directory: Path, source: SourceInfo) -> Checkpoint:
         weight_files=tensors.paths,
         extra_files=extra,
     )
+
+
+def read_tokenizer(
+    directory: Path, config: Mapping[str, Any], generation_config: Mapping[str, Any]
+) -> tuple[bytes, SpecialTokens, str | None]:
+    """tokenizer.json, special tokens and chat template of ``directory``; raises as ``load_directory`` does."""
+    tokenizer_config = read_json(directory / "tokenizer_config.json")
+    tokenizer_json = read_tokenizer_json(directory, tokenizer_config)
+    special = read_special_tokens(directory, tokenizer_json, config, generation_config, tokenizer_config)
+    return tokenizer_json, special, read_chat_template(directory, tokenizer_config)
 
 
 def refuse_quantized(config: dict[str, Any]) -> None:
