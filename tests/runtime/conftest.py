@@ -57,8 +57,8 @@ def save_checkpoint(directory: Path, *, template: str | None = chat_templates.QW
     model = transformers.Qwen3ForCausalLM(config).float().eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "norm" not in name:
-                parameter.mul_(4.0)  # otherwise a random model says one token for ever
+            if "norm" not in name and "embed" not in name:
+                parameter.mul_(12.0)  # otherwise a random model with tied embeddings repeats its last token for ever
     model.save_pretrained(directory)
     tokenizer.save(str(directory / "tokenizer.json"))
     special = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "tokenizer_class": "PreTrainedTokenizerFast"}

@@ -102,6 +102,7 @@ class Decoder:
         self.cache = cache
         self._shapes: dict[tuple[int, int], _Shape] = {}
         self._generation = cache.generation
+        self._exact_length = 0
         self._run_options = ort.RunOptions()
 
     # ---- one sequence ---------------------------------------------------------------------------------------
@@ -115,6 +116,10 @@ class Decoder:
     def kv_bytes(self) -> int:
         """Bytes allocated for the cache."""
         return self.cache.nbytes
+
+    def cached(self, *, exact: bool) -> Ids:
+        """Ids in the cache of the first row; ``exact``: only as far as every entry came from exact steps."""
+        return self.cache.tokens[0, : min(self.length, self._exact_length) if exact else self.length]
 
     def feed(self, tokens: Sequence[int], *, exact: bool = False, logits: bool = True) -> Logits:
         """Append tokens to a single sequence and return float32 [V] after the last one.
@@ -145,12 +150,15 @@ class Decoder:
         self._run(shape)
         self.cache.tokens[0, past : past + width] = tokens
         self.cache.lengths[0] = past + width
+        if exact and self._exact_length >= past:
+            self._exact_length = past + width
         row: Logits = shape.logits[0]
         return row[-1] if logits else row
 
     def truncate(self, length: int, *, row: int = 0) -> None:
         """Give tokens back: ``row`` keeps its first ``length``."""
         self.cache.truncate(row, length)
+        self._exact_length = min(self._exact_length, length)
 
     # ---- batches --------------------------------------------------------------------------------------------
 

@@ -1,0 +1,64 @@
+"""What a generation tells while it runs, and what it is when it is done.
+
+Must not know: how tokens are made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from edgedistill.runtime.generate import FinishReason
+    from edgedistill.runtime.settings import Mode
+    from edgedistill.runtime.stats import GenerationStats
+
+EventKind = Literal["prefill", "reasoning", "answer", "marker", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A finished generation.
+
+    Attributes:
+        text: Everything generated, tags included, as decoded.
+        reasoning, answer: The text without its tags, split and stripped of outer white space.
+        tokens: Generated ids, the end-of-sequence token included.
+        finish_reason: ``stop`` (end-of-sequence token), ``length`` (max_new_tokens), ``stop_string``, ``context`` (the
+            context is full) or ``cancelled``.
+        reasoning_closed: False where the text ended inside the reasoning.
+        note: A remark for the user, such as a missing chat template.
+    """
+
+    text: str
+    reasoning: str
+    answer: str
+    tokens: tuple[int, ...]
+    finish_reason: FinishReason
+    mode: Mode
+    stats: GenerationStats
+    reasoning_closed: bool = True
+    note: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form, rates included."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**fields, "tokens": list(self.tokens), "stats": self.stats.to_dict()}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened.
+
+    ``prefill``: ``done`` of ``total`` prompt tokens are computed. ``reasoning``, ``answer``, ``marker`` (a reasoning
+    tag): ``text``, and ``tokens`` generated since the last event; these texts joined are the generation's text.
+    ``done``: the last event, with ``generation``.
+    """
+
+    kind: EventKind
+    text: str = ""
+    tokens: int = 0
+    done: int = 0
+    total: int = 0
+    generation: Generation | None = None

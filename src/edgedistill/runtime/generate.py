@@ -1,0 +1,194 @@
+"""The loop that turns a prompt into tokens: chunked prefill, then one step per token.
+
+Two modes. ``fast`` decodes with one-token steps. ``exact`` computes every token together with the one before it, so
+that each token's logits are bit-identical to a prefill of the text so far, at some 10 to 30 % of the speed: what replay
+and greedy speculation need. The prefill itself is exact in both.
+
+Must not know: text, templates, onnxruntime.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from edgedistill.errors import ContextLengthError, GenerationError
+from edgedistill.runtime.decoder import InterruptedRunError, chunk_bounds
+from edgedistill.runtime.settings import GenerationSettings, Mode
+from edgedistill.runtime.stats import Stopwatch
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgedistill.runtime.sampling import Sampler
+
+__all__ = ["FinishReason", "GenerationSettings", "Mode", "SequenceDecoder", "TokenLoop"]
+
+FinishReason = Literal["stop", "length", "cancelled", "stop_string", "context"]
+_POLL_SECONDS = 0.02
+
+
+class SequenceDecoder(Protocol):
+    """One sequence over a KV cache, as the loop needs it (see ``decoder.Decoder``)."""
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        ...
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes allocated for the cache."""
+        ...
+
+    def cached(self, *, exact: bool) -> npt.NDArray[np.int64]:
+        """Ids in the cache; with ``exact`` only as far as they are bit-identical to a prefill."""
+        ...
+
+    def feed(self, tokens: Sequence[int], *, exact: bool = False, logits: bool = True) -> npt.NDArray[np.float32]:
+        """Append tokens; float32 [V] after the last one."""
+        ...
+
+    def truncate(self, length: int) -> None:
+        """Give tokens back."""
+        ...
+
+    def interrupt(self) -> None:
+        """End the run in progress."""
+        ...
+
+    def resume(self) -> None:
+        """Allow runs again."""
+        ...
+
+
+class TokenLoop:
+    """Tokens of one continuation, drawn one after the other by iterating.
+
+    Attributes:
+        finish_reason: Why the iteration ended; None before.
+        cached_tokens: Prompt tokens that were in the cache already.
+        prefill_watch, step_watch: Time of the prefill chunks and of the decode steps (with the choice of the token).
+        first_choice: Time of choosing the first token.
+    """
+
+    def __init__(
+        self,
+        decoder: SequenceDecoder,
+        sampler: Sampler,
+        settings: GenerationSettings,
+        *,
+        context_length: int,
+        eos: Collection[int],
+        mode: Mode = "fast",
+        cancel: threading.Event | None = None,
+    ) -> None:
+        """``decoder``: its cache may hold tokens, their common beginning with the prompt is reused."""
+        self._decoder = decoder
+        self._sampler = sampler
+        self._settings = settings
+        self._limit = context_length
+        self._eos = frozenset() if settings.ignore_eos else frozenset(eos)
+        self._exact = mode == "exact"
+        self._cancel = cancel
+        self.finish_reason: FinishReason | None = None
+        self.cached_tokens = 0
+        self.prefill_watch, self.step_watch, self.first_choice = Stopwatch(), Stopwatch(), Stopwatch()
+
+    def prefill(self, prompt: Sequence[int], *, chunk: int) -> Iterator[tuple[int, int]]:
+        """Compute the prompt chunk by chunk, giving (tokens done, tokens in all) after each; then iterate.
+
+        Ends early, with ``finish_reason`` "cancelled", when the cancel event is set, even within a chunk.
+
+        Raises:
+            GenerationError: An empty prompt.
+            ContextLengthError: A prompt that leaves no room for one new token.
+        """
+        if not prompt:
+            raise GenerationError("The prompt has no tokens; expected at least one.")
+        if len(prompt) >= self._limit:
+            raise ContextLengthError(
+                f"The prompt has {len(prompt)} tokens, the context of this bundle holds {self._limit} with the answer.",
+                hint="Shorten the prompt or export with a larger --context.",
+            )
+        self._reuse(prompt)
+        self._sampler.observe(list(prompt))
+        rest = prompt[self.cached_tokens :]
+        for start, stop in chunk_bounds(len(rest), chunk):
+            try:
+                with self._interruptible(), self.prefill_watch:
+                    self._logits = self._decoder.feed(rest[start:stop], exact=True, logits=stop == len(rest))
+            except InterruptedRunError:
+                self.finish_reason = "cancelled"
+                return
+            yield self.cached_tokens + stop, len(prompt)
+
+    def __iter__(self) -> Iterator[int]:
+        """Tokens until the end, the end-of-sequence token included; ``prefill`` has to be exhausted first."""
+        if self.finish_reason is not None:
+            return
+        with self.first_choice:
+            token = self._sampler.choose(self._logits, 0)
+        count = 1
+        prompt_tokens = self._decoder.length
+        while True:
+            # Whoever consumes a token may cancel, so the reasons to end are looked at after it was given out.
+            yield token
+            self.finish_reason = self._reason(token, count, prompt_tokens + count)
+            if self.finish_reason is not None:
+                return
+            with self.step_watch:
+                self._sampler.observe([token])
+                token = self._sampler.choose(self._decoder.feed([token], exact=self._exact), count)
+            count += 1
+
+    def _reason(self, token: int, count: int, tokens: int) -> FinishReason | None:
+        if token in self._eos:
+            return "stop"
+        if self._cancel is not None and self._cancel.is_set():
+            return "cancelled"
+        if count >= self._settings.max_new_tokens:
+            return "length"
+        return "context" if tokens >= self._limit else None
+
+    def _reuse(self, prompt: Sequence[int]) -> None:
+        """Keep the cache's common beginning with the prompt; the last prompt token is always computed."""
+        held = self._decoder.cached(exact=self._exact)
+        common = 0
+        for cached, wanted in zip(held.tolist(), prompt[:-1], strict=False):
+            if cached != wanted:
+                break
+            common += 1
+        self._decoder.truncate(common)
+        self.cached_tokens = common
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let the cancel event end the run inside, from a thread that watches it."""
+        cancel = self._cancel
+        if cancel is None:
+            yield
+            return
+        if cancel.is_set():
+            raise InterruptedRunError
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.is_set():
+                if cancel.wait(_POLL_SECONDS):
+                    if not done.is_set():
+                        self._decoder.interrupt()
+                    return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+            self._decoder.resume()
