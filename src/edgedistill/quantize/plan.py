@@ -77,7 +77,7 @@ class PlannedWeight:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Formats of all weights, in the order given, and the rules that matched none of them."""
+    """Formats of all weights, in the order given, and the rules that match no matrix."""
 
     weights: tuple[PlannedWeight, ...]
     unused_rules: tuple[Rule, ...] = ()
@@ -103,8 +103,9 @@ def plan_weights(weights: Iterable[Plannable], default: WeightFormat, rules: Seq
     """Give every weight a format.
 
     Matrices ([N, K], kind ``linear`` or ``embedding``) take the format of the first rule that matches their name or one
-    of their aliases, else ``default``. Vectors are float32 whatever the rules say, so a rule that matches only vectors,
-    or only what an earlier rule took, is reported in ``unused_rules``.
+    of their aliases, else ``default``. Vectors are float32 whatever the rules say, so a rule that matches no matrix
+    is reported in ``unused_rules``; one that an earlier rule merely comes before is not (an ``embed`` rule after an
+    ``lm_head`` rule, where the two are tied).
     """
     planned: list[PlannedWeight] = []
     used: set[int] = set()
@@ -112,11 +113,10 @@ def plan_weights(weights: Iterable[Plannable], default: WeightFormat, rules: Seq
         fmt = FLOAT32
         if weight.kind in MATRIX_KINDS and len(weight.shape) == 2:
             fmt = default
-            for index, rule in enumerate(rules):
-                if rule.matches(weight):
-                    fmt = rule.format
-                    used.add(index)
-                    break
+            matching = [index for index, rule in enumerate(rules) if rule.matches(weight)]
+            used.update(matching)
+            if matching:
+                fmt = rules[matching[0]].format
             rows, columns = weight.shape
             arrays = array_specs(weight.name, (rows, columns), fmt)
         else:
