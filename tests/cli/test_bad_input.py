@@ -306,7 +306,7 @@ def test_a_prompt_longer_than_the_context(bundle: Path) -> None:
         ("--repetition-penalty", "nan"),
         ("--seed", "-3"),
         ("-n", "0"),
-        ("--threads", "0"),
+        ("--threads", "-1"),
     ],
 )
 def test_generation_options_out_of_range(options: tuple[str, ...], tiny_bundle_dir: Path) -> None:
@@ -323,5 +323,5 @@ def test_stdin_that_is_no_text(tiny_bundle_dir: Path, tmp_path: Path) -> None:
         input=bytes(range(128, 256)), capture_output=True, timeout=60, check=False, env=environment(PYTHONUTF8="1"),
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr.decode().startswith("error: The prompt on stdin")
+    assert done.stderr.decode().startswith("error: The prompt is not UTF-8")
     assert done.stderr.count(b"\n") == 1

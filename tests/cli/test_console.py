@@ -114,3 +114,10 @@ def test_reasoning_that_was_cut_off_is_closed(capsys: pytest.CaptureFixture[str]
     printer.write("reasoning", "14 +")
     printer.finish()
     assert capsys.readouterr().out == "<think>\n14 +\n</think>\n"
+
+
+def test_a_terminal_never_obeys_what_a_model_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    printer = AnswerPrinter()
+    printer.write("answer", "a\x1b]0;title\x07\tb\nc")
+    assert terminal.getvalue() == "\x1b[1ma\N{REPLACEMENT CHARACTER}]0;title\N{REPLACEMENT CHARACTER}\tb\nc\x1b[0m"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
 
-import pytest
-from cli_support import COMMAND, edgedistill, environment
+from cli_support import edgedistill, environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +28,22 @@ def quantize_rows(*arguments, **options):
         time.sleep(0.5)
     return real(*arguments, **options)
 writer.quantize_rows = quantize_rows
+sys.exit(main(sys.argv[1:]))
+"""
+
+# Likewise: a pause after every token, and a file once there are twenty.
+SLOW_ANSWER = """
+import os, sys, time
+from edgedistill.cli import main
+from edgedistill.runtime.generate import TokenLoop
+real = TokenLoop.__iter__
+def tokens(loop):
+    for count, token in enumerate(real(loop)):
+        if count == 20:
+            open(os.environ["MARK"], "w").close()
+        time.sleep(0.02)
+        yield token
+TokenLoop.__iter__ = tokens
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -69,39 +85,58 @@ def test_an_interrupted_export_leaves_no_bundle_and_is_resumed(tiny_checkpoint_d
     assert (out / "weights.bin").read_bytes() == (fresh / "weights.bin").read_bytes()
 
 
-def test_an_interrupted_answer_keeps_its_text(tiny_bundle_dir: Path) -> None:
-    process = subprocess.Popen(
-        [*COMMAND, "run", str(tiny_bundle_dir), "--raw", "--temperature", "1", "-n", "480", "word " * 4],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=environment(),
+def slow(mark: Path, *arguments: object, **pipes: int) -> subprocess.Popen[str]:
+    """The command with a pause after each token; after twenty it makes the file ``mark``."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SLOW_ANSWER, *(str(argument) for argument in arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+        env=environment(MARK=str(mark)), **pipes,
     )  # fmt: skip
-    assert process.stdout is not None
-    process.stdout.read(1)
+
+
+def interrupt_at(process: subprocess.Popen[str], mark: Path) -> None:
+    """Send Ctrl-C once the file is there."""
+    while not mark.exists():
+        assert process.poll() is None, "the process ended first"
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    # A machine that is fast enough may have finished between the first character and the signal.
-    if process.returncode == 0 and "length" in err:
-        pytest.skip("the answer was complete before the signal came")
+
+
+def test_an_interrupted_answer_keeps_its_text(tiny_bundle_dir: Path, tmp_path: Path) -> None:
+    process = slow(tmp_path / "mark", "run", tiny_bundle_dir, "hello", "--raw", "--seed", 7, "-n", 400)
+    interrupt_at(process, tmp_path / "mark")
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Traceback" not in err
+    assert out.strip()
+    assert out.endswith("\n")
     stats, last = err.splitlines()
     assert stats.endswith("cancelled")
     assert last == "interrupted."
 
 
-def test_a_chat_goes_on_after_ctrl_c(tiny_bundle_dir: Path) -> None:
-    process = subprocess.Popen(
-        [*COMMAND, "chat", "--plain", str(tiny_bundle_dir), "--temperature", "1", "-n", "400"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
-        env=environment(PYTHONUNBUFFERED="1"),
-    )  # fmt: skip
+def test_an_interrupted_answer_as_json_is_still_one_document(tiny_bundle_dir: Path, tmp_path: Path) -> None:
+    process = slow(tmp_path / "mark", "run", tiny_bundle_dir, "hello", "--raw", "--seed", 7, "-n", 400, "--json")
+    interrupt_at(process, tmp_path / "mark")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "interrupted.\n"
+    answer = json.loads(out)
+    assert answer["finish_reason"] == "cancelled"
+    assert len(answer["tokens"]) >= 20
+
+
+def test_a_chat_goes_on_after_ctrl_c_and_keeps_the_text(tiny_bundle_dir: Path, tmp_path: Path) -> None:
+    process = slow(tmp_path / "mark", "chat", "--plain", tiny_bundle_dir, "--seed", 7, "-n", 400, stdin=subprocess.PIPE)
     assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write("word word\n")
+    process.stdin.write("hello\n")
     process.stdin.flush()
-    process.stdout.read(1)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
-    _, err = process.communicate("/stats\n/exit\n", timeout=60)
+    interrupt_at(process, tmp_path / "mark")
+    saved = tmp_path / "chat.json"
+    _, err = process.communicate(f"/stats\n/save {saved}\n/exit\n", timeout=60)
     assert process.returncode == 0
-    assert "Traceback" not in err
+    assert "stopped; the text so far is kept." in err
     assert "tok/s" in err
+    answer = json.loads(saved.read_text())["turns"][1]
+    assert answer["finish_reason"] == "cancelled"
+    assert answer["stats"]["new_tokens"] >= 20
+    assert answer["content"] + answer.get("reasoning", "")

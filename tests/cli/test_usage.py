@@ -66,6 +66,27 @@ def test_usage_errors_name_what_was_found_and_what_to_try(
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "b", "q", "-n", "9"],
+        ["run", "b", "-n", "9", "q"],
+        ["run", "-n", "9", "b", "q"],
+        ["run", "-n", "9", "b", "--raw", "q"],
+    ],
+)
+def test_options_and_arguments_come_in_any_order(arguments: list[str]) -> None:
+    args = parser.parse(arguments)
+    assert args is not None
+    assert (str(args.bundle), args.prompt, args.max_new_tokens) == ("b", "q", 9)
+
+
+def test_the_model_may_come_last() -> None:
+    args = parser.parse(["export", "-o", "out", "--json", "tiny-reasoner"])
+    assert args is not None
+    assert (args.model, str(args.output)) == ("tiny-reasoner", "out")
+
+
+@pytest.mark.parametrize(
     ("error", "code", "text"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "/x/weights.bin"), 2, "/x/weights.bin"),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from edgedistill.bundle import Check
     from edgedistill.runtime.model import Model
 
 _EXAMPLES = """\
@@ -61,12 +62,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _terminal_ui(args: argparse.Namespace) -> int:
-    from edgedistill_tui.runtime_engine import RuntimeEngine
-
     from edgedistill.bundle import Bundle
     from edgedistill_tui.app import ChatApp
+    from edgedistill_tui.runtime_engine import RuntimeEngine
 
-    check = "full" if args.verify else "size"
+    check: Check = "full" if args.verify else "size"
     settings = generation.settings(args, Bundle.open(args.bundle).generation)
     app = ChatApp(
         lambda: RuntimeEngine.open(
@@ -99,12 +99,11 @@ class PlainChat:
         """Read lines until the end; errors of one answer do not end the chat."""
         from edgedistill.runtime.model import open_bundle
 
-        model = open_bundle(
-            self._args.bundle, threads=self._args.threads, check="full" if self._args.verify else "size"
-        )
-        generation.settings(self._args, model.bundle.generation)
-        console.note(f"{self._args.bundle}: /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
-        with _history():
+        check: Check = "full" if self._args.verify else "size"
+        with open_bundle(self._args.bundle, threads=self._args.threads, check=check) as model, _history():
+            # Options out of range are refused now and not with the first question.
+            generation.settings(self._args, model.bundle.generation)
+            console.note(f"{self._args.bundle}: /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
             while (line := _read_line()) is not None:
                 if line.startswith("/"):
                     if not self._command(line):

@@ -19,8 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+    from edgedistill.runtime.events import Event, Generation
+    from edgedistill.runtime.model import Model
     from edgedistill.runtime.settings import GenerationSettings
     from edgedistill.runtime.stats import GenerationStats
+
+
+# A model may write escape sequences; a terminal must not obey them.
+_CONTROLS = {
+    code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -98,6 +106,7 @@ class AnswerPrinter:
     def __init__(self, *, show_reasoning: bool = True) -> None:
         self._show = show_reasoning
         self._colour = console.has_colour(sys.stdout)
+        self._terminal = sys.stdout.isatty()
         self._kind = ""
         self._held: str | None = None
 
@@ -117,6 +126,8 @@ class AnswerPrinter:
             return
         shown = text.rstrip()
         self._held = text[len(shown) :]
+        if self._terminal:
+            shown = shown.translate(_CONTROLS)
         self._put(console.style(shown, "dim" if kind == "reasoning" else "bold"))
 
     def finish(self) -> None:
@@ -137,6 +148,39 @@ class AnswerPrinter:
     def _put(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+def generate(
+    model: Model,
+    prompt: str | list[dict[str, Any]],
+    args: argparse.Namespace,
+    *,
+    printer: AnswerPrinter | None,
+    cancel: threading.Event,
+    raw: bool = False,
+) -> Generation:
+    """Generate with the options of ``args``; ``printer`` gets the text as it comes."""
+
+    def show(event: Event) -> None:
+        if printer is not None and event.kind in ("reasoning", "answer"):
+            printer.write(event.kind, event.text)
+
+    try:
+        result = model.generate(
+            prompt,
+            settings=settings(args, model.bundle.generation),
+            mode=args.mode,
+            thinking=thinking(args),
+            raw=raw,
+            on_event=show,
+            cancel=cancel,
+        )
+    finally:
+        if printer is not None:
+            printer.finish()
+    if result.note:
+        console.note(f"note: {result.note}")
+    return result
 
 
 def stats_line(stats: GenerationStats, finish_reason: str) -> str:

@@ -66,6 +66,11 @@ class Parser(argparse.ArgumentParser):
         """Raise UsageError instead of printing the usage and leaving."""
         raise UsageError(f"{message[:1].upper()}{message[1:]}.", hint=self._hint(message))
 
+    @property
+    def has_actions(self) -> bool:
+        """Whether the command has subcommands."""
+        return self._subparsers is not None
+
     def _hint(self, message: str) -> str:
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
         if unknown:
@@ -105,7 +110,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace | None:
         allow_abbrev=False,
     )
     load_verb(verb.name).configure(parser)
-    args = parser.parse_args(arguments[position + 1 :])
+    rest = arguments[position + 1 :]
+    # An optional positional after an option (run BUNDLE -n 9 PROMPT) needs the intermixed kind of parsing.
+    args = parser.parse_args(rest) if parser.has_actions else parser.parse_intermixed_args(rest)
     args.verb = verb.name
     return args
 

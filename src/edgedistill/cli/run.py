@@ -41,13 +41,15 @@ def run(args: argparse.Namespace) -> int:
     text = _prompt(args.prompt)
     from edgedistill.runtime.model import open_bundle
 
-    model = open_bundle(args.bundle, threads=args.threads, check="full" if args.verify else "size")
     prompt: str | list[dict[str, Any]] = text
     if args.system:
         prompt = [{"role": "system", "content": args.system}, {"role": "user", "content": text}]
     printer = None if args.json else generation.AnswerPrinter(show_reasoning=not args.hide_reasoning)
-    with generation.cancel_on_interrupt() as cancel:
-        result = generation.generate(model, prompt, args, printer=printer, cancel=cancel)
+    with (
+        open_bundle(args.bundle, threads=args.threads, check="full" if args.verify else "size") as model,
+        generation.cancel_on_interrupt() as cancel,
+    ):
+        result = generation.generate(model, prompt, args, printer=printer, cancel=cancel, raw=args.raw)
     if args.json:
         console.out_json({"bundle": str(args.bundle), "prompt": text, **result.to_dict()})
     else:
@@ -62,12 +64,12 @@ def _prompt(argument: str | None) -> str:
     if argument is not None and argument != "-":
         text = argument
     elif argument == "-" or not sys.stdin.isatty():
-        try:
-            text = sys.stdin.read().rstrip("\n")
-        except UnicodeDecodeError as error:
-            raise UsageError("The prompt on stdin is not UTF-8 text.", hint="Pipe text into it.") from error
+        text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape").rstrip("\n")
     else:
         raise UsageError("There is no prompt.", hint='Try: edgedistill run BUNDLE "What is 17 + 25?"')
+    if any("\udc80" <= character <= "\udcff" for character in text):
+        # What Python makes of bytes that are not UTF-8, in arguments too.
+        raise UsageError("The prompt is not UTF-8 text.", hint="Convert it, for instance with: iconv -t utf-8")
     if not text.strip():
         raise UsageError("The prompt is empty.", hint='Try: edgedistill run BUNDLE "What is 17 + 25?"')
     return text
