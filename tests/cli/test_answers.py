@@ -1,0 +1,159 @@
+"""run, chat --plain and inspect on a real (tiny, random) bundle."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from cli_support import edgedistill
+
+from edgedistill.bundle import Bundle
+from edgedistill.cli.inspect import group_of, group_weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SAMPLED = ("--temperature", "1", "--seed", "5", "-n", "12")
+
+
+def test_run_streams_the_answer_and_puts_the_statistics_on_stderr(tiny_bundle_dir: Path) -> None:
+    result = edgedistill("run", tiny_bundle_dir, "hello", *SAMPLED)
+    document = edgedistill("run", tiny_bundle_dir, "hello", *SAMPLED, "--json").json
+    assert result.code == 0
+    assert result.out.strip().endswith(document["answer"])
+    assert re.search(r"^\d+ tokens in, \d+ out .*\| seed 5 \| (length|stop)$", result.err.strip())
+    assert document["stats"]["seed"] == 5
+    assert document["stats"]["new_tokens"] == len(document["tokens"]) <= 12
+
+
+def test_the_prompt_comes_from_stdin_with_a_dash_and_without_one(tiny_bundle_dir: Path) -> None:
+    asked = edgedistill("run", tiny_bundle_dir, "hello", *SAMPLED, "--json").json
+    for arguments in (("-",), ()):
+        piped = edgedistill("run", tiny_bundle_dir, *arguments, *SAMPLED, "--json", stdin="hello\n").json
+        assert piped["prompt"] == "hello"
+        assert piped["tokens"] == asked["tokens"]
+
+
+def test_options_change_what_the_model_is_given(tiny_bundle_dir: Path) -> None:
+    def prompt_tokens(*options: str) -> int:
+        document = edgedistill("run", tiny_bundle_dir, "hello", "-n", "1", "--json", *options).json
+        return int(document["stats"]["prompt_tokens"])
+
+    plain = prompt_tokens()
+    assert prompt_tokens("--system", "Be brief.") > plain
+    assert prompt_tokens("--no-think") > plain  # the template writes an empty <think> block
+    assert prompt_tokens("--raw") < plain
+
+
+def test_exact_mode_and_fast_mode_are_the_callers_choice(tiny_bundle_dir: Path) -> None:
+    for mode in ("fast", "exact"):
+        assert edgedistill("run", tiny_bundle_dir, "hello", "--mode", mode, "-n", "3", "--json").json["mode"] == mode
+
+
+def test_greedy_has_no_seed_to_report(tiny_bundle_dir: Path) -> None:
+    document = edgedistill("run", tiny_bundle_dir, "hello", "--temperature", "0", "-n", "3", "--json").json
+    assert document["stats"]["seed"] is None
+
+
+def test_a_stop_string_ends_the_answer(tiny_bundle_dir: Path) -> None:
+    arguments = ("run", tiny_bundle_dir, "hello", "--raw", "--temperature", "0", "--json")
+    whole = edgedistill(*arguments, "-n", "30").json["text"]
+    stop = whole[len(whole) // 2]
+    cut = edgedistill(*arguments, "-n", "30", "--stop", stop).json
+    assert cut["finish_reason"] == "stop_string"
+    assert cut["text"] == whole[: whole.index(stop)]
+
+
+def test_a_chat_from_a_script(tiny_bundle_dir: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "chat.md"
+    script = "\n".join(
+        [
+            "/help", "/statz", "/stats", "hello", "/stats", "/think off", "/think maybe", "/system Be brief.", "again",
+            f"/save {saved}", f"/save {saved}", "/save", "/reset", "/exit", "never asked",
+        ]
+    )  # fmt: skip
+    result = edgedistill("chat", "--plain", tiny_bundle_dir, *SAMPLED, stdin=script)
+    assert result.code == 0
+    lines = result.err.splitlines()
+    assert "There is no command /statz. Did you mean /stats?" in lines
+    assert "No answer yet." in lines
+    assert sum("tok/s" in line for line in lines) == 1
+    assert "Reasoning is off." in lines
+    assert "Use /think on or /think off." in lines
+    assert f"Saved to {saved}." in lines
+    assert any(line.startswith("error: ") and "exists already" in line for line in lines)
+    text = saved.read_text()
+    assert text.index("## System") < text.index("hello") < text.index("again")
+    assert "never asked" not in text
+
+
+def test_a_chat_remembers_and_reset_forgets(tiny_bundle_dir: Path) -> None:
+    def turns(script: str) -> list[dict[str, object]]:
+        result = edgedistill("chat", "--plain", "--json", tiny_bundle_dir, *SAMPLED, stdin=script)
+        return list(result.json["turns"])
+
+    first, second = (t["stats"]["prompt_tokens"] for t in turns("hello\nhello\n")[1::2])
+    assert second > first
+    (again,) = (t["stats"]["prompt_tokens"] for t in turns("hello\n/reset\nhello\n")[1::2])
+    assert again == first
+
+
+def test_an_answer_that_fails_does_not_end_the_chat(tiny_bundle_dir: Path) -> None:
+    script = "word " * 2000 + "\nhello\n"
+    result = edgedistill("chat", "--plain", "--json", tiny_bundle_dir, *SAMPLED, stdin=script)
+    assert result.code == 0
+    assert "512" in next(line for line in result.err.splitlines() if line.startswith("error: "))
+    assert result.json["turns"][0]["content"] == "hello"
+
+
+def test_inspect_shows_groups_that_add_up(tiny_bundle_dir: Path) -> None:
+    document = edgedistill("inspect", tiny_bundle_dir, "--json").json
+    manifest = document["manifest"]
+    assert sum(group["parameters"] for group in document["groups"]) == manifest["parameters"]
+    total_bits = 8 * sum(group["bytes"] for group in document["groups"])
+    assert total_bits / manifest["parameters"] == pytest.approx(manifest["bits_per_weight"])
+    assert document["bytes"] == sum((tiny_bundle_dir / f["name"]).stat().st_size for f in manifest["files"])
+    assert [group["name"] for group in document["groups"]] == ["embedding", "norms", "attention", "mlp"]
+
+    text = edgedistill("inspect", tiny_bundle_dir, "--weights", "--verify").out
+    for entry in manifest["files"]:
+        assert entry["sha256"] in text
+    for weight in manifest["weights"]:
+        assert weight["name"] in text
+    assert "All hashes match" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("embed", "embedding"),
+        ("lm_head", "lm_head"),
+        ("layers.0.attn.qkv", "attention"),
+        ("layers.0.attn.qkv.bias", "biases"),
+        ("layers.0.attn.q_norm", "norms"),
+        ("layers.10.mlp.down", "mlp"),
+        ("gpt_neox.layers.0.dense", "other"),
+    ],
+)
+def test_groups(name: str, group: str) -> None:
+    assert group_of(name) == group
+
+
+def test_groups_keep_their_formats_apart(tiny_bundle_dir: Path) -> None:
+    groups = {group["name"]: group for group in group_weights(Bundle.open(tiny_bundle_dir).manifest.weights)}
+    assert groups["norms"]["formats"] == ["fp32"]
+    assert groups["norms"]["bits_per_weight"] == 32
+    assert groups["mlp"]["formats"] == ["int4-b32-asym-search"]
+    assert 4 < groups["mlp"]["bits_per_weight"] < 6
+
+
+def test_the_summary_of_an_export_is_json_on_demand(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    document = edgedistill("export", tiny_checkpoint_dir, "-o", out, "--format", "int8", "--json").json
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert document["path"] == str(out)
+    assert document["bits_per_weight"] == manifest["bits_per_weight"]
+    assert document["bundle_bytes"] == sum(entry["size"] for entry in manifest["files"])
+    assert {w["format"]["bits"] for w in manifest["weights"] if len(w["shape"]) == 2} == {8}
