@@ -6,10 +6,10 @@ present are the same buffers.
 
 Which numerical path a position takes depends on what is computed with it: a token by itself runs other kernels than
 one among several, and the results may differ in the last bits or, with quantized activations, visibly. Wide steps agree
-bit for bit in any chunking, batch or padding, with one exception that the kernels make: attention goes over a row's new
-tokens in blocks, and a block with a single token in it is computed like a token by itself. ``exact`` steps avoid that:
-where a row's last block would have one token, its previous token is computed again in front, and at least two
-positions go through the matrices and the head. Such steps reproduce a prefill of the whole text.
+bit for bit in any chunking, batch or padding, with two exceptions that the kernels make. Attention goes over a row's
+new tokens in blocks, and a block with a single token in it is computed like a token by itself. Some matrix kernels take
+rows in pairs, and an odd one at the end likewise. ``exact`` steps avoid both: the previous token is computed again in
+front, or a column of padding added behind, until no token is alone. Such steps reproduce a prefill of the whole text.
 
 Must not know: what a token means.
 """
@@ -134,14 +134,21 @@ class Decoder:
         """
         width, past = len(tokens), self.length
         self._check_context(past + width)
-        if exact:
-            if width % _QUERY_BLOCK == 1 and past:
-                tokens, width, past = [int(self.cache.tokens[0, past - 1]), *tokens], width + 1, past - 1
-            elif width % _QUERY_BLOCK == 1 and width > 1:
+        columns = width
+        if exact and width % 2 == 1:
+            room = past + width < self.session.geometry.limit
+            if past:
+                tokens, columns, width, past = (
+                    [int(self.cache.tokens[0, past - 1]), *tokens],
+                    width + 1,
+                    width + 1,
+                    past - 1,
+                )
+            elif width > 1 and (width % _QUERY_BLOCK == 1 or not room):
                 self.feed(tokens[:2], exact=True, logits=False)
                 return self.feed(tokens[2:], exact=True, logits=logits)
-        # A lone first token cannot be paired: the second column is padding, which still makes the matrices' path wide.
-        columns = 2 if exact and width == 1 and past + 2 <= self.session.geometry.limit else width
+            else:
+                columns = width + room
         shape = self._shape(columns, (2 if exact else 1) if logits else 0, past)
         shape.ids[0, :width] = tokens
         shape.seqlens_k[0] = past + width - 1
@@ -192,21 +199,23 @@ class Decoder:
         index = np.maximum(counts - 1, 0)[:, None] if logit_index is None else logit_index
         lengths = self.cache.lengths
         self._check_context(int((lengths + counts).max()))
-        lone = exact & (counts % _QUERY_BLOCK == 1)
-        if (lone & (lengths == 0) & (counts > 1)).any():
+        limit = self.session.geometry.limit
+        lone = exact & ((counts % _QUERY_BLOCK == 1) | ((batch == 1) & (counts % 2 == 1)))
+        full = int((lengths + counts).max()) == limit  # where the padding that makes a step even finds no room
+        if (lone & (lengths == 0) & (counts > 1) & ((counts % _QUERY_BLOCK == 1) | full)).any():
             return self._step_by_columns(ids, counts, index, [2], exact=True)
         again = lone & (lengths > 0)
         if again.any():
             previous = self.cache.tokens[np.arange(batch), np.maximum(lengths - 1, 0)]
             shifted = np.concatenate([previous[:, None], ids], axis=1)
             ids = np.where(again[:, None], shifted, np.pad(ids, ((0, 0), (0, 1))))
-        elif exact and width == 1:
+        if exact and ids.size % 2 == 1:
             ids = np.pad(ids, ((0, 0), (0, 1)))
         pasts = lengths - again
         # The kernel writes whole rows: the padding needs room, too. Near the end of the context there may be none.
-        if int((pasts + ids.shape[1]).max()) > self.session.geometry.limit:
+        if int((pasts + ids.shape[1]).max()) > limit:
             return self._step_by_rows(ids, counts, again, index, exact=exact)
-        positions = max(index.shape[1], 2) if exact else index.shape[1]
+        positions = index.shape[1] + (exact and index.size % 2 == 1)
         shape = self._shape(ids.shape[1], positions, int(pasts.max()))
         shape.ids[:] = ids
         shape.logit_index[:] = index[:, -1:]
