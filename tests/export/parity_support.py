@@ -109,24 +109,28 @@ def export(
 ) -> Exported:
     """Export ``checkpoint`` the short way: all in memory. ``dequantize`` stores fmt's values as float32."""
     config = json.loads((checkpoint / "config.json").read_text())
-    spec = build_spec(config)
     source = open_safetensors(checkpoint)
     try:
-        check_tensors(spec, source)
-        return _export(spec, source, out, fmt, rules, context_length, dequantize)
+        return export_source(
+            config, source, out, fmt, rules=rules, context_length=context_length, dequantize=dequantize
+        )
     finally:
         source.close()
 
 
-def _export(
-    spec: ModelSpec,
+def export_source(
+    config: Mapping[str, Any],
     source: TensorSource,
     out: Path,
-    fmt: WeightFormat,
-    rules: Sequence[Rule],
-    context_length: int,
-    dequantize: bool,
+    fmt: WeightFormat = FLOAT32,
+    *,
+    rules: Sequence[Rule] = (),
+    context_length: int = CONTEXT,
+    dequantize: bool = False,
 ) -> Exported:
+    """Like ``export``, from an opened checkpoint."""
+    spec = build_spec(config)
+    check_tensors(spec, source)
     out.mkdir(parents=True, exist_ok=True)
     weights = logical_weights(spec)
     tables = rope_tables(spec, context_length)
