@@ -154,7 +154,7 @@ def test_reasons_tell_what_is_short_now():
     assert entry.fits
     text = "; ".join(entry.reasons)
     assert "2 of the 4 cores" in text
-    assert "only 1.0 GB of memory are free now; it may use 5.5 GB" in text
+    assert "only 1.0 GB of memory are free now; it may use 5.8 GB" in text
     assert "only 2.0 GB of disk are free; its bundles may take 5 GB" in text
     assert "not run on the hardware it describes" in text
     (entry,) = fit(machine, [replace(load_profile("laptop-cpu"), verified_on="my desk")])
