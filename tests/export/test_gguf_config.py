@@ -84,7 +84,7 @@ def test_llama3_scaling_is_recovered_from_its_factors(tmp_path: Path) -> None:
         "original_max_position_embeddings": 8192,
     }
     shape = {"head_dim": 64, "rope_theta": 500000.0}
-    full = transformers.LlamaConfig(**(LLAMA | shape), rope_scaling=scaling)
+    full = transformers.LlamaConfig(**(LLAMA | shape), rope_scaling=dict(scaling))
     plain = transformers.LlamaConfig(**(LLAMA | shape))
     scaled = ROPE_INIT_FUNCTIONS["llama3"](full, "cpu")[0].numpy()
     base = 1.0 / 500000.0 ** (np.arange(0, 64, 2, dtype=np.float32) / np.float32(plain.head_dim))
@@ -137,6 +137,9 @@ def test_gemma2_soft_caps(tmp_path: Path) -> None:
         ("llama", {"split.count": 3}, "one of 3 parts"),
         ("llama", {"block_count": "two"}, "llama.block_count is 'two', expected a whole number"),
         ("llama", {"attention.layer_norm_rms_epsilon": float("nan")}, "expected a finite number"),
+        ("llama", {"rope.freq_base": -1.0}, "expected a finite number from 0"),
+        ("llama", {"attention.head_count": 0}, "0 attention heads"),
+        ("llama", {"block_count": 4000000000}, "claims 4000000000 layers, the weights have"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, arch: str, metadata: dict[str, Any], match: str) -> None:

@@ -256,6 +256,7 @@ def test_damaged_tensor_entries(tmp_path: Path, sound: bytes) -> None:
     refuse(tmp_path, patched(sound, name, 24, struct.pack("<Q", 7)), "multiple of 32")
     refuse(tmp_path, patched(sound, name, 4, struct.pack("<QQI", 33, 2, 8)), "multiple of 32 for Q8_0")
     refuse(tmp_path, sound.replace(b"blk.0.ffn_up.weight", b"blk.1.ffn_up.weight"), "'blk.1.ffn_up.weight' twice")
+    refuse(tmp_path, sound.replace(b"blk.0.ffn_up.weight", b"blk.0.ffn_\x1bp.weight"), "unprintable name")
     refuse(tmp_path, sound.replace(b"blk.0.ffn_up.weight", b"blk.0.ffn_zz.weight"), "tensor blk.0.ffn_zz.weight")
 
 
@@ -296,3 +297,25 @@ def test_changed_header_bytes_are_read_or_refused(
             source.read_rows(name, 0, source.info(name).shape[0])
     except EdgedistillError:
         pass
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_damaged_model_is_opened_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, sound: bytes, data: st.DataObject
+) -> None:
+    """Damage anywhere in the header of a whole model ends in one of the errors that users see, with one line."""
+    end = len(sound) - sum(array.nbytes for array in model_tensors(LLAMA).values())
+    path = tmp_path_factory.mktemp("fuzz") / "m.gguf"
+    content = bytearray(sound)
+    content[data.draw(st.integers(8, end))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        with open_checkpoint(str(path)) as checkpoint:
+            for name in checkpoint.tensors.names():
+                checkpoint.tensors.read_rows(name, 0, checkpoint.tensors.info(name).shape[0])
+    except EdgedistillError as error:
+        message = str(error)
+    else:
+        return
+    assert message.isprintable()

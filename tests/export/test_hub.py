@@ -54,13 +54,21 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(f"{self.command} {path}")
         self.server.tokens.add(self.headers.get("Authorization"))
         parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
+        if parts[:2] == ["api", "models"] and "tree" in parts:  # huggingface_hub from 1.0
+            self.answer(200, json.dumps(self.tree()).encode(), Content_Type="application/json")
+        elif parts[:2] == ["api", "models"]:
             self.repository("/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
-        elif parts[2] == "resolve":
+        elif len(parts) > 4 and parts[2] == "resolve":
             content = (self.server.files / parts[4]).read_bytes()
             self.answer(200, content, ETag=f'"{hashlib.sha256(content).hexdigest()}"', X_Repo_Commit=COMMIT)
+        else:
+            self.answer(404, b"{}")
 
     do_HEAD = do_GET
+
+    def tree(self) -> list[dict[str, object]]:
+        found = sorted(self.server.files.iterdir())
+        return [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": path.name} for path in found]
 
     def repository(self, name: str, revision: str) -> None:
         if name == "org/gated":

@@ -120,6 +120,7 @@ F32 = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
         b"\xff\xfe{}",
         b"[" * 100_000,
         b'{"a": 3}',
+        json.dumps({"a\n\x1b[31m": F32}).encode(),
         b'{"a": {"dtype": "F32"}}',
         json.dumps({"a": F32 | {"data_offsets": [0, 12]}}).encode(),
         json.dumps({"a": F32 | {"data_offsets": [16, 0]}}).encode(),

@@ -105,7 +105,7 @@ def build_byte_level_bpe(
             ignore_merges=pre in _IGNORE_MERGES,
         )
     except Exception as error:  # the Rust side raises a bare Exception
-        raise CheckpointError(f"The tokenizer's merges do not fit its vocabulary ({error}).") from error
+        raise CheckpointError(f"The tokenizer's merges do not fit its vocabulary ({_plain(error)}).") from error
     tokenizer = Tokenizer(model)
     if pre in _NFC:
         tokenizer.normalizer = normalizers.NFC()
@@ -127,8 +127,14 @@ def load_tokenizer(tokenizer_json: bytes) -> Tokenizer:
         return Tokenizer.from_buffer(tokenizer_json)
     except Exception as error:  # the Rust side raises a bare Exception
         raise CheckpointError(
-            f"tokenizer.json cannot be read ({error}).", hint="Download it again, or update the tokenizers package."
+            f"tokenizer.json cannot be read ({_plain(error)}).",
+            hint="Download it again, or update the tokenizers package.",
         ) from error
+
+
+def _plain(error: Exception) -> str:
+    """The error's text with control characters, which may come from a damaged file, written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
 
 
 def _pre_tokenizer(pre: str) -> pre_tokenizers.PreTokenizer:

@@ -45,6 +45,7 @@ def load_directory(directory: Path, source: SourceInfo) -> Checkpoint:
     extra = _read_extra(directory)
     tensors = open_safetensors(directory)
     try:
+        check_layers(config, tensors)
         check_vocabulary(tokenizer_json, tensors)
     except BaseException:
         tensors.close()
@@ -82,6 +83,19 @@ def refuse_quantized(config: dict[str, Any]) -> None:
         f"The checkpoint is quantized already ({method}); expected F32, F16 or BF16 weights.",
         hint="Use the original checkpoint of the model, or a GGUF file of it.",
     )
+
+
+def check_layers(config: Mapping[str, Any], tensors: TensorSource) -> None:
+    """Raise CheckpointError if ``config`` claims more layers than the weights can have tensors for.
+
+    What follows loops over the layers, so an absurd number must not get through.
+    """
+    layers, found = config.get("num_hidden_layers"), sum(1 for _ in tensors.names())
+    if isinstance(layers, int) and layers > found:
+        raise CheckpointError(
+            f"The config claims {layers} layers, the weights have {found} tensors in all.",
+            hint="Check that config.json belongs to these weights and that no shard is missing.",
+        )
 
 
 def check_vocabulary(tokenizer_json: bytes, tensors: TensorSource) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from edgedistill.errors import CheckpointError
 from edgedistill.export.checkpoint_types import Checkpoint, SourceInfo
-from edgedistill.export.directory import check_vocabulary
-from edgedistill.export.gguf_config import ROPE_FACTORS, build_config, find_architecture, map_tensors
+from edgedistill.export.directory import check_layers, check_vocabulary
+from edgedistill.export.gguf_config import build_config, find_architecture, map_tensors
 from edgedistill.export.gguf_header import open_gguf
+from edgedistill.export.gguf_rope import ROPE_FACTORS
 from edgedistill.export.gguf_source import GgufSource, read_stored
 from edgedistill.export.gguf_tokenizer import (
     build_tokenizer,
@@ -42,6 +43,7 @@ def load_gguf(path: Path, source: SourceInfo) -> Checkpoint:
         architecture = find_architecture(header)
         config = build_config(header, architecture, _rope_factors(header, file))
         tensors = GgufSource(file, map_tensors(header, architecture, config))
+        check_layers(config, tensors)
         tokenizer_json = build_tokenizer(header.metadata)
         check_vocabulary(tokenizer_json, tensors)
         special = read_special_tokens(header.metadata)

@@ -86,6 +86,13 @@ class _Cursor:
     def number(self, form: str) -> Any:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
+    def name(self) -> str:
+        """Text that messages may show: printable, so it cannot write on a terminal what it likes."""
+        name = self.text()
+        if not name.isprintable():
+            raise self.bad(f"the unprintable name {name[:80]!r}")
+        return name
+
     def text(self) -> str:
         length = self.number("<Q")
         at = self.position
@@ -137,7 +144,7 @@ def read_header(file: RawFile) -> GgufHeader:
     value_count = cursor.count("metadata values", 13)
     metadata: dict[str, Any] = {}
     for _ in range(value_count):
-        key = cursor.text()
+        key = cursor.name()
         if key in metadata:
             raise cursor.bad(f"the key {key!r} twice")
         metadata[key] = _value(cursor, cursor.number("<I"), key)
@@ -187,7 +194,7 @@ def _array(cursor: _Cursor, key: str) -> Any:
 
 def _tensor_entry(cursor: _Cursor) -> GgufTensor:
     """One checked tensor entry; its offset is still relative to the tensor data."""
-    name = cursor.text()
+    name = cursor.name()
     rank = cursor.number("<I")
     if not 1 <= rank <= 4:
         raise cursor.bad(f"tensor {name!r} with {rank} dimensions, expected 1 to 4")

@@ -136,11 +136,10 @@ def _read_vocabulary(metadata: Mapping[str, Any]) -> _Vocabulary:
     found = _numbers(metadata, "token_type", len(tokens))
     types = [1] * len(tokens) if found is None else [int(kind) for kind in found]
     # Rows of the embedding that no token uses are filled up as [PAD151936]; tokenizer.json has no entry for them.
-    texts = {
-        index: text or f"[EMPTY_{index}]"
-        for index, text in enumerate(tokens)
-        if not (types[index] == _UNUSED and text == f"[PAD{index}]")
-    }
+    count = len(tokens)
+    while count > 1 and types[count - 1] == _UNUSED and tokens[count - 1] == f"[PAD{count - 1}]":
+        count -= 1
+    texts = {index: text or f"[EMPTY_{index}]" for index, text in enumerate(tokens[:count])}
     if len(set(texts.values())) != len(texts):
         raise CheckpointError("The vocabulary of the GGUF file has a token twice.", hint="Download it again.")
     return _Vocabulary(texts, types)

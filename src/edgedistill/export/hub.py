@@ -119,7 +119,9 @@ def _unreachable(name: str, endpoint: str, offline: bool) -> ModelNotFoundError:
 
 def _failed(name: str, error: Exception) -> ModelNotFoundError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return ModelNotFoundError(f"{name} could not be downloaded: {reason}", hint="Try again: finished files are kept.")
+    return ModelNotFoundError(
+        f"{name} could not be downloaded: {reason.rstrip('.')}.", hint="Try again: finished files are kept."
+    )
 
 
 @contextlib.contextmanager

@@ -263,6 +263,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _read_entry(name: str, entry: object, file: RawFile, data: int) -> StoredTensor:
     """One checked header entry; ``data`` is the absolute offset of the tensor data."""
     try:
+        if not name.isprintable():
+            # Names appear in messages; one with control characters could write on a terminal what it likes.
+            raise ValueError("the name is not printable")
         if not isinstance(entry, dict):
             raise TypeError("not an object")
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
@@ -274,6 +277,6 @@ def _read_entry(name: str, entry: object, file: RawFile, data: int) -> StoredTen
             raise ValueError(f"{dtype} {list(shape)} needs {itemsize * math.prod(shape)} bytes, not {end - begin}")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{file.path.name}: header entry of tensor {name} is malformed ({error}).", hint=_AGAIN
+            f"{file.path.name}: header entry of tensor {name[:200]!r} is malformed ({error}).", hint=_AGAIN
         ) from error
     return StoredTensor(TensorInfo(name, shape, dtype), file, data + begin, end - begin)
