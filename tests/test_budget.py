@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedistill.budget import GB, check, check_machine, fits, predict, predict_profile
+from edgedistill.budget import GB, alternatives, check, check_machine, fits, predict, predict_profile
 from edgedistill.errors import BudgetError
 from edgedistill.export.spec import LogicalWeight, ModelSpec
 from edgedistill.profile import list_profiles, load_profile
@@ -121,7 +121,7 @@ def advised(error):
 @pytest.mark.parametrize(
     ("spec_and_weights", "name", "kinds"),
     [
-        (QWEN_8, "laptop-cpu", {"--context", "--block-size", "--profile"}),
+        (QWEN_8, "laptop-cpu", {"--context", "--profile"}),
         (QWEN_4, "laptop-cpu-int8", {"--format", "--profile"}),
         (QWEN_4, "low-spec-laptop", {"--profile"}),
         (QWEN_32, "mini-pc", {"--profile"}),
@@ -148,10 +148,17 @@ def test_what_a_refusal_recommends_does_fit(spec_and_weights, name, kinds):
     assert kinds <= found
 
 
+def test_other_profiles_come_smallest_first_and_for_the_same_processors():
+    everything = [load_profile(entry.name) for entry in reversed(list_profiles())]
+    found = alternatives(*QWEN_8, load_profile("laptop-cpu"), everything)
+    names = [entry.option.split()[1] for entry in found if entry.option.startswith("--profile")]
+    assert names == ["mini-pc", "server-cpu"]
+
+
 def test_too_much_on_disk_is_told_apart_from_too_much_memory():
     profile = load_profile("laptop-cpu")
     tight = replace(profile, target=replace(profile.target, disk_gb=1.0, ram_gb=8.0))
-    with pytest.raises(BudgetError, match=r"2\.\d+ GB on disk \(profile laptop-cpu allows 1\.00 GB\)\.") as caught:
+    with pytest.raises(BudgetError, match=r"3\.\d+ GB on disk \(profile laptop-cpu allows 1\.00 GB\)\.") as caught:
         check(*QWEN_4, tight)
     assert "of memory at" not in caught.value.message
 
@@ -165,7 +172,7 @@ def test_this_machine_must_hold_the_bundle_and_open_it():
     budget = predict_profile(*QWEN_4, load_profile("laptop-cpu"))
     check_machine(budget, free_disk=10 * GB)
     check_machine(budget, free_disk=10 * GB, available_ram=6 * GB)
-    with pytest.raises(BudgetError, match=r"needs 2\.\d+ GB of disk; 1\.00 GB are free .*Free 1\.\d+ GB"):
+    with pytest.raises(BudgetError, match=r"needs 3\.\d+ GB of disk; 1\.00 GB are free .*Free 2\.\d+ GB"):
         check_machine(budget, free_disk=GB)
     with pytest.raises(BudgetError, match=r"Opening the bundle .* 2\.00 GB are available.*--no-check"):
         check_machine(budget, free_disk=10 * GB, available_ram=2 * GB)

@@ -178,7 +178,8 @@ def alternatives(
     """Changes of one option at a time that fit, least damage to the model first.
 
     Shorter contexts, then larger blocks, then fewer bits keep to the limits of ``profile``, singly or, where no single
-    one is enough, a format with a shorter context; each of ``others`` is taken as it is, with its own limits.
+    one is enough, a format with a shorter context; each of ``others`` for the same family of processors is
+    taken as it is, with its own limits, the smallest machine first.
     """
     variants = [*_contexts(profile), *_formats_of(profile)]
     fitting = list(_fitting(model, weights, variants))
@@ -190,8 +191,8 @@ def alternatives(
         ]
         fitting = list(_fitting(model, weights, pairs))[:1]
     yield from fitting
-    for other in others:
-        if other.name != profile.name:
+    for other in sorted(others, key=lambda known: known.target.machine_ram_gb):
+        if other.name != profile.name and _is_x86(other) == _is_x86(profile) and not other.weights.default.is_float:
             budget = predict_profile(model, weights, other)
             if fits(budget, other):
                 option = f"--profile {other.name} (for machines with {other.target.machine_ram_gb:g} GB)"
@@ -227,6 +228,10 @@ def check_machine(budget: Budget, *, free_disk: int, available_ram: int | None =
                 f"Opening the bundle for its check needs {_gb(opening)} of memory; {_gb(available_ram)} are available.",
                 hint="Close other programs, or export with --no-check.",
             )
+
+
+def _is_x86(profile: Profile) -> bool:
+    return any(flag.startswith(("avx", "amx")) for flag in profile.target.isa)
 
 
 def _fitting(
