@@ -83,7 +83,7 @@ def test_no_width_leaves_a_token_alone(session: DecoderSession) -> None:
     for width in (2, 3, 7, 17, 33, 65):
         assert np.array_equal(session.decoder().feed(ids[:width], exact=True), whole[width - 1])
         after = session.decoder()
-        after.feed(ids[:3])
+        after.feed(ids[:3], exact=True)
         assert np.array_equal(after.feed(ids[3 : 3 + width], exact=True), whole[width + 2])
         assert np.array_equal(session.decoder().step(np.array([ids[:width]]), exact=True)[0, 0], whole[width - 1])
 
