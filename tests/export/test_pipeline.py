@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_fixtures import write_safetensors
+from checkpoint_fixtures import tokenizer, write_safetensors
+from parity_support import save_random_model
 
+from edgedistill import open_bundle
 from edgedistill.bundle import MANIFEST, WEIGHTS, Bundle
-from edgedistill.errors import BudgetError, CheckpointError, OutputError, UsageError
-from edgedistill.export import pipeline, sliced
+from edgedistill.errors import BudgetError, CheckpointError, EdgedistillError, OutputError, UsageError
+from edgedistill.export import optimum, own, pipeline, sliced
 from edgedistill.export.pipeline import export
 from edgedistill.profile import load_profile
+from edgedistill.runtime.settings import GenerationSettings
 
 
 class Interrupting:
@@ -111,7 +114,7 @@ def test_too_large_for_the_profile_names_what_would_fit(tiny_checkpoint_dir: Pat
 def test_full_target_disk_is_seen_before_work(
     tiny_checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "free_disk", lambda out: 1000)
+    monkeypatch.setattr(own, "free_disk", lambda out: 1000)
     with pytest.raises(BudgetError, match="are free"):
         export(tiny_checkpoint_dir, tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
@@ -172,3 +175,31 @@ def test_peak_memory_does_not_follow_the_model(tmp_path: Path) -> None:
     (small, low), (large, high) = peaks
     assert large - small > 100e6
     assert high - low < 0.1 * (large - small)
+
+
+@pytest.mark.skipif(not optimum.is_available(), reason="the extra optimum is not installed")
+@pytest.mark.parametrize("exporter", ["auto", "optimum"])
+def test_unknown_architecture_falls_back_and_runs(tmp_path: Path, exporter: pipeline.Exporter) -> None:
+    """GPT-NeoX through optimum: the bundle opens in the runtime and continues as transformers does."""
+    import torch
+
+    source = tmp_path / "neox"
+    shape = {"num_hidden_layers": 2, "num_key_value_heads": None, "head_dim": 12, "vocab_size": 320}
+    reference = save_random_model(source, "gpt_neox", **shape)
+    (source / "tokenizer.json").write_text(tokenizer().to_str())
+    result = export(source, tmp_path / "b", exporter=exporter, weight_format="fp32")
+    assert result.manifest.model.signature == "optimum"
+    assert {p.name for p in (tmp_path / "b").iterdir()} == {MANIFEST, *(f.name for f in result.manifest.files)}
+    with open_bundle(tmp_path / "b") as model:
+        prompt = model.encode("Ann has 3 apples", raw=True)
+        settings = GenerationSettings(max_new_tokens=12, ignore_eos=True)
+        tokens = model.generate("Ann has 3 apples", settings=settings, raw=True).tokens
+    expected = reference.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=None)
+    assert list(tokens) == expected[0, len(prompt) :].tolist()
+
+
+def test_own_exporter_alone_refuses_an_unknown_architecture(tmp_path: Path) -> None:
+    save_random_model(tmp_path / "neox", "gpt_neox", num_hidden_layers=2, num_key_value_heads=None, head_dim=12)
+    (tmp_path / "neox" / "tokenizer.json").write_text(tokenizer(60).to_str())
+    with pytest.raises(EdgedistillError, match=r"gpt_neox.*--exporter optimum"):
+        export(tmp_path / "neox", tmp_path / "b", exporter="own")

@@ -7,39 +7,25 @@ Must not know: how tensors are quantized, how nodes are built, how progress is d
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgedistill import budget
-from edgedistill import bundle as files
-from edgedistill._version import __version__
-from edgedistill.bundle import Bundle
-from edgedistill.errors import UnsupportedModelError, UsageError
-from edgedistill.export import architecture, probe, record, texts
+from edgedistill.errors import UnsupportedModelError
+from edgedistill.export import optimum, probe, record, texts
 from edgedistill.export.checkpoint import Checkpoint, open_checkpoint
-from edgedistill.export.emit import WeightEmitter
-from edgedistill.export.graph import Signature, build_graph
-from edgedistill.export.layout import Layout, plan_layout
-from edgedistill.export.staging import Staging, check_target, disk_errors, free_disk
-from edgedistill.export.writer import Job, WeightsWriter
-from edgedistill.profile import Profile, list_profiles, load_profile
+from edgedistill.export.fallback import FallbackExporter
+from edgedistill.export.own import OwnExporter
+from edgedistill.export.spec import ModelSpec
+from edgedistill.export.staging import Staging, check_target, disk_errors
+from edgedistill.profile import Profile, load_profile
 from edgedistill.progress import NullProgress, Progress
-from edgedistill.quantize.plan import Plan as WeightPlan
-from edgedistill.quantize.plan import parse_format, plan_weights
-from edgedistill.quantize.spec import ArraySpec, WeightFormat
+from edgedistill.quantize.plan import parse_format
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from edgedistill.export.spec import LogicalWeight, ModelSpec
     from edgedistill.manifest import Manifest
+    from edgedistill.quantize.spec import WeightFormat
 
 Exporter = Literal["auto", "own", "optimum"]
 
@@ -76,27 +62,6 @@ class ExportResult:
             "check": self.manifest.check,
             "predicted": self.manifest.predicted,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """All decisions, taken before the first weight is read.
-
-    ``planned`` holds the format of every weight, ``tables`` the RoPE tables (float32 [context, head_dim/2]), ``layout``
-    the place of every array in weights.bin.
-    """
-
-    spec: ModelSpec
-    weights: tuple[LogicalWeight, ...]
-    planned: WeightPlan
-    tables: dict[str, npt.NDArray[np.float32]]
-    layout: Layout
-    context_length: int
-
-    @property
-    def unused_rules(self) -> tuple[str, ...]:
-        """Patterns of the profile's rules that matched no weight."""
-        return tuple(rule.match for rule in self.planned.unused_rules)
 
 
 def export(
@@ -147,131 +112,44 @@ def export(
     with open_checkpoint(
         str(model), adapter=Path(adapter) if adapter else None, revision=revision, offline=offline, progress=progress
     ) as checkpoint:
-        try:
-            if exporter == "optimum":
-                raise UnsupportedModelError("The optimum exporter was asked for.")
-            plan = make_plan(checkpoint, profile, context_length)
-        except UnsupportedModelError:
-            if exporter == "own" or (exporter == "auto" and importlib.util.find_spec("optimum") is None):
-                raise
-            raise
-        return _export_planned(checkpoint, plan, out, profile, force, check, progress, started)
-
-
-def _export_planned(
-    checkpoint: Checkpoint,
-    plan: Plan,
-    out: Path,
-    profile: Profile,
-    force: bool,
-    check: bool,
-    progress: Progress,
-    started: float,
-) -> ExportResult:
-    predicted = _check_budget(plan, profile, out)
-    source_hash = checkpoint.hash_source(progress)
-    with Staging(out, force=force) as staging:
-        resume = staging.resume_or_clear(_fingerprint(source_hash, plan))
-        begun = time.perf_counter()
-        reused = _write_weights(staging.path / files.WEIGHTS, checkpoint, plan, resume=resume, progress=progress)
-        weights_seconds = time.perf_counter() - begun
-        with disk_errors(staging.path):
-            write_graphs(staging.path, plan)
-            texts.write_texts(staging.path, checkpoint, profile, plan.spec, plan.context_length)
-            manifest = record.make_manifest(checkpoint, profile, plan, source_hash, predicted)
+        maker = _choose(checkpoint, profile, exporter, context_length)
+        maker.check_budget(out)
+        source_hash = checkpoint.hash_source(progress)
+        with Staging(out, force=force) as staging, disk_errors(staging.path):
+            resume = staging.resume_or_clear(maker.fingerprint(source_hash))
+            made = maker.make(staging.path, resume=resume, progress=progress)
+            texts.write_texts(staging.path, checkpoint, profile, made.context_length)
+            if isinstance(made.geometry, ModelSpec):
+                texts.write_genai(staging.path, checkpoint, profile, made.geometry, made.context_length)
+            manifest = record.make_manifest(checkpoint, profile, made, source_hash)
             texts.write_card(staging.path, manifest, checkpoint.extra_files)
             manifest = record.with_files(staging.path, manifest, progress)
-        if check:
-            manifest = probe.checked(staging.path, manifest, progress=progress)
-        staging.commit(manifest)
+            if check:
+                manifest = probe.checked(staging.path, manifest, progress=progress)
+            staging.commit(manifest)
     return ExportResult(
         path=out,
-        manifest=Bundle.open(out).manifest,
+        manifest=manifest,
         seconds=time.perf_counter() - started,
-        weights_seconds=weights_seconds,
+        weights_seconds=made.weights_seconds,
         peak_rss_bytes=probe.own_peak_rss(),
-        reused_weights=reused,
-        unused_rules=plan.unused_rules,
+        reused_weights=made.reused_weights,
+        unused_rules=tuple(rule.match for rule in made.planned.unused_rules),
     )
 
 
-def make_plan(checkpoint: Checkpoint, profile: Profile, context_length: int | None = None) -> Plan:
-    """Decide every format, shape and offset; reads headers only.
+def _choose(
+    checkpoint: Checkpoint, profile: Profile, exporter: Exporter, context_length: int | None
+) -> OwnExporter | FallbackExporter:
+    """The exporter that was asked for; ``auto`` falls back where the architecture is unknown and optimum is there.
 
     Raises:
-        UnsupportedModelError: Unknown architecture or feature.
-        CheckpointError: Tensors missing or of the wrong shape.
-        UsageError: A context longer than the model's.
+        UnsupportedModelError: The own exporter's reason, where the fallback was excluded or is not installed.
     """
-    spec = architecture.build_spec(checkpoint.config)
-    architecture.check_tensors(spec, checkpoint.tensors)
-    weights = architecture.logical_weights(spec)
-    planned = plan_weights(weights, profile.weights.default, profile.weights.rules)
-    length = _context(spec, profile, context_length)
-    tables = architecture.rope_tables(spec, length)
-    arrays = [array for weight in planned.weights for array in weight.arrays]
-    arrays += [ArraySpec(name, "float32", tuple(table.shape)) for name, table in tables.items()]
-    return Plan(spec, weights, planned, tables, plan_layout(arrays, files.WEIGHTS), length)
-
-
-def _check_budget(plan: Plan, profile: Profile, out: Path) -> budget.Budget:
-    """Refuse what would not fit the profile's target or this machine's disk."""
-    others = [load_profile(entry.path) for entry in list_profiles() if entry.error is None]
-    profile = profile.with_overrides(context_length=plan.context_length)
-    predicted = budget.check(plan.spec, plan.weights, profile, others=others)
-    budget.check_machine(predicted, free_disk=free_disk(out))
-    return predicted
-
-
-def write_graphs(directory: Path, plan: Plan) -> None:
-    """Write both graphs over the weights file: the runtime's own and onnxruntime-genai's."""
-    import onnx_ir
-
-    emitter = WeightEmitter(plan.planned.by_name(), plan.layout.arrays)
-    graphs: tuple[tuple[str, Signature], ...] = ((files.MODEL, "edgedistill"), (files.GENAI_MODEL, "genai"))
-    for name, signature in graphs:
-        graph = build_graph(plan.spec, emitter, signature=signature, context_length=plan.context_length)
-        onnx_ir.save(graph, directory / name)
-
-
-def _context(spec: ModelSpec, profile: Profile, asked: int | None) -> int:
-    if asked is None:
-        return min(profile.context.length, spec.max_position_embeddings)
-    if not 16 <= asked <= spec.max_position_embeddings:
-        raise UsageError(
-            f"A context of {asked} tokens was asked for; this model allows 16 to {spec.max_position_embeddings}.",
-            hint="Choose --context within that range.",
-        )
-    return asked
-
-
-def _write_weights(path: Path, checkpoint: Checkpoint, plan: Plan, *, resume: bool, progress: Progress) -> int:
-    writer = WeightsWriter(path, plan.layout, resume=resume)
-    try:
-        for name, table in plan.tables.items():
-            writer.write_array(name, table)
-        formats = plan.planned.by_name()
-        jobs = [Job(weight, formats[weight.name].format) for weight in plan.weights]
-        progress.begin("quantizing weights", plan.planned.parameters, "items")
-        reused = writer.write_weights(jobs, checkpoint.tensors, threads=_threads(), progress=progress)
-        progress.end()
-    finally:
-        writer.close()
-    return reused
-
-
-def _fingerprint(source_hash: str, plan: Plan) -> str:
-    """Identity of the weights file: same source, same plan, same version."""
-    content = {
-        "version": __version__,
-        "source": source_hash,
-        "arrays": [(a.spec.name, a.spec.dtype, a.spec.shape, a.offset) for a in plan.layout.arrays.values()],
-        "formats": [(weight.weight_name, weight.format.label()) for weight in plan.planned.weights],
-        "context": plan.context_length,
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _threads() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if exporter != "optimum":
+        try:
+            return OwnExporter(checkpoint, profile, context_length)
+        except UnsupportedModelError:
+            if exporter == "own" or not optimum.is_available():
+                raise
+    return FallbackExporter(checkpoint, profile, context_length)

@@ -18,43 +18,41 @@ from edgedistill.manifest import FileEntry, KVCacheInfo, Manifest, ModelInfo, We
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgedistill.budget import Budget
     from edgedistill.export.checkpoint import Checkpoint
-    from edgedistill.export.pipeline import Plan
+    from edgedistill.export.made import Made
     from edgedistill.profile import Profile
     from edgedistill.progress import Progress
 
 
-def make_manifest(
-    checkpoint: Checkpoint, profile: Profile, plan: Plan, source_hash: str, predicted: Budget
-) -> Manifest:
+def make_manifest(checkpoint: Checkpoint, profile: Profile, made: Made, source_hash: str) -> Manifest:
     """The manifest before its files are known."""
-    spec, special = plan.spec, checkpoint.special_tokens
+    geometry, special = made.geometry, checkpoint.special_tokens
     return Manifest(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         tool=tool_versions(),
         source={**dataclasses.asdict(checkpoint.source), "sha256": source_hash},
         profile=profile.to_dict(),
         model=ModelInfo(
-            family=spec.family,
-            hidden_size=spec.hidden_size,
-            num_hidden_layers=spec.num_hidden_layers,
-            num_attention_heads=spec.num_attention_heads,
-            num_key_value_heads=spec.num_key_value_heads,
-            head_dim=spec.head_dim,
-            vocab_size=spec.vocab_size,
-            context_length=plan.context_length,
+            family=geometry.family,
+            hidden_size=geometry.hidden_size,
+            num_hidden_layers=geometry.num_hidden_layers,
+            num_attention_heads=geometry.num_attention_heads,
+            num_key_value_heads=geometry.num_key_value_heads,
+            head_dim=geometry.head_dim,
+            vocab_size=geometry.vocab_size,
+            context_length=made.context_length,
             eos_token_ids=special.eos_token_ids,
             bos_token_id=special.bos_token_id,
             pad_token_id=special.pad_token_id,
             add_bos=special.add_bos,
+            signature=made.signature,
         ),
-        kv_cache=KVCacheInfo(profile.kv_cache.dtype, spec.kv_bytes_per_token(profile.kv_cache.itemsize)),
-        parameters=plan.planned.parameters,
-        bits_per_weight=plan.planned.bits_per_weight,
-        weights=tuple(WeightEntry(w.weight_name, w.shape, w.format, w.nbytes) for w in plan.planned.weights),
+        kv_cache=KVCacheInfo(profile.kv_cache.dtype, geometry.kv_bytes_per_token(profile.kv_cache.itemsize)),
+        parameters=made.planned.parameters,
+        bits_per_weight=made.planned.bits_per_weight,
+        weights=tuple(WeightEntry(w.weight_name, w.shape, w.format, w.nbytes) for w in made.planned.weights),
         files=(),
-        predicted=predicted.to_dict(),
+        predicted=made.predicted,
     )
 
 

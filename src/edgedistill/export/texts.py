@@ -25,6 +25,12 @@ ORIGINAL_CARD = "ORIGINAL_README.md"
 _SAMPLING_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
+_GENAI_NOTE = (
+    "The directory also opens in onnxruntime-genai: model-genai.onnx is a second graph over the same weights.",
+    "",
+)
+
+
 def generation_defaults(profile: Profile, generation_config: Mapping[str, Any]) -> dict[str, Any]:
     """The profile's defaults, overruled by what the model's author recommends in generation_config.json.
 
@@ -40,19 +46,21 @@ def generation_defaults(profile: Profile, generation_config: Mapping[str, Any]) 
     return defaults
 
 
-def write_texts(
-    directory: Path, checkpoint: Checkpoint, profile: Profile, spec: ModelSpec, context_length: int
-) -> None:
-    """Write everything that does not depend on the finished weights."""
-    generation = generation_defaults(profile, checkpoint.generation_config)
+def write_texts(directory: Path, checkpoint: Checkpoint, profile: Profile, context_length: int) -> None:
+    """Write tokenizer, chat template and generation defaults."""
     (directory / files.TOKENIZER).write_bytes(checkpoint.tokenizer_json)
     if checkpoint.chat_template is not None:
         (directory / files.CHAT_TEMPLATE).write_text(checkpoint.chat_template, encoding="utf-8")
-    _write_json(directory / files.GENERATION, generation)
-    _write_json(
-        directory / files.TOKENIZER_CONFIG,
-        genai.tokenizer_config(checkpoint.special_tokens, checkpoint.chat_template, context_length),
-    )
+    _write_json(directory / files.GENERATION, generation_defaults(profile, checkpoint.generation_config))
+    tokenizer_config = genai.tokenizer_config(checkpoint.special_tokens, checkpoint.chat_template, context_length)
+    _write_json(directory / files.TOKENIZER_CONFIG, tokenizer_config)
+
+
+def write_genai(
+    directory: Path, checkpoint: Checkpoint, profile: Profile, spec: ModelSpec, context_length: int
+) -> None:
+    """Write what onnxruntime-genai reads beside its graph."""
+    generation = generation_defaults(profile, checkpoint.generation_config)
     config = genai.genai_config(spec, checkpoint.special_tokens, context_length=context_length, generation=generation)
     _write_json(directory / files.GENAI_CONFIG, config)
 
@@ -111,8 +119,7 @@ def model_card(manifest: Manifest) -> str:
             'edgedistill run . "your question"',
             "```",
             "",
-            "The directory also opens in onnxruntime-genai: model-genai.onnx is a second graph over the same weights.",
-            "",
+            *_GENAI_NOTE[: 2 * (model.signature == "edgedistill")],
         ]
     )
 

@@ -1,0 +1,167 @@
+"""The own exporter: plan, check the budget, stream the weights, write both graphs.
+
+Must not know: other exporters, manifests, model cards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgedistill import budget
+from edgedistill import bundle as files
+from edgedistill._version import __version__
+from edgedistill.errors import UsageError
+from edgedistill.export import architecture
+from edgedistill.export.emit import WeightEmitter
+from edgedistill.export.graph import Signature, build_graph
+from edgedistill.export.layout import Layout, plan_layout
+from edgedistill.export.made import Made
+from edgedistill.export.staging import free_disk
+from edgedistill.export.writer import Job, WeightsWriter
+from edgedistill.profile import Profile, list_profiles, load_profile
+from edgedistill.quantize.plan import Plan as WeightPlan
+from edgedistill.quantize.plan import plan_weights
+from edgedistill.quantize.spec import ArraySpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.export.spec import LogicalWeight, ModelSpec
+    from edgedistill.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All decisions, taken before the first weight is read.
+
+    ``planned`` holds the format of every weight, ``tables`` the RoPE tables (float32 [context, head_dim/2]), ``layout``
+    the place of every array in weights.bin.
+    """
+
+    spec: ModelSpec
+    weights: tuple[LogicalWeight, ...]
+    planned: WeightPlan
+    tables: dict[str, npt.NDArray[np.float32]]
+    layout: Layout
+    context_length: int
+
+
+class OwnExporter:
+    """One export by the own graph builder. Making it plans everything; nothing is written before ``make``."""
+
+    def __init__(self, checkpoint: Checkpoint, profile: Profile, context_length: int | None = None) -> None:
+        """Plan the export.
+
+        Raises:
+            UnsupportedModelError: Unknown architecture or feature.
+            CheckpointError: Tensors missing or of the wrong shape.
+            UsageError: A context longer than the model's.
+        """
+        self._checkpoint = checkpoint
+        self._profile = profile
+        self.plan = make_plan(checkpoint, profile, context_length)
+        self._predicted: budget.Budget | None = None
+
+    def check_budget(self, out: Path) -> None:
+        """Refuse what would not fit the profile's target or this machine's disk; raises BudgetError."""
+        others = [load_profile(entry.path) for entry in list_profiles() if entry.error is None]
+        profile = self._profile.with_overrides(context_length=self.plan.context_length)
+        self._predicted = budget.check(self.plan.spec, self.plan.weights, profile, others=others)
+        budget.check_machine(self._predicted, free_disk=free_disk(out))
+
+    def fingerprint(self, source_hash: str) -> str:
+        """Identity of the weights file: same source, same plan, same version."""
+        arrays = self.plan.layout.arrays.values()
+        content = {
+            "version": __version__,
+            "source": source_hash,
+            "arrays": [(a.spec.name, a.spec.dtype, a.spec.shape, a.offset) for a in arrays],
+            "formats": [(weight.weight_name, weight.format.label()) for weight in self.plan.planned.weights],
+            "context": self.plan.context_length,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def make(self, directory: Path, *, resume: bool, progress: Progress) -> Made:
+        """Write weights.bin and both graphs into ``directory``, taking over what an interrupted run finished there."""
+        begun = time.perf_counter()
+        reused = _write_weights(directory / files.WEIGHTS, self._checkpoint, self.plan, resume, progress)
+        seconds = time.perf_counter() - begun
+        write_graphs(directory, self.plan)
+        return Made(
+            geometry=self.plan.spec,
+            planned=self.plan.planned,
+            context_length=self.plan.context_length,
+            signature="edgedistill",
+            predicted=self._predicted.to_dict() if self._predicted else {},
+            weights_seconds=seconds,
+            reused_weights=reused,
+        )
+
+
+def make_plan(checkpoint: Checkpoint, profile: Profile, context_length: int | None = None) -> Plan:
+    """Decide every format, shape and offset; reads headers only (errors: see ``OwnExporter``)."""
+    spec = architecture.build_spec(checkpoint.config)
+    architecture.check_tensors(spec, checkpoint.tensors)
+    weights = architecture.logical_weights(spec)
+    planned = plan_weights(weights, profile.weights.default, profile.weights.rules)
+    length = choose_context(spec.max_position_embeddings, profile, context_length)
+    tables = architecture.rope_tables(spec, length)
+    arrays = [array for weight in planned.weights for array in weight.arrays]
+    arrays += [ArraySpec(name, "float32", tuple(table.shape)) for name, table in tables.items()]
+    return Plan(spec, weights, planned, tables, plan_layout(arrays, files.WEIGHTS), length)
+
+
+def write_graphs(directory: Path, plan: Plan) -> None:
+    """Write both graphs over the weights file: the runtime's own and onnxruntime-genai's."""
+    import onnx_ir
+
+    emitter = WeightEmitter(plan.planned.by_name(), plan.layout.arrays)
+    graphs: tuple[tuple[str, Signature], ...] = ((files.MODEL, "edgedistill"), (files.GENAI_MODEL, "genai"))
+    for name, signature in graphs:
+        graph = build_graph(plan.spec, emitter, signature=signature, context_length=plan.context_length)
+        onnx_ir.save(graph, directory / name)
+
+
+def choose_context(longest: int, profile: Profile, asked: int | None) -> int:
+    """Context length in tokens: as ``asked``, else the profile's, never more than the model's ``longest``.
+
+    Raises:
+        UsageError: ``asked`` is out of range.
+    """
+    if asked is None:
+        return min(profile.context.length, longest)
+    if not 16 <= asked <= longest:
+        raise UsageError(
+            f"A context of {asked} tokens was asked for; this model allows 16 to {longest}.",
+            hint="Choose --context within that range.",
+        )
+    return asked
+
+
+def _write_weights(path: Path, checkpoint: Checkpoint, plan: Plan, resume: bool, progress: Progress) -> int:
+    writer = WeightsWriter(path, plan.layout, resume=resume)
+    try:
+        for name, table in plan.tables.items():
+            writer.write_array(name, table)
+        formats = plan.planned.by_name()
+        jobs = [Job(weight, formats[weight.name].format) for weight in plan.weights]
+        progress.begin("quantizing weights", plan.planned.parameters, "items")
+        reused = writer.write_weights(jobs, checkpoint.tensors, threads=_threads(), progress=progress)
+        progress.end()
+    finally:
+        writer.close()
+    return reused
+
+
+def _threads() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
