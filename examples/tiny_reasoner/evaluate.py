@@ -172,11 +172,11 @@ def evaluate(directory: Path, *, per_band: int, prompts: int, samples: int) -> d
     }
     metrics["outside"] = declined(model, tokenizer, list(heldout("outside", per_band)))
     metrics["sampling"], rows = {}, {}
-    for band in ("three-step", "hard"):
+    for band in ("three-step", "stretch", "hard"):
         metrics["sampling"][band], rows[band] = spread(
             model, tokenizer, list(heldout(band, prompts, seed=2)), samples, seed=1
         )
-    metrics["sampling_prompts"] = rows["hard"]
+    metrics["sampling_prompts"] = rows
     return metrics
 
 

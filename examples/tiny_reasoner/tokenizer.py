@@ -95,6 +95,7 @@ def save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
         "chat_template": template,
         "clean_up_tokenization_spaces": False,
         "eos_token": END,
+        "model_input_names": ["input_ids", "attention_mask"],
         "model_max_length": 2048,
         "pad_token": END_OF_TEXT,
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -31,10 +31,10 @@ class Recipe:
     """Everything that decides the weights. Token counts are padded positions seen by the model."""
 
     seed: int = 7
-    total_tokens: int = 24_000_000
+    total_tokens: int = 12_000_000
     batch_tokens: int = 2560
     warmup_tokens: int = 200_000
-    decay_share: float = 0.3
+    decay_share: float = 0.6
     muon_lr: float = 8e-3
     adam_lr: float = 3e-3
     weight_decay: float = 0.01
@@ -85,6 +85,7 @@ def save_model(model: Qwen3, tokenizer: Tokenizer, out: Path) -> None:
     (out / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
     state = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").chmod(0o644)  # safetensors makes it private, which an installed package would keep
     save_tokenizer(tokenizer, out)
 
 
