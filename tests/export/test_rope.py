@@ -129,3 +129,9 @@ def test_attention_scaling_multiplies_the_tables() -> None:
     }
     tables = rope_tables(build_spec(config), 4)
     np.testing.assert_allclose(tables["rope.0.cos"] ** 2 + tables["rope.0.sin"] ** 2, 4.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("theta", [-10000.0, float("inf"), float("nan")])
+def test_a_base_that_is_no_positive_number_is_refused(theta: float) -> None:
+    with pytest.raises(CheckpointError, match="rope_theta"):
+        rope_spec({}, head_dim=16, theta=theta, max_position_embeddings=64)

@@ -55,6 +55,11 @@ def rope_spec(params: Mapping[str, Any], *, head_dim: int, theta: float, max_pos
             hint="Try --exporter optimum.",
         )
     base = number(params, "rope_theta", theta)
+    if not (math.isfinite(base) and base > 0):
+        raise CheckpointError(
+            f"config.json has rope_theta = {base}; a positive number is expected.",
+            hint="Compare config.json with the original model's.",
+        )
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     pos_freqs = np.float32(base) ** exponents
     inv_freq, attention_scaling = _KINDS[kind](_Parameters(params, pos_freqs, base, max_position_embeddings))
