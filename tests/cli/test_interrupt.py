@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from cli_support import edgedistill, environment
+import psutil
+from cli_support import COMMAND, edgedistill, environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,3 +142,22 @@ def test_a_chat_goes_on_after_ctrl_c_and_keeps_the_text(tiny_bundle_dir: Path, t
     assert answer["finish_reason"] == "cancelled"
     assert answer["stats"]["new_tokens"] >= 20
     assert answer["content"] + answer.get("reasoning", "")
+
+
+def test_an_interrupted_bench_is_one_line(tiny_bundle_dir: Path) -> None:
+    # A terminal sends Ctrl-C to every process of the group.
+    process = subprocess.Popen(
+        [*COMMAND, "bench", str(tiny_bundle_dir), "--repeats", "1000000", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True,
+    )  # fmt: skip
+    children = psutil.Process(process.pid).children
+    while not (measuring := children()):
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert err == "interrupted.\n"
+    assert not any(child.is_running() for child in measuring)

@@ -62,9 +62,8 @@ def _print(result: SelfTestResult) -> None:
     console.out(console.table(headers, rows, right=(1, 2, 3, 4)))
     console.out()
     if result.passed:
-        console.out(
-            console.style("Everything that exact mode, replay and batches rely on holds on this machine.", "green")
-        )
+        text = "Everything that exact mode, replay and batches rely on holds on this machine."
+        console.out(console.style(text, "green"))
     else:
         failed = ", ".join(c.name for c in result.checks if c.required and c.held is False)
         console.out(console.style(f"Does not hold on this machine, though exact mode relies on it: {failed}.", "red"))

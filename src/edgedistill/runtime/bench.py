@@ -126,7 +126,10 @@ def bench(
     request |= {"path": str(Path(path).resolve()), "threads": threads}
     progress.begin("bench", (len(request["prompt_tokens"]) + 1) * request["repeats"], "items")
     command = [sys.executable, "-m", "edgedistill.runtime.bench"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
+    # A session of its own: Ctrl-C in a terminal reaches the caller alone, which then ends the child.
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True
+    ) as child:
         try:
             reply = _converse(child, request, progress)
         except BaseException:
