@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,6 +119,16 @@ def test_full_target_disk_is_seen_before_work(
     with pytest.raises(BudgetError, match="are free"):
         export(tiny_checkpoint_dir, tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_memory_for_the_trial_is_seen_before_work(
+    tiny_checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    with pytest.raises(BudgetError, match=r"memory.*are available.*--no-check"):
+        export(tiny_checkpoint_dir, tmp_path / "b")
+    assert list(tmp_path.iterdir()) == []
+    export(tiny_checkpoint_dir, tmp_path / "b", check=False)
 
 
 def test_unwritable_target(tiny_checkpoint_dir: Path) -> None:

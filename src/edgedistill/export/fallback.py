@@ -51,8 +51,9 @@ class FallbackExporter:
         self._context_length = context_length
         self._float_bytes = 4 * sum(checkpoint.tensors.info(name).size for name in checkpoint.tensors.names())
 
-    def check_budget(self, out: Path) -> None:
+    def check_budget(self, out: Path, *, trial: bool) -> None:
         """Refuse a model that this machine cannot hold while it is traced; raises BudgetError."""
+        del trial  # tracing needs more than running
         memory, disk = COPIES_IN_MEMORY * self._float_bytes, COPIES_ON_DISK * self._float_bytes
         available, free = psutil.virtual_memory().available, free_disk(out)
         if memory > available:

@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psutil
+
 from edgedistill import budget
 from edgedistill import bundle as files
 from edgedistill._version import __version__
@@ -21,6 +23,7 @@ from edgedistill.export.emit import WeightEmitter
 from edgedistill.export.graph import Signature, build_graph
 from edgedistill.export.layout import Layout, plan_layout
 from edgedistill.export.made import Made
+from edgedistill.export.probe import WHOLE_LIMIT
 from edgedistill.export.staging import free_disk
 from edgedistill.export.writer import Job, WeightsWriter
 from edgedistill.profile import Profile, list_profiles, load_profile
@@ -71,12 +74,17 @@ class OwnExporter:
         self.plan = make_plan(checkpoint, profile, context_length)
         self._predicted: budget.Budget | None = None
 
-    def check_budget(self, out: Path) -> None:
-        """Refuse what would not fit the profile's target or this machine's disk; raises BudgetError."""
+    def check_budget(self, out: Path, *, trial: bool) -> None:
+        """Refuse what would not fit the profile's target, this machine's disk or, for the ``trial``, its memory.
+
+        Raises BudgetError. A bundle that is tried in slices needs no memory to speak of (see ``probe.py``).
+        """
         others = [load_profile(entry.path) for entry in list_profiles() if entry.error is None]
         profile = self._profile.with_overrides(context_length=self.plan.context_length)
         self._predicted = budget.check(self.plan.spec, self.plan.weights, profile, others=others)
-        budget.check_machine(self._predicted, free_disk=free_disk(out))
+        whole = trial and self.plan.layout.size <= WHOLE_LIMIT
+        available = psutil.virtual_memory().available if whole else None
+        budget.check_machine(self._predicted, free_disk=free_disk(out), available_ram=available)
 
     def fingerprint(self, source_hash: str) -> str:
         """Identity of the weights file: same source, same plan, same version."""

@@ -113,7 +113,7 @@ def export(
         str(model), adapter=Path(adapter) if adapter else None, revision=revision, offline=offline, progress=progress
     ) as checkpoint:
         maker = _choose(checkpoint, profile, exporter, context_length)
-        maker.check_budget(out)
+        maker.check_budget(out, trial=check)
         source_hash = checkpoint.hash_source(progress)
         with Staging(out, force=force) as staging, disk_errors(staging.path):
             resume = staging.resume_or_clear(maker.fingerprint(source_hash))
