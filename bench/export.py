@@ -73,13 +73,14 @@ def measure(shape: str, work: Path, profile: str, keep: bool) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown table of the figures."""
     lines = [
-        "| shape | profile | source | bundle | bits/weight | wall | peak RSS (export) | peak RSS (trial) | M weights/s |",
+        "| shape | profile | source | bundle | bits/weight | wall | peak RSS, export | peak RSS, trial | M weights/s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         trial = row["trial_peak_rss_bytes"]
         lines.append(
-            f"| {row['shape']} | {row['profile']} | {row['source_bytes'] / 1e9:.2f} GB | {row['bundle_bytes'] / 1e9:.2f} GB "
+            f"| {row['shape']} | {row['profile']} | {row['source_bytes'] / 1e9:.2f} GB "
+            f"| {row['bundle_bytes'] / 1e9:.2f} GB "
             f"| {row['bits_per_weight']:.2f} | {row['wall_s'] / 60:.1f} min | {row['peak_rss_bytes'] / 1e9:.2f} GB "
             f"| {f'{trial / 1e9:.2f} GB' if trial else 'not run'} | {row['parameters'] / row['weights_s'] / 1e6:.1f} |"
         )
