@@ -12,7 +12,7 @@ BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
 NEXT := $(VENV_NEXT)/.installed-next
 DEMO_BUNDLE ?= demo-bundle
-DEMO_QUESTION ?= Mia has 14 apples and buys 3 bags of 6 apples each. How many apples does Mia have now?
+DEMO_QUESTION ?= Mia has 14 apples. Then Mia finds 3 bags of 6 apples. Mia gives away 7 apples. How many apples does Mia have now?
 # Where to look for PyTorch besides the default index, for instance its index of CPU builds (see CONTRIBUTING.md).
 TORCH_INDEX ?=
 TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -31,7 +31,7 @@ demo: $(BASE) ## export the built-in model, open the bundle, ask it a question
 	@echo; echo "== open the bundle"
 	@$(BIN)/edgedistill inspect $(DEMO_BUNDLE)
 	@echo; echo "== $(DEMO_QUESTION)"
-	@$(BIN)/edgedistill run $(DEMO_BUNDLE) "$(DEMO_QUESTION)"
+	@$(BIN)/edgedistill run $(DEMO_BUNDLE) "$(DEMO_QUESTION)" --temperature 0
 	@echo; echo "Talk to it: $(BIN)/edgedistill chat $(DEMO_BUNDLE)"
 
 test: $(DEV) ## all tests (installs the extras, PyTorch among them, first)

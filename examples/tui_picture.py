@@ -16,7 +16,9 @@ from edgedistill_tui.runtime_engine import RuntimeEngine
 from edgedistill_tui.screens.chat import ChatScreen
 from edgedistill_tui.widgets.prompt import Prompt
 
-QUESTION = "Mia has 14 apples and buys 3 bags of 6 apples each. How many apples does Mia have now?"
+QUESTION = (
+    "Mia has 14 apples. Then Mia finds 3 bags of 6 apples. Mia gives away 7 apples. How many apples does Mia have now?"
+)
 
 
 async def take(bundle: Path, out: Path, question: str, size: tuple[int, int]) -> None:
