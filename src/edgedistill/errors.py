@@ -84,3 +84,11 @@ class GenerationError(EdgedistillError):
 
 class MissingExtraError(EdgedistillError):
     """A feature whose optional dependency is not installed."""
+
+
+class SuiteError(EdgedistillError):
+    """A suite of prompts that is unknown, malformed, or lacks what a metric needs."""
+
+
+class VerifyError(EdgedistillError):
+    """Samples, margins or settings from which no verdict can be reached."""

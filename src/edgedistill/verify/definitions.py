@@ -1,0 +1,54 @@
+"""What every reported number means, in a sentence or two, as reports print it beside the number.
+
+Must not know: how a number is computed or shown.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+DEFINITIONS = MappingProxyType(
+    {
+        "majority_share": "Share of samples with the most frequent answer. Where all agree, the lower end is the exact "
+        "one-sided bound that so many samples support (0.9942 for 512 of 512), never a bare 100 %.",
+        "agreement": "Unbiased probability that two samples of a prompt give the same answer. Samples without an "
+        "answer agree with nothing.",
+        "entropy": "Grassberger's estimate of the entropy of the answers, in bits. Samples without an answer count as "
+        "all different. Where all samples agree, the upper end is what answers that were not seen could still add.",
+        "entropy_plug_in": "Entropy of the observed shares, in bits; biased low.",
+        "entropy_miller_madow": "Plug-in entropy plus (classes - 1) / (2 N ln 2), in bits.",
+        "accuracy": "Share of samples whose answer is the gold answer; samples without an answer are wrong.",
+        "distance": "Unbiased estimate of the squared distance between the two answer distributions, 0 to 2; may come "
+        "out slightly below 0 where they are equal. Pairs that share their noise are left out.",
+        "flips": "Share of paired samples that are right in one model and wrong in the other.",
+        "pass_at_k": "Unbiased probability that at least one of k samples is right.",
+        "majority_at_k": "Probability that the most frequent answer of k samples is right, ties shared evenly.",
+        "truncated": "Share of samples that ran into the token limit, whatever they say.",
+        "unparsed": "Share of finished samples without an answer.",
+        "unclosed": "Share of samples whose reasoning was opened and never closed.",
+        "repetition": "Share of 8-grams of tokens that occurred before in the same sample.",
+        "length_ratio": "Mean generated tokens of the quantized model over the reference's.",
+        "kl_teacher_forced": "KL(reference || quantized) in nats on the reference's samples, whole vocabulary.",
+        "kl_on_policy": "KL(quantized || reference) in nats, on the quantized model's samples.",
+        "exposure_index": "On-policy KL over teacher-forced KL; above 1, errors appear on the model's own prefixes.",
+        "top_agreement": "Share of positions where both models would choose the same token first.",
+        "kl_llama_cpp": "KL in nats over tokens with ln p > -16, second half of each 512-token window, as llama.cpp.",
+        "hazard": "Coupled pairs that part, per 100 tokens compared.",
+        "survival": "Share of coupled pairs that are still equal at a position (Kaplan and Meier).",
+        "hallucination_variance": "Variance over samples of being wrong, split into parts between and within prompts. "
+        "Within = 0: every prompt is either always right or always wrong.",
+        "information": "Mutual information of prompt and answer in bits, less what permuted labels give; its ratio to "
+        "the entropy of the gold answers is near 0 for a model that answers the same whatever is asked.",
+        "top_share": "Share of the most frequent answer over all prompts.",
+        "effective_answers": "2 to the entropy of the answers over all prompts.",
+        "off_prompt_collision": "Probability that samples of two different prompts give the same answer.",
+        "paraphrase_keeps": "Share of prompts whose paraphrase has the same most frequent answer.",
+        "changed_number_changes": "Share of prompts whose most frequent answer changes with a number in the prompt.",
+        "empty_gives": "Share of prompts whose most frequent answer is also that of the empty prompt.",
+        "distinct_n": "Share of different n-grams of words among all.",
+        "self_bleu": "Mean BLEU of each text against the others (sacrebleu), 0 to 100; high where texts repeat.",
+        "vendi": "Effective number of different texts, from the similarity of their word 1- to 3-grams.",
+        "blind_spot": "A harm on fewer than this share of prompts may have struck none of the suite's (at alpha).",
+    }
+)
+"""Name of a number in reports: its definition."""

@@ -1,0 +1,257 @@
+"""Everything that is reported of one model on one suite, prompt by prompt and over prompts.
+
+Must not know: other models, margins, how samples were drawn or are shown.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgedistill.errors import VerifyError
+from edgedistill.verify.accuracy import hallucination_variance, majority_at_k, pass_at_k
+from edgedistill.verify.collapse import collapse_audit
+from edgedistill.verify.consistency import (
+    agreement,
+    answer_entropy,
+    majority_share,
+    miller_madow_bits,
+    plug_in_bits,
+)
+from edgedistill.verify.counts import Codebook, by_prompt, tally
+from edgedistill.verify.intervals import LEVEL, prompt_mean, wilson
+from edgedistill.verify.lengths import form_summary
+from edgedistill.verify.types import Estimate
+from edgedistill.verify.verdict import verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from edgedistill.verify.accuracy import HallucinationVariance
+    from edgedistill.verify.collapse import Collapse
+    from edgedistill.verify.lengths import FormSummary
+    from edgedistill.verify.types import Prompt, Sample, Suite
+    from edgedistill.verify.verdict import Thresholds, Verdict
+
+KS = (1, 4, 16, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSummary:
+    """One prompt. ``histogram``: answers and how often, most frequent first; ``unparsed`` and ``truncated`` besides.
+
+    ``accuracy``, ``loose`` (checks after loosening) and the k-dicts are None without gold; the dicts hold the k that
+    the number of samples allows. Entropies in bits.
+    """
+
+    prompt_id: str
+    samples: int
+    histogram: tuple[tuple[str, int], ...]
+    unparsed: int
+    truncated: int
+    majority_answer: str | None
+    majority_share: Estimate
+    agreement: Estimate
+    entropy: Estimate
+    entropy_plug_in: float
+    entropy_miller_madow: float
+    accuracy: Estimate | None
+    loose: float | None
+    pass_at: dict[int, float] | None
+    majority_at: dict[int, float] | None
+    mean_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteResult:
+    """One model on one suite: means over prompts with intervals over prompts (see ``definitions``).
+
+    ``all_equal_bound``: where every sample of every prompt gave its prompt's majority answer, the largest probability
+    of another answer that the data allow on a prompt; else None. ``collapse`` and ``verdict`` are None where the suite
+    does not allow the audit; ``verdict_reason`` then says why.
+    """
+
+    suite: str
+    suite_sha256: str
+    samples: int
+    prompts: tuple[PromptSummary, ...]
+    majority_share: Estimate
+    agreement: Estimate
+    entropy: Estimate
+    accuracy: Estimate | None
+    loose: Estimate | None
+    pass_at: dict[int, float]
+    majority_at: dict[int, float]
+    form: FormSummary
+    all_equal_bound: float | None
+    hallucination: HallucinationVariance | None
+    collapse: Collapse | None
+    verdict: Verdict | None
+    verdict_reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: numbers that are not finite become None."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def summarise_suite(
+    suite: Suite,
+    samples: Iterable[Sample],
+    *,
+    deterministic: bool = False,
+    thresholds: Thresholds | None = None,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> SuiteResult:
+    """Summarise the samples of the suite's prompts; samples of its variants are left out.
+
+    Args:
+        deterministic: Decoding left no choice (temperature 0, or top_k 1).
+
+    Raises:
+        VerifyError: no samples of some prompt, fewer than 2 of one, or samples of a prompt that the suite does not
+            have.
+    """
+    groups = by_prompt(samples)
+    known = {prompt.id for prompt in (*suite.prompts, *suite.variants)}
+    strange = [prompt_id for prompt_id in groups if prompt_id not in known]
+    missing = [prompt.id for prompt in suite.prompts if prompt.id not in groups]
+    if strange or missing:
+        what, which = ("has samples but is no prompt", strange) if strange else ("has no samples", missing)
+        raise VerifyError(f"suite `{suite.name}`: `{which[0]}` {what}; expected samples of exactly its prompts.")
+    groups = {prompt.id: groups[prompt.id] for prompt in suite.prompts}
+    book = Codebook()
+    codes = {prompt_id: book.encode(group) for prompt_id, group in groups.items()}
+    rows = tuple(_prompt(prompt, groups[prompt.id], codes[prompt.id], book, level) for prompt in suite.prompts)
+
+    def mean(values: Sequence[float], high: float) -> Estimate:
+        return prompt_mean(values, low=0.0, high=high, level=level, seed=seed)
+
+    fewest = min(row.samples for row in rows)
+    scored = suite.has_gold
+    accuracy = mean([row.accuracy.value for row in rows if row.accuracy], 1.0) if scored else None
+    agree = mean([row.agreement.value for row in rows], 1.0)
+    collapse, reason = _collapse(suite, groups, codes, book, level=level, seed=seed)
+    word = None
+    if collapse is not None or deterministic:
+        ratio = Estimate(math.nan) if collapse is None else collapse.ratio
+        word = verdict(agree, ratio, accuracy, deterministic=deterministic, thresholds=thresholds)
+        reason = word.reason
+    return SuiteResult(
+        suite=suite.name,
+        suite_sha256=suite.sha256,
+        samples=fewest,
+        prompts=rows,
+        majority_share=mean([row.majority_share.value for row in rows], 1.0),
+        agreement=agree,
+        entropy=mean([row.entropy.value for row in rows], math.log2(max(2, fewest))),
+        accuracy=accuracy,
+        loose=mean([row.loose for row in rows if row.loose is not None], 1.0) if _has_checks(suite) else None,
+        pass_at=_over_prompts([row.pass_at for row in rows]),
+        majority_at=_over_prompts([row.majority_at for row in rows]),
+        form=form_summary(groups, level=level, seed=seed),
+        all_equal_bound=1 - (1 - level) ** (1 / fewest) if all(row.majority_share.value == 1 for row in rows) else None,
+        hallucination=_hallucination(groups, level, seed) if scored and len(rows) > 1 else None,
+        collapse=collapse,
+        verdict=word,
+        verdict_reason=reason,
+    )
+
+
+def _prompt(
+    prompt: Prompt, group: Sequence[Sample], codes: npt.NDArray[np.int64], book: Codebook, level: float
+) -> PromptSummary:
+    counts = tally(codes)
+    answers = book.answers()
+    found, often = np.unique(codes[codes >= 0], return_counts=True)
+    order = np.argsort(-often, kind="stable")
+    histogram = tuple((answers[int(found[i])], int(often[i])) for i in order)
+    total = counts.total
+    accuracy = loose = passes = votes = None
+    if prompt.scored:
+        right = sum(sample.correct is True for sample in group)
+        accuracy = Estimate(right / total, wilson(right, total, level))
+        passes = {k: pass_at_k(right, total, k) for k in KS if k <= total}
+    if prompt.answer is not None:
+        code = book.answer_code(prompt.answer)
+        at = np.flatnonzero(found == code)
+        gold = int(at[0]) if at.size else -1
+        votes = {k: majority_at_k(often.astype(np.int64), counts.garbage, gold, k) for k in KS if k <= total}
+    if prompt.checks:
+        loose = float(np.mean([sample.loose is True for sample in group]))
+    return PromptSummary(
+        prompt_id=prompt.id,
+        samples=total,
+        histogram=histogram,
+        unparsed=counts.unparsed,
+        truncated=counts.truncated,
+        majority_answer=histogram[0][0] if histogram else None,
+        majority_share=majority_share(counts, level),
+        agreement=agreement(counts, level),
+        entropy=answer_entropy(counts, level),
+        entropy_plug_in=plug_in_bits(counts),
+        entropy_miller_madow=miller_madow_bits(counts),
+        accuracy=accuracy,
+        loose=loose,
+        pass_at=passes,
+        majority_at=votes,
+        mean_tokens=float(np.mean([sample.tokens for sample in group])),
+    )
+
+
+def _collapse(
+    suite: Suite,
+    groups: Mapping[str, Sequence[Sample]],
+    codes: Mapping[str, npt.NDArray[np.int64]],
+    book: Codebook,
+    *,
+    level: float,
+    seed: int,
+) -> tuple[Collapse | None, str]:
+    """The audit, or why there is none. Where answers are verdicts of checks, the texts take their place."""
+    rows, gold = list(codes.values()), None
+    if _has_checks(suite):
+        texts = Codebook()
+        rows = [
+            np.array([texts.answer_code(" ".join(s.text.casefold().split())) for s in group], np.int64)
+            for group in groups.values()
+        ]
+    elif suite.has_gold:
+        gold = [book.answer_code(prompt.answer or "") for prompt in suite.prompts]
+    try:
+        return collapse_audit(rows, gold, level=level, seed=seed), ""
+    except VerifyError as error:
+        return None, str(error)
+
+
+def _has_checks(suite: Suite) -> bool:
+    return all(prompt.checks for prompt in suite.prompts)
+
+
+def _hallucination(groups: Mapping[str, Sequence[Sample]], level: float, seed: int) -> HallucinationVariance:
+    wrong = [sum(sample.correct is not True for sample in group) for group in groups.values()]
+    garbage = sum(sample.kind != "parsed" for group in groups.values() for sample in group)
+    return hallucination_variance(wrong, [len(group) for group in groups.values()], garbage, level=level, seed=seed)
+
+
+def _over_prompts(rows: Sequence[dict[int, float] | None]) -> dict[int, float]:
+    """Mean over prompts of each k that all prompts have."""
+    known = [row for row in rows if row is not None]
+    shared = set.intersection(*(set(row) for row in known)) if known and len(known) == len(rows) else set()
+    return {k: float(np.mean([row[k] for row in known])) for k in sorted(shared)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value

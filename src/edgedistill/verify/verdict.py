@@ -1,0 +1,90 @@
+"""One word for a model on a suite: consistent-correct, consistent-wrong, collapsed, deterministic-decoding, diffuse.
+
+Low entropy with low mutual information is collapse: a model that says the same whatever it is asked agrees with itself
+perfectly. Higher consistency never passes by itself.
+
+Must not know: samples, how the numbers were estimated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from edgedistill.verify.types import Estimate
+
+VerdictName = Literal["consistent-correct", "consistent-wrong", "collapsed", "deterministic-decoding", "diffuse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """``agreement``: mean agreement C from which a model counts as consistent. ``information``: share of H(gold) below
+    which its answers do not depend on the question. ``accuracy``: from which consistent answers count as correct.
+    """
+
+    agreement: float = 0.5
+    information: float = 0.5
+    accuracy: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The word, whether the intervals of all numbers it rests on clear their thresholds, and the reason in a sentence.
+
+    ``name`` is None where a consistent model cannot be called right or wrong for lack of gold answers.
+    """
+
+    name: VerdictName | None
+    certain: bool
+    reason: str
+
+
+def verdict(
+    agreement: Estimate,
+    information: Estimate,
+    accuracy: Estimate | None,
+    *,
+    deterministic: bool,
+    thresholds: Thresholds | None = None,
+) -> Verdict:
+    """Name the state of a model.
+
+    Args:
+        agreement: Mean over prompts of C.
+        information: Ratio of the mutual information to H(gold) (``collapse.Collapse.ratio``).
+        accuracy: Share of right answers; None without gold.
+        deterministic: Decoding left no choice (temperature 0 or top_k 1): consistency is then no property of the model.
+    """
+    limits = thresholds or Thresholds()
+    if deterministic:
+        return Verdict(
+            "deterministic-decoding",
+            True,
+            "Decoding was deterministic, so that every model agrees with itself; consistency was not scored.",
+        )
+    consistent = agreement.value >= limits.agreement
+    certain = _clears(agreement, limits.agreement)
+    share = f"two samples agree with probability {agreement.value:.3f}"
+    if not consistent:
+        return Verdict("diffuse", certain, f"On average {share}, less than {limits.agreement:g}.")
+    certain = certain and _clears(information, limits.information)
+    told = f"answers carry {max(0.0, information.value):.0%} of the information that the right ones would"
+    if information.value < limits.information:
+        return Verdict("collapsed", certain, f"Although {share}, the {told}: they hardly depend on the question.")
+    if accuracy is None:
+        return Verdict(
+            None, certain, f"Consistent ({share}) and not collapsed ({told}); right or wrong needs gold answers."
+        )
+    certain = certain and _clears(accuracy, limits.accuracy)
+    right = accuracy.value >= limits.accuracy
+    return Verdict(
+        "consistent-correct" if right else "consistent-wrong",
+        certain,
+        f"On average {share}, the {told}, and {accuracy.value:.1%} of them are right.",
+    )
+
+
+def _clears(estimate: Estimate, threshold: float) -> bool:
+    interval = estimate.interval
+    return interval is not None and not interval.low <= threshold <= interval.high
