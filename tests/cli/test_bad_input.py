@@ -130,6 +130,14 @@ def test_spoilt_checkpoints(spoil: Callable[[Path], None], words: tuple[str, ...
         assert word.lower() in message.lower()
 
 
+def test_an_unknown_architecture_where_optimum_is_not_installed(checkpoint: Path) -> None:
+    unsupported_architecture(checkpoint)
+    site = checkpoint.parent / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text("import sys\nsys.modules['optimum'] = None\n")
+    assert "edgedistill[optimum]" in refused(export(checkpoint, PYTHONPATH=str(site)), checkpoint.parent)
+
+
 def test_gguf_with_an_unknown_tensor_type(checkpoint: Path) -> None:
     path = checkpoint / "model.gguf"
     name, architecture = b"token_embd.weight", b"general.architecture"

@@ -68,7 +68,9 @@ class OptimumExport:
 
 def is_available() -> bool:
     """Whether the extra ``optimum`` is installed."""
-    return all(importlib.util.find_spec(name) is not None for name in ("optimum.onnxruntime", "torch", "transformers"))
+    # Parents first: the specification of a submodule cannot even be asked for without its package.
+    names = ("optimum", "optimum.onnxruntime", "torch", "transformers")
+    return all(importlib.util.find_spec(name) is not None for name in names)
 
 
 def check_supported(config: Mapping[str, Any]) -> None:
