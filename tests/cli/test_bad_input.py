@@ -135,7 +135,11 @@ def test_an_unknown_architecture_where_optimum_is_not_installed(checkpoint: Path
     site = checkpoint.parent / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text("import sys\nsys.modules['optimum'] = None\n")
-    assert "edgedistill[optimum]" in refused(export(checkpoint, PYTHONPATH=str(site)), checkpoint.parent)
+    message = refused(export(checkpoint, PYTHONPATH=str(site)), checkpoint.parent)
+    assert "mamba9" in message
+    assert "--exporter optimum" in message
+    message = refused(export(checkpoint, "--exporter", "optimum", PYTHONPATH=str(site)), checkpoint.parent)
+    assert "edgedistill[optimum]" in message
 
 
 def test_gguf_with_an_unknown_tensor_type(checkpoint: Path) -> None:
