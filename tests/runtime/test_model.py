@@ -345,7 +345,7 @@ def test_transcript_splits_reasoning_and_counts_its_tokens(fp32: Model) -> None:
 
 
 def test_bundle_without_a_template(checkpoint: Any, tmp_path: Path) -> None:
-    from conftest import CONTEXT, save_checkpoint
+    from runtime_support import CONTEXT, save_checkpoint
 
     save_checkpoint(tmp_path / "hf", template=None)
     export(tmp_path / "hf", tmp_path / "out", weight_format="fp32", context_length=CONTEXT, check=False)

@@ -1,0 +1,144 @@
+"""The slower session over graphs of the fallback exporter: same interface, same answers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from runtime_support import make_tokenizer
+
+from edgedistill.bundle import MODEL
+from edgedistill.errors import BundleError, ContextLengthError
+from edgedistill.export import optimum as fallback
+from edgedistill.export.pipeline import export
+from edgedistill.runtime.bench import bench
+from edgedistill.runtime.decoder import InterruptedRunError
+from edgedistill.runtime.model import Model, open_bundle
+from edgedistill.runtime.optimum_session import OptimumSession
+from edgedistill.runtime.selftest import selftest
+from edgedistill.runtime.settings import GenerationSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(not fallback.is_available(), reason="the extra optimum is not installed")
+CONTEXT = 96
+GREEDY = GenerationSettings(temperature=0.0, max_new_tokens=24, ignore_eos=True)
+
+
+@pytest.fixture(scope="module")
+def neox(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A tiny random GPT-NeoX, its bundle and the transformers model."""
+    import torch
+    import transformers
+
+    root = tmp_path_factory.mktemp("neox")
+    tokenizer = make_tokenizer()
+    config = transformers.GPTNeoXConfig(
+        vocab_size=320,
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=CONTEXT,
+        eos_token_id=2,
+        bos_token_id=0,
+    )
+    torch.manual_seed(0)
+    model = transformers.GPTNeoXForCausalLM(config).float().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight") and "norm" not in name:
+                parameter.mul_(8.0)
+    model.save_pretrained(root / "hf")
+    tokenizer.save(str(root / "hf" / "tokenizer.json"))
+    (root / "hf" / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
+    export(root / "hf", root / "out", exporter="optimum", weight_format="fp32", context_length=CONTEXT, check=False)
+    return root / "out", model
+
+
+@pytest.fixture(scope="module")
+def model(neox: tuple[Path, Any]) -> Iterator[Model]:
+    with open_bundle(neox[0], threads=1) as opened:
+        yield opened
+
+
+def test_greedy_tokens_equal_transformers(model: Model, neox: tuple[Path, Any]) -> None:
+    import torch
+
+    ids = model.encode("What is 12 + 30?", raw=True)
+    with torch.no_grad():
+        out = neox[1].generate(
+            torch.tensor([ids]), max_new_tokens=24, do_sample=False, eos_token_id=319, pad_token_id=0
+        )
+    expected = out[0, len(ids) :].tolist()
+    assert len(set(expected)) > 3
+    assert isinstance(model.session, OptimumSession)
+    for mode in ("fast", "exact"):
+        got = model.generate("What is 12 + 30?", settings=GREEDY, raw=True, mode=mode)  # type: ignore[arg-type]
+        assert list(got.tokens) == expected
+    assert got.stats.kv_bytes == got.stats.kv_tokens * model.bundle.manifest.kv_cache.bytes_per_token
+
+
+def test_rollback_reuse_and_score(model: Model) -> None:
+    ids = list(range(10, 40))
+    decoder = model.session.decoder()
+    decoder.feed(ids[:20])
+    expected = decoder.feed(ids[20:]).copy()
+    decoder.truncate(20)
+    np.testing.assert_allclose(decoder.feed(ids[20:]), expected, atol=1e-5)
+    assert decoder.cached(exact=False).tolist() == ids
+    assert decoder.cached(exact=True).tolist() == []
+    parts = list(model.session.decoder().score(np.array([ids]), chunk=8))
+    np.testing.assert_allclose(np.concatenate([p.logits for p in parts])[-1], expected, atol=1e-4)
+    logits = np.concatenate([p.logits for p in parts]).astype(np.float64)
+    log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(model.score(ids), log_probs[np.arange(29), ids[1:]], atol=1e-4)
+    first = model.generate("abc", settings=GREEDY, raw=True)
+    again = model.generate("abc" + first.text, settings=GREEDY.replace(max_new_tokens=2), raw=True)
+    assert again.stats.cached_tokens >= len(model.encode("abc", raw=True))
+
+
+def test_context_and_interrupt(model: Model) -> None:
+    decoder = model.session.decoder()
+    with pytest.raises(ContextLengthError, match=r"97 tokens.*96"):
+        decoder.feed([5] * 97)
+    decoder.feed([5] * 10)
+    decoder.interrupt()
+    with pytest.raises(InterruptedRunError):
+        decoder.feed([5] * 50)
+    decoder.resume()
+    assert decoder.length == 10
+    assert decoder.feed([6]).shape == (320,)
+    with pytest.raises(ValueError, match="cannot be cut"):
+        decoder.truncate(12)
+
+
+def test_bench_and_selftest_know_the_signature(neox: tuple[Path, Any]) -> None:
+    assert bench(neox[0], threads=1, prompt_tokens=16, new_tokens=4, repeats=1).decode.median > 0
+    got = selftest(neox[0], threads=1)
+    assert {c.name: c.held for c in got.checks}["run to run"] is True
+    assert got.divergences[0].mean_kl < 1e-6
+
+
+def test_other_graphs_are_refused(neox: tuple[Path, Any], tiny_bundle: Any, model: Model) -> None:
+    with pytest.raises(BundleError, match="no decoder with a KV cache"):
+        OptimumSession(_without_past(neox[0]), model.bundle.manifest.model)
+
+
+def _without_past(bundle: Path) -> Path:
+    """The bundle's graph under other names for its cache."""
+    import onnx
+
+    graph = onnx.load(str(bundle / MODEL), load_external_data=False)
+    for value in graph.graph.input:
+        value.name = value.name.replace("past_key_values", "cache")
+    for node in graph.graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = name.replace("past_key_values", "cache")
+    path = bundle / "other.onnx"
+    onnx.save(graph, str(path))
+    return path
