@@ -10,6 +10,7 @@ Importing this package is cheap: the exporter and the runtime load when they are
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from edgedistill._version import __version__
@@ -34,4 +35,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    module = importlib.import_module(_LAZY[name])
+    # The subpackage, which can be called: the attribute it becomes on import anyway.
+    return sys.modules["edgedistill.export"] if name == "export" else getattr(module, name)

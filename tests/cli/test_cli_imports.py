@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from edgedistill.cli.parser import VERBS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEAVY = {"torch", "transformers", "onnx", "onnx_ir", "optimum", "peft", "onnxruntime_genai"}
 SLOW = HEAVY | {"numpy", "rich", "textual", "onnxruntime", "tokenizers", "huggingface_hub", "jinja2", "safetensors"}
@@ -52,3 +56,17 @@ def test_export_is_callable_before_and_after_its_package_is_imported() -> None:
         "import edgedistill\nassert callable(edgedistill.export)\nimport edgedistill.export.pipeline\n"
         "assert callable(edgedistill.export)\nfrom edgedistill import export\nassert callable(export)"
     )
+
+
+def test_the_python_of_the_readme(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
+    script = (
+        "import edgedistill\n"
+        f"source, out = {str(tiny_checkpoint_dir)!r}, {str(tmp_path)!r}\n"
+        "for name in ('/a', '/b'): edgedistill.export(source, out + name, check=False)\n"
+        "model = edgedistill.open_bundle(out + '/b')\n"
+        "settings = model.default_settings.replace(max_new_tokens=3)\n"
+        "result = model.generate('What is 17 + 25?', settings=settings)\n"
+        "assert isinstance(result.answer, str) and result.stats.new_tokens <= 3\n"
+    )
+    loaded_after(script)
+    assert (tmp_path / "a" / "manifest.json").is_file()
