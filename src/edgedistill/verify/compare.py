@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.consistency import agreement, answer_entropy
+from edgedistill.verify.consistency import agreement_value, entropy_value
 from edgedistill.verify.counts import Codebook, tally
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def per_prompt(groups: Mapping[str, Sequence[Sample]]) -> PerPrompt:
         counts = tally(Codebook().encode(samples))
         correct = [sample.correct for sample in samples]
         rows["accuracy"].append(math.nan if None in correct else float(np.mean(np.array(correct, np.float64))))
-        rows["agreement"].append(agreement(counts).value)
-        rows["entropy"].append(answer_entropy(counts).value)
+        rows["agreement"].append(agreement_value(counts))
+        rows["entropy"].append(entropy_value(counts))
         rows["garbage"].append(counts.garbage / counts.total)
         rows["tokens"].append(float(np.mean([sample.tokens for sample in samples])))
     arrays = {name: np.array(values, np.float64) for name, values in rows.items()}

@@ -57,9 +57,9 @@ def agreement(tally: Tally, level: float = LEVEL) -> Estimate:
     the logit scale with the unbiased variance of the U-statistic. Where no two samples agree, up to the exact upper
     bound of a share that was seen at most once.
     """
-    require_samples(tally, 2)
+    value = agreement_value(tally)
     n, total = tally.answers.astype(np.float64), float(tally.total)
-    value, rest = _pairs(n, total), tally.total - tally.largest
+    rest = tally.total - tally.largest
     if value == 0.0:
         high = clopper_pearson_upper(1, tally.total, level)
         return Estimate(0.0, Interval(0.0, high, level, "Clopper-Pearson, one-sided"))
@@ -76,6 +76,12 @@ def agreement(tally: Tally, level: float = LEVEL) -> Estimate:
     logit = math.log(value / (1 - value))
     ends = [1.0 / (1.0 + math.exp(-(logit + shift))) for shift in (-half, half)]
     return Estimate(value, Interval(ends[0], ends[1], level, "logit-normal, U-statistic"))
+
+
+def agreement_value(tally: Tally) -> float:
+    """C alone."""
+    require_samples(tally, 2)
+    return _pairs(tally.answers.astype(np.float64), float(tally.total))
 
 
 def _pairs(n: npt.NDArray[np.float64], total: float) -> float:
@@ -136,10 +142,7 @@ def answer_entropy(tally: Tally, level: float = LEVEL) -> Estimate:
     there are classes seen once (at least 1; 2 where none was seen). All samples equal is the one-sided case of it,
     whose upper end is what the data allow instead of 0.00.
     """
-    require_samples(tally, 2)
-    extra = garbage_bits(tally)
-    ceiling = math.log2(tally.total)
-    value = min(ceiling, max(0.0, grassberger_bits(tally)) + extra)
+    value, extra = entropy_value(tally), garbage_bits(tally)
     n = _classes(tally)
     rest = tally.total - int(n.max())
     singletons = int(np.count_nonzero(tally.answers == 1))
@@ -165,6 +168,12 @@ def answer_entropy(tally: Tally, level: float = LEVEL) -> Estimate:
     slack = len(n) / (2 * tally.total * math.log(2))
     high = math.inf if singletons / tally.total > _UNDERSAMPLED else value + half + slack
     return Estimate(value, Interval(max(0.0, value - half - slack), high, level, "delta method"))
+
+
+def entropy_value(tally: Tally) -> float:
+    """The value of ``answer_entropy`` alone."""
+    require_samples(tally, 2)
+    return min(math.log2(tally.total), max(0.0, grassberger_bits(tally)) + garbage_bits(tally))
 
 
 def binary_bits(p: float) -> float:

@@ -28,8 +28,8 @@ from edgedistill.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, VerifyErro
 from edgedistill.verify.endpoints import endpoints
 from edgedistill.verify.intervals import bca, prompt_mean, weighted_mean
 from edgedistill.verify.permutation import sign_flip
-from edgedistill.verify.power import Decider, components, decider, power_curve
-from edgedistill.verify.sequential import bet_on
+from edgedistill.verify.power import MOST, Decider, components, decider, power_curve
+from edgedistill.verify.sequential import bet_on, further_bets
 from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ class EndpointResult:
         reference, quantized: Means over prompts; for length in tokens.
         change: Mean paired difference (for length: ratio), with the 1 - alpha interval over prompts.
         margin: The limit of ``change`` (for equivalence: of its size; for length: the ratio).
-        p_pass, p_fail: The larger p-value of "not within the margin", the smallest of "within it"; the smallest and the
-            decision for bootstrap, which has none, is by intervals and these are NaN.
+        p_pass: The largest p-value of "not within the margin" of its sides; p_fail: the smallest of "within it". For
+            bootstrap the smallest of a few levels whose interval excludes the margin, 1 if none does.
         decide: What would decide it, if inconclusive.
-        power: P(pass) if the truth is no difference.
+        power: P(pass) if the truth is no difference, by normal approximation; NaN for betting.
     """
 
     name: str
@@ -142,6 +142,7 @@ def decide(
     found = endpoints(comparison, margins)
     prompts = len(comparison.prompts)
     tests = [[_test(side, method, seed, alpha) for side in endpoint.sides()] for endpoint in found]
+    hypotheses = sum(len(sides) for sides in tests)
     failed = _holm([p for sides in tests for _, p in sides], alpha)
     unsafe = method != "betting" and prompts < SAFE_PROMPTS
     results = []
@@ -149,7 +150,9 @@ def decide(
         fails = [failed.pop(0) for _ in sides]
         shown = max(p for p, _ in sides) <= alpha
         outcome: Outcome = "fail" if any(fails) else "pass" if shown and not unsafe else "inconclusive"
-        results.append(_result(endpoint, outcome, sides, comparison, alpha=alpha, seed=seed, hypotheses=len(fails)))
+        results.append(
+            _result(endpoint, outcome, sides, comparison, method=method, alpha=alpha, seed=seed, hypotheses=hypotheses)
+        )
     collapse = None if verdicts is None else collapse_endpoint(*verdicts)
     notes = []
     if unsafe:
@@ -217,12 +220,22 @@ def _holm(p_values: list[float], alpha: float) -> list[bool]:
     return rejected
 
 
+def _decider_of_bets(prompts: int, sides: list[tuple[float, float]], alpha: float, hypotheses: int) -> Decider:
+    """Prompts by the rate at which the bets have grown; samples are not known to help."""
+    to_pass = max(further_bets(-math.log(p), math.log(1 / alpha), prompts) for p, _ in sides)
+    to_fail = min(further_bets(-math.log(p), math.log(hypotheses / alpha), prompts) for _, p in sides)
+    further = min(to_pass, to_fail)
+    count = max(1, math.ceil(further)) if further <= MOST else None
+    return Decider(None if count is None else prompts + count, count, None, None)
+
+
 def _result(
     endpoint: Endpoint,
     outcome: Outcome,
     sides: list[tuple[float, float]],
     comparison: Comparison,
     *,
+    method: Method,
     alpha: float,
     seed: int,
     hypotheses: int,
@@ -237,6 +250,8 @@ def _result(
         distance = min(float(side.x.mean()) for side in endpoint.sides())
         level = alpha if distance > 0 else alpha / hypotheses
         decide_it = decider(parts, abs(distance), prompts, alpha=level)
+        if method == "betting":
+            decide_it = _decider_of_bets(prompts, sides, alpha, hypotheses)
     interval = change.interval
     if interval is not None:
         ends = (endpoint.shown(interval.low), endpoint.shown(interval.high))
@@ -252,5 +267,7 @@ def _result(
         p_pass=max(p for p, _ in sides),
         p_fail=min(p for _, p in sides),
         decide=decide_it,
-        power=power_curve([0.0], endpoint.margin, error, alpha, equivalence=endpoint.equivalence)[0],
+        power=math.nan
+        if method == "betting"
+        else power_curve([0.0], endpoint.margin, error, alpha, equivalence=endpoint.equivalence)[0],
     )

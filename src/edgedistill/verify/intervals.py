@@ -131,7 +131,8 @@ def bca(
     drawn: list[Floats] = []
     for start in range(0, resamples, max(1, _CHUNK // count)):
         rows = min(max(1, _CHUNK // count), resamples - start)
-        weights = rng.multinomial(count, np.full(count, 1 / count), size=rows).astype(np.float64)
+        picks = rng.integers(0, count, size=(rows, count)) + count * np.arange(rows)[:, None]
+        weights = np.bincount(picks.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
         drawn.append(statistic(weights, values))
     replicates = np.concatenate(drawn)
     replicates = np.sort(replicates[np.isfinite(replicates)])

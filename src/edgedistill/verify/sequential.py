@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-GRID = 2.0 ** np.linspace(-9, 0, 28) * 0.98
+GRID = 0.98 * 0.5 ** np.arange(10)
 """Stakes as shares of the largest that cannot ruin the bettor. 0.98: one worst case must not end the game."""
+
+WEIGHTS = 1 / np.arange(1, 11) / (1 / np.arange(1, 11)).sum()
+"""What the bettor starts with on each stake: most on the largest, which is best where harm is rare."""
 
 
 class Bettor:
@@ -72,7 +75,7 @@ class Bettor:
 
 def _log_mean(logs: Floats) -> float:
     top = float(logs.max())
-    return top + math.log(float(np.exp(logs - top).mean()))
+    return top + math.log(float(WEIGHTS @ np.exp(logs - top)))
 
 
 def bet_on(x: Sequence[float] | Floats, low: float, high: float) -> Bettor:
@@ -81,6 +84,11 @@ def bet_on(x: Sequence[float] | Floats, low: float, high: float) -> Bettor:
     for value in x:
         bettor.update(float(value))
     return bettor
+
+
+def further_bets(log_wealth: float, target: float, count: int) -> float:
+    """Bets until ``target`` (log) at the mean growth so far; infinite if there was none."""
+    return math.inf if log_wealth <= 0 or count == 0 else max(0.0, target - log_wealth) / (log_wealth / count)
 
 
 def prompt_order(prompts: Sequence[str], seed: int) -> list[str]:

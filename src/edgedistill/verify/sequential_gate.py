@@ -16,7 +16,7 @@ from edgedistill.errors import VerifyError
 from edgedistill.verify.compare import Comparison, PerPrompt
 from edgedistill.verify.endpoints import endpoints
 from edgedistill.verify.gate import ALPHA, overall
-from edgedistill.verify.sequential import Bettor
+from edgedistill.verify.sequential import Bettor, further_bets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +100,9 @@ class SequentialGate:
             outcomes[name] = "fail" if down >= to_fail else "pass" if up >= to_pass else "inconclusive"
             evidence_for[name], evidence_against[name] = math.exp(min(up, 700)), math.exp(min(down, 700))
             if outcomes[name] == "inconclusive":
-                missing.append(min(_more(up, to_pass, self._prompts), _more(down, to_fail, self._prompts)))
+                missing.append(
+                    min(further_bets(up, to_pass, self._prompts), further_bets(down, to_fail, self._prompts))
+                )
         further = max(missing, default=0.0)
         return SequentialState(
             prompts=self._prompts,
@@ -110,11 +112,6 @@ class SequentialGate:
             evidence_against=evidence_against,
             further_prompts=math.ceil(further) if 0 < further < math.inf else None,
         )
-
-
-def _more(log_wealth: float, target: float, prompts: int) -> float:
-    """Prompts until ``target`` at the mean growth so far; infinite if there was none."""
-    return math.inf if log_wealth <= 0 or prompts == 0 else (target - log_wealth) / (log_wealth / prompts)
 
 
 def one_prompt(comparison: Comparison, index: int) -> Comparison:
