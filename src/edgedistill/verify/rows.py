@@ -1,0 +1,225 @@
+"""The tables of a report as text: every form of it (terminal, HTML, GitHub) shows the same rows.
+
+Must not know: terminals, HTML, how a number was computed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgedistill.verify.gate_report import LABELS, change_text, margin_text, value_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgedistill.verify.result import AuditExtras, VerifyReport
+    from edgedistill.verify.summary import SuiteResult
+    from edgedistill.verify.types import Estimate
+
+ENDPOINT_HEADERS = ("endpoint", "reference", "bundle", "change", "margin", "outcome")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """A number of both models; ``key`` names its definition. Empty text: not measured."""
+
+    key: str
+    label: str
+    reference: str
+    bundle: str
+    definition: str = ""
+
+
+def percent(estimate: Estimate | None) -> str:
+    """A share with its interval in per cent; empty for None, a dash where undefined."""
+    return _text(estimate, 100.0, 1, " %")
+
+
+def bits(estimate: Estimate | None) -> str:
+    """An entropy or information."""
+    return _text(estimate, 1.0, 3, " bits")
+
+
+def number(estimate: Estimate | None, digits: int = 3) -> str:
+    """A number without a unit."""
+    return _text(estimate, 1.0, digits, "")
+
+
+def nats(estimate: Estimate | None) -> str:
+    """A divergence."""
+    return _text(estimate, 1.0, 5, " nats")
+
+
+def _text(estimate: Estimate | None, scale: float, digits: int, unit: str) -> str:
+    if estimate is None:
+        return ""
+    if not math.isfinite(estimate.value):
+        return "-"
+    text = f"{scale * estimate.value:.{digits}f}"
+    if estimate.interval is not None:
+        low, high = estimate.interval.low, estimate.interval.high
+        ends = [f"{scale * end:.{digits}f}" if math.isfinite(end) else "unbounded" for end in (low, high)]
+        text = f"{text} [{ends[0]}, {ends[1]}]"
+    return text + unit
+
+
+def endpoint_rows(report: VerifyReport) -> list[tuple[str, ...]]:
+    """Rows under ``ENDPOINT_HEADERS``; none in an audit."""
+    if report.gate is None:
+        return []
+    result = report.gate.result
+    rows: list[tuple[str, ...]] = [
+        (
+            LABELS[row.name],
+            value_text(row, row.reference),
+            value_text(row, row.quantized),
+            change_text(row),
+            margin_text(row),
+            row.outcome,
+        )
+        for row in result.endpoints
+    ]
+    if result.collapse is not None:
+        before, after = result.collapse.reference.name, result.collapse.quantized.name
+        rows.append((LABELS["collapse"], before or "-", after or "-", "", "unchanged", result.collapse.outcome))
+    return rows
+
+
+def metric_rows(report: VerifyReport) -> list[MetricRow]:
+    """Every number of the suite with its definition."""
+    before = dict(_suite(report.reference_result)) if report.reference_result is not None else {}
+    rows = [
+        MetricRow(label[0], label[1], before.get(label, ""), text, report.definitions.get(label[0], ""))
+        for label, text in _suite(report.bundle_result)
+    ]
+    extras = dict(_extras(report.reference_extras)) if report.reference_extras is not None else {}
+    rows += [
+        MetricRow(label[0], label[1], extras.get(label, ""), text, report.definitions.get(label[0], ""))
+        for label, text in _extras(report.bundle_extras)
+    ]
+    rows += [MetricRow(key, label, "", text, report.definitions.get(key, "")) for (key, label), text in _pairs(report)]
+    return [row for row in rows if row.bundle or row.reference]
+
+
+def _suite(result: SuiteResult) -> Iterator[tuple[tuple[str, str], str]]:
+    form = result.form
+    yield ("accuracy", "accuracy"), percent(result.accuracy)
+    yield ("accuracy", "accuracy, loose checks"), percent(result.loose)
+    for k, value in result.pass_at.items():
+        yield ("pass_at_k", f"pass@{k}"), f"{100 * value:.1f} %"
+    for k, value in result.majority_at.items():
+        yield ("majority_at_k", f"maj@{k}"), f"{100 * value:.1f} %"
+    yield ("majority_share", "majority share"), percent(result.majority_share)
+    yield ("agreement", "agreement C"), number(result.agreement)
+    yield ("entropy", "answer entropy"), bits(result.entropy)
+    yield ("length", "tokens a reply"), number(form.tokens, 1)
+    yield ("length", "reasoning tokens"), number(form.reasoning_tokens, 1)
+    yield ("length", "tokens p50, p90, p99, max"), ", ".join(f"{value:.0f}" for value in form.token_quantiles)
+    yield ("truncated", "truncated"), percent(form.truncated)
+    yield ("unparsed", "unparsed"), percent(form.unparsed)
+    yield ("unclosed", "reasoning not closed"), percent(form.unclosed)
+    yield ("repetition", "repetition"), percent(form.repetition)
+    if (variance := result.hallucination) is not None:
+        yield ("hallucination_variance", "variance of wrong, within prompts"), number(variance.within)
+        yield ("hallucination_variance", "variance of wrong, between prompts"), number(variance.between)
+        yield (
+            ("hallucination_variance", "prompts always right, always wrong, mixed"),
+            f"{variance.always_right}, {variance.always_wrong}, {variance.mixed}",
+        )
+    if (collapse := result.collapse) is not None:
+        yield ("information", "information on the prompt"), f"{collapse.information_bits:.3f} bits"
+        yield ("information", "its share of the gold answers'"), percent(collapse.ratio)
+        yield ("top_share", "most frequent answer"), f"{100 * collapse.top_share:.1f} %"
+        yield ("effective_answers", "effective answers"), f"{collapse.effective_answers:.1f}"
+        yield ("off_prompt_collision", "off-prompt collision"), f"{100 * collapse.off_prompt_collision:.2f} %"
+
+
+def _extras(extras: AuditExtras) -> Iterator[tuple[tuple[str, str], str]]:
+    if (varied := extras.perturbations) is not None:
+        yield ("paraphrase_keeps", "paraphrase keeps the answer"), percent(varied.paraphrase_keeps)
+        yield ("changed_number_changes", "changed number changes it"), percent(varied.changed_number_changes)
+        yield ("changed_number_changes", "... to the right one"), percent(varied.changed_number_correct)
+        yield ("empty_gives", "empty prompt gives it"), percent(varied.empty_gives)
+    if (sweep := extras.sweep) is not None:
+        for temperature, entropy in zip(sweep.temperatures, sweep.entropies, strict=True):
+            yield ("entropy", f"entropy at temperature {temperature:g}"), bits(entropy)
+    if (various := extras.diversity) is not None:
+        yield ("distinct_n", "distinct-1, -2, -3"), ", ".join(f"{value:.3f}" for value in various.distinct)
+        yield ("self_bleu", "self-BLEU"), "-" if math.isnan(various.self_bleu) else f"{various.self_bleu:.1f}"
+        yield ("vendi", "Vendi score"), f"{various.vendi:.1f} of {various.texts} texts"
+
+
+def _pairs(report: VerifyReport) -> Iterator[tuple[tuple[str, str], str]]:
+    if (pairs := report.pairs) is not None:
+        yield ("distance", "distance of answers"), number(pairs.distance, 4)
+        yield ("flips", "flips"), percent(pairs.flips)
+        yield ("flips", "... right to wrong"), percent(pairs.lost)
+        yield ("flips", "... wrong to right"), percent(pairs.gained)
+        yield ("length_ratio", "length ratio"), number(pairs.length_ratio)
+    tokens = report.tokens
+    for key, label, part in (
+        ("kl_teacher_forced", "KL, teacher-forced", tokens.forced),
+        ("kl_on_policy", "KL, on-policy", tokens.on_policy),
+        ("kl_path", "KL, scoring against decoding", tokens.path),
+    ):
+        if part is None:
+            continue
+        yield (key, label), nats(part.kl)
+        yield (key, "... quantiles"), ", ".join(f"{name} {value:.5f}" for name, value in part.quantiles.items())
+        if part.infinite:
+            yield (key, "... positions without a finite KL"), f"{part.infinite} of {part.positions}"
+        yield ("top_agreement", f"top-1 agreement ({label.removeprefix('KL, ')})"), percent(part.top_agreement)
+        if key == "kl_teacher_forced":
+            yield ("delta_entropy", "change of token entropy"), bits(part.delta_entropy)
+    yield ("exposure_index", "exposure index"), number(tokens.exposure)
+    yield ("kl_llama_cpp", "KLD as llama.cpp"), "" if tokens.llama_cpp is None else f"{tokens.llama_cpp:.5f} nats"
+    if tokens.survival is not None:
+        yield ("survival", "coupled pairs that parted"), f"{tokens.parted} of {tokens.coupled_pairs}"
+        median = tokens.survival.median
+        yield ("survival", "median position"), "none: most never part" if median is None else str(median)
+    yield ("hazard", "partings per 100 tokens"), number(tokens.hazard)
+
+
+OWN_DEFINITIONS = {
+    "length": "Generated tokens, reasoning included; means over prompts of each prompt's mean.",
+    "kl_path": "KL in nats between scoring (many positions at once) and decoding (one at a time) of the same bundle: "
+    "how far its two numerical paths lie apart.",
+    "delta_entropy": "Mean change of the entropy of the next token, bundle less reference, on the reference's replies.",
+}
+"""Definitions of what only reports name; the others are in ``definitions``."""
+
+
+def path_text(report: VerifyReport) -> str:
+    """Which path was measured, in a sentence."""
+    settings = report.settings
+    kernels = "exact kernels" if settings.mode == "exact" else "the kernels it is deployed with"
+    if settings.path == "replay":
+        exact = (
+            "the same distribution" if settings.mode == "exact" else "close to the deployed distribution, see kl_path"
+        )
+        text = f"The bundle replayed the reference's tokens by scoring and decoded after the first divergence ({exact})"
+    else:
+        text = "The bundle decoded every reply token by token"
+    coupled = ", sharing the reference's noise" if settings.coupled and report.reference is not None else ""
+    return f"{text}, with {kernels}{coupled}."
+
+
+def settings_text(report: VerifyReport) -> str:
+    """Sampling settings in a line."""
+    s = report.settings
+    parts = [f"temperature {s.temperature:g}", f"top_p {s.top_p:g}", f"top_k {s.top_k}", f"min_p {s.min_p:g}"]
+    if s.repetition_penalty != 1:
+        parts.append(f"repetition penalty {s.repetition_penalty:g}")
+    return ", ".join([*parts, f"at most {s.max_new_tokens} tokens", f"seed {s.seed}"])
+
+
+def headline(report: VerifyReport) -> str:
+    """The outcome in a few words."""
+    if report.gate is not None:
+        return report.gate.result.outcome.upper()
+    verdict = report.bundle_result.verdict
+    if verdict is None or verdict.name is None:
+        return "NO VERDICT"
+    return verdict.name.upper() + ("" if verdict.certain else " (not certain)")
