@@ -57,6 +57,8 @@ class _Shape:
         self.query_seqlens = np.zeros(batch, dtype=np.int32)
         self.logit_index: Ids = np.zeros((batch, positions), dtype=np.int64)
         self.logits: Logits = np.empty((batch, positions, session.info.vocab_size), dtype=np.float32)
+        self.first: Logits = self.logits[0, -1] if positions else self.logits[0]
+        self.total_width = batch * width
         total = np.array(cache.capacity, dtype=np.int32)
         inputs: dict[str, npt.NDArray[Any]] = {
             "input_ids": self.ids,
@@ -133,17 +135,15 @@ class Decoder:
         InterruptedRunError; the cache is then as before.
         """
         width, past = len(tokens), self.length
+        if width == 1 and not exact and logits and past < self.cache.capacity:
+            return self._feed_one(tokens[0], past)
         self._check_context(past + width)
         columns = width
         if exact and width % 2 == 1:
             room = past + width < self.session.geometry.limit
             if past:
-                tokens, columns, width, past = (
-                    [int(self.cache.tokens[0, past - 1]), *tokens],
-                    width + 1,
-                    width + 1,
-                    past - 1,
-                )
+                tokens = [int(self.cache.tokens[0, past - 1]), *tokens]
+                columns, width, past = width + 1, width + 1, past - 1
             elif width > 1 and (width % _QUERY_BLOCK == 1 or not room):
                 self.feed(tokens[:2], exact=True, logits=False)
                 return self.feed(tokens[2:], exact=True, logits=logits)
@@ -159,8 +159,19 @@ class Decoder:
         self.cache.lengths[0] = past + width
         if exact and self._exact_length >= past:
             self._exact_length = past + width
-        row: Logits = shape.logits[0]
-        return row[-1] if logits else row
+        return shape.first
+
+    def _feed_one(self, token: int, past: int) -> Logits:
+        """The step that decoding consists of: nothing but a few integers and the run."""
+        shape = self._shape(1, 1, past)
+        shape.ids[0, 0] = token
+        shape.seqlens_k[0] = past
+        shape.query_seqlens[0] = 1
+        shape.logit_index[0, 0] = 0
+        self._run(shape)
+        self.cache.tokens[0, past] = token
+        self.cache.lengths[0] = past + 1
+        return shape.first
 
     def truncate(self, length: int, *, row: int = 0) -> None:
         """Give tokens back: ``row`` keeps its first ``length``."""
@@ -298,8 +309,12 @@ class Decoder:
         return shape
 
     def _run(self, shape: _Shape) -> None:
+        # A lone token's run is short: no need to end it midway, and ONNX Runtime looks into run options at a cost.
+        if shape.total_width == 1 and self._run_options.terminate:
+            raise InterruptedRunError
+        options = None if shape.total_width == 1 else self._run_options
         try:
-            self.session.raw.run_with_iobinding(shape.binding, self._run_options)
+            self.session.raw.run_with_iobinding(shape.binding, options)
         except Exception as error:  # onnxruntime's exceptions share no base but this
             if self._run_options.terminate:
                 raise InterruptedRunError from error

@@ -120,6 +120,21 @@ class KVCache:
             self.tokens[target, :length] = self.tokens[source, :length]
         self.lengths[target] = length
 
+    def put_row(self, target: int, source: KVCache, row: int, length: int) -> None:
+        """Make row ``target`` a copy of the first ``length`` entries of another cache's ``row``.
+
+        Raises:
+            ValueError: If ``row`` has fewer entries.
+            ContextLengthError, GenerationError: See ``reserve``.
+        """
+        if not 0 <= length <= source.lengths[row]:
+            raise ValueError(f"row {row} has {source.lengths[row]} tokens, {length} are wanted")
+        self.reserve(length)
+        for buffer, other in zip(self._buffers, source._buffers, strict=True):
+            buffer[target, :, :length] = other[row, :, :length]
+        self.tokens[target, :length] = source.tokens[row, :length]
+        self.lengths[target] = length
+
     def select(self, rows: Sequence[int]) -> KVCache:
         """A new cache with copies of ``rows``, in this order; a row may occur any number of times.
 

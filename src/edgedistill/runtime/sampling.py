@@ -160,6 +160,7 @@ class Sampler:
     def __init__(self, settings: GenerationSettings, key: NoiseKey, *, vocab_size: int) -> None:
         self._settings = settings
         self._key = key
+        self._plain = settings.greedy and settings.repetition_penalty == 1.0
         self._seen = np.zeros(vocab_size, dtype=bool) if settings.repetition_penalty != 1.0 else None
 
     def observe(self, tokens: Ids | list[int]) -> None:
@@ -169,6 +170,8 @@ class Sampler:
 
     def choose(self, logits: Floats, position: int) -> int:
         """Token id for ``logits`` float32 [V] at ``position``. Raises GenerationError on NaN."""
+        if self._plain:
+            return greedy(logits)
         seen = None if self._seen is None else np.flatnonzero(self._seen)
         if self._settings.greedy:
             return greedy(logits if seen is None else penalize(logits, seen, self._settings.repetition_penalty))
