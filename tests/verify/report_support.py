@@ -49,8 +49,14 @@ def identity(name: str, kind: str = "bundle") -> ModelIdentity:
 
 
 def draw(
-    prompts: tuple[Prompt, ...], samples: int, *, accuracy: float = 0.8, constant: str | None = None, seed: int = 0,
-    garbage: float = 0.0, tokens: int = 20,
+    prompts: tuple[Prompt, ...],
+    samples: int,
+    *,
+    accuracy: float = 0.8,
+    constant: str | None = None,
+    seed: int = 0,
+    garbage: float = 0.0,
+    tokens: int = 20,
 ) -> list[Drawn]:
     """Replies: right with probability ``accuracy``, else one of three wrong answers; ``constant``: always that one."""
     rng = np.random.default_rng(seed)
@@ -65,7 +71,8 @@ def draw(
             kind = "parsed" if rng.random() >= garbage else "unparsed"
             correct = None if prompt.answer is None else right and kind == "parsed"
             sample = Sample(
-                prompt.id, index, kind, answer if kind == "parsed" else None, f"the answer is {answer}", length, 0, False, 0.0, correct
+                prompt.id, index, kind, answer if kind == "parsed" else None, f"the answer is {answer}",
+                length, 0, False, 0.0, correct,
             )  # fmt: skip
             ids = tuple(int(v) for v in rng.integers(0, 50, length))
             drawn.append(Drawn(sample, ids, "stop"))

@@ -13,8 +13,9 @@ from edgedistill.verify.gate_report import LABELS
 from edgedistill.verify.plots import Axes, Series, bars, chart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from edgedistill.verify.collapse import Collapse
     from edgedistill.verify.result import PromptPair, VerifyReport
     from edgedistill.verify.summary import PromptSummary, SuiteResult
 
@@ -107,10 +108,13 @@ def _entropy(report: VerifyReport) -> Iterator[Figure]:
 
 def _by_position(report: VerifyReport) -> Iterator[Figure]:
     lines = []
-    for name, style, field in (("teacher-forced", "reference", "forced"), ("on-policy", "bundle", "on_policy")):
-        points = [(float(b.start), v) for b in report.tokens.by_position if (v := getattr(b, field)) is not None]
-        if points:
-            lines.append(Series(name, "reference" if style == "reference" else "bundle", points, "step"))
+    bins = report.tokens.by_position
+    forced = [(float(b.start), b.forced) for b in bins if b.forced is not None]
+    on_policy = [(float(b.start), b.on_policy) for b in bins if b.on_policy is not None]
+    if forced:
+        lines.append(Series("teacher-forced", "reference", forced, "step"))
+    if on_policy:
+        lines.append(Series("on-policy", "bundle", on_policy, "step"))
     svg = chart(lines, Axes("position in the reply", "KL, nats", log_y=True)) if lines else ""
     note = (
         "Teacher-forced: on the reference's replies. On-policy: on the bundle's own; above it, errors feed themselves."
@@ -126,8 +130,8 @@ def _survival(report: VerifyReport) -> Iterator[Figure]:
     series = Series("still equal", "bundle", points, "step", (1.0, *curve.low), (1.0, *curve.high))
     axes = Axes("position in the reply", "pairs still equal", (0.0, float(max(1, *curve.positions))), (0.0, 1.0))
     note = (
-        f"{report.tokens.parted} of {report.tokens.coupled_pairs} pairs that share their noise parted; pairs that ended "
-        "equal are censored (Kaplan and Meier)."
+        f"{report.tokens.parted} of {report.tokens.coupled_pairs} pairs that share their noise parted; pairs that "
+        "ended equal are censored (Kaplan and Meier)."
     )
     yield Figure("tokens", "Survival until the first divergence", chart([series], axes), note)
 
@@ -137,7 +141,7 @@ def _collapse(report: VerifyReport) -> Iterator[Figure]:
     if report.reference_result is not None:
         models.insert(0, ("reference", report.reference_result))
     rows: list[tuple[str, list[tuple[str, float, str]]]] = []
-    fields = (
+    fields: tuple[tuple[str, Callable[[Collapse], float]], ...] = (
         ("information / H(gold)", lambda c: c.ratio.value),
         ("most frequent answer", lambda c: c.top_share),
         ("off-prompt collision", lambda c: c.off_prompt_collision),
