@@ -24,6 +24,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edgedistill.errors import ContextLengthError, GenerationError
+from edgedistill.runtime.kv_cache import aligned_zeros
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,7 +57,7 @@ class _Shape:
         self.seqlens_k = np.zeros(batch, dtype=np.int32)
         self.query_seqlens = np.zeros(batch, dtype=np.int32)
         self.logit_index: Ids = np.zeros((batch, positions), dtype=np.int64)
-        self.logits: Logits = np.empty((batch, positions, session.info.vocab_size), dtype=np.float32)
+        self.logits: Logits = aligned_zeros((batch, positions, session.info.vocab_size))
         self.first: Logits = self.logits[0, -1] if positions else self.logits[0]
         self.total_width = batch * width
         total = np.array(cache.capacity, dtype=np.int32)
