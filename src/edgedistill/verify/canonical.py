@@ -150,7 +150,7 @@ def _items(text: str) -> str | None:
     """Tuples, intervals and lists: each entry canonical, brackets kept; sets ``\\{..\\}`` stay text."""
     opened, closed = ("", "") if text[0] not in "([" or text[-1] not in ")]" else (text[0], text[-1])
     inner = text[1:-1] if opened else text
-    if "," not in inner or any(c in inner for c in "()[]{}"):
+    if "," not in inner or any(c in inner for c in "()[]"):
         return None
     entries = [_clean(part) for part in inner.split(",")]
     values = [parse_number(entry) for entry in entries]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 UNSEEN_ANSWERS = 2
 """Over how many unseen answers the unseen mass is spread, in the upper bound of an entropy of zero."""
 
-_FEW = 10  # samples beside the majority, below which the normal approximation of an error fails
+_FEW = 15  # samples beside the majority, below which the normal approximation of an error fails
 _UNDERSAMPLED = 0.15  # share of answers seen once, beyond which no upper end of the entropy is given
 
 
@@ -52,7 +52,7 @@ def majority_share(tally: Tally, level: float = LEVEL) -> Estimate:
 def agreement(tally: Tally, level: float = LEVEL) -> Estimate:
     """C = sum_a n_a (n_a - 1) / (N (N - 1)): the unbiased probability that two samples give the same answer.
 
-    Interval: with fewer than 10 samples beside the majority, from the exact interval [l, u] of the largest share p,
+    Interval: with fewer than 15 samples beside the majority, from the exact interval [l, u] of the largest share p,
     since p^2 <= C <= p^2 + (1 - p)^2 (and C <= p); all samples equal is the one-sided case of it. With more, normal on
     the logit scale with the unbiased variance of the U-statistic. Where no two samples agree, up to the exact upper
     bound of a share that was seen at most once.
@@ -135,7 +135,7 @@ def garbage_bits(tally: Tally) -> float:
 def answer_entropy(tally: Tally, level: float = LEVEL) -> Estimate:
     """Grassberger's entropy of the answers plus ``garbage_bits``, in bits, kept within [0, log2 N].
 
-    Interval: with at least 10 samples beside the majority, normal with the delta-method variance
+    Interval: with at least 15 samples beside the majority, normal with the delta-method variance
     (sum p log2^2 p - H^2) / N, and Miller's bias as slack on both sides; no upper end (infinite) where more than 15 %
     of the samples are answers seen once. With fewer, the exact interval [l, u] of the mass beside the majority gives
     h(l) <= H <= h(u) + u log2 K, h the binary entropy and K the other classes: those seen, and as many unseen ones as
@@ -155,6 +155,8 @@ def answer_entropy(tally: Tally, level: float = LEVEL) -> Estimate:
         spread = math.log2(max(UNSEEN_ANSWERS, others + max(1, singletons)))
         top = (binary_bits(high) if high < 0.5 else 1.0) + high * spread
         bottom = binary_bits(min(low, 0.5))
+        if singletons / tally.total > 2 * _UNDERSAMPLED:
+            top = math.inf
         method = "unseen mass, one-sided" if one_sided else "mass beside the majority"
         return Estimate(value, Interval(min(bottom, value), max(value, top + extra), level, method))
     p = n / tally.total

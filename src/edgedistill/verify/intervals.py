@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.verify.special import beta_quantile, normal_cdf, normal_quantile
+from edgedistill.verify.special import beta_quantile, normal_cdf, normal_quantile, student_quantile
 from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:
@@ -120,6 +120,9 @@ def bca(
 ) -> tuple[float, float]:
     """Ends of the bias-corrected and accelerated bootstrap interval (Efron, JASA 1987), prompts being resampled.
 
+    Expanded for few prompts, where the bootstrap is too narrow: quantiles of t times sqrt(P / (P - 1)) instead of normal
+    ones (Hesterberg, The American Statistician 2015).
+
     Args:
         values: float64 [prompts, columns]: what the statistic needs of each prompt.
         statistic: Takes weights [B, prompts] (multiplicities) and values; returns [B].
@@ -148,7 +151,7 @@ def bca(
     acceleration = float((centred**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
     ends = []
     for p in (0.5 - level / 2, 0.5 + level / 2):
-        z = bias + normal_quantile(p)
+        z = bias + student_quantile(p, count - 1) * math.sqrt(count / (count - 1))
         ends.append(normal_cdf(bias + z / max(1e-3, 1 - acceleration * z)))
     low, high = np.quantile(replicates, ends)
     return float(low), float(high)

@@ -66,6 +66,13 @@ def beta_quantile(p: float, a: float, b: float) -> float:
     return 0.5 * (low + high)
 
 
+def student_quantile(p: float, degrees: int) -> float:
+    """The quantile of p in (0, 1) of Student's t with ``degrees`` of freedom, through the beta distribution."""
+    x = beta_quantile(2 * min(p, 1 - p), degrees / 2, 0.5)
+    t = math.sqrt(degrees * (1 / x - 1))
+    return t if p > 0.5 else -t
+
+
 def chi_square_tail(x: float, degrees: int) -> float:
     """P(X >= x) of a chi-square variable: the upper regularised gamma function Q(degrees / 2, x / 2).
 
