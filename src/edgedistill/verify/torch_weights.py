@@ -1,0 +1,108 @@
+"""A checkpoint as a PyTorch module: built without allocating, filled from the checkpoint's own reader.
+
+The reader is the exporter's, so that GGUF files, adapters and half precision come out as in the bundle. A model that is
+larger than memory keeps its layers on PyTorch's ``meta`` device and loads each as it is computed (``stream``).
+
+Must not know: prompts, sampling.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.errors import CheckpointError, MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgedistill.export.checkpoint import Checkpoint
+
+
+def import_torch() -> tuple[Any, Any]:
+    """The modules torch and transformers; raises MissingExtraError."""
+    try:
+        import torch  # noqa: TID251
+        import transformers  # noqa: TID251
+    except ImportError as error:
+        raise MissingExtraError(
+            f"The original can only be run with PyTorch, and {error.name} is not installed.",
+            hint='Install it with: pip install "edgedistill[torch]", or give an fp32 bundle as the reference.',
+        ) from error
+    return torch, transformers
+
+
+def build_module(checkpoint: Checkpoint, *, stream: bool) -> Any:
+    """The model in float32, in evaluation mode.
+
+    Args:
+        checkpoint: Stays in use if ``stream``.
+        stream: Leave the decoder layers out and load each one while it runs.
+
+    Raises:
+        CheckpointError: A weight that the architecture has is not in the checkpoint.
+        MissingExtraError: See ``import_torch``.
+    """
+    torch, transformers = import_torch()
+    values = {k: v for k, v in checkpoint.config.items() if k not in ("model_type", "torch_dtype", "dtype")}
+    config = transformers.AutoConfig.for_model(checkpoint.config["model_type"], **values)
+    with _parameters_on_meta(torch), torch.no_grad():
+        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    model.eval()
+    layers = set(model.base_model.layers) if stream else set()
+    streamed = {id(p) for layer in layers for p in layer.parameters()}
+    tied = {id(model.get_output_embeddings().weight)} if config.tie_word_embeddings else set()
+    for name, parameter in list(model.named_parameters(remove_duplicate=False)):
+        if id(parameter) not in streamed and not (id(parameter) in tied and name.startswith("lm_head")):
+            _set(torch, model, name, _read(torch, checkpoint, name, tuple(parameter.shape)))
+    model.tie_weights()
+    for index, layer in enumerate(model.base_model.layers if stream else ()):
+        _load_when_run(torch, checkpoint, layer, f"{model.base_model_prefix}.layers.{index}")
+    return model
+
+
+@contextlib.contextmanager
+def _parameters_on_meta(torch: Any) -> Iterator[None]:
+    """New parameters take no memory and no time to initialise; buffers, which no file holds, are made as usual."""
+    register = torch.nn.Module.register_parameter
+
+    def register_on_meta(module: Any, name: str, parameter: Any) -> None:
+        if parameter is not None:
+            parameter = torch.nn.Parameter(parameter.to("meta"), requires_grad=False)
+        register(module, name, parameter)
+
+    torch.nn.Module.register_parameter = register_on_meta
+    try:
+        yield
+    finally:
+        torch.nn.Module.register_parameter = register
+
+
+def _read(torch: Any, checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> Any:
+    found = checkpoint.tensors.info(name).shape
+    if found != shape:
+        raise CheckpointError(f"{name} has the shape {found}; transformers expects {shape}.")
+    return torch.from_numpy(checkpoint.tensors.read_rows(name, 0, shape[0]))
+
+
+def _set(torch: Any, module: Any, name: str, value: Any) -> None:
+    *path, last = name.split(".")
+    for part in path:
+        module = getattr(module, part)
+    module._parameters[last] = torch.nn.Parameter(value, requires_grad=False)
+
+
+def _load_when_run(torch: Any, checkpoint: Checkpoint, layer: Any, prefix: str) -> None:
+    """Hooks that fill a layer's parameters before it runs and drop them after."""
+    empty = dict(layer.named_parameters())
+
+    def load(*_: Any) -> None:
+        for name, parameter in empty.items():
+            _set(torch, layer, name, _read(torch, checkpoint, f"{prefix}.{name}", tuple(parameter.shape)))
+
+    def drop(*_: Any) -> None:
+        for name, parameter in empty.items():
+            _set(torch, layer, name, parameter.data)
+
+    layer.register_forward_pre_hook(load)
+    layer.register_forward_hook(drop)
