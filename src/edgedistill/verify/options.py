@@ -1,0 +1,176 @@
+"""What a run is asked to do: presets, overrides, margins; refused before anything is sampled where it makes no sense.
+
+Must not know: models, files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from edgedistill.errors import UsageError, VerifyError
+from edgedistill.verify.endpoints import Margins
+from edgedistill.verify.run_settings import DrawSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgedistill.verify.types import Prompt, Suite, SuiteSampling
+
+PresetName = Literal["fast", "default", "thorough"]
+MOST_SAMPLES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """How much is done.
+
+    Attributes:
+        prompts: At most so many of the suite (None: all). ``samples``: per prompt and model.
+        scored_prompts, scored_samples: Prompts and replies of each whose tokens are scored by both models.
+        on_policy: Also score the bundle's own replies, which takes the reference itself.
+        path_replies: Replies whose tokens are also decoded one at a time, for the distance of the numerical paths.
+        variant_samples: Of every variant, for the perturbations of the audit; 0: none.
+        sweep_prompts, sweep_samples: Of the temperature sweep of an audit.
+    """
+
+    prompts: int | None
+    samples: int
+    scored_prompts: int
+    scored_samples: int
+    on_policy: bool
+    path_replies: int
+    variant_samples: int
+    sweep_prompts: int
+    sweep_samples: int
+
+
+PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
+    {
+        # Fast scores only tokens that are there already: the reference's.
+        "fast": Preset(60, 8, 20, 1, False, 2, 0, 20, 4),
+        "default": Preset(150, 16, 60, 2, True, 6, 4, 30, 8),
+        "thorough": Preset(None, 64, 200, 4, True, 16, 16, 60, 16),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """What the command line and the Python API take; None leaves a setting to the preset, the suite or the bundle.
+
+    Attributes:
+        margins: Overrides of the profile's, by name (accuracy, agreement, entropy_bits, length_ratio, truncation).
+        alpha: Of each one-sided test; intervals cover 1 - alpha.
+    """
+
+    preset: PresetName = "default"
+    prompts: int | None = None
+    samples: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    max_new_tokens: int | None = None
+    thinking: bool | None = None
+    seed: int | None = None
+    mode: Literal["fast", "exact"] | None = None
+    replay: bool = False
+    sequential: bool = False
+    margins: Mapping[str, float] = field(default_factory=dict)
+    alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise UsageError(f"there is no preset {self.preset!r}; expected one of {', '.join(PRESETS)}.")
+        if not 2 <= self.n_samples <= MOST_SAMPLES:
+            raise UsageError(
+                f"--samples is {self.n_samples}; expected 2 to {MOST_SAMPLES}, since one sample agrees with nothing.",
+                hint="Use --samples 16 or more.",
+            )
+        if self.prompts is not None and self.prompts < 2:
+            raise UsageError(
+                f"--prompts is {self.prompts}; a verdict needs at least 2 prompts, and 30 to pass.",
+                hint="Leave --prompts out to take the whole suite.",
+            )
+        if not 0 < self.alpha < 0.5:
+            raise UsageError(f"alpha is {self.alpha:g}; expected more than 0 and less than 0.5, usually 0.05.")
+        if self.seed is not None and not 0 <= self.seed < 1 << 64:
+            raise UsageError(f"--seed is {self.seed}; expected a whole number from 0 to {(1 << 64) - 1}.")
+
+    @property
+    def plan(self) -> Preset:
+        """The preset."""
+        return PRESETS[self.preset]
+
+    @property
+    def n_samples(self) -> int:
+        """Samples per prompt and model."""
+        return self.plan.samples if self.samples is None else self.samples
+
+    @property
+    def label(self) -> str:
+        """Name of the preset, or custom where its size was overridden."""
+        return self.preset if self.samples is None and self.prompts is None else "custom"
+
+    def draw_settings(self, sampling: SuiteSampling, defaults: Mapping[str, Any]) -> DrawSettings:
+        """Sampling settings: these options over the suite's over the bundle's. Raises GenerationError."""
+        return DrawSettings.resolve(sampling, defaults, **self.overrides)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The sampling settings that were asked for."""
+        names = ("temperature", "top_p", "top_k", "min_p", "max_new_tokens", "thinking", "seed", "mode")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def choose(self, suite: Suite) -> list[Prompt]:
+        """The prompts to ask, in the order of the suite: spread evenly over it, so that every band takes part."""
+        wanted = self.prompts if self.prompts is not None else self.plan.prompts
+        if len(suite.prompts) < 2:
+            raise VerifyError(
+                f"suite `{suite.name}` has {len(suite.prompts)} prompt; a verdict needs at least 2, and 30 to pass.",
+                hint="Add prompts to it.",
+            )
+        return spread(suite.prompts, wanted)
+
+
+def spread(prompts: Sequence[Prompt], most: int | None) -> list[Prompt]:
+    """At most ``most`` of the prompts, evenly spaced."""
+    if most is None or most >= len(prompts):
+        return list(prompts)
+    return [prompts[int(i)] for i in np.linspace(0, len(prompts) - 1, most)]
+
+
+def resolve_margins(base: Margins, overrides: Mapping[str, float], samples: int) -> Margins:
+    """The profile's margins with the overrides.
+
+    Raises:
+        UsageError: an unknown name, or a margin that makes no sense with so many samples.
+    """
+    names = [entry.name for entry in dataclasses.fields(Margins)]
+    for name in overrides:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"Did you mean {near[0]}?" if near else None
+            raise UsageError(f"there is no margin {name!r}; expected one of {', '.join(names)}.", hint=hint)
+    margins = dataclasses.replace(base, **overrides)
+    try:
+        margins.validated()
+    except VerifyError as error:
+        raise UsageError(error.message, hint=error.hint) from error
+    largest = math.log2(samples)
+    bounds = {"accuracy": 1.0, "agreement": 1.0, "truncation": 1.0, "entropy_bits": largest}
+    for name, bound in bounds.items():
+        value = getattr(margins, name)
+        if value >= bound:
+            raise UsageError(
+                f"margin `{name}` is {value:g}, and with {samples} samples no difference exceeds {bound:g}.",
+                hint="Choose a smaller margin.",
+            )
+    return margins

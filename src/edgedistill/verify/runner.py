@@ -1,0 +1,299 @@
+"""The runs: audit of the sampler, samples of both models, divergences, analysis; in this order, resumable.
+
+    >>> report = edgedistill.verify("my-bundle", reference="my-fp32-bundle", suite="arithmetic")
+    >>> report.gate.result.outcome
+
+Must not know: the command line, how a report is shown.
+"""
+
+from __future__ import annotations
+
+import platform
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.errors import UsageError, VerifyError
+from edgedistill.progress import NullProgress
+from edgedistill.verify.analyse import Provenance, analyse
+from edgedistill.verify.baseline_model import BaselineModel
+from edgedistill.verify.bundle_model import BundleModel, open_sampled
+from edgedistill.verify.endpoints import Margins
+from edgedistill.verify.extras import ModelSamples
+from edgedistill.verify.models import require_same_vocabulary
+from edgedistill.verify.options import VerifyOptions, resolve_margins, spread
+from edgedistill.verify.reference import open_reference
+from edgedistill.verify.stages import Run
+from edgedistill.verify.suites import load_suite
+from edgedistill.verify.token_report import PromptDivergences
+
+if TYPE_CHECKING:
+    from edgedistill.progress import Progress
+    from edgedistill.verify.models import SampledModel
+    from edgedistill.verify.result import ModelIdentity, VerifyReport
+    from edgedistill.verify.run_settings import DrawSettings
+    from edgedistill.verify.types import Prompt, Suite
+
+
+def verify(
+    bundle: str | Path,
+    *,
+    reference: str | Path,
+    suite: str | Path | Suite = "arithmetic",
+    options: VerifyOptions | None = None,
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Compare a bundle with its reference and decide.
+
+    Args:
+        bundle: Bundle directory.
+        reference: An fp32 bundle, ``hf`` or ``hf:CHECKPOINT`` (the original in PyTorch), or a baseline file.
+        suite: Name of a built-in suite, path of a file, or a suite.
+        store: Directory for samples, so that a run that was killed goes on and a reference is drawn once; None keeps
+            them in memory.
+
+    Raises:
+        EdgedistillError: whatever keeps a verdict from being reached, in one line.
+    """
+    options = options or VerifyOptions()
+    loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
+    with ExitStack() as stack:
+        ours = stack.enter_context(closing(open_sampled(bundle)))
+        theirs = stack.enter_context(closing(open_reference(reference, bundle)))
+        return verify_models(ours, theirs, loaded, options, store=store, progress=progress)
+
+
+def verify_models(
+    bundle: BundleModel,
+    reference: SampledModel,
+    suite: Suite,
+    options: VerifyOptions,
+    *,
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """``verify`` of models that are open already."""
+    progress = progress or NullProgress()
+    require_same_vocabulary(reference.identity, bundle.identity)
+    _require_same_source(reference.identity, bundle.identity)
+    if isinstance(reference, BaselineModel):
+        options, prompts, settings = _as_baseline(suite, reference, bundle, options)
+    else:
+        prompts = options.choose(suite)
+        settings = options.draw_settings(suite.sampling, bundle.generation_defaults)
+    margins = resolve_margins(bundle_margins(bundle), options.margins, options.n_samples)
+    run = Run(suite, settings, options, store, progress)
+    sampler = run.audit_sampler(bundle, prompts)
+    if not getattr(reference, "can_draw", True):
+        return _without_samples(run, reference, bundle, prompts, sampler)
+    state = None
+    if options.sequential:
+        theirs, ours, state = run.until_decided(reference, bundle, prompts, margins)
+    else:
+        theirs = run.draw(reference, prompts)
+        ours = run.draw(bundle, prompts, after=theirs)
+    asked = [prompt for prompt in prompts if any(drawn.sample.prompt_id == prompt.id for drawn in ours)]
+    divergences = run.divergences(reference, bundle, asked, theirs, ours)
+    return analyse(
+        suite,
+        run.settings_of(margins),
+        ModelSamples(bundle.identity, ours),
+        ModelSamples(reference.identity, theirs),
+        margins=margins,
+        provenance=provenance(),
+        divergences=divergences,
+        sampler=sampler,
+        sequential=state,
+        notes=run.notes,
+    )
+
+
+def _without_samples(
+    run: Run, reference: SampledModel, bundle: BundleModel, prompts: list[Prompt], sampler: SamplerAudit | None
+) -> VerifyReport:
+    """An original that can only score: divergences on the bundle's replies, and no gate."""
+    drawn = run.draw(bundle, prompts)
+    found = run.divergences(reference, bundle, prompts, (), drawn)
+    note = (
+        f"{reference.identity.name} does not fit the memory, so that it scored the bundle's replies and drew none of its "
+        "own: there is no gate. A baseline made on a larger machine would allow one."
+    )
+    report = analyse(
+        run.suite,
+        run.settings_of(None),
+        ModelSamples(bundle.identity, drawn),
+        provenance=provenance(),
+        divergences=found,
+        sampler=sampler,
+        notes=(*run.notes, note),
+    )
+    return replace(report, reference=reference.identity)
+
+
+def audit(
+    bundle: str | Path,
+    *,
+    suite: str | Path | Suite = "arithmetic",
+    options: VerifyOptions | None = None,
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Examine one model alone: the bound that its samples support, collapse, perturbations, a temperature sweep.
+
+    Raises:
+        EdgedistillError: as ``verify``.
+    """
+    options = options or VerifyOptions()
+    loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
+    with closing(open_sampled(bundle)) as model:
+        return audit_model(model, loaded, options, store=store, progress=progress)
+
+
+def audit_model(
+    bundle: BundleModel,
+    suite: Suite,
+    options: VerifyOptions,
+    *,
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """``audit`` of a model that is open already."""
+    if options.replay or options.sequential:
+        raise UsageError("an audit has no reference, so there is nothing to replay and no gate to stop early.")
+    prompts = options.choose(suite)
+    settings = options.draw_settings(suite.sampling, bundle.generation_defaults)
+    run = Run(suite, settings, options, store, progress or NullProgress())
+    sampler = run.audit_sampler(bundle, prompts)
+    drawn = run.draw(bundle, prompts)
+    ids = {prompt.id for prompt in prompts}
+    samples = options.plan.variant_samples
+    variants = [v for v in suite.variants if samples and (v.variant_of is None or v.variant_of in ids)]
+    varied = run.draw(bundle, variants, samples=max(2, samples)) if variants else []
+    sweep = {} if settings.deterministic else run.sweep(bundle, prompts)
+    model = ModelSamples(bundle.identity, drawn, varied, sweep)
+    path = [
+        PromptDivergences(p.id, path=run.path(bundle, p, drawn)) for p in spread(prompts, options.plan.path_replies)
+    ]
+    return analyse(
+        suite,
+        run.settings_of(None),
+        model,
+        provenance=provenance(),
+        divergences=[entry for entry in path if entry.path],
+        sampler=sampler,
+        notes=run.notes,
+    )
+
+
+def quick_check(bundle: str | Path, *, reference: str | Path | None = None) -> dict[str, Any]:
+    """A short look at a fresh bundle for its manifest: 30 easy prompts, 4 samples each, no divergences.
+
+    With a reference the gate's outcome besides, which with so few samples is rarely decided. Never raises for a model
+    that answers badly: what was found is in the result.
+
+    Returns:
+        JSON-able: ``suite``, ``prompts``, ``samples``, ``accuracy``, ``agreement``, ``entropy_bits``, ``truncated``,
+        ``unparsed``, ``verdict``, and with a reference ``outcome``; or ``{"error": text}``.
+    """
+    options = VerifyOptions(preset="fast", prompts=30, samples=4, max_new_tokens=256)
+    light = replace(options.plan, scored_prompts=0, path_replies=0, variant_samples=0, sweep_prompts=0)
+    try:
+        loaded = load_suite("arithmetic")
+        with ExitStack() as stack:
+            ours = stack.enter_context(closing(open_sampled(bundle)))
+            theirs = None if reference is None else stack.enter_context(closing(open_reference(reference, bundle)))
+            settings = options.draw_settings(loaded.sampling, ours.generation_defaults)
+            run = Run(loaded, settings, options, None, NullProgress(), light)
+            prompts = options.choose(loaded)
+            drawn = run.draw(ours, prompts)
+            before = None if theirs is None else ModelSamples(theirs.identity, run.draw(theirs, prompts))
+            margins = None if theirs is None else bundle_margins(ours)
+            report = analyse(
+                loaded,
+                run.settings_of(margins),
+                ModelSamples(ours.identity, drawn),
+                before,
+                margins=margins,
+                provenance=provenance(),
+            )
+    except VerifyError as error:
+        return {"error": str(error)}
+    result = report.bundle_result
+    found: dict[str, Any] = {
+        "suite": {"name": loaded.name, "sha256": loaded.sha256},
+        "prompts": len(prompts),
+        "samples": options.n_samples,
+        "settings": settings.to_dict(),
+        "accuracy": None if result.accuracy is None else result.accuracy.to_dict(),
+        "agreement": result.agreement.to_dict(),
+        "entropy_bits": result.entropy.to_dict(),
+        "truncated": result.form.truncated.value,
+        "unparsed": result.form.unparsed.value,
+        "verdict": None if result.verdict is None else result.verdict.name,
+        "certain": result.verdict is not None and result.verdict.certain,
+    }
+    if report.gate is not None and report.reference is not None:
+        found["reference"] = report.reference.name
+        found["outcome"] = report.gate.result.outcome
+    return found
+
+
+def _as_baseline(
+    suite: Suite, reference: BaselineModel, bundle: BundleModel, options: VerifyOptions
+) -> tuple[VerifyOptions, list[Prompt], DrawSettings]:
+    """Options, prompts and settings that a baseline dictates; what was asked for otherwise is refused."""
+    baseline = reference.baseline
+    settings = replace(baseline.settings, **options.overrides)
+    options = replace(options, samples=baseline.samples if options.samples is None else options.samples)
+    baseline.check(
+        suite=suite,
+        settings=settings,
+        tokenizer_sha256=bundle.identity.tokenizer_sha256,
+        samples=options.n_samples,
+    )
+    stored = {prompt_id for prompt_id, _ in baseline.drawn}
+    prompts = spread([prompt for prompt in suite.prompts if prompt.id in stored], options.prompts)
+    return options, prompts, settings
+
+
+def _require_same_source(reference: ModelIdentity, bundle: ModelIdentity) -> None:
+    """Two models of one family share their tokenizer; the names of their sources tell them apart."""
+    theirs, ours = reference.details.get("source", ""), bundle.details.get("source", "")
+    if theirs and ours and theirs != ours:
+        raise VerifyError(
+            f"the reference {reference.name} comes from {theirs}, the bundle {bundle.name} from {ours}; expected the same "
+            "original.",
+            hint="Take the model that the bundle was exported from as its reference.",
+        )
+
+
+def bundle_margins(bundle: BundleModel) -> Margins:
+    """The margins of the profile that the bundle was made for."""
+    table = bundle.model.bundle.manifest.profile.get("verify", {})
+    known = {name: float(value) for name, value in table.items() if name in Margins.__dataclass_fields__}
+    return Margins(**known)
+
+
+def provenance() -> Provenance:
+    """Now, here, with these versions."""
+    from edgedistill.hardware import detect
+
+    found: dict[str, str] = {}
+    for package in ("edgedistill", "onnxruntime", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    found["python"] = platform.python_version()
+    hardware = detect(probe=False)
+    machine = {
+        "cpu": hardware.cpu,
+        "cores": str(hardware.physical_cores),
+        "isa": " ".join(hardware.isa),
+        "system": f"{platform.system()} {hardware.machine}",
+    }
+    return Provenance(datetime.now(UTC).isoformat(timespec="seconds"), found, machine)

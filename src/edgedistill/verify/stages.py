@@ -1,0 +1,236 @@
+"""The stages of one run, each resumable: audit of the sampler, drawing, replay, divergences, temperature sweep.
+
+Must not know: statistics over prompts, reports, the command line.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from edgedistill.errors import VerifyError
+from edgedistill.verify.baseline_model import BaselineModel
+from edgedistill.verify.bundle_model import BundleModel
+from edgedistill.verify.compare import compare
+from edgedistill.verify.counts import by_prompt
+from edgedistill.verify.options import spread
+from edgedistill.verify.perturbations import SWEEP
+from edgedistill.verify.replay import replay
+from edgedistill.verify.result import RunSettings
+from edgedistill.verify.sampler_check import check_sampler
+from edgedistill.verify.scoring import compare_on, path_distance
+from edgedistill.verify.sequential import prompt_order
+from edgedistill.verify.sequential_gate import SequentialGate
+from edgedistill.verify.store import SampleStore, collect, store_header, store_path
+from edgedistill.verify.token_report import PromptDivergences
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from edgedistill.progress import Progress
+    from edgedistill.verify.divergence import TokenDivergence
+    from edgedistill.verify.endpoints import Margins
+    from edgedistill.verify.models import SampledModel
+    from edgedistill.verify.options import Preset, VerifyOptions
+    from edgedistill.verify.run_settings import Drawn, DrawSettings
+    from edgedistill.verify.sampler_audit import SamplerAudit
+    from edgedistill.verify.sequential_gate import SequentialState
+    from edgedistill.verify.types import Prompt, Sample, Suite
+
+SEQUENTIAL_STEP = 10
+"""Prompts between two looks at the evidence."""
+
+_AUDITED_PROMPTS = 8
+_PATH_TOKENS = 64
+
+
+class Run:
+    """The settings that all stages share.
+
+    Args:
+        plan: How much is done; the options' preset by default.
+        store: Directory of the samples; None keeps them in memory.
+
+    Attributes:
+        notes: Sentences for the report about what was left out and why.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        settings: DrawSettings,
+        options: VerifyOptions,
+        store: Path | None,
+        progress: Progress,
+        plan: Preset | None = None,
+    ) -> None:
+        self.notes: list[str] = []
+        self.suite, self._settings, self._options = suite, settings, options
+        self._plan = plan or options.plan
+        self._store, self._progress = store, progress
+
+    def settings_of(self, margins: Margins | None) -> RunSettings:
+        """What the report says about the settings; no margins in an audit."""
+        s = self._settings
+        limits = {} if margins is None else {name: getattr(margins, name) for name in margins.__dataclass_fields__}
+        return RunSettings(
+            preset=self._options.label,
+            samples=self._options.n_samples,
+            temperature=s.temperature,
+            top_p=s.top_p,
+            top_k=s.top_k,
+            min_p=s.min_p,
+            repetition_penalty=s.repetition_penalty,
+            max_new_tokens=s.max_new_tokens,
+            seed=s.seed,
+            mode=s.mode,
+            path="replay" if self._options.replay else "decode",
+            sequential=self._options.sequential,
+            level=1 - self._options.alpha,
+            margins=limits,
+        )
+
+    def audit_sampler(self, bundle: BundleModel, prompts: Sequence[Prompt]) -> SamplerAudit | None:
+        """The audit that comes first; None (and a note) where decoding is deterministic.
+
+        Raises:
+            VerifyError: the sampler is not sound.
+        """
+        if self._settings.deterministic:
+            self.notes.append("The sampler was not audited: decoding was deterministic.")
+            return None
+        found = check_sampler(bundle, spread(prompts, _AUDITED_PROMPTS), self._settings)
+        found.require_sound()
+        return found
+
+    def draw(
+        self,
+        model: SampledModel,
+        prompts: Sequence[Prompt],
+        *,
+        samples: int | None = None,
+        after: Sequence[Drawn] | None = None,
+        temperature: float | None = None,
+    ) -> list[Drawn]:
+        """Samples of a model in order of prompt and index, those of the store taken over.
+
+        Args:
+            samples: Of each prompt; the options' number by default.
+            after: The reference's samples; they are replayed if the options ask for it.
+            temperature: Instead of the settings'.
+        """
+        count = self._options.n_samples if samples is None else samples
+        settings = self._settings if temperature is None else self._settings.replace(temperature=temperature)
+        replayed = after is not None and self._options.replay
+        with ExitStack() as stack:
+            store = None
+            if self._store is not None and not isinstance(model, BaselineModel):
+                # What a replay gives depends on the reference's tokens in fast mode, so that they are kept apart.
+                header = store_header(self.suite, settings, model.identity, what="replay" if replayed else "samples")
+                path = store_path(self._store, header, model.identity.name)
+                store = stack.enter_context(SampleStore.open(path, header))
+            if after is None or not replayed:
+                return collect(model, prompts, count, settings, store, self._progress)
+            if not isinstance(model, BundleModel):
+                raise VerifyError(f"{model.identity.name} is no bundle and cannot be replayed.", hint="Drop --replay.")
+            return self._replayed(model, prompts, after, settings, store)
+
+    def _replayed(
+        self,
+        model: BundleModel,
+        prompts: Sequence[Prompt],
+        after: Sequence[Drawn],
+        settings: DrawSettings,
+        store: SampleStore | None,
+    ) -> list[Drawn]:
+        have = {} if store is None else dict(store.drawn)
+        tokens = {drawn.key: drawn.token_ids for drawn in after}
+        if any(key not in have for key in tokens):
+            for drawn in replay(model, prompts, tokens, settings, done=frozenset(have), progress=self._progress):
+                if store is not None:
+                    store.append(drawn)
+                have[drawn.key] = drawn
+        return [have[key] for key in tokens]
+
+    def until_decided(
+        self, reference: SampledModel, bundle: BundleModel, prompts: Sequence[Prompt], margins: Margins
+    ) -> tuple[list[Drawn], list[Drawn], SequentialState]:
+        """Prompts in random order, some at a time, until the gate decides or they run out."""
+        by_id = {prompt.id: prompt for prompt in prompts}
+        order = [by_id[prompt_id] for prompt_id in prompt_order(list(by_id), self._settings.seed)]
+        gate = SequentialGate(margins, alpha=self._options.alpha)
+        theirs: list[Drawn] = []
+        ours: list[Drawn] = []
+        state = gate.state()
+        while len(ours) < len(order) * self._options.n_samples:
+            at = len(ours) // self._options.n_samples
+            # A single prompt cannot be compared by itself, so that the last step takes it along.
+            stop = len(order) if len(order) - at <= SEQUENTIAL_STEP + 1 else at + SEQUENTIAL_STEP
+            before = self.draw(reference, order[at:stop])
+            after = self.draw(bundle, order[at:stop], after=before)
+            theirs += before
+            ours += after
+            state = gate.update(compare(_groups(before), _groups(after)))
+            if state.outcome != "inconclusive":
+                break
+        return theirs, ours, state
+
+    def divergences(
+        self,
+        reference: SampledModel,
+        bundle: BundleModel,
+        prompts: Sequence[Prompt],
+        theirs: Sequence[Drawn],
+        ours: Sequence[Drawn],
+    ) -> list[PromptDivergences]:
+        """Teacher-forced, on-policy and between the bundle's own paths, on as many replies as the plan says."""
+        scored = spread(prompts, self._plan.scored_prompts) if self._plan.scored_prompts else []
+        with_path = {prompt.id for prompt in spread(scored, self._plan.path_replies)}
+        on_policy = self._plan.on_policy and reference.can_score
+        if self._plan.on_policy and not reference.can_score:
+            self.notes.append("On-policy divergences need the reference itself; a baseline holds its own samples only.")
+        known = reference.scored_keys if isinstance(reference, BaselineModel) else None
+        found = []
+        if scored:
+            self._progress.begin("scoring tokens", len(scored), "items")
+        for prompt in scored:
+            forced = self._sequences(prompt, [drawn for drawn in theirs if known is None or drawn.key in known])
+            own = self._sequences(prompt, ours) if on_policy else []
+            thinking = self._settings.thinking
+            found.append(
+                PromptDivergences(
+                    prompt.id,
+                    tuple(compare_on(reference, bundle, prompt, forced, thinking=thinking)) if forced else (),
+                    tuple(compare_on(bundle, reference, prompt, own, thinking=thinking)) if own else (),
+                    self.path(bundle, prompt, ours) if prompt.id in with_path else (),
+                )
+            )
+            self._progress.advance(1)
+        if scored:
+            self._progress.end()
+        return found
+
+    def path(self, bundle: BundleModel, prompt: Prompt, drawn: Sequence[Drawn]) -> tuple[TokenDivergence, ...]:
+        """How far scoring and decoding lie apart on the beginning of one reply."""
+        sequences = self._sequences(prompt, drawn)[:1]
+        if not sequences:
+            return ()
+        return (path_distance(bundle, prompt, [sequences[0][:_PATH_TOKENS]], thinking=self._settings.thinking),)
+
+    def _sequences(self, prompt: Prompt, drawn: Sequence[Drawn]) -> list[tuple[int, ...]]:
+        own = [one.token_ids for one in drawn if one.sample.prompt_id == prompt.id and one.token_ids]
+        return own[: self._plan.scored_samples]
+
+    def sweep(self, bundle: BundleModel, prompts: Sequence[Prompt]) -> dict[float, list[Drawn]]:
+        """Samples at the temperatures of the sweep; two at 0, where all are equal."""
+        chosen = spread(prompts, self._plan.sweep_prompts)
+        samples = self._plan.sweep_samples
+        return {
+            temperature: self.draw(bundle, chosen, samples=samples if temperature else 2, temperature=temperature)
+            for temperature in SWEEP
+        }
+
+
+def _groups(drawn: Sequence[Drawn]) -> dict[str, list[Sample]]:
+    return by_prompt(one.sample for one in drawn)
