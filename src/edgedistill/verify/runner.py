@@ -14,13 +14,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from edgedistill.bundle import Bundle
 from edgedistill.errors import UsageError, VerifyError
 from edgedistill.progress import NullProgress
 from edgedistill.verify.analyse import Provenance, analyse
+from edgedistill.verify.baseline import SCORED_SAMPLES, Baseline
 from edgedistill.verify.baseline_model import BaselineModel
-from edgedistill.verify.bundle_model import BundleModel, open_sampled
+from edgedistill.verify.bundle_model import BundleModel, bundle_identity, open_sampled
 from edgedistill.verify.endpoints import Margins
 from edgedistill.verify.extras import ModelSamples
 from edgedistill.verify.models import require_same_vocabulary
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.models import SampledModel
     from edgedistill.verify.result import ModelIdentity, VerifyReport
     from edgedistill.verify.run_settings import DrawSettings
+    from edgedistill.verify.sampler_audit import SamplerAudit
     from edgedistill.verify.types import Prompt, Suite
 
 
@@ -119,8 +122,8 @@ def _without_samples(
     drawn = run.draw(bundle, prompts)
     found = run.divergences(reference, bundle, prompts, (), drawn)
     note = (
-        f"{reference.identity.name} does not fit the memory, so that it scored the bundle's replies and drew none of its "
-        "own: there is no gate. A baseline made on a larger machine would allow one."
+        f"{reference.identity.name} does not fit the memory, so that it scored the bundle's replies and drew none of "
+        "its own: there is no gate. A baseline made on a larger machine would allow one."
     )
     report = analyse(
         run.suite,
@@ -189,57 +192,39 @@ def audit_model(
     )
 
 
-def quick_check(bundle: str | Path, *, reference: str | Path | None = None) -> dict[str, Any]:
-    """A short look at a fresh bundle for its manifest: 30 easy prompts, 4 samples each, no divergences.
+def make_baseline(
+    model: str | Path,
+    *,
+    suite: str | Path | Suite = "arithmetic",
+    options: VerifyOptions | None = None,
+    scored_samples: int = SCORED_SAMPLES,
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> Baseline:
+    """Samples of a reference, to be saved: ``model`` is a bundle or ``hf:CHECKPOINT``.
 
-    With a reference the gate's outcome besides, which with so few samples is rarely decided. Never raises for a model
-    that answers badly: what was found is in the result.
-
-    Returns:
-        JSON-able: ``suite``, ``prompts``, ``samples``, ``accuracy``, ``agreement``, ``entropy_bits``, ``truncated``,
-        ``unparsed``, ``verdict``, and with a reference ``outcome``; or ``{"error": text}``.
+    Raises:
+        EdgedistillError: as ``verify``.
     """
-    options = VerifyOptions(preset="fast", prompts=30, samples=4, max_new_tokens=256)
-    light = replace(options.plan, scored_prompts=0, path_replies=0, variant_samples=0, sweep_prompts=0)
-    try:
-        loaded = load_suite("arithmetic")
-        with ExitStack() as stack:
-            ours = stack.enter_context(closing(open_sampled(bundle)))
-            theirs = None if reference is None else stack.enter_context(closing(open_reference(reference, bundle)))
-            settings = options.draw_settings(loaded.sampling, ours.generation_defaults)
-            run = Run(loaded, settings, options, None, NullProgress(), light)
-            prompts = options.choose(loaded)
-            drawn = run.draw(ours, prompts)
-            before = None if theirs is None else ModelSamples(theirs.identity, run.draw(theirs, prompts))
-            margins = None if theirs is None else bundle_margins(ours)
-            report = analyse(
-                loaded,
-                run.settings_of(margins),
-                ModelSamples(ours.identity, drawn),
-                before,
-                margins=margins,
-                provenance=provenance(),
-            )
-    except VerifyError as error:
-        return {"error": str(error)}
-    result = report.bundle_result
-    found: dict[str, Any] = {
-        "suite": {"name": loaded.name, "sha256": loaded.sha256},
-        "prompts": len(prompts),
-        "samples": options.n_samples,
-        "settings": settings.to_dict(),
-        "accuracy": None if result.accuracy is None else result.accuracy.to_dict(),
-        "agreement": result.agreement.to_dict(),
-        "entropy_bits": result.entropy.to_dict(),
-        "truncated": result.form.truncated.value,
-        "unparsed": result.form.unparsed.value,
-        "verdict": None if result.verdict is None else result.verdict.name,
-        "certain": result.verdict is not None and result.verdict.certain,
-    }
-    if report.gate is not None and report.reference is not None:
-        found["reference"] = report.reference.name
-        found["outcome"] = report.gate.result.outcome
-    return found
+    options = options or VerifyOptions()
+    loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
+    progress = progress or NullProgress()
+    with closing(open_reference(model, model)) as reference:
+        if isinstance(reference, BaselineModel):
+            raise UsageError(f"{model} is a baseline already.", hint="Give the model that it was made of.")
+        prompts = options.choose(loaded)
+        settings = options.draw_settings(loaded.sampling, reference.generation_defaults)
+        drawn = Run(loaded, settings, options, store, progress).draw(reference, prompts)
+        return Baseline.create(
+            reference, loaded, prompts, settings, drawn, scored_samples=scored_samples, progress=progress
+        )
+
+
+def check_baseline(baseline: Baseline, bundle: str | Path) -> None:
+    """Raises VerifyError unless a baseline fits a bundle: its tokenizer, its original."""
+    identity = bundle_identity(Bundle.open(bundle))
+    baseline.check(tokenizer_sha256=identity.tokenizer_sha256)
+    _require_same_source(baseline.identity, identity)
 
 
 def _as_baseline(
@@ -265,8 +250,8 @@ def _require_same_source(reference: ModelIdentity, bundle: ModelIdentity) -> Non
     theirs, ours = reference.details.get("source", ""), bundle.details.get("source", "")
     if theirs and ours and theirs != ours:
         raise VerifyError(
-            f"the reference {reference.name} comes from {theirs}, the bundle {bundle.name} from {ours}; expected the same "
-            "original.",
+            f"the reference {reference.name} comes from {theirs}, the bundle {bundle.name} from {ours}; expected the "
+            "same original.",
             hint="Take the model that the bundle was exported from as its reference.",
         )
 

@@ -1,0 +1,47 @@
+"""``edgedistill audit``: one model alone; what is behind "100 % self-consistency, 0.00 bits"?
+
+Must not know: how anything is measured or decided.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgedistill.cli import console, verification
+
+if TYPE_CHECKING:
+    import argparse
+
+_EXAMPLES = """\
+It reports the bound that so many samples support, whether answers depend on the question (collapse), whether a
+paraphrase keeps the answer and a changed number changes it, and whether the entropy rises with the temperature.
+
+examples:
+  edgedistill audit my-bundle
+  edgedistill audit my-bundle --samples 512 --prompts 30 --temperature 1.0 --html audit.html
+  edgedistill audit my-bundle --suite open-ended
+
+exit codes: 0 consistent-correct or diffuse, 1 collapsed or consistent-wrong, 3 no certain verdict, 2 bad input"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``audit``."""
+    parser.epilog = _EXAMPLES
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
+    verification.add_sampling(parser)
+    verification.add_outputs(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Audit and report."""
+    options = verification.options(args)
+    verification.check_outputs(args)
+    from edgedistill.verify.runner import audit
+
+    with console.progress() as progress:
+        report = audit(
+            args.bundle, suite=args.suite, options=options, store=verification.store(args), progress=progress
+        )
+    verification.deliver(report, args)
+    return report.exit_code

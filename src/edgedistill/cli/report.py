@@ -1,0 +1,75 @@
+"""``edgedistill report``: show a stored report again, or what moved between two.
+
+Must not know: how anything is measured or compared.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgedistill.cli import console, verification
+from edgedistill.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from edgedistill.verify.diff import ReportDiff
+
+_EXAMPLES = """\
+examples:
+  edgedistill report reports/report.json
+  edgedistill report reports/report.json --html report.html
+  edgedistill report before.json after.json"""
+
+_MOST_MOVED = 20
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``report``."""
+    parser.epilog = _EXAMPLES
+    parser.add_argument("first", type=Path, metavar="A.json", help="report of verify --out, or of --json")
+    parser.add_argument("second", type=Path, nargs="?", metavar="B.json", help="another, to compare with")
+    verification.add_outputs(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show one report or compare two; the exit code is 0 whatever they say."""
+    from edgedistill.verify.diff import diff
+    from edgedistill.verify.result import read_report
+
+    first = read_report(args.first)
+    if args.second is None:
+        verification.check_outputs(args)
+        verification.deliver(first, args)
+        return 0
+    for name in ("out", "html", "junit", "github"):
+        if getattr(args, name):
+            raise UsageError(f"--{name} is of one report, and two were given.", hint="Use --json, or give one report.")
+    found = diff(first, read_report(args.second))
+    if args.json:
+        console.out_json(found.to_dict())
+    else:
+        _print(found, (args.first.name, args.second.name))
+    return 0
+
+
+def _print(found: ReportDiff, names: tuple[str, str]) -> None:
+    for warning in found.warnings:
+        verification.paragraph(console.style(f"note: {warning}", "yellow"))
+    rows = [("outcome", *found.outcomes), *found.metrics]
+    console.out(console.table(("metric", *names), rows))
+    console.out()
+    console.out(f"The most frequent answer moved on {len(found.moved)} of {found.common_prompts} common prompts.")
+    if found.moved:
+        moved = [
+            (
+                move.prompt_id,
+                f"{verification.printable(move.first)} ({100 * move.first_share:.0f} %)",
+                f"{verification.printable(move.second)} ({100 * move.second_share:.0f} %)",
+            )
+            for move in found.moved[:_MOST_MOVED]
+        ]
+        console.out(console.table(("prompt", *names), moved))
+        if len(found.moved) > _MOST_MOVED:
+            console.out(f"... and {len(found.moved) - _MOST_MOVED} more; --json lists all.")

@@ -1,0 +1,217 @@
+"""What ``verify``, ``audit``, ``baseline`` and ``report`` share: sampling options, where reports go, the summary.
+
+Must not know: how anything is measured or decided.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.cli import console
+from edgedistill.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from edgedistill.verify.options import VerifyOptions
+    from edgedistill.verify.result import VerifyReport
+
+COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+REPORT_NAMES = {"json": "report.json", "html": "report.html", "junit": "report.junit.xml"}
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """What is asked, and how replies are drawn."""
+    group = parser.add_argument_group("what is asked")
+    group.add_argument("--suite", default="arithmetic", metavar="S", help="arithmetic (default), instructions, "
+                       "open-ended, or a JSONL file")  # fmt: skip
+    size = group.add_mutually_exclusive_group()
+    size.add_argument("--fast", dest="preset", action="store_const", const="fast", help="a couple of minutes on a "
+                      "small model: fewer prompts and samples, only tokens that are there already are scored")  # fmt: skip
+    size.add_argument("--thorough", dest="preset", action="store_const", const="thorough", help="the whole suite, more "
+                      "samples, every divergence")  # fmt: skip
+    group.add_argument("--samples", type=int, metavar="N", help="replies to each prompt")
+    group.add_argument("--prompts", type=int, metavar="P", help="so many prompts, spread over the suite")
+    sampling = parser.add_argument_group("sampling (defaults come with the suite and the bundle)")
+    sampling.add_argument("--temperature", type=float, metavar="T")
+    sampling.add_argument("--top-p", type=float, metavar="P")
+    sampling.add_argument("--top-k", type=int, metavar="K")
+    sampling.add_argument("--min-p", type=float, metavar="P")
+    sampling.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="longest reply, reasoning included")
+    sampling.add_argument("--no-think", dest="think", action="store_false", help="ask the template for no reasoning")
+    sampling.add_argument("--seed", type=int, metavar="N", help="key of the noise (default 0)")
+    sampling.add_argument("--mode", choices=("fast", "exact"), help="fast (default): as deployed; exact: slower")
+    stored = parser.add_argument_group("samples on disk")
+    stored.add_argument("--store", type=Path, metavar="DIR", help="where samples are kept (default: the user's cache); "
+                        "a run that was killed goes on from there")  # fmt: skip
+    stored.add_argument("--no-store", action="store_true", help="keep samples in memory only")
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Where reports go."""
+    group = parser.add_argument_group("reports")
+    group.add_argument("--out", type=Path, metavar="DIR", help=f"write {', '.join(REPORT_NAMES.values())} there")
+    group.add_argument("--json", action="store_true", help="print the report as JSON")
+    group.add_argument("--html", type=Path, metavar="FILE", help="one page with plots that opens without network")
+    group.add_argument("--junit", type=Path, metavar="FILE", help="JUnit XML, a test case per endpoint")
+    group.add_argument("--github", action="store_true", help="job summary and annotations of GitHub Actions")
+
+
+def options(args: argparse.Namespace, **more: Any) -> VerifyOptions:
+    """The options of the command line; raises UsageError where they make no sense."""
+    from edgedistill.verify.options import VerifyOptions
+
+    return VerifyOptions(
+        preset=args.preset or "default",
+        prompts=args.prompts,
+        samples=args.samples,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        top_k=args.top_k,
+        min_p=args.min_p,
+        max_new_tokens=args.max_new_tokens,
+        thinking=None if args.think else False,
+        seed=args.seed,
+        mode=args.mode,
+        **more,
+    )
+
+
+def store(args: argparse.Namespace) -> Path | None:
+    """The directory of samples; None for ``--no-store``."""
+    if args.no_store:
+        if args.store is not None:
+            raise UsageError("--store and --no-store exclude each other.", hint="Drop one of the two.")
+        return None
+    if args.store is not None:
+        return Path(args.store)
+    import platformdirs
+
+    return platformdirs.user_cache_path("edgedistill") / "samples"
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Raises OutputError for a report that could not be written: before hours of sampling, not after."""
+    if args.out is not None:
+        try:
+            args.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{args.out} cannot be made: {error.strerror}.", hint="Choose another --out.") from error
+    for name, path in (("--html", args.html), ("--junit", args.junit)):
+        if path is None:
+            continue
+        if path.is_dir():
+            raise OutputError(f"{name} {path} is a directory; expected a file.")
+        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            raise OutputError(
+                f"{name} {path} cannot be written: {path.parent} is no directory that can be written to.",
+                hint=f"Try: mkdir -p {path.parent}",
+            )
+
+
+def deliver(report: VerifyReport, args: argparse.Namespace) -> None:
+    """Write and print the report in every form that was asked for."""
+    from edgedistill.verify.html import html
+    from edgedistill.verify.junit import junit
+    from edgedistill.verify.result import report_json
+
+    files: dict[Path, str] = {}
+    if args.out is not None:
+        files[args.out / REPORT_NAMES["json"]] = report_json(report)
+    for name, path, make in (("html", args.html, html), ("junit", args.junit, junit)):
+        targets = [path, None if args.out is None else args.out / REPORT_NAMES[name]]
+        files |= {target: make(report) for target in targets if target is not None}
+    for path, text in files.items():
+        write(path, text)
+    if args.github:
+        _github(report, quiet=args.json)
+    if args.json:
+        console.out(report_json(report).rstrip("\n"))
+        return
+    print_summary(report)
+    for path in files:
+        console.note(f"written: {path}")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file in one go. Raises OutputError."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8", errors="replace")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror}.", hint="The samples are kept: run the same command again."
+        ) from error
+
+
+def _github(report: VerifyReport, *, quiet: bool) -> None:
+    from edgedistill.verify.github import annotate, job_summary
+
+    for line in annotate(report):
+        (console.note if quiet else console.out)(line)
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        console.note("note: GITHUB_STEP_SUMMARY is not set, so there is no job summary.")
+        return
+    with Path(path).open("a", encoding="utf-8", errors="replace") as stream:
+        stream.write(job_summary(report))
+
+
+def print_summary(report: VerifyReport) -> None:
+    """The report as text: outcome, reasons, tables."""
+    from edgedistill.verify import rows
+
+    against = f" against {report.reference.name}" if report.reference is not None else ""
+    outcome = {0: "pass", 1: "fail"}.get(report.exit_code, "inconclusive")
+    word = console.style(rows.headline(report), COLOURS[outcome])
+    console.out(f"{word}  {report.bundle.name}{against}, suite {report.suite.name}")
+    console.out()
+    paragraph(report.claim)
+    verdict = report.bundle_result.verdict
+    paragraph(report.bundle_result.verdict_reason if verdict is None else verdict.reason)
+    if report.gate is not None:
+        console.out()
+        console.out(console.table(rows.ENDPOINT_HEADERS, rows.endpoint_rows(report)))
+        console.out()
+        for reason in report.gate.reasons:
+            paragraph(f"- {reason}")
+        paragraph(report.gate.power)
+        if report.gate.decide:
+            paragraph(f"What would decide it: {report.gate.decide}")
+    console.out()
+    metrics = rows.metric_rows(report)
+    if report.reference_result is None:
+        console.out(console.table(("metric", "bundle"), [(row.label, row.bundle) for row in metrics]))
+    else:
+        lines = [(row.label, row.reference, row.bundle) for row in metrics]
+        console.out(console.table(("metric", "reference", "bundle"), lines))
+    console.out()
+    size = f"{report.suite.prompts} prompts, {report.settings.samples} samples each; {rows.settings_text(report)}."
+    paragraph(f"{size} {rows.path_text(report)}")
+    for note in report.notes:
+        paragraph(note)
+
+
+def paragraph(text: str) -> None:
+    """A paragraph, broken at the width of a terminal; one line in a pipe."""
+    import sys
+
+    if not text:
+        return
+    if sys.stdout.isatty():
+        text = textwrap.fill(text, max(40, min(110, shutil.get_terminal_size().columns)))
+    console.out(text)
+
+
+def printable(text: str | None) -> str:
+    """A model's answer without anything that a terminal would obey; a dash for None."""
+    if text is None:
+        return "-"
+    cut = text if len(text) <= 40 else text[:39] + "…"
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut)

@@ -1,0 +1,91 @@
+"""``edgedistill verify``: a bundle against its reference, with a verdict as the exit code.
+
+Must not know: how anything is measured or decided.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgedistill.cli import console, verification
+from edgedistill.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+_EXAMPLES = """\
+references:
+  DIR                      an fp32 bundle: edgedistill export MODEL --format fp32 -o DIR
+  hf                       the original that the bundle was exported from, in PyTorch (extra: torch)
+  hf:NAME                  a checkpoint by name or directory, in PyTorch
+  FILE.baseline            samples of a reference, made with: edgedistill baseline create
+
+examples:
+  edgedistill verify my-bundle --reference my-fp32-bundle
+  edgedistill verify my-bundle --baseline tiny.baseline --fast --github
+  edgedistill verify my-bundle --reference hf --suite questions.jsonl --samples 64 --out reports
+  edgedistill verify my-bundle --reference my-fp32-bundle --margin accuracy=0.05 --margin agreement=0.1
+
+exit codes: 0 pass, 1 fail, 3 inconclusive, 2 bad input"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``verify``."""
+    parser.epilog = _EXAMPLES
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
+    parser.add_argument("--reference", metavar="REF", help="what it is compared with (see references below)")
+    parser.add_argument("--baseline", type=Path, metavar="FILE", help="the same, samples stored earlier")
+    parser.add_argument("--margin", action="append", default=[], metavar="NAME=VALUE", help="instead of the profile's: "
+                        "accuracy, agreement, entropy_bits, length_ratio, truncation (repeatable)")  # fmt: skip
+    parser.add_argument("--sequential", action="store_true", help="stop as soon as the evidence decides")
+    parser.add_argument("--replay", action="store_true", help="score the reference's tokens, decode after the first "
+                        "divergence: faster; the distribution is the deployed one in exact mode only")  # fmt: skip
+    verification.add_sampling(parser)
+    verification.add_outputs(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify, report, and return the outcome."""
+    if (args.reference is None) == (args.baseline is None):
+        raise UsageError(
+            "verify takes exactly one of --reference and --baseline.",
+            hint="Try: edgedistill verify BUNDLE --reference FP32-BUNDLE",
+        )
+    if args.baseline is not None and not args.baseline.is_file():
+        raise UsageError(
+            f"there is no baseline at {args.baseline}; expected a file.",
+            hint="Make one with: edgedistill baseline create REFERENCE -o FILE",
+        )
+    options = verification.options(args, margins=margins(args.margin), replay=args.replay, sequential=args.sequential)
+    verification.check_outputs(args)
+    from edgedistill.verify.runner import verify
+
+    with console.progress() as progress:
+        report = verify(
+            args.bundle,
+            reference=args.reference or args.baseline,
+            suite=args.suite,
+            options=options,
+            store=verification.store(args),
+            progress=progress,
+        )
+    verification.deliver(report, args)
+    return report.exit_code
+
+
+def margins(texts: list[str]) -> dict[str, float]:
+    """``["accuracy=0.05"]`` to a table; raises UsageError for anything else."""
+    found: dict[str, float] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise UsageError(f"--margin is {text!r}; expected NAME=NUMBER, for instance accuracy=0.05.")
+        if name in found:
+            raise UsageError(f"--margin {name} was given twice.", hint="Drop one of the two.")
+        found[name] = number
+    return found
