@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PERMUTATIONS = 100
 _GROUPS = 20
+_LEAST_BITS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,9 @@ class Collapse:
         information_bits: I(prompt; answer) = H(pbar) - mean_i H(p_i), less its mean under permuted labels.
         permuted_bits: That mean: what chance and the number of samples give by themselves.
         gold_bits: H(gold): what a model that is always right would show. Without gold answers log2 of the prompts.
-        ratio: information_bits / gold_bits, with a jackknife interval over prompts; 0: the answer says nothing about
-            the prompt.
+        ratio: information_bits over the same of the right answers (gold_bits less what permuted labels give of them),
+            with a jackknife interval over prompts. 0: the answer says nothing about the prompt; 1: as much as the right
+            one. Without the second correction a perfect model with few samples would seem to know little.
         top_share: max_a pbar(a). ``top_answer``: its code.
         effective_answers: 2^H(pbar); ``effective_gold``: 2^H(gold).
         off_prompt_collision: Mean over i != j of sum_a p_i(a) p_j(a): how often two prompts get the same answer.
@@ -93,15 +95,18 @@ def collapse_audit(
     owners = np.repeat(np.arange(len(prompts)), sizes)
     p = _distributions(owners, labels, len(prompts), len(values), sizes)
     rng = np.random.default_rng(seed)
-    shuffled = np.array(
-        [
-            information_bits(_distributions(owners, rng.permutation(labels), len(prompts), len(values), sizes))
-            for _ in range(permutations)
-        ]
+    chance = _chance_bits(owners, labels, sizes, rng, permutations)
+    # What the right answers themselves would lose by this correction: with few samples a prompt it is much.
+    gold_chance = _chance_bits(
+        owners, np.repeat(np.unique(wanted, return_inverse=True)[1], sizes), sizes, rng, permutations
     )
-    chance = float(shuffled.mean()) if permutations else 0.0
+    if gold_bits - gold_chance < _LEAST_BITS:
+        raise VerifyError(
+            f"with {sizes.max()} sample(s) a prompt chance alone would look like information; no audit is possible.",
+            hint="Use --samples 4 or more.",
+        )
     information = information_bits(p) - chance
-    ratio, error = information / gold_bits, _jackknife_error(p, wanted, chance)
+    ratio, error = information / (gold_bits - gold_chance), _jackknife_error(p, wanted, chance, gold_chance)
     half = normal_quantile(0.5 + level / 2) * error
     interval = Interval(ratio - half, ratio + half, level, "jackknife over prompts")
     answered = np.where(values >= 0, p.mean(axis=0), -1.0)
@@ -118,6 +123,16 @@ def collapse_audit(
         gold_collision=float((wanted.size * (gold_p**2).sum() - 1) / (wanted.size - 1)),
         garbage=float(p[:, values < 0].sum() / len(prompts)),
     )
+
+
+def _chance_bits(owners: Codes, labels: Codes, sizes: Codes, rng: np.random.Generator, permutations: int) -> float:
+    """Mean information under permuted labels; 0 without permutations."""
+    kinds = int(labels.max()) + 1
+    bits = [
+        information_bits(_distributions(owners, rng.permutation(labels), len(sizes), kinds, sizes))
+        for _ in range(permutations)
+    ]
+    return float(np.mean(bits)) if bits else 0.0
 
 
 def information_bits(p: Floats) -> float:
@@ -147,8 +162,8 @@ def _collision(p: Floats) -> float:
     return float((total @ total - (p * p).sum()) / (count * (count - 1)))
 
 
-def _jackknife_error(p: Floats, wanted: Codes, chance: float) -> float:
-    """Standard error of the ratio, from leaving out groups of prompts; the chance part is taken as known."""
+def _jackknife_error(p: Floats, wanted: Codes, chance: float, gold_chance: float) -> float:
+    """Standard error of the ratio, from leaving out groups of prompts; the parts of chance are taken as known."""
     groups = min(_GROUPS, len(p))
     member = np.arange(len(p)) % groups
     ratios = []
@@ -156,7 +171,7 @@ def _jackknife_error(p: Floats, wanted: Codes, chance: float) -> float:
         kept = member != group
         gold = np.bincount(wanted[kept])
         bits = _bits(gold[gold > 0] / kept.sum())
-        ratios.append((information_bits(p[kept]) - chance) / bits if bits > 0 else math.nan)
+        ratios.append((information_bits(p[kept]) - chance) / (bits - gold_chance) if bits > gold_chance else math.nan)
     values = np.array([ratio for ratio in ratios if math.isfinite(ratio)])
     if values.size < 2:
         return math.nan

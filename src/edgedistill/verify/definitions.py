@@ -38,7 +38,7 @@ DEFINITIONS = MappingProxyType(
         "hallucination_variance": "Variance over samples of being wrong, split into parts between and within prompts. "
         "Within = 0: every prompt is either always right or always wrong.",
         "information": "Mutual information of prompt and answer in bits, less what permuted labels give; its ratio to "
-        "the entropy of the gold answers is near 0 for a model that answers the same whatever is asked.",
+        "the same of the gold answers is near 0 for a model that answers the same whatever is asked.",
         "top_share": "Share of the most frequent answer over all prompts.",
         "effective_answers": "2 to the entropy of the answers over all prompts.",
         "off_prompt_collision": "Probability that samples of two different prompts give the same answer.",

@@ -26,7 +26,7 @@ import numpy as np
 
 from edgedistill.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, VerifyError
 from edgedistill.verify.endpoints import endpoints
-from edgedistill.verify.intervals import bca, prompt_mean, weighted_mean
+from edgedistill.verify.intervals import bca_at, prompt_mean, weighted_mean
 from edgedistill.verify.permutation import sign_flip
 from edgedistill.verify.power import MOST, Decider, components, decider, power_curve
 from edgedistill.verify.sequential import bet_on, further_bets
@@ -200,13 +200,11 @@ def _test(side: Side, method: Method, seed: int, alpha: float) -> tuple[float, f
 
 def _bootstrap_p(side: Side, seed: int, alpha: float) -> tuple[float, float]:
     """The smallest one-sided level of a short ladder at which the BCa interval excludes 0; 1 if none does."""
-    values = side.x[:, None]
+    ladder = [alpha / 2**step for step in range(5)]
     greater = less = 1.0
-    for level in (alpha, alpha / 2, alpha / 4, alpha / 8, alpha / 16):
-        low, high = bca(values, weighted_mean, level=1 - 2 * level, seed=seed)
+    ends = bca_at(side.x[:, None], weighted_mean, [1 - 2 * level for level in ladder], seed=seed)
+    for level, (low, high) in zip(ladder, ends, strict=True):
         greater, less = (level if low > 0 else greater), (level if high < 0 else less)
-        if low <= 0 <= high:
-            break
     return greater, less
 
 

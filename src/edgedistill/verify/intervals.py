@@ -17,7 +17,7 @@ from edgedistill.verify.special import beta_quantile, normal_cdf, normal_quantil
 from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -120,8 +120,8 @@ def bca(
 ) -> tuple[float, float]:
     """Ends of the bias-corrected and accelerated bootstrap interval (Efron, JASA 1987), prompts being resampled.
 
-    Expanded for few prompts, where the bootstrap is too narrow: quantiles of t times sqrt(P / (P - 1)) instead of normal
-    ones (Hesterberg, The American Statistician 2015).
+    Expanded for few prompts, where the bootstrap is too narrow: quantiles of t times sqrt(P / (P - 1)) instead of
+    normal ones (Hesterberg, The American Statistician 2015).
 
     Args:
         values: float64 [prompts, columns]: what the statistic needs of each prompt.
@@ -129,11 +129,19 @@ def bca(
         level: Coverage aimed at.
         seed: Of the resampling.
     """
+    return bca_at(values, statistic, (level,), seed=seed, resamples=resamples)[0]
+
+
+def bca_at(
+    values: Floats, statistic: Statistic, levels: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES
+) -> list[tuple[float, float]]:
+    """``bca`` at several levels from the same resamples; NaN where the statistic is undefined."""
     count = len(values)
     rng = np.random.default_rng(seed)
     drawn: list[Floats] = []
-    for start in range(0, resamples, max(1, _CHUNK // count)):
-        rows = min(max(1, _CHUNK // count), resamples - start)
+    step = max(1, _CHUNK // count)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
         picks = rng.integers(0, count, size=(rows, count)) + count * np.arange(rows)[:, None]
         weights = np.bincount(picks.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
         drawn.append(statistic(weights, values))
@@ -141,7 +149,7 @@ def bca(
     replicates = np.sort(replicates[np.isfinite(replicates)])
     observed = float(statistic(np.ones((1, count)), values)[0])
     if not replicates.size or not math.isfinite(observed):
-        return math.nan, math.nan
+        return [(math.nan, math.nan)] * len(levels)
     # Ties count half: a discrete statistic would otherwise look biased.
     below = (np.count_nonzero(replicates < observed) + 0.5 * np.count_nonzero(replicates == observed)) / replicates.size
     bias = normal_quantile(float(np.clip(below, 0.5 / replicates.size, 1 - 0.5 / replicates.size)))
@@ -149,12 +157,15 @@ def bca(
     centred = left_out.mean() - left_out
     spread = float((centred**2).sum())
     acceleration = float((centred**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
-    ends = []
-    for p in (0.5 - level / 2, 0.5 + level / 2):
-        z = bias + student_quantile(p, count - 1) * math.sqrt(count / (count - 1))
-        ends.append(normal_cdf(bias + z / max(1e-3, 1 - acceleration * z)))
-    low, high = np.quantile(replicates, ends)
-    return float(low), float(high)
+    intervals = []
+    for level in levels:
+        ends = []
+        for p in (0.5 - level / 2, 0.5 + level / 2):
+            z = bias + student_quantile(p, count - 1) * math.sqrt(count / (count - 1))
+            ends.append(normal_cdf(bias + z / max(1e-3, 1 - acceleration * z)))
+        low, high = np.quantile(replicates, ends)
+        intervals.append((float(low), float(high)))
+    return intervals
 
 
 def _leave_one_out(values: Floats, statistic: Statistic) -> Floats:

@@ -19,8 +19,9 @@ VerdictName = Literal["consistent-correct", "consistent-wrong", "collapsed", "de
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """``agreement``: mean agreement C from which a model counts as consistent. ``information``: share of H(gold) below
-    which its answers do not depend on the question. ``accuracy``: from which consistent answers count as correct.
+    """``agreement``: mean agreement C from which a model counts as consistent. ``information``: share of the gold
+    answers' information below which its answers do not depend on the question. ``accuracy``: from which consistent
+    answers count as correct.
     """
 
     agreement: float = 0.5
@@ -52,7 +53,7 @@ def verdict(
 
     Args:
         agreement: Mean over prompts of C.
-        information: Ratio of the mutual information to H(gold) (``collapse.Collapse.ratio``).
+        information: Ratio of the mutual information to that of the gold answers (``collapse.Collapse.ratio``).
         accuracy: Share of right answers; None without gold.
         deterministic: Decoding left no choice (temperature 0 or top_k 1): consistency is then no property of the model.
     """

@@ -1,0 +1,228 @@
+"""Collapse is told from consistency; the audit's controls; diversity, perturbations, the sampler."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from simulated import draw, skilled
+
+from edgedistill.errors import VerifyError
+from edgedistill.verify.collapse import collapse_audit
+from edgedistill.verify.diversity import MOST_TEXTS, distinct_n, diversity, self_bleu, vendi_score
+from edgedistill.verify.perturbations import perturbation_check, temperature_sweep
+from edgedistill.verify.sampler_audit import audit_sampler, chi_square, seeds_differ
+from edgedistill.verify.summary import SuiteResult, summarise_suite
+from edgedistill.verify.types import Estimate, Interval, Message, Prompt, Suite
+from edgedistill.verify.verdict import verdict
+
+PROMPTS, SAMPLES = 40, 16
+
+
+def suite_of(gold: list[str] | None, prompts: int = PROMPTS) -> Suite:
+    return Suite(
+        "s",
+        tuple(Prompt(f"p{i}", (Message("user", str(i)),), gold[i] if gold else None) for i in range(prompts)),
+    )
+
+
+def judge(distributions: list[dict[str, float]], gold: list[str], **options: object) -> SuiteResult:
+    groups = draw(distributions, SAMPLES, np.random.default_rng(0), gold=gold)
+    return summarise_suite(suite_of(gold, len(gold)), [s for group in groups.values() for s in group], **options)  # type: ignore[arg-type]
+
+
+GOLD = [f"g{i}" for i in range(PROMPTS)]
+
+
+def test_a_model_that_says_one_thing_is_collapsed_however_consistent() -> None:
+    found = judge([{"42": 1.0}] * PROMPTS, GOLD)
+    assert (found.agreement.value, found.entropy.value) == (1.0, 0.0)
+    assert found.verdict is not None
+    assert (found.verdict.name, found.verdict.certain) == ("collapsed", True)
+    assert found.collapse is not None
+    assert found.collapse.ratio.value == pytest.approx(0.0, abs=1e-9)
+    assert (found.collapse.top_share, found.collapse.off_prompt_collision) == (1.0, 1.0)
+    assert found.collapse.effective_answers == pytest.approx(1.0)
+    assert found.all_equal_bound == pytest.approx(1 - 0.05 ** (1 / SAMPLES))
+
+
+def test_a_few_favourite_answers_are_collapse_too() -> None:
+    rng = np.random.default_rng(3)
+    found = judge([{f"{rng.integers(3)}": 0.95, "x": 0.05} for _ in range(PROMPTS)], GOLD)
+    assert found.verdict is not None
+    assert found.verdict.name == "collapsed"
+
+
+def test_confidently_right_and_confidently_wrong() -> None:
+    right = judge([{gold: 0.97, "x": 0.03} for gold in GOLD], GOLD)
+    wrong = judge([{gold + "1": 0.97, "x": 0.03} for gold in GOLD], GOLD)
+    assert right.verdict is not None
+    assert wrong.verdict is not None
+    assert (right.verdict.name, right.verdict.certain) == ("consistent-correct", True)
+    assert (wrong.verdict.name, wrong.verdict.certain) == ("consistent-wrong", True)
+    assert right.collapse is not None
+    assert right.collapse.ratio.value > 0.9
+    assert right.collapse.gold_bits == pytest.approx(math.log2(PROMPTS))
+
+
+def test_diffuse_and_deterministic() -> None:
+    diffuse = judge([{f"{gold}-{k}": 0.1 for k in range(10)} for gold in GOLD], GOLD)
+    assert diffuse.verdict is not None
+    assert diffuse.verdict.name == "diffuse"
+    greedy = judge([{gold: 1.0} for gold in GOLD], GOLD, deterministic=True)
+    assert greedy.verdict is not None
+    assert greedy.verdict.name == "deterministic-decoding"
+
+
+def test_garbage_alone_is_not_consistent() -> None:
+    found = judge([{"<unparsed>": 1.0}] * PROMPTS, GOLD)
+    assert found.verdict is not None
+    assert found.verdict.name == "diffuse"
+    assert found.accuracy is not None
+    assert (found.accuracy.value, found.agreement.value, found.form.unparsed.value) == (0.0, 0.0, 1.0)
+    assert found.collapse is not None
+    assert found.collapse.garbage == 1.0
+
+
+def test_without_gold_nothing_is_called_right() -> None:
+    groups = draw([{gold: 1.0} for gold in GOLD], 4, np.random.default_rng(0))
+    found = summarise_suite(suite_of(None), [s for group in groups.values() for s in group])
+    assert found.verdict is not None
+    assert found.verdict.name is None
+    assert "gold" in found.verdict_reason
+    assert (found.accuracy, found.hallucination, found.pass_at) == (None, None, {})
+
+
+def test_gold_answers_that_are_all_equal_allow_no_audit() -> None:
+    found = judge([{"1": 1.0}] * 5, ["1"] * 5)
+    assert (found.collapse, found.verdict) == (None, None)
+    assert "gold answers are the same" in found.verdict_reason
+    with pytest.raises(VerifyError, match="at least 2 prompts"):
+        collapse_audit([np.array([0, 0])])
+
+
+def test_uncertain_verdicts_say_so() -> None:
+    near = Estimate(0.52, Interval(0.4, 0.6, 0.95, "x"))
+    clear = Estimate(0.9, Interval(0.8, 1.0, 0.95, "x"))
+    assert not verdict(clear, near, clear, deterministic=False).certain
+    assert verdict(clear, clear, clear, deterministic=False).certain
+
+
+def test_numbers_of_the_summary() -> None:
+    rng = np.random.default_rng(1)
+    distributions, gold = skilled(PROMPTS, rng)
+    found = judge(distributions, gold)
+    assert found.accuracy is not None
+    assert found.accuracy.value == pytest.approx(
+        np.mean([d[g] for d, g in zip(distributions, gold, strict=True)]), abs=0.08
+    )
+    assert found.pass_at[1] == pytest.approx(found.accuracy.value)
+    assert found.pass_at[1] < found.pass_at[4] <= found.pass_at[16]
+    assert found.majority_at[16] >= found.majority_at[1] == pytest.approx(found.accuracy.value, abs=0.03)
+    plain = found.to_dict()
+    assert plain["prompts"][0]["samples"] == SAMPLES
+    assert plain["suite_sha256"] == suite_of(gold).sha256
+
+
+def test_missing_and_strange_samples_are_refused() -> None:
+    suite = suite_of(GOLD)
+    groups = draw([{gold: 1.0} for gold in GOLD], 4, np.random.default_rng(0), gold=GOLD)
+    rows = [s for group in groups.values() for s in group]
+    with pytest.raises(VerifyError, match="`p39` has no samples"):
+        summarise_suite(suite, [s for s in rows if s.prompt_id != "p39"])
+    with pytest.raises(VerifyError, match="`p39` has samples but is no prompt"):
+        summarise_suite(Suite("s", suite.prompts[:39]), rows)
+    with pytest.raises(VerifyError, match="at least 2"):
+        summarise_suite(suite, [s for s in rows if s.index == 0])
+
+
+def test_diversity_tells_one_text_from_many() -> None:
+    same = ["The cat sat on the mat."] * 10
+    words = ["alpha", "beta", "gamma", "delta", "zeta", "eta", "theta", "iota", "kappa", "mu", "nu", "xi", "pi", "rho"]
+    rng = np.random.default_rng(0)
+    different = [f"{a} {b}{i} {c} {i}" for i, (a, b, c) in enumerate(rng.choice(words, size=(10, 3)))]
+    assert vendi_score(same) == pytest.approx(1.0)
+    assert vendi_score(["a", "b", "c"]) == pytest.approx(3.0)
+    assert vendi_score(["a", "a", "b", "b"]) == pytest.approx(2.0)
+    assert vendi_score(different) > 6
+    assert distinct_n(same, 1) == pytest.approx(6 / 70)
+    assert self_bleu(same) == pytest.approx(100)
+    assert self_bleu(different) < 40
+    assert math.isnan(self_bleu(["one"]))
+    many = diversity([str(i) for i in range(1000)], bleu=False)
+    assert (many.texts, round(many.vendi)) == (MOST_TEXTS, MOST_TEXTS)
+
+
+def codes(*answers: int) -> np.ndarray:
+    return np.array(answers)
+
+
+def test_perturbations() -> None:
+    prompts = [codes(1, 1, 2), codes(3, 3), codes(-1, -1)]
+    found = perturbation_check(
+        prompts,
+        paraphrases=[codes(1, 1), codes(4, 4), codes(5)],
+        changed=[codes(7, 7), codes(3), None],
+        empty=codes(3, 3, 1),
+        changed_gold=[7, 8, None],
+    )
+    assert found.paraphrase_keeps.value == 0.5
+    assert found.changed_number_changes.value == 0.5
+    assert found.changed_number_correct.value == 0.5
+    assert found.empty_gives.value == pytest.approx(1 / 3)
+    assert found.undecided == 1
+
+
+def test_temperature_sweep() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.05, size=(4, 30))
+    rising = {t: list(t + noise[i]) for i, t in enumerate((0.3, 0.7, 1.0, 1.5))}
+    assert temperature_sweep(rising).sound
+    flat = {t: list(0.5 + noise[i]) for i, t in enumerate((0.3, 0.7, 1.0, 1.5))}
+    assert not temperature_sweep(flat).rises
+    broken = {**rising, 1.0: list(0.1 + noise[2])}
+    assert temperature_sweep(broken).falls == ((0.7, 1.0),)
+    with pytest.raises(VerifyError, match="at least 2"):
+        temperature_sweep({1.0: [0.1]})
+
+
+P = np.array([0.5, 0.3, 0.15, 0.04999, 0.00001])
+
+
+def test_chi_square_against_scipy_and_its_size() -> None:
+    from scipy import stats
+
+    rng = np.random.default_rng(0)
+    p = np.array([0.4, 0.3, 0.2, 0.1])
+    counts = rng.multinomial(1000, p)
+    theirs = stats.chisquare(counts, p * 1000)
+    assert (chi_square(counts, p).statistic, chi_square(counts, p).p_value) == pytest.approx(
+        (theirs.statistic, theirs.pvalue)
+    )
+    rejected = sum(chi_square(rng.multinomial(10_000, P), P).p_value < 0.05 for _ in range(400))
+    assert 0.02 < rejected / 400 < 0.085
+    assert chi_square(rng.multinomial(10_000, [0.52, 0.28, 0.15, 0.05, 0.0]), P).p_value < 1e-4
+    assert chi_square(np.array([5, 5]), np.array([1.0, 0.0])).p_value == 0.0
+    assert chi_square(np.array([7]), np.array([1.0])).p_value == 1.0
+
+
+def test_a_sampler_that_ignores_its_seed_is_stopped() -> None:
+    good = np.random.default_rng(0).multinomial(10_000, P)
+    first = [[1, 2], [3, 4]]
+    stuck = audit_sampler(first, first, [first] * 4, [0.01, 0.02], good, P)
+    assert stuck.varies is False
+    with pytest.raises(VerifyError, match="different seeds gave the same tokens"):
+        stuck.require_sound()
+    audit_sampler(first, first, [[[1, 2], [3, 5]]], [0.01, 0.02], good, P).require_sound()
+    drifting = audit_sampler(first, [[1, 2], [3, 9]], [[[0]] * 2], [0.5, 0.5], good, P)
+    assert not drifting.sound
+    biased = audit_sampler(first, first, [[[0]] * 2], [0.5, 0.5], np.array([10_000, 0, 0, 0, 0]), P)
+    assert "chi-square" in biased.problems()[0]
+
+
+def test_equal_samples_of_a_certain_model_prove_nothing() -> None:
+    first = [[1, 2], [3, 4]]
+    assert seeds_differ(first, [first] * 4, [0.999, 0.9999]) is None
+    assert seeds_differ(first, [first], [0.001, 0.5]) is None, "one repetition of one prompt happens by chance"
+    assert seeds_differ(first, [first] * 3, [0.001, 0.5]) is False
