@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     Logits = npt.NDArray[np.float32]
 
 DEFAULT_MEMORY = 2 << 30
-MOST_ROWS = 64
+MOST_ROWS = 32
 MOST_SCORED_ROWS = 32
 
 
@@ -52,7 +52,8 @@ class BundleModel:
     Args:
         model: The loaded bundle; closed with this object.
         memory: Bytes for the batch's KV cache and logits; default: a quarter of the free memory, at most 2 GiB.
-        batch: Rows of the batch; default: what ``memory`` allows, at most 64 (more gain nothing on a CPU).
+        batch: Rows of the batch; default: what ``memory`` allows, at most 32 (more gain nothing: arithmetic
+            is at its limit and the rows' keys and values leave the processor's caches).
         noise: Whose noise samples get; only tests pass another.
     """
 

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     Bools = npt.NDArray[np.bool_]
 
 _WEYL = np.uint64(0x9E3779B97F4A7C15)  # of SplitMix64, as in runtime.sampling
-_PARTITION_FROM = 64  # candidates per row above which cutting to the top k first is cheaper than sorting all
+_DENSE = 1 << 16  # tokens whose noise is computed at a time
+_NUCLEUS = 128  # tokens that a nucleus without top-k is looked for in at first
+_BLOCKS = 4  # maxima of blocks per wanted token
 
 
 class NoiseSource:
@@ -68,10 +70,13 @@ def choose(logits: Logits, settings: GenerationSettings, keys: Keys, positions: 
             hint="Run `edgedistill inspect` on the bundle and export it again if a hash differs.",
         )
     if settings.greedy:
-        return best
+        return np.asarray(best)
+    if settings.top_k == 0 and settings.top_p == 1.0:
+        # Any token may come: rows by rows, so that the noise of all of them stays in the processor's caches.
+        step = max(1, _DENSE // logits.shape[1])
+        cuts = [slice(at, at + step) for at in range(0, len(logits), step)]
+        return np.concatenate([_any(logits[cut], top[cut], settings, keys[cut], positions[cut]) for cut in cuts])
     ids, scaled = _filtered(logits, top, settings)
-    if ids.shape[1] == 1:
-        return ids[:, 0]
     noisy = scaled + gumbel(keys, positions, ids)
     return np.asarray(ids[np.arange(len(ids)), noisy.argmax(axis=1)])
 
@@ -85,44 +90,81 @@ def gumbel(keys: Keys, positions: Ids, ids: Ids) -> Floats:
     return np.asarray(-np.log(-np.log(uniform)))
 
 
-def _filtered(logits: Logits, top: npt.NDArray[np.float32], settings: GenerationSettings) -> tuple[Ids, Floats]:
-    """Candidates of every row, padded: ids int64 [n, m] and (logit - top) / temperature, -inf in the padding."""
+def _any(logits: Logits, top: npt.NDArray[np.float32], settings: GenerationSettings, keys: Keys, positions: Ids) -> Ids:
+    """The choice where neither top-k nor top-p cuts."""
+    floor = _floor(logits, top, settings)
+    scaled = (logits.astype(np.float64) - top.astype(np.float64)[:, None]) / settings.temperature
+    scaled[logits < floor[:, None]] = -np.inf
+    if settings.min_p > 0.0:
+        scaled[scaled < np.log(settings.min_p)] = -np.inf
+    ids = np.broadcast_to(np.arange(logits.shape[1], dtype=np.int64), logits.shape)
+    return np.asarray((scaled + gumbel(keys, positions, ids)).argmax(axis=1))
+
+
+def _floor(logits: Logits, top: npt.NDArray[np.float32], settings: GenerationSettings) -> Floats:
+    """float64 [n]: logits below it belong to the tail that is left out, as in runtime.sampling."""
     margin = settings.temperature * np.log(logits.shape[1] / TAIL_MASS)
-    # As in runtime.sampling: the border in double precision, the comparison in that of the logits.
-    mask = logits >= (top.astype(np.float64) - margin)[:, None]
-    ids, values = _compact(mask, logits)
-    scaled = (values.astype(np.float64) - top.astype(np.float64)[:, None]) / settings.temperature
-    k = settings.top_k
-    if 0 < k < scaled.shape[1] and scaled.shape[1] > _PARTITION_FROM:
-        border = np.partition(scaled, -k, axis=1)[:, -k]
-        mask = (scaled >= border[:, None]) & (scaled > -np.inf)
-        ids, scaled = _compact(mask, scaled, ids)
-    if settings.top_p < 1.0 or 0 < k < scaled.shape[1]:
-        # Stable: among equals the lower id comes first, as everywhere.
-        order = np.argsort(-scaled, axis=1, kind="stable")
-        if 0 < k < scaled.shape[1]:
-            order = order[:, :k]
-        ids, scaled = np.take_along_axis(ids, order, axis=1), np.take_along_axis(scaled, order, axis=1)
+    return np.asarray(top.astype(np.float64) - margin)
+
+
+def _filtered(logits: Logits, top: npt.NDArray[np.float32], settings: GenerationSettings) -> tuple[Ids, Floats]:
+    """Candidates under top-k or top-p, most likely first, padded: ids int64 [n, m] and (logit - top) / temperature
+    float64 [n, m], minus infinity in the padding.
+    """
+    vocab, k = logits.shape[1], settings.top_k
+    ids, scaled = _largest(logits, top, settings, min(k or _NUCLEUS, vocab))
+    if k:
+        ids, scaled = ids[:, :k], scaled[:, :k]
     if settings.top_p < 1.0:
         probs = np.exp(scaled)
         sums = np.cumsum(probs, axis=1)
-        scaled = np.where(sums - probs < settings.top_p * sums[:, -1:], scaled, -np.inf)
+        total = sums[:, -1] if k else _mass(logits, top, settings)
+        if not k and (sums[:, -1] < settings.top_p * total).any():
+            # A nucleus wider than what was looked at: rare, and then all tokens have to be sorted.
+            ids, scaled = _largest(logits, top, settings, vocab)
+            probs = np.exp(scaled)
+            sums = np.cumsum(probs, axis=1)
+        scaled = np.where(sums - probs < settings.top_p * total[:, None], scaled, -np.inf)
     if settings.min_p > 0.0:
         scaled = np.where(scaled >= np.log(settings.min_p), scaled, -np.inf)
     return ids, scaled
 
 
-def _compact(
-    mask: Bools, values: npt.NDArray[np.floating], ids: Ids | None = None
-) -> tuple[Ids, npt.NDArray[np.floating]]:
-    """The masked entries of every row moved to the left: their ids (columns, or entries of ``ids``) and values."""
-    rows, columns = np.nonzero(mask)
-    counts = mask.sum(axis=1)
-    starts = np.cumsum(counts) - counts
-    slots = np.arange(len(rows)) - starts[rows]
-    width = int(counts.max())
-    out_ids = np.zeros((len(mask), width), dtype=np.int64)
-    out_values = np.full((len(mask), width), -np.inf, dtype=values.dtype)
-    out_ids[rows, slots] = columns if ids is None else ids[rows, columns]
-    out_values[rows, slots] = values[rows, columns]
-    return out_ids, out_values
+def _mass(logits: Logits, top: npt.NDArray[np.float32], settings: GenerationSettings) -> Floats:
+    """float64 [n]: sum of the unnormalised probabilities of all candidates."""
+    floor = _floor(logits, top, settings)
+    out = np.empty(len(logits))
+    for row in range(len(logits)):
+        kept = logits[row][logits[row] >= floor[row]].astype(np.float64)
+        out[row] = np.exp((kept - float(top[row])) / settings.temperature).sum()
+    return out
+
+
+def _largest(
+    logits: Logits, top: npt.NDArray[np.float32], settings: GenerationSettings, count: int
+) -> tuple[Ids, Floats]:
+    """At least the ``count`` most likely candidates of every row, in falling order, of equal ones the lower id first."""
+    vocab = logits.shape[1]
+    border = _floor(logits, top, settings)
+    if count < vocab:
+        # The count-th largest of the maxima of blocks is no larger than the count-th largest logit: a cheap lower
+        # bound that leaves little more than what is wanted.
+        width = max(1, vocab // (_BLOCKS * count))
+        blocks = logits[:, : vocab // width * width].reshape(len(logits), -1, width).max(axis=2)
+        border = np.maximum(border, np.partition(blocks, -count, axis=1)[:, -count])
+    ids, values = _compact(logits >= border[:, None], logits)
+    order = np.argsort(-values, axis=1, kind="stable")
+    ids, values = np.take_along_axis(ids, order, axis=1), np.take_along_axis(values, order, axis=1)
+    return ids, (values.astype(np.float64) - top.astype(np.float64)[:, None]) / settings.temperature
+
+
+def _compact(mask: Bools, values: Logits) -> tuple[Ids, Logits]:
+    """The masked entries of every row moved to the left: their columns, and values padded with minus infinity."""
+    rows, columns = np.divmod(np.flatnonzero(mask), mask.shape[1])
+    counts = np.bincount(rows, minlength=len(mask))
+    slots = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
+    ids = np.zeros((len(mask), int(counts.max())), dtype=np.int64)
+    out = np.full(ids.shape, -np.inf, dtype=values.dtype)
+    ids[rows, slots] = columns
+    out[rows, slots] = values[rows, columns]
+    return ids, out

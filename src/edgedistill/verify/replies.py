@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgedistill.errors import ContextLengthError
+from edgedistill.runtime.detokenize import dropped_ids
 from edgedistill.runtime.reasoning import DEFAULT_TAGS, TagPair, opened_by
 from edgedistill.runtime.transcript import Transcript
 from edgedistill.verify.answers import read_reply
@@ -58,6 +59,9 @@ class Replies:
         self._encode = encode
         self._limit = context_length
         self._tags = tags
+        ids = {tag: tokenizer.token_to_id(tag) for pair in tags for tag in (pair.open, pair.close)}
+        self._tag_ids: dict[str, int] = {tag: token for tag, token in ids.items() if token is not None}
+        self._dropped = dropped_ids(tokenizer, tuple(ids))
         self._known: dict[tuple[Prompt, bool | None], Encoded] = {}
 
     def encode(self, prompt: Prompt, thinking: bool | None) -> Encoded:
@@ -82,13 +86,8 @@ class Replies:
 
     def drawn(self, encoded: Encoded, index: int, tokens: Sequence[int], finish: Finish) -> Drawn:
         """The sample that generated tokens come to: text, answer, form."""
-        transcript = Transcript(self._tokenizer, (), self._tags, opened=encoded.opened)
-        for token in tokens:
-            transcript.add(token)
-        transcript.finish()
-        reading = read_reply(
-            encoded.prompt, transcript.text(), truncated=finish != "stop", opened=encoded.opened, tags=self._tags
-        )
+        text, reasoning = self._read(tokens, encoded.opened)
+        reading = read_reply(encoded.prompt, text, truncated=finish != "stop", opened=encoded.opened, tags=self._tags)
         sample = Sample(
             prompt_id=encoded.prompt.id,
             index=index,
@@ -96,10 +95,33 @@ class Replies:
             answer=reading.answer,
             text=reading.text,
             tokens=len(tokens),
-            reasoning_tokens=transcript.reasoning_tokens,
+            reasoning_tokens=reasoning,
             unclosed=reading.unclosed,
             repetition=repetition_rate(tokens),
             correct=reading.correct,
             loose=reading.loose,
         )
         return Drawn(sample, tuple(tokens), finish)
+
+    def _read(self, tokens: Sequence[int], opened: TagPair | None) -> tuple[str, int]:
+        """The text of a reply and its reasoning tokens, as a ``Transcript`` counts them."""
+        text: str = self._tokenizer.decode([t for t in tokens if t not in self._dropped], skip_special_tokens=False)
+        # Where every tag is a token of its own, as usual, tokens say what is reasoning. Otherwise the text has to.
+        for pair in self._tags:
+            for tag in (pair.open, pair.close):
+                if text.count(tag) != (tokens.count(self._tag_ids[tag]) if tag in self._tag_ids else 0):
+                    transcript = Transcript(self._tokenizer, (), self._tags, opened=opened)
+                    for token in tokens:
+                        transcript.add(token)
+                    transcript.finish()
+                    return transcript.text(), transcript.reasoning_tokens
+        opening = {self._tag_ids[pair.open]: pair for pair in self._tags if pair.open in self._tag_ids}
+        current, count = opened, 0
+        for token in tokens:
+            before = current
+            if current is None:
+                current = opening.get(token)
+            elif token == self._tag_ids.get(current.close):
+                current = None
+            count += before is not None or current is not None
+        return text, count
