@@ -57,7 +57,8 @@ def card(metrics: dict[str, Any], config: dict[str, Any], size: int) -> str:
         samples=sampling["hard"]["samples"],
         prompts=sampling["hard"]["prompts"],
         sampling="\n".join(spreads),
-        between=sampling["hard"]["between_0.5_and_0.99"],
+        between=", ".join(f"{band} {row['between_0.5_and_0.99']:.0%}" for band, row in sampling.items()),
+        remark=training.get("remark", ""),
     )
 
 

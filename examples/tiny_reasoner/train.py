@@ -12,7 +12,6 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +19,8 @@ from data import Batch, chunk
 from model import ModelConfig, Qwen3
 from safetensors.torch import save_file
 from tokenizer import END, END_OF_TEXT, corpus, save_tokenizer, train_tokenizer
+from tokenizers import Tokenizer
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ class Recipe:
     """Everything that decides the weights. Token counts are padded positions seen by the model."""
 
     seed: int = 7
-    total_tokens: int = 12_000_000
+    total_tokens: int = 14_400_000
     batch_tokens: int = 2560
     warmup_tokens: int = 200_000
     decay_share: float = 0.6
@@ -108,10 +105,13 @@ def train(recipe: Recipe, out: Path, *, threads: int | None, minutes_per_save: f
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(corpus(recipe.seed, 30_000))
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists():  # its token ids are those of the tokenizer beside it
+        tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
+    else:
+        tokenizer = train_tokenizer(corpus(recipe.seed, 30_000))
     model = Qwen3(ModelConfig(vocab_size=tokenizer.get_vocab_size())).to(device)
     optims = optimizers(model, recipe)
-    checkpoint = out / "checkpoint.pt"
     seen, learned, step, first, spent = 0, 0, 0, 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)

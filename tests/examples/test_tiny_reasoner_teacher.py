@@ -59,7 +59,7 @@ def plain(text: str) -> str:
     for op, marks in SYMBOLS.items():
         for mark in marks:
             if mark != "x":
-                text = text.replace(mark, op) if mark != ":" else re.sub(r"(?<=\d) ?: ?(?=\d)", "/", text)
+                text = text.replace(mark, op) if mark != ":" else re.sub(r"(?<=[\d)]) ?: ?(?=[\d(])", "/", text)
     text = re.sub(r"(?<=[\d)]) ?x ?(?=[\d(])", "*", text)
     for word, op in (("divided by", "/"), ("times", "*"), ("plus", "+"), ("minus", "-")):
         text = text.replace(word, op)

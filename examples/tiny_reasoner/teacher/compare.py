@@ -27,6 +27,20 @@ def make(band: str, rng: Random) -> Problem:
     return _calculated(rng, band, 2, hard=True)
 
 
+def _relation(a: int, b: int) -> str:
+    """Compare digit by digit from the left, the shorter number padded with zeros, up to the first difference.
+
+    Both digits stand side by side before the word that says how they compare: all it depends on is in sight.
+    """
+    width = max(len(str(a)), len(str(b)))
+    parts = []
+    for x, y in zip(f"{a:0{width}}", f"{b:0{width}}", strict=True):
+        parts.append(f"{x} {y} {'same' if x == y else 'less' if x < y else 'more'}")
+        if x != y:
+            break
+    return f"{a} and {b}: {', '.join(parts)}, {a} {'<' if a < b else '>'} {b}"
+
+
 def _plain(rng: Random, band: str, largest: int, count: int) -> Problem:
     numbers = [rng.randint(largest // 10, largest)]
     while len(numbers) < count:
@@ -39,7 +53,7 @@ def _plain(rng: Random, band: str, largest: int, count: int) -> Problem:
     best = numbers[0]
     marks = []
     for n in numbers[1:]:
-        marks.append(f"{best} {'<' if best < n else '>'} {n}")
+        marks.append(_relation(best, n))
         best = max(best, n) if up else min(best, n)
     listed = (
         ", ".join(map(str, numbers[:-1])) + f" {rng.choice(('or', 'or', 'and')) if count == 2 else 'or'} {numbers[-1]}"
@@ -61,7 +75,7 @@ def _plain(rng: Random, band: str, largest: int, count: int) -> Problem:
         band=band,
         key="cmp " + " ".join(map(str, sorted(numbers))),
         question=rng.choice(forms),
-        reasoning=", ".join(marks) + ".",
+        reasoning=".\n".join(marks) + ".",
         reply=reply_text(best, (f"The {word} number is {{}}.",) if word not in ("less", "least") else (), rng),
         answer=str(best),
     )
@@ -100,7 +114,7 @@ def _calculated(rng: Random, band: str, sides: int, hard: bool = False) -> Probl
     first, second = (left_text, right) if rng.random() < 0.5 else (right, left_text)
     up, difference = rng.random() < 0.5, rng.random() < 0.35
     high, low = max(x.value, y.value), min(x.value, y.value)
-    lines.append(f"{x.value} {'>' if x.value > y.value else '<'} {y.value}.")
+    lines.append(_relation(x.value, y.value) + ".")
     if difference:
         answer = high - low
         lines.append(explain(high, "-", low, rng) + ".")

@@ -24,6 +24,9 @@ FAMILIES: dict[str, tuple[Callable[[str, Random], Problem], float]] = {
     "compare": (compare.make, 0.14),
     "units": (units.make, 0.14),
 }
+TRAINING_SHARES = {"arithmetic": 0.3, "word": 0.28, "compare": 0.3, "units": 0.12}
+"""Comparisons are learned slowest and are asked more often in training than in evaluation."""
+
 BAND_SHARES = {
     "one-step": 0.24,
     "two-step": 0.28,
@@ -72,7 +75,7 @@ def draw(band: str, split: Split, rng: Random, family: str | None = None) -> Pro
 def example(rng: Random, split: Split = "train") -> Example:
     """Return one training conversation."""
     band = rng.choices(list(BAND_SHARES), list(BAND_SHARES.values()))[0]
-    problem = draw(band, split, rng)
+    problem = draw(band, split, rng, rng.choices(list(TRAINING_SHARES), list(TRAINING_SHARES.values()))[0])
     thinking = True
     if band == "one-step":
         thinking = rng.random() > 0.15
