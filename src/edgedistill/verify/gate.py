@@ -202,6 +202,9 @@ def _bootstrap_p(side: Side, seed: int, alpha: float) -> tuple[float, float]:
     """The smallest one-sided level of a short ladder at which the BCa interval excludes 0; 1 if none does."""
     ladder = [alpha / 2**step for step in range(5)]
     greater = less = 1.0
+    if np.ptp(side.x) == 0:  # nothing to resample: every replicate is this value
+        value = float(side.x[0])
+        return (ladder[-1] if value > 0 else 1.0), (ladder[-1] if value < 0 else 1.0)
     ends = bca_at(side.x[:, None], weighted_mean, [1 - 2 * level for level in ladder], seed=seed)
     for level, (low, high) in zip(ladder, ends, strict=True):
         greater, less = (level if low > 0 else greater), (level if high < 0 else less)
