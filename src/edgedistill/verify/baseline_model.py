@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 class BaselineModel:
     """A baseline in the place of a model: gives out its samples, and what it knows of their distributions."""
 
+    can_draw = True
     can_score = False
     score_rows = 8
 

@@ -57,6 +57,9 @@ class BundleModel:
         noise: Whose noise samples get; only tests pass another.
     """
 
+    can_draw = True
+    can_score = True
+
     def __init__(
         self, model: Model, *, memory: int | None = None, batch: int | None = None, noise: NoiseSource | None = None
     ) -> None:
@@ -79,11 +82,6 @@ class BundleModel:
     def generation_defaults(self) -> dict[str, Any]:
         """The bundle's generation.json."""
         return self.model.bundle.generation
-
-    @property
-    def can_score(self) -> bool:
-        """Always."""
-        return True
 
     @property
     def session(self) -> DecoderSession | None:

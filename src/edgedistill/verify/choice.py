@@ -143,7 +143,7 @@ def _mass(logits: Logits, top: npt.NDArray[np.float32], settings: GenerationSett
 def _largest(
     logits: Logits, top: npt.NDArray[np.float32], settings: GenerationSettings, count: int
 ) -> tuple[Ids, Floats]:
-    """At least the ``count`` most likely candidates of every row, in falling order, of equal ones the lower id first."""
+    """At least the ``count`` most likely candidates of a row, in falling order, of equal ones the lower id first."""
     vocab = logits.shape[1]
     border = _floor(logits, top, settings)
     if count < vocab:

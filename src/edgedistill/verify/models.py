@@ -41,6 +41,7 @@ class SampledModel(Protocol):
     Attributes:
         identity: Which model.
         generation_defaults: Its own sampling settings (generation.json), for ``DrawSettings.resolve``.
+        can_draw: Whether it gives samples: False for an original that does not fit the memory.
         can_score: Whether it can give logits for any tokens, or only what is stored about its own.
         score_rows: Most sequences it scores at a time.
     """
@@ -50,6 +51,9 @@ class SampledModel(Protocol):
 
     @property
     def generation_defaults(self) -> dict[str, Any]: ...
+
+    @property
+    def can_draw(self) -> bool: ...
 
     @property
     def can_score(self) -> bool: ...

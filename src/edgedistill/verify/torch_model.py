@@ -103,6 +103,11 @@ class TorchModel:
             raise
 
     @property
+    def can_draw(self) -> bool:
+        """Whether it fits the memory."""
+        return not self._stream
+
+    @property
     def generation_defaults(self) -> dict[str, Any]:
         """The checkpoint's generation_config.json."""
         return self._checkpoint.generation_config
