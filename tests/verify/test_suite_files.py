@@ -138,7 +138,22 @@ def test_no_file_does_anything_but_load_or_be_refused(tmp_path: Path, data: byte
 
 
 KEYS = st.sampled_from(
-    "id prompt messages answer extract tags checks variant variant_of suite sampling question problem solution".split()
+    [
+        "id",
+        "prompt",
+        "messages",
+        "answer",
+        "extract",
+        "tags",
+        "checks",
+        "variant",
+        "variant_of",
+        "suite",
+        "sampling",
+        "question",
+        "problem",
+        "solution",
+    ]
 )
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
