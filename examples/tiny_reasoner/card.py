@@ -18,11 +18,12 @@ def card(metrics: dict[str, Any], config: dict[str, Any], size: int) -> str:
         f"| {row['median_tokens']:.0f} |"
         for band, row in metrics["thinking"].items()
     ]
-    names = list(metrics["thinking"]["one-step"]["families"])
     in_range_bands = list(metrics["no_thinking"])
+    names = sorted({name for band in in_range_bands for name in metrics["thinking"][band]["families"]})
     families = []
     for name in names:
-        cells = [metrics["thinking"][band]["families"][name] for band in in_range_bands]
+        found = (metrics["thinking"][band]["families"].get(name) for band in in_range_bands)
+        cells = [cell for cell in found if cell is not None]
         count = sum(cell["n"] for cell in cells)
         families.append(f"{name} {sum(cell['n'] * cell['accuracy'] for cell in cells) / count:.1%} (n = {count})")
     spreads = [
