@@ -1,0 +1,242 @@
+"""verify, audit, baseline and report as a user runs them, on a tiny bundle and its fp32 reference."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+import pytest
+from cli_support import edgedistill
+
+from edgedistill.verify.result import read_report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROMPTS = 32
+SMALL = ("--samples", 4, "--no-store")
+
+
+@pytest.fixture(scope="session")
+def reference(tiny_checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from edgedistill.export.pipeline import export
+
+    out = tmp_path_factory.mktemp("reference") / "fp32"
+    return export(tiny_checkpoint_dir, out, profile="laptop-cpu", weight_format="fp32").path
+
+
+@pytest.fixture(scope="session")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model says nothing sensible: whatever it says is the answer, and one token is enough."""
+    path = tmp_path_factory.mktemp("suite") / "texts.jsonl"
+    header = {"suite": "texts", "sampling": {"temperature": 0.5, "max_new_tokens": 24}}
+    prompts = [{"id": f"p{i}", "prompt": f"Say {i}", "extract": "text"} for i in range(PROMPTS)]
+    path.write_text("\n".join(json.dumps(line) for line in (header, *prompts)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def baseline(reference: Path, suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("baseline") / "tiny.baseline"
+    done = edgedistill("baseline", "create", reference, "-o", path, "--suite", suite, *SMALL)
+    assert done.code == 0, done.err
+    assert "32 prompts, 4 each" in done.out
+    return path
+
+
+@pytest.fixture(scope="session")
+def verified(tiny_bundle_dir: Path, reference: Path, suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reports of one run."""
+    out = tmp_path_factory.mktemp("reports")
+    done = edgedistill("verify", tiny_bundle_dir, "--reference", reference, "--suite", suite, "--out", out, *SMALL)
+    assert done.code in (0, 1, 3), done.err
+    assert done.out.split()[0] == {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE"}[done.code]
+    assert "\x1b" not in done.out
+    assert "harm on fewer than" in done.out
+    return out
+
+
+def test_all_reports_tell_the_same(verified: Path) -> None:
+    report = read_report(verified / "report.json")
+    assert report.gate is not None
+    assert report.suite.prompts == PROMPTS
+    assert report.sampler is not None
+    assert report.sampler.reproduces
+    assert report.tokens.forced is not None
+    assert report.tokens.on_policy is not None
+    assert report.tokens.path is not None
+    assert report.gate.result.outcome.upper() in (verified / "report.html").read_text()
+    cases = ET.parse(verified / "report.junit.xml").getroot().findall(".//testcase")
+    assert len(cases) == len(report.gate.result.endpoints) + (report.gate.result.collapse is not None)
+
+
+def test_a_bundle_against_itself_differs_in_nothing(tiny_bundle_dir: Path, suite: Path, tmp_path: Path) -> None:
+    summary = tmp_path / "summary.md"
+    done = edgedistill(
+        "verify", tiny_bundle_dir, "--reference", tiny_bundle_dir, "--suite", suite, "--fast", *SMALL, "--json",
+        "--github", "--margin", "agreement=0.2", "--margin", "entropy_bits=0.6", GITHUB_STEP_SUMMARY=str(summary),
+    )  # fmt: skip
+    report = done.json
+    assert report["pairs"]["length_ratio"]["value"] == 1.0
+    assert report["tokens"]["parted"] == 0
+    assert report["settings"]["margins"]["agreement"] == 0.2
+    assert all(row["change"]["value"] in (0.0, 1.0) for row in report["gate"]["result"]["endpoints"])
+    assert summary.read_text().startswith("## ")
+    assert "::" in done.err
+
+
+def test_a_baseline_takes_the_place_of_the_reference(
+    tiny_bundle_dir: Path, reference: Path, suite: Path, baseline: Path
+) -> None:
+    common = ("--suite", suite, "--no-store", "--json")
+    stored = edgedistill("verify", tiny_bundle_dir, "--baseline", baseline, *common).json
+    drawn = edgedistill("verify", tiny_bundle_dir, "--reference", reference, "--samples", 4, *common).json
+    assert stored["gate"]["result"]["endpoints"] == drawn["gate"]["result"]["endpoints"]
+    assert stored["tokens"]["on_policy"] is None
+    # The tail of a baseline is one token: a lower bound.
+    assert 0 < stored["tokens"]["forced"]["kl"]["value"] <= drawn["tokens"]["forced"]["kl"]["value"] + 1e-9
+
+
+def test_a_baseline_that_does_not_fit_is_refused(
+    tiny_bundle_dir: Path, suite: Path, baseline: Path, tmp_path: Path
+) -> None:
+    def refused(*arguments: object) -> str:
+        return edgedistill("verify", tiny_bundle_dir, "--no-store", *arguments).one_error()
+
+    assert "suite" in refused("--baseline", baseline, "--suite", "arithmetic")
+    assert "temperature" in refused("--baseline", baseline, "--suite", suite, "--temperature", 0.9)
+    assert "samples" in refused("--baseline", baseline, "--suite", suite, "--samples", 64)
+    data = bytearray(baseline.read_bytes())
+    data[len(data) // 2] ^= 1
+    tampered = tmp_path / "tampered.baseline"
+    tampered.write_bytes(data)
+    assert "altered" in refused("--baseline", tampered, "--suite", suite)
+    assert "altered" in edgedistill("baseline", "check", tampered).one_error()
+    assert "no baseline at" in refused("--baseline", tmp_path / "none.baseline", "--suite", suite)
+
+
+def test_baseline_show_and_check(tiny_bundle_dir: Path, suite: Path, baseline: Path) -> None:
+    shown = edgedistill("baseline", "show", baseline, "--json").json
+    assert (shown["prompts"], shown["samples"]) == (PROMPTS, 4)
+    assert "fits" in edgedistill("baseline", "check", baseline, "--bundle", tiny_bundle_dir, "--suite", suite).out
+    again = edgedistill("baseline", "create", tiny_bundle_dir, "-o", baseline, "--suite", suite, *SMALL)
+    assert "exists already" in again.one_error()
+    assert "hf:NAME" in edgedistill("baseline", "create", "hf", "-o", "x.baseline").one_error()
+
+
+def test_sequential_and_replay(tiny_bundle_dir: Path, reference: Path, suite: Path) -> None:
+    options = ("--reference", reference, "--suite", suite, *SMALL, "--fast", "--json")
+    plain = edgedistill("verify", tiny_bundle_dir, *options, "--mode", "exact").json
+    replayed = edgedistill("verify", tiny_bundle_dir, *options, "--mode", "exact", "--replay").json
+    assert replayed["settings"]["path"] == "replay"
+    assert replayed["bundle_result"] == plain["bundle_result"]
+    stopped = edgedistill("verify", tiny_bundle_dir, *options, "--sequential").json
+    assert stopped["gate"]["sequential"]["prompts"] <= PROMPTS
+    assert stopped["gate"]["result"]["method"] == "betting"
+
+
+def test_an_audit_of_one_model_alone(tiny_bundle_dir: Path, suite: Path, tmp_path: Path) -> None:
+    page = tmp_path / "audit.html"
+    done = edgedistill("audit", tiny_bundle_dir, "--suite", suite, "--fast", *SMALL, "--html", page, "--json")
+    report = done.json
+    assert report["kind"] == "audit"
+    assert report["gate"] is None
+    assert report["bundle_extras"]["sweep"]["temperatures"] == [0.0, 0.3, 0.7, 1.0, 1.5]
+    assert report["bundle_extras"]["diversity"]["texts"] == 4 * PROMPTS
+    assert "Temperature sweep" in page.read_text()
+    at_zero = edgedistill("audit", tiny_bundle_dir, "--suite", suite, *SMALL, "--temperature", 0)
+    assert "DETERMINISTIC-DECODING" in at_zero.out
+    assert at_zero.code == 3
+
+
+def test_a_run_that_was_killed_goes_on(tiny_bundle_dir: Path, suite: Path, tmp_path: Path) -> None:
+    options = ("--suite", suite, "--fast", "--samples", 4, "--store", tmp_path / "store", "--json")
+    first = edgedistill("audit", tiny_bundle_dir, *options).json
+    for path in (tmp_path / "store").iterdir():
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) * 2 // 3])
+    second = edgedistill("audit", tiny_bundle_dir, *options).json
+    assert first["bundle_result"] == second["bundle_result"]
+    assert first["bundle_extras"] == second["bundle_extras"]
+
+
+def test_report_shows_and_compares(verified: Path, tmp_path: Path) -> None:
+    one = verified / "report.json"
+    page = tmp_path / "again.html"
+    assert edgedistill("report", one, "--html", page).code == 0
+    assert page.read_text() == (verified / "report.html").read_text()
+    found = edgedistill("report", one, one, "--json").json
+    assert found["moved"] == []
+    assert "moved on 0 of 32" in edgedistill("report", one, one).out
+    assert "one report" in edgedistill("report", one, one, "--html", page).one_error()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--samples", 1), "--samples is 1"),
+        (("--prompts", 1), "--prompts is 1"),
+        (("--margin", "acuracy=0.1"), "Did you mean accuracy?"),
+        (("--margin", "accuracy=2"), "margin `accuracy` is 2"),
+        (("--margin", "accuracy=0"), "margin `accuracy` is 0"),
+        (("--margin", "accuracy=nan"), "margin `accuracy` is nan"),
+        (("--margin", "accuracy"), "NAME=NUMBER"),
+        (("--margin", "accuracy=0.1", "--margin", "accuracy=0.2"), "twice"),
+        (("--margin", "entropy_bits=3", "--samples", 4), "entropy_bits"),
+        (("--suite", "arithmetik"), "arithmetic"),
+        (("--seed", -1), "--seed"),
+        (("--fast", "--thorough"), "not allowed with"),
+        (("--store", "x", "--no-store"), "exclude each other"),
+        (("--html", "no/such/directory/x.html"), "mkdir -p"),
+        (("--temperature", -1), "temperature"),
+    ],
+)
+def test_bad_options_are_one_line(
+    arguments: tuple[object, ...], named: str, tiny_bundle_dir: Path, reference: Path, suite: Path
+) -> None:
+    given = [] if "--suite" in arguments else ["--suite", suite]
+    done = edgedistill("verify", tiny_bundle_dir, "--reference", reference, *given, *arguments)
+    assert named in done.one_error()
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        (['{"id": "a", "prompt": "x"}', '{"id": "a", "prompt": "y"}'], "`a` occurs more than once"),
+        (['{"id": "a", "prompt": "x"}', "{nonsense"], "line 2"),
+        (['{"id": "a", "prompt": "x", "answer": "1"}', '{"id": "b", "prompt": "y"}'], "no gold answer"),
+        (['{"id": "a", "prompt": "x"}'], "at least 2"),
+        ([], "no prompts"),
+    ],
+)
+def test_bad_suites_are_one_line(tiny_bundle_dir: Path, lines: list[str], named: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text("\n".join(lines))
+    assert named in edgedistill("audit", tiny_bundle_dir, "--suite", path, *SMALL).one_error()
+
+
+def test_references_that_do_not_fit(tiny_bundle_dir: Path, suite: Path, tmp_path: Path) -> None:
+    options = ("--suite", suite, *SMALL)
+    assert "exactly one of" in edgedistill("verify", tiny_bundle_dir, *options).one_error()
+    missing = edgedistill("verify", tiny_bundle_dir, "--reference", tmp_path / "none", *options)
+    assert "not found" in missing.one_error()
+    no_answers = edgedistill("verify", tiny_bundle_dir, "--reference", tiny_bundle_dir, "--suite", suite,
+                             "--samples", 2, "--no-store", "-n", 1, "--fast")  # fmt: skip
+    assert "none of the" in no_answers.one_error()
+
+
+def test_another_tokenizer_is_refused(
+    tiny_bundle_dir: Path, tiny_checkpoint_dir: Path, suite: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    from edgedistill.export.pipeline import export
+
+    other = tmp_path / "other"
+    shutil.copytree(tiny_checkpoint_dir, other)
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer, indent=1))
+    reference = export(other, tmp_path / "bundle", profile="laptop-cpu").path
+    done = edgedistill("verify", tiny_bundle_dir, "--reference", reference, "--suite", suite, *SMALL)
+    assert "different tokenizers" in done.one_error()
