@@ -31,7 +31,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
                        "open-ended, or a JSONL file")  # fmt: skip
     size = group.add_mutually_exclusive_group()
     size.add_argument("--fast", dest="preset", action="store_const", const="fast", help="a couple of minutes on a "
-                      "small model: fewer prompts and samples, only tokens that are there already are scored")  # fmt: skip
+                      "small model: fewer prompts and samples, only the reference's tokens are scored")  # fmt: skip
     size.add_argument("--thorough", dest="preset", action="store_const", const="thorough", help="the whole suite, more "
                       "samples, every divergence")  # fmt: skip
     group.add_argument("--samples", type=int, metavar="N", help="replies to each prompt")

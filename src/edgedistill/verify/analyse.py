@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.types import Estimate, Sample, Suite
 
 _QUESTION_CHARACTERS = 400
+_MUCH_GARBAGE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def analyse(
             raise VerifyError("a comparison with a reference needs margins.")
         pairs = _pair_metrics(theirs, own, settings)
         gate = _gate(theirs, own, (before, result), margins, settings, sequential)
-    told = list(notes)
+    told = [*notes, *_warnings(result, before)]
     extras = audit_extras(asked, bundle, settings, told)
     return VerifyReport(
         kind="audit" if reference is None else "verify",
@@ -158,6 +159,22 @@ def claim(result: SuiteResult, *, deterministic: bool) -> str:
         f"On {unanimous} of {count} prompts all samples gave one answer. Mean majority share "
         f"{100 * result.majority_share.value:.1f} %, mean answer entropy {result.entropy.value:.3f} bits; {top}."
     )
+
+
+def _warnings(result: SuiteResult, before: SuiteResult | None) -> list[str]:
+    """What makes the numbers mean less than they seem to."""
+    found = []
+    for who, one in (("reference", before), ("bundle", result)):
+        if one is None:
+            continue
+        without = one.form.truncated.value + one.form.unparsed.value
+        if without > _MUCH_GARBAGE:
+            cut = 100 * one.form.truncated.value
+            found.append(
+                f"Note: {100 * without:.0f} % of the {who}'s replies have no answer ({cut:.0f} % truncated); agreement "
+                "and entropy say little then. A larger --max-new-tokens may help."
+            )
+    return found
 
 
 def _summary(asked: Suite, model: ModelSamples, settings: RunSettings) -> SuiteResult:

@@ -57,12 +57,17 @@ def _text(estimate: Estimate | None, scale: float, digits: int, unit: str) -> st
         return ""
     if not math.isfinite(estimate.value):
         return "-"
-    text = f"{scale * estimate.value:.{digits}f}"
+    text = _fixed(scale * estimate.value, digits)
     if estimate.interval is not None:
         low, high = estimate.interval.low, estimate.interval.high
-        ends = [f"{scale * end:.{digits}f}" if math.isfinite(end) else "unbounded" for end in (low, high)]
+        ends = [_fixed(scale * end, digits) if math.isfinite(end) else "unbounded" for end in (low, high)]
         text = f"{text} [{ends[0]}, {ends[1]}]"
     return text + unit
+
+
+def _fixed(value: float, digits: int) -> str:
+    """Without the sign of a zero that rounding made."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def endpoint_rows(report: VerifyReport) -> list[tuple[str, ...]]:
@@ -129,11 +134,11 @@ def _suite(result: SuiteResult) -> Iterator[tuple[tuple[str, str], str]]:
             f"{variance.always_right}, {variance.always_wrong}, {variance.mixed}",
         )
     if (collapse := result.collapse) is not None:
-        yield ("information", "information on the prompt"), f"{collapse.information_bits:.3f} bits"
+        yield ("information", "information on the prompt"), f"{_fixed(collapse.information_bits, 3)} bits"
         yield ("information", "its share of the gold answers'"), percent(collapse.ratio)
         yield ("top_share", "most frequent answer"), f"{100 * collapse.top_share:.1f} %"
         yield ("effective_answers", "effective answers"), f"{collapse.effective_answers:.1f}"
-        yield ("off_prompt_collision", "off-prompt collision"), f"{100 * collapse.off_prompt_collision:.2f} %"
+        yield ("off_prompt_collision", "off-prompt collision"), f"{_fixed(100 * collapse.off_prompt_collision, 2)} %"
 
 
 def _extras(extras: AuditExtras) -> Iterator[tuple[tuple[str, str], str]]:

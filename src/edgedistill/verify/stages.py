@@ -223,12 +223,11 @@ class Run:
         return own[: self._plan.scored_samples]
 
     def sweep(self, bundle: BundleModel, prompts: Sequence[Prompt]) -> dict[float, list[Drawn]]:
-        """Samples at the temperatures of the sweep; two at 0, where all are equal."""
+        """Samples at the temperatures of the sweep; as many at 0 as elsewhere: entropies depend on their number."""
         chosen = spread(prompts, self._plan.sweep_prompts)
         samples = self._plan.sweep_samples
         return {
-            temperature: self.draw(bundle, chosen, samples=samples if temperature else 2, temperature=temperature)
-            for temperature in SWEEP
+            temperature: self.draw(bundle, chosen, samples=samples, temperature=temperature) for temperature in SWEEP
         }
 
 
