@@ -19,12 +19,25 @@ from edgedistill.errors import EdgedistillError
 if TYPE_CHECKING:
     from edgedistill.export.pipeline import ExportResult, export
     from edgedistill.runtime.model import Model, open_bundle
+    from edgedistill.verify.result import VerifyReport
+    from edgedistill.verify.runner import verify
 
-__all__ = ["EdgedistillError", "ExportResult", "Model", "__version__", "export", "open_bundle"]
+__all__ = [
+    "EdgedistillError",
+    "ExportResult",
+    "Model",
+    "VerifyReport",
+    "__version__",
+    "export",
+    "open_bundle",
+    "verify",
+]
 
 _LAZY = {
     "export": "edgedistill.export.pipeline",
     "ExportResult": "edgedistill.export.pipeline",
+    "verify": "edgedistill.verify.runner",
+    "VerifyReport": "edgedistill.verify.result",
     "open_bundle": "edgedistill.runtime.model",
     "Model": "edgedistill.runtime.model",
 }
@@ -36,5 +49,5 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     module = importlib.import_module(_LAZY[name])
-    # The subpackage, which can be called: the attribute it becomes on import anyway.
-    return sys.modules["edgedistill.export"] if name == "export" else getattr(module, name)
+    # The subpackages, which can be called: the attributes they become on import anyway.
+    return sys.modules[f"edgedistill.{name}"] if name in ("export", "verify") else getattr(module, name)

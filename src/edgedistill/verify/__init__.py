@@ -5,3 +5,25 @@ them, are in ``definitions``.
 
 Must not know: the TUI, the CLI.
 """
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgedistill.verify.result import VerifyReport
+
+
+class _CallablePackage(types.ModuleType):
+    """``edgedistill.verify(...)`` is ``runner.verify``; callable for the reason that ``edgedistill.export`` is."""
+
+    def __call__(self, *args: Any, **options: Any) -> VerifyReport:
+        """Compare a bundle with its reference; see ``edgedistill.verify.runner.verify``."""
+        from edgedistill.verify.runner import verify
+
+        return verify(*args, **options)
+
+
+sys.modules[__name__].__class__ = _CallablePackage
