@@ -17,13 +17,14 @@ import os
 import re
 import zlib
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from edgedistill.errors import OutputError, VerifyError
 from edgedistill.verify.run_settings import Drawn
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from io import FileIO
     from pathlib import Path
 
     from edgedistill.progress import Progress
@@ -64,7 +65,7 @@ class SampleStore:
         drawn: All samples in it, by (prompt id, index).
     """
 
-    def __init__(self, path: Path, file: BinaryIO, drawn: dict[SampleKey, Drawn]) -> None:
+    def __init__(self, path: Path, file: FileIO, drawn: dict[SampleKey, Drawn]) -> None:
         """Use ``open``."""
         self.path = path
         self.drawn = drawn
@@ -81,7 +82,7 @@ class SampleStore:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+b")
+            file = path.open("a+b", buffering=0)
         except OSError as error:
             raise OutputError(f"The samples cannot be stored in {path}: {error.strerror}.") from error
         try:
@@ -92,7 +93,10 @@ class SampleStore:
                     f"{path.name} is in use by another run.", hint="Wait for it to end, or name another --store."
                 ) from error
             file.seek(0)
-            records, good = _read(path, file.read())
+            data = file.read()
+            records, good = _read(path, data)
+            if not records and data and not _torn_header(data):
+                raise VerifyError(f"{path.name} is no store of samples.", hint=_NEW)
             file.truncate(good)
             drawn: dict[SampleKey, Drawn] = {}
             if records:
@@ -126,8 +130,9 @@ class SampleStore:
     def _write(self, record: Mapping[str, Any]) -> None:
         text = _canonical(record).encode()
         try:
-            self._file.write(b"%08x %s\n" % (zlib.crc32(text), text))
-            self._file.flush()
+            line = memoryview(b"%08x %s\n" % (zlib.crc32(text), text))
+            while line:
+                line = line[self._file.write(line) :]
         except OSError as error:
             raise OutputError(
                 f"{self.path} cannot be written: {error.strerror}. The {len(self.drawn)} samples before are kept.",
@@ -139,7 +144,6 @@ class SampleStore:
         if self._file.closed:
             return
         with contextlib.suppress(OSError):  # said when it was written
-            self._file.flush()
             os.fsync(self._file.fileno())
         with contextlib.suppress(OSError):
             self._file.close()
@@ -194,6 +198,12 @@ def _read(path: Path, data: bytes) -> tuple[list[dict[str, Any]], int]:
         records.append(record)
         at = end + 1
     return records, at
+
+
+def _torn_header(data: bytes) -> bool:
+    """Whether a file without a whole record may be a header that was not finished."""
+    checksum, space, text = data.rstrip(b"\0").partition(b" ")
+    return re.fullmatch(rb"[0-9a-f]{0,8}", checksum) is not None and (not space or b"{".startswith(text[:1]))
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
