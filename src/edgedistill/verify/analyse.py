@@ -154,7 +154,9 @@ def claim(result: SuiteResult, *, deterministic: bool) -> str:
             f"supports a probability of at least {1 - result.all_equal_bound:.4f} for this answer (95 % confidence) "
             f"and an answer entropy of at most {most:.3f} bits, not 100 % and 0.00 bits."
         )
-    top = "no upper bound on its entropy" if math.isinf(most) else f"at most {most:.3f} bits on the worst prompt"
+    top = f"at most {most:.3f} bits on the worst prompt"
+    if math.isinf(most):
+        top = "on the worst prompt these samples set no upper bound"
     return (
         f"On {unanimous} of {count} prompts all samples gave one answer. Mean majority share "
         f"{100 * result.majority_share.value:.1f} %, mean answer entropy {result.entropy.value:.3f} bits; {top}."
