@@ -190,9 +190,10 @@ class KVCache:
 def aligned_zeros(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """float32 zeros that begin at a cache line: vector loads of the kernels then never straddle two.
 
-    Zeros, not uninitialised memory: untouched pages of a fresh mapping cost nothing until a token reaches them.
+    The pages are touched here, all at once, and not one by one in the decode steps that reach them.
     """
     size = math.prod(shape)
-    padded = np.zeros(size + _CACHE_LINE // 4, dtype=np.float32)
+    padded = np.empty(size + _CACHE_LINE // 4, dtype=np.float32)
+    padded.fill(0.0)
     start = -padded.ctypes.data % _CACHE_LINE // 4
     return padded[start : start + size].reshape(shape)

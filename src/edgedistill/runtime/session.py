@@ -78,6 +78,8 @@ def open_session(path: Path, config: SessionConfig) -> tuple[ort.InferenceSessio
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[config.graph_optimization_level])
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if config.allow_spinning else "0")
+    # Work is handed out in shrinking pieces, so that one thread that was held up does not hold up the step.
+    options.add_session_config_entry("session.dynamic_block_base", "4")
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]), threads
