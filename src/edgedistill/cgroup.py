@@ -6,11 +6,11 @@ Must not know: what the limits are for.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _UNLIMITED = 1 << 60  # version 1 writes "no limit" as a huge number
 
@@ -46,6 +46,15 @@ def read_limits(root: Path) -> Limits:
         if share is not None:
             cpus = share if cpus is None else min(cpus, share)
     return Limits(total, left, cpus)
+
+
+def available_memory(root: Path | None = None) -> int:
+    """Bytes that this process can still allocate: what the machine has left, or less where a group is limited."""
+    import psutil
+
+    left = read_limits(root or Path("/")).memory_left
+    available: int = psutil.virtual_memory().available
+    return available if left is None else min(available, left)
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,7 +123,7 @@ def test_full_target_disk_is_seen_before_work(
 def test_too_little_memory_for_the_trial_is_seen_before_work(
     tiny_checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    monkeypatch.setattr(own, "available_memory", lambda: 1000)
     with pytest.raises(BudgetError, match=r"memory.*are available.*--no-check"):
         export(tiny_checkpoint_dir, tmp_path / "b")
     assert list(tmp_path.iterdir()) == []

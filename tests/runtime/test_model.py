@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import edgedistill
-from edgedistill.errors import BundleError, ContextLengthError, GenerationError
+from edgedistill.errors import BudgetError, BundleError, ContextLengthError, GenerationError
 from edgedistill.export.pipeline import export
 from edgedistill.runtime.events import Event, Generation
 from edgedistill.runtime.model import Model, open_bundle
@@ -391,3 +391,9 @@ def test_generation_is_exported_lazily() -> None:
     assert edgedistill.open_bundle is open_bundle
     assert edgedistill.Model is Model
     assert isinstance(Generation, type)
+
+
+def test_too_little_memory_is_said_before_loading(tiny_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgedistill.runtime.model.available_memory", lambda: 1000)
+    with pytest.raises(BudgetError, match=r"take .* of memory.*are available.*Close other programs"):
+        open_bundle(tiny_bundle_dir)

@@ -9,9 +9,8 @@ import hashlib
 import time
 from typing import TYPE_CHECKING
 
-import psutil
-
 from edgedistill import bundle as files
+from edgedistill.cgroup import available_memory
 from edgedistill.errors import BudgetError
 from edgedistill.export import optimum
 from edgedistill.export.made import Made
@@ -55,7 +54,7 @@ class FallbackExporter:
         """Refuse a model that this machine cannot hold while it is traced; raises BudgetError."""
         del trial  # tracing needs more than running
         memory, disk = COPIES_IN_MEMORY * self._float_bytes, COPIES_ON_DISK * self._float_bytes
-        available, free = psutil.virtual_memory().available, free_disk(out)
+        available, free = available_memory(), free_disk(out)
         if memory > available:
             raise BudgetError(
                 f"The optimum exporter loads the whole model: about {memory / _GB:.1f} GB of memory are needed, "

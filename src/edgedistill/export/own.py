@@ -12,11 +12,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psutil
-
 from edgedistill import budget
 from edgedistill import bundle as files
 from edgedistill._version import __version__
+from edgedistill.cgroup import available_memory
 from edgedistill.errors import UsageError
 from edgedistill.export import architecture
 from edgedistill.export.emit import WeightEmitter
@@ -83,7 +82,7 @@ class OwnExporter:
         profile = self._profile.with_overrides(context_length=self.plan.context_length)
         self._predicted = budget.check(self.plan.spec, self.plan.weights, profile, others=others)
         whole = trial and self.plan.layout.size <= WHOLE_LIMIT
-        available = psutil.virtual_memory().available if whole else None
+        available = available_memory() if whole else None
         budget.check_machine(self._predicted, free_disk=free_disk(out), available_ram=available)
 
     def fingerprint(self, source_hash: str) -> str:

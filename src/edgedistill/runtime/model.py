@@ -18,7 +18,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from edgedistill.bundle import MODEL, TOKENIZER, Bundle, Check
-from edgedistill.errors import BundleError, GenerationError
+from edgedistill.cgroup import available_memory
+from edgedistill.errors import BudgetError, BundleError, GenerationError
 from edgedistill.runtime import stats
 from edgedistill.runtime.events import Event, Generation
 from edgedistill.runtime.generate import FinishReason, TokenLoop
@@ -73,8 +74,9 @@ class Model:
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None, tags: tuple[TagPair, ...] = DEFAULT_TAGS) -> None:
-        """Load the model of an opened bundle; raises BundleError."""
+        """Load the model of an opened bundle; raises BundleError, and BudgetError for too little memory."""
         started = time.perf_counter()
+        _check_memory(bundle)
         self.bundle = bundle
         self.tags = tags
         self.default_settings = GenerationSettings.from_defaults(bundle.generation)
@@ -266,6 +268,21 @@ class Model:
             return self._idle.pop()
         except IndexError:
             return self.session.decoder()
+
+
+def _check_memory(bundle: Bundle) -> None:
+    """Refuse to start what would push the machine into swapping: the weights are copied into memory when they load.
+
+    Raises:
+        BudgetError: Less memory is available than the weights alone take.
+    """
+    needed, available = int(bundle.manifest.predicted.get("weights_private", 0)), available_memory()
+    if needed > available:
+        raise BudgetError(
+            f"The weights of {bundle.path.name} take {needed / 1e9:.2f} GB of memory; {available / 1e9:.2f} GB are "
+            "available.",
+            hint="Close other programs, or export with a smaller --format such as int4-b128.",
+        )
 
 
 def _tokenizer(bundle: Bundle) -> Tokenizer:
