@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_fixtures import tokenizer, write_safetensors
+from checkpoint_fixtures import qwen3_tensors, tokenizer, write_directory, write_safetensors
 from parity_support import save_random_model
 
 from edgedistill import open_bundle
@@ -166,8 +166,6 @@ print(export(sys.argv[1], sys.argv[2], check=False).peak_rss_bytes)
 
 def test_peak_memory_does_not_follow_the_model(tmp_path: Path) -> None:
     """Four times the layers and the vocabulary, the same peak: only slices are ever in memory."""
-    from checkpoint_fixtures import write_directory
-
     peaks = []
     for scale in (1, 4):
         overrides = {
