@@ -82,12 +82,8 @@ def test_resume_under_another_plan_starts_again(tiny_checkpoint_dir: Path, tmp_p
 
 
 def test_nan_in_the_last_weight_leaves_nothing(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
-    from safetensors.numpy import load_file
-
-    from conftest import write_tiny_checkpoint
-
-    directory = write_tiny_checkpoint(tmp_path / "nan")
-    tensors = load_file(directory / "model.safetensors")
+    directory = write_directory(tmp_path / "nan")
+    tensors = qwen3_tensors()
     tensors["model.norm.weight"][3] = np.nan
     write_safetensors(directory / "model.safetensors", tensors)
     out = tmp_path / "out"
