@@ -19,7 +19,7 @@ TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 ARGS ?=
 PIP_OPTIONS := --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-next lint format types bench bench-export bench-runtime picture clean
+.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-verify bench-gate picture clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -61,6 +61,12 @@ bench-export: $(DEV) ## peak memory and time of exporting random 4B- and 8B-shap
 
 bench-runtime: $(DEV) ## decode speed next to onnxruntime-genai on a bundle of the same format
 	$(BIN)/python bench/runtime.py $(ARGS)
+
+bench-verify: $(DEV) ## samples/s of the verification engine next to one at a time, transformers and replay
+	$(BIN)/python bench/verify.py $(ARGS)
+
+bench-gate: $(DEV) ## controls of the gate: false alarms against itself, damaged twins, power
+	$(BIN)/python bench/gate.py $(ARGS)
 
 picture: $(BASE) ## docs/tui.svg: the terminal UI answering a question with the demo bundle
 	@test -f $(DEMO_BUNDLE)/manifest.json || \

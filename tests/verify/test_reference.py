@@ -181,7 +181,7 @@ def test_a_baseline_for_something_else_is_refused(baseline, suite):
     made.check(suite=suite, settings=EXACT, tokenizer_sha256=made.identity.tokenizer_sha256, samples=4)
     with pytest.raises(VerifyError, match="made for the suite `arithmetic`"):
         made.check(suite=load_suite("open-ended"))
-    with pytest.raises(VerifyError, match="temperature 0.6, this run has 0.7"):
+    with pytest.raises(VerifyError, match=r"temperature 0\.6, this run has 0\.7"):
         made.check(settings=EXACT.replace(temperature=0.7))
     with pytest.raises(VerifyError, match="tokenizer"):
         made.check(tokenizer_sha256="0" * 64)

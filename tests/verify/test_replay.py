@@ -76,7 +76,7 @@ def _conditional(generator, vocab):
 
 @pytest.mark.parametrize("filters", [{}, {"top_p": 0.8}, {"top_k": 4}])
 def test_replayed_pairs_of_tokens_have_the_quantized_models_distribution(filters):
-    """Two tokens over a vocabulary of 7: the reference's are drawn, replayed with q's choices, decoded after a mismatch.
+    """Two tokens over a vocabulary of 7: the reference's are drawn, replayed with q's choices, decoded once they part.
 
     The rule is that of ``replay``: q's own choice at each position under the same noise, and where it differs from the
     reference's token, what follows is drawn from q given its own token.

@@ -126,7 +126,7 @@ class SeedIgnored:
 
 
 class Biased:
-    """Noise that is drawn from a handful of keys: reproducible, different by seed, and no sample of the distribution."""
+    """Noise drawn from a handful of keys: reproducible, different by seed, and no sample of the distribution."""
 
     def keys(self, seed, prompt_id, indices):
         return np.array([(seed * 7 + i) % 3 + 1 for i in indices], dtype=np.uint64)

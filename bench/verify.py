@@ -1,0 +1,188 @@
+"""How fast samples are drawn: the engine next to the same runtime one at a time, to transformers, and to replay.
+
+    make bench-verify
+    make bench-verify ARGS="--model smollm2-135m --max-new-tokens 64"
+
+In every round all contenders draw the same samples in turn (same prompts, same seeds), each on the same threads, so that
+a slow moment of the machine strikes all of them; ratios are per round. Figures of one machine: measure again before relying
+on one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import mean, median
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.export.pipeline import export
+from edgedistill.runtime.model import open_bundle
+from edgedistill.runtime.session import physical_cores
+from edgedistill.verify.bundle_model import BundleModel
+from edgedistill.verify.replay import ReplayStats, replay
+from edgedistill.verify.run_settings import DrawSettings
+from edgedistill.verify.suites import load_suite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from edgedistill.verify.types import Prompt
+
+
+def engine(model: BundleModel, prompts: Sequence[Prompt], samples: int, settings: DrawSettings) -> int:
+    """Continuous batching; the tokens drawn."""
+    return sum(len(one.token_ids) for one in model.draw(prompts, samples, settings))
+
+
+def one_by_one(model: BundleModel, prompts: Sequence[Prompt], samples: int, settings: DrawSettings) -> int:
+    """The runtime as a user's loop over ``Model.generate`` would use it, prompt by prompt: its KV cache reuses the
+    prompt from one sample to the next.
+    """
+    generation = settings.generation
+    tokens = 0
+    for prompt in prompts:
+        messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+        for index in range(samples):
+            drawn = model.model.generate(messages, settings=generation.replace(seed=settings.seed + index))
+            tokens += len(drawn.tokens)
+    return tokens
+
+
+def transformers_generate(name: str, threads: int) -> Callable[[BundleModel, Sequence[Prompt], int, DrawSettings], int]:
+    """``generate(num_return_sequences=...)`` of the fp32 original."""
+    import torch
+
+    from edgedistill.export.checkpoint import open_checkpoint
+    from edgedistill.verify.torch_weights import build_module
+
+    torch.set_num_threads(threads)
+    checkpoint = open_checkpoint(name, offline=True)
+    module = build_module(checkpoint, stream=False)
+    eos = list(checkpoint.special_tokens.eos_token_ids)
+
+    def run(model: BundleModel, prompts: Sequence[Prompt], samples: int, settings: DrawSettings) -> int:
+        tokens = 0
+        for prompt in prompts:
+            ids = torch.tensor([model.replies.encode(prompt, None).ids])
+            with torch.inference_mode():
+                out = module.generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    do_sample=True,
+                    temperature=settings.temperature,
+                    top_k=settings.top_k,
+                    top_p=settings.top_p,
+                    num_return_sequences=samples,
+                    max_new_tokens=settings.max_new_tokens,
+                    eos_token_id=eos,
+                    pad_token_id=eos[0],
+                )
+            ends = torch.isin(out[:, ids.shape[1] :], torch.tensor(eos))
+            tokens += sum(int(row.int().argmax()) + 1 if row.any() else len(row) for row in ends)
+        return tokens
+
+    return run
+
+
+def measure(model_name: str, args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Samples per second of all contenders on one model, in turn."""
+    suite = load_suite("arithmetic")
+    prompts = suite.prompts[:: max(1, len(suite.prompts) // args.prompts)][: args.prompts]
+    paths = {name: scratch / f"{model_name}-{name}" for name in (args.format, "fp32")}
+    for name, path in paths.items():
+        export(model_name, path, weight_format=name, context_length=1024, check=False)
+    settings = DrawSettings(temperature=0.6, top_k=20, top_p=0.95, max_new_tokens=args.max_new_tokens)
+    model = BundleModel(open_bundle(paths[args.format], threads=args.threads), batch=args.batch)
+    with BundleModel(open_bundle(paths["fp32"], threads=args.threads)) as reference:
+        known = {one.key: one.token_ids for one in reference.draw(prompts, args.samples, settings)}
+    stats = ReplayStats()
+
+    def replayed(model: BundleModel, prompts: Sequence[Prompt], samples: int, settings: DrawSettings) -> int:  # noqa: ARG001
+        nonlocal stats
+        stats = ReplayStats()
+        return sum(len(one.token_ids) for one in replay(model, prompts, known, settings, stats=stats))
+
+    contenders = {"engine": engine, "one at a time": one_by_one, "replay": replayed}
+    if not args.no_torch:
+        contenders["transformers fp32"] = transformers_generate(model_name, args.threads)
+    with model:
+        for run in contenders.values():  # warm: prompts rendered, buffers allocated, kernels loaded
+            run(model, prompts[:1], 1, settings.replace(max_new_tokens=8) if run is not replayed else settings)
+        rates: dict[str, list[float]] = {name: [] for name in contenders}
+        tokens: dict[str, int] = {}
+        for _ in range(args.rounds):
+            for name, run in contenders.items():
+                started = time.perf_counter()
+                tokens[name] = run(model, prompts, args.samples, settings)
+                rates[name].append(len(prompts) * args.samples / (time.perf_counter() - started))
+    return {
+        "model": model_name,
+        "format": args.format,
+        "threads": args.threads,
+        "prompts": len(prompts),
+        "samples": args.samples,
+        "rates": rates,
+        "tokens": tokens,
+        "ratios": {
+            name: [ours / theirs for ours, theirs in zip(rates["engine"], other, strict=True)]
+            for name, other in rates.items()
+            if name != "engine"
+        },
+        "mean_divergence": stats.mean_shared,
+        "mean_tokens": mean(len(sequence) for sequence in known.values()),
+        "unparted": stats.unparted / max(1, stats.samples),
+    }
+
+
+def report(result: dict[str, Any]) -> str:
+    """The table for the README."""
+    lines = [
+        f"{result['model']} {result['format']}, {result['threads']} threads, {result['prompts']} prompts x "
+        f"{result['samples']} samples",
+        "",
+        "| | samples/s, median (min - max) | tokens | engine / this, per round |",
+        "|---|---|---|---|",
+    ]
+    for name, rates in result["rates"].items():
+        ratios = result["ratios"].get(name)
+        shown = "" if ratios is None else f"{median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
+        lines.append(
+            f"| {name} | {median(rates):.1f} ({min(rates):.1f} - {max(rates):.1f}) | {result['tokens'][name]} | {shown} |"
+        )
+    lines.append(
+        f"\nMean position of the first divergence: {result['mean_divergence']:.1f} of {result['mean_tokens']:.1f} tokens; "
+        f"{result['unparted']:.0%} of the samples never part."
+    )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", action="append", help="may be repeated (default: tiny-reasoner and smollm2-135m)")
+    parser.add_argument("--format", default="int4-b32", help="(default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--batch", type=int, help="rows (default: what the memory allows, at most 32)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--no-torch", action="store_true", help="leave transformers out")
+    parser.add_argument("--json", type=Path, help="write all numbers to this file")
+    args = parser.parse_args()
+    results = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in args.model or ["tiny-reasoner", "smollm2-135m"]:
+            results.append(measure(name, args, Path(scratch)))
+            print(report(results[-1]), flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
