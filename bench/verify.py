@@ -3,9 +3,9 @@
     make bench-verify
     make bench-verify ARGS="--model smollm2-135m --max-new-tokens 64"
 
-In every round all contenders draw the same samples in turn (same prompts, same seeds), each on the same threads, so that
-a slow moment of the machine strikes all of them; ratios are per round. Figures of one machine: measure again before relying
-on one.
+In every round all contenders draw the same samples in turn (same prompts, same seeds), each on the same threads, so
+that a slow moment of the machine strikes all of them; ratios are per round. Figures of one machine: measure again
+before relying on one.
 """
 
 from __future__ import annotations
@@ -150,12 +150,11 @@ def report(result: dict[str, Any]) -> str:
     for name, rates in result["rates"].items():
         ratios = result["ratios"].get(name)
         shown = "" if ratios is None else f"{median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
-        lines.append(
-            f"| {name} | {median(rates):.1f} ({min(rates):.1f} - {max(rates):.1f}) | {result['tokens'][name]} | {shown} |"
-        )
+        spread = f"{median(rates):.1f} ({min(rates):.1f} - {max(rates):.1f})"
+        lines.append(f"| {name} | {spread} | {result['tokens'][name]} | {shown} |")
     lines.append(
-        f"\nMean position of the first divergence: {result['mean_divergence']:.1f} of {result['mean_tokens']:.1f} tokens; "
-        f"{result['unparted']:.0%} of the samples never part."
+        f"\nMean position of the first divergence: {result['mean_divergence']:.1f} of {result['mean_tokens']:.1f} "
+        f"tokens; {result['unparted']:.0%} of the samples never part."
     )
     return "\n".join(lines)
 
