@@ -15,6 +15,7 @@ import onnxruntime as ort
 
 from edgedistill.errors import BundleError, GenerationError
 from edgedistill.runtime.decoder import Decoder, first_line
+from edgedistill.runtime.huge_pages import use_huge_pages
 from edgedistill.runtime.kv_cache import CacheGeometry, KVCache
 
 if TYPE_CHECKING:
@@ -82,12 +83,14 @@ def open_session(path: Path, config: SessionConfig) -> tuple[ort.InferenceSessio
     options.add_session_config_entry("session.dynamic_block_base", "4")
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]), threads
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base but this
         raise BundleError(
             f"ONNX Runtime cannot load {path.name}: {first_line(error)}.",
             hint="Check the bundle with: edgedistill inspect --check full BUNDLE",
         ) from error
+    use_huge_pages()
+    return session, threads
 
 
 class DecoderSession:
