@@ -1,7 +1,7 @@
 """Measures exports of large random checkpoints: wall time, peak memory, throughput (`make bench-export`).
 
-Each export runs as a process of its own through the command line; the peak resident set is the kernel's VmHWM as
-the export reports it, and for a check /usr/bin/time's figure would be the same or include the trial decode.
+Each export runs as a process of its own through the command line and reports its peak resident set (the kernel's
+VmHWM). The trial decode is a child process whose peak is reported apart from it.
 Checkpoints are written by bench/make_checkpoint.py when they are missing (8 and 16 GB of disk) and removed after
 with --clean.
 

@@ -197,5 +197,5 @@ def _nucleus(scaled: npt.NDArray[np.float64], top_p: float) -> npt.NDArray[np.in
 def _not_finite() -> GenerationError:
     return GenerationError(
         "The model returned logits that are not finite, so that no token can be chosen.",
-        hint="Run `edgedistill inspect` on the bundle and export it again if a hash differs.",
+        hint="Run `edgedistill inspect --verify` on the bundle and export it again if a hash differs.",
     )

@@ -87,7 +87,7 @@ def open_session(path: Path, config: SessionConfig) -> tuple[ort.InferenceSessio
     except Exception as error:  # onnxruntime's exceptions share no base but this
         raise BundleError(
             f"ONNX Runtime cannot load {path.name}: {first_line(error)}.",
-            hint="Check the bundle with: edgedistill inspect --check full BUNDLE",
+            hint="Check the bundle with: edgedistill inspect BUNDLE --verify",
         ) from error
     use_huge_pages()
     return session, threads

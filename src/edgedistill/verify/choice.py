@@ -67,7 +67,7 @@ def choose(logits: Logits, settings: GenerationSettings, keys: Keys, positions: 
     if not np.isfinite(top).all():
         raise GenerationError(
             "The model returned logits that are not finite, so that no token can be chosen.",
-            hint="Run `edgedistill inspect` on the bundle and export it again if a hash differs.",
+            hint="Run `edgedistill inspect --verify` on the bundle and export it again if a hash differs.",
         )
     if settings.greedy:
         return np.asarray(best)
