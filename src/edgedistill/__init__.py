@@ -17,10 +17,11 @@ from edgedistill._version import __version__
 from edgedistill.errors import EdgedistillError
 
 if TYPE_CHECKING:
-    from edgedistill.export.pipeline import ExportResult, export
+    from edgedistill.export.pipeline import ExportResult
     from edgedistill.runtime.model import Model, open_bundle
     from edgedistill.verify.result import VerifyReport
     from edgedistill.verify.runner import verify
+    from edgedistill.workflow import export
 
 __all__ = [
     "EdgedistillError",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    "export": "edgedistill.export.pipeline",
+    "export": "edgedistill.workflow",
     "ExportResult": "edgedistill.export.pipeline",
     "verify": "edgedistill.verify.runner",
     "VerifyReport": "edgedistill.verify.result",

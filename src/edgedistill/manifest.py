@@ -73,7 +73,8 @@ class KVCacheInfo:
 class Manifest:
     """The whole manifest; field by field what manifest.json holds.
 
-    ``source``, ``profile``, ``tool``, ``check`` and ``predicted`` are JSON objects written by their own modules.
+    ``source``, ``profile``, ``tool``, ``check``, ``predicted`` and ``verification`` (the short look that followed the
+    export; empty if there was none) are JSON objects written by their own modules.
     """
 
     created: str
@@ -88,6 +89,7 @@ class Manifest:
     files: tuple[FileEntry, ...]
     predicted: dict[str, Any] = field(default_factory=dict)
     check: dict[str, Any] = field(default_factory=dict)
+    verification: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
@@ -137,5 +139,6 @@ def _from_dict(raw: dict[str, Any]) -> Manifest:
         files=tuple(FileEntry(str(f["name"]), int(f["size"]), str(f["sha256"])) for f in raw["files"]),
         predicted=dict(raw.get("predicted", {})),
         check=dict(raw.get("check", {})),
+        verification=dict(raw.get("verification", {})),
         schema_version=int(raw["schema_version"]),
     )

@@ -35,8 +35,9 @@ def export(checkpoint: Path, *options: object, **environment: str) -> Result:
     """Export to ``out`` beside the checkpoint, without the final check."""
     out = checkpoint.parent / "out"
     return edgedistill(
-        "export", checkpoint, "-o", out, "--no-check", *options, home=checkpoint.parent / "home", **environment
-    )
+        "export", checkpoint, "-o", out, "--no-check", "--no-verify", *options,
+        home=checkpoint.parent / "home", **environment,
+    )  # fmt: skip
 
 
 def refused(result: Result, directory: Path) -> str:
@@ -208,7 +209,7 @@ def test_output_in_use(checkpoint: Path) -> None:
 
 def test_output_that_holds_a_bundle_needs_force(checkpoint: Path, bundle: Path) -> None:
     before = (bundle / "manifest.json").read_text()
-    arguments = ("export", checkpoint, "-o", bundle, "--no-check", "--format", "fp32")
+    arguments = ("export", checkpoint, "-o", bundle, "--no-check", "--no-verify", "--format", "fp32")
     assert "--force" in edgedistill(*arguments).one_error()
     assert (bundle / "manifest.json").read_text() == before
     assert edgedistill(*arguments, "--force").code == 0

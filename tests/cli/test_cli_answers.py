@@ -151,9 +151,14 @@ def test_groups_keep_their_formats_apart(tiny_bundle_dir: Path) -> None:
 
 def test_the_summary_of_an_export_is_json_on_demand(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    document = edgedistill("export", tiny_checkpoint_dir, "-o", out, "--format", "int8", "--json").json
+    document = edgedistill("export", tiny_checkpoint_dir, "-o", out, "--format", "int8", "--no-check", "--json").json
     manifest = json.loads((out / "manifest.json").read_text())
     assert document["path"] == str(out)
     assert document["bits_per_weight"] == manifest["bits_per_weight"]
     assert document["bundle_bytes"] == sum(entry["size"] for entry in manifest["files"])
     assert {w["format"]["bits"] for w in manifest["weights"] if len(w["shape"]) == 2} == {8}
+    assert document["verification"]["status"] == "checked"
+    assert document["verification"] == manifest["verification"]
+    assert "diffuse, accuracy 0.0 %" in edgedistill("inspect", out).out
+    both = ("--no-verify", "--reference", "hf")
+    assert "exclude" in edgedistill("export", tiny_checkpoint_dir, "-o", tmp_path / "x", *both).one_error()

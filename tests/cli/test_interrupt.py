@@ -63,7 +63,7 @@ def interrupt_when(process: subprocess.Popen[str], text: str) -> None:
 
 def test_an_interrupted_export_leaves_no_bundle_and_is_resumed(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = ["export", str(tiny_checkpoint_dir), "-o", str(out), "--no-check", "--json"]
+    arguments = ["export", str(tiny_checkpoint_dir), "-o", str(out), "--no-check", "--no-verify", "--json"]
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW_EXPORT, *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
@@ -83,7 +83,7 @@ def test_an_interrupted_export_leaves_no_bundle_and_is_resumed(tiny_checkpoint_d
     assert 1 <= resumed.json["reused_weights"] < 20
     assert not partial.exists()
     fresh = tmp_path / "fresh"
-    edgedistill("export", tiny_checkpoint_dir, "-o", fresh, "--no-check")
+    edgedistill("export", tiny_checkpoint_dir, "-o", fresh, "--no-check", "--no-verify")
     assert (out / "weights.bin").read_bytes() == (fresh / "weights.bin").read_bytes()
 
 
@@ -102,6 +102,42 @@ def interrupt_at(process: subprocess.Popen[str], mark: Path) -> None:
         assert process.poll() is None, "the process ended first"
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
+
+
+# Likewise: the short verification makes the file and hangs.
+HANGING_VERIFICATION = """
+import subprocess, sys
+import edgedistill.workflow as workflow
+from edgedistill.cli import main
+real_popen, real_look = subprocess.Popen, workflow._look
+def hang(command, **options):
+    code = "import os, time; open(os.environ['MARK'], 'w').close(); time.sleep(600)"
+    return real_popen([sys.executable, "-c", code], **options)
+def look(*arguments):
+    subprocess.Popen = hang
+    return real_look(*arguments)
+workflow._look = look
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_an_interrupted_verification_leaves_a_bundle_without_the_record(
+    tiny_checkpoint_dir: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING_VERIFICATION, "export", str(tiny_checkpoint_dir), "-o", str(out), "--no-check"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(MARK=str(tmp_path / "mark")),
+    )  # fmt: skip
+    interrupt_at(process, tmp_path / "mark")
+    children = psutil.Process(process.pid).children(recursive=True)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "interrupted."
+    assert not any(child.is_running() for child in children)
+    inspected = edgedistill("inspect", out, "--verify", "--json")
+    assert inspected.code == 0
+    assert inspected.json["manifest"]["verification"] == {}
 
 
 def test_an_interrupted_answer_keeps_its_text(tiny_bundle_dir: Path, tmp_path: Path) -> None:

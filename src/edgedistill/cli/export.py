@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgedistill.cli import console
 from edgedistill.errors import UsageError
 from edgedistill.units import format_bytes, format_count, format_seconds
+from edgedistill.verification_record import sentence
 
 if TYPE_CHECKING:
     import argparse
@@ -59,6 +60,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--context", type=int, metavar="N", help="longest prompt plus answer, in tokens")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--no-check", dest="check", action="store_false", help="do not open and try the result")
+    parser.add_argument("--no-verify", dest="verify", action="store_false", help="do not ask the bundle some questions "
+                        "and record how it answers (half a minute at most)")  # fmt: skip
+    parser.add_argument("--reference", metavar="REF", help="let the short verification also compare with this one (as "
+                        "edgedistill verify does)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
@@ -69,7 +74,9 @@ def run(args: argparse.Namespace) -> int:
             "export takes exactly one MODEL, as an argument or with --model.",
             hint="Try: edgedistill export tiny-reasoner -o my-bundle",
         )
-    from edgedistill.export.pipeline import export
+    if args.reference is not None and not args.verify:
+        raise UsageError("--reference and --no-verify exclude each other.", hint="Drop one of the two.")
+    from edgedistill.workflow import export
 
     with console.progress() as progress:
         result = export(
@@ -85,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
             context_length=args.context,
             force=args.force,
             check=args.check,
+            verify=args.verify,
+            reference=args.reference,
             progress=progress,
         )
     if args.profile.endswith(".toml"):
@@ -112,6 +121,10 @@ def _print_summary(result: ExportResult) -> None:
         ("time", format_seconds(result.seconds)),
         ("peak memory", format_bytes(result.peak_rss_bytes)),
     ]
+    if manifest.verification:
+        pairs.insert(3, ("verified", sentence(manifest.verification)))
+        if "not_recorded" in manifest.verification:
+            console.note(f"note: the bundle does not record its verification: {manifest.verification['not_recorded']}")
     if result.reused_weights:
         pairs.append(("resumed", f"{result.reused_weights} weights taken over from an interrupted run"))
     console.out(console.fields(pairs))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgedistill.bundle import Bundle
 from edgedistill.cli import console
 from edgedistill.units import format_bytes, format_count
+from edgedistill.verification_record import sentence
 
 if TYPE_CHECKING:
     import argparse
@@ -115,6 +116,7 @@ def _print_model(bundle: Bundle) -> None:
             f"{manifest.kv_cache.dtype}, {format_bytes(manifest.kv_cache.bytes_per_token)} per token, "
             f"{format_bytes(manifest.kv_cache.bytes_per_token * model.context_length)} at {model.context_length}",
         ),
+        ("verified", sentence(manifest.verification)),
         ("made", f"{manifest.created} with " + ", ".join(f"{k} {v}" for k, v in manifest.tool.items())),
     ]
     console.out(console.fields(pairs))

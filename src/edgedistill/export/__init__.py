@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle; ``edgedistill.export(...)`` is ``pipeline.export``.
+"""From a checkpoint to a bundle; ``edgedistill.export(...)`` is ``workflow.export``, which also looks at the result.
 
 The package can be called because importing any of its modules makes it the attribute ``export`` of ``edgedistill``,
 in place of a function of that name.
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 class _CallablePackage(types.ModuleType):
     def __call__(self, *args: Any, **options: Any) -> ExportResult:
-        """Export a model; see ``edgedistill.export.pipeline.export``."""
-        from edgedistill.export.pipeline import export
+        """Export a model; see ``edgedistill.workflow.export`` (above this package: only the name lies here)."""
+        from edgedistill.workflow import export
 
         return export(*args, **options)
 

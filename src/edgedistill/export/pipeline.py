@@ -60,6 +60,7 @@ class ExportResult:
             "reused_weights": self.reused_weights,
             "unused_rules": list(self.unused_rules),
             "check": self.manifest.check,
+            "verification": self.manifest.verification,
             "predicted": self.manifest.predicted,
         }
 

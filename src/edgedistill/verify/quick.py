@@ -1,20 +1,28 @@
 """A short look at a fresh bundle, for its manifest.
 
+``python -m edgedistill.verify.quick BUNDLE [REFERENCE]`` does it in a process of its own, which gives the memory back
+and survives a crash of the native runtime: a JSON object per line on stdout, ``begin``, ``advance`` and ``end`` of the
+progress, at last ``result``.
+
 Must not know: how an export works, the command line.
 """
 
 from __future__ import annotations
 
+import json
+import signal
+import sys
+import time
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.errors import VerifyError
+from edgedistill.errors import BudgetError, EdgedistillError
 from edgedistill.progress import NullProgress
 from edgedistill.verify.analyse import analyse
 from edgedistill.verify.bundle_model import open_sampled
 from edgedistill.verify.extras import ModelSamples
-from edgedistill.verify.options import VerifyOptions
+from edgedistill.verify.options import VerifyOptions, spread
 from edgedistill.verify.reference import open_reference
 from edgedistill.verify.runner import bundle_margins, provenance
 from edgedistill.verify.stages import Run
@@ -23,46 +31,95 @@ from edgedistill.verify.suites import load_suite
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgedistill.progress import Progress, Unit
+    from edgedistill.verify.bundle_model import BundleModel
+    from edgedistill.verify.run_settings import DrawSettings
+    from edgedistill.verify.types import Prompt
 
-def quick_check(bundle: str | Path, *, reference: str | Path | None = None) -> dict[str, Any]:
+PROMPTS, SAMPLES, LONGEST = 30, 4, 256
+LEAST_PROMPTS = 8
+"""Fewer would say nothing: a bundle too slow for them is not looked at."""
+
+SECONDS = 30.0
+"""Most seconds that the bundle's replies may take if every one runs to its limit."""
+
+
+def quick_check(
+    bundle: str | Path,
+    *,
+    reference: str | Path | None = None,
+    seconds: float = SECONDS,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """A short look at a fresh bundle for its manifest: 30 easy prompts, 4 samples each, no divergences.
 
     With a reference the gate's outcome besides, which with so few samples is rarely decided. Never raises for a model
-    that answers badly: what was found is in the result.
+    that answers badly, or that is too large or slow for this machine: what was found is in the result.
+
+    Args:
+        seconds: Most seconds for the bundle's replies; with a slower one fewer prompts are asked, or none.
 
     Returns:
-        JSON-able: ``suite``, ``prompts``, ``samples``, ``accuracy``, ``agreement``, ``entropy_bits``, ``truncated``,
-        ``unparsed``, ``verdict``, and with a reference ``outcome``; or ``{"error": text}``.
+        JSON-able: ``status`` ("checked"), ``suite``, ``prompts``, ``samples``, ``settings``, ``tokens_per_second``,
+        ``seconds``, ``accuracy``, ``agreement``, ``entropy_bits``, ``truncated``, ``unparsed``, ``verdict``,
+        ``certain``, and with a reference ``reference`` and ``outcome``; or ``status`` ("skipped", "failed") and
+        ``reason``.
     """
-    options = VerifyOptions(preset="fast", prompts=30, samples=4, max_new_tokens=256)
-    light = replace(options.plan, scored_prompts=0, path_replies=0, variant_samples=0, sweep_prompts=0)
+    started = time.perf_counter()
     try:
-        loaded = load_suite("arithmetic")
         with ExitStack() as stack:
             ours = stack.enter_context(closing(open_sampled(bundle)))
-            theirs = None if reference is None else stack.enter_context(closing(open_reference(reference, bundle)))
-            settings = options.draw_settings(loaded.sampling, ours.generation_defaults)
-            run = Run(loaded, settings, options, None, NullProgress(), light)
-            prompts = options.choose(loaded)
-            drawn = run.draw(ours, prompts)
-            before = None if theirs is None else ModelSamples(theirs.identity, run.draw(theirs, prompts))
-            margins = None if theirs is None else bundle_margins(ours)
-            report = analyse(
-                loaded,
-                run.settings_of(margins),
-                ModelSamples(ours.identity, drawn),
-                before,
-                margins=margins,
-                provenance=provenance(),
-            )
-    except VerifyError as error:
-        return {"error": str(error)}
+            found = _look(ours, bundle, reference, seconds, progress or NullProgress(), stack)
+    except BudgetError as error:
+        return {"status": "skipped", "reason": error.message}
+    except EdgedistillError as error:
+        return {"status": "failed", "reason": error.message}
+    return {**found, "seconds": round(time.perf_counter() - started, 3)}
+
+
+def _look(
+    ours: BundleModel,
+    bundle: str | Path,
+    reference: str | Path | None,
+    seconds: float,
+    progress: Progress,
+    stack: ExitStack,
+) -> dict[str, Any]:
+    loaded = load_suite("arithmetic")
+    options = VerifyOptions(preset="fast", samples=SAMPLES, max_new_tokens=LONGEST)
+    settings = options.draw_settings(loaded.sampling, ours.generation_defaults)
+    rate = _tokens_per_second(ours, spread(loaded.prompts, 2)[0], settings)
+    affordable = min(PROMPTS, int(seconds * rate / (SAMPLES * LONGEST)))
+    if affordable < LEAST_PROMPTS:
+        return {
+            "status": "skipped",
+            "reason": f"the bundle decodes {rate:.0f} tokens/s on this machine, so that {LEAST_PROMPTS} questions "
+            f"could take {LEAST_PROMPTS * SAMPLES * LONGEST / rate:.0f} s; the limit is {seconds:.0f} s",
+        }
+    options = replace(options, prompts=affordable)
+    light = replace(options.plan, scored_prompts=0, path_replies=0, variant_samples=0, sweep_prompts=0)
+    theirs = None if reference is None else stack.enter_context(closing(open_reference(reference, bundle)))
+    run = Run(loaded, settings, options, None, progress, light)
+    prompts = options.choose(loaded)
+    drawn = run.draw(ours, prompts)
+    before = None if theirs is None else ModelSamples(theirs.identity, run.draw(theirs, prompts))
+    margins = None if theirs is None else bundle_margins(ours)
+    report = analyse(
+        loaded,
+        run.settings_of(margins),
+        ModelSamples(ours.identity, drawn),
+        before,
+        margins=margins,
+        provenance=provenance(),
+    )
     result = report.bundle_result
     found: dict[str, Any] = {
+        "status": "checked",
         "suite": {"name": loaded.name, "sha256": loaded.sha256},
         "prompts": len(prompts),
         "samples": options.n_samples,
         "settings": settings.to_dict(),
+        "tokens_per_second": round(rate, 1),
         "accuracy": None if result.accuracy is None else result.accuracy.to_dict(),
         "agreement": result.agreement.to_dict(),
         "entropy_bits": result.entropy.to_dict(),
@@ -75,3 +132,38 @@ def quick_check(bundle: str | Path, *, reference: str | Path | None = None) -> d
         found["reference"] = report.reference.name
         found["outcome"] = report.gate.result.outcome
     return found
+
+
+def _tokens_per_second(model: BundleModel, prompt: Prompt, settings: DrawSettings) -> float:
+    """Of a few short replies, prefill included: a cautious figure, since larger batches are faster."""
+    list(model.draw([prompt], 2, settings.replace(max_new_tokens=2)))  # the first run is slower than all that follow
+    short = settings.replace(max_new_tokens=16)
+    started = time.perf_counter()
+    tokens = sum(len(one.token_ids) for one in model.draw([prompt], SAMPLES, short))
+    return tokens / (time.perf_counter() - started)
+
+
+class _Lines:
+    """Progress as JSON lines on stdout."""
+
+    def begin(self, stage: str, total: int, unit: Unit) -> None:
+        """A line."""
+        _say({"begin": stage, "total": total, "unit": unit})
+
+    def advance(self, amount: int) -> None:
+        """A line."""
+        _say({"advance": amount})
+
+    def end(self) -> None:
+        """A line."""
+        _say({"end": True})
+
+
+def _say(value: dict[str, Any]) -> None:
+    print(json.dumps(value), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    # Ctrl-C reaches this process, too; the one that started it says what is to be said.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _say({"result": quick_check(sys.argv[1], reference=next(iter(sys.argv[2:]), None), progress=_Lines())})
