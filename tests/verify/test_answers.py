@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgedistill.answers.canonical import canonical, parse_number
+from edgedistill.answers.extract import boxed_contents, extract
 from edgedistill.runtime.reasoning import TagPair
-from edgedistill.verify.answers import boxed_contents, extract, read_reply
-from edgedistill.verify.canonical import canonical, parse_number
+from edgedistill.verify.answers import read_reply
 from edgedistill.verify.types import Check, Message, Prompt
 
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgedistill.errors import ContextLengthError, GenerationError
+from edgedistill.runtime.choice import NoiseSource, choose
 from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.settings import GenerationSettings
-from edgedistill.verify.choice import NoiseSource, choose
 from edgedistill.verify.run_settings import DrawSettings
 from edgedistill.verify.types import Message, Prompt, SuiteSampling
 

@@ -7,7 +7,7 @@ import pytest
 from engine_support import SETTINGS
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.choice import NoiseSource, choose
+from edgedistill.runtime.choice import NoiseSource, choose
 from edgedistill.verify.replay import ReplayStats, replay
 from edgedistill.verify.run_settings import DrawSettings
 from edgedistill.verify.sampler_audit import chi_square

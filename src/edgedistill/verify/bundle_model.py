@@ -15,12 +15,12 @@ import numpy as np
 
 from edgedistill.bundle import TOKENIZER
 from edgedistill.progress import NullProgress
+from edgedistill.runtime.choice import NoiseSource, choose
 from edgedistill.runtime.decoder import chunk_bounds
 from edgedistill.runtime.generate import TokenLoop
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.session import DecoderSession
-from edgedistill.verify.choice import NoiseSource, choose
 from edgedistill.verify.engine import Engine, Finished, Start
 from edgedistill.verify.models import SCORE_BYTES
 from edgedistill.verify.replies import Encoded, Replies

@@ -17,19 +17,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.verify.choice import choose
+from edgedistill.runtime.choice import choose
+from edgedistill.runtime.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     import numpy.typing as npt
 
-    from edgedistill.runtime.decoder import Decoder
     from edgedistill.runtime.kv_cache import KVCache
     from edgedistill.runtime.session import DecoderSession
     from edgedistill.verify.run_settings import DrawSettings, Finish, SampleKey
-
-    Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,11 @@ class Engine:
             GenerationError: The model's logits are not finite, or out of memory.
         """
         waiting = iter(starts)
-        rows = _Rows(self._session.decoder(self._batch), self._settings)
+        rows = Rows[tuple[str, int]](
+            self._session.decoder(self._batch),
+            max_new_tokens=self._settings.max_new_tokens,
+            penalised=self._settings.repetition_penalty != 1.0,
+        )
         exhausted = False
         while True:
             while not exhausted and rows.free:
@@ -106,15 +108,15 @@ class Engine:
                     break
                 finish = self.reason(start.tokens[-1], len(start.tokens), start.prompt_tokens)
                 if finish is None:
-                    rows.admit(start)
+                    rows.admit(start.key, start.noise, start.cache, start.row, start.prompt_tokens, start.tokens)
                 else:
                     yield Finished(start.key, start.tokens, finish)
-            active = rows.active_rows()
+            active = rows.active()
             if not len(active):
                 return
             if exhausted and len(active) <= rows.size // 2 and rows.size > 2:
                 rows = rows.compacted()
-                active = rows.active_rows()
+                active = rows.active()
             yield from self._step(rows, active)
 
     def reason(self, token: int, count: int, prompt_tokens: int) -> Finish | None:
@@ -125,7 +127,7 @@ class Engine:
             return "length"
         return "context" if prompt_tokens + count >= self._limit else None
 
-    def _step(self, rows: _Rows, active: npt.NDArray[np.int64]) -> Iterator[Finished]:
+    def _step(self, rows: Rows[SampleKey], active: npt.NDArray[np.int64]) -> Iterator[Finished]:
         logits = rows.step(exact=self._exact)
         if len(active) < rows.size:
             logits = logits[active]
@@ -141,80 +143,3 @@ class Engine:
             key, sequence = rows.release(row)
             finish = self.reason(sequence[-1], len(sequence), int(rows.prompts[row]))
             yield Finished(key, sequence, finish or "length")
-
-
-class _Rows:
-    """The places of a batch: what sits on each, and the cache behind them."""
-
-    def __init__(self, decoder: Decoder, settings: DrawSettings) -> None:
-        size = self.size = decoder.cache.batch
-        self._settings = settings
-        self._decoder = decoder
-        self._keys: list[SampleKey | None] = [None] * size
-        self.noise = np.zeros(size, dtype=np.uint64)
-        self.counts = np.zeros(size, dtype=np.int64)
-        self.prompts = np.zeros(size, dtype=np.int64)
-        self.last = np.zeros((size, 1), dtype=np.int64)
-        self._tokens = np.zeros((size, settings.max_new_tokens), dtype=np.int32)
-        penalised = settings.repetition_penalty != 1.0
-        self.seen = np.zeros((size, decoder.session.info.vocab_size), dtype=np.bool_) if penalised else None
-
-    @property
-    def free(self) -> bool:
-        return None in self._keys
-
-    def active_rows(self) -> npt.NDArray[np.int64]:
-        return np.array([row for row, key in enumerate(self._keys) if key is not None], dtype=np.int64)
-
-    def admit(self, start: Start) -> None:
-        row = self._keys.index(None)
-        cache = self._decoder.cache
-        count = len(start.tokens)
-        entries = start.prompt_tokens + count - 1
-        # Room for all that may come, at once: growing moves every row, and pages that no token reaches cost nothing.
-        cache.reserve(min(start.prompt_tokens + self._settings.max_new_tokens + 1, cache.geometry.limit))
-        cache.put_row(row, start.cache, start.row, entries)
-        self._keys[row] = start.key
-        self.noise[row] = start.noise
-        self.counts[row] = count
-        self.prompts[row] = start.prompt_tokens
-        self.last[row, 0] = start.tokens[-1]
-        self._tokens[row, :count] = start.tokens
-        if self.seen is not None:
-            self.seen[row] = False
-            self.seen[row, cache.tokens[row, :entries]] = True
-            self.seen[row, start.tokens[-1]] = True
-
-    def step(self, *, exact: bool) -> Logits:
-        """float32 [size, V] after feeding every occupied row its last token."""
-        occupied = np.array([key is not None for key in self._keys])
-        return self._decoder.step(self.last, occupied, exact=exact)[:, 0]
-
-    def take(self, active: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64]) -> None:
-        self._tokens[active, self.counts[active]] = tokens
-        self.counts[active] += 1
-        self.last[active, 0] = tokens
-        if self.seen is not None:
-            self.seen[active, tokens] = True
-
-    def release(self, row: int) -> tuple[SampleKey, tuple[int, ...]]:
-        key = self._keys[row]
-        if key is None:
-            raise ValueError(f"row {row} is free")
-        self._keys[row] = None
-        self._decoder.truncate(0, row=row)
-        return key, tuple(self._tokens[row, : self.counts[row]].tolist())
-
-    def compacted(self) -> _Rows:
-        """The occupied rows alone (with a free one beside them if there is only one)."""
-        kept = self.active_rows()
-        chosen = [*kept.tolist(), *[int(kept[0])] * (2 - len(kept))]
-        made = _Rows(self._decoder.select(chosen), self._settings)
-        made._decoder.cache.reserve(self._decoder.cache.capacity)
-        made._keys[: len(kept)] = [self._keys[row] for row in kept]
-        made.noise, made.counts, made.prompts = self.noise[chosen], self.counts[chosen], self.prompts[chosen]
-        made.last, made._tokens = self.last[chosen], self._tokens[chosen]
-        made.seen = None if self.seen is None else self.seen[chosen]
-        if len(kept) == 1:
-            made._decoder.truncate(0, row=1)
-        return made

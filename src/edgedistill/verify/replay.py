@@ -19,7 +19,7 @@ import numpy as np
 
 from edgedistill.errors import VerifyError
 from edgedistill.progress import NullProgress
-from edgedistill.verify.choice import choose
+from edgedistill.runtime.choice import choose
 from edgedistill.verify.engine import Start
 from edgedistill.verify.models import slices
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.errors import VerifyError
+from edgedistill.runtime.choice import choose
 from edgedistill.runtime.sampling import candidates
-from edgedistill.verify.choice import choose
 from edgedistill.verify.models import slices
 from edgedistill.verify.sampler_audit import DRAWS, SamplerAudit, audit_sampler
 

@@ -16,9 +16,9 @@ import json
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_args
 
+from edgedistill.answers.canonical import canonical
+from edgedistill.answers.extract import extract
 from edgedistill.errors import SuiteError
-from edgedistill.verify.answers import extract
-from edgedistill.verify.canonical import canonical
 from edgedistill.verify.types import Check, Extraction, Message, Prompt, Role, Suite, SuiteSampling, Variant
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 
 from edgedistill.errors import VerifyError
 from edgedistill.progress import NullProgress
+from edgedistill.runtime.choice import NoiseSource, choose
 from edgedistill.runtime.template import ChatTemplate, PassThrough
-from edgedistill.verify.choice import NoiseSource, choose
 from edgedistill.verify.replies import Encoded, Replies
 from edgedistill.verify.result import ModelIdentity
 from edgedistill.verify.torch_weights import build_module, import_torch
