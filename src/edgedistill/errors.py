@@ -92,3 +92,7 @@ class SuiteError(EdgedistillError):
 
 class VerifyError(EdgedistillError):
     """Samples, margins or settings from which no verdict can be reached."""
+
+
+class CalibrationError(EdgedistillError):
+    """Calibration data that is missing, too short, or of another tokenizer."""
