@@ -49,7 +49,7 @@ class ModelLike(Protocol):
     def vocab_size(self) -> int: ...
     @property
     def tie_word_embeddings(self) -> bool: ...
-    def kv_bytes_per_token(self, itemsize: int = 4) -> int: ...
+    def kv_bytes_per_token(self, itemsize: float = 4) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,10 @@ class Alternative:
     budget: Budget
 
 
-def predict(model: ModelLike, plan: Plan, *, context_length: int, prefill_chunk: int = 256) -> Budget:
-    """Sizes of a bundle of ``plan``.
+def predict(
+    model: ModelLike, plan: Plan, *, context_length: int, prefill_chunk: int = 256, kv_itemsize: float = 4
+) -> Budget:
+    """Sizes of a bundle of ``plan``; ``kv_itemsize`` is in bytes per key or value.
 
     Prepacking copies every matrix that is multiplied: the codes once and, for scales and block sums, twice the scales
     (q + 2 * scales; measured 72, 54, 123, 110 and 385 MiB for matrices of 62, 51, 108, 102 and 384 MiB in
@@ -128,7 +130,7 @@ def predict(model: ModelLike, plan: Plan, *, context_length: int, prefill_chunk:
         context_length=context_length,
         weights_private=private,
         weights_mapped=mapped + rope,
-        kv_bytes=model.kv_bytes_per_token() * context_length,
+        kv_bytes=model.kv_bytes_per_token(kv_itemsize) * context_length,
         activation_bytes=4 * (tokens * per_token + scores),
         logits_bytes=4 * 4 * model.vocab_size,
         base_bytes=BASE_BYTES + model.vocab_size * TOKENIZER_BYTES_PER_ENTRY,
@@ -138,7 +140,13 @@ def predict(model: ModelLike, plan: Plan, *, context_length: int, prefill_chunk:
 def predict_profile(model: ModelLike, weights: Sequence[Plannable], profile: Profile) -> Budget:
     """``predict`` for the weights planned by the rules, context and chunk of ``profile``."""
     plan = plan_weights(weights, profile.weights.default, profile.weights.rules)
-    return predict(model, plan, context_length=profile.context.length, prefill_chunk=profile.context.prefill_chunk)
+    return predict(
+        model,
+        plan,
+        context_length=profile.context.length,
+        prefill_chunk=profile.context.prefill_chunk,
+        kv_itemsize=profile.kv_cache.itemsize,
+    )
 
 
 def check(

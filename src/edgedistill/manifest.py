@@ -63,10 +63,18 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class KVCacheInfo:
-    """KV cache: element type and bytes per token over all layers."""
+    """KV cache: element type and bytes per token over all layers.
+
+    Of a quantized one also the ``scales`` (per-channel or per-tensor), the ``margin`` above the calibrated maxima, and
+    how many tokens of which ``calibration`` they come from. onnxruntime-genai's graph has a float32 cache.
+    """
 
     dtype: str
     bytes_per_token: int
+    scales: str | None = None
+    margin: float | None = None
+    calibration: str | None = None
+    calibration_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

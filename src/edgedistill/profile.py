@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from edgedistill.errors import ProfileError
 from edgedistill.profile_files import profile_directories, read_profile_table
 from edgedistill.quantize.plan import Rule, override, parse_format
-from edgedistill.quantize.spec import WeightFormat
+from edgedistill.quantize.spec import KV_BITS, WeightFormat
 from edgedistill.tables import limits, read_table
 
 if TYPE_CHECKING:
@@ -84,14 +84,25 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class KvCache:
-    """``dtype`` of keys and values."""
+    """``dtype`` of keys and values; ``scales`` of a quantized cache: one per channel, or one per layer."""
 
-    dtype: str = field(default="float32", metadata=limits(choices=("float32",)))
+    dtype: str = field(default="float32", metadata=limits(choices=tuple(KV_BITS)))
+    scales: str = field(default="per-channel", metadata=limits(choices=("per-channel", "per-tensor")))
 
     @property
-    def itemsize(self) -> int:
+    def bits(self) -> int:
+        """Bits per element."""
+        return KV_BITS[self.dtype]
+
+    @property
+    def itemsize(self) -> float:
         """Bytes per element."""
-        return 4
+        return self.bits / 8
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the cache needs scales."""
+        return self.bits < 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +187,14 @@ class Profile:
         weight_format: WeightFormat | None = None,
         block_size: int | None = None,
         context_length: int | None = None,
+        kv_cache: str | None = None,
     ) -> Profile:
-        """The profile after ``--format``, ``--block-size`` and ``--context``; see ``quantize.plan.override``.
+        """The profile after ``--format``, ``--block-size``, ``--context`` and ``--kv-cache``; see
+        ``quantize.plan.override``.
 
         Raises:
             UsageError: a block size that is not supported or has nothing to apply to.
-            ProfileError: a context length out of range.
+            ProfileError: a context length out of range, or a KV cache of an unknown type.
         """
         default, rules = override(
             self.weights.default, self.weights.rules, weight_format=weight_format, block_size=block_size
@@ -190,6 +203,8 @@ class Profile:
         if context_length is not None:
             table["context"]["length"] = context_length
             table["context"]["prefill_chunk"] = max(2, min(self.context.prefill_chunk, context_length))
+        if kv_cache is not None:
+            table["kv_cache"]["dtype"] = kv_cache
         return Profile.from_dict(table, source="command line")
 
 

@@ -157,3 +157,19 @@ def test_models_list_is_json_on_demand(tmp_path: Path) -> None:
     entries = edgedistill("models", "list", "--json", home=tmp_path).json
     assert {"tiny-reasoner", "smollm2-135m"} <= {entry["name"] for entry in entries}
     assert str(tmp_path) in next(e["path"] for e in entries if e["name"] == "smollm2-135m")
+
+
+def test_a_kv_cache_of_an_unknown_type_is_refused(tmp_path: Path) -> None:
+    result = edgedistill("export", "tiny-reasoner", "-o", tmp_path / "out", "--kv-cache", "int3")
+    assert result.code == 2
+    assert "int8" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_quantized_kv_cache_from_the_command_line_answers_and_is_shown(tmp_path: Path) -> None:
+    made = edgedistill("export", "tiny-reasoner", "-o", tmp_path / "out", "--kv-cache", "int8", "--json")
+    assert made.code == 0, made.err
+    shown = edgedistill("inspect", tmp_path / "out")
+    assert "int8 per-channel (calibrated on own texts), 512 B per token" in shown.out
+    answer = edgedistill("run", tmp_path / "out", "What is 17 + 25?", "--temperature", "0", "--json")
+    assert "42" in answer.json["answer"]

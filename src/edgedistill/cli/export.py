@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgedistill.cli import console
 from edgedistill.errors import UsageError
+from edgedistill.quantize.spec import KV_BITS
 from edgedistill.units import format_bytes, format_count, format_seconds
 from edgedistill.verification_record import sentence
 
@@ -34,6 +35,7 @@ examples:
   edgedistill export tiny-reasoner -o my-bundle
   edgedistill export ./my-student --profile raspberry-pi-5 -o student-pi
   edgedistill export ./base --adapter ./lora --format int8 -o merged
+  edgedistill export ./my-student --context 32768 --kv-cache int8 -o long
   edgedistill export model.gguf --context 4096 --force -o my-bundle"""
 
 
@@ -58,6 +60,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", dest="weight_format", metavar="F", help="one format instead of the profile's rules")
     parser.add_argument("--block-size", type=int, metavar="N", help="block size of the quantized formats: 16 to 256")
     parser.add_argument("--context", type=int, metavar="N", help="longest prompt plus answer, in tokens")
+    parser.add_argument(
+        "--kv-cache",
+        choices=tuple(KV_BITS),
+        metavar="T",
+        help="type of keys and values: float32, int8 (a quarter of the memory) or int4 (an eighth, costs quality)",
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--no-check", dest="check", action="store_false", help="do not open and try the result")
     parser.add_argument("--no-verify", dest="verify", action="store_false", help="do not ask the bundle some questions "
@@ -90,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
             weight_format=args.weight_format,
             block_size=args.block_size,
             context_length=args.context,
+            kv_cache=args.kv_cache,
             force=args.force,
             check=args.check,
             verify=args.verify,
@@ -117,7 +126,11 @@ def _print_summary(result: ExportResult) -> None:
             f"{manifest.model.family}, {format_count(manifest.parameters)} parameters, "
             f"{manifest.bits_per_weight:.2f} bits per weight",
         ),
-        ("context", f"{manifest.model.context_length} tokens, {format_bytes(manifest.kv_cache.bytes_per_token)} each"),
+        (
+            "context",
+            f"{manifest.model.context_length} tokens, {format_bytes(manifest.kv_cache.bytes_per_token)} each "
+            f"({manifest.kv_cache.dtype})",
+        ),
         ("time", format_seconds(result.seconds)),
         ("peak memory", format_bytes(result.peak_rss_bytes)),
     ]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from edgedistill.manifest import WeightEntry
+    from edgedistill.manifest import KVCacheInfo, WeightEntry
 
 _EXAMPLES = """\
 examples:
@@ -113,13 +113,17 @@ def _print_model(bundle: Bundle) -> None:
         ),
         (
             "KV cache",
-            f"{manifest.kv_cache.dtype}, {format_bytes(manifest.kv_cache.bytes_per_token)} per token, "
+            f"{_cache_type(manifest.kv_cache)}, {format_bytes(manifest.kv_cache.bytes_per_token)} per token, "
             f"{format_bytes(manifest.kv_cache.bytes_per_token * model.context_length)} at {model.context_length}",
         ),
         ("verified", sentence(manifest.verification)),
         ("made", f"{manifest.created} with " + ", ".join(f"{k} {v}" for k, v in manifest.tool.items())),
     ]
     console.out(console.fields(pairs))
+
+
+def _cache_type(info: KVCacheInfo) -> str:
+    return info.dtype if info.scales is None else f"{info.dtype} {info.scales} (calibrated on {info.calibration})"
 
 
 def _print_groups(groups: Sequence[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgedistill import bundle as files
 from edgedistill.cgroup import available_memory
-from edgedistill.errors import BudgetError
+from edgedistill.errors import BudgetError, UsageError
 from edgedistill.export import optimum
 from edgedistill.export.made import Made
 from edgedistill.export.own import choose_context
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.manifest import Manifest
     from edgedistill.profile import Profile
     from edgedistill.progress import Progress
 
@@ -39,8 +40,13 @@ class FallbackExporter:
         Raises:
             MissingExtraError: optimum-onnx is not installed.
             UnsupportedModelError: It does not know the architecture either.
-            UsageError: A context longer than the model's.
+            UsageError: A context longer than the model's, or a quantized KV cache, which its graphs cannot have.
         """
+        if profile.kv_cache.is_quantized:
+            raise UsageError(
+                f"A KV cache in {profile.kv_cache.dtype} was asked for; the optimum exporter's graphs keep float32.",
+                hint="Export this model with --kv-cache float32.",
+            )
         optimum.check_supported(checkpoint.config)
         self._checkpoint = checkpoint
         self._profile = profile
@@ -100,3 +106,8 @@ class FallbackExporter:
             weights_seconds=time.perf_counter() - begun,
             reused_weights=0,
         )
+
+    def quantize_cache(self, directory: Path, manifest: Manifest, sequences: object, progress: Progress) -> Manifest:
+        """Nothing to do: a quantized cache was refused from the start."""
+        del directory, sequences, progress
+        return manifest

@@ -16,6 +16,8 @@ tokens (right-padded to S), logits for chosen positions only.
     past_key_values.{i}.key/.value float32 [B, kv_heads, C, head]   keys are stored after RoPE
     ============================== ======= ======================== =============================================
 
+    With ``kv`` scales the cache is int8, or uint8 [B, kv_heads, C, head/2] with two 4-bit values in a byte.
+
     Outputs: logits float32 [B, P, V] and present.{i}.key/.value, meant to be bound to the buffers of the past.
 
 ``genai``: what onnxruntime-genai feeds: input_ids, attention_mask int64 [B, total], past_key_values.*; outputs logits
@@ -37,13 +39,16 @@ from edgedistill.export.graph_attention import AttentionInputs, attention
 if TYPE_CHECKING:
     from edgedistill.export.emit import WeightEmitter
     from edgedistill.export.spec import ModelSpec
+    from edgedistill.quantize.kv import KvScales
 
 Signature = Literal["edgedistill", "genai"]
 OPSET = 21
 IR_VERSION = 10
 
 
-def build_graph(spec: ModelSpec, weights: WeightEmitter, *, signature: Signature, context_length: int) -> ir.Model:
+def build_graph(
+    spec: ModelSpec, weights: WeightEmitter, *, signature: Signature, context_length: int, kv: KvScales | None = None
+) -> ir.Model:
     """Build the decoder; save it with ``onnx_ir.save`` beside the weights file.
 
     Args:
@@ -51,9 +56,10 @@ def build_graph(spec: ModelSpec, weights: WeightEmitter, *, signature: Signature
         weights: Emitter that knows every array of ``logical_weights`` and ``rope_tables(spec, context_length)``.
         signature: Inputs and outputs, see the module's docstring.
         context_length: Positions in the RoPE tables: no sequence, and no cache capacity, may exceed it.
+        kv: Scales of a quantized KV cache, kept inside the graph; None: float32.
     """
     b = GraphBuilder()
-    inputs = _Inputs(spec, signature)
+    inputs = _Inputs(spec, signature, kv)
     attention_inputs = inputs.edgedistill() if signature == "edgedistill" else inputs.genai(b)
     decoder = _Decoder(b, spec, weights)
     hidden, present = decoder.layers(decoder.embed(inputs.input_ids), attention_inputs)
@@ -166,8 +172,9 @@ class _Decoder:
 class _Inputs:
     """Graph inputs of a signature, in order."""
 
-    def __init__(self, spec: ModelSpec, signature: Signature) -> None:
+    def __init__(self, spec: ModelSpec, signature: Signature, kv: KvScales | None) -> None:
         self._spec = spec
+        self._kv = kv
         self._past_axis = "capacity" if signature == "edgedistill" else "past_sequence_length"
         self._present_axis = "capacity" if signature == "edgedistill" else "total_sequence_length"
         self._scalars: list[ir.Value] = []
@@ -210,12 +217,15 @@ class _Inputs:
             pair = tuple(self._cache(f"past_key_values.{index}.{kind}", self._past_axis) for kind in ("key", "value"))
             past.append((pair[0], pair[1]))
             self._past += pair
-        return AttentionInputs(seqlens_k, total, query_seqlens, tuple(past), self._present)
+        return AttentionInputs(seqlens_k, total, query_seqlens, tuple(past), self._present, self._kv)
 
     def _present(self, index: int) -> tuple[ir.Value, ir.Value]:
         key, value = (self._cache(f"present.{index}.{kind}", self._present_axis) for kind in ("key", "value"))
         return key, value
 
     def _cache(self, name: str, axis: str) -> ir.Value:
-        shape = ir.Shape(["batch", self._spec.num_key_value_heads, axis, self._spec.head_dim])
-        return ir.Value(name=name, shape=shape, type=ir.TensorType(ir.DataType.FLOAT))
+        bits = 32 if self._kv is None else self._kv.bits
+        dtype = {32: ir.DataType.FLOAT, 8: ir.DataType.INT8, 4: ir.DataType.UINT8}[bits]
+        width = self._spec.head_dim // 2 if bits == 4 else self._spec.head_dim
+        shape = ir.Shape(["batch", self._spec.num_key_value_heads, axis, width])
+        return ir.Value(name=name, shape=shape, type=ir.TensorType(dtype))

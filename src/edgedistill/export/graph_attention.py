@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from edgedistill.export.emit import GraphBuilder, WeightEmitter
     from edgedistill.export.spec import LayerSpec, ModelSpec
+    from edgedistill.quantize.kv import KvScales
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class AttentionInputs:
 
     ``seqlens_k`` int32 [B] is past + new - 1, ``total`` int32 scalar the cache's capacity (or the longest sequence),
     ``query_seqlens`` int32 [B] the new tokens of each row (None: all). ``past`` holds (key, value) of each layer;
-    ``present`` makes the output values of a layer.
+    ``present`` makes the output values of a layer; ``kv`` has the scales of a quantized cache.
     """
 
     seqlens_k: ir.Value
@@ -35,6 +36,7 @@ class AttentionInputs:
     query_seqlens: ir.Value | None
     past: tuple[tuple[ir.Value, ir.Value], ...]
     present: Callable[[int], tuple[ir.Value, ir.Value]]
+    kv: KvScales | None = None
 
 
 def attention(
@@ -60,8 +62,6 @@ def attention(
         cos,
         sin,
     ]
-    if inputs.query_seqlens is not None:
-        arguments += [None] * (16 - len(arguments)) + [inputs.query_seqlens]
     attributes: dict[str, Any] = {
         "num_heads": spec.num_attention_heads,
         "kv_num_heads": spec.num_key_value_heads,
@@ -72,6 +72,12 @@ def attention(
         attributes["local_window_size"] = layer.sliding_window
     if spec.attn_logit_softcapping is not None:
         attributes["softcap"] = spec.attn_logit_softcapping
+    arguments += [None] * (17 - len(arguments))
+    if inputs.kv is not None:
+        attributes |= _quantized_cache(b, inputs.kv, layer.index, name, arguments)
+    arguments[16] = inputs.query_seqlens
+    while arguments[-1] is None:
+        arguments.pop()
     present = inputs.present(layer.index)
     out = ir.Value(name=f"{name}.out")
     b.nodes.append(
@@ -83,6 +89,16 @@ def attention(
         b, out, f"{name}.o", output=f"{name}.o.out", bias=f"{name}.o.bias" if spec.o_bias else None
     )
     return projected, present
+
+
+def _quantized_cache(
+    b: GraphBuilder, kv: KvScales, layer: int, name: str, arguments: list[ir.Value | None]
+) -> dict[str, Any]:
+    """Put the scales of a layer's cache among the arguments; the attributes that go with them."""
+    for position, kind, scales in ((12, "key", kv.key), (13, "value", kv.value)):
+        arguments[position] = b.constant(f"{name}.{kind}_scale", scales[layer])
+    granularity = "PER_CHANNEL" if kv.granularity == "per-channel" else "PER_TENSOR"
+    return {"kv_cache_bit_width": kv.bits, "k_quant_type": granularity, "v_quant_type": granularity}
 
 
 def _normed_heads(

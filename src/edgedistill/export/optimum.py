@@ -61,9 +61,9 @@ class OptimumExport:
     max_position_embeddings: int
     planned: Plan
 
-    def kv_bytes_per_token(self, itemsize: int = 4) -> int:
+    def kv_bytes_per_token(self, itemsize: float = 4) -> int:
         """Bytes of KV cache per token over all layers."""
-        return 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * itemsize
+        return int(2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * itemsize)
 
 
 def is_available() -> bool:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgedistill import budget
@@ -17,7 +17,7 @@ from edgedistill import bundle as files
 from edgedistill._version import __version__
 from edgedistill.cgroup import available_memory
 from edgedistill.errors import UsageError
-from edgedistill.export import architecture
+from edgedistill.export import architecture, kv_calibrate
 from edgedistill.export.emit import WeightEmitter
 from edgedistill.export.graph import Signature, build_graph
 from edgedistill.export.layout import Layout, plan_layout
@@ -26,11 +26,13 @@ from edgedistill.export.probe import WHOLE_LIMIT
 from edgedistill.export.staging import free_disk
 from edgedistill.export.writer import Job, WeightsWriter
 from edgedistill.profile import Profile, list_profiles, load_profile
+from edgedistill.quantize import kv as kv_format
 from edgedistill.quantize.plan import Plan as WeightPlan
 from edgedistill.quantize.plan import plan_weights
 from edgedistill.quantize.spec import ArraySpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
 
     from edgedistill.export.checkpoint import Checkpoint
     from edgedistill.export.spec import LogicalWeight, ModelSpec
+    from edgedistill.manifest import Manifest
     from edgedistill.progress import Progress
+    from edgedistill.quantize.kv import KvScales
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,8 @@ class OwnExporter:
         others = [load_profile(entry.path) for entry in list_profiles() if entry.error is None]
         profile = self._profile.with_overrides(context_length=self.plan.context_length)
         self._predicted = budget.check(self.plan.spec, self.plan.weights, profile, others=others)
-        whole = trial and self.plan.layout.size <= WHOLE_LIMIT
+        runs = trial or self._profile.kv_cache.is_quantized
+        whole = runs and self.plan.layout.size <= WHOLE_LIMIT
         available = available_memory() if whole else None
         budget.check_machine(self._predicted, free_disk=free_disk(out), available_ram=available)
 
@@ -113,6 +118,43 @@ class OwnExporter:
             reused_weights=reused,
         )
 
+    def quantize_cache(
+        self,
+        directory: Path,
+        manifest: Manifest,
+        sequences: Sequence[npt.NDArray[np.int64]] | None,
+        progress: Progress,
+    ) -> Manifest:
+        """Calibrate the KV cache that the profile asks for and write the graphs again with its scales.
+
+        Args:
+            directory: Holds everything of the bundle but its manifest.
+            manifest: The bundle's, so far.
+            sequences: Token ids to calibrate with; None: texts that the model writes.
+            progress: Receives tokens.
+
+        Returns:
+            The manifest, saying what was calibrated how; as given where the cache stays float32.
+
+        Raises:
+            ExportError: The model does not run, or its keys or values are not finite.
+        """
+        cache = self._profile.kv_cache
+        if not cache.is_quantized:
+            return manifest
+        found = kv_calibrate.calibrate(
+            directory, manifest, self.plan.spec, cache, sequences=sequences, progress=progress
+        )
+        write_graphs(directory, self.plan, found.scales)
+        info = replace(
+            manifest.kv_cache,
+            scales=cache.scales,
+            margin=kv_format.MARGIN,
+            calibration=found.source,
+            calibration_tokens=found.tokens,
+        )
+        return replace(manifest, kv_cache=info)
+
 
 def make_plan(checkpoint: Checkpoint, profile: Profile, context_length: int | None = None) -> Plan:
     """Decide every format, shape and offset; reads headers only (errors: see ``OwnExporter``)."""
@@ -127,14 +169,22 @@ def make_plan(checkpoint: Checkpoint, profile: Profile, context_length: int | No
     return Plan(spec, weights, planned, tables, plan_layout(arrays, files.WEIGHTS), length)
 
 
-def write_graphs(directory: Path, plan: Plan) -> None:
-    """Write both graphs over the weights file: the runtime's own and onnxruntime-genai's."""
+def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> None:
+    """Write both graphs over the weights file: the runtime's own, with a quantized cache where ``kv`` has scales, and
+    onnxruntime-genai's, whose cache stays float32.
+    """
     import onnx_ir
 
     emitter = WeightEmitter(plan.planned.by_name(), plan.layout.arrays)
     graphs: tuple[tuple[str, Signature], ...] = ((files.MODEL, "edgedistill"), (files.GENAI_MODEL, "genai"))
     for name, signature in graphs:
-        graph = build_graph(plan.spec, emitter, signature=signature, context_length=plan.context_length)
+        graph = build_graph(
+            plan.spec,
+            emitter,
+            signature=signature,
+            context_length=plan.context_length,
+            kv=kv if signature == "edgedistill" else None,
+        )
         onnx_ir.save(graph, directory / name)
 
 

@@ -77,6 +77,7 @@ def export(
     weight_format: WeightFormat | str | None = None,
     block_size: int | None = None,
     context_length: int | None = None,
+    kv_cache: str | None = None,
     force: bool = False,
     check: bool = True,
     progress: Progress | None = None,
@@ -94,6 +95,7 @@ def export(
         weight_format: Replaces the profile's weight rules by one format (``int8``, ``fp32``, ``int4-b128-sym``).
         block_size: Replaces the block size of every quantized format.
         context_length: Longest prompt plus output, in tokens; default: the profile's, capped by the model's.
+        kv_cache: Replaces the profile's type of keys and values: ``float32``, ``int8`` or ``int4``.
         force: Replace an existing bundle.
         check: Open the finished bundle and decode a few tokens before it gets its name.
         progress: Receiver of progress.
@@ -108,7 +110,7 @@ def export(
         profile = load_profile(profile)
     if isinstance(weight_format, str):
         weight_format = parse_format(weight_format)
-    profile = profile.with_overrides(weight_format=weight_format, block_size=block_size)
+    profile = profile.with_overrides(weight_format=weight_format, block_size=block_size, kv_cache=kv_cache)
     check_target(out, force=force)
     with open_checkpoint(
         str(model), adapter=Path(adapter) if adapter else None, revision=revision, offline=offline, progress=progress
@@ -123,6 +125,7 @@ def export(
             if isinstance(made.geometry, ModelSpec):
                 texts.write_genai(staging.path, checkpoint, profile, made.geometry, made.context_length)
             manifest = record.make_manifest(checkpoint, profile, made, source_hash)
+            manifest = maker.quantize_cache(staging.path, manifest, None, progress)
             texts.write_card(staging.path, manifest, checkpoint.extra_files)
             manifest = record.with_files(staging.path, manifest, progress)
             if check:

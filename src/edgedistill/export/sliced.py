@@ -18,11 +18,12 @@ from edgedistill.bundle import MODEL
 from edgedistill.errors import ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
     import onnx_ir as ir
+    import onnxruntime
 
     from edgedistill.manifest import Manifest
 
@@ -75,29 +76,18 @@ def decode(directory: Path, manifest: Manifest, prompt: list[int], steps: int, l
     Raises:
         ExportError: Logits that are not finite.
     """
-    import onnx_ir as ir
-
-    model = ir.load(directory / MODEL)
-    cuts = list(pieces(manifest, limit))
-    for value in ir.convenience.create_value_mapping(model.graph).values():
-        if value.name in {name for cut in cuts for name in cut.outputs if "norm" in name}:
-            value.type = ir.TensorType(ir.DataType.FLOAT)
-            value.shape = ir.Shape(["batch", "sequence", manifest.model.hidden_size])
+    model, cuts = _load(directory, manifest, limit)
     capacity = len(prompt) + steps
-    caches = _empty_caches(manifest, capacity)
+    caches = _empty_caches(model, 1, capacity)
     tokens: list[int] = []
     new, past = list(prompt), 0
     try:
         for _ in range(steps):
-            feeds: dict[str, npt.NDArray[Any]] = {
-                "input_ids": np.array([new], dtype=np.int64),
-                "seqlens_k": np.array([past + len(new) - 1], dtype=np.int32),
-                "query_seqlens": np.array([len(new)], dtype=np.int32),
-                "total_sequence_length": np.array(capacity, dtype=np.int32),
-                "logit_index": np.array([[len(new) - 1]], dtype=np.int64),
-            }
+            feeds = _feeds(new, past, capacity)
             for cut in cuts:
-                feeds.update(_run(directory, model, cut, {**feeds, **caches}))
+                session = _open(directory, model, cut)
+                feeds.update(_run(session, cut, {**feeds, **caches}))
+                del session
                 for name in cut.outputs:
                     if name.startswith("present."):
                         caches[f"past_key_values.{name.removeprefix('present.')}"] = feeds.pop(name)
@@ -112,19 +102,64 @@ def decode(directory: Path, manifest: Manifest, prompt: list[int], steps: int, l
     return tokens
 
 
-def _empty_caches(manifest: Manifest, capacity: int) -> dict[str, npt.NDArray[Any]]:
-    model = manifest.model
-    shape = (1, model.num_key_value_heads, capacity, model.head_dim)
+def sweep(
+    directory: Path, manifest: Manifest, sequences: Sequence[Sequence[int]], limit: int = SLICE_BYTES
+) -> Iterator[tuple[int, npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Prefill every sequence and give each layer's index, keys and values [kv_heads, tokens, head_dim] of each one.
+
+    Every slice is opened once, for all sequences. Layers come in order; within a slice, sequence by sequence.
+    """
+    model, cuts = _load(directory, manifest, limit)
+    feeds = [_feeds(list(sequence), 0, len(sequence)) for sequence in sequences if sequence]
+    empty = [_empty_caches(model, 1, len(feed["input_ids"][0])) for feed in feeds]
+    try:
+        for cut in cuts[:-1]:
+            session = _open(directory, model, cut)
+            for feed, caches in zip(feeds, empty, strict=True):
+                out = _run(session, cut, {**feed, **caches})
+                for layer in cut.layers:
+                    yield layer, out.pop(f"present.{layer}.key")[0], out.pop(f"present.{layer}.value")[0]
+                feed.update(out)
+            del session
+    finally:
+        (directory / _CUT).unlink(missing_ok=True)
+
+
+def _load(directory: Path, manifest: Manifest, limit: int) -> tuple[ir.Model, list[Piece]]:
+    """The graph, with types for the values between the pieces, and the pieces."""
+    import onnx_ir as ir
+
+    model = ir.load(directory / MODEL)
+    cuts = list(pieces(manifest, limit))
+    for value in ir.convenience.create_value_mapping(model.graph).values():
+        if value.name in {name for cut in cuts for name in cut.outputs if "norm" in name}:
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+            value.shape = ir.Shape(["batch", "sequence", manifest.model.hidden_size])
+    return model, cuts
+
+
+def _feeds(new: list[int], past: int, capacity: int) -> dict[str, npt.NDArray[Any]]:
     return {
-        f"past_key_values.{i}.{kind}": np.zeros(shape, dtype=np.float32)
-        for i in range(model.num_hidden_layers)
-        for kind in ("key", "value")
+        "input_ids": np.array([new], dtype=np.int64),
+        "seqlens_k": np.array([past + len(new) - 1], dtype=np.int32),
+        "query_seqlens": np.array([len(new)], dtype=np.int32),
+        "total_sequence_length": np.array(capacity, dtype=np.int32),
+        "logit_index": np.array([[len(new) - 1]], dtype=np.int64),
     }
 
 
-def _run(
-    directory: Path, model: ir.Model, cut: Piece, feeds: dict[str, npt.NDArray[Any]]
-) -> dict[str, npt.NDArray[Any]]:
+def _empty_caches(model: ir.Model, batch: int, capacity: int) -> dict[str, npt.NDArray[Any]]:
+    """Zeros for every cache input, of the type that the graph says."""
+    caches: dict[str, npt.NDArray[Any]] = {}
+    for value in model.graph.inputs:
+        if value.name is not None and value.name.startswith("past_key_values.") and value.shape is not None:
+            _, heads, _, width = value.shape
+            dtype = value.dtype.numpy() if value.dtype is not None else np.float32
+            caches[value.name] = np.zeros((batch, int(str(heads)), capacity, int(str(width))), dtype=dtype)
+    return caches
+
+
+def _open(directory: Path, model: ir.Model, cut: Piece) -> onnxruntime.InferenceSession:
     import onnx_ir as ir
     import onnxruntime
 
@@ -134,6 +169,11 @@ def _run(
     options = onnxruntime.SessionOptions()
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(directory / _CUT), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(directory / _CUT), options, providers=["CPUExecutionProvider"])
+
+
+def _run(
+    session: onnxruntime.InferenceSession, cut: Piece, feeds: dict[str, npt.NDArray[Any]]
+) -> dict[str, npt.NDArray[Any]]:
     outputs = session.run(list(cut.outputs), {name: feeds[name] for name in cut.inputs})
     return dict(zip(cut.outputs, outputs, strict=True))

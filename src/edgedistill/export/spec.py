@@ -79,9 +79,9 @@ class ModelSpec:
     def kv_size(self) -> int:
         return self.num_key_value_heads * self.head_dim
 
-    def kv_bytes_per_token(self, itemsize: int = 4) -> int:
-        """Bytes of KV cache per token over all layers."""
-        return 2 * self.num_hidden_layers * self.kv_size * itemsize
+    def kv_bytes_per_token(self, itemsize: float = 4) -> int:
+        """Bytes of KV cache per token over all layers; half a byte per element in 4 bits."""
+        return int(2 * self.num_hidden_layers * self.kv_size * itemsize)
 
 
 @dataclass(frozen=True, slots=True)

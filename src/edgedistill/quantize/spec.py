@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 BLOCK_SIZES = (16, 32, 64, 128, 256)
+KV_BITS = {"float32": 32, "int8": 8, "int4": 4}
+"""Bits per key or value in every format of the KV cache."""
 Method = Literal["rtn", "search"]
 
 

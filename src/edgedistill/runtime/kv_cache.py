@@ -1,7 +1,8 @@
-"""The KV cache: one float32 buffer per layer for keys and one for values, grown in steps, with row-wise lengths.
+"""The KV cache: one buffer per layer for keys and one for values, grown in steps, with row-wise lengths.
 
 A row is one sequence. ``lengths`` says how many of its entries count; whatever lies behind is garbage that the next
-step overwrites, so that giving tokens back costs nothing. The buffers are NumPy arrays that this object owns:
+step overwrites, so that giving tokens back costs nothing. A quantized cache is handled in its stored form: copies of
+rows are copies of codes, and the scales are the graph's business. The buffers are NumPy arrays that this object owns:
 ONNX Runtime's values only alias them, and must be made anew whenever ``generation`` has changed.
 
 Must not know: onnxruntime, tokens.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,17 +29,27 @@ _CACHE_LINE = 64
 
 @dataclass(frozen=True, slots=True)
 class CacheGeometry:
-    """Sizes that a cache is made of; ``limit`` is the most tokens per row (the model's position tables end there)."""
+    """Sizes that a cache is made of.
+
+    ``limit`` is the most tokens per row (the model's position tables end there). ``dtype``: float32, int8, or uint8 for
+    two 4-bit values in a byte.
+    """
 
     layers: int
     heads: int
     head_dim: int
     limit: int
+    dtype: str = "float32"
+
+    @property
+    def width(self) -> int:
+        """Elements of the stored type per head and token."""
+        return self.head_dim // 2 if self.dtype == "uint8" else self.head_dim
 
     @property
     def bytes_per_token(self) -> int:
         """Bytes of one token over all layers, keys and values."""
-        return 2 * self.layers * self.heads * self.head_dim * 4
+        return 2 * self.layers * self.heads * self.width * np.dtype(self.dtype).itemsize
 
 
 class KVCache:
@@ -77,8 +88,8 @@ class KVCache:
         return sum(buffer.nbytes for buffer in self._buffers)
 
     @property
-    def buffers(self) -> Sequence[npt.NDArray[np.float32]]:
-        """float32 [B, heads, capacity, head_dim]: key and value of layer 0, of layer 1, ..."""
+    def buffers(self) -> Sequence[npt.NDArray[Any]]:
+        """[B, heads, capacity, width] of the geometry's dtype: key and value of layer 0, of layer 1, ..."""
         return self._buffers
 
     def reserve(self, tokens: int) -> None:
@@ -163,8 +174,9 @@ class KVCache:
         self.tokens[rows, :used] = source.tokens[:, :used]
         self.lengths[rows] = source.lengths
 
-    def _allocate(self, batch: int, capacity: int) -> npt.NDArray[np.float32]:
-        return aligned_zeros((batch, self.geometry.heads, capacity, self.geometry.head_dim))
+    def _allocate(self, batch: int, capacity: int) -> npt.NDArray[Any]:
+        geometry = self.geometry
+        return aligned_zeros((batch, geometry.heads, capacity, geometry.width), geometry.dtype)
 
     def _resize(self, capacity: int) -> None:
         """Move every buffer to another capacity, one at a time so that only one exists twice."""
@@ -181,19 +193,19 @@ class KVCache:
             raise
         self.tokens = np.pad(self.tokens[:, :used], ((0, 0), (0, capacity - used)))
 
-    def _moved(self, buffer: npt.NDArray[np.float32], capacity: int, used: int) -> npt.NDArray[np.float32]:
+    def _moved(self, buffer: npt.NDArray[Any], capacity: int, used: int) -> npt.NDArray[Any]:
         new = self._allocate(buffer.shape[0], capacity)
         new[:, :, :used] = buffer[:, :, :used]
         return new
 
 
-def aligned_zeros(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """float32 zeros that begin at a cache line: vector loads of the kernels then never straddle two.
+def aligned_zeros(shape: tuple[int, ...], dtype: str = "float32") -> npt.NDArray[Any]:
+    """Zeros that begin at a cache line: vector loads of the kernels then never straddle two.
 
     The pages are touched here, all at once, and not one by one in the decode steps that reach them.
     """
-    size = math.prod(shape)
-    padded = np.empty(size + _CACHE_LINE // 4, dtype=np.float32)
-    padded.fill(0.0)
-    start = -padded.ctypes.data % _CACHE_LINE // 4
+    size, itemsize = math.prod(shape), np.dtype(dtype).itemsize
+    padded = np.empty(size + _CACHE_LINE // itemsize, dtype=dtype)
+    padded.fill(0)
+    start = -padded.ctypes.data % _CACHE_LINE // itemsize
     return padded[start : start + size].reshape(shape)

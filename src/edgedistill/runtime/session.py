@@ -33,6 +33,8 @@ _LEVELS = {
     "all": "ORT_ENABLE_ALL",
 }
 
+_CACHE_TYPES = {"tensor(float)": "float32", "tensor(int8)": "int8", "tensor(uint8)": "uint8"}
+
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
@@ -101,13 +103,17 @@ class DecoderSession:
         self.config = config or SessionConfig()
         self.info = info
         self.raw, self.threads = open_session(path, self.config)
-        self.geometry = CacheGeometry(
-            info.num_hidden_layers, info.num_key_value_heads, info.head_dim, info.context_length
-        )
-        found = {value.name for value in self.raw.get_inputs()}
-        missing = {"input_ids", "seqlens_k", "query_seqlens", "logit_index", self.past_names[-1]} - found
+        found = {value.name: value.type for value in self.raw.get_inputs()}
+        missing = {"input_ids", "seqlens_k", "query_seqlens", "logit_index", self.past_names[-1]} - found.keys()
         if missing:
             raise BundleError(f"{path.name} has no input {sorted(missing)[0]}.", hint="Export the bundle again.")
+        self.geometry = CacheGeometry(
+            info.num_hidden_layers,
+            info.num_key_value_heads,
+            info.head_dim,
+            info.context_length,
+            dtype=_CACHE_TYPES[found[self.past_names[-1]]],
+        )
 
     @property
     def past_names(self) -> list[str]:
