@@ -102,23 +102,30 @@ def predict(
 
     Prepacking copies every matrix that is multiplied: the codes once and, for scales and block sums, twice the scales
     (q + 2 * scales; measured 72, 54, 123, 110 and 385 MiB for matrices of 62, 51, 108, 102 and 384 MiB in
-    int4-b32-asym, int4-b128-asym, int8-b32-sym, int8-b64-sym and fp32). Of the mapped file the scales and zero points
-    stay in use. An untied embedding is only gathered from: it stays mapped, and only rows of tokens that occur are
-    read.
+    int4-b32-asym, int4-b128-asym, int8-b32-sym, int8-b64-sym and fp32, with float32 scales). Scales stay in use beside
+    that: mapped where they lie as float32, else in memory. Of the mapped file the zero points stay in use. A tied
+    embedding that is put together from planes exists once more. An untied embedding is only gathered from: it stays
+    mapped, and only rows of tokens that occur are read.
     """
     private = mapped = 0
     for weight in plan.weights:
-        sizes = {array.name.rpartition(".")[2]: array.nbytes for array in weight.arrays}
-        scales = sizes.get("scales", 0)
-        gathered_only = weight.weight_name == "embed" and not model.tie_word_embeddings
-        if gathered_only:
+        fmt = weight.format
+        if weight.weight_name == "embed" and not model.tie_word_embeddings:
             rows = weight.shape[0] or 1
             mapped += weight.nbytes * min(context_length, rows) // rows
-        elif weight.format.is_float:
+        elif fmt.is_float:
             private += weight.nbytes
         else:
-            private += sizes["q"] + 2 * scales
-            mapped += scales + sizes.get("zero_points", 0)
+            blocks = weight.shape[0] * fmt.blocks(weight.shape[1])
+            codes, scales = blocks * fmt.block_size * fmt.kernel_bits // 8, 4 * blocks
+            private += codes + 2 * scales
+            if len(fmt.planes) > 1 and weight.weight_name == "embed":
+                private += codes
+            if fmt.scale_bits == 32:
+                mapped += scales
+            else:
+                private += scales
+            mapped += 0 if fmt.symmetric else blocks * fmt.kernel_bits // 8
     tokens = min(prefill_chunk, context_length)
     heads = model.num_attention_heads
     per_token = 3 * model.intermediate_size + 6 * model.hidden_size + 4 * heads * model.head_dim

@@ -30,8 +30,8 @@ CASES: dict[str, dict[str, Any]] = {
     "bloom": COMMON,
     "phi3": COMMON | {"num_key_value_heads": 2},
 }
-EXACT = WeightFormat(bits=8, block_size=16, symmetric=False, method="rtn", accuracy_level=1)
-FOUR = WeightFormat(bits=4, block_size=32, symmetric=True, method="rtn", accuracy_level=1)
+EXACT = WeightFormat(bits=8, block_size=16, symmetric=False, method="rtn", accuracy_level=1, scale_bits=32)
+FOUR = WeightFormat(bits=4, block_size=32, symmetric=True, method="rtn", accuracy_level=1, scale_bits=32)
 
 
 def open_directory(directory: Path, **config: Any) -> Checkpoint:

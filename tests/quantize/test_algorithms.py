@@ -12,9 +12,19 @@ from edgedistill.quantize import blockwise, dequantize_rows, quantize_rows
 from edgedistill.quantize.packing import unpack_bits
 from edgedistill.quantize.spec import FLOAT32, WeightFormat, array_specs
 
+
+def wide(bits, block, symmetric=False, method="search"):
+    """A format whose scales are stored exactly."""
+    return WeightFormat(bits, block, symmetric, method, scale_bits=32)
+
+
 FORMATS = [
-    WeightFormat(bits, block, symmetric, method)
+    wide(bits, block, symmetric, method)
     for bits, block, symmetric, method in itertools.product((2, 4, 8), (16, 32), (True, False), ("rtn", "search"))
+]
+STORED = [
+    WeightFormat(bits, 32, symmetric, "search", scale_bits=scale_bits)
+    for bits, symmetric, scale_bits in itertools.product((2, 3, 4, 5, 6, 8), (True, False), (8, 16, 32))
 ]
 formats = st.sampled_from(FORMATS)
 
@@ -60,6 +70,42 @@ def test_arrays_are_those_of_the_spec(rows, fmt):
     assert np.isfinite(arrays["scales"]).all()
 
 
+@given(
+    st.builds(
+        matrix,
+        st.integers(0, 2**32),
+        st.integers(1, 5),
+        st.integers(1, 150),
+        st.sampled_from(["normal", "positive", "negative", "sparse", "zero"]),
+        st.sampled_from([1e-3, 1.0, 1e3]),
+    ),
+    st.sampled_from(STORED),
+)
+def test_every_way_to_store_scales_and_codes(rows, fmt):
+    arrays = quantize_rows(rows, fmt)
+    specs = array_specs("w", rows.shape, fmt)
+    assert {f"w.{name}": (str(array.dtype), array.shape) for name, array in arrays.items()} == {
+        spec.name: (spec.dtype, spec.shape) for spec in specs
+    }
+    assert not dequantize_rows(arrays, fmt, rows.shape[1])[rows == 0].any()
+    exact = WeightFormat(fmt.bits, fmt.block_size, fmt.symmetric, fmt.method, scale_bits=32)
+    energy = float((rows.astype(np.float64) ** 2).sum())
+    # Rounded scales cost a share of the error, never more than 1/256 of a block's values.
+    assert squared_error(rows, fmt) <= 1.2 * squared_error(rows, exact) + energy * 1e-4
+
+
+def test_more_bits_are_less_error():
+    rows = np.random.default_rng(3).standard_normal((16, 256)).astype(np.float32)
+    for symmetric in (True, False):
+        errors = [squared_error(rows, WeightFormat(bits, 32, symmetric, "search")) for bits in (2, 3, 4, 5, 6, 8)]
+        assert all(more > 3 * less for more, less in itertools.pairwise(errors[:-1]))
+
+
+def test_a_scale_beyond_float16_is_refused():
+    with pytest.raises(CheckpointError, match="beyond float16"):
+        quantize_rows(np.full((1, 32), 1e9, np.float32), WeightFormat(4, 32))
+
+
 @given(matrices, formats)
 def test_error_is_bounded_and_zero_is_exact(rows, fmt):
     rows[0, 0] = 0
@@ -87,7 +133,7 @@ def test_error_is_bounded_and_zero_is_exact(rows, fmt):
 def test_search_is_never_worse_than_rounding_to_nearest(rows, fmt):
     assume(rows.any())
     searched = squared_error(rows, fmt)
-    rounded = squared_error(rows, WeightFormat(fmt.bits, fmt.block_size, fmt.symmetric, "rtn"))
+    rounded = squared_error(rows, wide(fmt.bits, fmt.block_size, fmt.symmetric, "rtn"))
     # Candidates are compared in float32: differences of 1e-6 of a block's energy are below their resolution.
     assert searched <= rounded + 1e-6 * float((rows.astype(np.float64) ** 2).sum())
 
@@ -106,8 +152,8 @@ def test_search_is_never_worse_than_rounding_to_nearest(rows, fmt):
 @pytest.mark.parametrize("degrees", [5, 1000], ids=["heavy-tailed", "gaussian"])
 def test_search_beats_rounding_to_nearest_by_so_much(bits, block, symmetric, gain, degrees):
     rows = np.random.default_rng(3).standard_t(degrees, (64, 1024)).astype(np.float32)
-    rounded = squared_error(rows, WeightFormat(bits, block, symmetric, "rtn"))
-    searched = squared_error(rows, WeightFormat(bits, block, symmetric, "search"))
+    rounded = squared_error(rows, wide(bits, block, symmetric, "rtn"))
+    searched = squared_error(rows, wide(bits, block, symmetric, "search"))
     assert searched < (1 - gain) * rounded
 
 
@@ -121,7 +167,7 @@ def test_search_comes_near_an_exhaustive_one():
             codes = np.clip(np.rint(blocks / (span * factor / 15)[:, None]), -zero, 15 - zero)
             scale = (blocks * codes).sum(1) / np.maximum((codes**2).sum(1), 1e-12)
             best = np.minimum(best, ((blocks - codes * scale[:, None]) ** 2).sum(1))
-    assert squared_error(rows, WeightFormat(4, 32, False, "search")) < 1.03 * best.sum()
+    assert squared_error(rows, wide(4, 32, False, "search")) < 1.03 * best.sum()
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -129,7 +175,7 @@ def test_importance_lowers_the_error_that_it_weights(symmetric):
     rng = np.random.default_rng(7)
     rows = rng.standard_normal((64, 512)).astype(np.float32)
     importance = np.exp(rng.normal(0, 2, 512)).astype(np.float32)
-    fmt = WeightFormat(4, 32, symmetric, "search")
+    fmt = wide(4, 32, symmetric, "search")
     guided = squared_error(rows, fmt, importance, scored=importance)
     blind = squared_error(rows, fmt, None, scored=importance)
     assert guided < 0.9 * blind
@@ -139,7 +185,7 @@ def test_importance_lowers_the_error_that_it_weights(symmetric):
 
 def test_importance_of_zero_everywhere_is_no_importance():
     rows = np.random.default_rng(7).standard_normal((4, 70)).astype(np.float32)
-    fmt = WeightFormat(4, 32, False, "search")
+    fmt = wide(4, 32, False, "search")
     arrays = quantize_rows(rows, fmt, np.zeros(70, np.float32))
     error = np.abs(dequantize_rows(arrays, fmt, 70) - rows).max()
     assert error < 1
@@ -148,7 +194,7 @@ def test_importance_of_zero_everywhere_is_no_importance():
 @pytest.mark.parametrize("importance", [np.ones(5, np.float32), -np.ones(64, np.float32), np.full(64, np.nan, "f4")])
 def test_bad_importance_is_refused(importance):
     with pytest.raises(ValueError, match="importance"):
-        quantize_rows(np.ones((2, 64), np.float32), WeightFormat(4, 32), importance)
+        quantize_rows(np.ones((2, 64), np.float32), wide(4, 32), importance)
 
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=WeightFormat.label)
@@ -176,7 +222,7 @@ def test_powers_of_two_scale_through(rows, fmt):
 def test_four_bit_zero_points_are_codes_and_follow_the_range():
     rows = np.stack([np.linspace(0, 1, 96), np.linspace(-1, 0, 96), np.linspace(-1, 2, 96)]).astype(np.float32)
     for method in ("rtn", "search"):
-        arrays = quantize_rows(rows, WeightFormat(4, 32, False, method))
+        arrays = quantize_rows(rows, wide(4, 32, False, method))
         assert arrays["zero_points"].shape == (3, 2)
         zero_points = unpack_bits(arrays["zero_points"], 4, 3)
         np.testing.assert_array_equal(zero_points[0], 0)
@@ -186,7 +232,7 @@ def test_four_bit_zero_points_are_codes_and_follow_the_range():
 
 def test_symmetric_search_uses_the_lowest_code_for_the_extreme():
     rows = np.random.default_rng(1).standard_normal((8, 320)).astype(np.float32)
-    arrays = quantize_rows(rows, WeightFormat(4, 32, True, "search"))
+    arrays = quantize_rows(rows, wide(4, 32, True, "search"))
     extreme = np.take_along_axis(
         rows.reshape(8, 10, 32), np.abs(rows.reshape(8, 10, 32)).argmax(-1)[..., None], -1
     ).squeeze(-1)
@@ -200,7 +246,7 @@ def test_values_that_are_not_finite_are_refused(bad, method):
     rows = np.ones((3, 64), np.float32)
     rows[1, 40] = bad
     with pytest.raises(CheckpointError, match="NaN or infinite"):
-        quantize_rows(rows, WeightFormat(4, 32, False, method))
+        quantize_rows(rows, wide(4, 32, False, method))
 
 
 def test_float_formats_are_not_quantized():
@@ -211,6 +257,6 @@ def test_float_formats_are_not_quantized():
 def test_inputs_are_left_alone_and_no_rows_are_fine():
     rows = np.random.default_rng(1).standard_normal((4, 64)).astype(np.float32)
     before = rows.copy()
-    quantize_rows(rows, WeightFormat(4, 32))
+    quantize_rows(rows, wide(4, 32))
     np.testing.assert_array_equal(rows, before)
-    assert quantize_rows(rows[:0], WeightFormat(4, 32))["q"].shape == (0, 2, 16)
+    assert quantize_rows(rows[:0], wide(4, 32))["q"].shape == (0, 2, 16)

@@ -11,6 +11,11 @@ from edgedistill.quantize import dequantize_rows, quantize_rows
 from edgedistill.quantize.spec import WeightFormat
 
 
+def wide(bits, block, symmetric, method, **rest):
+    """A format that the kernels read without conversion."""
+    return WeightFormat(bits, block, symmetric, method, scale_bits=32, **rest)
+
+
 def run(nodes, inputs, outputs, initializers, feed):
     graph = helper.make_graph(nodes, "g", inputs, outputs, initializers)
     model = helper.make_model(
@@ -62,7 +67,7 @@ def weights(n, k, seed=0):
 @pytest.mark.parametrize("blocks", [1, 3, 4])
 def test_matmul_nbits_reads_the_layout(bits, block, blocks, symmetric, method):
     n, k = 24, block * blocks
-    fmt = WeightFormat(bits, block, symmetric, method, accuracy_level=1)
+    fmt = wide(bits, block, symmetric, method, accuracy_level=1)
     rows = weights(n, k)
     arrays = quantize_rows(rows, fmt)
     x = np.random.default_rng(1).standard_normal((5, k)).astype(np.float32)
@@ -78,7 +83,7 @@ def test_matmul_nbits_reads_the_layout(bits, block, blocks, symmetric, method):
 def test_int8_activations_stay_near(bits, symmetric):
     """accuracy_level 4, the deployed one, with negative scales among the symmetric ones and zero scales."""
     n, k = 64, 256
-    fmt = WeightFormat(bits, 32, symmetric, "search", accuracy_level=4)
+    fmt = wide(bits, 32, symmetric, "search", accuracy_level=4)
     arrays = quantize_rows(weights(n, k), fmt)
     if symmetric:
         assert (arrays["scales"] < 0).any()
@@ -96,7 +101,7 @@ def test_int8_activations_stay_near(bits, symmetric):
 @pytest.mark.parametrize("bits", [4, 8])
 def test_matmul_nbits_with_a_padded_last_block(bits, symmetric, k):
     n = 16
-    fmt = WeightFormat(bits, 32, symmetric, "search", accuracy_level=1)
+    fmt = wide(bits, 32, symmetric, "search", accuracy_level=1)
     arrays = quantize_rows(weights(n, k), fmt)
     x = np.random.default_rng(1).standard_normal((3, k)).astype(np.float32)
     expected = x @ dequantize_rows(arrays, fmt, k).T
@@ -108,7 +113,7 @@ def test_matmul_nbits_with_a_padded_last_block(bits, symmetric, k):
 def test_gather_block_quantized_reads_the_same_arrays(bits, symmetric):
     """The tied embedding: GatherBlockQuantized over the lm_head's own bytes, the codes viewed as [N, K*bits/8]."""
     n, k = 20, 96  # an odd number of blocks: the zero points of a row end in half a byte
-    fmt = WeightFormat(bits, 32, symmetric, "search")
+    fmt = wide(bits, 32, symmetric, "search")
     arrays = quantize_rows(weights(n, k), fmt)
     stored = {"q": arrays["q"].reshape(n, -1), **{name: array for name, array in arrays.items() if name != "q"}}
     ids = np.array([[3, 0], [19, 1]], np.int64)

@@ -23,11 +23,12 @@ formats = st.one_of(
     st.just(FLOAT32),
     st.builds(
         WeightFormat,
-        st.sampled_from([2, 4, 8]),
+        st.sampled_from([2, 3, 4, 5, 6, 8]),
         st.sampled_from(BLOCK_SIZES),
         st.booleans(),
-        st.sampled_from(["rtn", "search"]),
+        st.sampled_from(["rtn", "search", "gptq"]),
         st.sampled_from([0, 1, 4]),
+        st.sampled_from([8, 16, 32]),
     ),
 )
 
@@ -65,8 +66,8 @@ def test_rules_that_match_nothing_are_reported():
 def test_sizes():
     _, plan = planned()
     down = plan.by_name()["layers.0.mlp.down"]
-    # 100 columns make 4 blocks of 32: 64 bytes of codes, 16 of scales, 2 of zero points a row.
-    assert down.nbytes == 64 * (4 * 16 + 4 * 4 + 2)
+    # 100 columns make 4 blocks of 32: 64 bytes of codes, 8 of scales, 2 of zero points a row.
+    assert down.nbytes == 64 * (4 * 16 + 4 * 2 + 2)
     assert down.parameters == 6400
     assert [array.name for array in down.arrays] == [
         f"layers.0.mlp.down.{part}" for part in ("q", "scales", "zero_points")
@@ -91,6 +92,7 @@ def test_labels_are_read_back(fmt):
         ("int4-sym-b128", WeightFormat(4, 128, True)),
         ("int8-rtn", WeightFormat(8, 64, True, "rtn")),
         ("int4-acc1", WeightFormat(4, 32, accuracy_level=1)),
+        ("int6-gptq-s8", WeightFormat(6, 32, True, "gptq", scale_bits=8)),
     ],
 )
 def test_short_forms(text, expected):
@@ -100,14 +102,15 @@ def test_short_forms(text, expected):
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("int5", "`int5`"),
+        ("int7", "`int7`"),
         ("", "``"),
         ("fp32-b32", "`b32`"),
         ("int4-b33", "nearest is 32"),
         ("int4-b", "`b`"),
         ("int4-b32-b64", "`b64` beside another"),
         ("int4-sym-asym", "`asym` beside another"),
-        ("int4-gptq", "`gptq`"),
+        ("int4-awq", "`awq`"),
+        ("int4-s4", "`s4`"),
         ("int4-acc2", "`acc2`"),
         ("4bit", "`4bit`"),
     ],

@@ -49,6 +49,7 @@ class GraphBuilder:
     def __init__(self) -> None:
         self.nodes: list[ir.Node] = []
         self.initializers: dict[str, ir.Value] = {}
+        self._made: dict[str, tuple[ir.Value, ...]] = {}
 
     def op(
         self,
@@ -70,6 +71,18 @@ class GraphBuilder:
     ) -> ir.Value:
         """Append a node with one output."""
         return self.op(op_type, inputs, name, domain=domain, **attributes)[0]
+
+    def once(self, op_type: str, inputs: Sequence[ir.Value | None], name: str, **attributes: Any) -> ir.Value:
+        """Like ``call`` for work on weights: asking twice for one name gives the same value."""
+        return self.once_many(op_type, inputs, name, 1, **attributes)[0]
+
+    def once_many(
+        self, op_type: str, inputs: Sequence[ir.Value | None], name: str, outputs: int, **attributes: Any
+    ) -> tuple[ir.Value, ...]:
+        """``once`` with several outputs."""
+        if name not in self._made:
+            self._made[name] = self.op(op_type, inputs, name, outputs=outputs, **attributes)
+        return self._made[name]
 
     def constant(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
         """A small constant stored in the graph itself; asking twice for one name gives the same value."""
@@ -99,8 +112,7 @@ class WeightEmitter:
 
     Args:
         plan: Shape and format of every matrix by weight name (vectors and tables need none).
-        stored: Place of every array by array name (``array_specs``: ``name`` or ``name.q``, ``name.scales``,
-            ``name.zero_points``).
+        stored: Place of every array by array name (see ``quantize.spec.array_specs``).
     """
 
     def __init__(self, plan: Mapping[str, Planned], stored: Mapping[str, Stored]) -> None:
@@ -128,12 +140,8 @@ class WeightEmitter:
             name_product = f"{output}.product" if offset is not None else output
             product = b.call("FusedMatMul", [x, weight], name_product, domain=MICROSOFT, transB=1)
             return product if offset is None else b.call("Add", [product, offset], output)
-        inputs: list[ir.Value | None] = [
-            x,
-            b.external(f"{name}.q", self._stored[f"{name}.q"]),
-            b.external(f"{name}.scales", self._stored[f"{name}.scales"]),
-            None if fmt.symmetric else b.external(f"{name}.zero_points", self._stored[f"{name}.zero_points"]),
-        ]
+        codes, scales, zero_points = self._operands(b, name, fmt)
+        inputs: list[ir.Value | None] = [x, codes, scales, zero_points]
         if offset is not None:
             inputs += [None, offset]
         elif fmt.symmetric:
@@ -145,7 +153,7 @@ class WeightEmitter:
             domain=MICROSOFT,
             K=k,
             N=n,
-            bits=fmt.bits,
+            bits=fmt.kernel_bits,
             block_size=fmt.block_size,
             accuracy_level=fmt.accuracy_level,
         )
@@ -157,23 +165,23 @@ class WeightEmitter:
         fmt = planned.format
         if fmt.is_float:
             return b.call("Gather", [b.external(name, self._stored[name]), ids], output, axis=0)
-        blocks = fmt.blocks(k)
-        padded = blocks * fmt.block_size
-        # A separate initializer over the same bytes: a Reshape would be folded into a private copy of the matrix.
-        data = b.external(f"{name}.rows", self._stored[f"{name}.q"], (n, padded * fmt.bits // 8))
-        inputs = [data, ids, b.external(f"{name}.scales", self._stored[f"{name}.scales"])]
-        if not fmt.symmetric:
-            inputs.append(b.external(f"{name}.zero_points", self._stored[f"{name}.zero_points"]))
-        rows = b.call(
-            "GatherBlockQuantized",
-            inputs,
-            output if padded == k else f"{output}.padded",
-            domain=MICROSOFT,
-            bits=fmt.bits,
-            block_size=fmt.block_size,
-            gather_axis=0,
-            quantize_axis=1,
-        )
+        padded = fmt.blocks(k) * fmt.block_size
+        codes, scales, zero_points = self._operands(b, name, fmt)
+        if len(fmt.planes) > 1:
+            rows = self._gather_unpacked(b, ids, codes, scales, zero_points, fmt, name, output)
+        else:
+            # Another initializer over the same bytes: a Reshape would be folded into a private copy of the matrix.
+            data = b.external(f"{name}.rows", self._stored[f"{name}.q"], (n, padded * fmt.bits // 8))
+            rows = b.call(
+                "GatherBlockQuantized",
+                [data, ids, scales] + ([] if zero_points is None else [zero_points]),
+                output if padded == k else f"{output}.padded",
+                domain=MICROSOFT,
+                bits=fmt.bits,
+                block_size=fmt.block_size,
+                gather_axis=0,
+                quantize_axis=1,
+            )
         if padded == k:
             return rows
         bounds = [
@@ -181,3 +189,111 @@ class WeightEmitter:
             for part, value in (("start", 0), ("stop", k), ("axis", 2))
         ]
         return b.call("Slice", [rows, *bounds], output)
+
+    def _operands(self, b: GraphBuilder, name: str, fmt: WeightFormat) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+        """Codes, scales and zero points of a quantized matrix as the kernels want them.
+
+        What the file holds in fewer bits is widened by nodes over constants, which ONNX Runtime folds on loading.
+        """
+        scales = b.external(f"{name}.scales", self._stored[f"{name}.scales"])
+        if fmt.scale_bits != 32:
+            scales = b.once("Cast", [scales], f"{name}.scales.wide", to=ir.DataType.FLOAT)
+        if fmt.scale_bits == 8:
+            unit = b.external(f"{name}.scale_unit", self._stored[f"{name}.scale_unit"])
+            scales = b.once("Mul", [scales, unit], f"{name}.scales.product")
+        zero_points = None
+        if not fmt.symmetric:
+            zero_points = b.external(f"{name}.zero_points", self._stored[f"{name}.zero_points"])
+        if len(fmt.planes) == 1:
+            return b.external(f"{name}.q", self._stored[f"{name}.q"]), scales, zero_points
+        return self._unpacked(b, name, fmt), scales, zero_points
+
+    def _unpacked(self, b: GraphBuilder, name: str, fmt: WeightFormat) -> ir.Value:
+        """uint8 [N, blocks, block * kernel_bits / 8]: codes put together from their planes (``packing.pack_plane``)."""
+        total: ir.Value | None = None
+        shift = 0
+        for width in fmt.planes:
+            plane = f"{name}.q{width}"
+            packed = b.external(plane, self._stored[plane])
+            mask = b.constant(f"mask.{width}", np.array((1 << width) - 1, dtype=np.uint8))
+            pieces = []
+            for i in range(8 // width):
+                piece = _shifted(b, packed, i * width, "RIGHT", f"{plane}.piece{i}.shifted")
+                pieces.append(b.once("BitwiseAnd", [piece, mask], f"{plane}.piece{i}"))
+            codes = b.once("Concat", pieces, f"{plane}.codes", axis=-1)
+            codes = _shifted(b, codes, shift, "LEFT", f"{plane}.codes.shifted")
+            total = codes if total is None else b.once("BitwiseOr", [total, codes], f"{plane}.sum")
+            shift += width
+        assert total is not None  # a format has at least one plane
+        if fmt.symmetric:  # the kernel's zero point is the middle of its own, wider range
+            middle = (1 << (fmt.kernel_bits - 1)) - (1 << (fmt.bits - 1))
+            offset = b.constant(f"middle.{fmt.bits}", np.array(middle, dtype=np.uint8))
+            total = b.once("Add", [total, offset], f"{name}.q.centred")
+        if fmt.kernel_bits == 8:
+            return total
+        # Two codes a byte, the even one low: pairs along the last axis.
+        n, k = self._plan[name].shape
+        shape = np.array([n, fmt.blocks(k), fmt.block_size // 2, 2], dtype=np.int64)
+        pairs = b.once("Reshape", [total, b.constant(f"{name}.q.pairs", shape)], f"{name}.q.by_pair")
+        sizes = b.constant("one_and_one", np.array([1, 1], dtype=np.int64))
+        low, high = b.once_many("Split", [pairs, sizes], f"{name}.q.split", 2, axis=-1)
+        both = b.once("BitwiseOr", [low, _shifted(b, high, 4, "LEFT", f"{name}.q.high")], f"{name}.q.both")
+        return b.once("Squeeze", [both, b.constant("axis_pairs", np.array([-1], dtype=np.int64))], f"{name}.q.packed")
+
+    def _gather_unpacked(
+        self,
+        b: GraphBuilder,
+        ids: ir.Value,
+        codes: ir.Value,
+        scales: ir.Value,
+        zero_points: ir.Value | None,
+        fmt: WeightFormat,
+        name: str,
+        output: str,
+    ) -> ir.Value:
+        """Rows of a matrix that is put together on loading, seen as [N, blocks, block] so that it exists once."""
+        n, k = self._plan[name].shape
+        blocks = fmt.blocks(k)
+        last = b.constant("axis_last_one", np.array([-1], dtype=np.int64))
+        inputs = [codes, ids, b.once("Unsqueeze", [scales, last], f"{name}.scales.by_block")]
+        if zero_points is not None:
+            if fmt.kernel_bits == 4:
+                zero_points = self._one_per_byte(b, zero_points, name, n, blocks)
+            inputs.append(b.once("Unsqueeze", [zero_points, last], f"{name}.zero_points.by_block"))
+        rows = b.call(
+            "GatherBlockQuantized",
+            inputs,
+            f"{output}.by_block",
+            domain=MICROSOFT,
+            bits=fmt.kernel_bits,
+            block_size=fmt.block_size,
+            gather_axis=0,
+            quantize_axis=2,
+        )
+        padded = blocks * fmt.block_size
+        shape = b.constant(f"{output}.flat", np.array([0, 0, padded], dtype=np.int64))
+        return b.call("Reshape", [rows, shape], output if padded == k else f"{output}.padded")
+
+    def _one_per_byte(self, b: GraphBuilder, packed: ir.Value, name: str, n: int, blocks: int) -> ir.Value:
+        """4-bit zero points uint8 [N, ceil(blocks/2)], low ones first, as uint8 [N, blocks]."""
+        base = f"{name}.zero_points"
+        last = b.constant("axis_last_one", np.array([-1], dtype=np.int64))
+        mask = b.constant("mask.4", np.array(15, dtype=np.uint8))
+        low = b.once("BitwiseAnd", [packed, mask], f"{base}.low")
+        high = _shifted(b, packed, 4, "RIGHT", f"{base}.high")
+        parts = [b.once("Unsqueeze", [part, last], f"{part.name}.column") for part in (low, high)]
+        pairs = b.once("Concat", parts, f"{base}.pairs", axis=-1)
+        shape = b.constant(f"{base}.flat", np.array([n, 2 * (-(-blocks // 2))], dtype=np.int64))
+        flat = b.once("Reshape", [pairs, shape], f"{base}.padded")
+        bounds = [
+            b.constant(f"{base}.{part}", np.array([v], dtype=np.int64)) for part, v in (("from", 0), ("to", blocks))
+        ]
+        return b.once("Slice", [flat, *bounds, last], f"{base}.bytes")
+
+
+def _shifted(b: GraphBuilder, value: ir.Value, bits: int, direction: str, name: str) -> ir.Value:
+    """``value`` uint8 shifted by a constant; itself for 0 bits."""
+    if not bits:
+        return value
+    amount = b.constant(f"shift.{bits}", np.array(bits, dtype=np.uint8))
+    return b.once("BitShift", [value, amount], name, direction=direction)

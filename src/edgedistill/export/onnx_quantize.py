@@ -9,7 +9,7 @@ Must not know: model architectures, where the graph came from, profiles.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ import onnx_ir as ir
 from edgedistill.export.emit import MICROSOFT
 from edgedistill.export.spec import LogicalWeight
 from edgedistill.quantize import quantize_rows
-from edgedistill.quantize.plan import Plan, plan_weights
+from edgedistill.quantize.plan import Plan, Rule, plan_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.progress import Progress
-    from edgedistill.quantize.plan import PlannedWeight, Rule
+    from edgedistill.quantize.plan import PlannedWeight
     from edgedistill.quantize.spec import WeightFormat
 
 _SMALLEST = 16
@@ -69,7 +69,8 @@ def quantize_graph(
     Args:
         model: A decoder with float32 initializers, as torch.onnx writes it.
         default: Format of matrices that no rule matches.
-        rules: First match wins. Names are module paths (``gpt_neox.layers.0.attention.dense``); ``embed`` and
+        rules: First match wins; of formats, what ONNX Runtime's kernels read directly (see ``_plain``).
+            Names are module paths (``gpt_neox.layers.0.attention.dense``); ``embed`` and
             ``lm_head`` name the token embedding and the output head of any model.
         vocab_size: Rows of the token embedding.
         progress: Told the elements of every weight.
@@ -82,7 +83,7 @@ def quantize_graph(
         for name, value in model.graph.initializers.items()
         if id(value) not in taken and value.dtype == ir.DataType.FLOAT
     ]
-    plan = plan_weights(weights, default, rules)
+    plan = plan_weights(weights, _plain(default), [Rule(rule.match, _plain(rule.format)) for rule in rules])
     progress.begin("quantizing weights", plan.parameters, "items")
     for planned in plan.weights:
         matrix = matrices.get(planned.weight_name)
@@ -93,6 +94,13 @@ def quantize_graph(
     model.graph.opset_imports[MICROSOFT] = 1
     _remove_unused(model)
     return plan
+
+
+def _plain(fmt: WeightFormat) -> WeightFormat:
+    """The nearest format without conversions on loading or calibration: only the own exporter has those."""
+    if fmt.is_float:
+        return fmt
+    return replace(fmt, bits=fmt.kernel_bits, scale_bits=32, method="search" if fmt.method == "gptq" else fmt.method)
 
 
 def _find_matrices(graph: ir.Graph, vocab_size: int) -> Iterator[_Matrix]:

@@ -23,6 +23,7 @@ import numpy as np
 
 from edgedistill.export.staging import os_error
 from edgedistill.quantize import quantize_rows
+from edgedistill.quantize.spec import array_specs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -222,9 +223,9 @@ class WeightsWriter:
 
     def _digest_on_disk(self, job: Job, cut: list[Slice]) -> str:
         name = job.weight.name
-        keys = sorted(
-            key for key in (name, f"{name}.q", f"{name}.scales", f"{name}.zero_points") if key in self.layout.arrays
-        )
+        shape = job.weight.shape
+        specs = array_specs(name, (shape[0], shape[1]), job.format) if job.weight.is_matrix else ()
+        keys = sorted(spec.name for spec in specs) or [name]
         total = hashlib.sha256()
         for piece in cut:
             digest = hashlib.sha256()

@@ -36,9 +36,9 @@ def quantize_rows(
         threads: Threads to share the rows among; the result does not depend on it.
 
     Returns:
-        Arrays by suffix, exactly as ``array_specs`` lists them with N = n: ``q`` uint8 [n, blocks, block*bits/8],
-        ``scales`` float32 [n, blocks] and, if asymmetric, ``zero_points`` uint8 [n, ceil(blocks*bits/8)]. A value is
-        (code - zero point) * scale, so 0.0 is always exact. Scales may be negative.
+        Arrays by suffix, exactly as ``array_specs`` lists them with N = n: codes, scales and, if asymmetric, zero
+        points. A value is (code - zero point) * scale, so 0.0 is always exact. Scales of symmetric formats may be
+        negative.
 
     Raises:
         CheckpointError: ``rows`` holds NaN or infinite values.

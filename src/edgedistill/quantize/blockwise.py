@@ -5,6 +5,9 @@ rows, and each scale broadcasts along contiguous memory. That is several times f
 neighbours at a time. Blocks are scaled to max|x| = 1 before an algorithm sees them, so that squares neither overflow
 nor vanish.
 
+An algorithm chooses scales and zero points; scales are then rounded to what the file holds (which may need those of the
+whole row), and the codes are those nearest for the rounded ones.
+
 Must not know: which algorithm runs, graphs, files.
 """
 
@@ -17,7 +20,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.errors import CheckpointError
-from edgedistill.quantize.packing import PACKABLE_BITS, pack_bits, unpack_bits
+from edgedistill.quantize.spec import STORED_BITS
+from edgedistill.quantize.storage import (
+    code_arrays,
+    load_codes,
+    load_scales,
+    load_zero_points,
+    store_codes,
+    store_scales,
+    store_zero_points,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -97,16 +109,15 @@ def quantize_blockwise(
     """Quantize float32 ``rows`` [n, K] with ``algorithm``; see ``quantize_rows`` for the result and the errors."""
     n, k = rows.shape
     block, blocks = fmt.block_size, fmt.blocks(k)
-    if fmt.bits not in PACKABLE_BITS:
-        raise ValueError(f"format of {fmt.bits} bits; expected one of {PACKABLE_BITS}")
+    if fmt.bits not in STORED_BITS:
+        raise ValueError(f"format of {fmt.bits} bits; expected one of {STORED_BITS}")
     flat = _as_blocks(rows, block, blocks)
     weight = None if importance is None else _importance_blocks(importance, k, block, blocks)
-    q = np.empty((n * blocks, block * fmt.bits // 8), np.uint8)
     scales = np.empty(n * blocks, np.float32)
     zero_points = np.empty(n * blocks, np.uint8)
     width = max(1, TILE_ELEMENTS // block)
 
-    def work(first: int, last: int) -> None:
+    def choose(first: int, last: int) -> None:
         buffers = np.empty((4, block, width), np.float32)
         for start in range(first, last, width):
             part = slice(start, min(start + width, last))
@@ -114,39 +125,58 @@ def quantize_blockwise(
             algorithm(tile)
             np.multiply(tile.scale, magnitude, out=scales[part])
             zero_points[part] = tile.zero_point
-            tile.codes.__iadd__(tile.zero_point)
-            q[part] = pack_bits(tile.codes.astype(np.uint8).T, fmt.bits)
 
-    tiles = -(-n * blocks // width)
-    threads = max(1, min(threads, tiles))
-    bounds = [tiles * i // threads * width for i in range(threads)] + [n * blocks]
-    if threads == 1:
-        work(0, n * blocks)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, bounds[:-1], bounds[1:]))
-    arrays: dict[str, npt.NDArray[np.generic]] = {
-        "q": q.reshape(n, blocks, q.shape[1]),
-        "scales": scales.reshape(n, blocks),
-    }
-    if not fmt.symmetric:
-        arrays["zero_points"] = pack_bits(zero_points.reshape(n, blocks), fmt.bits)
-    return arrays
+    _in_threads(choose, n * blocks, width, threads)
+    arrays = store_scales(scales.reshape(n, blocks), fmt)
+    stored = load_scales(arrays).reshape(-1)
+    codes = code_arrays(n, blocks, fmt)
+    by_block = {name: array.reshape(n * blocks, array.shape[2]) for name, array in codes.items()}
+
+    def encode(first: int, last: int) -> None:
+        for start in range(first, last, width):
+            part = slice(start, min(start + width, last))
+            nearest = nearest_codes(flat[part], stored[part], zero_points[part], fmt)
+            for name, packed in store_codes(nearest, fmt).items():
+                by_block[name][part] = packed
+
+    _in_threads(encode, n * blocks, width, threads)
+    return {**codes, **arrays, **store_zero_points(zero_points.reshape(n, blocks), fmt)}
+
+
+def nearest_codes(
+    values: Floats, scales: Floats, zero_points: npt.NDArray[np.uint8], fmt: WeightFormat
+) -> npt.NDArray[np.uint8]:
+    """uint8 [m, block]: codes nearest to float32 ``values`` [m, block] for a scale and zero point per row; a scale of 0
+    gives the zero point.
+    """
+    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=np.abs(scales) > SMALLEST)
+    codes = values * inverse[:, None]
+    codes += zero_points[:, None]
+    np.rint(codes, out=codes)
+    np.clip(codes, 0, (1 << fmt.bits) - 1, out=codes)
+    return codes.astype(np.uint8)
 
 
 def dequantize_blockwise(arrays: Mapping[str, npt.NDArray[np.generic]], fmt: WeightFormat, k: int) -> Floats:
     """float32 [n, k] of arrays made by ``quantize_blockwise``: (code - zero point) * scale."""
-    q = np.asarray(arrays["q"], np.uint8)
-    scales = np.asarray(arrays["scales"], np.float32)
+    scales = load_scales(arrays)
     n, blocks = scales.shape
-    values = unpack_bits(q, fmt.bits, fmt.block_size).astype(np.float32)
-    if fmt.symmetric:
-        values -= np.float32(1 << (fmt.bits - 1))
-    else:
-        packed = np.asarray(arrays["zero_points"], np.uint8)
-        values -= unpack_bits(packed, fmt.bits, blocks)[..., None].astype(np.float32)
+    values = load_codes(arrays, fmt).astype(np.float32)
+    values -= load_zero_points(arrays, fmt, blocks)[..., None]
     values *= scales[..., None]
     return values.reshape(n, blocks * fmt.block_size)[:, :k]
+
+
+def _in_threads(work: Callable[[int, int], None], total: int, width: int, threads: int) -> None:
+    """Call ``work(first, last)`` over all of ``total``, in as many parts as there are threads, cut at tiles."""
+    tiles = -(-total // width)
+    threads = max(1, min(threads, tiles))
+    bounds = [tiles * i // threads * width for i in range(threads)] + [total]
+    if threads == 1:
+        work(0, total)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, bounds[:-1], bounds[1:]))
 
 
 def _as_blocks(rows: Floats, block: int, blocks: int) -> Floats:

@@ -56,6 +56,29 @@ def unpack_bits(packed: npt.NDArray[np.uint8], bits: int, count: int) -> npt.NDA
     return codes.reshape(*packed.shape[:-1], -1)[..., :count]
 
 
+def pack_plane(codes: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
+    """Pack a plane of codes so that whole slices of a block share their bits: uint8 [..., n], each value < 2^width, n a
+    multiple of 8 / width, to uint8 [..., n*width/8].
+
+    Bits ``i*width`` to ``(i+1)*width - 1`` of byte j hold code ``i * n*width/8 + j``: a graph unpacks that by a few
+    shifts and one concatenation, without interleaving.
+    """
+    pieces = 8 // width
+    size = codes.shape[-1] // pieces
+    if size * pieces != codes.shape[-1]:
+        raise ValueError(f"{codes.shape[-1]} codes of {width} bits do not fill bytes")
+    packed = np.zeros((*codes.shape[:-1], size), np.uint8)
+    for i in range(pieces):
+        packed |= codes[..., i * size : (i + 1) * size] << np.uint8(i * width)
+    return packed
+
+
+def unpack_plane(packed: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
+    """Inverse of ``pack_plane``."""
+    mask = np.uint8((1 << width) - 1)
+    return np.concatenate([(packed >> np.uint8(i * width)) & mask for i in range(8 // width)], axis=-1)
+
+
 def _per_byte(bits: int) -> int:
     if bits not in PACKABLE_BITS:
         raise ValueError(f"codes of {bits} bits cannot be packed; expected one of {PACKABLE_BITS}")

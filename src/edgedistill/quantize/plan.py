@@ -15,20 +15,27 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Protocol, cast
 
 from edgedistill.errors import UsageError
-from edgedistill.quantize.spec import BLOCK_SIZES, FLOAT32, ArraySpec, Method, WeightFormat, array_specs
+from edgedistill.quantize.spec import (
+    BLOCK_SIZES,
+    FLOAT32,
+    SCALE_BITS,
+    STORED_BITS,
+    ArraySpec,
+    Method,
+    WeightFormat,
+    array_specs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 MATRIX_KINDS = ("linear", "embedding")
-QUANTIZED_BITS = (2, 4, 8)
 ACCURACY_LEVELS = (0, 1, 4)
 DEFAULT_FORMATS = {
-    2: WeightFormat(bits=2, block_size=32, symmetric=False, method="search"),
-    4: WeightFormat(bits=4, block_size=32, symmetric=False, method="search"),
-    8: WeightFormat(bits=8, block_size=64, symmetric=True, method="search"),
+    bits: WeightFormat(bits=bits, block_size=64 if bits == 8 else 32, symmetric=bits >= 6, method="search")
+    for bits in STORED_BITS
 }
-"""What ``int2``, ``int4`` and ``int8`` mean when nothing else is said."""
+"""What ``int4``, ``int8`` and the like mean when nothing else is said."""
 
 
 class Plannable(Protocol):
@@ -155,11 +162,13 @@ def override(
     return default, kept
 
 
-_TOKEN = re.compile(r"b(?P<block>\d+)|(?P<symmetry>sym|asym)|(?P<method>rtn|search)|acc(?P<accuracy>\d+)")
+_TOKEN = re.compile(
+    r"b(?P<block>\d+)|(?P<symmetry>sym|asym)|(?P<method>rtn|search|gptq)|acc(?P<accuracy>\d+)|s(?P<scale>\d+)"
+)
 
 
 def parse_format(text: str) -> WeightFormat:
-    """Read ``fp32`` or ``int<bits>[-b<block>][-sym|-asym][-rtn|-search][-acc<level>]``, parts in any order.
+    """Read ``fp32`` or ``int<bits>[-b<block>][-sym|-asym][-rtn|-search|-gptq][-s<bits>][-acc<level>]``, in any order.
 
     Parts left out come from ``DEFAULT_FORMATS``; inverse of ``WeightFormat.label``.
 
@@ -188,7 +197,9 @@ def parse_format(text: str) -> WeightFormat:
             fmt = replace(fmt, symmetric=value == "sym")
         elif group == "method":
             fmt = replace(fmt, method=cast("Method", value))
-        elif int(value) in ACCURACY_LEVELS:
+        elif group == "scale" and int(value) in SCALE_BITS:
+            fmt = replace(fmt, scale_bits=int(value))
+        elif group == "accuracy" and int(value) in ACCURACY_LEVELS:
             fmt = replace(fmt, accuracy_level=int(value))
         else:
             raise _format_error(text, f"`{part}`")
@@ -198,9 +209,10 @@ def parse_format(text: str) -> WeightFormat:
 def _format_error(text: str, found: str) -> UsageError:
     blocks = "|".join(str(size) for size in BLOCK_SIZES)
     levels = "|".join(str(level) for level in ACCURACY_LEVELS)
+    bits = "|".join(f"int{width}" for width in STORED_BITS)
     return UsageError(
-        f"Weight format {text!r} is not known: found {found}, expected fp32 or "
-        f"int2|int4|int8 followed by any of -b{blocks}, -sym|-asym, -rtn|-search, -acc{levels}.",
+        f"Weight format {text!r} is not known: found {found}, expected fp32 or {bits} followed by any of "
+        f"-b{blocks}, -sym|-asym, -rtn|-search|-gptq, -s{'|'.join(map(str, SCALE_BITS))}, -acc{levels}.",
         hint="For example: int4-b32-asym-search.",
     )
 

@@ -14,7 +14,12 @@ from typing import Literal
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 KV_BITS = {"float32": 32, "int8": 8, "int4": 4}
 """Bits per key or value in every format of the KV cache."""
-Method = Literal["rtn", "search"]
+STORED_BITS = (2, 3, 4, 5, 6, 8)
+"""Bits per code in the file. 3, 5 and 6 bits lie there as planes of 4, 2 and 1 bits and are put together on loading."""
+SCALE_BITS = (32, 16, 8)
+PLANES: dict[int, tuple[int, ...]] = {3: (2, 1), 5: (4, 1), 6: (4, 2)}
+"""Planes of codes, low bits first, where no kernel multiplies codes of that width."""
+Method = Literal["rtn", "search", "gptq"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +27,15 @@ class WeightFormat:
     """How one weight matrix is stored.
 
     Attributes:
-        bits: 32 (float32, ``block_size`` and the rest unused), 8, 4 or 2.
+        bits: 32 (float32, ``block_size`` and the rest unused), 8, 6, 5, 4, 3 or 2: what a code takes in the file.
         block_size: Elements along K that share one scale.
         symmetric: True: zero point fixed at 2^(bits-1) and not stored; False: uint8 zero points stored.
-        method: ``rtn`` (min/max round to nearest) or ``search`` (scale search by weighted squared error).
+        method: ``rtn`` (min/max round to nearest), ``search`` (scale search by weighted squared error) or ``gptq``
+            (least error of the layer's output on calibration data; without such data the same as ``search``).
         accuracy_level: MatMulNBits attribute; 4 quantizes activations to int8 per block, 1 keeps float32, 0 lets
             the kernel choose.
+        scale_bits: How scales are stored: 32 (float32), 16 (float16), or 8 (a fraction of the row's largest, which is
+            float32). They are float32 once loaded: ONNX Runtime folds the conversion when a session opens.
     """
 
     bits: int = 4
@@ -35,6 +43,17 @@ class WeightFormat:
     symmetric: bool = False
     method: Method = "search"
     accuracy_level: int = 4
+    scale_bits: int = 16
+
+    @property
+    def kernel_bits(self) -> int:
+        """Bits of the codes that the kernel multiplies: the next width that it knows."""
+        return {3: 4, 5: 8, 6: 8}.get(self.bits, self.bits)
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """Widths of the planes that store the codes, low bits first; a single one where the kernel knows the width."""
+        return PLANES.get(self.bits, (self.bits,))
 
     @property
     def is_float(self) -> bool:
@@ -45,7 +64,7 @@ class WeightFormat:
         return math.ceil(k / self.block_size)
 
     def bits_per_weight(self, k: int) -> float:
-        """Stored bits per weight for a row of ``k`` elements, scales (float32) and zero points included."""
+        """Stored bits per weight for a row of ``k`` elements, scales and zero points included."""
         if self.is_float:
             return 32.0
         return 8 * sum(a.nbytes for a in array_specs("w", (1, k), self)) / k
@@ -55,7 +74,9 @@ class WeightFormat:
         if self.is_float:
             return "fp32"
         accuracy = "" if self.accuracy_level == 4 else f"-acc{self.accuracy_level}"
-        return f"int{self.bits}-b{self.block_size}-{'sym' if self.symmetric else 'asym'}-{self.method}{accuracy}"
+        scales = "" if self.scale_bits == 16 else f"-s{self.scale_bits}"
+        symmetry = "sym" if self.symmetric else "asym"
+        return f"int{self.bits}-b{self.block_size}-{symmetry}-{self.method}{scales}{accuracy}"
 
 
 FLOAT32 = WeightFormat(bits=32)
@@ -71,25 +92,38 @@ class ArraySpec:
 
     @property
     def nbytes(self) -> int:
-        itemsize = {"float32": 4, "uint8": 1, "int8": 1, "int32": 4, "int64": 8}[self.dtype]
+        itemsize = {"float32": 4, "float16": 2, "uint8": 1, "int8": 1, "int32": 4, "int64": 8}[self.dtype]
         return itemsize * math.prod(self.shape)
 
 
 def array_specs(name: str, shape: tuple[int, int], fmt: WeightFormat) -> tuple[ArraySpec, ...]:
-    """Arrays that store a matrix of ``shape`` [N, K] in ``fmt`` (layout of ONNX Runtime's MatMulNBits).
+    """Arrays that store a matrix of ``shape`` [N, K] in ``fmt``.
 
-    float32: ``name`` float32 [N, K]. Quantized: ``name.q`` uint8 [N, ceil(K/block), block*bits/8], ``name.scales``
-    float32 [N, ceil(K/block)] and, if asymmetric, ``name.zero_points`` uint8 [N, ceil(blocks*bits/8)], low bits first.
+    float32: ``name`` float32 [N, K]. Quantized, in the layout of ONNX Runtime's MatMulNBits where it has one:
+
+    - ``name.q`` uint8 [N, blocks, block*bits/8], codes low bits first; or, where codes lie in planes, ``name.q4``,
+      ``name.q2``, ``name.q1`` uint8 [N, blocks, block*plane/8] (see ``packing.pack_plane``);
+    - ``name.scales`` float32 or float16 [N, blocks]; with ``scale_bits`` 8 uint8 (symmetric: int8) [N, blocks], to be
+      multiplied by ``name.scale_unit`` float32 [N, 1];
+    - if asymmetric, ``name.zero_points`` uint8 [N, ceil(blocks*kernel_bits/8)], low bits first.
+
     Every array has N as its first axis, so that a slice of rows of the matrix is a slice of rows of each array.
     """
     n, k = shape
     if fmt.is_float:
         return (ArraySpec(name, "float32", (n, k)),)
     blocks = fmt.blocks(k)
-    specs = [
-        ArraySpec(f"{name}.q", "uint8", (n, blocks, fmt.block_size * fmt.bits // 8)),
-        ArraySpec(f"{name}.scales", "float32", (n, blocks)),
-    ]
+    if len(fmt.planes) == 1:
+        specs = [ArraySpec(f"{name}.q", "uint8", (n, blocks, fmt.block_size * fmt.bits // 8))]
+    else:
+        specs = [ArraySpec(f"{name}.q{w}", "uint8", (n, blocks, fmt.block_size * w // 8)) for w in fmt.planes]
+    if fmt.scale_bits == 8:
+        specs += [
+            ArraySpec(f"{name}.scales", "int8" if fmt.symmetric else "uint8", (n, blocks)),
+            ArraySpec(f"{name}.scale_unit", "float32", (n, 1)),
+        ]
+    else:
+        specs.append(ArraySpec(f"{name}.scales", f"float{fmt.scale_bits}", (n, blocks)))
     if not fmt.symmetric:
-        specs.append(ArraySpec(f"{name}.zero_points", "uint8", (n, math.ceil(blocks * fmt.bits / 8))))
+        specs.append(ArraySpec(f"{name}.zero_points", "uint8", (n, math.ceil(blocks * fmt.kernel_bits / 8))))
     return tuple(specs)
