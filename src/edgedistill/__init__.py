@@ -19,6 +19,9 @@ from edgedistill.errors import EdgedistillError
 if TYPE_CHECKING:
     from edgedistill.export.pipeline import ExportResult
     from edgedistill.runtime.model import Model, open_bundle
+    from edgedistill.trajectories.options import TrajectoryOptions
+    from edgedistill.trajectories.result import TrajectoryResult
+    from edgedistill.trajectories.run import solve
     from edgedistill.verify.result import VerifyReport
     from edgedistill.verify.runner import verify
     from edgedistill.workflow import export
@@ -27,10 +30,13 @@ __all__ = [
     "EdgedistillError",
     "ExportResult",
     "Model",
+    "TrajectoryOptions",
+    "TrajectoryResult",
     "VerifyReport",
     "__version__",
     "export",
     "open_bundle",
+    "solve",
     "verify",
 ]
 
@@ -41,6 +47,9 @@ _LAZY = {
     "VerifyReport": "edgedistill.verify.result",
     "open_bundle": "edgedistill.runtime.model",
     "Model": "edgedistill.runtime.model",
+    "solve": "edgedistill.trajectories.run",
+    "TrajectoryOptions": "edgedistill.trajectories.options",
+    "TrajectoryResult": "edgedistill.trajectories.result",
 }
 
 

@@ -9,7 +9,13 @@ HEAVY = ["torch", "transformers", "onnx", "onnx_ir", "onnxruntime_genai", "textu
 
 
 @pytest.mark.parametrize(
-    "module", ["edgedistill.runtime.model", "edgedistill.runtime.bench", "edgedistill.runtime.selftest"]
+    "module",
+    [
+        "edgedistill.runtime.model",
+        "edgedistill.runtime.bench",
+        "edgedistill.runtime.selftest",
+        "edgedistill.trajectories",
+    ],
 )
 def test_the_runtime_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"

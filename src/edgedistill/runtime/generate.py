@@ -127,6 +127,11 @@ class TokenLoop:
                 return
             yield self.cached_tokens + stop, len(prompt)
 
+    @property
+    def logits(self) -> npt.NDArray[np.float32]:
+        """float32 [V] after the prompt, once ``prefill`` is exhausted; a view that the next step overwrites."""
+        return self._logits
+
     def __iter__(self) -> Iterator[int]:
         """Tokens until the end, the end-of-sequence token included; ``prefill`` has to be exhausted first."""
         if self.finish_reason is not None:

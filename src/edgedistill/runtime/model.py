@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -261,6 +262,15 @@ class Model:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextmanager
+    def decoder(self) -> Iterator[Decoder | OptimumDecoder]:
+        """Lend a decoder of one sequence; its cache may hold earlier tokens, and what it holds at the end is kept."""
+        decoder = self._take()
+        try:
+            yield decoder
+        finally:
+            self._idle.append(decoder)
 
     def _take(self) -> Decoder | OptimumDecoder:
         """An idle decoder, or a new one where all are in use by other threads."""

@@ -32,6 +32,8 @@ class Rows(Generic[Key]):
         decoder: A batch of the wanted size; its rows are free.
         max_new_tokens: Most tokens of one sequence.
         penalised: Keep account of the tokens that occurred, for a repetition penalty.
+        room: Tokens to make room for beyond the prompt when a sequence is admitted; None: all that may come. Growing
+            moves every row, so that it pays where most sequences stay far below ``max_new_tokens``.
 
     Attributes:
         size: Number of rows.
@@ -40,9 +42,10 @@ class Rows(Generic[Key]):
         seen: bool [size, V], tokens that occurred; None unless ``penalised``.
     """
 
-    def __init__(self, decoder: Decoder, *, max_new_tokens: int, penalised: bool) -> None:
+    def __init__(self, decoder: Decoder, *, max_new_tokens: int, penalised: bool, room: int | None = None) -> None:
         size = self.size = decoder.cache.batch
         self._most = max_new_tokens
+        self._room = max_new_tokens if room is None else min(room, max_new_tokens)
         self._decoder = decoder
         self._keys: list[Key | None] = [None] * size
         self.noise = np.zeros(size, dtype=np.uint64)
@@ -96,8 +99,7 @@ class Rows(Generic[Key]):
         own = self._decoder.cache
         count = len(tokens)
         entries = prompt_tokens + count - 1
-        # Room for all that may come, at once: growing moves every row, and pages that no token reaches cost nothing.
-        own.reserve(min(prompt_tokens + self._most + 1, own.geometry.limit))
+        own.reserve(min(prompt_tokens + max(self._room, count) + 1, own.geometry.limit))
         own.put_row(place, cache, row, entries)
         self._keys[place] = key
         self.noise[place] = noise
@@ -134,7 +136,12 @@ class Rows(Generic[Key]):
         """The occupied rows alone, at least one (with a free one beside it if it is alone)."""
         kept = self.active()
         chosen = [*kept.tolist(), *[int(kept[0])] * (2 - len(kept))]
-        made = Rows[Key](self._decoder.select(chosen), max_new_tokens=self._most, penalised=self.seen is not None)
+        made = Rows[Key](
+            self._decoder.select(chosen),
+            max_new_tokens=self._most,
+            penalised=self.seen is not None,
+            room=self._room,
+        )
         made._decoder.cache.reserve(self._decoder.cache.capacity)
         made._keys[: len(kept)] = [self._keys[row] for row in kept]
         made.noise, made.counts, made.prompts = self.noise[chosen], self.counts[chosen], self.prompts[chosen]

@@ -1,0 +1,146 @@
+"""Trajectories as the text that a further pass reads: shuffled, cut to what the context can hold.
+
+Conclusions are kept as they are as long as that is possible; of the reasoning, the beginning and the end are kept and
+the middle is cut, because a path begins with how the question was understood and ends with what follows from it.
+Trajectories that are short leave their share to the long ones.
+
+Must not know: how anything is decoded, how votes are counted.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from tokenizers import Tokenizer
+
+    from edgedistill.trajectories.prompts import PassPrompt
+    from edgedistill.trajectories.result import Trajectory
+    from edgedistill.trajectories.vote import VoteResult
+
+    Messages = list[dict[str, Any]]
+
+LEAST_TOKENS = 24
+"""Of one trajectory: less says nothing, and the pass is not made."""
+
+_GAP = " [...] "
+_HEAD = 1 / 3
+_TRIES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class PassInput:
+    """What a pass is given: its messages, how many tokens they come to, and the trajectories in the order shown."""
+
+    messages: Messages
+    tokens: int
+    order: tuple[int, ...]
+    pruned: bool
+
+
+class Serializer:
+    """Builds the messages of passes for one question.
+
+    Args:
+        messages: The conversation; the last one is the question.
+        count: Tokens of messages as the model is given them.
+        tokenizer: For cutting texts.
+    """
+
+    def __init__(
+        self, messages: Sequence[Mapping[str, Any]], count: Callable[[Messages], int], tokenizer: Tokenizer
+    ) -> None:
+        self._before = [dict(message) for message in messages[:-1]]
+        self._last = dict(messages[-1])
+        self._count = count
+        self._tokenizer = tokenizer
+
+    def fit(
+        self,
+        prompt: PassPrompt,
+        trajectories: Sequence[Trajectory],
+        *,
+        room: int,
+        seed: int,
+        vote: VoteResult | None = None,
+        reasoning: bool = True,
+    ) -> PassInput | None:
+        """Messages of at most ``room`` tokens; None where that leaves too little of each trajectory.
+
+        Args:
+            prompt: The prompt of the pass.
+            trajectories: The complete ones.
+            room: Tokens that the context can hold beside the reply.
+            seed: Of the order in which they are shown.
+            vote: Told as a signal; None where there was none.
+            reasoning: False shows the answers only.
+
+        Raises:
+            TemplateError: The prompt does not render.
+        """
+        order = sorted(trajectories, key=lambda trajectory: trajectory.index)
+        random.Random(f"edgedistill order {seed}").shuffle(order)
+        signal = None
+        if vote is not None and vote.answer is not None:
+            votes = next(tally.votes for tally in vote.tallies if tally.answer == vote.answer)
+            signal = {"answer": vote.answer, "votes": votes, "total": vote.voters}
+
+        def build(texts: Sequence[tuple[str, str]]) -> Messages:
+            entries = [{"number": i, "reasoning": r, "answer": a} for i, (r, a) in enumerate(texts, 1)]
+            content = prompt.render(question=str(self._last["content"]), trajectories=entries, majority=signal)
+            return [*self._before, {**self._last, "content": content}]
+
+        whole = [(one.reasoning if reasoning else "", one.answer) for one in order]
+        sizes = [self._size(r) + self._size(a) for r, a in whole]
+        frame = self._count(build([("", "")] * len(order)))
+        available = room - frame
+        for _ in range(_TRIES):
+            if available < min(LEAST_TOKENS, max(sizes, default=0)) * len(order):
+                return None
+            shares = share_out(sizes, available)
+            texts = [self._cut(r, a, share) for (r, a), share in zip(whole, shares, strict=True)]
+            messages = build(texts)
+            tokens = self._count(messages)
+            if tokens <= room:
+                return PassInput(messages, tokens, tuple(one.index for one in order), texts != whole)
+            available -= tokens - room + len(order)  # tokens merge and split at the seams
+        return None
+
+    def _cut(self, reasoning: str, answer: str, budget: int) -> tuple[str, str]:
+        """Reasoning and answer in ``budget`` tokens together, the answer first."""
+        answer = prune(self._tokenizer, answer, budget)
+        rest = budget - self._size(answer)
+        return prune(self._tokenizer, reasoning, rest) if rest > 0 else "", answer
+
+    def _size(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids) if text else 0
+
+
+def share_out(sizes: Sequence[int], available: int) -> list[int]:
+    """Budgets for texts of these sizes that add up to at most ``available``: none gets more than it needs, and those
+    that need more than an equal share get equal ones.
+    """
+    budgets = [0] * len(sizes)
+    left, waiting = available, len(sizes)
+    for at in sorted(range(len(sizes)), key=lambda i: sizes[i]):
+        budgets[at] = min(sizes[at], max(0, left // waiting))
+        left -= budgets[at]
+        waiting -= 1
+    return budgets
+
+
+def prune(tokenizer: Tokenizer, text: str, budget: int) -> str:
+    """``text`` in about ``budget`` tokens: its first third and its end, with a mark where the middle was."""
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    if len(encoding.ids) <= budget:
+        return text
+    kept = budget - len(tokenizer.encode(_GAP, add_special_tokens=False).ids)
+    if kept < 2:
+        return ""
+    head = int(kept * _HEAD)
+    start, stop = encoding.offsets[len(encoding.ids) - (kept - head)][0], encoding.offsets[head][0]
+    return text[:stop].rstrip() + _GAP + text[start:].lstrip()

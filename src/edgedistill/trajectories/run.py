@@ -1,0 +1,359 @@
+"""A parallel run from the question to the answer: one prefill, K trajectories, a vote, a further pass where asked for.
+
+    >>> model = edgedistill.open_bundle("my-bundle")
+    >>> result = solve(model, "What is 17 * 23?", options=TrajectoryOptions(count=8, deliberate=True))
+    >>> result.answer, result.decided_by, result.vote.tallies
+
+A user interface iterates ``stream`` in a thread of its own and keeps a text per trajectory: every event with a text
+names its trajectory in ``index`` (None: the selection or deliberation that the last ``stage`` event named). Nothing
+waits for the consumer's screen except the next step, so append to a locked buffer there and draw from another thread.
+Set the ``cancel`` event to end the run: the trajectories so far come as ``finished`` events of kind "cancelled", and
+``done`` still comes. Closing the iterator early is safe, too.
+
+Must not know: terminals, suites.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgedistill.errors import ContextLengthError, GenerationError
+from edgedistill.runtime.decoder import Decoder
+from edgedistill.runtime.generate import TokenLoop
+from edgedistill.runtime.reasoning import opened_by
+from edgedistill.runtime.sampling import NoiseKey, Sampler
+from edgedistill.runtime.session import DecoderSession
+from edgedistill.runtime.settings import Mode, check_mode
+from edgedistill.runtime.stats import Stopwatch, peak_rss_bytes
+from edgedistill.runtime.transcript import Transcript
+from edgedistill.trajectories.batch import Decoding, OneByOne, Start, Together
+from edgedistill.trajectories.confidence import trajectory_confidence
+from edgedistill.trajectories.early_stop import decided
+from edgedistill.trajectories.memory import plan_memory
+from edgedistill.trajectories.options import TrajectoryOptions
+from edgedistill.trajectories.passes import Passes, Verdict
+from edgedistill.trajectories.prompts import load_prompt
+from edgedistill.trajectories.reading import read_answer
+from edgedistill.trajectories.result import RunStats, Trajectory, TrajectoryEvent, TrajectoryFinish, TrajectoryResult
+from edgedistill.trajectories.vote import Ballot, Kind, VoteResult, by_confidence, majority
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator, Sequence
+
+    from edgedistill.runtime.model import Model, Prompt
+    from edgedistill.runtime.optimum_session import OptimumDecoder
+    from edgedistill.runtime.settings import GenerationSettings
+
+    Reader = Callable[[str], str | None]
+
+
+def solve(
+    model: Model,
+    prompt: Prompt,
+    *,
+    on_event: Callable[[TrajectoryEvent], None] | None = None,
+    **arguments: Any,
+) -> TrajectoryResult:
+    """Run to the end; the arguments are those of ``stream``, ``on_event`` sees its events."""
+    result: TrajectoryResult | None = None
+    for event in stream(model, prompt, **arguments):
+        if on_event is not None:
+            on_event(event)
+        result = event.result or result
+    if result is None:
+        raise RuntimeError("a run ended without its last event")
+    return result
+
+
+def stream(
+    model: Model,
+    prompt: Prompt,
+    *,
+    options: TrajectoryOptions | None = None,
+    settings: GenerationSettings | None = None,
+    mode: Mode = "fast",
+    thinking: bool | None = None,
+    raw: bool = False,
+    cancel: threading.Event | None = None,
+    read: Reader | None = None,
+    prompt_id: str | int = 0,
+    first_index: int = 0,
+) -> Iterator[TrajectoryEvent]:
+    """Run step by step; see ``TrajectoryEvent`` for what comes.
+
+    Args:
+        model: An opened bundle. Several runs at once in several threads are possible, at the price of their memory.
+        prompt: A question, or messages with ``role`` and ``content`` of which the last is the question.
+        options: Default: 8 trajectories and a majority vote.
+        settings: Sampling; default: the bundle's. They must leave a choice (temperature above 0) if there is more than
+            one trajectory. Trajectory j of a seed is the same for any number of trajectories, bit for bit in ``exact``
+            mode; trajectory 0 is what ``Model.generate`` gives for that seed.
+        mode, thinking, raw: As in ``Model.stream``.
+        cancel: Set it to end the run; what there is so far is kept.
+        read: Takes the canonical answer from a reply without its reasoning, instead of ``options.answers``.
+        prompt_id, first_index: Key the noise as verification does: trajectory j is sample ``first_index + j`` of the
+            prompt with this id.
+
+    Raises:
+        UsageError, GenerationError, TemplateError: Options, settings or a prompt file that cannot be carried out.
+        ContextLengthError: A prompt longer than the context. BudgetError: Not even one trajectory fits the memory.
+    """
+    options = options or TrajectoryOptions()
+    settings = settings or model.default_settings
+    check_mode(mode)
+    if options.count > 1 and (settings.greedy or settings.top_k == 1):
+        raise GenerationError(
+            f"At temperature {settings.temperature:g} and top_k {settings.top_k} all trajectories are equal; expected "
+            "settings that leave a choice.",
+            hint="Use a --temperature of 0.6 to 1.",
+        )
+    if raw and (options.deliberate or options.vote == "universal"):
+        raise GenerationError("A raw prompt has no chat template, which the further pass needs.", hint="Drop --raw.")
+    seed = settings.seed if settings.seed is not None else secrets.randbits(32)
+    run = _Run(model, options, settings.replace(seed=seed), mode, cancel, read, (prompt_id, first_index))
+    return run.events(prompt, thinking=thinking, raw=raw)
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        model: Model,
+        options: TrajectoryOptions,
+        settings: GenerationSettings,
+        mode: Mode,
+        cancel: threading.Event | None,
+        read: Reader | None,
+        noise: tuple[str | int, int],
+    ) -> None:
+        self._model, self._options, self._settings = model, options, settings
+        self._mode: Mode = mode
+        self._cancel = cancel
+        self._read: Reader = read or (lambda text: read_answer(text, options.answers))
+        self._seed = settings.seed or 0
+        self._noise = noise
+        self._notes: list[str] = []
+        self._transcripts: dict[int, Transcript] = {}
+        self._confidences: dict[int, list[float]] = {}
+        self._ended: dict[int, Trajectory] = {}
+        # Checked now: a mistake in the user's file must not cost K trajectories.
+        self._prompt = load_prompt(options.prompt, "deliberate.jinja") if options.deliberate else None
+        self._free_form = options.answers == "free" or (options.answers == "auto" and read is None)
+
+    def events(self, prompt: Prompt, *, thinking: bool | None, raw: bool) -> Iterator[TrajectoryEvent]:
+        started = time.perf_counter()
+        model, settings = self._model, self._settings
+        text = model.render(prompt, thinking=thinking, raw=raw)
+        ids = model.encode(text, raw=raw)
+        limit = model.bundle.manifest.model.context_length
+        rows = self._rows(len(ids), limit)
+        with model.decoder() as decoder:
+            sampler = Sampler(settings, NoiseKey(0), vocab_size=model.bundle.manifest.model.vocab_size)
+            eos = model.bundle.manifest.model.eos_token_ids
+            loop = TokenLoop(
+                decoder, sampler, settings, context_length=limit, eos=eos, mode=self._mode, cancel=self._cancel
+            )
+            for done, total in loop.prefill(ids, chunk=model.prefill_chunk):
+                yield TrajectoryEvent("prefill", done=done, total=total)
+            for note in self._notes:
+                yield TrajectoryEvent("note", text=note)
+            opened = opened_by(text, model.tags)
+            for index in range(self._options.count):
+                self._transcripts[index] = Transcript(model.tokenizer, settings.stop, model.tags, opened=opened)
+                self._confidences[index] = []
+            ttft = time.perf_counter() - started
+            watch, kv_bytes = Stopwatch(), decoder.kv_bytes
+            if loop.finish_reason is None:
+                start = Start(
+                    prompt=ids,
+                    logits=loop.logits.copy(),
+                    noise=self._keys(),
+                    settings=settings,
+                    eos=frozenset(eos),
+                    limit=limit,
+                    exact=self._mode == "exact",
+                    confident=self._options.vote == "confidence",
+                )
+                decoding = self._decoding(decoder, start, rows)
+                yield from self._decode(decoding)
+                watch, kv_bytes = decoding.watch, decoding.kv_bytes
+                del decoding  # its cache, before the passes need theirs
+            else:
+                yield from self._end_open("cancelled")
+        trajectories = tuple(self._ended[index] for index in range(self._options.count))
+        vote = self._vote(trajectories)
+        yield TrajectoryEvent("vote", vote=vote)
+        before = time.perf_counter()
+        passes = Passes(
+            model, self._options, settings, self._mode, thinking, self._cancel, self._read, self._prompt,
+            free_form=self._free_form, sample=self._noise,
+        )  # fmt: skip
+        messages = None if raw else [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        verdict = yield from passes.decide(messages, trajectories, vote)
+        self._notes += verdict.notes
+        stats = RunStats(
+            prompt_tokens=len(ids),
+            cached_tokens=loop.cached_tokens,
+            trajectory_tokens=sum(len(trajectory.tokens) for trajectory in trajectories),
+            pass_tokens=sum(len(g.tokens) for g in (verdict.selection, verdict.deliberation) if g is not None),
+            saved_tokens=_saved(trajectories),
+            rows=rows,
+            ttft_s=ttft,
+            prefill_s=loop.prefill_watch.total,
+            decode_s=watch.total,
+            pass_s=time.perf_counter() - before,
+            total_s=time.perf_counter() - started,
+            kv_bytes=kv_bytes,
+            peak_rss_bytes=peak_rss_bytes(),
+            seed=self._seed,
+        )
+        yield TrajectoryEvent("done", result=self._result(trajectories, vote, verdict, stats))
+
+    # ---- preparation ----------------------------------------------------------------------------------------
+
+    def _rows(self, prompt_tokens: int, limit: int) -> int:
+        """Trajectories decoded at a time; the reason for fewer than asked for goes to the notes."""
+        manifest = self._model.bundle.manifest
+        if prompt_tokens >= limit:
+            raise ContextLengthError(
+                f"The prompt has {prompt_tokens} tokens, the context of this bundle holds {limit} with the answer.",
+                hint="Shorten the prompt or export with a larger --context.",
+            )
+        plan = plan_memory(
+            count=self._options.count,
+            tokens=min(prompt_tokens + self._settings.max_new_tokens + 1, limit),
+            bytes_per_token=manifest.kv_cache.bytes_per_token,
+            vocab_size=manifest.model.vocab_size,
+            profile=manifest.profile,
+            predicted=manifest.predicted,
+        )
+        if plan.note:
+            self._notes.append(plan.note)
+        if not isinstance(self._model.session, DecoderSession):
+            return 1
+        return plan.rows
+
+    def _keys(self) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        prompt_id, first = self._noise
+        states = [NoiseKey.of(self._seed, prompt=prompt_id, sample=first + j).state for j in range(self._options.count)]
+        return np.array(states, dtype=np.uint64)
+
+    def _decoding(self, decoder: Decoder | OptimumDecoder, start: Start, rows: int) -> Decoding:
+        session = self._model.session
+        # One trajectory by itself takes a batch's path as well, so that it is the first of many with the same seed.
+        if isinstance(session, DecoderSession) and isinstance(decoder, Decoder) and rows >= min(2, self._options.count):
+            return Together(session, decoder, start, rows=rows)
+        return OneByOne(decoder, start)
+
+    # ---- decoding -------------------------------------------------------------------------------------------
+
+    def _decode(self, decoding: Decoding) -> Iterator[TrajectoryEvent]:
+        options = self._options
+        yield TrajectoryEvent("start", total=options.count)
+        while not (self._cancel is not None and self._cancel.is_set()):
+            chosen = decoding.step()
+            if not chosen:
+                return
+            for one in chosen:
+                transcript = self._transcripts[one.index]
+                self._confidences[one.index].append(one.confidence)
+                for event in transcript.add(one.token):
+                    if event.kind in ("reasoning", "answer", "marker"):
+                        yield TrajectoryEvent(event.kind, one.index, event.text, event.tokens)
+                finish: TrajectoryFinish | None = one.finish
+                if transcript.stopped and finish != "stop":
+                    decoding.stop(one.index)
+                    finish = "stop_string"
+                if finish is not None:
+                    yield from self._end(one.index, finish)
+            votes = {index: trajectory.vote for index, trajectory in self._ended.items()}
+            if decided(options.stop_rule, votes, options.count, options.error_rate):
+                yield from self._end_open("cut")
+                return
+        yield from self._end_open("cancelled")
+
+    def _end_open(self, finish: TrajectoryFinish) -> Iterator[TrajectoryEvent]:
+        for index in self._transcripts:
+            if index not in self._ended:
+                yield from self._end(index, finish)
+
+    def _end(self, index: int, finish: TrajectoryFinish) -> Iterator[TrajectoryEvent]:
+        transcript = self._transcripts[index]
+        for event in transcript.finish():
+            if event.kind in ("reasoning", "answer", "marker"):
+                yield TrajectoryEvent(event.kind, index, event.text, event.tokens)
+        answer = transcript.text("answer").strip()
+        vote = None
+        kind: Kind = "unparsed"
+        if finish in ("length", "context"):
+            kind = "truncated"
+        elif finish == "cancelled":
+            kind = "cancelled"
+        elif finish == "cut":
+            kind = "cut"
+        elif transcript.closed:
+            vote = self._read(answer)
+            kind = "unparsed" if vote is None else "answered"
+        sure = None
+        if self._options.vote == "confidence":
+            sure = trajectory_confidence(self._confidences[index], self._options.measure, self._options.window)
+        trajectory = Trajectory(
+            index=index,
+            kind=kind,
+            vote=vote,
+            text=transcript.text(),
+            reasoning=transcript.text("reasoning").strip(),
+            answer=answer,
+            tokens=tuple(transcript.tokens),
+            reasoning_tokens=transcript.reasoning_tokens,
+            finish=finish,
+            confidence=sure if transcript.tokens else None,
+        )
+        self._ended[index] = trajectory
+        yield TrajectoryEvent("finished", index, trajectory=trajectory)
+
+    # ---- the end --------------------------------------------------------------------------------------------
+
+    def _vote(self, trajectories: Sequence[Trajectory]) -> VoteResult:
+        ballots = [Ballot(one.index, one.kind, one.vote, one.confidence) for one in trajectories]
+        if self._options.vote == "confidence":
+            return by_confidence(ballots, keep=self._options.keep)
+        return majority(ballots)
+
+    def _result(
+        self, trajectories: tuple[Trajectory, ...], vote: VoteResult, verdict: Verdict, stats: RunStats
+    ) -> TrajectoryResult:
+        answer, reasoning = "", ""
+        if verdict.decided_by == "deliberation" and verdict.deliberation is not None:
+            answer, reasoning = verdict.deliberation.answer, verdict.deliberation.reasoning
+        elif verdict.winner is not None:
+            answer, reasoning = trajectories[verdict.winner].answer, trajectories[verdict.winner].reasoning
+        return TrajectoryResult(
+            answer=answer,
+            reasoning=reasoning,
+            final=verdict.final,
+            decided_by=verdict.decided_by,
+            winner=verdict.winner,
+            vote=vote,
+            trajectories=trajectories,
+            selection=verdict.selection,
+            deliberation=verdict.deliberation,
+            notes=tuple(self._notes),
+            cancelled=self._cancel is not None and self._cancel.is_set(),
+            stats=stats,
+        )
+
+
+def _saved(trajectories: Sequence[Trajectory]) -> int:
+    """Tokens that trajectories cut off would still have taken if they were as long as the others on average."""
+    ended = [len(one.tokens) for one in trajectories if one.kind not in ("cut", "cancelled")]
+    if not ended:
+        return 0
+    mean = sum(ended) / len(ended)
+    return round(sum(max(0.0, mean - len(one.tokens)) for one in trajectories if one.kind == "cut"))

@@ -1,0 +1,192 @@
+"""Runs on real weights: seeds, batches, events, cancelling, early stop, memory, bad input."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+
+import pytest
+
+from edgedistill.errors import BudgetError, ContextLengthError, GenerationError, UsageError
+from edgedistill.trajectories import TrajectoryOptions, run, solve, stream
+from edgedistill.trajectories.batch import OneByOne
+from edgedistill.trajectories.memory import plan_memory
+
+HARD = "Tom has 345 cards. He buys 6 packs of 14 cards, then loses 27 cards. How many cards does he have?"
+EASY = "What is 12 + 30?"
+STORY = (
+    "Mia has 14 apples. Then Mia finds 3 bags of 6 apples. Mia gives away 7 apples. How many apples does Mia have now?"
+)
+OFF = TrajectoryOptions(count=4, early_stop="off")
+
+
+@pytest.fixture(scope="module")
+def sampling(reasoner):
+    return reasoner.default_settings.replace(seed=3, temperature=1.0, max_new_tokens=160)
+
+
+def tokens(result):
+    return [trajectory.tokens for trajectory in result.trajectories]
+
+
+def test_the_same_seed_gives_the_same_trajectories_whatever_their_number(reasoner, sampling):
+    few = solve(reasoner, HARD, options=OFF, settings=sampling, mode="exact")
+    many = solve(reasoner, HARD, options=TrajectoryOptions(count=9, early_stop="off"), settings=sampling, mode="exact")
+    one = solve(reasoner, HARD, options=TrajectoryOptions(count=1), settings=sampling, mode="exact")
+    assert tokens(few) == tokens(many)[:4]
+    assert tokens(one) == tokens(few)[:1]
+    assert len(set(tokens(many))) > 1
+    other = solve(reasoner, HARD, options=OFF, settings=sampling.replace(seed=4), mode="exact")
+    assert tokens(other) != tokens(few)
+
+
+def test_the_first_trajectory_is_the_answer_to_the_same_seed_alone(reasoner, sampling):
+    alone = reasoner.generate(HARD, settings=sampling, mode="exact")
+    first = solve(reasoner, HARD, options=OFF, settings=sampling, mode="exact").trajectories[0]
+    assert (first.tokens, first.text, first.reasoning, first.answer) == (
+        alone.tokens, alone.text, alone.reasoning, alone.answer,
+    )  # fmt: skip
+    assert first.reasoning_tokens == alone.stats.reasoning_tokens
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.1])
+def test_waves_and_one_after_the_other_give_the_same_trajectories(reasoner, sampling, monkeypatch, penalty):
+    settings = sampling.replace(repetition_penalty=penalty)
+    options = TrajectoryOptions(count=5, early_stop="off", vote="confidence")
+    together = solve(reasoner, HARD, options=options, settings=settings, mode="exact")
+    monkeypatch.setattr(run, "plan_memory", lambda **k: plan_memory(**{**k, "available": 1_900_000}))
+    waves = solve(reasoner, HARD, options=options, settings=settings, mode="exact")
+    assert 1 < waves.stats.rows < 5
+    monkeypatch.setattr(run._Run, "_decoding", lambda self, decoder, start, rows: OneByOne(decoder, start))
+    alone = solve(reasoner, HARD, options=options, settings=settings, mode="exact")
+    for other in (waves, alone):
+        assert tokens(other) == tokens(together)
+        assert other.vote.tallies[0].weight == pytest.approx(together.vote.tallies[0].weight, rel=1e-4)
+    assert "decoded at a time" in waves.notes[0]
+
+
+def test_events_join_to_the_trajectories(reasoner, sampling):
+    texts, counts, kinds = defaultdict(str), defaultdict(int), []
+    for event in stream(reasoner, HARD, options=OFF, settings=sampling):
+        kinds.append(event.kind)
+        if event.kind in ("reasoning", "answer", "marker"):
+            texts[event.index] += event.text
+            counts[event.index] += event.tokens
+    result = event.result
+    assert kinds[0] == "prefill"
+    assert kinds[-2:] == ["vote", "done"]
+    assert kinds.count("finished") == 4
+    for trajectory in result.trajectories:
+        assert texts[trajectory.index] == trajectory.text
+        assert counts[trajectory.index] <= len(trajectory.tokens)
+    assert result.stats.trajectory_tokens == sum(len(t.tokens) for t in result.trajectories)
+
+
+def test_a_decided_vote_cuts_the_rest_and_keeps_the_verdict(reasoner, sampling):
+    full = solve(reasoner, STORY, options=TrajectoryOptions(count=12, early_stop="off"), settings=sampling)
+    short = solve(reasoner, STORY, options=TrajectoryOptions(count=12), settings=sampling)
+    assert (short.final, short.decided_by, short.vote.tied) == (full.final, "majority", ())
+    assert short.vote.cut > 0
+    assert short.stats.trajectory_tokens < full.stats.trajectory_tokens
+    for trajectory in short.trajectories:
+        whole = full.trajectories[trajectory.index].tokens
+        assert trajectory.tokens == whole[: len(trajectory.tokens)]
+        assert trajectory.vote is None or trajectory.kind == "answered"
+
+
+def test_cancelling_keeps_and_labels_what_there_is(reasoner, sampling):
+    cancel, seen = threading.Event(), 0
+    for event in stream(reasoner, HARD, options=OFF, settings=sampling, cancel=cancel):
+        seen += event.kind == "reasoning"
+        if seen > 40:
+            cancel.set()
+    result = event.result
+    assert result.cancelled
+    open_ones = [trajectory for trajectory in result.trajectories if trajectory.kind == "cancelled"]
+    assert open_ones
+    assert all(trajectory.text and trajectory.vote is None for trajectory in open_ones)
+    assert result.vote.cancelled == len(open_ones)
+    again = solve(reasoner, HARD, options=OFF, settings=sampling)
+    assert not again.cancelled
+
+
+def test_cancelling_before_the_first_token(reasoner, sampling):
+    cancel = threading.Event()
+    cancel.set()
+    result = solve(reasoner, HARD, options=OFF, settings=sampling, cancel=cancel)
+    assert {trajectory.kind for trajectory in result.trajectories} == {"cancelled"}
+    assert (result.answer, result.decided_by, result.winner) == ("", "none", None)
+
+
+def test_truncated_trajectories_never_win(reasoner, sampling):
+    result = solve(reasoner, HARD, options=OFF, settings=sampling.replace(max_new_tokens=5))
+    assert result.vote.truncated == 4
+    assert (result.decided_by, result.answer) == ("none", "")
+
+
+def test_a_stop_string_ends_one_trajectory_only(reasoner, sampling):
+    result = solve(reasoner, EASY, options=OFF, settings=sampling.replace(stop=("}",)))
+    assert {trajectory.finish for trajectory in result.trajectories} == {"stop_string"}
+    assert all("}" not in trajectory.text for trajectory in result.trajectories)
+
+
+@pytest.mark.parametrize("count", [0, -1, 65, 10**9, 2.5, True])
+def test_absurd_numbers_of_trajectories_are_refused(count):
+    with pytest.raises(UsageError, match="expected 1 to 64"):
+        TrajectoryOptions(count=count)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"vote": "loudest"},
+        {"early_stop": "soon"},
+        {"answers": "checks"},
+        {"measure": "feeling"},
+        {"error_rate": 0.0},
+        {"error_rate": 0.7},
+        {"keep": 0.0},
+        {"keep": float("nan")},
+        {"window": 0},
+        {"deliberation_tokens": 0},
+        {"vote": "confidence", "early_stop": "exact"},
+    ],
+)
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(UsageError):
+        TrajectoryOptions(**options)
+
+
+def test_equal_trajectories_are_refused(reasoner, sampling):
+    with pytest.raises(GenerationError, match="leave a choice"):
+        stream(reasoner, EASY, settings=sampling.replace(temperature=0.0))
+
+
+def test_a_prompt_longer_than_the_context(reasoner, sampling):
+    with pytest.raises(ContextLengthError, match="context"):
+        solve(reasoner, "9 " * 3000, settings=sampling)
+
+
+# ---- memory --------------------------------------------------------------------------------------------------------
+
+PLAN = {"tokens": 1000, "bytes_per_token": 10_000, "vocab_size": 100, "profile": {}, "predicted": {}}
+
+
+def test_memory_lowers_the_rows_and_says_so():
+    row = 1000 * 10_000 + 1600
+    plenty = plan_memory(count=8, available=20 * row, **PLAN)
+    assert (plenty.rows, plenty.note) == (8, "")
+    tight = plan_memory(count=8, available=5 * row, **PLAN)
+    assert tight.rows == 3  # nine tenths of what is free, and the prompt's own cache
+    assert "3 are decoded at a time" in tight.note
+    assert "one after the other" in plan_memory(count=8, available=int(2.5 * row), **PLAN).note
+    with pytest.raises(BudgetError, match="A trajectory of up to 1000 tokens"):
+        plan_memory(count=8, available=2 * row, **PLAN)
+
+
+def test_the_profiles_budget_counts_when_it_is_the_smaller_one():
+    profile = {"name": "small", "target": {"ram_gb": 0.2}}
+    plan = {**PLAN, "profile": profile, "predicted": {"ram_bytes": 170_000_000, "kv_bytes": 10_000_000}}
+    found = plan_memory(count=8, available=10**12, **plan)
+    assert found.rows == 2
+    assert "profile small" in found.note
