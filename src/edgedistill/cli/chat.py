@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.cli import console, generation
+from edgedistill.cli import console, generation, parallel
 from edgedistill.cli.parser import nearest
 from edgedistill.conversation import Conversation, Turn
 from edgedistill.errors import EdgedistillError, UsageError
@@ -21,23 +22,26 @@ if TYPE_CHECKING:
 
     from edgedistill.bundle import Check
     from edgedistill.runtime.model import Model
+    from edgedistill.trajectories.options import TrajectoryOptions
 
 _EXAMPLES = """\
 examples:
   edgedistill chat my-bundle
   edgedistill chat my-bundle --plain --system "Answer briefly."
+  edgedistill chat my-bundle --plain --trajectories 8
 
 Ctrl-C stops an answer and keeps its text; at the prompt it leaves. In --plain, /help lists the commands."""
 
 _HELP = """\
-/reset         forget the conversation (the system prompt stays)
-/system TEXT   set the system prompt; without TEXT remove it
-/think on|off  let the model reason, or ask its template for no reasoning
-/save FILE     save the conversation: .json as JSON, anything else as Markdown
-/stats         statistics of the last answer
-/exit          leave (also Ctrl-D, or Ctrl-C at the prompt)"""
+/reset               forget the conversation (the system prompt stays)
+/system TEXT         set the system prompt; without TEXT remove it
+/think on|off        let the model reason, or ask its template for no reasoning
+/trajectories K|off  let K trajectories vote on every answer, or answer once
+/save FILE           save the conversation: .json as JSON, anything else as Markdown
+/stats               statistics of the last answer
+/exit                leave (also Ctrl-D, or Ctrl-C at the prompt)"""
 
-_COMMANDS = ("/help", "/reset", "/system", "/think", "/save", "/stats", "/exit")
+_COMMANDS = ("/help", "/reset", "/system", "/think", "/save", "/trajectories", "/stats", "/exit")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hide-reasoning", action="store_true", help="with --plain: print the answers only")
     parser.add_argument("--json", action="store_true", help="with --plain: print the conversation as JSON at the end")
     generation.add_options(parser)
+    parallel.add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _terminal_ui(args: argparse.Namespace) -> int:
+    if parallel.options(args) is not None:
+        raise UsageError("The options of parallel reasoning are those of the plain chat.", hint="Add --plain.")
     from edgedistill.bundle import Bundle
     from edgedistill_tui.app import ChatApp
     from edgedistill_tui.runtime_engine import RuntimeEngine
@@ -93,6 +100,7 @@ class PlainChat:
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
         self._conversation = Conversation(system=args.system)
+        self._several = parallel.options(args)
         self._last = ""
 
     def loop(self) -> int:
@@ -116,6 +124,9 @@ class PlainChat:
 
     def _ask(self, model: Model, line: str) -> None:
         self._conversation.ask(line)
+        if self._several is not None:
+            self._ask_in_parallel(model, self._several)
+            return
         # With --json stdout belongs to the one document at the end.
         printer = None if self._args.json else generation.AnswerPrinter(show_reasoning=not self._args.hide_reasoning)
         try:
@@ -133,6 +144,25 @@ class PlainChat:
         self._last = generation.stats_line(result.stats, result.finish_reason)
         if result.finish_reason == "cancelled":
             console.note("stopped; the text so far is kept.")
+
+    def _ask_in_parallel(self, model: Model, several: TrajectoryOptions) -> None:
+        try:
+            with generation.cancel_on_interrupt() as cancel:
+                result = parallel.solve(model, self._conversation.messages(), self._args, several, cancel=cancel)
+        except (EdgedistillError, KeyboardInterrupt) as error:
+            self._conversation.withdraw()
+            console.note(f"\nerror: {error}" if isinstance(error, EdgedistillError) else "\nstopped.")
+            return
+        self._last = parallel.stats_line(result.stats)
+        console.note(parallel.outcome(result))
+        if result.decided_by == "none":
+            self._conversation.withdraw()
+            return
+        if not self._args.json:
+            parallel.print_answer(result, show_reasoning=not self._args.hide_reasoning)
+        stats = {**result.stats.to_dict(), "decided_by": result.decided_by, "vote": result.vote.to_dict()}
+        reason = "cancelled" if result.cancelled else "stop"
+        self._conversation.answer(Turn("assistant", result.answer, result.reasoning, reason, stats))
 
     def _command(self, line: str) -> bool:
         """Carry out a slash command; False ends the chat."""
@@ -152,6 +182,8 @@ class PlainChat:
             self._think(rest)
         elif name == "/save":
             self._save(rest)
+        elif name == "/trajectories":
+            self._trajectories(rest)
         elif name == "/stats":
             console.note(self._last or "No answer yet.")
         else:
@@ -165,6 +197,24 @@ class PlainChat:
             return
         self._args.think = choice == "on"
         console.note(f"Reasoning is {choice}.")
+
+    def _trajectories(self, choice: str) -> None:
+        if choice == "off":
+            self._several = None
+            console.note("One trajectory answers.")
+            return
+        if not choice.isdecimal():
+            console.note("Use /trajectories 8 or /trajectories off.")
+            return
+        from edgedistill.trajectories.options import TrajectoryOptions
+
+        try:
+            several = replace(self._several or TrajectoryOptions(), count=int(choice))
+        except EdgedistillError as error:
+            console.note(f"error: {error}")
+            return
+        self._several = several
+        console.note(f"{several.count} trajectories vote on every answer.")
 
     def _save(self, name: str) -> None:
         if not name:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 # A model may write escape sequences; a terminal must not obey them.
-_CONTROLS = {
+CONTROLS = {
     code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"
 }
 
@@ -46,7 +46,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     running.add_argument("--system", metavar="TEXT", help="system prompt")
     running.add_argument("--no-think", dest="think", action="store_false", help="ask the template for no reasoning")
     running.add_argument(
-        "--mode",
+        "--path",
+        dest="mode",
         choices=("fast", "exact"),
         default="fast",
         help="fast: one token a step; exact: bit-identical to prefill, slower",
@@ -127,7 +128,7 @@ class AnswerPrinter:
         shown = text.rstrip()
         self._held = text[len(shown) :]
         if self._terminal:
-            shown = shown.translate(_CONTROLS)
+            shown = shown.translate(CONTROLS)
         self._put(console.style(shown, "dim" if kind == "reasoning" else "bold"))
 
     def finish(self) -> None:

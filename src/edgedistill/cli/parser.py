@@ -76,6 +76,8 @@ class Parser(argparse.ArgumentParser):
         return self._subparsers is not None
 
     def _hint(self, message: str) -> str:
+        if re.search(r"--mode: invalid choice: '(fast|exact)'|unrecognized arguments: --mode\b", message):
+            return "The numerical path is chosen with --path fast or --path exact."
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
         if unknown:
             known = [o for action in self._actions for o in action.option_strings]

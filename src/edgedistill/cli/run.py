@@ -9,18 +9,24 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.cli import console, generation
-from edgedistill.errors import EXIT_INTERRUPTED, UsageError
+from edgedistill.cli import console, generation, parallel
+from edgedistill.errors import EXIT_FAIL, EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
     import argparse
+    import threading
+
+    from edgedistill.runtime.model import Model
+    from edgedistill.trajectories.options import TrajectoryOptions
 
 _EXAMPLES = """\
 examples:
   edgedistill run my-bundle "What is 17 + 25?"
   edgedistill run my-bundle --temperature 0.7 --seed 1 "A train leaves at ..."
   edgedistill run my-bundle --json - < question.txt
-  edgedistill run my-bundle --raw "Once upon a time"       no chat template"""
+  edgedistill run my-bundle --raw "Once upon a time"       no chat template
+  edgedistill run my-bundle --trajectories 8 "A train ..."  eight attempts at once, a vote
+  edgedistill run my-bundle --trajectories 8 --deliberate "A train ..."  and a pass that reads them"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,12 +38,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hide-reasoning", action="store_true", help="print the answer only")
     parser.add_argument("--json", action="store_true", help="print text, reasoning, answer and statistics as JSON")
     generation.add_options(parser)
+    parallel.add_options(parser)
+    parser.add_argument("--show-trajectories", action="store_true", help="print every trajectory on stderr")
 
 
 def run(args: argparse.Namespace) -> int:
     """Answer one prompt."""
     if args.raw and args.system:
         raise UsageError("--raw uses no chat template, so --system has no place.", hint="Drop one of the two.")
+    several = parallel.options(args)
+    if args.show_trajectories and several is None:
+        raise UsageError("--show-trajectories shows nothing without --trajectories.", hint="Add --trajectories 8.")
     text = _prompt(args.prompt)
     from edgedistill.runtime.model import open_bundle
 
@@ -49,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         open_bundle(args.bundle, threads=args.threads, check="full" if args.verify else "size") as model,
         generation.cancel_on_interrupt() as cancel,
     ):
+        if several is not None:
+            return _in_parallel(model, prompt, text, args, several, cancel)
         result = generation.generate(model, prompt, args, printer=printer, cancel=cancel, raw=args.raw)
     if args.json:
         console.out_json({"bundle": str(args.bundle), "prompt": text, **result.to_dict()})
@@ -58,6 +71,30 @@ def run(args: argparse.Namespace) -> int:
         console.note("interrupted.")
         return EXIT_INTERRUPTED
     return 0
+
+
+def _in_parallel(
+    model: Model,
+    prompt: str | list[dict[str, Any]],
+    text: str,
+    args: argparse.Namespace,
+    several: TrajectoryOptions,
+    cancel: threading.Event,
+) -> int:
+    """Several trajectories: how they fare goes to stderr, what stands in the end to stdout."""
+    result = parallel.solve(
+        model, prompt, args, several, cancel=cancel, raw=args.raw, show_all=args.show_trajectories, quiet=args.json
+    )
+    if args.json:
+        console.out_json({"bundle": str(args.bundle), "prompt": text, **result.to_dict()})
+    else:
+        parallel.print_answer(result, show_reasoning=not args.hide_reasoning)
+        console.note(parallel.outcome(result))
+        console.note(parallel.stats_line(result.stats))
+    if result.cancelled:
+        console.note("interrupted; the trajectories so far are kept." if args.json else "interrupted.")
+        return EXIT_INTERRUPTED
+    return EXIT_FAIL if result.decided_by == "none" else 0
 
 
 def _prompt(argument: str | None) -> str:

@@ -108,9 +108,9 @@ def stream(
     check_mode(mode)
     if options.count > 1 and (settings.greedy or settings.top_k == 1):
         raise GenerationError(
-            f"At temperature {settings.temperature:g} and top_k {settings.top_k} all trajectories are equal; expected "
-            "settings that leave a choice.",
-            hint="Use a --temperature of 0.6 to 1.",
+            f"At {'temperature 0' if settings.greedy else 'top_k 1'} all trajectories are equal; expected settings "
+            "that leave a choice.",
+            hint="Use a temperature of 0.6 to 1 and a top_k above 1.",
         )
     if raw and (options.deliberate or options.vote == "universal"):
         raise GenerationError("A raw prompt has no chat template, which the further pass needs.", hint="Drop --raw.")
