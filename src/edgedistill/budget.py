@@ -8,6 +8,7 @@ Must not know: checkpoints, graphs, files, the machine it runs on (callers pass 
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -115,6 +116,10 @@ def predict(
             mapped += weight.nbytes * min(context_length, rows) // rows
         elif fmt.is_float:
             private += weight.nbytes
+        elif fmt.is_w8a8:
+            # Codes are packed with a sum per channel; scales are used as they lie.
+            private += math.prod(weight.shape) + 4 * weight.shape[0]
+            mapped += weight.nbytes - math.prod(weight.shape)
         else:
             blocks = weight.shape[0] * fmt.blocks(weight.shape[1])
             codes, scales = blocks * fmt.block_size * fmt.kernel_bits // 8, 4 * blocks

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
+from edgedistill.export import emit_w8a8
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -140,6 +142,9 @@ class WeightEmitter:
             name_product = f"{output}.product" if offset is not None else output
             product = b.call("FusedMatMul", [x, weight], name_product, domain=MICROSOFT, transB=1)
             return product if offset is None else b.call("Add", [product, offset], output)
+        if fmt.is_w8a8:
+            codes, scales, sums = self._channels(b, name, fmt)
+            return emit_w8a8.product(b, x, codes, scales, sums, name=name, shape=(n, k), output=output, bias=offset)
         codes, scales, zero_points = self._operands(b, name, fmt)
         inputs: list[ir.Value | None] = [x, codes, scales, zero_points]
         if offset is not None:
@@ -158,6 +163,12 @@ class WeightEmitter:
             accuracy_level=fmt.accuracy_level,
         )
 
+    def _channels(self, b: GraphBuilder, name: str, fmt: WeightFormat) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+        """Codes, scales and, for activations with zero points, sums of a W8A8 matrix."""
+        names = ("q", "scales") if fmt.symmetric else ("q", "scales", "sums")
+        found = [b.external(f"{name}.{suffix}", self._stored[f"{name}.{suffix}"]) for suffix in names]
+        return found[0], found[1], None if fmt.symmetric else found[2]
+
     def embedding(self, b: GraphBuilder, ids: ir.Value, name: str, *, output: str) -> ir.Value:
         """Rows ``ids`` int64 [B, S] of the matrix ``name`` [V, H]: float32 [B, S, H]."""
         planned = self._plan[name]
@@ -165,6 +176,9 @@ class WeightEmitter:
         fmt = planned.format
         if fmt.is_float:
             return b.call("Gather", [b.external(name, self._stored[name]), ids], output, axis=0)
+        if fmt.is_w8a8:
+            codes, scales, _ = self._channels(b, name, fmt)
+            return emit_w8a8.rows(b, ids, codes, scales, output=output)
         padded = fmt.blocks(k) * fmt.block_size
         codes, scales, zero_points = self._operands(b, name, fmt)
         if len(fmt.planes) > 1:

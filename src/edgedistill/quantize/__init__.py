@@ -48,6 +48,10 @@ def quantize_rows(
     from edgedistill.quantize.rtn import rtn_tile
     from edgedistill.quantize.search import search_tile
 
+    if fmt.is_w8a8:
+        from edgedistill.quantize.w8a8 import quantize_channels
+
+        return quantize_channels(rows, fmt, importance, threads=threads)
     if fmt.method == "rtn":
         return quantize_blockwise(rows, fmt, rtn_tile, threads=threads)
     return quantize_blockwise(rows, fmt, search_tile, importance=importance, threads=threads)
@@ -58,5 +62,8 @@ def dequantize_rows(
 ) -> npt.NDArray[np.float32]:
     """float32 [n, k] of the arrays that ``quantize_rows`` returned for ``fmt``."""
     from edgedistill.quantize.blockwise import dequantize_blockwise
+    from edgedistill.quantize.w8a8 import dequantize_channels
 
+    if fmt.is_w8a8:
+        return dequantize_channels(arrays)
     return dequantize_blockwise(arrays, fmt, k)

@@ -20,6 +20,7 @@ from edgedistill.quantize.spec import (
     FLOAT32,
     SCALE_BITS,
     STORED_BITS,
+    W8A8,
     ArraySpec,
     Method,
     WeightFormat,
@@ -153,9 +154,10 @@ def override(
         default, kept = weight_format, ()
     if block_size is not None:
         size = _block_size(block_size, f"--block-size {block_size}")
-        if default.is_float and all(rule.format.is_float for rule in kept):
+        if all(fmt.is_float or fmt.is_w8a8 for fmt in (default, *(rule.format for rule in kept))):
             raise UsageError(
-                f"--block-size {size} has no effect: every weight is fp32.", hint="Leave it out, or add --format int4."
+                f"--block-size {size} has no effect: every weight is {default.label()}.",
+                hint="Leave it out, or add --format int4.",
             )
         default = _with_block(default, size)
         kept = tuple(Rule(rule.match, _with_block(rule.format, size)) for rule in kept)
@@ -179,6 +181,8 @@ def parse_format(text: str) -> WeightFormat:
     if head in ("fp32", "float32") and not parts:
         return FLOAT32
     defaults = {f"int{bits}": fmt for bits, fmt in DEFAULT_FORMATS.items()}
+    if head == "w8a8":
+        return _parse_w8a8(text, parts)
     if head not in defaults:
         raise _format_error(text, f"`{head}`" if head not in ("fp32", "float32") else f"`{parts[0]}` after `{head}`")
     fmt = defaults[head]
@@ -206,12 +210,30 @@ def parse_format(text: str) -> WeightFormat:
     return fmt
 
 
+def _parse_w8a8(text: str, parts: list[str]) -> WeightFormat:
+    """The rest of ``w8a8[-sym|-asym][-rtn|-search]``: zero points of activations, and how weights are rounded."""
+    fmt = W8A8
+    kinds = {"sym": "symmetry", "asym": "symmetry", "rtn": "method", "search": "method"}
+    seen: set[str] = set()
+    for part in parts:
+        kind = kinds.get(part)
+        if kind is None or kind in seen:
+            raise UsageError(
+                f"Weight format {text!r} is not known: found `{part}`, expected w8a8 followed by any of -sym|-asym, "
+                "-rtn|-search.",
+                hint="For example: w8a8-asym-search.",
+            )
+        seen.add(kind)
+        fmt = replace(fmt, symmetric=part == "sym") if kind == "symmetry" else replace(fmt, method=cast("Method", part))
+    return fmt
+
+
 def _format_error(text: str, found: str) -> UsageError:
     blocks = "|".join(str(size) for size in BLOCK_SIZES)
     levels = "|".join(str(level) for level in ACCURACY_LEVELS)
     bits = "|".join(f"int{width}" for width in STORED_BITS)
     return UsageError(
-        f"Weight format {text!r} is not known: found {found}, expected fp32 or {bits} followed by any of "
+        f"Weight format {text!r} is not known: found {found}, expected fp32, w8a8 or {bits} followed by any of "
         f"-b{blocks}, -sym|-asym, -rtn|-search|-gptq, -s{'|'.join(map(str, SCALE_BITS))}, -acc{levels}.",
         hint="For example: int4-b32-asym-search.",
     )
@@ -228,4 +250,4 @@ def _block_size(size: int, found: str) -> int:
 
 
 def _with_block(fmt: WeightFormat, size: int) -> WeightFormat:
-    return fmt if fmt.is_float else replace(fmt, block_size=size)
+    return fmt if fmt.is_float or fmt.is_w8a8 else replace(fmt, block_size=size)

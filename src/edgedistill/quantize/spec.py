@@ -36,6 +36,9 @@ class WeightFormat:
             the kernel choose.
         scale_bits: How scales are stored: 32 (float32), 16 (float16), or 8 (a fraction of the row's largest, which is
             float32). They are float32 once loaded: ONNX Runtime folds the conversion when a session opens.
+        activation_bits: 8: W8A8, where ``bits`` is 8, ``block_size``, ``scale_bits`` and ``accuracy_level`` are unused,
+            weights are symmetric with one scale per output channel, and ``symmetric`` speaks of the activations (their
+            zero point is 128, or one per token). 32: weight-only.
     """
 
     bits: int = 4
@@ -44,6 +47,12 @@ class WeightFormat:
     method: Method = "search"
     accuracy_level: int = 4
     scale_bits: int = 16
+    activation_bits: int = 32
+
+    @property
+    def is_w8a8(self) -> bool:
+        """Weights with one scale per output channel, activations rounded to 8 bits per token."""
+        return self.activation_bits == 8
 
     @property
     def kernel_bits(self) -> int:
@@ -73,6 +82,8 @@ class WeightFormat:
         """Text form in profiles, tables and ``--format`` (read by ``plan.parse_format``): ``int4-b32-asym-search``."""
         if self.is_float:
             return "fp32"
+        if self.is_w8a8:
+            return f"w8a8-{'sym' if self.symmetric else 'asym'}-{self.method}"
         accuracy = "" if self.accuracy_level == 4 else f"-acc{self.accuracy_level}"
         scales = "" if self.scale_bits == 16 else f"-s{self.scale_bits}"
         symmetry = "sym" if self.symmetric else "asym"
@@ -80,6 +91,7 @@ class WeightFormat:
 
 
 FLOAT32 = WeightFormat(bits=32)
+W8A8 = WeightFormat(bits=8, symmetric=False, activation_bits=8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +119,17 @@ def array_specs(name: str, shape: tuple[int, int], fmt: WeightFormat) -> tuple[A
       multiplied by ``name.scale_unit`` float32 [N, 1];
     - if asymmetric, ``name.zero_points`` uint8 [N, ceil(blocks*kernel_bits/8)], low bits first.
 
+    W8A8: ``name.q`` uint8 [N, K], ``name.scales`` float32 [N] and, for activations with zero points, ``name.sums``
+    float32 [N] (see ``w8a8.py``).
+
     Every array has N as its first axis, so that a slice of rows of the matrix is a slice of rows of each array.
     """
     n, k = shape
     if fmt.is_float:
         return (ArraySpec(name, "float32", (n, k)),)
+    if fmt.is_w8a8:
+        codes = [ArraySpec(f"{name}.q", "uint8", (n, k)), ArraySpec(f"{name}.scales", "float32", (n,))]
+        return tuple(codes) if fmt.symmetric else (*codes, ArraySpec(f"{name}.sums", "float32", (n,)))
     blocks = fmt.blocks(k)
     if len(fmt.planes) == 1:
         specs = [ArraySpec(f"{name}.q", "uint8", (n, blocks, fmt.block_size * fmt.bits // 8))]
