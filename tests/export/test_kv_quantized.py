@@ -16,6 +16,7 @@ from edgedistill.export import kv_calibrate, sliced
 from edgedistill.export.fallback import FallbackExporter
 from edgedistill.export.pipeline import export
 from edgedistill.profile import load_profile
+from edgedistill.quantize.plan import parse_format
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.selftest import selftest
 
@@ -76,7 +77,7 @@ def test_the_first_layer_holds_rounded_keys_and_values(reference: Model, quantiz
         step = np.broadcast_to(scale if scale.ndim == 4 else scale.reshape(1, 1, 1, 1), want.shape)
         found = codes(rounded[index])[:, :, : len(TOKENS)] * step
         inside = np.abs(want) <= top * step
-        assert inside.mean() > 0.99, "calibration left too little room"
+        assert inside.mean() > (0.99 if top == 127 else 0.9), "calibration left too little room"
         assert (np.abs(found - want)[inside] <= 0.501 * step[inside] + 1e-6).all()
         assert np.abs(codes(rounded[index])[:, :, : len(TOKENS)]).max() > top // 3, "the scale wastes the range"
 
@@ -113,7 +114,7 @@ def test_manifest_budget_and_buffers_agree_on_the_bytes(reference: Model, quanti
     assert decoder.kv_bytes == info.bytes_per_token * decoder.cache.capacity
     predicted = quantized.bundle.manifest.predicted
     assert predicted["kv_bytes"] == info.bytes_per_token * predicted["context_length"]
-    assert (info.margin, info.calibration) == (1.3, "own texts")
+    assert (info.margin, info.calibration) == (1.3 if divisor == 4 else 0.8, "own texts")
     assert info.calibration_tokens > 100
     assert full.scales is None
 
@@ -198,6 +199,8 @@ def test_failures_are_one_clear_error(tiny_checkpoint_dir: Path, tmp_path: Path)
         pytest.importorskip("optimum")
         with pytest.raises(UsageError, match="keep float32"):
             FallbackExporter(checkpoint, profile)
+        with pytest.raises(UsageError, match="has weight-only formats"):
+            FallbackExporter(checkpoint, load_profile("laptop-cpu").with_overrides(weight_format=parse_format("w8a8")))
 
 
 _TOKENIZER = {

@@ -29,7 +29,8 @@ models:
 
 formats:
   fp32, int8, int4, with details as in int4-b128-sym-rtn: block size, symmetric (sym) or with zero points (asym),
-  scale search (search) or round to nearest (rtn)
+  scale search (search) or round to nearest (rtn);
+  w8a8: activations in 8 bits too, fast where many tokens are computed at once
 
 examples:
   edgedistill export tiny-reasoner -o my-bundle

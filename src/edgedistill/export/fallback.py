@@ -40,12 +40,17 @@ class FallbackExporter:
         Raises:
             MissingExtraError: optimum-onnx is not installed.
             UnsupportedModelError: It does not know the architecture either.
-            UsageError: A context longer than the model's, or a quantized KV cache, which its graphs cannot have.
+            UsageError: A context longer than the model's, or a quantized KV cache or W8A8, which its graphs cannot have.
         """
         if profile.kv_cache.is_quantized:
             raise UsageError(
                 f"A KV cache in {profile.kv_cache.dtype} was asked for; the optimum exporter's graphs keep float32.",
                 hint="Export this model with --kv-cache float32.",
+            )
+        if any(fmt.is_w8a8 for fmt in (profile.weights.default, *(rule.format for rule in profile.weights.rules))):
+            raise UsageError(
+                "W8A8 was asked for; the optimum exporter has weight-only formats.",
+                hint="Export this model with --format int8.",
             )
         optimum.check_supported(checkpoint.config)
         self._checkpoint = checkpoint

@@ -22,7 +22,7 @@ import numpy as np
 from edgedistill.bundle import TOKENIZER, WEIGHTS, Bundle
 from edgedistill.errors import EdgedistillError, ExportError
 from edgedistill.manifest import FileEntry, Manifest
-from edgedistill.quantize.kv import MARGIN, Granularity, KvScales, kv_scales, rotated_maxima
+from edgedistill.quantize.kv import Granularity, KvScales, kv_scales, rotated_maxima
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -100,7 +100,7 @@ def calibrate(
             hint="Export with --kv-cache float32 and try the bundle with: edgedistill run",
         )
     granularity: Granularity = "per-tensor" if cache.scales == "per-tensor" else "per-channel"
-    scales = kv_scales(list(key), list(value), bits=cache.bits, granularity=granularity, margin=MARGIN)
+    scales = kv_scales(list(key), list(value), bits=cache.bits, granularity=granularity)
     return Calibration(scales, outcome["source"], outcome["tokens"])
 
 

@@ -149,7 +149,7 @@ class OwnExporter:
         info = replace(
             manifest.kv_cache,
             scales=cache.scales,
-            margin=kv_format.MARGIN,
+            margin=kv_format.MARGINS[cache.bits],
             calibration=found.source,
             calibration_tokens=found.tokens,
         )

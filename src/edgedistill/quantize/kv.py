@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 Granularity = Literal["per-channel", "per-tensor"]
-MARGIN = 1.3
-"""Room above the largest calibrated magnitude. SmolLM2-135M, int8 per channel, mean KL: .0039 without, .0018 with."""
+MARGINS = {8: 1.3, 4: 0.8}
+"""Factor on the largest calibrated magnitude, by bits. In 8 bits clipping is what hurts (SmolLM2-135M, per channel, mean
+KL over 2,048 tokens: .0054 with 1.0, .0035 with 1.15, .0027 with 1.3), in 4 bits the coarse step (.28 with 0.6, .18 with
+0.8)."""
 _FLOOR = 1e-3
 """Smallest scale of a channel relative to its tensor's largest: one that calibration never saw move still may."""
 
@@ -46,7 +48,7 @@ class KvScales:
 
 
 def kv_scales(
-    key: Sequence[Floats], value: Sequence[Floats], *, bits: int, granularity: Granularity, margin: float = MARGIN
+    key: Sequence[Floats], value: Sequence[Floats], *, bits: int, granularity: Granularity, margin: float | None = None
 ) -> KvScales:
     """Scales from the largest magnitudes of each layer's keys and values.
 
@@ -55,7 +57,7 @@ def kv_scales(
         value: The same for values.
         bits: 8 or 4.
         granularity: See ``KvScales``.
-        margin: Factor on the maxima.
+        margin: Factor on the maxima; default: that of ``MARGINS``.
 
     Raises:
         ValueError: Maxima that are negative or not finite, or another number of bits.
@@ -63,6 +65,7 @@ def kv_scales(
     if bits not in (8, 4):
         raise ValueError(f"a KV cache of {bits} bits; expected 8 or 4")
     top = np.float32(2 ** (bits - 1) - 1)
+    room = np.float32(MARGINS[bits] if margin is None else margin)
 
     def scales(maxima: Floats) -> Floats:
         if not np.isfinite(maxima).all() or (maxima < 0).any():
@@ -71,8 +74,8 @@ def kv_scales(
         if largest == 0:
             largest = np.float32(1)
         if granularity == "per-tensor":
-            return np.array([largest * np.float32(margin) / top], dtype=np.float32)
-        floored = np.maximum(maxima, largest * np.float32(_FLOOR)) * np.float32(margin) / top
+            return np.array([largest * room / top], dtype=np.float32)
+        floored = np.maximum(maxima, largest * np.float32(_FLOOR)) * room / top
         return np.ascontiguousarray(floored[None, :, None, :], dtype=np.float32)
 
     return KvScales(bits, granularity, tuple(map(scales, key)), tuple(map(scales, value)))
