@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import sys
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 from cli_support import edgedistill
 
 from edgedistill.verify.result import read_report
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PROMPTS = 32
 SMALL = ("--samples", 4, "--no-store")
@@ -240,3 +238,35 @@ def test_another_tokenizer_is_refused(
     reference = export(other, tmp_path / "bundle", profile="laptop-cpu").path
     done = edgedistill("verify", tiny_bundle_dir, "--reference", reference, "--suite", suite, *SMALL)
     assert "different tokenizers" in done.one_error()
+
+
+def test_a_cluster_draws_the_same_samples(tiny_bundle_dir: Path, reference: Path, suite: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    sys.path.insert(0, str(Path(__file__).parents[1] / "verify"))
+    from cluster_support import local_cluster
+
+    options = ("--reference", reference, "--suite", suite, "--fast", *SMALL, "--json")
+    here = edgedistill("verify", tiny_bundle_dir, *options)
+    with local_cluster(tmp_path) as started:
+        started.start("one")
+        started.start("two")
+        there = edgedistill("verify", tiny_bundle_dir, *options, "--dask", started.file, "--compare-devices")
+    assert there.code == here.code, there.err
+    assert there.json["devices"]["comparisons"][0]["parted"] == 0
+    for part in ("bundle_result", "reference_result", "pairs", "gate", "tokens"):
+        assert there.json[part] == here.json[part]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--compare-devices",), "--dask ADDRESS"),
+        (("--dask-bundle", "/x"), "--dask ADDRESS"),
+        (("--dask", "no-such-file"), "no Dask scheduler answers"),
+    ],
+)
+def test_a_cluster_that_is_no_cluster_is_one_line(
+    tiny_bundle_dir: Path, suite: Path, arguments: tuple[str, ...], named: str
+) -> None:
+    pytest.importorskip("distributed")
+    assert named in edgedistill("audit", tiny_bundle_dir, "--suite", suite, *SMALL, *arguments).one_error()

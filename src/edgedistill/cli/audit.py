@@ -39,9 +39,14 @@ def run(args: argparse.Namespace) -> int:
     verification.check_outputs(args)
     from edgedistill.verify.runner import audit
 
-    with console.progress() as progress:
+    with verification.cluster(args) as cluster, console.progress() as progress:
         report = audit(
-            args.bundle, suite=args.suite, options=options, store=verification.store(args), progress=progress
+            args.bundle,
+            suite=args.suite,
+            options=options,
+            store=verification.store(args),
+            progress=progress,
+            cluster=cluster,
         )
     verification.deliver(report, args)
     return report.exit_code

@@ -57,7 +57,7 @@ def _create(args: argparse.Namespace) -> int:
     options = verification.options(args)
     from edgedistill.verify.runner import make_baseline
 
-    with console.progress() as progress:
+    with verification.cluster(args) as cluster, console.progress() as progress:
         baseline = make_baseline(
             args.model,
             suite=args.suite,
@@ -65,6 +65,7 @@ def _create(args: argparse.Namespace) -> int:
             scored_samples=args.scored_samples,
             store=verification.store(args),
             progress=progress,
+            cluster=cluster,
         ).save(args.output, force=args.force)
     _print(baseline.summary(), args.output, as_json=args.json)
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import textwrap
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,9 @@ from edgedistill.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
+    from edgedistill.verify.cluster import Cluster
     from edgedistill.verify.options import VerifyOptions
     from edgedistill.verify.result import VerifyReport
 
@@ -49,6 +52,13 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     stored.add_argument("--store", type=Path, metavar="DIR", help="where samples are kept (default: the user's cache); "
                         "a run that was killed goes on from there")  # fmt: skip
     stored.add_argument("--no-store", action="store_true", help="keep samples in memory only")
+    spread = parser.add_argument_group("several machines (extra: cluster)")
+    spread.add_argument("--dask", metavar="ADDRESS", help="draw samples on the workers of a Dask cluster: "
+                        "tcp://HOST:PORT or a scheduler file; the same samples as here")  # fmt: skip
+    spread.add_argument("--dask-bundle", metavar="PATH", help="where the bundle lies on the workers (default: it is "
+                        "sent to those that do not have it)")  # fmt: skip
+    spread.add_argument("--compare-devices", action="store_true", help="compare the replies of every worker with those "
+                        "of this machine (default: of one of each other kind)")  # fmt: skip
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +102,21 @@ def store(args: argparse.Namespace) -> Path | None:
     import platformdirs
 
     return platformdirs.user_cache_path("edgedistill") / "samples"
+
+
+@contextmanager
+def cluster(args: argparse.Namespace) -> Iterator[Cluster | None]:
+    """The cluster of ``--dask``; None without."""
+    if args.dask is None:
+        if args.dask_bundle is not None or args.compare_devices:
+            name = "--dask-bundle" if args.dask_bundle is not None else "--compare-devices"
+            raise UsageError(f"{name} needs a cluster.", hint="Name its scheduler with --dask ADDRESS.")
+        yield None
+        return
+    from edgedistill.verify.cluster import Cluster
+
+    with Cluster.connect(args.dask, bundle_path=args.dask_bundle, compare=args.compare_devices) as found:
+        yield found
 
 
 def check_outputs(args: argparse.Namespace) -> None:

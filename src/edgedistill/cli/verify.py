@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     verification.check_outputs(args)
     from edgedistill.verify.runner import verify
 
-    with console.progress() as progress:
+    with verification.cluster(args) as cluster, console.progress() as progress:
         report = verify(
             args.bundle,
             reference=args.reference or args.baseline,
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
             options=options,
             store=verification.store(args),
             progress=progress,
+            cluster=cluster,
         )
     verification.deliver(report, args)
     return report.exit_code

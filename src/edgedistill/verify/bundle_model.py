@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from edgedistill.bundle import Bundle
     from edgedistill.progress import Progress
     from edgedistill.runtime.decoder import Decoder
+    from edgedistill.verify.devices import DeviceReport
     from edgedistill.verify.models import Slice
     from edgedistill.verify.run_settings import Drawn, DrawSettings, Finish, SampleKey
     from edgedistill.verify.types import Prompt
@@ -82,6 +83,15 @@ class BundleModel:
     def generation_defaults(self) -> dict[str, Any]:
         """The bundle's generation.json."""
         return self.model.bundle.generation
+
+    @property
+    def here(self) -> BundleModel:
+        """The model that is sampled on this machine: itself, unless its sampling is spread over a cluster."""
+        return self
+
+    def devices(self, prompts: Sequence[Prompt], settings: DrawSettings) -> DeviceReport | None:  # noqa: ARG002
+        """Who drew the samples, and whether devices agree on them; None for this machine alone."""
+        return None
 
     @property
     def session(self) -> DecoderSession | None:

@@ -16,6 +16,7 @@ from edgedistill.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, VerifyErro
 from edgedistill.verify.accuracy import HallucinationVariance
 from edgedistill.verify.codec import decode, encode
 from edgedistill.verify.collapse import Collapse
+from edgedistill.verify.devices import Device, DeviceComparison, DeviceReport
 from edgedistill.verify.divergence import DivergenceSummary
 from edgedistill.verify.diversity import Diversity
 from edgedistill.verify.endpoints import Name
@@ -41,9 +42,9 @@ SamplingPath = Literal["decode", "replay"]
 NAMES: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
-        Collapse, CollapseResult, Decider, DivergenceSummary, Diversity, EndpointResult, Estimate, FormSummary,
-        GateResult, HallucinationVariance, Interval, PerturbationCheck, PromptSummary, SamplerAudit, SequentialState,
-        SuiteResult, SurvivalCurve, TemperatureSweep, Verdict,
+        Collapse, CollapseResult, Decider, Device, DeviceComparison, DeviceReport, DivergenceSummary, Diversity,
+        EndpointResult, Estimate, FormSummary, GateResult, HallucinationVariance, Interval, PerturbationCheck,
+        PromptSummary, SamplerAudit, SequentialState, SuiteResult, SurvivalCurve, TemperatureSweep, Verdict,
     )
 } | {"Outcome": Outcome, "Method": Method, "Name": Name}  # fmt: skip
 """What the annotations of the tree refer to, by name."""
@@ -208,6 +209,7 @@ class VerifyReport:
     """The whole report; ``gate`` and everything of the reference are None in an audit of one model alone.
 
     ``claim``: what the samples support of "x % consistent, y bits", in sentences. ``definitions``: name to text.
+    ``devices``: who drew the bundle's samples, if they were spread over a cluster.
     """
 
     kind: Kind
@@ -230,6 +232,7 @@ class VerifyReport:
     gate: GateReport | None
     definitions: dict[str, str]
     notes: tuple[str, ...] = ()
+    devices: DeviceReport | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -28,12 +28,14 @@ from edgedistill.verify.extras import ModelSamples
 from edgedistill.verify.models import require_same_vocabulary
 from edgedistill.verify.options import VerifyOptions, resolve_margins, spread
 from edgedistill.verify.reference import open_reference
+from edgedistill.verify.spread import SpreadBundle, spread_over
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites import load_suite
 from edgedistill.verify.token_report import PromptDivergences
 
 if TYPE_CHECKING:
     from edgedistill.progress import Progress
+    from edgedistill.verify.cluster import Cluster
     from edgedistill.verify.models import SampledModel
     from edgedistill.verify.result import ModelIdentity, VerifyReport
     from edgedistill.verify.run_settings import DrawSettings
@@ -49,6 +51,7 @@ def verify(
     options: VerifyOptions | None = None,
     store: Path | None = None,
     progress: Progress | None = None,
+    cluster: Cluster | None = None,
 ) -> VerifyReport:
     """Compare a bundle with its reference and decide.
 
@@ -58,6 +61,7 @@ def verify(
         suite: Name of a built-in suite, path of a file, or a suite.
         store: Directory for samples, so that a run that was killed goes on and a reference is drawn once; None keeps
             them in memory.
+        cluster: Whose workers draw the samples of bundles; None: this machine.
 
     Raises:
         EdgedistillError: whatever keeps a verdict from being reached, in one line.
@@ -65,9 +69,14 @@ def verify(
     options = options or VerifyOptions()
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
     with ExitStack() as stack:
-        ours = stack.enter_context(closing(open_sampled(bundle)))
-        theirs = stack.enter_context(closing(open_reference(reference, bundle)))
+        ours = stack.enter_context(closing(_opened(bundle, cluster)))
+        theirs = spread_over(cluster, stack.enter_context(closing(open_reference(reference, bundle))))
         return verify_models(ours, theirs, loaded, options, store=store, progress=progress)
+
+
+def _opened(bundle: str | Path, cluster: Cluster | None) -> BundleModel:
+    model = open_sampled(bundle)
+    return model if cluster is None else SpreadBundle(model, cluster)
 
 
 def verify_models(
@@ -80,6 +89,8 @@ def verify_models(
     progress: Progress | None = None,
 ) -> VerifyReport:
     """``verify`` of models that are open already."""
+    if options.replay and isinstance(bundle, SpreadBundle):
+        raise UsageError("a replay runs on one machine.", hint="Drop --replay or --dask.")
     progress = progress or NullProgress()
     require_same_vocabulary(reference.identity, bundle.identity)
     _require_same_source(reference.identity, bundle.identity)
@@ -101,7 +112,8 @@ def verify_models(
         ours = run.draw(bundle, prompts, after=theirs)
     asked = [prompt for prompt in prompts if any(drawn.sample.prompt_id == prompt.id for drawn in ours)]
     divergences = run.divergences(reference, bundle, asked, theirs, ours)
-    return analyse(
+    devices = run.devices(bundle, prompts)
+    report = analyse(
         suite,
         run.settings_of(margins),
         ModelSamples(bundle.identity, ours),
@@ -113,6 +125,7 @@ def verify_models(
         sequential=state,
         notes=run.notes,
     )
+    return replace(report, devices=devices)
 
 
 def _without_samples(
@@ -125,6 +138,7 @@ def _without_samples(
         f"{reference.identity.name} does not fit the memory, so that it scored the bundle's replies and drew none of "
         "its own: there is no gate. A baseline made on a larger machine would allow one."
     )
+    devices = run.devices(bundle, prompts)
     report = analyse(
         run.suite,
         run.settings_of(None),
@@ -134,7 +148,7 @@ def _without_samples(
         sampler=sampler,
         notes=(*run.notes, note),
     )
-    return replace(report, reference=reference.identity)
+    return replace(report, reference=reference.identity, devices=devices)
 
 
 def audit(
@@ -144,6 +158,7 @@ def audit(
     options: VerifyOptions | None = None,
     store: Path | None = None,
     progress: Progress | None = None,
+    cluster: Cluster | None = None,
 ) -> VerifyReport:
     """Examine one model alone: the bound that its samples support, collapse, perturbations, a temperature sweep.
 
@@ -152,7 +167,7 @@ def audit(
     """
     options = options or VerifyOptions()
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
-    with closing(open_sampled(bundle)) as model:
+    with closing(_opened(bundle, cluster)) as model:
         return audit_model(model, loaded, options, store=store, progress=progress)
 
 
@@ -181,7 +196,8 @@ def audit_model(
     path = [
         PromptDivergences(p.id, path=run.path(bundle, p, drawn)) for p in spread(prompts, options.plan.path_replies)
     ]
-    return analyse(
+    devices = run.devices(bundle, prompts)
+    report = analyse(
         suite,
         run.settings_of(None),
         model,
@@ -190,6 +206,7 @@ def audit_model(
         sampler=sampler,
         notes=run.notes,
     )
+    return replace(report, devices=devices)
 
 
 def make_baseline(
@@ -200,6 +217,7 @@ def make_baseline(
     scored_samples: int = SCORED_SAMPLES,
     store: Path | None = None,
     progress: Progress | None = None,
+    cluster: Cluster | None = None,
 ) -> Baseline:
     """Samples of a reference, to be saved: ``model`` is a bundle or ``hf:CHECKPOINT``.
 
@@ -214,7 +232,7 @@ def make_baseline(
             raise UsageError(f"{model} is a baseline already.", hint="Give the model that it was made of.")
         prompts = options.choose(loaded)
         settings = options.draw_settings(loaded.sampling, reference.generation_defaults)
-        drawn = Run(loaded, settings, options, store, progress).draw(reference, prompts)
+        drawn = Run(loaded, settings, options, store, progress).draw(spread_over(cluster, reference), prompts)
         return Baseline.create(
             reference, loaded, prompts, settings, drawn, scored_samples=scored_samples, progress=progress
         )

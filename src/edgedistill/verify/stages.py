@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgedistill.progress import Progress
+    from edgedistill.verify.devices import DeviceReport
     from edgedistill.verify.divergence import TokenDivergence
     from edgedistill.verify.endpoints import Margins
     from edgedistill.verify.models import SampledModel
@@ -100,8 +101,14 @@ class Run:
         if self._settings.deterministic:
             self.notes.append("The sampler was not audited: decoding was deterministic.")
             return None
-        found = check_sampler(bundle, spread(prompts, _AUDITED_PROMPTS), self._settings)
+        found = check_sampler(bundle.here, spread(prompts, _AUDITED_PROMPTS), self._settings)
         found.require_sound()
+        return found
+
+    def devices(self, bundle: BundleModel, prompts: Sequence[Prompt]) -> DeviceReport | None:
+        """Who drew the bundle's samples, and how far the devices agree (said in the notes as well)."""
+        found = bundle.devices(prompts, self._settings)
+        self.notes += [] if found is None else found.sentences
         return found
 
     def draw(
