@@ -297,6 +297,9 @@ class Decoder:
             )
 
     def _shape(self, width: int, positions: int, past: int) -> _Shape:
+        if past + width > self.cache.capacity:
+            # Bound values keep the buffers that they alias: the cache would exist twice while it grows.
+            self._shapes.clear()
         self.cache.reserve(past + width)
         if self._generation != self.cache.generation:
             self._shapes.clear()

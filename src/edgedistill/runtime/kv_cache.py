@@ -11,6 +11,7 @@ Must not know: onnxruntime, tokens.
 from __future__ import annotations
 
 import math
+import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 
 _CACHE_LINE = 64
+_OWN_MAPPING = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +204,24 @@ class KVCache:
 def aligned_zeros(shape: tuple[int, ...], dtype: str = "float32") -> npt.NDArray[Any]:
     """Zeros that begin at a cache line: vector loads of the kernels then never straddle two.
 
-    The pages are touched here, all at once, and not one by one in the decode steps that reach them.
+    The pages are touched here, all at once, and not one by one in the decode steps that reach them. Large arrays are
+    mappings of their own: a cache that grows frees every size once, and the C library's heap would keep the holes (the
+    resident memory of a 0.6B model at 2048 tokens was a third higher).
     """
     size, itemsize = math.prod(shape), np.dtype(dtype).itemsize
+    if size * itemsize >= _OWN_MAPPING:
+        mapped: npt.NDArray[Any] = np.frombuffer(_mapping(size * itemsize), dtype=dtype, count=size)
+        mapped.fill(0)
+        return mapped.reshape(shape)
     padded = np.empty(size + _CACHE_LINE // itemsize, dtype=dtype)
     padded.fill(0)
     start = -padded.ctypes.data % _CACHE_LINE // itemsize
     return padded[start : start + size].reshape(shape)
+
+
+def _mapping(nbytes: int) -> mmap.mmap:
+    """Anonymous memory that goes back to the system when the last array over it is gone; raises MemoryError."""
+    try:
+        return mmap.mmap(-1, nbytes)
+    except OSError as error:
+        raise MemoryError(f"{nbytes} bytes cannot be mapped") from error
