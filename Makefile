@@ -19,7 +19,7 @@ TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 ARGS ?=
 PIP_OPTIONS := --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-verify bench-gate bench-kv picture clean
+.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-kv picture clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -61,6 +61,9 @@ bench-export: $(DEV) ## peak memory and time of exporting random 4B- and 8B-shap
 
 bench-runtime: $(DEV) ## decode speed next to onnxruntime-genai on a bundle of the same format
 	$(BIN)/python bench/runtime.py $(ARGS)
+
+bench-plan: $(DEV) ## what plan predicts beside what is then measured (ARGS=--quick: the built-in model only)
+	$(BIN)/python bench/plan.py $(ARGS)
 
 bench-verify: $(DEV) ## samples/s of the verification engine next to one at a time, transformers and replay
 	$(BIN)/python bench/verify.py $(ARGS)

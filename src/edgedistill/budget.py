@@ -1,7 +1,7 @@
 """What a bundle will weigh on disk and in memory, before any work is done, and what would fit if it does not.
 
 Pure arithmetic on a plan and a model's dimensions. The memory model was measured with onnxruntime 1.32 on x86-64
-(``weights_private`` says how); it is meant to be right within some 15 %.
+(``weights_private`` says how); it is meant to be right within 10 % (``make bench-plan`` compares).
 
 Must not know: checkpoints, graphs, files, the machine it runs on (callers pass free disk and memory).
 """
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from edgedistill.quantize.plan import Plannable
 
 GB = 10**9
-BASE_BYTES = 130_000_000
-"""Python with NumPy, onnxruntime and tokenizers imported, one session open, no model."""
-TOKENIZER_BYTES_PER_ENTRY = 600
+BASE_BYTES = 84_000_000
+"""Python with NumPy, onnxruntime and tokenizers imported, one session open, no model (77 to 98 MB seen)."""
+TOKENIZER_BYTES_PER_ENTRY = 250
 """Memory of a loaded BPE tokenizer per vocabulary entry."""
+TOKENIZER_BYTES_PER_FILE_BYTE = 7
+"""The same by the size of tokenizer.json, where that is known."""
 GRAPH_BYTES_PER_LAYER = 16_384
 """Both graph files together, per layer, weights excluded."""
 TOKENIZER_FILE_BYTES_PER_ENTRY = 80
@@ -64,7 +66,7 @@ class Budget:
         weights_mapped: Parts of the weights file that stay in use as mapped pages.
         kv_bytes: Keys and values at ``context_length`` tokens, one sequence.
         activation_bytes: Largest set of intermediate tensors in one prefill chunk.
-        logits_bytes: Logits of one position and the sampler's copies.
+        logits_bytes: Logits of the last position, bound for the steps of several widths, and the sampler's copies.
         base_bytes: Interpreter, libraries and tokenizer.
     """
 
@@ -97,16 +99,23 @@ class Alternative:
 
 
 def predict(
-    model: ModelLike, plan: Plan, *, context_length: int, prefill_chunk: int = 256, kv_itemsize: float = 4
+    model: ModelLike,
+    plan: Plan,
+    *,
+    context_length: int,
+    prefill_chunk: int = 256,
+    kv_itemsize: float = 4,
+    tokenizer_bytes: int | None = None,
 ) -> Budget:
-    """Sizes of a bundle of ``plan``; ``kv_itemsize`` is in bytes per key or value.
+    """Sizes of a bundle of ``plan``; ``kv_itemsize`` is in bytes per key or value, ``tokenizer_bytes`` the size of
+    tokenizer.json where it is known.
 
     Prepacking copies every matrix that is multiplied: the codes once and, for scales and block sums, twice the scales
     (q + 2 * scales; measured 72, 54, 123, 110 and 385 MiB for matrices of 62, 51, 108, 102 and 384 MiB in
     int4-b32-asym, int4-b128-asym, int8-b32-sym, int8-b64-sym and fp32, with float32 scales). Scales stay in use beside
     that: mapped where they lie as float32, else in memory. Of the mapped file the zero points stay in use. A tied
-    embedding that is put together from planes exists once more. An untied embedding is only gathered from: it stays
-    mapped, and only rows of tokens that occur are read.
+    embedding that is put together from planes exists once more, and one in float32 stays mapped beside its packed copy.
+    An untied embedding is only gathered from: it stays mapped, and only rows of tokens that occur are read.
     """
     private = mapped = 0
     for weight in plan.weights:
@@ -116,6 +125,7 @@ def predict(
             mapped += weight.nbytes * min(context_length, rows) // rows
         elif fmt.is_float:
             private += weight.nbytes
+            mapped += weight.nbytes if weight.weight_name == "embed" else 0
         elif fmt.is_w8a8:
             # Codes are packed with a sum per channel; scales are used as they lie.
             private += math.prod(weight.shape) + 4 * weight.shape[0]
@@ -136,6 +146,11 @@ def predict(
     per_token = 3 * model.intermediate_size + 6 * model.hidden_size + 4 * heads * model.head_dim
     scores = heads * tokens * context_length
     rope = 2 * context_length * model.head_dim // 2 * 4
+    # The allocator keeps what the widest steps of several widths needed: half as much again as the largest alone.
+    activations = 6 * tokens * per_token + 4 * scores
+    tokenizer = model.vocab_size * TOKENIZER_BYTES_PER_ENTRY
+    if tokenizer_bytes is not None:
+        tokenizer = tokenizer_bytes * TOKENIZER_BYTES_PER_FILE_BYTE
     graph = model.num_hidden_layers * GRAPH_BYTES_PER_LAYER + 65_536
     return Budget(
         file_bytes=plan.nbytes + rope + graph + model.vocab_size * TOKENIZER_FILE_BYTES_PER_ENTRY,
@@ -143,9 +158,9 @@ def predict(
         weights_private=private,
         weights_mapped=mapped + rope,
         kv_bytes=model.kv_bytes_per_token(kv_itemsize) * context_length,
-        activation_bytes=4 * (tokens * per_token + scores),
-        logits_bytes=4 * 4 * model.vocab_size,
-        base_bytes=BASE_BYTES + model.vocab_size * TOKENIZER_BYTES_PER_ENTRY,
+        activation_bytes=activations,
+        logits_bytes=8 * 4 * model.vocab_size,
+        base_bytes=BASE_BYTES + tokenizer,
     )
 
 

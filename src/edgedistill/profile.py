@@ -44,6 +44,7 @@ class Target:
 
     ``isa``: alternatives, of which the machine needs at least one. ``cores``: physical. ``ram_gb``: memory that the
     running model may take, of a machine whose whole memory is ``machine_ram_gb``. ``disk_gb``: largest bundle.
+    ``memory_bandwidth_gbs``: of the machine's memory, in 10^9 bytes per second; bounds decoding from above.
     """
 
     isa: tuple[str, ...] = field(metadata=limits(choices=ISA_FLAGS))
@@ -51,6 +52,7 @@ class Target:
     machine_ram_gb: float = field(metadata=limits(above=0))
     ram_gb: float = field(metadata=limits(above=0))
     disk_gb: float = field(metadata=limits(above=0))
+    memory_bandwidth_gbs: float | None = field(default=None, metadata=limits(above=0))
 
 
 @dataclass(frozen=True, slots=True)

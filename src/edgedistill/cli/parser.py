@@ -40,6 +40,7 @@ class Verb:
 
 
 VERBS = (
+    Verb("plan", "predict size, memory and speed of a bundle before it is made"),
     Verb("export", "make a quantized ONNX bundle of a model"),
     Verb("run", "answer one prompt with a bundle"),
     Verb("chat", "talk to a bundle in the terminal"),

@@ -9,8 +9,8 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from edgedistill import budget
 from edgedistill import bundle as files
@@ -30,6 +30,8 @@ from edgedistill.quantize import kv as kv_format
 from edgedistill.quantize.plan import Plan as WeightPlan
 from edgedistill.quantize.plan import plan_weights
 from edgedistill.quantize.spec import ArraySpec
+from edgedistill.speed import StepModel, prediction_points
+from edgedistill.timings import Machine, Timings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,10 +115,22 @@ class OwnExporter:
             planned=self.plan.planned,
             context_length=self.plan.context_length,
             signature="edgedistill",
-            predicted=self._predicted.to_dict() if self._predicted else {},
+            predicted=self._predictions(),
             weights_seconds=seconds,
             reused_weights=reused,
         )
+
+    def _predictions(self) -> dict[str, Any]:
+        """The budget and, where this machine's kernels were timed before, the speed; nothing is timed here."""
+        if self._predicted is None:
+            return {}
+        machine = Machine.here(self._profile.session.intra_op_num_threads)
+        length = self.plan.context_length
+        steps = StepModel(self.plan.spec, self.plan.planned, self._profile.with_overrides(context_length=length))
+        prompts, contexts = prediction_points(length)
+        speed = steps.speed(Timings.load(machine).seconds, contexts=contexts, prompts=prompts)
+        found: dict[str, Any] = self._predicted.to_dict()
+        return found | ({} if speed is None else {"speed": {**speed.to_dict(), "machine": asdict(machine)}})
 
     def quantize_cache(
         self,

@@ -1,0 +1,121 @@
+"""Times the kernels that a model's steps consist of, each in a small graph of its own on random numbers.
+
+The graphs come from the exporter's own code, so that whatever format or layer it can write can be timed, and sessions
+have the options of the runtime.
+
+Must not know: predictions, caches of timings, profiles' names.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgedistill.export.emit import GraphBuilder, WeightEmitter
+from edgedistill.export.graph import IR_VERSION, OPSET
+from edgedistill.export.layout import plan_layout
+from edgedistill.quantize.plan import PlannedWeight
+from edgedistill.quantize.spec import array_specs
+from edgedistill.runtime.session import SessionConfig, open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from edgedistill.export.layout import StoredArray
+    from edgedistill.quantize.spec import ArraySpec
+    from edgedistill.speed import MatrixCase
+
+SECONDS = 0.25
+"""Least time that a case is repeated for."""
+REPEATS = 5
+QUANTILE = 0.2
+"""Of the repeats: other programs make a run slower, never faster."""
+MOST_COPIES = 192
+_CHUNK_COPIES = 2
+_WEIGHTS = "weights.bin"
+
+
+def time_matrix(case: MatrixCase, config: SessionConfig) -> float:
+    """Seconds of one product of ``case``.
+
+    A graph of as many such products as fill the working set, each with weights of its own, so that weights come from
+    where they would in the model. Products of many tokens are bound by arithmetic: two will do.
+    """
+    specs = array_specs("w", (case.rows, case.columns), case.format)
+    nbytes = sum(spec.nbytes for spec in specs)
+    copies = _CHUNK_COPIES if case.tokens > 1 else max(1, min(MOST_COPIES, round(case.working_set / nbytes)))
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory(prefix="edgedistill-timing-") as folder:
+        # One copy in the file: every initializer that refers to it is packed into memory of its own.
+        layout = plan_layout(specs, _WEIGHTS)
+        _write_random(Path(folder) / _WEIGHTS, layout.arrays, layout.size, rng)
+        planned: dict[str, PlannedWeight] = {}
+        stored: dict[str, StoredArray] = {}
+        for i in range(copies):
+            planned[f"w{i}"] = PlannedWeight(f"w{i}", (case.rows, case.columns), case.format, specs)
+            stored |= {name.replace("w", f"w{i}", 1): array for name, array in layout.arrays.items()}
+        emitter, b = WeightEmitter(planned, stored), GraphBuilder()
+        x = ir.Value(
+            name="x", shape=ir.Shape(["batch", "sequence", case.columns]), type=ir.TensorType(ir.DataType.FLOAT)
+        )
+        products = [emitter.linear(b, x, name, output=f"{name}.out") for name in planned]
+        for product in products:
+            product.shape = ir.Shape(["batch", "sequence", case.rows])
+            product.type = ir.TensorType(ir.DataType.FLOAT)
+        save_graph(Path(folder) / "model.onnx", b, [x], products)
+        session, _ = open_session(Path(folder) / "model.onnx", config)
+    values = rng.standard_normal((1, case.tokens, case.columns), dtype=np.float32)
+    out = np.zeros((1, case.tokens, case.rows), dtype=np.float32)
+    return time_runs(session, {"x": values}, dict.fromkeys((p.name or "" for p in products), out)) / copies
+
+
+def save_graph(path: Path, b: GraphBuilder, inputs: list[ir.Value], outputs: list[ir.Value]) -> None:
+    """Write a graph of the nodes collected in ``b``."""
+    graph = ir.Graph(
+        inputs, outputs, nodes=b.nodes, initializers=list(b.initializers.values()),
+        opset_imports={"": OPSET, "com.microsoft": 1}, name="timing",
+    )  # fmt: skip
+    ir.save(ir.Model(graph, ir_version=IR_VERSION, producer_name="edgedistill"), path)
+
+
+def time_runs(session: Any, inputs: Mapping[str, npt.NDArray[Any]], outputs: Mapping[str, npt.NDArray[Any]]) -> float:
+    """Seconds of an undisturbed run with all inputs and outputs bound to these arrays (an array may serve several)."""
+    import onnxruntime as ort
+
+    values = {id(array): ort.OrtValue.ortvalue_from_numpy(array) for array in (*inputs.values(), *outputs.values())}
+    binding = session.io_binding()
+    for name, array in inputs.items():
+        binding.bind_ortvalue_input(name, values[id(array)])
+    for name, array in outputs.items():
+        binding.bind_ortvalue_output(name, values[id(array)])
+    session.run_with_iobinding(binding)  # warms caches and threads up
+    laps: list[float] = []
+    begun = time.perf_counter()
+    while len(laps) < REPEATS or time.perf_counter() - begun < SECONDS:
+        start = time.perf_counter()
+        session.run_with_iobinding(binding)
+        laps.append(time.perf_counter() - start)
+    return float(np.quantile(laps, QUANTILE))
+
+
+def _write_random(path: Path, arrays: Mapping[str, StoredArray], size: int, rng: np.random.Generator) -> None:
+    """Codes of all values, and scales small enough for sums to stay finite."""
+    with path.open("wb") as file:
+        file.truncate(size)
+        for array in arrays.values():
+            file.seek(array.offset)
+            file.write(_random(array.spec, rng).tobytes())
+
+
+def _random(spec: ArraySpec, rng: np.random.Generator) -> npt.NDArray[Any]:
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        return (rng.random(spec.shape, dtype=np.float32) * np.float32(0.01)).astype(dtype)
+    return np.frombuffer(rng.bytes(spec.nbytes), dtype=dtype).reshape(spec.shape)

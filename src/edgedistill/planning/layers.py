@@ -1,0 +1,153 @@
+"""Times what a model's layers do beside multiplying matrices: the exporter's own graph with the matrices left out.
+
+Where the graph has a matrix, what goes in becomes an output and what comes out an input, so that nothing is optimized
+away and nothing is computed.
+
+Must not know: weights and their formats, predictions, caches of timings.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgedistill.export.emit import GraphBuilder, WeightEmitter
+from edgedistill.export.graph import build_graph
+from edgedistill.export.rope import rope_tables
+from edgedistill.export.weights import logical_weights
+from edgedistill.planning.kernels import time_runs
+from edgedistill.quantize.kv import kv_scales
+from edgedistill.runtime.session import SessionConfig, open_session
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from edgedistill.export.spec import ModelSpec
+    from edgedistill.profile import Profile
+    from edgedistill.quantize.kv import Granularity, KvScales
+    from edgedistill.speed import LayerCase
+
+_CACHE_BYTES = 48 << 20
+"""Keys and values of the layers timed together: more than stays in most processors' caches."""
+_FEWEST_LAYERS = 2
+_DTYPES = {
+    "tensor(float)": np.float32, "tensor(int8)": np.int8, "tensor(uint8)": np.uint8,
+    "tensor(int32)": np.int32, "tensor(int64)": np.int64,
+}  # fmt: skip
+
+
+def time_layer(case: LayerCase, spec: ModelSpec, profile: Profile, config: SessionConfig) -> float:
+    """Seconds of one layer like the case's, its matrices left out."""
+    total = case.past + case.tokens
+    per_layer = total * spec.kv_bytes_per_token(profile.kv_cache.itemsize) / spec.num_hidden_layers
+    count = int(min(spec.num_hidden_layers, max(_FEWEST_LAYERS, _CACHE_BYTES // max(1, per_layer))))
+    layer = spec.layers[case.layer]
+    some = replace(spec, num_hidden_layers=count, layers=tuple(replace(layer, index=i) for i in range(count)))
+    with tempfile.TemporaryDirectory(prefix="edgedistill-timing-") as folder:
+        path = Path(folder) / "model.onnx"
+        emitter = _NoMatrices(some, total)
+        model = build_graph(some, emitter, signature="edgedistill", context_length=total, kv=_scales(some, profile))
+        model.graph.inputs.extend(emitter.results.values())
+        model.graph.outputs.extend(emitter.operands.values())
+        model.graph.outputs[0].shape = None  # there is no head: what would enter it comes out
+        ir.save(model, path)
+        session, _ = open_session(path, config)
+    return _timed(session, case, total) / count
+
+
+def _timed(session: Any, case: LayerCase, total: int) -> float:
+    sizes = {"batch": 1, "sequence": case.tokens, "capacity": total, "logits": 1}
+    known: dict[str, npt.NDArray[Any]] = {
+        "seqlens_k": np.array([total - 1], np.int32),
+        "query_seqlens": np.array([case.tokens], np.int32),
+        "total_sequence_length": np.array(total, np.int32),
+    }
+    rng = np.random.default_rng(0)
+    inputs: dict[str, npt.NDArray[Any]] = {}
+    for value in session.get_inputs():
+        shape = [sizes.get(size, size) for size in value.shape]
+        if value.name in known:
+            inputs[value.name] = known[value.name]
+        elif value.type == "tensor(float)":
+            inputs[value.name] = rng.standard_normal(shape, dtype=np.float32)
+        else:
+            inputs[value.name] = np.zeros(shape, _DTYPES[value.type])
+    outputs: dict[str, npt.NDArray[Any]] = {}
+    for value in session.get_outputs():
+        past = value.name.replace("present", "past_key_values")
+        if past in inputs:
+            outputs[value.name] = inputs[past]
+    names = [value.name for value in session.get_outputs() if value.name not in outputs]
+    for name, array in zip(names, session.run(names, inputs), strict=True):
+        outputs[name] = np.ascontiguousarray(array)
+    return time_runs(session, inputs, outputs)
+
+
+class _NoMatrices(WeightEmitter):
+    """Vectors and tables as the graph wants them; a product is an input of the graph.
+
+    ``results``: those inputs, one for each number of features. ``operands``: what the products would have read.
+    """
+
+    def __init__(self, spec: ModelSpec, length: int) -> None:
+        super().__init__({}, {})
+        self._shapes = {weight.name: weight.shape for weight in logical_weights(spec)}
+        self._tables = rope_tables(spec, length)
+        self._head = "embed" if spec.tie_word_embeddings else "lm_head"
+        self.results: dict[int, ir.Value] = {}
+        self.operands: dict[str, ir.Value] = {}
+
+    def vector(self, b: GraphBuilder, name: str) -> ir.Value:
+        return b.constant(name, np.ones(self._shapes[name], dtype=np.float32))
+
+    def table(self, b: GraphBuilder, name: str) -> ir.Value:
+        return b.constant(name, self._tables[name])
+
+    def linear(
+        self,
+        b: GraphBuilder,
+        x: ir.Value,
+        name: str,
+        *,
+        output: str,
+        bias: str | None = None,  # noqa: ARG002
+    ) -> ir.Value:
+        if name == self._head:
+            return b.call("Identity", [x], output)
+        if x.name is not None:
+            x.type = ir.TensorType(ir.DataType.FLOAT)
+            self.operands[x.name] = x
+        return self._result(self._shapes[name][0])
+
+    def embedding(
+        self,
+        b: GraphBuilder,  # noqa: ARG002
+        ids: ir.Value,  # noqa: ARG002
+        name: str,
+        *,
+        output: str,  # noqa: ARG002
+    ) -> ir.Value:
+        return self._result(self._shapes[name][1])
+
+    def _result(self, features: int) -> ir.Value:
+        if features not in self.results:
+            self.results[features] = ir.Value(
+                name=f"result.{features}",
+                shape=ir.Shape(["batch", "sequence", features]),
+                type=ir.TensorType(ir.DataType.FLOAT),
+            )
+        return self.results[features]
+
+
+def _scales(spec: ModelSpec, profile: Profile) -> KvScales | None:
+    cache = profile.kv_cache
+    if not cache.is_quantized:
+        return None
+    maxima = [np.full((spec.num_key_value_heads, spec.head_dim), 4.0, dtype=np.float32)] * spec.num_hidden_layers
+    granularity: Granularity = "per-channel" if cache.scales == "per-channel" else "per-tensor"
+    return kv_scales(maxima, maxima, bits=cache.bits, granularity=granularity)

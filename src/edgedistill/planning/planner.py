@@ -1,0 +1,236 @@
+"""A plan: what bundles of a model would weigh, take and do, one row for each format, before any of them is made.
+
+Must not know: terminals, how sizes and speeds are found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from edgedistill import budget
+from edgedistill.errors import BudgetError
+from edgedistill.export.checkpoint import open_checkpoint
+from edgedistill.export.own import Plan, make_plan
+from edgedistill.planning.measure import measure_missing
+from edgedistill.planning.size import bundle_bytes
+from edgedistill.profile import Profile, list_profiles, load_profile
+from edgedistill.progress import NullProgress, Progress
+from edgedistill.speed import Speed, StepModel, prediction_points
+from edgedistill.timings import Machine, Timings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from edgedistill.budget import Budget
+    from edgedistill.quantize.spec import WeightFormat
+
+MEMORY_CONTEXTS = (1024, 4096)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One bundle that could be made.
+
+    Attributes:
+        name: The format as it was asked for, or ``profile`` for the profile's own rules.
+        profile: For which profile.
+        bits_per_weight: Stored bits over all weights.
+        file_bytes: The bundle on disk.
+        kv_bytes_per_token: Growth of the KV cache.
+        budgets: Memory by context length in tokens.
+        speed: On this machine; None where kernels were not timed.
+        ceiling_tps: Most decode steps per second that the memory bandwidth stated by the profile allows.
+        fits: Whether it keeps to the profile's limits at the longest context.
+        advice: If not: by how much, and what would fit.
+    """
+
+    name: str
+    profile: str
+    bits_per_weight: float
+    file_bytes: int
+    kv_bytes_per_token: int
+    budgets: dict[int, Budget]
+    speed: Speed | None
+    ceiling_tps: float | None
+    fits: bool
+    advice: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "name": self.name,
+            "profile": self.profile,
+            "bits_per_weight": self.bits_per_weight,
+            "file_bytes": self.file_bytes,
+            "kv_bytes_per_token": self.kv_bytes_per_token,
+            "memory": {str(length): found.to_dict() for length, found in self.budgets.items()},
+            "speed": None if self.speed is None else self.speed.to_dict(),
+            "ceiling_tps": self.ceiling_tps,
+            "fits": self.fits,
+            "advice": self.advice,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """All rows, and which machine their speeds are for (None: not timed)."""
+
+    model: str
+    family: str
+    parameters: int
+    rows: tuple[Row, ...]
+    machine: Machine | None
+    bandwidth_gbs: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "model": self.model,
+            "family": self.family,
+            "parameters": self.parameters,
+            "rows": [row.to_dict() for row in self.rows],
+            "machine": None if self.machine is None else asdict(self.machine),
+            "bandwidth_gbs": self.bandwidth_gbs,
+        }
+
+
+def plan(
+    model: str | Path,
+    *,
+    profiles: Sequence[str | Profile] = ("laptop-cpu",),
+    formats: Sequence[tuple[str, WeightFormat]] = (),
+    contexts: Sequence[int] = (),
+    prompts: Sequence[int] = (),
+    block_size: int | None = None,
+    kv_cache: str | None = None,
+    adapter: Path | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+    threads: int | None = None,
+    measure: bool = True,
+    remeasure: bool = False,
+    progress: Progress | None = None,
+) -> PlanReport:
+    """Plan bundles of ``model`` without making any: reads its config and the headers of its weights.
+
+    Args:
+        model: As for an export.
+        profiles: Names, paths or profiles; one row each, or one for each of ``formats``.
+        formats: (name, format) pairs instead of the profiles' own rules.
+        contexts: Tokens that memory and decoding are predicted for, the longest being the bundle's context; default
+            1024, 4096 and the profile's.
+        prompts: Lengths that prefill is predicted for; default 256 and 1024.
+        block_size, kv_cache, adapter, revision, offline: As for an export.
+        threads: Instead of the profile's.
+        measure: Time kernels that were never timed on this machine; False: speeds only from earlier timings.
+        remeasure: Time all of them again.
+        progress: Receives timed kernels.
+
+    Raises:
+        EdgedistillError: A model, profile, format or context that cannot be; not for what merely does not fit.
+    """
+    progress = progress or NullProgress()
+    chosen: Sequence[tuple[str, WeightFormat | None]] = formats or [("profile", None)]
+    loaded = [entry if isinstance(entry, Profile) else load_profile(entry) for entry in profiles]
+    with open_checkpoint(
+        str(model), adapter=adapter, revision=revision, offline=offline, progress=progress
+    ) as checkpoint:
+        variants: list[tuple[str, Profile, Plan]] = []
+        for profile in loaded:
+            for name, weight_format in chosen:
+                changed = profile.with_overrides(weight_format=weight_format, block_size=block_size, kv_cache=kv_cache)
+                made = make_plan(checkpoint, changed, max(contexts, default=None))
+                changed = changed.with_overrides(context_length=made.context_length)
+                if threads is not None:
+                    changed = replace(changed, session=replace(changed.session, intra_op_num_threads=threads))
+                variants.append((name, changed, made))
+        steps = [StepModel(made.spec, made.planned, profile) for _, profile, made in variants]
+        timings = _timings(steps, progress, measure=measure, remeasure=remeasure)
+        sizes = [bundle_bytes(checkpoint, made, profile) for _, profile, made in variants]
+        tokenizer_bytes = len(checkpoint.tokenizer_json)
+        name = checkpoint.source.name
+    rows = tuple(
+        _row(label, profile, made, step, size, tokenizer_bytes, timings[step.threads], contexts, prompts)
+        for (label, profile, made), step, size in zip(variants, steps, sizes, strict=True)
+    )
+    first = variants[0][2]
+    known = next(iter(timings.values()))
+    timed = any(row.speed is not None for row in rows)
+    return PlanReport(
+        model=name,
+        family=first.spec.family,
+        parameters=first.planned.parameters,
+        rows=rows,
+        machine=known.machine if timed else None,
+        bandwidth_gbs=known.bandwidth_gbs,
+    )
+
+
+def _timings(steps: Sequence[StepModel], progress: Progress, *, measure: bool, remeasure: bool) -> dict[int, Timings]:
+    """Timings by the number of threads that profiles ask for, completed if ``measure``."""
+    found: dict[int, Timings] = {}
+    for threads in {step.threads for step in steps}:
+        found[threads] = Timings.load(Machine.here(threads))
+        if measure:
+            mine = [step for step in steps if step.threads == threads]
+            measure_missing(mine, found[threads], progress, remeasure=remeasure)
+    return found
+
+
+def _row(
+    name: str,
+    profile: Profile,
+    made: Plan,
+    step: StepModel,
+    size: int,
+    tokenizer_bytes: int,
+    timings: Timings,
+    contexts: Sequence[int],
+    prompts: Sequence[int],
+) -> Row:
+    length = made.context_length
+    default_prompts, default_contexts = prediction_points(length)
+    lengths = sorted(set(contexts) or {*(n for n in MEMORY_CONTEXTS if n < length), length})
+    budgets = {
+        at: replace(
+            budget.predict(
+                made.spec, made.planned, context_length=at, prefill_chunk=profile.context.prefill_chunk,
+                kv_itemsize=profile.kv_cache.itemsize, tokenizer_bytes=tokenizer_bytes,
+            ),
+            file_bytes=size,
+        )
+        for at in lengths
+    }  # fmt: skip
+    advice = None
+    fits = budget.fits(budgets[lengths[-1]], profile)
+    if not fits:
+        advice = _advice(made, profile)
+    bandwidth = profile.target.memory_bandwidth_gbs
+    return Row(
+        name=name,
+        profile=profile.name,
+        bits_per_weight=made.planned.bits_per_weight,
+        file_bytes=size,
+        kv_bytes_per_token=made.spec.kv_bytes_per_token(profile.kv_cache.itemsize),
+        budgets=budgets,
+        speed=step.speed(
+            timings.seconds,
+            contexts=sorted({*default_contexts[:1], *(contexts or default_contexts)}),
+            prompts=prompts or default_prompts,
+        ),
+        ceiling_tps=None if bandwidth is None else bandwidth * budget.GB / step.matrix_bytes,
+        fits=fits,
+        advice=advice,
+    )
+
+
+def _advice(made: Plan, profile: Profile) -> str:
+    others = [load_profile(entry.path) for entry in list_profiles() if entry.error is None]
+    try:
+        budget.check(made.spec, made.weights, profile, others=others)
+    except BudgetError as error:
+        return str(error)
+    # The check before an export estimates a little less; what it lets pass is too close to call.
+    return f"It is within a few per cent of what the profile {profile.name} allows."
