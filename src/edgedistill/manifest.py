@@ -81,8 +81,9 @@ class KVCacheInfo:
 class Manifest:
     """The whole manifest; field by field what manifest.json holds.
 
-    ``source``, ``profile``, ``tool``, ``check``, ``predicted`` and ``verification`` (the short look that followed the
-    export; empty if there was none) are JSON objects written by their own modules.
+    ``source``, ``profile``, ``tool``, ``check``, ``predicted``, ``verification`` (the short look that followed the
+    export; empty if there was none) and ``tuning`` (what training of scales gained; empty if there was none) are JSON
+    objects written by their own modules.
     """
 
     created: str
@@ -98,6 +99,7 @@ class Manifest:
     predicted: dict[str, Any] = field(default_factory=dict)
     check: dict[str, Any] = field(default_factory=dict)
     verification: dict[str, Any] = field(default_factory=dict)
+    tuning: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
@@ -148,5 +150,6 @@ def _from_dict(raw: dict[str, Any]) -> Manifest:
         predicted=dict(raw.get("predicted", {})),
         check=dict(raw.get("check", {})),
         verification=dict(raw.get("verification", {})),
+        tuning=dict(raw.get("tuning", {})),
         schema_version=int(raw["schema_version"]),
     )

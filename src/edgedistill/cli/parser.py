@@ -42,6 +42,7 @@ class Verb:
 VERBS = (
     Verb("plan", "predict size, memory and speed of a bundle before it is made"),
     Verb("export", "make a quantized ONNX bundle of a model"),
+    Verb("tune", "train a bundle's scales and norms towards its original (extra: torch)"),
     Verb("run", "answer one prompt with a bundle"),
     Verb("chat", "talk to a bundle in the terminal"),
     Verb("verify", "compare a bundle with its reference: pass, fail or inconclusive"),

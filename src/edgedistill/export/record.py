@@ -28,7 +28,7 @@ def make_manifest(checkpoint: Checkpoint, profile: Profile, made: Made, source_h
     """The manifest before its files are known."""
     geometry, special = made.geometry, checkpoint.special_tokens
     return Manifest(
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created=now(),
         tool=tool_versions(),
         source={**dataclasses.asdict(checkpoint.source), "sha256": source_hash},
         profile=profile.to_dict(),
@@ -64,6 +64,11 @@ def with_files(directory: Path, manifest: Manifest, progress: Progress) -> Manif
     entries = tuple(FileEntry(path.name, sizes[path], hash_file(path, progress)) for path in paths)
     progress.end()
     return dataclasses.replace(manifest, files=entries)
+
+
+def now() -> str:
+    """The present time for a manifest: ISO 8601, UTC, whole seconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def tool_versions() -> dict[str, str]:

@@ -68,12 +68,13 @@ class Staging:
     """Context manager around the partial directory.
 
     Leaving it without ``commit`` after an interruption keeps the directory for resuming; after any other error it is
-    removed, so that a full disk is freed again.
+    removed, so that a full disk is freed again, unless ``keep`` says that too much work is in it.
     """
 
-    def __init__(self, out: Path, *, force: bool = False) -> None:
+    def __init__(self, out: Path, *, force: bool = False, keep: bool = False) -> None:
         self.out = out.absolute()
         self.force = force
+        self.keep = keep
         self.path = self.out.parent / f".{self.out.name}.partial"
         self._lock_fd: int | None = None
         self._committed = False
@@ -89,7 +90,7 @@ class Staging:
             os.close(self._lock_fd)
             self._lock_fd = None
             raise OutputError(
-                f"Another export is writing to {self.out}.", hint="Wait for it or choose another output directory."
+                f"Another run is writing to {self.out}.", hint="Wait for it or choose another output directory."
             ) from error
         return self
 
@@ -141,7 +142,7 @@ class Staging:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
-        if not self._committed and not interrupted:
+        if not self._committed and not interrupted and not self.keep:
             shutil.rmtree(self.path, ignore_errors=True)
         if self._lock_fd is not None:
             os.close(self._lock_fd)

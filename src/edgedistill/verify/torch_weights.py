@@ -43,21 +43,28 @@ def build_module(checkpoint: Checkpoint, *, stream: bool) -> Any:
         CheckpointError: A weight that the architecture has is not in the checkpoint.
         MissingExtraError: See ``import_torch``.
     """
-    torch, transformers = import_torch()
-    values = {k: v for k, v in checkpoint.config.items() if k not in ("model_type", "torch_dtype", "dtype")}
-    config = transformers.AutoConfig.for_model(checkpoint.config["model_type"], **values)
-    with _parameters_on_meta(torch), torch.no_grad():
-        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-    model.eval()
+    torch, _ = import_torch()
+    model = empty_module(checkpoint)
     layers = set(model.base_model.layers) if stream else set()
     streamed = {id(p) for layer in layers for p in layer.parameters()}
-    tied = {id(model.get_output_embeddings().weight)} if config.tie_word_embeddings else set()
+    tied = {id(model.get_output_embeddings().weight)} if model.config.tie_word_embeddings else set()
     for name, parameter in list(model.named_parameters(remove_duplicate=False)):
         if id(parameter) not in streamed and not (id(parameter) in tied and name.startswith("lm_head")):
             _set(torch, model, name, _read(torch, checkpoint, name, tuple(parameter.shape)))
     model.tie_weights()
     for index, layer in enumerate(model.base_model.layers if stream else ()):
         _load_when_run(torch, checkpoint, layer, f"{model.base_model_prefix}.layers.{index}")
+    return model
+
+
+def empty_module(checkpoint: Checkpoint) -> Any:
+    """The model in evaluation mode with parameters that have shapes and no values; raises MissingExtraError."""
+    torch, transformers = import_torch()
+    values = {k: v for k, v in checkpoint.config.items() if k not in ("model_type", "torch_dtype", "dtype")}
+    config = transformers.AutoConfig.for_model(checkpoint.config["model_type"], **values)
+    with _parameters_on_meta(torch), torch.no_grad():
+        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    model.eval()
     return model
 
 

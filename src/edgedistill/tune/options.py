@@ -1,0 +1,145 @@
+"""What a tuning is asked to do, and what it came to; plain data.
+
+Must not know: PyTorch, files.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgedistill.manifest import Manifest
+
+DEFAULT_STEPS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class TuneOptions:
+    """Settings of a tuning; equal settings on equal inputs give equal bytes on the same machine.
+
+    Attributes:
+        steps: Updates; None: as many as ``minutes`` allows, or ``DEFAULT_STEPS``.
+        minutes: Time for the updates. The number of steps is fixed after the first ones were timed.
+        learning_rate: Relative step of a scale (its logarithm is what is trained).
+        norm_rate: Step of a norm weight or bias in units of the vector's root mean square.
+        zero_point_rate: Step of a zero point in codes (they are rounded, with straight-through gradients); 0: fixed.
+        on_policy: Share of the updates on the quantized model's own replies, with the reverse divergence.
+        redraw: Updates after which those replies are drawn again.
+        batch_tokens: Most tokens of an update, padding included (a single longer sequence is taken as it is).
+        sequences, length: Traces that the reference generates: about ``sequences * length`` tokens.
+        seed: Prompts and noise of the traces, order of the batches.
+        warm_up: Share of the steps in which the learning rate rises; it then falls to 0 along half a cosine.
+        clip: Largest norm of the gradient.
+        evaluate_every: Updates between looks at the held-out traces.
+        patience: Looks without improvement after which it ends early.
+        held_out: Share of the traces that is never trained on.
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    learning_rate: float = 3e-3
+    norm_rate: float = 3e-3
+    zero_point_rate: float = 0.0
+    on_policy: float = 0.0
+    redraw: int = 100
+    batch_tokens: int = 1024
+    sequences: int = 64
+    length: int = 512
+    seed: int = 0
+    warm_up: float = 0.05
+    clip: float = 1.0
+    evaluate_every: int = 25
+    patience: int = 6
+    held_out: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a setting out of its range."""
+        if self.steps is not None and self.minutes is not None:
+            raise UsageError("--steps and --minutes exclude each other.", hint="Drop one of the two.")
+        ranges = {
+            "steps": (1, math.inf), "learning_rate": (0, 1), "norm_rate": (0, 1), "zero_point_rate": (0, 1),
+            "on_policy": (0, 1), "redraw": (1, math.inf), "batch_tokens": (16, math.inf), "sequences": (4, math.inf),
+            "length": (32, math.inf), "evaluate_every": (1, math.inf), "patience": (1, math.inf), "warm_up": (0, 1),
+            "minutes": (0.01, math.inf),
+        }  # fmt: skip
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                limit = f"at least {low}" if high == math.inf else f"{low} to {high}"
+                raise UsageError(f"{name.replace('_', ' ')} is {value}; expected {limit}.")
+        if self.learning_rate == self.norm_rate == self.zero_point_rate == 0:
+            raise UsageError("Every learning rate is 0, so nothing would be trained.", hint="Leave one at its default.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A look at the held-out traces in mid-training: after ``step`` updates, mean KL in nats, in PyTorch."""
+
+    step: int
+    kl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """Divergence of a bundle from the reference on held-out traces, in the kernels that it is deployed with.
+
+    ``kl`` is the mean of KL(reference || bundle) in nats with its 95 % interval over traces, ``top_agreement`` the share
+    of positions with the same most likely token.
+    """
+
+    kl: float
+    low: float
+    high: float
+    p99: float
+    top_agreement: float
+    positions: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class TuneResult:
+    """What a tuning made.
+
+    ``changed`` names the arrays of weights.bin that differ, ``seconds`` is the time of training over all runs that the
+    tuning was interrupted into, ``reason`` why it ended (``steps`` or ``early stop``).
+    """
+
+    path: Path
+    manifest: Manifest
+    before: Deployed
+    after: Deployed
+    steps: int
+    best_step: int
+    tokens: int
+    seconds: float
+    reason: str
+    changed: tuple[str, ...]
+    looks: tuple[Look, ...] = field(default_factory=tuple)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able summary."""
+        return {
+            "path": str(self.path),
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "steps": self.steps,
+            "best_step": self.best_step,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "reason": self.reason,
+            "changed_arrays": len(self.changed),
+            "looks": [asdict(look) for look in self.looks],
+        }

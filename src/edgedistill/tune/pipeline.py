@@ -1,0 +1,302 @@
+"""The tuning of a bundle, top to bottom: check, draw traces, train, write, measure, rename.
+
+Must not know: how gradients are computed, how progress is drawn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedistill._version import __version__
+from edgedistill.bundle import MODEL, MODEL_CARD, TOKENIZER, Bundle
+from edgedistill.cgroup import available_memory
+from edgedistill.errors import BudgetError, BundleError, UsageError
+from edgedistill.export import probe, record
+from edgedistill.export.architecture import build_spec, check_tensors, logical_weights
+from edgedistill.export.checkpoint import open_checkpoint
+from edgedistill.export.staging import Staging, check_target, disk_errors
+from edgedistill.progress import NullProgress
+from edgedistill.runtime.model import Model
+from edgedistill.tune import card
+from edgedistill.tune.arrays import StoredArrays
+from edgedistill.tune.options import TuneOptions, TuneResult
+from edgedistill.tune.sources import own_traces, traces_for
+from edgedistill.verify.bundle_model import bundle_identity
+from edgedistill.verify.reference import original_name
+from edgedistill.verify.torch_weights import import_torch
+
+if TYPE_CHECKING:
+    from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.export.spec import LogicalWeight, ModelSpec
+    from edgedistill.manifest import Manifest
+    from edgedistill.progress import Progress
+    from edgedistill.traces import Traces
+    from edgedistill.tune.loop import Trainer
+
+CHECKPOINT = ".tuning.pt"
+_ACTIVATIONS = 0.5  # share of the memory left that activations may take before layers are computed twice
+_MISMATCH_KL = 0.25
+
+
+def tune_bundle(
+    bundle: str | Path,
+    out: str | Path,
+    *,
+    reference: str | Path | None = None,
+    adapter: str | Path | None = None,
+    calibration: Path | None = None,
+    options: TuneOptions | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> TuneResult:
+    """Train scales, zero points, norms and biases of a bundle towards its original; codes stay as they are.
+
+    Args:
+        bundle: Quantized bundle of the own exporter. It is not changed.
+        out: Bundle directory to make. An interrupted run with the same arguments is taken up.
+        reference: The original: built-in name, directory, GGUF file or Hub id (nothing is downloaded). None: what the
+            bundle's manifest names.
+        adapter: PEFT LoRA directory to merge into the reference.
+        calibration: Text or traces to train on; None: the reference's own replies to the built-in prompts.
+        options: See there.
+        force: Replace an existing bundle at ``out``.
+        progress: Receiver of progress.
+
+    Raises:
+        MissingExtraError: PyTorch or transformers is not installed.
+        BundleError: Not a bundle, one of the fallback exporter, or one that does not belong to the reference.
+        UsageError: Nothing in the bundle is quantized.
+        CalibrationError: Traces that are too few or of another tokenizer; a training that diverges.
+        BudgetError: Not enough memory.
+        OutputError: ``out`` is in use.
+    """
+    options, progress, out = options or TuneOptions(), progress or NullProgress(), Path(out)
+    source = Bundle.open(bundle)
+    check_target(out, force=force)
+    _check_bundle(source)
+    import_torch()
+    name = str(reference) if reference is not None else original_name(source)
+    with open_checkpoint(name, adapter=Path(adapter) if adapter else None, offline=True) as checkpoint:
+        spec = _check_reference(source, checkpoint)
+        reference_hash = checkpoint.hash_source(progress)
+        with Staging(out, force=force, keep=True) as staging, disk_errors(staging.path):
+            staging.resume_or_clear(_fingerprint(source, reference_hash, calibration, options))
+            traces = traces_for(
+                staging.path, name, adapter=adapter, file=calibration, bundle=source, options=options, progress=progress
+            )
+            return _tune(source, staging, checkpoint, spec, traces, options, progress)
+
+
+def _tune(
+    source: Bundle,
+    staging: Staging,
+    checkpoint: Checkpoint,
+    spec: ModelSpec,
+    traces: Traces,
+    options: TuneOptions,
+    progress: Progress,
+) -> TuneResult:
+    from edgedistill.tune.loop import Trainer
+    from edgedistill.tune.measure import deployed_divergence
+    from edgedistill.tune.student import Student
+    from edgedistill.tune.teacher import Teacher
+
+    weights = logical_weights(spec)
+    stored = StoredArrays(source.file(MODEL))
+    formats = {weight.name: weight.format for weight in source.manifest.weights}
+    recompute = _check_memory(spec, weights, options)
+    train, held_out = traces.split(options.held_out)
+    progress.begin("loading both models", 0, "items")
+    student = Student(
+        source.path, stored, formats, spec, weights, checkpoint,
+        train_zero_points=options.zero_point_rate > 0, recompute=recompute,
+    )  # fmt: skip
+    if not student.matrices:
+        raise UsageError(
+            f"{source.path.name} has no blockwise quantized matrix, so there is nothing to tune.",
+            hint="Export with --format int4 first.",
+        )
+    teacher = Teacher(checkpoint)
+    progress.end()
+    with Model(source) as model:
+        before = deployed_divergence(model, teacher, held_out.sequences, progress)
+    _copy_files(source, staging.path)
+
+    def draw(number: int) -> Any:
+        stored.write(staging.path, dict(student.arrays()))
+        return own_traces(staging.path, source.manifest, number, options, progress).sequences
+
+    trainer = Trainer(
+        student,
+        teacher,
+        train.sequences,
+        held_out.sequences,
+        options,
+        checkpoint=staging.path / CHECKPOINT,
+        draw=draw if options.on_policy else None,
+    )
+    trainer.run(progress)
+    _check_agreement(trainer, before.kl)
+    stored.write(staging.path, dict(student.arrays()))
+    changed = _changed(stored, source.path, staging.path, dict(student.arrays()))
+    with Model(Bundle(staging.path, source.manifest)) as model:
+        after = deployed_divergence(model, teacher, held_out.sequences, progress)
+    state = trainer.state
+    told = TuneResult(
+        path=staging.out, manifest=source.manifest, before=before, after=after, steps=state.step,
+        best_step=state.best_step, tokens=state.tokens, seconds=state.seconds, reason=state.reason, changed=changed,
+        looks=tuple(trainer.looks),
+    )  # fmt: skip
+    manifest = _finish(source, staging, checkpoint, options, traces, told, student.frozen, progress)
+    return dataclasses.replace(told, manifest=manifest)
+
+
+def _finish(
+    source: Bundle,
+    staging: Staging,
+    checkpoint: Checkpoint,
+    options: TuneOptions,
+    traces: Traces,
+    told: TuneResult,
+    frozen: list[str],
+    progress: Progress,
+) -> Manifest:
+    """Manifest and model card of the tuned bundle; then it gets its name."""
+    summary = told.to_dict()
+    del summary["path"], summary["looks"]
+    tuning = {
+        **summary,
+        "options": options.to_dict(),
+        "traces": {"origin": traces.origin, "sha256": traces.sha256, "tokens": traces.tokens},
+        "reference": dataclasses.asdict(checkpoint.source),
+        "untuned_bundle": bundle_identity(source).sha256,
+        "frozen": frozen,
+    }
+    # The short verification was of other weights.
+    manifest = dataclasses.replace(
+        source.manifest, created=record.now(), tool=record.tool_versions(), tuning=tuning, verification={}, files=()
+    )
+    path = staging.path / MODEL_CARD
+    if path.is_file():
+        path.write_text(card.with_tuning(path.read_text(encoding="utf-8"), told), encoding="utf-8")
+    manifest = record.with_files(staging.path, manifest, progress)
+    manifest = probe.checked(staging.path, manifest, progress=progress)
+    staging.commit(manifest)
+    return manifest
+
+
+def _check_bundle(source: Bundle) -> None:
+    if source.manifest.model.signature != "edgedistill":
+        raise BundleError(
+            f"{source.path.name} was made by the fallback exporter, whose graph cannot be tuned.",
+            hint="Tuning needs a model that the own exporter knows (edgedistill export --exporter own).",
+        )
+    if all(weight.format.is_float for weight in source.manifest.weights):
+        raise UsageError(
+            f"{source.path.name} is not quantized (every weight is fp32), so there is nothing to tune.",
+            hint="Export with --format int4 first.",
+        )
+
+
+def _check_reference(source: Bundle, checkpoint: Checkpoint) -> ModelSpec:
+    """The architecture that bundle and reference share; raises BundleError where they do not."""
+    spec = build_spec(checkpoint.config)
+    check_tensors(spec, checkpoint.tensors)
+    ours = {weight.name: tuple(weight.shape) for weight in source.manifest.weights}
+    theirs = {weight.name: weight.shape for weight in logical_weights(spec)}
+    hint = "Give the model that the bundle was exported from as --reference."
+    if source.manifest.model.family != spec.family:
+        raise BundleError(
+            f"The bundle is a {source.manifest.model.family} model, the reference a {spec.family} model.", hint=hint
+        )
+    if ours != theirs:
+        other = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))[0]
+        raise BundleError(
+            f"Bundle and reference have different weights: {other} is {_shape(ours.get(other))} in the bundle, "
+            f"{_shape(theirs.get(other))} in the reference.",
+            hint=hint,
+        )
+    found = hashlib.sha256(checkpoint.tokenizer_json).hexdigest()
+    expected = next((f.sha256 for f in source.manifest.files if f.name == TOKENIZER), "")
+    if found != expected:
+        raise BundleError("Bundle and reference have different tokenizers.", hint=hint)
+    return spec
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else " x ".join(str(size) for size in shape)
+
+
+def _check_memory(spec: ModelSpec, weights: tuple[LogicalWeight, ...], options: TuneOptions) -> bool:
+    """Whether layers have to be computed twice for lack of memory; raises BudgetError where even that is too much.
+
+    The reference takes 4 bytes a weight, codes one, scales with their gradients and Adam's moments at most one more (at
+    block 16); the head's gradient and a slice of logits come on top.
+    """
+    parameters = sum(_size(weight.shape) for weight in weights)
+    largest = max(_size(weight.shape) for weight in weights)
+    fixed = 6 * parameters + 12 * largest + 4 * 128 * 6 * spec.vocab_size
+    tokens = max(options.batch_tokens, options.length)
+    per_layer = 4 * (10 * spec.hidden_size + 4 * spec.intermediate_size + 4 * spec.q_size)
+    once = tokens * per_layer
+    available = available_memory()
+    if fixed + once > available:
+        raise BudgetError(
+            f"Tuning this model takes about {(fixed + once) / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are "
+            "available.",
+            hint="Close other programs, or use a smaller --batch-tokens.",
+        )
+    return once * spec.num_hidden_layers > _ACTIVATIONS * (available - fixed)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
+
+
+def _fingerprint(source: Bundle, reference: str, calibration: Path | None, options: TuneOptions) -> str:
+    """Identity of a run: one with another fingerprint starts anew."""
+    from edgedistill.bundle import hash_file
+
+    content = {
+        "version": __version__,
+        "bundle": bundle_identity(source).sha256,
+        "reference": reference,
+        "calibration": hash_file(calibration) if calibration is not None and calibration.is_file() else None,
+        "options": options.to_dict(),
+    }
+    return "tune " + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _copy_files(source: Bundle, directory: Path) -> None:
+    """The bundle's files; weights.bin is copied even if one is there, because it may be of another state."""
+    for entry in source.manifest.files:
+        shutil.copyfile(source.path / entry.name, directory / entry.name)
+
+
+def _changed(stored: StoredArrays, before: Path, after: Path, arrays: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(
+        name for name in arrays if stored.read(before, name).tobytes() != stored.read(after, name).tobytes()
+    )
+
+
+def _check_agreement(trainer: Trainer, deployed: float) -> None:
+    """Refuse a bundle whose graph computes something else than the module that stood for it.
+
+    Quantized activations move the KL by some thousandths; a folded or rotated weight that the module does not know
+    would move it by orders of magnitude.
+    """
+    first = trainer.looks[0].kl
+    if abs(first - deployed) > _MISMATCH_KL * max(first, deployed) + 0.02:
+        raise BundleError(
+            f"The bundle computes something else than its arrays in the reference's architecture: a KL of "
+            f"{deployed:.4f} was measured, {first:.4f} expected.",
+            hint="Bundles with transformed weights cannot be tuned; export without the transformation.",
+        )

@@ -1,0 +1,92 @@
+"""Where a tuning's traces come from: the reference's own replies, a user's file, the quantized model's own replies.
+
+All are kept in the partial directory, so that an interrupted run goes on with the same ones.
+
+Must not know: PyTorch, training.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from edgedistill.bundle import TOKENIZER, Bundle
+from edgedistill.calibrate.traces import from_file_for, self_generated
+from edgedistill.export.pipeline import export
+from edgedistill.runtime.model import Model, open_bundle
+from edgedistill.traces import Traces
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgedistill.manifest import Manifest
+    from edgedistill.progress import Progress
+    from edgedistill.tune.options import TuneOptions
+
+_TRACES = ".traces.jsonl"
+_REFERENCE = ".reference"
+
+
+def traces_for(
+    directory: Path,
+    reference: str,
+    *,
+    adapter: str | Path | None,
+    file: Path | None,
+    bundle: Bundle,
+    options: TuneOptions,
+    progress: Progress,
+) -> Traces:
+    """Traces to train on and to judge by.
+
+    Args:
+        directory: Partial directory, where they are kept and a full-precision bundle lies while it speaks.
+        reference, adapter: The original, as ``export`` takes it.
+        file: A user's file instead.
+        bundle: Whose tokenizer and template read the file.
+
+    Raises:
+        CalibrationError: See ``calibrate.traces``.
+    """
+    kept = directory / _TRACES
+    if kept.is_file():
+        tokenizer = next((f.sha256 for f in bundle.manifest.files if f.name == TOKENIZER), "")
+        return Traces.load(kept, tokenizer_sha256=tokenizer, vocab_size=bundle.manifest.model.vocab_size)
+    if file is not None:
+        with open_bundle(bundle.path) as model:
+            traces = from_file_for(model, file, length=options.length)
+    else:
+        made = export(
+            reference, directory / _REFERENCE, profile="reference-fp32", adapter=adapter, offline=True, force=True,
+            check=False, context_length=bundle.manifest.model.context_length, progress=progress,
+        )  # fmt: skip
+        with open_bundle(made.path) as model:
+            traces = self_generated(
+                model, sequences=options.sequences, length=options.length, seed=2 * options.seed, progress=progress
+            )
+        shutil.rmtree(made.path)
+    traces.save(kept)
+    return traces
+
+
+def own_traces(
+    directory: Path, manifest: Manifest, number: int, options: TuneOptions, progress: Progress
+) -> Traces:
+    """The quantized model's replies in the state that ``directory`` holds; round ``number`` of the run.
+
+    Enough for the updates until the next round. The prompts are others in every round, and none that a held-out set
+    made with an odd seed has.
+    """
+    kept = directory / f".on-policy-{number}.jsonl"
+    tokenizer = next((f.sha256 for f in manifest.files if f.name == TOKENIZER), "")
+    if kept.is_file():
+        return Traces.load(kept, tokenizer_sha256=tokenizer, vocab_size=manifest.model.vocab_size)
+    tokens = options.redraw * options.on_policy * options.batch_tokens
+    count = max(4, min(options.sequences, round(tokens / options.length)))
+    with Model(Bundle(directory, manifest)) as model:
+        traces = self_generated(
+            model, sequences=count, length=options.length, seed=2 * (options.seed + 1 + number), cache=False,
+            progress=progress,
+        )  # fmt: skip
+    traces.save(kept)
+    return traces

@@ -1,0 +1,72 @@
+"""What the reference says to the traces: hidden states, from which its logits follow by one product.
+
+Hidden states of a trace are computed once and kept: a few kilobytes a token, where logits would take hundreds.
+
+Imports PyTorch: only functions may import this file.
+
+Must not know: the quantized model, training.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch  # noqa: TID251
+
+from edgedistill.verify.torch_weights import build_module
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from edgedistill.export.checkpoint import Checkpoint
+
+    Ids = npt.NDArray[np.int64]
+
+
+class Teacher:
+    """The reference in float32.
+
+    Attributes:
+        head: float32 [V, H].
+        cap: Soft cap of the logits, or None.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        """Raises CheckpointError for weights that do not fit."""
+        self._model = build_module(checkpoint, stream=False)
+        self.head = self._model.get_output_embeddings().weight.detach()
+        self.cap: float | None = getattr(self._model.config, "final_logit_softcapping", None)
+        self._kept: dict[bytes, torch.Tensor] = {}
+
+    def hidden(self, sequences: Sequence[Ids], *, keep: bool = True) -> list[torch.Tensor]:
+        """Hidden states float32 [n, H] after the final norm, for each sequence of n tokens."""
+        out = [self._kept.get(sequence.tobytes()) for sequence in sequences]
+        missing = [i for i, states in enumerate(out) if states is None]
+        if missing:
+            ids = padded([sequences[i] for i in missing])
+            with torch.no_grad():
+                states = self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            for row, i in enumerate(missing):
+                own = states[row, : len(sequences[i])].clone()
+                out[i] = own
+                if keep:
+                    self._kept[sequences[i].tobytes()] = own
+        return [states for states in out if states is not None]
+
+    def logits(self, hidden: torch.Tensor) -> npt.NDArray[np.float32]:
+        """float32 [n, V] of hidden states [n, H]."""
+        with torch.no_grad():
+            raw = hidden @ self.head.T
+            logits: Any = torch.tanh(raw / self.cap) * self.cap if self.cap else raw
+        return np.asarray(logits.numpy(), dtype=np.float32)
+
+
+def padded(sequences: Sequence[Ids]) -> torch.Tensor:
+    """int64 [B, S], padded on the right with zeros: attention is causal, so that padding changes nothing before it."""
+    out = np.zeros((len(sequences), max(len(sequence) for sequence in sequences)), dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        out[row, : len(sequence)] = sequence
+    return torch.from_numpy(out)
