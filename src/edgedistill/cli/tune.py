@@ -50,7 +50,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="quantized bundle; it is not changed")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="bundle directory to make")
     parser.add_argument(
-        "--reference", metavar="MODEL", help="the original: a name, directory or GGUF file (default: as the bundle says)"
+        "--reference",
+        metavar="MODEL",
+        help="the original: name, directory or GGUF file (default: as the bundle says)",
     )
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="PEFT LoRA directory to merge into the original")
     parser.add_argument(

@@ -11,9 +11,19 @@ Must not know: architectures, training, files.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch  # noqa: TID251
+
+from edgedistill.quantize.storage import load_codes, load_scales, load_zero_points, store_scales, store_zero_points
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from edgedistill.quantize.spec import WeightFormat
 
 POSITIONS = 128
 """Positions whose logits exist at the same time."""
@@ -22,52 +32,56 @@ POSITIONS = 128
 class BlockMatrix:
     """A blockwise quantized matrix [N, K] and what is trained of it.
 
+    Scales and zero points are rounded to what the file can hold whenever they are used; gradients pass the rounding by.
+
     Attributes:
         log_factor: float32 [N, blocks], requires a gradient; 0 at the start.
         zero_shift: float32 [N, blocks] to add to the stored zero points before rounding, or None where they are fixed.
     """
 
     def __init__(
-        self,
-        codes: torch.Tensor,
-        scales: torch.Tensor,
-        zero_points: torch.Tensor,
-        k: int,
-        *,
-        bits: int,
-        half: bool,
-        train_zero_points: bool,
+        self, arrays: Mapping[str, npt.NDArray[Any]], fmt: WeightFormat, k: int, *, train_zero_points: bool
     ) -> None:
-        """Take the stored arrays.
-
-        Args:
-            codes: uint8 [N, blocks, block].
-            scales: float32 [N, blocks] as stored.
-            zero_points: uint8 [N, blocks].
-            k: Columns that count; the last block may be padded.
-            bits: Zero points lie within 0 .. 2^bits - 1.
-            half: Scales are stored as float16: they are rounded to that on every use.
-            train_zero_points: Whether zero points are trained.
-        """
-        self.codes, self.base, self.base_zero = codes, scales, zero_points
-        self.k, self.top, self.half = k, (1 << bits) - 1, half
-        self.log_factor = torch.zeros_like(scales, requires_grad=True)
-        self.zero_shift = torch.zeros_like(scales, requires_grad=True) if train_zero_points else None
+        """Take the stored ``arrays`` of a matrix with ``k`` columns, by the suffixes of ``array_specs``."""
+        self.format, self.k = fmt, k
+        blocks = fmt.blocks(k)
+        self.codes = torch.from_numpy(np.ascontiguousarray(load_codes(arrays, fmt)))
+        self.base = torch.from_numpy(load_scales(arrays))
+        self._base_zero = torch.from_numpy(np.ascontiguousarray(load_zero_points(arrays, fmt, blocks)))
+        self.log_factor = torch.zeros_like(self.base, requires_grad=True)
+        trains = train_zero_points and not fmt.symmetric
+        self.zero_shift = torch.zeros_like(self.base, requires_grad=True) if trains else None
+        self._rounded: tuple[int, torch.Tensor] = (-1, self.base)
 
     @property
     def rows(self) -> int:
         return int(self.codes.shape[0])
 
+    def stored(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays that training may change, by suffix, as they are to be stored."""
+        arrays: dict[str, npt.NDArray[Any]] = dict(store_scales(self._exact_scales(), self.format))
+        if self.zero_shift is not None:
+            arrays |= store_zero_points(self.zero_points().numpy(), self.format)
+        return arrays
+
+    def _exact_scales(self) -> npt.NDArray[np.float32]:
+        scales: npt.NDArray[np.float32] = (self.base * torch.exp(self.log_factor.detach())).numpy()
+        return scales
+
     def scales(self) -> torch.Tensor:
-        """float32 [N, blocks] as they will be stored; detached."""
-        values = self.base * torch.exp(self.log_factor.detach())
-        return values.half().float() if self.half else values
+        """float32 [N, blocks] as the kernel will see them; detached."""
+        version = self.log_factor._version
+        if self._rounded[0] != version:
+            stored = store_scales(self._exact_scales(), self.format)
+            self._rounded = (version, torch.from_numpy(load_scales(stored)))
+        return self._rounded[1]
 
     def zero_points(self) -> torch.Tensor:
         """uint8 [N, blocks] as they will be stored; detached."""
         if self.zero_shift is None:
-            return self.base_zero
-        return (self.base_zero + self.zero_shift.detach()).round().clamp(0, self.top).to(torch.uint8)
+            return self._base_zero
+        top = (1 << self.format.bits) - 1
+        return (self._base_zero + self.zero_shift.detach()).round().clamp(0, top).to(torch.uint8)
 
     def dequantize(self, rows: slice = slice(None)) -> torch.Tensor:
         """float32 [rows, blocks * block]; detached, padding included."""
@@ -93,9 +107,13 @@ class BlockMatrix:
 class _Linear(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, log_factor: torch.Tensor, zero_shift: torch.Tensor | None, matrix: BlockMatrix,
+        ctx: Any,
+        x: torch.Tensor,
+        _factor: torch.Tensor,  # the leaves come along so that autograd knows of them
+        _shift: torch.Tensor | None,
+        matrix: BlockMatrix,
         rows: slice,
-    ) -> torch.Tensor:  # fmt: skip
+    ) -> torch.Tensor:
         ctx.matrix, ctx.rows = matrix, rows
         ctx.save_for_backward(x)
         return x @ matrix.dequantize(rows)[:, : matrix.k].T
@@ -107,9 +125,8 @@ class _Linear(torch.autograd.Function):  # type: ignore[misc]
         flat = grad.flatten(0, -2)
         grad_x = (flat @ weight[:, : matrix.k]).view_as(x)
         factor, shift = matrix.gradients(weight, matrix.pad(flat.T @ x.flatten(0, -2)), rows)
-        return (
-            grad_x, _all_rows(matrix, factor, rows), None if shift is None else _all_rows(matrix, shift, rows), None, None
-        )  # fmt: skip
+        grad_shift = None if shift is None else _all_rows(matrix, shift, rows)
+        return grad_x, _all_rows(matrix, factor, rows), grad_shift, None, None
 
 
 def _all_rows(matrix: BlockMatrix, part: torch.Tensor, rows: slice) -> torch.Tensor:
@@ -128,27 +145,29 @@ def linear(x: torch.Tensor, matrix: BlockMatrix, rows: slice, bias: torch.Tensor
 
 def embedding(ids: torch.Tensor, matrix: BlockMatrix) -> torch.Tensor:
     """Rows ``ids`` int64 [B, S] of ``matrix``: float32 [B, S, K]."""
-    scale = matrix.base[ids] * torch.exp(matrix.log_factor[ids])
-    if matrix.half:
-        scale = _straight_through(scale, scale.detach().half().float())
-    zero = matrix.base_zero[ids].float()
+    exact = matrix.base[ids] * torch.exp(matrix.log_factor[ids])
+    scale = exact + (matrix.scales()[ids] - exact.detach())  # the value of the second, the gradient of the first
+    zero = matrix.zero_points()[ids].float()
     if matrix.zero_shift is not None:
-        shifted = zero + matrix.zero_shift[ids]
-        zero = _straight_through(shifted, shifted.detach().round().clamp(0, matrix.top))
+        shift = matrix.zero_shift[ids]
+        zero = zero + (shift - shift.detach())
     values = (matrix.codes[ids].float() - zero[..., None]) * scale[..., None]
     return values.flatten(2)[..., : matrix.k]
-
-
-def _straight_through(value: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
-    return value + (rounded - value.detach())
 
 
 class _Divergence(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, log_factor: torch.Tensor, zero_shift: torch.Tensor | None,
-        matrix: BlockMatrix | torch.Tensor, wanted: torch.Tensor, head: torch.Tensor, cap: float | None, reverse: bool,
-    ) -> torch.Tensor:  # fmt: skip
+        ctx: Any,
+        hidden: torch.Tensor,
+        _factor: torch.Tensor | None,
+        _shift: torch.Tensor | None,
+        matrix: BlockMatrix | torch.Tensor,
+        wanted: torch.Tensor,
+        head: torch.Tensor,
+        cap: float | None,
+        reverse: bool,
+    ) -> torch.Tensor:
         weight = matrix.dequantize() if isinstance(matrix, BlockMatrix) else matrix
         used = weight[:, : hidden.shape[1]]
         trains = isinstance(matrix, BlockMatrix) and ctx.needs_input_grad[1]
@@ -219,6 +238,6 @@ def divergence(
         cap: Soft cap of the logits (Gemma), or None.
     """
     quantized = isinstance(matrix, BlockMatrix)
-    factor = matrix.log_factor if quantized else None  # type: ignore[union-attr]
-    shift = matrix.zero_shift if quantized else None  # type: ignore[union-attr]
+    factor = matrix.log_factor if quantized else None
+    shift = matrix.zero_shift if quantized else None
     return _Divergence.apply(hidden, factor, shift, matrix, wanted, head, cap, reverse)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch  # noqa: TID251
 
 from edgedistill.errors import CalibrationError
+from edgedistill.progress import NullProgress
 from edgedistill.tune import kernels
 from edgedistill.tune.batches import Batches
 from edgedistill.tune.options import DEFAULT_STEPS, Look, TuneOptions
@@ -100,15 +101,23 @@ class Trainer:
         self._best = [leaf.detach().clone() for leaf in self._leaves]
         self.resumed = self._load()
 
+    def first_kl(self) -> float:
+        """KL on the held-out traces before the first update, in PyTorch."""
+        if not self.looks:
+            self._look(NullProgress())
+        return self.looks[0].kl
+
     def run(self, progress: Progress) -> None:
         """Train to the end and leave the best state in the student. KeyboardInterrupt leaves a checkpoint."""
         state, options = self.state, self._options
         self._saved = time.monotonic()
         if not state.steps and options.minutes is None:
             state.steps = options.steps or DEFAULT_STEPS
+        self.first_kl()
+        self._begin(progress)
         try:
             while True:
-                if self._due() and (not self.looks or self.looks[-1].step != state.step):
+                if self._due() and self.looks[-1].step != state.step:
                     progress.end()
                     self._look(progress)
                 if state.reason:
@@ -209,12 +218,20 @@ class Trainer:
                 state.reason = "steps"
             elif state.stale >= self._options.patience:
                 state.reason = "early stop"
+        if not state.reason:
+            self._begin(progress)
+
+    def _begin(self, progress: Progress) -> None:
+        """A stage of progress: the updates until the next look."""
+        state = self.state
         loss = f"loss {sum(self._losses) / len(self._losses):.4f}, " if self._losses else ""
         self._losses.clear()
-        if not state.reason:
-            of = f" of {state.steps}" if state.steps else ""
-            ahead = min(self._options.evaluate_every, state.steps - state.step if state.steps else math.inf)
-            progress.begin(f"step {state.step}{of}, {loss}held-out KL {kl:.4f}", int(ahead), "items")
+        of = f" of {state.steps}" if state.steps else ""
+        every = self._options.evaluate_every
+        ahead = every - state.step % every
+        if state.steps:
+            ahead = min(ahead, state.steps - state.step)
+        progress.begin(f"step {state.step}{of}, {loss}held-out KL {self.looks[-1].kl:.4f}", ahead, "items")
 
     # ---- checkpoints ----------------------------------------------------------------------------------------
 

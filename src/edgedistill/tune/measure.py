@@ -1,7 +1,7 @@
 """How far a bundle is from the reference on given traces, in ONNX Runtime's kernels.
 
-The bundle's logits come from the path of a prefill (as in ``verify``'s scoring), the reference's from its hidden states;
-the divergence is computed by verification's own code.
+The bundle's logits come from the path of a prefill (as in ``verify``'s scoring), the reference's from its hidden
+states; the divergence is computed by verification's own code.
 
 Must not know: training.
 """
@@ -9,8 +9,6 @@ Must not know: training.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from edgedistill.errors import BundleError
 from edgedistill.runtime.session import DecoderSession
@@ -20,6 +18,7 @@ from edgedistill.verify.divergence import concatenate, divergence, summarise
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     import numpy.typing as npt
 
     from edgedistill.progress import Progress

@@ -93,8 +93,8 @@ class Look:
 class Deployed:
     """Divergence of a bundle from the reference on held-out traces, in the kernels that it is deployed with.
 
-    ``kl`` is the mean of KL(reference || bundle) in nats with its 95 % interval over traces, ``top_agreement`` the share
-    of positions with the same most likely token.
+    ``kl`` is the mean of KL(reference || bundle) in nats with its 95 % interval over traces, ``top_agreement`` the
+    share of positions with the same most likely token.
     """
 
     kl: float

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from edgedistill.manifest import Manifest
     from edgedistill.progress import Progress
     from edgedistill.traces import Traces
-    from edgedistill.tune.loop import Trainer
 
 CHECKPOINT = ".tuning.pt"
 _ACTIVATIONS = 0.5  # share of the memory left that activations may take before layers are computed twice
@@ -140,8 +139,8 @@ def _tune(
         checkpoint=staging.path / CHECKPOINT,
         draw=draw if options.on_policy else None,
     )
+    _check_agreement(trainer.first_kl(), before.kl)
     trainer.run(progress)
-    _check_agreement(trainer, before.kl)
     stored.write(staging.path, dict(student.arrays()))
     changed = _changed(stored, source.path, staging.path, dict(student.arrays()))
     with Model(Bundle(staging.path, source.manifest)) as model:
@@ -282,18 +281,15 @@ def _copy_files(source: Bundle, directory: Path) -> None:
 
 
 def _changed(stored: StoredArrays, before: Path, after: Path, arrays: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(
-        name for name in arrays if stored.read(before, name).tobytes() != stored.read(after, name).tobytes()
-    )
+    return tuple(name for name in arrays if stored.read(before, name).tobytes() != stored.read(after, name).tobytes())
 
 
-def _check_agreement(trainer: Trainer, deployed: float) -> None:
+def _check_agreement(first: float, deployed: float) -> None:
     """Refuse a bundle whose graph computes something else than the module that stood for it.
 
     Quantized activations move the KL by some thousandths; a folded or rotated weight that the module does not know
     would move it by orders of magnitude.
     """
-    first = trainer.looks[0].kl
     if abs(first - deployed) > _MISMATCH_KL * max(first, deployed) + 0.02:
         raise BundleError(
             f"The bundle computes something else than its arrays in the reference's architecture: a KL of "

@@ -69,9 +69,7 @@ def traces_for(
     return traces
 
 
-def own_traces(
-    directory: Path, manifest: Manifest, number: int, options: TuneOptions, progress: Progress
-) -> Traces:
+def own_traces(directory: Path, manifest: Manifest, number: int, options: TuneOptions, progress: Progress) -> Traces:
     """The quantized model's replies in the state that ``directory`` holds; round ``number`` of the run.
 
     Enough for the updates until the next round. The prompts are others in every round, and none that a held-out set

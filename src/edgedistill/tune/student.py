@@ -10,7 +10,9 @@ Must not know: training, traces, manifests.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ import numpy as np
 import torch  # noqa: TID251
 
 from edgedistill.errors import BundleError
-from edgedistill.quantize.packing import unpack_bits
+from edgedistill.quantize.spec import array_specs
 from edgedistill.tune import kernels
 from edgedistill.tune.kernels import BlockMatrix
 from edgedistill.verify.torch_weights import empty_module
@@ -90,9 +92,7 @@ class Student:
         self._head = "embed" if spec.tie_word_embeddings else "lm_head"
         if recompute:
             for layer in self._model.base_model.layers:
-                layer.forward = functools.partial(
-                    torch.utils.checkpoint.checkpoint, layer.forward, use_reentrant=False
-                )
+                layer.forward = functools.partial(torch.utils.checkpoint.checkpoint, layer.forward, use_reentrant=False)
         left = [n for n, p in self._model.base_model.named_parameters() if p.is_meta]
         if left:
             raise BundleError(f"The bundle has no weights for {left[0]} of the reference's architecture.")
@@ -126,33 +126,22 @@ class Student:
     ) -> BlockMatrix | None:
         """The matrix if it is stored as blocks of codes with scales; None for any other form."""
         name, stored = weight.name, self._stored
-        # An embedding by itself is known to the graph as rows of bytes.
-        codes_name = f"{name}.q" if f"{name}.q" in stored else f"{name}.rows"
-        if fmt.is_float or codes_name not in stored or f"{name}.scales" not in stored:
+        if fmt.is_float or f"{name}.scales" not in stored:
             return None
         n, k = weight.shape
-        blocks = fmt.blocks(k)
-        scale_type = stored.places[f"{name}.scales"].dtype
-        expected = ((n, blocks), n * blocks * fmt.block_size * fmt.bits // 8, np.dtype(np.uint8))
-        place = stored.places[codes_name]
-        found = (stored.places[f"{name}.scales"].shape[:2], int(np.prod(place.shape)), place.dtype)
-        if found != expected or scale_type not in (np.float32, np.float16):
-            return None
-        packed = stored.read(directory, codes_name).reshape(n, blocks, -1)
-        scales = stored.read(directory, f"{name}.scales").reshape(n, blocks).astype(np.float32)
-        if fmt.symmetric:
-            zeros = np.full((n, blocks), 1 << (fmt.bits - 1), np.uint8)
-        else:
-            zeros = np.ascontiguousarray(unpack_bits(stored.read(directory, f"{name}.zero_points"), fmt.bits, blocks))
-        return BlockMatrix(
-            torch.from_numpy(np.ascontiguousarray(unpack_bits(packed, fmt.bits, fmt.block_size))),
-            torch.from_numpy(scales),
-            torch.from_numpy(zeros),
-            k,
-            bits=fmt.bits,
-            half=scale_type == np.float16,
-            train_zero_points=zero_points and not fmt.symmetric,
-        )
+        bits = {np.dtype(np.float32): 32, np.dtype(np.float16): 16}.get(stored.places[f"{name}.scales"].dtype, 8)
+        fmt = dataclasses.replace(fmt, scale_bits=bits)
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for spec in array_specs(name, (n, k), fmt):
+            # An embedding by itself is known to the graph as rows of bytes.
+            at = f"{name}.rows" if spec.name == f"{name}.q" and spec.name not in stored else spec.name
+            if at not in stored or stored.places[at].dtype != np.dtype(spec.dtype):
+                return None
+            values = stored.read(directory, at)
+            if values.size != math.prod(spec.shape):
+                return None
+            arrays[spec.name.removeprefix(f"{name}.")] = values.reshape(spec.shape)
+        return BlockMatrix(arrays, fmt, k, train_zero_points=zero_points)
 
     def _float_matrix(self, weight: LogicalWeight, directory: Path, reference: Checkpoint) -> torch.Tensor:
         if weight.name in self._stored and self._stored.places[weight.name].dtype == np.float32:
@@ -206,15 +195,10 @@ class Student:
 
     def arrays(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """The arrays that training may change, as they are to be stored."""
-        from edgedistill.quantize.packing import pack_bits
-
         for name, matrix in self.matrices.items():
-            place = self._stored.places[f"{name}.scales"]
-            yield f"{name}.scales", matrix.scales().numpy().astype(place.dtype).reshape(place.shape)
-            if matrix.zero_shift is not None:
-                bits = matrix.top.bit_length()
-                packed = pack_bits(matrix.zero_points().numpy(), bits)
-                yield f"{name}.zero_points", packed.reshape(self._stored.places[f"{name}.zero_points"].shape)
+            for suffix, values in matrix.stored().items():
+                place = self._stored.places[f"{name}.{suffix}"]
+                yield f"{name}.{suffix}", values.reshape(place.shape)
         for name, vector in self.vectors.items():
             place = self._stored.places[name]
             yield name, vector.value().detach().numpy().astype(place.dtype).reshape(place.shape)
