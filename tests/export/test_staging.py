@@ -94,7 +94,7 @@ def test_any_other_error_frees_the_disk(tmp_path: Path) -> None:
 
 
 def test_second_export_to_the_same_place_is_refused(tmp_path: Path) -> None:
-    with Staging(tmp_path / "b"), pytest.raises(OutputError, match="Another export"), Staging(tmp_path / "b"):
+    with Staging(tmp_path / "b"), pytest.raises(OutputError, match="Another run"), Staging(tmp_path / "b"):
         pass
 
 
