@@ -78,10 +78,10 @@ def tune_bundle(
     source = Bundle.open(bundle)
     check_target(out, force=force)
     _check_bundle(source)
-    import_torch()
     name = str(reference) if reference is not None else original_name(source)
     with open_checkpoint(name, adapter=Path(adapter) if adapter else None, offline=True) as checkpoint:
         spec = _check_reference(source, checkpoint)
+        import_torch()  # before minutes of drawing traces
         reference_hash = checkpoint.hash_source(progress)
         with Staging(out, force=force, keep=True) as staging, disk_errors(staging.path):
             staging.resume_or_clear(_fingerprint(source, reference_hash, calibration, options))
@@ -116,9 +116,9 @@ def _tune(
         train_zero_points=options.zero_point_rate > 0, recompute=recompute,
     )  # fmt: skip
     if not student.matrices:
-        raise UsageError(
-            f"{source.path.name} has no blockwise quantized matrix, so there is nothing to tune.",
-            hint="Export with --format int4 first.",
+        raise BundleError(
+            f"No quantized matrix of {source.path.name} is stored in a form that is known here.",
+            hint="Export the bundle again with this version.",
         )
     teacher = Teacher(checkpoint)
     progress.end()
@@ -195,9 +195,10 @@ def _check_bundle(source: Bundle) -> None:
             f"{source.path.name} was made by the fallback exporter, whose graph cannot be tuned.",
             hint="Tuning needs a model that the own exporter knows (edgedistill export --exporter own).",
         )
-    if all(weight.format.is_float for weight in source.manifest.weights):
+    if all(weight.format.is_float or weight.format.is_w8a8 for weight in source.manifest.weights):
         raise UsageError(
-            f"{source.path.name} is not quantized (every weight is fp32), so there is nothing to tune.",
+            f"{source.path.name} has no blockwise quantized weight (fp32 and w8a8 stay as they are), so there is "
+            "nothing to tune.",
             hint="Export with --format int4 first.",
         )
 

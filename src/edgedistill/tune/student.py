@@ -20,6 +20,7 @@ import numpy as np
 import torch  # noqa: TID251
 
 from edgedistill.errors import BundleError
+from edgedistill.quantize import dequantize_rows
 from edgedistill.quantize.spec import array_specs
 from edgedistill.tune import kernels
 from edgedistill.tune.kernels import BlockMatrix
@@ -107,7 +108,7 @@ class Student:
         if (matrix := self._block_matrix(weight, fmt, directory, zero_points)) is not None:
             self.matrices[weight.name] = matrix
         else:
-            self._plain[weight.name] = self._float_matrix(weight, directory, reference)
+            self._plain[weight.name] = self._plain_matrix(weight, fmt, directory, reference)
         start = 0
         for module, size in zip(modules, sizes, strict=True):
             rows = slice(start, start + size)
@@ -126,7 +127,7 @@ class Student:
     ) -> BlockMatrix | None:
         """The matrix if it is stored as blocks of codes with scales; None for any other form."""
         name, stored = weight.name, self._stored
-        if fmt.is_float or f"{name}.scales" not in stored:
+        if fmt.is_float or fmt.is_w8a8 or f"{name}.scales" not in stored:
             return None
         n, k = weight.shape
         bits = {np.dtype(np.float32): 32, np.dtype(np.float16): 16}.get(stored.places[f"{name}.scales"].dtype, 8)
@@ -143,10 +144,17 @@ class Student:
             arrays[spec.name.removeprefix(f"{name}.")] = values.reshape(spec.shape)
         return BlockMatrix(arrays, fmt, k, train_zero_points=zero_points)
 
-    def _float_matrix(self, weight: LogicalWeight, directory: Path, reference: Checkpoint) -> torch.Tensor:
-        if weight.name in self._stored and self._stored.places[weight.name].dtype == np.float32:
-            return torch.from_numpy(self._stored.read(directory, weight.name))
+    def _plain_matrix(
+        self, weight: LogicalWeight, fmt: WeightFormat, directory: Path, reference: Checkpoint
+    ) -> torch.Tensor:
+        """A matrix that is not trained, float32 [N, K]: as stored, or the reference's where its form is not known."""
+        stored = self._stored
+        if fmt.is_float and weight.name in stored:
+            return torch.from_numpy(stored.read(directory, weight.name).astype(np.float32))
         self.frozen.append(weight.name)
+        if fmt.is_w8a8 and f"{weight.name}.q" in stored:
+            arrays = {suffix: stored.read(directory, f"{weight.name}.{suffix}") for suffix in ("q", "scales")}
+            return torch.from_numpy(dequantize_rows(arrays, fmt, weight.shape[1]))
         parts = [reference.tensors.read_rows(p, 0, reference.tensors.info(p).shape[0]) for p in weight.parts]
         return torch.from_numpy(np.concatenate(parts))
 
