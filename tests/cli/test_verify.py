@@ -125,8 +125,8 @@ def test_baseline_show_and_check(tiny_bundle_dir: Path, suite: Path, baseline: P
 
 def test_sequential_and_replay(tiny_bundle_dir: Path, reference: Path, suite: Path) -> None:
     options = ("--reference", reference, "--suite", suite, *SMALL, "--fast", "--json")
-    plain = edgedistill("verify", tiny_bundle_dir, *options, "--mode", "exact").json
-    replayed = edgedistill("verify", tiny_bundle_dir, *options, "--mode", "exact", "--replay").json
+    plain = edgedistill("verify", tiny_bundle_dir, *options, "--path", "exact").json
+    replayed = edgedistill("verify", tiny_bundle_dir, *options, "--path", "exact", "--replay").json
     assert replayed["settings"]["path"] == "replay"
     assert replayed["bundle_result"] == plain["bundle_result"]
     stopped = edgedistill("verify", tiny_bundle_dir, *options, "--sequential").json
@@ -270,3 +270,44 @@ def test_a_cluster_that_is_no_cluster_is_one_line(
 ) -> None:
     pytest.importorskip("distributed")
     assert named in edgedistill("audit", tiny_bundle_dir, "--suite", suite, *SMALL, *arguments).one_error()
+
+
+def test_a_mode_is_scored_like_a_model(tiny_bundle_dir: Path, reference: Path, suite: Path) -> None:
+    options = (
+        "--suite",
+        suite,
+        "--mode",
+        "vote",
+        "--trajectories",
+        2,
+        "--prompts",
+        8,
+        "--samples",
+        2,
+        "-n",
+        150,
+        "--no-store",
+    )
+    done = edgedistill("verify", tiny_bundle_dir, "--reference", reference, *options, "--json")
+    assert done.code in (0, 1, 3), done.err
+    assert done.json["mode"]["mode"] == "vote"
+    assert done.json["mode"]["reference"]["tokens"]["value"] > 0
+    alone = edgedistill("audit", tiny_bundle_dir, *options)
+    assert alone.code in (0, 1, 3), alone.err
+    assert "tokens an answer" in alone.out
+    assert "majority vote of 2 trajectories" in alone.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--mode", "exact"), "--path exact"),
+        (("--mode", "vote", "--trajectories", 0), "expected 1 to 64"),
+        (("--trajectories", 4), "--mode vote"),
+        (("--mode", "single", "--vote", "majority"), "--mode vote"),
+        (("--mode", "vote", "--replay"), "--replay"),
+        (("--mode", "vote", "--dask", "x"), "one machine"),
+    ],
+)
+def test_modes_that_make_no_sense_are_refused(tiny_bundle_dir: Path, reference: Path, options, message: str) -> None:
+    assert message in edgedistill("verify", tiny_bundle_dir, "--reference", reference, *options).one_error()

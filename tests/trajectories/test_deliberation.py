@@ -13,6 +13,10 @@ from edgedistill.trajectories.deliberate import Serializer, prune, share_out
 from edgedistill.trajectories.prompts import PassPrompt, load_prompt
 from edgedistill.trajectories.result import Trajectory
 from edgedistill.trajectories.vote import Ballot, majority
+from edgedistill.verify.bundle_model import BundleModel
+from edgedistill.verify.mode_model import Mode, ModeModel
+from edgedistill.verify.run_settings import DrawSettings
+from edgedistill.verify.suites import load_suite
 
 QUESTION = "What is 48 + 37 - 20?"
 DELIBERATE = TrajectoryOptions(count=4, deliberate=True)
@@ -80,6 +84,15 @@ def test_the_real_pass_runs_and_is_repeatable(reasoner, sampling):
     first, second = (solve(reasoner, QUESTION, options=DELIBERATE, settings=sampling, mode="exact") for _ in range(2))
     assert first.deliberation.tokens == second.deliberation.tokens
     assert first.stats.pass_tokens > 0
+
+
+def test_verification_scores_the_deliberation_and_the_vote_before_it(reasoner):
+    (prompt,) = load_suite("arithmetic").prompts[:1]
+    settings = DrawSettings(temperature=0.9, top_k=20, max_new_tokens=200, seed=7)
+    for answer in ModeModel(BundleModel(reasoner), Mode("deliberate", 2)).draw([prompt], 2, settings):
+        assert answer.trial.pass_tokens > 0
+        assert answer.sample.tokens == answer.trial.trajectory_tokens + answer.trial.pass_tokens
+        assert isinstance(answer.trial.vote, bool)
 
 
 def test_a_context_that_is_too_short_falls_back_to_the_vote(reasoner, sampling):

@@ -13,6 +13,9 @@ from edgedistill.cli import console, verification
 if TYPE_CHECKING:
     import argparse
 
+    from edgedistill.verify.mode_model import Mode
+    from edgedistill.verify.options import VerifyOptions
+
 _EXAMPLES = """\
 It reports the bound that so many samples support, whether answers depend on the question (collapse), whether a
 paraphrase keeps the answer and a changed number changes it, and whether the entropy rises with the temperature.
@@ -29,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``audit``."""
     parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
+    verification.add_modes(parser)
     verification.add_sampling(parser)
     verification.add_outputs(parser)
 
@@ -36,7 +40,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Audit and report."""
     options = verification.options(args)
+    mode = verification.mode(args)
     verification.check_outputs(args)
+    if mode is not None:
+        return _mode(args, mode, options)
     from edgedistill.verify.runner import audit
 
     with verification.cluster(args) as cluster, console.progress() as progress:
@@ -47,6 +54,17 @@ def run(args: argparse.Namespace) -> int:
             store=verification.store(args),
             progress=progress,
             cluster=cluster,
+        )
+    verification.deliver(report, args)
+    return report.exit_code
+
+
+def _mode(args: argparse.Namespace, mode: Mode, options: VerifyOptions) -> int:
+    from edgedistill.verify.mode_runner import verify_mode
+
+    with console.progress() as progress:
+        report = verify_mode(
+            args.bundle, mode, suite=args.suite, options=options, store=verification.store(args), progress=progress
         )
     verification.deliver(report, args)
     return report.exit_code

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgedistill.verify.cluster import Cluster
+    from edgedistill.verify.mode_model import Mode
     from edgedistill.verify.options import VerifyOptions
     from edgedistill.verify.result import VerifyReport
 
@@ -47,7 +48,8 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="longest reply, reasoning included")
     sampling.add_argument("--no-think", dest="think", action="store_false", help="ask the template for no reasoning")
     sampling.add_argument("--seed", type=int, metavar="N", help="key of the noise (default 0)")
-    sampling.add_argument("--mode", choices=("fast", "exact"), help="fast (default): as deployed; exact: slower")
+    sampling.add_argument("--path", dest="mode", choices=("fast", "exact"), help="fast (default): the kernels it is "
+                          "deployed with; exact: slower")  # fmt: skip
     stored = parser.add_argument_group("samples on disk")
     stored.add_argument("--store", type=Path, metavar="DIR", help="where samples are kept (default: the user's cache); "
                         "a run that was killed goes on from there")  # fmt: skip
@@ -59,6 +61,33 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
                         "sent to those that do not have it)")  # fmt: skip
     spread.add_argument("--compare-devices", action="store_true", help="compare the replies of every worker with those "
                         "of this machine (default: of one of each other kind)")  # fmt: skip
+
+
+def add_modes(parser: argparse.ArgumentParser) -> None:
+    """What an answer is."""
+    group = parser.add_argument_group("how an answer is come to (default: single replies, drawn in large batches)")
+    group.add_argument("--mode", dest="procedure", choices=("single", "vote", "deliberate"), help="score the mode like "
+                       "a model, one question at a time as in use: one reply, the vote of K trajectories, or the pass "
+                       "that reads them")  # fmt: skip
+    group.add_argument("--trajectories", type=int, metavar="K", help="of vote and deliberate (default 8)")
+    group.add_argument(
+        "--vote", choices=("majority", "confidence", "universal"), help="how they vote (default majority)"
+    )
+
+
+def mode(args: argparse.Namespace) -> Mode | None:
+    """The mode of the command line; None without ``--mode``. Raises UsageError."""
+    if args.procedure is None or (args.procedure == "single" and (args.trajectories, args.vote) != (None, None)):
+        for name, value in (("--trajectories", args.trajectories), ("--vote", args.vote)):
+            if value is not None:
+                raise UsageError(f"{name} belongs to the modes vote and deliberate.", hint="Add --mode vote.")
+        return None
+    if args.dask is not None:
+        raise UsageError("the answers of a mode are made on one machine.", hint="Drop --dask or --mode.")
+    from edgedistill.verify.mode_model import Mode
+
+    count = 8 if args.trajectories is None else args.trajectories
+    return Mode(args.procedure, count, args.vote or "majority")
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,9 @@ from edgedistill.errors import UsageError
 if TYPE_CHECKING:
     import argparse
 
+    from edgedistill.verify.mode_model import Mode
+    from edgedistill.verify.options import VerifyOptions
+
 _EXAMPLES = """\
 references:
   DIR                      an fp32 bundle: edgedistill export MODEL --format fp32 -o DIR
@@ -26,6 +29,7 @@ examples:
   edgedistill verify my-bundle --baseline tiny.baseline --fast --github
   edgedistill verify my-bundle --reference hf --suite questions.jsonl --samples 64 --out reports
   edgedistill verify my-bundle --reference my-fp32-bundle --margin accuracy=0.05 --margin agreement=0.1
+  edgedistill verify my-bundle --reference my-fp32-bundle --mode vote --trajectories 8
 
 exit codes: 0 pass, 1 fail, 3 inconclusive, 2 bad input"""
 
@@ -41,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequential", action="store_true", help="stop as soon as the evidence decides")
     parser.add_argument("--replay", action="store_true", help="score the reference's tokens, decode after the first "
                         "divergence: faster; the distribution is the deployed one in exact mode only")  # fmt: skip
+    verification.add_modes(parser)
     verification.add_sampling(parser)
     verification.add_outputs(parser)
 
@@ -58,7 +63,10 @@ def run(args: argparse.Namespace) -> int:
             hint="Make one with: edgedistill baseline create REFERENCE -o FILE",
         )
     options = verification.options(args, margins=margins(args.margin), replay=args.replay, sequential=args.sequential)
+    mode = verification.mode(args)
     verification.check_outputs(args)
+    if mode is not None:
+        return _mode(args, mode, options)
     from edgedistill.verify.runner import verify
 
     with verification.cluster(args) as cluster, console.progress() as progress:
@@ -70,6 +78,27 @@ def run(args: argparse.Namespace) -> int:
             store=verification.store(args),
             progress=progress,
             cluster=cluster,
+        )
+    verification.deliver(report, args)
+    return report.exit_code
+
+
+def _mode(args: argparse.Namespace, mode: Mode, options: VerifyOptions) -> int:
+    if args.baseline is not None:
+        raise UsageError(
+            "a baseline holds single replies, and no answers of a mode.", hint="Name a bundle with --reference."
+        )
+    from edgedistill.verify.mode_runner import verify_mode
+
+    with console.progress() as progress:
+        report = verify_mode(
+            args.bundle,
+            mode,
+            reference=args.reference,
+            suite=args.suite,
+            options=options,
+            store=verification.store(args),
+            progress=progress,
         )
     verification.deliver(report, args)
     return report.exit_code

@@ -37,6 +37,7 @@ class Verdict:
     """What stands in the end; see ``TrajectoryResult``."""
 
     decided_by: DecidedBy = "none"
+    voted: int | None = None
     winner: int | None = None
     final: str | None = None
     selection: Generation | None = None
@@ -96,9 +97,9 @@ class Passes:
             if vote.answer is None:
                 return Verdict()
             rule: DecidedBy = "confidence" if vote.rule == "confidence" else "majority"
-            return Verdict(rule, vote.winner, vote.answer)
+            return _voted_for(rule, vote.winner, vote.answer)
         if len(complete) == 1:
-            return Verdict("universal", complete[0].index, self._read(complete[0].answer))
+            return _voted_for("universal", complete[0].index, self._read(complete[0].answer))
         # A deliberation reads all replies anyway: no pick by the model before it.
         if messages is None or self._cancelled or self._prompt is not None:
             return self._similar(complete)
@@ -116,11 +117,12 @@ class Passes:
                 yield from self._note("The model named no reply: the one most like the others stands.")
             return replace(self._similar(complete), selection=generation)
         index = order[number - 1]
-        return Verdict("universal", index, self._read(trajectories[index].answer), selection=generation)
+        verdict = _voted_for("universal", index, self._read(trajectories[index].answer))
+        return replace(verdict, selection=generation)
 
     def _similar(self, complete: Sequence[Trajectory]) -> Verdict:
         one = complete[most_similar([trajectory.answer for trajectory in complete])]
-        return Verdict("similarity", one.index, self._read(one.answer))
+        return _voted_for("similarity", one.index, self._read(one.answer))
 
     # ---- the deliberation -----------------------------------------------------------------------------------
 
@@ -200,3 +202,7 @@ class Passes:
     @property
     def _cancelled(self) -> bool:
         return self._cancel is not None and self._cancel.is_set()
+
+
+def _voted_for(rule: DecidedBy, index: int | None, final: str | None) -> Verdict:
+    return Verdict(rule, voted=index, winner=index, final=final)

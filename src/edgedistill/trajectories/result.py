@@ -105,6 +105,7 @@ class TrajectoryResult:
         (the model picked a reply), ``similarity`` (it named none, and
             the reply most like the others stands), ``deliberation``, or ``none``.
         winner: Number of the trajectory that it is; None after a deliberation.
+        voted: Number of the trajectory that the vote, or the choice among free-form replies, came out for.
         vote: How the trajectories voted, whatever decided in the end.
         trajectories: All, in order of their numbers.
         selection, deliberation: The further passes; None where there was none.
@@ -117,6 +118,7 @@ class TrajectoryResult:
     final: str | None
     decided_by: DecidedBy
     winner: int | None
+    voted: int | None
     vote: VoteResult
     trajectories: tuple[Trajectory, ...]
     selection: Generation | None
@@ -133,6 +135,7 @@ class TrajectoryResult:
             "final": self.final,
             "decided_by": self.decided_by,
             "winner": self.winner,
+            "voted": self.voted,
             "vote": self.vote.to_dict(),
             "trajectories": [trajectory.to_dict() for trajectory in self.trajectories],
             "selection": None if self.selection is None else self.selection.to_dict(),

@@ -340,6 +340,7 @@ class _Run:
             final=verdict.final,
             decided_by=verdict.decided_by,
             winner=verdict.winner,
+            voted=verdict.voted,
             vote=vote,
             trajectories=trajectories,
             selection=verdict.selection,

@@ -22,6 +22,7 @@ from edgedistill.verify.diversity import Diversity
 from edgedistill.verify.endpoints import Name
 from edgedistill.verify.gate import CollapseResult, EndpointResult, GateResult, Method, Outcome
 from edgedistill.verify.lengths import FormSummary
+from edgedistill.verify.mode_score import ModeReport, ModeScore
 from edgedistill.verify.perturbations import PerturbationCheck, TemperatureSweep
 from edgedistill.verify.power import Decider
 from edgedistill.verify.sampler_audit import SamplerAudit
@@ -43,8 +44,9 @@ NAMES: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         Collapse, CollapseResult, Decider, Device, DeviceComparison, DeviceReport, DivergenceSummary, Diversity,
-        EndpointResult, Estimate, FormSummary, GateResult, HallucinationVariance, Interval, PerturbationCheck,
-        PromptSummary, SamplerAudit, SequentialState, SuiteResult, SurvivalCurve, TemperatureSweep, Verdict,
+        EndpointResult, Estimate, FormSummary, GateResult, HallucinationVariance, Interval, ModeReport, ModeScore,
+        PerturbationCheck, PromptSummary, SamplerAudit, SequentialState, SuiteResult, SurvivalCurve, TemperatureSweep,
+        Verdict,
     )
 } | {"Outcome": Outcome, "Method": Method, "Name": Name}  # fmt: skip
 """What the annotations of the tree refer to, by name."""
@@ -210,6 +212,7 @@ class VerifyReport:
 
     ``claim``: what the samples support of "x % consistent, y bits", in sentences. ``definitions``: name to text.
     ``devices``: who drew the bundle's samples, if they were spread over a cluster.
+    ``mode``: what stands behind the answers, where a mode was scored; None for single replies drawn in batches.
     """
 
     kind: Kind
@@ -233,6 +236,7 @@ class VerifyReport:
     definitions: dict[str, str]
     notes: tuple[str, ...] = ()
     devices: DeviceReport | None = None
+    mode: ModeReport | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property

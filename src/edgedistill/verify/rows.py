@@ -14,6 +14,7 @@ from edgedistill.verify.gate_report import LABELS, change_text, margin_text, val
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from edgedistill.verify.mode_score import ModeReport, ModeScore
     from edgedistill.verify.result import AuditExtras, VerifyReport
     from edgedistill.verify.summary import SuiteResult
     from edgedistill.verify.types import Estimate
@@ -105,6 +106,12 @@ def metric_rows(report: VerifyReport) -> list[MetricRow]:
         for label, text in _extras(report.bundle_extras)
     ]
     rows += [MetricRow(key, label, "", text, report.definitions.get(key, "")) for (key, label), text in _pairs(report)]
+    if (mode := report.mode) is not None:
+        before = {} if mode.reference is None else dict(_mode(mode.reference, mode.trajectories))
+        rows += [
+            MetricRow(key, label, before.get((key, label), ""), text, report.definitions.get(key, ""))
+            for (key, label), text in _mode(mode.bundle, mode.trajectories)
+        ]
     return [row for row in rows if row.bundle or row.reference]
 
 
@@ -187,7 +194,29 @@ def _pairs(report: VerifyReport) -> Iterator[tuple[tuple[str, str], str]]:
     yield ("hazard", "partings per 100 tokens"), number(tokens.hazard)
 
 
+def _mode(score: ModeScore, k: int) -> Iterator[tuple[tuple[str, str], str]]:
+    yield ("mean_at_k", f"M@{k}, one trajectory"), percent(score.mean_at_k)
+    yield ("pass_at_k_mode", f"P@{k}, any of them"), percent(score.pass_at_k)
+    yield ("vote_at_k", f"V@{k}, the vote"), percent(score.vote_at_k)
+    yield ("deliberate_at_k", f"D@{k}, the deliberation"), percent(score.deliberate_at_k)
+    yield ("cost", "tokens an answer"), number(score.tokens, 1)
+    if k > 1:
+        yield ("cost", "... with exact early stop"), number(score.stopped_tokens, 1)
+        yield ("tied", "tied votes"), percent(score.tied)
+        yield ("decided_by", "decided by"), ", ".join(f"{name} {count}" for name, count in score.decided_by.items())
+    yield ("cost", "seconds an answer"), number(score.seconds)
+    yield ("cost", "joules an answer"), number(score.joules, 1)
+
+
 OWN_DEFINITIONS = {
+    "mean_at_k": "Accuracy of a single trajectory, over the K of every answer.",
+    "pass_at_k_mode": "Share of answers with at least one right trajectory: what a perfect judge could reach.",
+    "vote_at_k": "Share of answers whose vote was right; of tied answers, the one of the first trajectory.",
+    "deliberate_at_k": "Share of answers that were right after the deliberation; where it came to none, the vote's.",
+    "cost": "Of one answer, all trajectories and passes included; questions one at a time. Joules of the processor "
+    "packages (RAPL), whatever else ran on them included; absent where the machine does not tell.",
+    "tied": "Share of answers whose vote had several answers in the first place.",
+    "decided_by": "Number of answers by what decided them.",
     "length": "Generated tokens, reasoning included; means over prompts of each prompt's mean.",
     "kl_path": "KL in nats between scoring (many positions at once) and decoding (one at a time) of the same bundle: "
     "how far its two numerical paths lie apart.",
@@ -199,6 +228,8 @@ OWN_DEFINITIONS = {
 def path_text(report: VerifyReport) -> str:
     """Which path was measured, in a sentence."""
     settings = report.settings
+    if report.mode is not None:
+        return _mode_text(report.mode, report.reference is not None, exact=settings.mode == "exact")
     kernels = "exact kernels" if settings.mode == "exact" else "the kernels it is deployed with"
     if settings.path == "replay":
         exact = (
@@ -209,6 +240,16 @@ def path_text(report: VerifyReport) -> str:
         text = "The bundle decoded every reply token by token"
     coupled = ", sharing the reference's noise" if settings.coupled and report.reference is not None else ""
     return f"{text}, with {kernels}{coupled}."
+
+
+def _mode_text(mode: ModeReport, coupled: bool, *, exact: bool) -> str:
+    what = {
+        "single": "One trajectory gave every answer",
+        "vote": f"Every answer is the {mode.vote} vote of {mode.trajectories} trajectories",
+        "deliberate": f"Every answer comes from a pass over {mode.trajectories} trajectories and their vote",
+    }[mode.mode]
+    kernels = "exact kernels" if exact else "the kernels it is deployed with"
+    return f"{what}, decoded with {kernels}{', sharing the reference’s noise' if coupled else ''}."
 
 
 def settings_text(report: VerifyReport) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.errors import VerifyError
 from edgedistill.runtime.settings import GenerationSettings, Mode, check_mode
+from edgedistill.verify.trial import Trial
 from edgedistill.verify.types import Sample, SuiteSampling
 
 if TYPE_CHECKING:
@@ -94,11 +95,15 @@ class DrawSettings:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One reply: what statistics need of it, its tokens (the end-of-sequence token included), and why it ended."""
+    """One reply: what statistics need of it, its tokens (the end-of-sequence token included), and why it ended.
+
+    ``trial`` is set for answers of a mode (``mode_model``): the trajectories behind the reply.
+    """
 
     sample: Sample
     token_ids: tuple[int, ...]
     finish: Finish
+    trial: Trial | None = None
 
     @property
     def key(self) -> SampleKey:
@@ -107,9 +112,11 @@ class Drawn:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return {"sample": self.sample.to_dict(), "tokens": list(self.token_ids), "finish": self.finish}
+        value = {"sample": self.sample.to_dict(), "tokens": list(self.token_ids), "finish": self.finish}
+        return value if self.trial is None else {**value, "trial": self.trial.to_dict()}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Drawn:
         """Read back what ``to_dict`` wrote; raises KeyError or TypeError on anything else."""
-        return cls(Sample(**value["sample"]), tuple(int(token) for token in value["tokens"]), value["finish"])
+        trial = None if "trial" not in value else Trial.from_dict(value["trial"])
+        return cls(Sample(**value["sample"]), tuple(int(token) for token in value["tokens"]), value["finish"], trial)

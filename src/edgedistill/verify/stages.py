@@ -13,6 +13,7 @@ from edgedistill.verify.baseline_model import BaselineModel
 from edgedistill.verify.bundle_model import BundleModel
 from edgedistill.verify.compare import compare
 from edgedistill.verify.counts import by_prompt
+from edgedistill.verify.mode_model import ModeModel
 from edgedistill.verify.options import spread
 from edgedistill.verify.perturbations import SWEEP
 from edgedistill.verify.replay import replay
@@ -134,7 +135,7 @@ class Run:
             store = None
             if self._store is not None and not isinstance(model, BaselineModel):
                 # What a replay gives depends on the reference's tokens in fast mode, so that they are kept apart.
-                header = store_header(self.suite, settings, model.identity, what="replay" if replayed else "samples")
+                header = store_header(self.suite, settings, model.identity, what=_what(model, replayed=replayed))
                 path = store_path(self._store, header, model.identity.name)
                 store = stack.enter_context(SampleStore.open(path, header))
             if after is None or not replayed:
@@ -161,7 +162,7 @@ class Run:
         return [have[key] for key in tokens]
 
     def until_decided(
-        self, reference: SampledModel, bundle: BundleModel, prompts: Sequence[Prompt], margins: Margins
+        self, reference: SampledModel, bundle: SampledModel, prompts: Sequence[Prompt], margins: Margins
     ) -> tuple[list[Drawn], list[Drawn], SequentialState]:
         """Prompts in random order, some at a time, until the gate decides or they run out."""
         by_id = {prompt.id: prompt for prompt in prompts}
@@ -236,6 +237,13 @@ class Run:
         return {
             temperature: self.draw(bundle, chosen, samples=samples, temperature=temperature) for temperature in SWEEP
         }
+
+
+def _what(model: SampledModel, *, replayed: bool) -> str:
+    """What tells apart stored samples of equal settings."""
+    if isinstance(model, ModeModel):
+        return model.mode.label
+    return "replay" if replayed else "samples"
 
 
 def _groups(drawn: Sequence[Drawn]) -> dict[str, list[Sample]]:
