@@ -19,7 +19,7 @@ TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 ARGS ?=
 PIP_OPTIONS := --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-kv picture clean
+.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-trajectories bench-kv picture clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -73,6 +73,9 @@ bench-gate: $(DEV) ## controls of the gate: false alarms against itself, damaged
 
 bench-kv: $(DEV) ## a quantized KV cache by position in the context: divergence, memory, speed
 	$(BIN)/python bench/kv.py $(ARGS)
+
+bench-trajectories: $(DEV) ## several attempts: accuracy and tokens of one, a vote, a deliberation; time against sequence
+	$(BIN)/python bench/trajectories.py $(ARGS)
 
 picture: $(BASE) ## docs/tui.svg: the terminal UI answering a question with the demo bundle
 	@test -f $(DEMO_BUNDLE)/manifest.json || \
