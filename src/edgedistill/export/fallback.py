@@ -40,7 +40,7 @@ class FallbackExporter:
         Raises:
             MissingExtraError: optimum-onnx is not installed.
             UnsupportedModelError: It does not know the architecture either.
-            UsageError: A context longer than the model's, or a quantized KV cache or W8A8, which its graphs cannot have.
+            UsageError: A context longer than the model's; a quantized KV cache or W8A8, which its graphs cannot have.
         """
         if profile.kv_cache.is_quantized:
             raise UsageError(

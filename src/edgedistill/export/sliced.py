@@ -125,6 +125,44 @@ def sweep(
         (directory / _CUT).unlink(missing_ok=True)
 
 
+def observe(
+    directory: Path,
+    manifest: Manifest,
+    sequences: Sequence[Sequence[int]],
+    names: Sequence[str],
+    limit: int = SLICE_BYTES,
+) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+    """Prefill every sequence and give the values ``names`` of the graph, float32 [tokens, width], for each one.
+
+    Names are those of values within or at the end of layers (``layers.3.mlp.gated``, ``final_norm.out``).
+    """
+    import onnx_ir as ir
+
+    model, cuts = _load(directory, manifest, limit)
+    wanted = set(names)
+    for value in ir.convenience.create_value_mapping(model.graph).values():
+        if value.name in wanted and value.type is None:
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+            value.shape = ir.Shape(["batch", "sequence", None])
+    feeds = [_feeds(list(sequence), 0, len(sequence)) for sequence in sequences if sequence]
+    try:
+        for cut in cuts[:-1]:
+            inside = [n for n in names if _layer(n) in cut.layers and n not in cut.inputs and n not in cut.outputs]
+            tapped = Piece(cut.inputs, (*cut.outputs, *inside), cut.layers)
+            session = _open(directory, model, tapped)
+            for feed in feeds:
+                out = _run(session, tapped, {**feed, **_empty_caches(model, 1, feed["input_ids"].shape[1])})
+                yield from ((name, out[name][0]) for name in out if name in wanted)
+                feed.update((name, value) for name, value in out.items() if name in cut.outputs and "norm" in name)
+            del session
+    finally:
+        (directory / _CUT).unlink(missing_ok=True)
+
+
+def _layer(name: str) -> int:
+    return int(name.split(".")[1]) if name.startswith("layers.") else -1
+
+
 def _load(directory: Path, manifest: Manifest, limit: int) -> tuple[ir.Model, list[Piece]]:
     """The graph, with types for the values between the pieces, and the pieces."""
     import onnx_ir as ir

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.export.layout import Layout
+    from edgedistill.export.smoothing import Fold
     from edgedistill.export.source import TensorSource
     from edgedistill.export.spec import LogicalWeight
     from edgedistill.progress import Progress
@@ -42,10 +43,11 @@ SLICE_ELEMENTS = 2 << 20  # 8 MiB of float32
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One weight to write and its format."""
+    """One weight to write, its format, and factors folded into it on the way."""
 
     weight: LogicalWeight
     format: WeightFormat
+    fold: Fold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,8 @@ class WeightsWriter:
         rows = source.read_rows(piece.part, piece.start, piece.stop)
         if job.weight.offset:
             rows += np.float32(job.weight.offset)
+        if job.fold is not None:
+            rows = job.fold.apply(rows, piece.row)
         name = job.weight.name
         digest = hashlib.sha256()
         if job.format.is_float:

@@ -1,0 +1,108 @@
+"""Outliers of activations moved into weights, so that 8 bits per token are enough (SmoothQuant, Xiao et al. 2022).
+
+A few input channels of a layer are some hundred times larger than the others, and a token's scale goes by them. What
+feeds the layer is scaled down per channel and the layer's columns scaled up by as much, which changes nothing before
+rounding: s_j = max|x_j|^a / max|w_j|^(1-a), the first maximum over calibration tokens. The factors vanish into what
+comes before: the norm's weights (before qkv, gate and up, and an untied lm_head), or the rows of ``up`` (before
+``down``, whose input is a product with them). The output projection is left alone: its factors would scale the values
+in the KV cache, which another graph may share.
+
+Must not know: how weights are quantized, how activations were observed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import numpy.typing as npt
+
+    from edgedistill.export.spec import ModelSpec
+    from edgedistill.quantize.plan import PlannedWeight
+
+    Floats = npt.NDArray[np.float32]
+
+ALPHA = 0.5
+"""Share of the difficulty that goes to the weights."""
+_FLOOR = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Factors on the rows float32 [N] and columns float32 [K] of a weight; None: all 1."""
+
+    rows: Floats | None = None
+    columns: Floats | None = None
+
+    def apply(self, values: Floats, row: int) -> Floats:
+        """``values`` float32 [n, K] or [n], which are rows from ``row`` on, times the factors."""
+        if self.columns is not None:
+            values = values * self.columns
+        if self.rows is not None:
+            factors = self.rows[row : row + len(values)]
+            values = values * (factors[:, None] if values.ndim == 2 else factors)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Matrices ``consumers`` that take the value ``value`` of the graph, and the weights whose rows make it."""
+
+    value: str
+    consumers: tuple[str, ...]
+    producers: tuple[str, ...]
+
+
+def groups(spec: ModelSpec, planned: Mapping[str, PlannedWeight]) -> tuple[Group, ...]:
+    """The groups of which every consumer is W8A8."""
+    found = []
+    before_mlp = "pre_feedforward_norm" if spec.sandwich_norms else "post_attention_norm"
+    for index in range(spec.num_hidden_layers):
+        name = f"layers.{index}"
+        up_bias = (f"{name}.mlp.up.bias",) if spec.mlp_bias else ()
+        found += [
+            Group(f"{name}.input_norm.out", (f"{name}.attn.qkv",), (f"{name}.input_norm",)),
+            Group(f"{name}.{before_mlp}.out", (f"{name}.mlp.gate", f"{name}.mlp.up"), (f"{name}.{before_mlp}",)),
+            Group(f"{name}.mlp.gated", (f"{name}.mlp.down",), (f"{name}.mlp.up", *up_bias)),
+        ]
+    if not spec.tie_word_embeddings:
+        found.append(Group("final_norm.out", ("lm_head",), ("final_norm",)))
+    return tuple(group for group in found if all(planned[name].format.is_w8a8 for name in group.consumers))
+
+
+def folds(
+    chosen: Iterable[Group], activations: Mapping[str, Floats], weights: Mapping[str, Floats], alpha: float = ALPHA
+) -> dict[str, Fold]:
+    """Factors by weight name.
+
+    Args:
+        chosen: What to smooth.
+        activations: Largest magnitudes per channel of each group's value, float32 [K].
+        weights: The same per input channel of each consumer, float32 [K].
+        alpha: Exponent of the activations.
+
+    Raises:
+        ValueError: Maxima that are not finite.
+    """
+    rows: dict[str, Floats] = {}
+    columns: dict[str, Floats] = {}
+    for group in chosen:
+        x = activations[group.value].astype(np.float64)
+        w = np.max([weights[name] for name in group.consumers], axis=0).astype(np.float64)
+        if not (np.isfinite(x).all() and np.isfinite(w).all()):
+            raise ValueError(f"maxima of {group.value} or its weights are not finite")
+        # A channel that is dead on either side keeps a modest factor: nothing is known about it.
+        x, w = np.maximum(x, _FLOOR * max(x.max(), 1e-30)), np.maximum(w, _FLOOR * max(w.max(), 1e-30))
+        factor = x**alpha / w ** (1 - alpha)
+        # Only ratios between channels matter; around 1 they keep the norm's weights readable.
+        factor = (factor / np.exp(np.log(factor).mean())).astype(np.float32)
+        for name in group.consumers:
+            columns[name] = factor
+        for name in group.producers:
+            rows[name] = np.float32(1) / factor
+    return {name: Fold(rows.get(name), columns.get(name)) for name in sorted(rows.keys() | columns.keys())}
