@@ -78,10 +78,14 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Formats of weight matrices: the first of ``rules`` that matches, else ``default``. Vectors stay float32."""
+    """Formats of weight matrices: the first of ``rules`` that matches, else ``default``. Vectors stay float32.
+
+    ``smoothing``: share of the outliers in activations that W8A8 matrices take over; 0: none.
+    """
 
     default: WeightFormat
     rules: tuple[Rule, ...] = ()
+    smoothing: float = field(default=0.5, metadata=limits(low=0, high=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,7 @@ class Profile:
         snapshot["weights"] = {
             "default": self.weights.default.label(),
             "rules": [{"match": rule.match, "format": rule.format.label()} for rule in self.weights.rules],
+            "smoothing": self.weights.smoothing,
         }
         return snapshot
 
@@ -201,7 +206,7 @@ class Profile:
         default, rules = override(
             self.weights.default, self.weights.rules, weight_format=weight_format, block_size=block_size
         )
-        table = replace(self, weights=Weights(default, rules)).to_dict()
+        table = replace(self, weights=replace(self.weights, default=default, rules=rules)).to_dict()
         if context_length is not None:
             table["context"]["length"] = context_length
             table["context"]["prefill_chunk"] = max(2, min(self.context.prefill_chunk, context_length))

@@ -17,30 +17,32 @@ from edgedistill import bundle as files
 from edgedistill._version import __version__
 from edgedistill.cgroup import available_memory
 from edgedistill.errors import UsageError
-from edgedistill.export import architecture, kv_calibrate
+from edgedistill.export import architecture, kv_calibrate, smooth_calibrate
 from edgedistill.export.emit import WeightEmitter
 from edgedistill.export.graph import Signature, build_graph
 from edgedistill.export.layout import Layout, plan_layout
 from edgedistill.export.made import Made
 from edgedistill.export.probe import WHOLE_LIMIT
+from edgedistill.export.record import make_manifest
 from edgedistill.export.staging import free_disk
 from edgedistill.export.writer import Job, WeightsWriter
 from edgedistill.profile import Profile, list_profiles, load_profile
 from edgedistill.quantize import kv as kv_format
 from edgedistill.quantize.plan import Plan as WeightPlan
-from edgedistill.quantize.plan import plan_weights
+from edgedistill.quantize.plan import parse_format, plan_weights
 from edgedistill.quantize.spec import ArraySpec
 from edgedistill.speed import StepModel, prediction_points
 from edgedistill.timings import Machine, Timings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
 
     from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.export.smoothing import Fold
     from edgedistill.export.spec import LogicalWeight, ModelSpec
     from edgedistill.manifest import Manifest
     from edgedistill.progress import Progress
@@ -101,13 +103,26 @@ class OwnExporter:
             "arrays": [(a.spec.name, a.spec.dtype, a.spec.shape, a.offset) for a in arrays],
             "formats": [(weight.weight_name, weight.format.label()) for weight in self.plan.planned.weights],
             "context": self.plan.context_length,
+            "smoothing": self._profile.weights.smoothing,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def make(self, directory: Path, *, resume: bool, progress: Progress) -> Made:
         """Write weights.bin and both graphs into ``directory``, taking over what an interrupted run finished there."""
         begun = time.perf_counter()
-        reused = _write_weights(directory / files.WEIGHTS, self._checkpoint, self.plan, resume, progress)
+        folds = smooth_calibrate.prepare(
+            directory,
+            self._checkpoint,
+            self.plan.spec,
+            self.plan.planned.by_name(),
+            self.plan.weights,
+            lambda run: self._write_run(run, progress),
+            alpha=self._profile.weights.smoothing,
+            sequences=None,
+            resume=resume,
+            progress=progress,
+        )
+        reused = _write_weights(directory / files.WEIGHTS, self._checkpoint, self.plan, resume, progress, folds)
         seconds = time.perf_counter() - begun
         write_graphs(directory, self.plan)
         return Made(
@@ -119,6 +134,15 @@ class OwnExporter:
             weights_seconds=seconds,
             reused_weights=reused,
         )
+
+    def _write_run(self, directory: Path, progress: Progress) -> Manifest:
+        """Weights and graph of the same model in a format that is near the original, for a run that observes it."""
+        profile = self._profile.with_overrides(weight_format=parse_format(smooth_calibrate.FORMAT))
+        plan = make_plan(self._checkpoint, profile, self.plan.context_length)
+        _write_weights(directory / files.WEIGHTS, self._checkpoint, plan, False, progress)
+        write_graphs(directory, plan)
+        made = Made(plan.spec, plan.planned, plan.context_length, "edgedistill", {}, 0.0, 0)
+        return make_manifest(self._checkpoint, profile, made, "")
 
     def _predictions(self) -> dict[str, Any]:
         """The budget and, where this machine's kernels were timed before, the speed; nothing is timed here."""
@@ -218,13 +242,20 @@ def choose_context(longest: int, profile: Profile, asked: int | None) -> int:
     return asked
 
 
-def _write_weights(path: Path, checkpoint: Checkpoint, plan: Plan, resume: bool, progress: Progress) -> int:
+def _write_weights(
+    path: Path,
+    checkpoint: Checkpoint,
+    plan: Plan,
+    resume: bool,
+    progress: Progress,
+    folds: Mapping[str, Fold] | None = None,
+) -> int:
     writer = WeightsWriter(path, plan.layout, resume=resume)
     try:
         for name, table in plan.tables.items():
             writer.write_array(name, table)
         formats = plan.planned.by_name()
-        jobs = [Job(weight, formats[weight.name].format) for weight in plan.weights]
+        jobs = [Job(weight, formats[weight.name].format, (folds or {}).get(weight.name)) for weight in plan.weights]
         progress.begin("quantizing weights", plan.planned.parameters, "items")
         reused = writer.write_weights(jobs, checkpoint.tensors, threads=_threads(), progress=progress)
         progress.end()
