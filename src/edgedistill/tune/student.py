@@ -85,6 +85,7 @@ class Student:
         self._plain: dict[str, torch.Tensor] = {}
         self._places: dict[str, list[tuple[Any, str, slice, float]]] = {}
         self._model = empty_module(reference)
+        self._decoder = self._model.get_decoder()
         for weight in weights:
             if weight.is_matrix:
                 self._add_matrix(weight, formats[weight.name], directory, reference, train_zero_points)
@@ -92,9 +93,9 @@ class Student:
                 self._add_vector(weight, directory)
         self._head = "embed" if spec.tie_word_embeddings else "lm_head"
         if recompute:
-            for layer in self._model.base_model.layers:
+            for layer in self._decoder.layers:
                 layer.forward = functools.partial(torch.utils.checkpoint.checkpoint, layer.forward, use_reentrant=False)
-        left = [n for n, p in self._model.base_model.named_parameters() if p.is_meta]
+        left = [n for n, p in self._decoder.named_parameters() if p.is_meta]
         if left:
             raise BundleError(f"The bundle has no weights for {left[0]} of the reference's architecture.")
 
@@ -186,7 +187,7 @@ class Student:
             for module, attribute, rows, offset in self._places[name]:
                 # Gemma's norms add 1 to their weight; the bundle stores the sum.
                 setattr(module, attribute, value[rows] - offset if offset else value[rows])
-        return self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        return self._decoder(input_ids=ids, use_cache=False).last_hidden_state
 
     @property
     def head(self) -> BlockMatrix | torch.Tensor:

@@ -36,9 +36,10 @@ class Teacher:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         """Raises CheckpointError for weights that do not fit."""
-        self._model = build_module(checkpoint, stream=False)
-        self.head = self._model.get_output_embeddings().weight.detach()
-        self.cap: float | None = getattr(self._model.config, "final_logit_softcapping", None)
+        model = build_module(checkpoint, stream=False)
+        self._decoder = model.get_decoder()
+        self.head = model.get_output_embeddings().weight.detach()
+        self.cap: float | None = getattr(model.config, "final_logit_softcapping", None)
         self._kept: dict[bytes, torch.Tensor] = {}
 
     def hidden(self, sequences: Sequence[Ids], *, keep: bool = True) -> list[torch.Tensor]:
@@ -48,7 +49,7 @@ class Teacher:
         if missing:
             ids = padded([sequences[i] for i in missing])
             with torch.no_grad():
-                states = self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+                states = self._decoder(input_ids=ids, use_cache=False).last_hidden_state
             for row, i in enumerate(missing):
                 own = states[row, : len(sequences[i])].clone()
                 out[i] = own

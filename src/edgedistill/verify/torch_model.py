@@ -202,7 +202,7 @@ class TorchModel:
             known = [*ids, *sequence[:-1]]
             padded[row, : len(known)] = known
         with torch.inference_mode():
-            hidden = self._model.base_model(input_ids=torch.from_numpy(padded), use_cache=False).last_hidden_state
+            hidden = self._model.get_decoder()(input_ids=torch.from_numpy(padded), use_cache=False).last_hidden_state
             hidden = hidden[:, len(ids) - 1 :]
         for part in slices:
             positions = np.arange(part.start, part.stop)

@@ -45,15 +45,17 @@ def build_module(checkpoint: Checkpoint, *, stream: bool) -> Any:
     """
     torch, _ = import_torch()
     model = empty_module(checkpoint)
-    layers = set(model.base_model.layers) if stream else set()
+    decoder = model.get_decoder()
+    layers = set(decoder.layers) if stream else set()
     streamed = {id(p) for layer in layers for p in layer.parameters()}
     tied = {id(model.get_output_embeddings().weight)} if model.config.tie_word_embeddings else set()
     for name, parameter in list(model.named_parameters(remove_duplicate=False)):
         if id(parameter) not in streamed and not (id(parameter) in tied and name.startswith("lm_head")):
             _set(torch, model, name, _read(torch, checkpoint, name, tuple(parameter.shape)))
     model.tie_weights()
-    for index, layer in enumerate(model.base_model.layers if stream else ()):
-        _load_when_run(torch, checkpoint, layer, f"{model.base_model_prefix}.layers.{index}")
+    prefix = next(name for name, module in model.named_modules() if module is decoder)
+    for index, layer in enumerate(decoder.layers if stream else ()):
+        _load_when_run(torch, checkpoint, layer, f"{prefix}.layers.{index}")
     return model
 
 
@@ -62,8 +64,10 @@ def empty_module(checkpoint: Checkpoint) -> Any:
     torch, transformers = import_torch()
     values = {k: v for k, v in checkpoint.config.items() if k not in ("model_type", "torch_dtype", "dtype")}
     config = transformers.AutoConfig.for_model(checkpoint.config["model_type"], **values)
+    # PyTorch's fused attention has no soft cap; transformers drops it there.
+    attention = "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
     with _parameters_on_meta(torch), torch.no_grad():
-        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     model.eval()
     return model
 
