@@ -59,7 +59,9 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
     assert done.code == 0, done.err
     assert done.json["steps"] == 6
     assert done.json["after"]["kl"] <= done.json["before"]["kl"]
-    assert edgedistill("inspect", out, "--verify").code == 0
+    shown = edgedistill("inspect", out, "--verify")
+    assert shown.code == 0
+    assert f"-> {done.json['after']['kl']:.4f} nats" in shown.out
     assert "already holds" in edgedistill(*arguments).one_error()
 
 

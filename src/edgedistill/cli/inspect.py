@@ -117,6 +117,7 @@ def _print_model(bundle: Bundle) -> None:
             f"{format_bytes(manifest.kv_cache.bytes_per_token * model.context_length)} at {model.context_length}",
         ),
         ("verified", sentence(manifest.verification)),
+        ("tuned", _tuned(manifest.tuning)),
         ("made", f"{manifest.created} with " + ", ".join(f"{k} {v}" for k, v in manifest.tool.items())),
     ]
     console.out(console.fields(pairs))
@@ -124,6 +125,14 @@ def _print_model(bundle: Bundle) -> None:
 
 def _cache_type(info: KVCacheInfo) -> str:
     return info.dtype if info.scales is None else f"{info.dtype} {info.scales} (calibrated on {info.calibration})"
+
+
+def _tuned(tuning: dict[str, Any]) -> str:
+    """What ``edgedistill tune`` gained, in one line."""
+    if not tuning:
+        return "no"
+    before, after = tuning["before"]["kl"], tuning["after"]["kl"]
+    return f"KL to the original {before:.4f} -> {after:.4f} nats on held-out traces, {tuning['best_step']} steps"
 
 
 def _print_groups(groups: Sequence[dict[str, Any]]) -> None:
