@@ -43,6 +43,7 @@ VERBS = (
     Verb("plan", "predict size, memory and speed of a bundle before it is made"),
     Verb("export", "make a quantized ONNX bundle of a model"),
     Verb("tune", "train a bundle's scales and norms towards its original (extra: torch)"),
+    Verb("compare", "measure several formats of a model: divergence, speed, memory, size"),
     Verb("run", "answer one prompt with a bundle"),
     Verb("chat", "talk to a bundle in the terminal"),
     Verb("verify", "compare a bundle with its reference: pass, fail or inconclusive"),

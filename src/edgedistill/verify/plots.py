@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Point = tuple[float, float]
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 26, 44
 _BAR, _GAP = 13, 9
+_LABEL = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Series:
         kind: line, step (the value holds until the next x) or dots.
         low, high: Of a band (lines) or of error bars (dots); empty for none.
         titles: A text per point, shown on hovering.
+        labels: A text per point, written beside dots.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Series:
     low: Sequence[float] = ()
     high: Sequence[float] = ()
     titles: Sequence[str] = ()
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +211,9 @@ def _dots(one: Series, scale: _Scale) -> str:
             parts.append(f'<line class="line {one.style}" x1="{at:.1f}" x2="{at:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
         title = f"<title>{escape(one.titles[i])}</title>" if one.titles else ""
         parts.append(f'<circle class="dot {one.style}" cx="{at:.1f}" cy="{scale.y(y):.1f}" r="3.5">{title}</circle>')
+        if one.labels:
+            y_text, side = scale.y(y) - 6, "end" if at > scale.width - _LABEL else "start"
+            parts.append(f'<text class="tick {side}" x="{at:.1f}" y="{y_text:.1f}">{escape(one.labels[i])}</text>')
     return "".join(parts)
 
 

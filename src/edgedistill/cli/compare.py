@@ -1,0 +1,127 @@
+"""``edgedistill compare``: several formats of one model, measured side by side.
+
+Must not know: how anything is measured.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgedistill.cli import console
+from edgedistill.errors import MissingExtraError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from edgedistill.comparison.result import Comparison
+
+_EXAMPLES = """\
+Builds a bundle of each format and of fp32, compares their distributions on tokens that the model itself says (or on
+--tokens FILE), and times them in turn. An interrupted comparison goes on when it is run again.
+
+examples:
+  edgedistill compare tiny-reasoner
+  edgedistill compare ./my-student --formats int4-b32,int4-b128,int8-b64 --out comparison
+  edgedistill compare ./my-student --profiles laptop-cpu,laptop-cpu-int8 --keep bundles
+  edgedistill compare ./my-student --formats int8 --tokens own-text.txt --max-tokens 8192 --json"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``compare``."""
+    parser.epilog = _EXAMPLES
+    parser.add_argument("model", metavar="MODEL", help="what to export, as for export")
+    parser.add_argument("--formats", metavar="F[,F...]", help="formats (int4-b128,int4-b32,int6-b32,int8-b64)")
+    parser.add_argument("--profiles", metavar="P[,P...]", help="profiles whose own rules are compared as well")
+    parser.add_argument("--profile", default="laptop-cpu", metavar="P", help="the rest of the settings (laptop-cpu)")
+    parser.add_argument("--context", type=int, metavar="N", help="context of the bundles, in tokens")
+    parser.add_argument("--kv-cache", metavar="T", help="type of keys and values: float32, int8 or int4")
+    parser.add_argument("--tokens", type=Path, metavar="FILE", help="text, JSONL or stored traces to compare on")
+    parser.add_argument("--max-tokens", type=int, default=2048, metavar="N", help="tokens to compare on (2048)")
+    parser.add_argument(
+        "--decode-tokens", type=int, default=512, metavar="N", help="of those, also token by token (512)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds of timing (3); 0: no timing")
+    parser.add_argument("--prompt-tokens", type=int, default=256, metavar="N", help="prompt of a round (256)")
+    parser.add_argument("--new-tokens", type=int, default=64, metavar="N", help="decode steps of a round (64)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="other replies to compare on")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="build the bundles there and leave them")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.json, compare.html and compare.png")
+    parser.add_argument("--adapter", type=Path, metavar="DIR", help="PEFT LoRA directory to merge")
+    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub")
+    parser.add_argument("--offline", action="store_true", help="never touch the network")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print, write."""
+    from edgedistill.comparison.run import DEFAULT_FORMATS, CompareOptions, compare
+    from edgedistill.planning.formats import read_formats
+
+    profiles = [name.strip() for name in (args.profiles or "").split(",") if name.strip()]
+    if args.profiles is not None and not profiles:
+        raise UsageError("The list of profiles is empty.", hint="See: edgedistill profiles list")
+    text = args.formats if args.formats is not None else "" if profiles else DEFAULT_FORMATS
+    formats = read_formats(text) if text or args.formats is not None else []
+    if args.out is not None and args.out.exists() and not args.out.is_dir():
+        raise OutputError(f"{args.out} is a file; a directory was expected.", hint="Choose another --out.")
+    options = CompareOptions(
+        tokens=args.tokens,
+        max_tokens=args.max_tokens,
+        decode_tokens=min(args.decode_tokens, args.max_tokens),
+        rounds=args.rounds,
+        prompt_tokens=args.prompt_tokens,
+        new_tokens=args.new_tokens,
+        keep=args.keep,
+        seed=args.seed,
+    )
+    with console.progress() as progress:
+        result = compare(
+            args.model,
+            formats=formats,
+            profiles=profiles,
+            base=args.profile,
+            context_length=args.context,
+            kv_cache=args.kv_cache,
+            adapter=args.adapter,
+            revision=args.revision,
+            offline=args.offline,
+            options=options,
+            progress=progress,
+        )
+    written = [] if args.out is None else _write(result, args.out)
+    if args.json:
+        console.out_json(result.to_dict())
+    else:
+        _print(result)
+    for line in written:
+        console.note(line)
+    return 0
+
+
+def _print(result: Comparison) -> None:
+    from edgedistill.comparison.page import HEADERS, cells, explained
+
+    console.out(console.table(HEADERS, cells(result), right=range(1, len(HEADERS) - 1)))
+    console.out()
+    for line in explained(result):
+        console.out(line)
+
+
+def _write(result: Comparison, out: Path) -> list[str]:
+    """Write the files; the lines that say so."""
+    import json
+
+    from edgedistill.comparison.page import html, png
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "compare.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    (out / "compare.html").write_text(html(result), encoding="utf-8")
+    written = ["compare.json", "compare.html"]
+    lines = []
+    try:
+        png(result, out / "compare.png")
+        written.append("compare.png")
+    except MissingExtraError as error:
+        lines.append(str(error.hint))
+    return [f"written: {', '.join(str(out / name) for name in written)}", *lines]

@@ -1,0 +1,295 @@
+"""A comparison from top to bottom: build, make tokens, store the reference's logits, compare, time in turn.
+
+What is finished is kept in the work directory: a comparison that was interrupted goes on where it was.
+
+Must not know: tables, plots, the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.bundle import Bundle
+from edgedistill.calibrate.traces import from_file_for, self_generated
+from edgedistill.catalog import cache_dir
+from edgedistill.comparison import quality
+from edgedistill.comparison.quality import Quality, Text
+from edgedistill.comparison.result import Comparison, Row, Spread
+from edgedistill.comparison.work import Built, Source, Variant, build
+from edgedistill.errors import BudgetError, OutputError, UsageError
+from edgedistill.export.checkpoint import open_checkpoint
+from edgedistill.profile import Profile, load_profile
+from edgedistill.progress import NullProgress, Progress
+from edgedistill.quantize.plan import parse_format
+from edgedistill.runtime.bench import bench
+from edgedistill.runtime.model import Model, open_bundle
+from edgedistill.runtime.session import DecoderSession
+from edgedistill.timings import Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from edgedistill.quantize.spec import WeightFormat
+
+REFERENCE = "fp32"
+DEFAULT_FORMATS = "int4-b128,int4-b32,int6-b32,int8-b64"
+_RESERVE = 256 << 20
+_SEQUENCE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class CompareOptions:
+    """How much to measure.
+
+    Attributes:
+        tokens: File of text or traces to compare on; None: what the reference itself says to built-in prompts.
+        max_tokens: Tokens that are predicted along the scoring path.
+        decode_tokens: Of those, from the front, also along the decode path.
+        rounds: Rounds of timing, all bundles in turn; 0: no timing.
+        prompt_tokens, new_tokens: Of each round's measurement.
+        keep: Directory for the bundles, which then stay; None: the user's cache, emptied at the end.
+        seed: Of the reference's replies.
+    """
+
+    tokens: Path | None = None
+    max_tokens: int = 2048
+    decode_tokens: int = 512
+    rounds: int = 3
+    prompt_tokens: int = 256
+    new_tokens: int = 64
+    keep: Path | None = None
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raises UsageError for numbers that make no sense."""
+        low = {"max_tokens": 16, "decode_tokens": 1, "rounds": 0, "prompt_tokens": 1, "new_tokens": 1}
+        for name, least in low.items():
+            if getattr(self, name) < least:
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{option} is {getattr(self, name)}; expected at least {least}.")
+
+
+def compare(
+    model: str | Path,
+    *,
+    formats: Sequence[tuple[str, WeightFormat]] = (),
+    profiles: Sequence[str] = (),
+    base: str | Profile = "laptop-cpu",
+    context_length: int | None = None,
+    kv_cache: str | None = None,
+    adapter: Path | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+    options: CompareOptions | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare bundles of ``model`` with its fp32 bundle.
+
+    Args:
+        model: As for an export.
+        formats: (name, format) pairs, each for all matrices, with the rest of ``base``.
+        profiles: Profiles whose own rules are compared as well.
+        base: Profile of the formats and of the reference.
+        context_length, kv_cache, adapter, revision, offline: As for an export; the reference's cache is float32.
+        options: How much to measure.
+        progress: Receives everything that takes long.
+
+    Raises:
+        EdgedistillError: A model, format or setting that cannot be, a reference that this machine cannot hold, or too
+            little disk. A format that cannot be built is left out, with the reason.
+    """
+    options = options or CompareOptions()
+    options.check()
+    progress = progress or NullProgress()
+    profile = base if isinstance(base, Profile) else load_profile(base)
+    variants = [Variant(REFERENCE, profile.with_overrides(kv_cache="float32"), parse_format(REFERENCE))]
+    shown = profile.with_overrides(kv_cache=kv_cache)
+    variants += [Variant(n, shown, f) for n, f in formats if kv_cache is not None or n != REFERENCE]
+    variants += [Variant(name, load_profile(name).with_overrides(kv_cache=kv_cache), None) for name in profiles]
+    with open_checkpoint(
+        str(model), adapter=adapter, revision=revision, offline=offline, progress=progress
+    ) as checkpoint:
+        source = Source(str(model), checkpoint.hash_source(progress), adapter, revision, offline, context_length)
+        label = checkpoint.source.name
+    with _directory(options, source) as directory:
+        return _Run(source, directory, options, progress).all(label, variants)
+
+
+@contextmanager
+def _directory(options: CompareOptions, source: Source) -> Iterator[Path]:
+    """Where bundles and results lie; what is in the cache goes once everything is done, not when it is interrupted."""
+    if options.keep is not None:
+        if options.keep.exists() and not options.keep.is_dir():
+            raise OutputError(f"{options.keep} is a file; a directory was expected.", hint="Choose another --keep.")
+        options.keep.mkdir(parents=True, exist_ok=True)
+        yield options.keep
+        return
+    key = hashlib.sha256(json.dumps([source.sha256, str(source.adapter), source.context_length]).encode()).hexdigest()
+    directory = cache_dir() / "compare" / key[:16]
+    directory.mkdir(parents=True, exist_ok=True)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+class _Run:
+    def __init__(self, source: Source, directory: Path, options: CompareOptions, progress: Progress) -> None:
+        self._source = source
+        self._directory = directory
+        self._options = options
+        self._progress = progress
+        self._results = directory / "results.json"
+        self._known: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            self._known = dict(json.loads(self._results.read_text(encoding="utf-8")))
+
+    def all(self, label: str, variants: Sequence[Variant]) -> Comparison:
+        built: dict[str, Built] = {}
+        left_out: list[tuple[str, str]] = []
+        for variant in variants:
+            try:
+                built[variant.name] = build(
+                    variant, self._source, self._directory, self._progress, own=self._options.keep is None
+                )
+            except BudgetError as error:
+                if variant is variants[0]:
+                    raise
+                left_out.append((variant.name, str(error)))
+        some, origin, tokens_sha256 = self._texts(built[REFERENCE])
+        logits = self._reference(built[REFERENCE], some, tokens_sha256)
+        front = quality.texts([text.ids for text in some], [text.start for text in some], self._options.decode_tokens)
+        found = {}
+        for name, one in built.items():
+            found[name] = (
+                self._quality(name, one, logits, some, tokens_sha256, steps=False),
+                self._quality(name, one, logits, front, tokens_sha256, steps=True),
+            )
+        logits.unlink(missing_ok=True)
+        speeds = self._speeds(built)
+        rows = tuple(_row(name, one, *found[name], speeds[name]) for name, one in built.items())
+        machine = Machine.here(variants[0].profile.session.intra_op_num_threads)
+        settings = {
+            "source_sha256": self._source.sha256,
+            "tokens": {"origin": origin, "sha256": tokens_sha256, "sequences": len(some)},
+            "positions": {"scoring": sum(t.positions for t in some), "decode": sum(t.positions for t in front)},
+            "rounds": self._options.rounds,
+            "prompt_tokens": self._options.prompt_tokens,
+            "new_tokens": self._options.new_tokens,
+            "machine": asdict(machine),
+        }
+        return Comparison(label, rows, tuple(left_out), settings)
+
+    def _texts(self, reference: Built) -> tuple[list[Text], str, str]:
+        options = self._options
+        with _opened(reference.path) as (model, _):
+            if options.tokens is not None:
+                traces = from_file_for(model, options.tokens, length=_SEQUENCE)
+            else:
+                # Prompts are not predicted: twice the tokens leave enough of the replies.
+                count = max(4, -(-2 * options.max_tokens // _SEQUENCE))
+                traces = self_generated(
+                    model, sequences=count, length=_SEQUENCE, seed=options.seed, progress=self._progress
+                )
+        some = quality.texts(traces.sequences, traces.prompt_tokens, options.max_tokens)
+        return some, traces.origin, traces.sha256
+
+    def _reference(self, reference: Built, some: Sequence[Text], tokens: str) -> Path:
+        """The file of the reference's logits."""
+        vocabulary = Bundle.open(reference.path).manifest.model.vocab_size
+        needed = 4 * vocabulary * sum(text.positions for text in some)
+        key = hashlib.sha256(f"{reference.key} {tokens} {needed}".encode()).hexdigest()[:16]
+        path = self._directory / f"reference-{key}.logits"
+        if path.is_file() and path.stat().st_size == needed:
+            return path
+        for old in self._directory.glob("reference-*"):
+            old.unlink()
+        free = shutil.disk_usage(self._directory).free
+        if needed + _RESERVE > free:
+            raise BudgetError(
+                f"The reference's logits need {needed / 1e9:.2f} GB of disk in {self._directory}; "
+                f"{free / 1e9:.2f} GB are free.",
+                hint="Lower --max-tokens, or choose another disk with --keep.",
+            )
+        with _opened(reference.path) as (model, session):
+            quality.store(path, session, some, chunk=model.prefill_chunk, progress=self._progress)
+        return path
+
+    def _quality(
+        self, name: str, built: Built, logits: Path, some: Sequence[Text], tokens: str, *, steps: bool
+    ) -> Quality:
+        positions = sum(text.positions for text in some)
+        key = f"quality {built.key} {tokens} {positions} {'decode' if steps else 'scoring'}"
+        if key in self._known:
+            with contextlib.suppress(TypeError):
+                return Quality(**self._known[key])
+        with _opened(built.path) as (model, session):
+            found = quality.compare(
+                logits, session, some, steps=steps, name=name, chunk=model.prefill_chunk, progress=self._progress
+            )
+        self._keep(key, found.to_dict())
+        return found
+
+    def _speeds(self, built: dict[str, Built]) -> dict[str, list[dict[str, float]]]:
+        """Rounds of all bundles in turn, each measurement in a process of its own, every other round backwards."""
+        options = self._options
+        rounds: dict[str, list[dict[str, float]]] = {name: [] for name in built}
+        for index in range(options.rounds):
+            for name in sorted(built, reverse=bool(index % 2)):
+                key = f"speed {built[name].key} {options.prompt_tokens} {options.new_tokens} round {index}"
+                if key not in self._known:
+                    self._keep(key, self._measure(built[name].path))
+                rounds[name].append(self._known[key])
+        return rounds
+
+    def _measure(self, path: Path) -> dict[str, float]:
+        context = Bundle.open(path).manifest.model.context_length
+        new = min(self._options.new_tokens, context // 4)
+        prompt = min(self._options.prompt_tokens, context // 2)
+        found = bench(path, prompt_tokens=prompt, new_tokens=new, repeats=1, progress=self._progress)
+        return {
+            "decode_tps": found.decode.median,
+            "prefill_tps": found.prefill[0].median,
+            "rss_bytes": float(found.peak_rss_bytes),
+        }
+
+    def _keep(self, key: str, value: Any) -> None:
+        self._known[key] = value
+        partial = self._results.with_suffix(".partial")
+        partial.write_text(json.dumps(self._known), encoding="utf-8")
+        partial.replace(self._results)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Model, DecoderSession]]:
+    with open_bundle(path) as model:
+        if not isinstance(model.session, DecoderSession):
+            raise UsageError(f"{path.name} was made by the fallback exporter; its formats cannot be compared.")
+        yield model, model.session
+
+
+def _row(name: str, built: Built, scoring: Quality, decode: Quality, rounds: list[dict[str, float]]) -> Row:
+    bundle = Bundle.open(built.path)
+
+    def spread(key: str) -> Spread | None:
+        return Spread(tuple(one[key] for one in rounds)) if rounds else None
+
+    return Row(
+        name=name,
+        reference=name == REFERENCE,
+        bits_per_weight=bundle.manifest.bits_per_weight,
+        file_bytes=bundle.size,
+        kv_bytes_per_token=bundle.manifest.kv_cache.bytes_per_token,
+        fits=built.fits,
+        scoring=scoring,
+        decode=decode,
+        decode_tps=spread("decode_tps"),
+        prefill_tps=spread("prefill_tps"),
+        rss_bytes=spread("rss_bytes"),
+        bundle=built.path.name,
+    )

@@ -1,0 +1,40 @@
+"""``edgedistill compare`` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from cli_support import edgedistill
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_formats_of_the_built_in_model(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shown = edgedistill(
+        "compare", "tiny-reasoner", "--formats", "int8-b64,int2", "--max-tokens", 96, "--decode-tokens", 32,
+        "--rounds", 1, "--new-tokens", 8, "--out", out, home=tmp_path,
+    )  # fmt: skip
+    assert shown.code == 0, shown.err
+    lines = shown.out.splitlines()
+    assert [line.split()[0] for line in lines[:4]] == ["format", "int2", "int8-b64", "fp32"]
+    found = json.loads((out / "compare.json").read_text())
+    small, tiny = found["rows"][1], found["rows"][2]
+    assert small["scoring"]["kl"] < tiny["scoring"]["kl"]
+    assert small["scoring"]["top1"] > tiny["scoring"]["top1"]
+    assert small["bits_per_weight"] > tiny["bits_per_weight"]
+    assert small["decode_tps"]["median"] > 0
+    assert (out / "compare.html").read_text().startswith("<!doctype html>")
+    assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert not list((tmp_path / "cache").rglob("weights.bin"))
+
+
+def test_bad_input_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    assert "Did you mean int4-b32?" in edgedistill("compare", "tiny-reasoner", "--formats", "int4-b33").one_error()
+    assert "empty" in edgedistill("compare", "tiny-reasoner", "--formats", ",").one_error()
+    assert "is a file" in edgedistill("compare", "tiny-reasoner", "--out", file).one_error()
+    assert "--rounds is -1" in edgedistill("compare", "tiny-reasoner", "--rounds", -1).one_error()
