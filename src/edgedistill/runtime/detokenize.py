@@ -173,7 +173,8 @@ class _Whole:
 
 def _make_stage(tokenizer: Tokenizer) -> _Stage:
     """The incremental form of the tokenizer's decoder, read from its own JSON."""
-    decoder = json.loads(tokenizer.to_str())["decoder"]
+    # What it is pickled by; ``to_str`` would write out the whole vocabulary, which takes a while.
+    decoder = None if tokenizer.decoder is None else json.loads(tokenizer.decoder.__getstate__())
     parts = _flatten(decoder)
     kinds = {part["type"] for part in parts}
     if "ByteLevel" in kinds and kinds <= {"ByteLevel", "Fuse"}:
