@@ -166,7 +166,7 @@ def predict(
 
 def predict_profile(model: ModelLike, weights: Sequence[Plannable], profile: Profile) -> Budget:
     """``predict`` for the weights planned by the rules, context and chunk of ``profile``."""
-    plan = plan_weights(weights, profile.weights.default, profile.weights.rules)
+    plan = plan_weights(weights, profile.weights.default, profile.weights.all_rules)
     return predict(
         model,
         plan,

@@ -20,6 +20,7 @@ from edgedistill.progress import NullProgress, Progress
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
+PREFILL_MODEL = "model-prefill.onnx"
 GENAI_MODEL = "model-genai.onnx"
 GENAI_CONFIG = "genai_config.json"
 WEIGHTS = "weights.bin"

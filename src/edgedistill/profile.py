@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import ProfileError
 from edgedistill.profile_files import profile_directories, read_profile_table
-from edgedistill.quantize.plan import Rule, override, parse_format
+from edgedistill.quantize.plan import PREFILL, Rule, override, parse_format
 from edgedistill.quantize.spec import KV_BITS, WeightFormat
 from edgedistill.tables import limits, read_table
 
@@ -80,12 +80,19 @@ class Context:
 class Weights:
     """Formats of weight matrices: the first of ``rules`` that matches, else ``default``. Vectors stay float32.
 
-    ``smoothing``: share of the outliers in activations that W8A8 matrices take over; 0: none.
+    ``smoothing``: share of the outliers in activations that W8A8 matrices take over; 0: none. ``prefill``: format of a
+    second form of the layers' matrices, for steps of several tokens; None: one form for everything.
     """
 
     default: WeightFormat
     rules: tuple[Rule, ...] = ()
     smoothing: float = field(default=0.5, metadata=limits(low=0, high=1))
+    prefill: WeightFormat | None = None
+
+    @property
+    def all_rules(self) -> tuple[Rule, ...]:
+        """The rules, and before them the one that gives the second form its format."""
+        return self.rules if self.prefill is None else (Rule(f"{PREFILL}*", self.prefill), *self.rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +174,7 @@ class Profile:
             "default": self.weights.default.label(),
             "rules": [{"match": rule.match, "format": rule.format.label()} for rule in self.weights.rules],
             "smoothing": self.weights.smoothing,
+            "prefill": None if self.weights.prefill is None else self.weights.prefill.label(),
         }
         return snapshot
 
@@ -195,6 +203,7 @@ class Profile:
         block_size: int | None = None,
         context_length: int | None = None,
         kv_cache: str | None = None,
+        prefill: WeightFormat | None = None,
     ) -> Profile:
         """The profile after ``--format``, ``--block-size``, ``--context`` and ``--kv-cache``; see
         ``quantize.plan.override``.
@@ -206,7 +215,9 @@ class Profile:
         default, rules = override(
             self.weights.default, self.weights.rules, weight_format=weight_format, block_size=block_size
         )
-        table = replace(self, weights=replace(self.weights, default=default, rules=rules)).to_dict()
+        table = replace(
+            self, weights=replace(self.weights, default=default, rules=rules, prefill=prefill or self.weights.prefill)
+        ).to_dict()
         if context_length is not None:
             table["context"]["length"] = context_length
             table["context"]["prefill_chunk"] = max(2, min(self.context.prefill_chunk, context_length))

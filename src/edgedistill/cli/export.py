@@ -62,6 +62,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--block-size", type=int, metavar="N", help="block size of the quantized formats: 16 to 256")
     parser.add_argument("--context", type=int, metavar="N", help="longest prompt plus answer, in tokens")
     parser.add_argument(
+        "--prefill", metavar="F", help="format of a second form of the layers, for prompts and scoring (w8a8)"
+    )
+    parser.add_argument(
         "--kv-cache",
         choices=tuple(KV_BITS),
         metavar="T",
@@ -100,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
             block_size=args.block_size,
             context_length=args.context,
             kv_cache=args.kv_cache,
+            prefill_format=args.prefill,
             force=args.force,
             check=args.check,
             verify=args.verify,

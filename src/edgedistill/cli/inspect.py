@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.bundle import Bundle
 from edgedistill.cli import console
+from edgedistill.quantize.plan import PREFILL
 from edgedistill.units import format_bytes, format_count
 from edgedistill.verification_record import sentence
 
@@ -63,7 +64,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def group_of(name: str) -> str:
-    """Group of a weight by its logical name: embedding, lm_head, attention, mlp, norms, biases or other."""
+    """Group of a weight by its logical name: embedding, lm_head, attention, mlp, norms, biases, prefill form or
+    other.
+    """
+    if name.startswith(PREFILL):
+        return "prefill form"
     if name.endswith(".bias"):
         return "biases"
     if "norm" in name:

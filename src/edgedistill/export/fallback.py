@@ -52,6 +52,11 @@ class FallbackExporter:
                 "W8A8 was asked for; the optimum exporter has weight-only formats.",
                 hint="Export this model with --format int8.",
             )
+        if profile.weights.prefill is not None:
+            raise UsageError(
+                "A second form for prefill was asked for; the optimum exporter makes one graph.",
+                hint="Leave `weights.prefill` out of the profile, and --prefill off the command line.",
+            )
         optimum.check_supported(checkpoint.config)
         self._checkpoint = checkpoint
         self._profile = profile

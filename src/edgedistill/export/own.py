@@ -10,7 +10,7 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgedistill import budget
 from edgedistill import bundle as files
@@ -28,14 +28,14 @@ from edgedistill.export.staging import free_disk
 from edgedistill.export.writer import Job, WeightsWriter
 from edgedistill.profile import Profile, list_profiles, load_profile
 from edgedistill.quantize import kv as kv_format
+from edgedistill.quantize.plan import PREFILL, parse_format, plan_weights
 from edgedistill.quantize.plan import Plan as WeightPlan
-from edgedistill.quantize.plan import parse_format, plan_weights
 from edgedistill.quantize.spec import ArraySpec
 from edgedistill.speed import StepModel, prediction_points
 from edgedistill.timings import Machine, Timings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from edgedistill.manifest import Manifest
     from edgedistill.progress import Progress
     from edgedistill.quantize.kv import KvScales
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +112,13 @@ class OwnExporter:
     def make(self, directory: Path, *, resume: bool, progress: Progress) -> Made:
         """Write weights.bin and both graphs into ``directory``, taking over what an interrupted run finished there."""
         begun = time.perf_counter()
+        two_forms = self._profile.weights.prefill is not None
+        planned = self.plan.planned.by_name()
         folds = smooth_calibrate.prepare(
             directory,
             self._checkpoint,
             self.plan.spec,
-            self.plan.planned.by_name(),
+            of_second_form(planned) if two_forms else planned,
             self.plan.weights,
             lambda run: self._write_run(run, progress),
             alpha=self._profile.weights.smoothing,
@@ -122,6 +126,8 @@ class OwnExporter:
             resume=resume,
             progress=progress,
         )
+        if two_forms:
+            folds = {f"{PREFILL}{name}": fold for name, fold in folds.items() if name.startswith("layers.")}
         reused = _write_weights(directory / files.WEIGHTS, self._checkpoint, self.plan, resume, progress, folds)
         seconds = time.perf_counter() - begun
         write_graphs(directory, self.plan)
@@ -138,6 +144,7 @@ class OwnExporter:
     def _write_run(self, directory: Path, progress: Progress) -> Manifest:
         """Weights and graph of the same model in a format that is near the original, for a run that observes it."""
         profile = self._profile.with_overrides(weight_format=parse_format(smooth_calibrate.FORMAT))
+        profile = replace(profile, weights=replace(profile.weights, prefill=None))
         plan = make_plan(self._checkpoint, profile, self.plan.context_length)
         _write_weights(directory / files.WEIGHTS, self._checkpoint, plan, False, progress)
         write_graphs(directory, plan)
@@ -199,7 +206,9 @@ def make_plan(checkpoint: Checkpoint, profile: Profile, context_length: int | No
     spec = architecture.build_spec(checkpoint.config)
     architecture.check_tensors(spec, checkpoint.tensors)
     weights = architecture.logical_weights(spec)
-    planned = plan_weights(weights, profile.weights.default, profile.weights.rules)
+    if profile.weights.prefill is not None:
+        weights += second_form(weights)
+    planned = plan_weights(weights, profile.weights.default, profile.weights.all_rules)
     length = choose_context(spec.max_position_embeddings, profile, context_length)
     tables = architecture.rope_tables(spec, length)
     arrays = [array for weight in planned.weights for array in weight.arrays]
@@ -224,6 +233,22 @@ def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> Non
             kv=kv if signature == "edgedistill" else None,
         )
         onnx_ir.save(graph, directory / name)
+    if any(name.startswith(PREFILL) for name in plan.planned.by_name()):
+        second = WeightEmitter(of_second_form(plan.planned.by_name()), of_second_form(plan.layout.arrays))
+        graph = build_graph(plan.spec, second, signature="edgedistill", context_length=plan.context_length, kv=kv)
+        onnx_ir.save(graph, directory / files.PREFILL_MODEL)
+
+
+def second_form(weights: Iterable[LogicalWeight]) -> tuple[LogicalWeight, ...]:
+    """The layers' weights once more, for the graph that takes several tokens; embedding and head are shared."""
+    layers = (weight for weight in weights if weight.name.startswith("layers."))
+    return tuple(replace(weight, name=f"{PREFILL}{weight.name}") for weight in layers)
+
+
+def of_second_form(entries: Mapping[str, T]) -> dict[str, T]:
+    """Entries by the names of the first form, those of the second in their place where there are any."""
+    second = {name.removeprefix(PREFILL): entry for name, entry in entries.items() if name.startswith(PREFILL)}
+    return {name: entry for name, entry in entries.items() if not name.startswith(PREFILL)} | second
 
 
 def choose_context(longest: int, profile: Profile, asked: int | None) -> int:

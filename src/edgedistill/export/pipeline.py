@@ -78,6 +78,7 @@ def export(
     block_size: int | None = None,
     context_length: int | None = None,
     kv_cache: str | None = None,
+    prefill_format: WeightFormat | str | None = None,
     force: bool = False,
     check: bool = True,
     progress: Progress | None = None,
@@ -96,6 +97,7 @@ def export(
         block_size: Replaces the block size of every quantized format.
         context_length: Longest prompt plus output, in tokens; default: the profile's, capped by the model's.
         kv_cache: Replaces the profile's type of keys and values: ``float32``, ``int8`` or ``int4``.
+        prefill_format: Format of a second form of the layers' matrices, for prefill and scoring (``w8a8``).
         force: Replace an existing bundle.
         check: Open the finished bundle and decode a few tokens before it gets its name.
         progress: Receiver of progress.
@@ -110,7 +112,11 @@ def export(
         profile = load_profile(profile)
     if isinstance(weight_format, str):
         weight_format = parse_format(weight_format)
-    profile = profile.with_overrides(weight_format=weight_format, block_size=block_size, kv_cache=kv_cache)
+    if isinstance(prefill_format, str):
+        prefill_format = parse_format(prefill_format)
+    profile = profile.with_overrides(
+        weight_format=weight_format, block_size=block_size, kv_cache=kv_cache, prefill=prefill_format
+    )
     check_target(out, force=force)
     with open_checkpoint(
         str(model), adapter=Path(adapter) if adapter else None, revision=revision, offline=offline, progress=progress

@@ -30,6 +30,8 @@ from edgedistill.quantize.spec import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+PREFILL = "prefill."
+"""Before the names of weights of the second form, which serves steps of several tokens."""
 MATRIX_KINDS = ("linear", "embedding")
 ACCURACY_LEVELS = (0, 1, 4)
 DEFAULT_FORMATS = {
@@ -92,7 +94,7 @@ class Plan:
 
     @property
     def parameters(self) -> int:
-        return sum(weight.parameters for weight in self.weights)
+        return sum(weight.parameters for weight in self.weights if not weight.weight_name.startswith(PREFILL))
 
     @property
     def nbytes(self) -> int:
@@ -100,7 +102,7 @@ class Plan:
 
     @property
     def bits_per_weight(self) -> float:
-        """Stored bits per parameter over all weights; 0.0 for an empty plan."""
+        """Stored bits per parameter over all weights, both forms where there are two; 0.0 for an empty plan."""
         return 8 * self.nbytes / self.parameters if self.parameters else 0.0
 
     def by_name(self) -> dict[str, PlannedWeight]:

@@ -51,7 +51,7 @@ class InterruptedRunError(Exception):
 class _Shape:
     """Preallocated inputs and outputs of one (width, logit positions), bound to a cache's present buffers."""
 
-    def __init__(self, session: DecoderSession, cache: KVCache, width: int, positions: int) -> None:
+    def __init__(self, session: DecoderSession, cache: KVCache, width: int, positions: int, wide: bool) -> None:
         batch = cache.batch
         self.ids: Ids = np.zeros((batch, width), dtype=np.int64)
         self.seqlens_k = np.zeros(batch, dtype=np.int32)
@@ -68,7 +68,8 @@ class _Shape:
             "total_sequence_length": total,
             "logit_index": self.logit_index,
         }
-        self.binding = session.raw.io_binding()
+        self.raw = session.wide if wide else session.raw
+        self.binding = self.raw.io_binding()
         # Aliases keep no array alive: the arrays and the values live as long as this object, the cache's buffers until
         # its generation changes, when this object goes as well.
         self._kept: list[Any] = [total]
@@ -103,7 +104,7 @@ class Decoder:
     def __init__(self, session: DecoderSession, cache: KVCache) -> None:
         self.session = session
         self.cache = cache
-        self._shapes: dict[tuple[int, int], _Shape] = {}
+        self._shapes: dict[tuple[int, int, bool], _Shape] = {}
         self._generation = cache.generation
         self._exact_length = 0
         self._run_options = ort.RunOptions()
@@ -150,7 +151,7 @@ class Decoder:
                 return self.feed(tokens[2:], exact=True, logits=logits)
             else:
                 columns = width + room
-        shape = self._shape(columns, (2 if exact else 1) if logits else 0, past)
+        shape = self._shape(columns, (2 if exact else 1) if logits else 0, past, exact=exact)
         shape.ids[0, :width] = tokens
         shape.seqlens_k[0] = past + width - 1
         shape.query_seqlens[0] = width
@@ -164,7 +165,7 @@ class Decoder:
 
     def _feed_one(self, token: int, past: int) -> Logits:
         """The step that decoding consists of: nothing but a few integers and the run."""
-        shape = self._shape(1, 1, past)
+        shape = self._shape(1, 1, past, exact=False)
         shape.ids[0, 0] = token
         shape.seqlens_k[0] = past
         shape.query_seqlens[0] = 1
@@ -228,7 +229,7 @@ class Decoder:
         if int((pasts + ids.shape[1]).max()) > limit:
             return self._step_by_rows(ids, counts, again, index, exact=exact)
         positions = index.shape[1] + (exact and index.size % 2 == 1)
-        shape = self._shape(ids.shape[1], positions, int(pasts.max()))
+        shape = self._shape(ids.shape[1], positions, int(pasts.max()), exact=exact)
         shape.ids[:] = ids
         shape.logit_index[:] = index[:, -1:]
         shape.logit_index[:, : index.shape[1]] = index
@@ -296,7 +297,9 @@ class Decoder:
                 hint="Shorten the prompt or export with a larger --context.",
             )
 
-    def _shape(self, width: int, positions: int, past: int) -> _Shape:
+    def _shape(self, width: int, positions: int, past: int, *, exact: bool) -> _Shape:
+        # Exact steps reproduce a prefill, whatever their width: they take the form of the weights that prefills take.
+        wide = self.session.wide is not self.session.raw and (exact or width > 1)
         if past + width > self.cache.capacity:
             # Bound values keep the buffers that they alias: the cache would exist twice while it grows.
             self._shapes.clear()
@@ -304,12 +307,12 @@ class Decoder:
         if self._generation != self.cache.generation:
             self._shapes.clear()
             self._generation = self.cache.generation
-        shape = self._shapes.get((width, positions))
+        shape = self._shapes.get((width, positions, wide))
         if shape is None:
             while len(self._shapes) >= _KEPT_SHAPES:
                 self._shapes.pop(next(iter(self._shapes)))
-            shape = _Shape(self.session, self.cache, width, positions)
-            self._shapes[width, positions] = shape
+            shape = _Shape(self.session, self.cache, width, positions, wide)
+            self._shapes[width, positions, wide] = shape
         return shape
 
     def _run(self, shape: _Shape) -> None:
@@ -318,7 +321,7 @@ class Decoder:
             raise InterruptedRunError
         options = None if shape.total_width == 1 else self._run_options
         try:
-            self.session.raw.run_with_iobinding(shape.binding, options)
+            shape.raw.run_with_iobinding(shape.binding, options)
         except Exception as error:  # onnxruntime's exceptions share no base but this
             if self._run_options.terminate:
                 raise InterruptedRunError from error

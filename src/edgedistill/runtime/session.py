@@ -8,11 +8,12 @@ Must not know: what a token means.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 
+from edgedistill.bundle import MODEL, PREFILL_MODEL
 from edgedistill.errors import BundleError, GenerationError
 from edgedistill.runtime.decoder import Decoder, first_line
 from edgedistill.runtime.huge_pages import use_huge_pages
@@ -96,13 +97,22 @@ def open_session(path: Path, config: SessionConfig) -> tuple[ort.InferenceSessio
 
 
 class DecoderSession:
-    """The loaded graph of a bundle with the ``edgedistill`` signature (see export/graph.py)."""
+    """The loaded graph of a bundle with the ``edgedistill`` signature (see export/graph.py).
+
+    Where the bundle has a second form of its layers, ``wide`` is the session of that: it serves exact steps and steps
+    of several tokens, over the same KV cache. Else it is ``raw``.
+    """
 
     def __init__(self, path: Path, info: ModelInfo, config: SessionConfig | None = None) -> None:
         """Load ``path``; raises BundleError if ONNX Runtime refuses it or its inputs are others."""
         self.config = config or SessionConfig()
         self.info = info
         self.raw, self.threads = open_session(path, self.config)
+        self.wide = self.raw
+        second = path.with_name(PREFILL_MODEL)
+        if path.name == MODEL and second.is_file():
+            # Its steps are long: threads that wait for work would only take time from the other session's.
+            self.wide, _ = open_session(second, replace(self.config, allow_spinning=False))
         found = {value.name: value.type for value in self.raw.get_inputs()}
         missing = {"input_ids", "seqlens_k", "query_seqlens", "logit_index", self.past_names[-1]} - found.keys()
         if missing:
