@@ -1,7 +1,8 @@
 """Weight quantization: arrays in, arrays in MatMulNBits' layout out.
 
 ``spec.py`` says what formats look like, ``plan.py`` which weight gets which, ``rtn.py`` and ``search.py`` choose
-scales, ``blockwise.py`` drives them over tiles and threads, ``packing.py`` puts codes into bytes.
+scales, ``blockwise.py`` drives them over tiles and threads, ``gptq.py`` minimises the error of the layer's output,
+``storage.py`` and ``packing.py`` put scales and codes into bytes.
 
 Must not know: graphs, disk, profile names, model architectures.
 """
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from edgedistill.quantize.gptq import Solver
     from edgedistill.quantize.spec import WeightFormat
 
 
@@ -24,6 +26,7 @@ def quantize_rows(
     fmt: WeightFormat,
     importance: npt.NDArray[np.float32] | None = None,
     *,
+    solver: Solver | None = None,
     threads: int = 1,
 ) -> dict[str, npt.NDArray[np.generic]]:
     """Quantize rows of a matrix.
@@ -33,6 +36,8 @@ def quantize_rows(
         fmt: A quantized format; its ``method`` picks the algorithm.
         importance: float32 [K], non-negative weights of the squared error per input feature (such as the mean square of
             the activations), used by ``search``; None: every feature counts the same.
+        solver: What the method ``gptq`` knows of the inputs. Without one, or where its factorisation failed, scales are
+            searched.
         threads: Threads to share the rows among; the result does not depend on it.
 
     Returns:
@@ -52,6 +57,10 @@ def quantize_rows(
         from edgedistill.quantize.w8a8 import quantize_channels
 
         return quantize_channels(rows, fmt, importance, threads=threads)
+    if fmt.method == "gptq" and solver is not None:
+        if solver.failed is None:
+            return solver.quantize(rows, fmt)
+        importance = solver.importance
     if fmt.method == "rtn":
         return quantize_blockwise(rows, fmt, rtn_tile, threads=threads)
     return quantize_blockwise(rows, fmt, search_tile, importance=importance, threads=threads)

@@ -143,6 +143,23 @@ def quantize_blockwise(
     return {**codes, **arrays, **store_zero_points(zero_points.reshape(n, blocks), fmt)}
 
 
+def choose_blocks(
+    values: Floats, fmt: WeightFormat, algorithm: Callable[[Tile], None], importance: Floats
+) -> tuple[Floats, Floats]:
+    """Scale and zero point, float32 [m] each, of blocks float32 [m, block] whose elements weigh ``importance`` [block]."""
+    weight = _importance_blocks(importance, fmt.block_size, fmt.block_size, 1)
+    scales, zero_points = np.empty(len(values), np.float32), np.empty(len(values), np.float32)
+    width = max(1, TILE_ELEMENTS // fmt.block_size)
+    buffers = np.empty((4, fmt.block_size, width), np.float32)
+    for start in range(0, len(values), width):
+        part = slice(start, start + width)
+        tile, magnitude = _load(values[part], weight, start, buffers, fmt)
+        algorithm(tile)
+        np.multiply(tile.scale, magnitude, out=scales[part])
+        zero_points[part] = tile.zero_point
+    return scales, zero_points
+
+
 def nearest_codes(
     values: Floats, scales: Floats, zero_points: npt.NDArray[np.uint8], fmt: WeightFormat
 ) -> npt.NDArray[np.uint8]:
