@@ -81,9 +81,9 @@ class KVCacheInfo:
 class Manifest:
     """The whole manifest; field by field what manifest.json holds.
 
-    ``source``, ``profile``, ``tool``, ``check``, ``predicted``, ``verification`` (the short look that followed the
-    export; empty if there was none) and ``tuning`` (what training of scales gained; empty if there was none) are JSON
-    objects written by their own modules.
+    ``source``, ``profile``, ``tool``, ``check``, ``predicted``, ``calibration`` (of the weights), ``choice`` (of formats
+    under a budget), ``tuning`` (what training of scales gained) and ``verification`` (the short look that followed the
+    export) are JSON objects written by their own modules; the last four are empty if there was none.
     """
 
     created: str
@@ -100,6 +100,8 @@ class Manifest:
     check: dict[str, Any] = field(default_factory=dict)
     verification: dict[str, Any] = field(default_factory=dict)
     tuning: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
+    choice: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
@@ -149,6 +151,8 @@ def _from_dict(raw: dict[str, Any]) -> Manifest:
         files=tuple(FileEntry(str(f["name"]), int(f["size"]), str(f["sha256"])) for f in raw["files"]),
         predicted=dict(raw.get("predicted", {})),
         check=dict(raw.get("check", {})),
+        calibration=dict(raw.get("calibration", {})),
+        choice=dict(raw.get("choice", {})),
         verification=dict(raw.get("verification", {})),
         tuning=dict(raw.get("tuning", {})),
         schema_version=int(raw["schema_version"]),

@@ -38,7 +38,7 @@ from edgedistill.export.graph_attention import AttentionInputs, attention
 
 if TYPE_CHECKING:
     from edgedistill.export.emit import WeightEmitter
-    from edgedistill.export.spec import ModelSpec
+    from edgedistill.export.spec import LayerSpec, ModelSpec
     from edgedistill.quantize.kv import KvScales
 
 Signature = Literal["edgedistill", "genai"]
@@ -61,7 +61,7 @@ def build_graph(
     b = GraphBuilder()
     inputs = _Inputs(spec, signature, kv)
     attention_inputs = inputs.edgedistill() if signature == "edgedistill" else inputs.genai(b)
-    decoder = _Decoder(b, spec, weights)
+    decoder = Decoder(b, spec, weights)
     hidden, present = decoder.layers(decoder.embed(inputs.input_ids), attention_inputs)
     if inputs.logit_index is not None:
         last_axis = b.constant("axis_last", np.array([-1], dtype=np.int64))
@@ -82,7 +82,7 @@ def build_graph(
     return ir.Model(graph, ir_version=IR_VERSION, producer_name="edgedistill", metadata_props=metadata)
 
 
-class _Decoder:
+class Decoder:
     """Embedding, layers and head; each method appends nodes and returns the values they make."""
 
     def __init__(self, b: GraphBuilder, spec: ModelSpec, weights: WeightEmitter) -> None:
@@ -101,22 +101,29 @@ class _Decoder:
         """All layers and the final norm, and the present caches. The residual is added inside the norm after it."""
         spec = self._spec
         next_norms = [*(f"layers.{i}.input_norm" for i in range(1, spec.num_hidden_layers)), "final_norm"]
-        normed, residual = self._norm(hidden, "layers.0.input_norm"), hidden
+        normed, residual = self.norm(hidden, "layers.0.input_norm"), hidden
         present: list[ir.Value] = []
         for layer, next_norm in zip(spec.layers, next_norms, strict=True):
-            name = f"layers.{layer.index}"
-            update, key_value = attention(self._b, spec, self._weights, layer, normed, inputs=inputs)
+            update, residual, key_value = self.layer(layer, normed, residual, inputs)
             present += key_value
-            if spec.sandwich_norms:
-                update = self._norm(update, f"{name}.post_attention_norm")
-                normed, residual = self._skip_norm(update, residual, f"{name}.pre_feedforward_norm")
-            else:
-                normed, residual = self._skip_norm(update, residual, f"{name}.post_attention_norm")
-            update = self._mlp(normed, f"{name}.mlp")
-            if spec.sandwich_norms:
-                update = self._norm(update, f"{name}.post_feedforward_norm")
             normed, residual = self._skip_norm(update, residual, next_norm)
         return normed, present
+
+    def layer(
+        self, layer: LayerSpec, normed: ir.Value, residual: ir.Value, inputs: AttentionInputs
+    ) -> tuple[ir.Value, ir.Value, tuple[ir.Value, ir.Value]]:
+        """One layer: what it adds to the residual at last, the residual so far, and present key and value."""
+        spec, name = self._spec, f"layers.{layer.index}"
+        update, key_value = attention(self._b, spec, self._weights, layer, normed, inputs=inputs)
+        if spec.sandwich_norms:
+            update = self.norm(update, f"{name}.post_attention_norm")
+            normed, residual = self._skip_norm(update, residual, f"{name}.pre_feedforward_norm")
+        else:
+            normed, residual = self._skip_norm(update, residual, f"{name}.post_attention_norm")
+        update = self._mlp(normed, f"{name}.mlp")
+        if spec.sandwich_norms:
+            update = self.norm(update, f"{name}.post_feedforward_norm")
+        return update, residual, key_value
 
     def logits(self, hidden: ir.Value) -> ir.Value:
         matrix = "embed" if self._spec.tie_word_embeddings else "lm_head"
@@ -128,7 +135,7 @@ class _Decoder:
         squashed = self._b.call("Tanh", [self._b.call("Div", [raw, limit], "logits.scaled")], "logits.tanh")
         return self._b.call("Mul", [squashed, limit], "logits")
 
-    def _norm(self, x: ir.Value, name: str) -> ir.Value:
+    def norm(self, x: ir.Value, name: str) -> ir.Value:
         return self._b.call(
             "SimplifiedLayerNormalization",
             [x, self._weights.vector(self._b, name)],

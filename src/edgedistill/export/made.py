@@ -5,7 +5,7 @@ Must not know: how it was made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ class Made:
     """Graphs and weights are written; this is what they are.
 
     ``planned`` lists the weights and their formats, ``signature`` the graph's inputs, ``predicted`` the budget that was
-    checked before (empty where none could be made), ``weights_seconds`` the time of reading, quantizing and writing.
+    checked before (empty where none could be made), ``weights_seconds`` the time of reading, quantizing and writing,
+    ``calibration`` what the weights were calibrated with (empty: they were not).
     """
 
     geometry: Geometry
@@ -48,3 +49,4 @@ class Made:
     predicted: dict[str, Any]
     weights_seconds: float
     reused_weights: int
+    calibration: dict[str, Any] = field(default_factory=dict)

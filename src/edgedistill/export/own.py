@@ -20,6 +20,7 @@ from edgedistill.errors import UsageError
 from edgedistill.export import architecture, kv_calibrate, smooth_calibrate
 from edgedistill.export.emit import WeightEmitter
 from edgedistill.export.graph import Signature, build_graph
+from edgedistill.export.layerwise import Outcome, searched, write_calibrated
 from edgedistill.export.layout import Layout, plan_layout
 from edgedistill.export.made import Made
 from edgedistill.export.probe import WHOLE_LIMIT
@@ -28,7 +29,8 @@ from edgedistill.export.staging import free_disk
 from edgedistill.export.writer import Job, WeightsWriter
 from edgedistill.profile import Profile, list_profiles, load_profile
 from edgedistill.quantize import kv as kv_format
-from edgedistill.quantize.plan import PREFILL, parse_format, plan_weights
+from edgedistill.quantize.gptq import GptqOptions
+from edgedistill.quantize.plan import PREFILL, Rule, parse_format, plan_weights
 from edgedistill.quantize.plan import Plan as WeightPlan
 from edgedistill.quantize.spec import ArraySpec
 from edgedistill.speed import StepModel, prediction_points
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from edgedistill.export.spec import LogicalWeight, ModelSpec
     from edgedistill.manifest import Manifest
     from edgedistill.progress import Progress
+    from edgedistill.traces import Traces
     from edgedistill.quantize.kv import KvScales
 
 T = TypeVar("T")
@@ -70,8 +73,20 @@ class Plan:
 class OwnExporter:
     """One export by the own graph builder. Making it plans everything; nothing is written before ``make``."""
 
-    def __init__(self, checkpoint: Checkpoint, profile: Profile, context_length: int | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        profile: Profile,
+        context_length: int | None = None,
+        traces: Traces | None = None,
+        gptq: GptqOptions | None = None,
+    ) -> None:
         """Plan the export.
+
+        Args:
+            checkpoint, profile, context_length: What to make of what.
+            traces: Calibration data. None: formats of method ``gptq`` come to scale search.
+            gptq: How to solve.
 
         Raises:
             UnsupportedModelError: Unknown architecture or feature.
@@ -80,7 +95,9 @@ class OwnExporter:
         """
         self._checkpoint = checkpoint
         self._profile = profile
-        self.plan = make_plan(checkpoint, profile, context_length)
+        self._traces = traces
+        self._gptq = gptq or GptqOptions()
+        self.plan = make_plan(checkpoint, profile, context_length, calibrated=traces is not None)
         self._predicted: budget.Budget | None = None
 
     def check_budget(self, out: Path, *, trial: bool) -> None:
@@ -106,6 +123,7 @@ class OwnExporter:
             "formats": [(weight.weight_name, weight.format.label()) for weight in self.plan.planned.weights],
             "context": self.plan.context_length,
             "smoothing": self._profile.weights.smoothing,
+            "calibration": [self._traces.sha256, asdict(self._gptq)] if self._traces else None,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -122,13 +140,13 @@ class OwnExporter:
             self.plan.weights,
             lambda run: self._write_run(run, progress),
             alpha=self._profile.weights.smoothing,
-            sequences=None,
+            sequences=self._traces.sequences if self._traces else None,
             resume=resume,
             progress=progress,
         )
         if two_forms:
             folds = {f"{PREFILL}{name}": fold for name, fold in folds.items() if name.startswith("layers.")}
-        reused = _write_weights(directory / files.WEIGHTS, self._checkpoint, self.plan, resume, progress, folds)
+        outcome = self._write_weights(directory / files.WEIGHTS, resume, progress, folds)
         seconds = time.perf_counter() - begun
         write_graphs(directory, self.plan)
         return Made(
@@ -138,7 +156,8 @@ class OwnExporter:
             signature="edgedistill",
             predicted=self._predictions(),
             weights_seconds=seconds,
-            reused_weights=reused,
+            reused_weights=outcome.reused,
+            calibration=self._calibration(outcome),
         )
 
     def _write_run(self, directory: Path, progress: Progress) -> Manifest:
@@ -162,6 +181,45 @@ class OwnExporter:
         speed = steps.speed(Timings.load(machine).seconds, contexts=contexts, prompts=prompts)
         found: dict[str, Any] = self._predicted.to_dict()
         return found | ({} if speed is None else {"speed": {**speed.to_dict(), "machine": asdict(machine)}})
+
+    def _write_weights(
+        self, path: Path, resume: bool, progress: Progress, folds: Mapping[str, Fold] | None = None
+    ) -> Outcome:
+        plan = self.plan
+        if self._traces is None or not plan.planned.is_calibrated:
+            return Outcome(_write_weights(path, self._checkpoint, plan, resume, progress, folds))
+        writer = WeightsWriter(path, plan.layout, resume=resume)
+        try:
+            for name, table in plan.tables.items():
+                writer.write_array(name, table)
+            progress.begin("calibrating", plan.planned.parameters, "items")
+            outcome = write_calibrated(
+                writer,
+                plan,
+                self._checkpoint.tensors,
+                self._traces.sequences,
+                options=self._gptq,
+                folds=folds or {},
+                threads=_threads(),
+                progress=progress,
+            )
+            progress.end()
+        finally:
+            writer.close()
+        return outcome
+
+    def _calibration(self, outcome: Outcome) -> dict[str, Any]:
+        """What the manifest says about calibration; empty where there was none."""
+        if self._traces is None or not self.plan.planned.is_calibrated:
+            return {}
+        return {
+            "origin": self._traces.origin,
+            "sha256": self._traces.sha256,
+            "sequences": len(self._traces.sequences),
+            "tokens": self._traces.tokens,
+            "gptq": asdict(self._gptq),
+            "failed": outcome.failed,
+        }
 
     def quantize_cache(
         self,
@@ -201,14 +259,19 @@ class OwnExporter:
         return replace(manifest, kv_cache=info)
 
 
-def make_plan(checkpoint: Checkpoint, profile: Profile, context_length: int | None = None) -> Plan:
+def make_plan(
+    checkpoint: Checkpoint, profile: Profile, context_length: int | None = None, *, calibrated: bool = False
+) -> Plan:
     """Decide every format, shape and offset; reads headers only (errors: see ``OwnExporter``)."""
     spec = architecture.build_spec(checkpoint.config)
     architecture.check_tensors(spec, checkpoint.tensors)
     weights = architecture.logical_weights(spec)
     if profile.weights.prefill is not None:
         weights += second_form(weights)
-    planned = plan_weights(weights, profile.weights.default, profile.weights.all_rules)
+    default, rules = profile.weights.default, profile.weights.all_rules
+    if not calibrated:
+        default, rules = searched(default), tuple(Rule(rule.match, searched(rule.format)) for rule in rules)
+    planned = plan_weights(weights, default, rules)
     length = choose_context(spec.max_position_embeddings, profile, context_length)
     tables = architecture.rope_tables(spec, length)
     arrays = [array for weight in planned.weights for array in weight.arrays]

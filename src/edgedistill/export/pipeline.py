@@ -25,7 +25,9 @@ from edgedistill.quantize.plan import parse_format
 
 if TYPE_CHECKING:
     from edgedistill.manifest import Manifest
+    from edgedistill.quantize.gptq import GptqOptions
     from edgedistill.quantize.spec import WeightFormat
+    from edgedistill.traces import Traces
 
 Exporter = Literal["auto", "own", "optimum"]
 
@@ -79,6 +81,8 @@ def export(
     context_length: int | None = None,
     kv_cache: str | None = None,
     prefill_format: WeightFormat | str | None = None,
+    calibration: Traces | None = None,
+    gptq: GptqOptions | None = None,
     force: bool = False,
     check: bool = True,
     progress: Progress | None = None,
@@ -98,6 +102,9 @@ def export(
         context_length: Longest prompt plus output, in tokens; default: the profile's, capped by the model's.
         kv_cache: Replaces the profile's type of keys and values: ``float32``, ``int8`` or ``int4``.
         prefill_format: Format of a second form of the layers' matrices, for prefill and scoring (``w8a8``).
+        calibration: Token sequences for formats of method ``gptq`` and for a quantized KV cache. None: such weights
+            are quantized by scale search, and the cache with texts that the model writes.
+        gptq: How ``gptq`` solves; default: ``GptqOptions()``.
         force: Replace an existing bundle.
         check: Open the finished bundle and decode a few tokens before it gets its name.
         progress: Receiver of progress.
@@ -121,7 +128,7 @@ def export(
     with open_checkpoint(
         str(model), adapter=Path(adapter) if adapter else None, revision=revision, offline=offline, progress=progress
     ) as checkpoint:
-        maker = _choose(checkpoint, profile, exporter, context_length)
+        maker = _choose(checkpoint, profile, exporter, context_length, calibration, gptq)
         maker.check_budget(out, trial=check)
         source_hash = checkpoint.hash_source(progress)
         with Staging(out, force=force) as staging, disk_errors(staging.path):
@@ -131,7 +138,9 @@ def export(
             if isinstance(made.geometry, ModelSpec):
                 texts.write_genai(staging.path, checkpoint, profile, made.geometry, made.context_length)
             manifest = record.make_manifest(checkpoint, profile, made, source_hash)
-            manifest = maker.quantize_cache(staging.path, manifest, None, progress)
+            manifest = maker.quantize_cache(
+                staging.path, manifest, calibration.sequences if calibration else None, progress
+            )
             texts.write_card(staging.path, manifest, checkpoint.extra_files)
             manifest = record.with_files(staging.path, manifest, progress)
             if check:
@@ -149,7 +158,12 @@ def export(
 
 
 def _choose(
-    checkpoint: Checkpoint, profile: Profile, exporter: Exporter, context_length: int | None
+    checkpoint: Checkpoint,
+    profile: Profile,
+    exporter: Exporter,
+    context_length: int | None,
+    calibration: Traces | None,
+    gptq: GptqOptions | None,
 ) -> OwnExporter | FallbackExporter:
     """The exporter that was asked for; ``auto`` falls back where the architecture is unknown and optimum is there.
 
@@ -158,7 +172,7 @@ def _choose(
     """
     if exporter != "optimum":
         try:
-            return OwnExporter(checkpoint, profile, context_length)
+            return OwnExporter(checkpoint, profile, context_length, calibration, gptq)
         except UnsupportedModelError:
             if exporter == "own" or not optimum.is_available():
                 raise

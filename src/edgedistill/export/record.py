@@ -53,6 +53,7 @@ def make_manifest(checkpoint: Checkpoint, profile: Profile, made: Made, source_h
         weights=tuple(WeightEntry(w.weight_name, w.shape, w.format, w.nbytes) for w in made.planned.weights),
         files=(),
         predicted=made.predicted,
+        calibration=made.calibration,
     )
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from edgedistill.export.source import TensorSource
     from edgedistill.export.spec import LogicalWeight
     from edgedistill.progress import Progress
+    from edgedistill.quantize.gptq import Solver
     from edgedistill.quantize.spec import WeightFormat
 
 SLICE_ELEMENTS = 2 << 20  # 8 MiB of float32
@@ -80,15 +81,17 @@ class WeightsWriter:
         path: weights.bin inside the staging directory.
         layout: Places of all arrays.
         resume: Trust ``path`` and the journal beside it as far as its digests hold.
+        journal: Keep one. Without it nothing can be resumed (scratch files).
     """
 
-    def __init__(self, path: Path, layout: Layout, *, resume: bool) -> None:
+    def __init__(self, path: Path, layout: Layout, *, resume: bool, journal: bool = True) -> None:
         self.path = path
         self.layout = layout
         self.journal = path.with_name(".journal")
         resume = resume and path.is_file() and path.stat().st_size == layout.size
         self._finished = self._read_journal() if resume else {}
-        if not resume:
+        self._journalled = journal
+        if journal and not resume:
             self.journal.unlink(missing_ok=True)
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | (0 if resume else os.O_TRUNC), 0o644)
@@ -100,7 +103,8 @@ class WeightsWriter:
     def close(self) -> None:
         """Flush to disk and close."""
         try:
-            os.fsync(self._fd)
+            if self._journalled:
+                os.fsync(self._fd)
         except OSError as error:
             if error.errno != errno.EINVAL:  # not a regular file
                 raise os_error(error, self.path) from error
@@ -145,7 +149,7 @@ class WeightsWriter:
         *,
         threads: int,
         progress: Progress,
-        importance: Mapping[str, npt.NDArray[np.float32]] | None = None,
+        solvers: Mapping[str, Solver] | None = None,
     ) -> int:
         """Quantize and write all ``jobs`` in order.
 
@@ -154,7 +158,7 @@ class WeightsWriter:
             source: Where the rows come from.
             threads: Slices worked on at a time (NumPy releases the interpreter lock in its loops).
             progress: Receives elements.
-            importance: Per weight name, float32 [K]: weight of the squared error per input feature (calibration).
+            solvers: Per weight name, what calibration knows of its inputs (formats of method ``gptq``).
 
         Returns:
             Number of weights taken over from an interrupted run.
@@ -168,8 +172,8 @@ class WeightsWriter:
                     progress.advance(int(np.prod(job.weight.shape, dtype=np.int64)))
                     reused += 1
                     continue
-                vector = importance.get(job.weight.name) if importance else None
-                digest = self._write_weight(job, cut, source, pool, threads, progress, vector)
+                solver = solvers.get(job.weight.name) if solvers else None
+                digest = self._write_weight(job, cut, source, pool, threads, progress, solver)
                 self._log(job.weight.name, digest)
         return reused
 
@@ -181,7 +185,7 @@ class WeightsWriter:
         pool: ThreadPoolExecutor,
         threads: int,
         progress: Progress,
-        importance: npt.NDArray[np.float32] | None,
+        solver: Solver | None,
     ) -> str:
         digest = hashlib.sha256()
         pending: deque[Future[tuple[bytes, int]]] = deque()
@@ -195,7 +199,7 @@ class WeightsWriter:
             for piece in cut:
                 if len(pending) > threads:
                     collect()
-                pending.append(pool.submit(self._write_slice, job, piece, source, importance))
+                pending.append(pool.submit(self._write_slice, job, piece, source, solver))
             while pending:
                 collect()
         except BaseException:
@@ -205,7 +209,7 @@ class WeightsWriter:
         return digest.hexdigest()
 
     def _write_slice(
-        self, job: Job, piece: Slice, source: TensorSource, importance: npt.NDArray[np.float32] | None
+        self, job: Job, piece: Slice, source: TensorSource, solver: Solver | None
     ) -> tuple[bytes, int]:
         rows = source.read_rows(piece.part, piece.start, piece.stop)
         if job.weight.offset:
@@ -217,13 +221,18 @@ class WeightsWriter:
         if job.format.is_float:
             arrays: dict[str, npt.NDArray[np.generic]] = {name: rows.reshape(-1) if not job.weight.is_matrix else rows}
         else:
-            quantized = quantize_rows(rows, job.format, importance)
+            quantized = quantize_rows(rows, job.format, solver=solver)
             arrays = {f"{name}.{suffix}": array for suffix, array in quantized.items()}
         for key in sorted(arrays):
             array = np.ascontiguousarray(arrays[key])
             digest.update(array.data.cast("B"))
             self.write_array(key, array, piece.row)
         return digest.digest(), int(rows.size)
+
+    def is_finished(self, job: Job, source: TensorSource) -> bool:
+        """Whether an interrupted run had written this weight, and it is still what it wrote."""
+        digest = self._finished.get(job.weight.name)
+        return digest is not None and digest == self._digest_on_disk(job, list(slices(job.weight, source)))
 
     def _digest_on_disk(self, job: Job, cut: list[Slice]) -> str:
         name = job.weight.name
@@ -242,6 +251,8 @@ class WeightsWriter:
         return total.hexdigest()
 
     def _log(self, name: str, digest: str) -> None:
+        if not self._journalled:
+            return
         with self.journal.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"name": name, "digest": digest}) + "\n")
 

@@ -86,7 +86,8 @@ class Solver:
         self.options = options or GptqOptions()
         hessian = np.asarray(moments.second, np.float64)
         diagonal = np.diag(hessian).copy()
-        self.importance: Floats = np.maximum(diagonal, 0).astype(np.float32)
+        usable = np.where(np.isfinite(diagonal), np.maximum(diagonal, 0), 0)
+        self.importance: Floats = usable.astype(np.float32)
         self.failed: str | None = None
         self.damping = self.options.damping
         self._hessian: Floats = hessian.astype(np.float32)

@@ -105,6 +105,11 @@ class Plan:
         """Stored bits per parameter over all weights, both forms where there are two; 0.0 for an empty plan."""
         return 8 * self.nbytes / self.parameters if self.parameters else 0.0
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether a format asks for calibration data."""
+        return any(weight.format.method == "gptq" and not weight.format.is_float for weight in self.weights)
+
     def by_name(self) -> dict[str, PlannedWeight]:
         return {weight.weight_name: weight for weight in self.weights}
 
