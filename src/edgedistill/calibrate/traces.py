@@ -1,6 +1,6 @@
 """Makes traces: what a bundle itself says to the built-in prompts, or a user's file cut into sequences.
 
-Self-generated traces are sampled at temperature 1, so that they are draws from the model's own distribution, and are
+Self-generated traces are sampled at temperature 1, so that they are draws from the model's own distribution (all but its far tail), and are
 cached under the hash of the bundle's weights and the settings.
 
 Must not know: what the traces are used for.
@@ -37,6 +37,9 @@ DEFAULT_LENGTH = 512
 SHORTEST = 256
 """Fewest tokens of a user's file: below that, statistics per input feature are noise."""
 _TEMPERATURE = 1.0
+_TOP_K = 128
+"""Likeliest tokens that may be drawn: what lies behind them is next to nothing, and drawing from all takes longer than the
+model does."""
 _SHORTEST_ROOM = 16
 
 __all__ = ["Traces", "from_file", "self_generated"]
@@ -85,7 +88,10 @@ def self_generated(
         if not fitting:
             continue
         settings = DrawSettings(
-            temperature=_TEMPERATURE, max_new_tokens=length - min(len(one.ids) for one in fitting), seed=seed
+            temperature=_TEMPERATURE,
+            top_k=_TOP_K,
+            max_new_tokens=length - min(len(one.ids) for one in fitting),
+            seed=seed,
         )
         # In order of the prompts, whatever the order in which replies ended.
         replies = {
@@ -215,5 +221,5 @@ def _cache_path(model: Model, sequences: int, length: int, seed: int) -> Path:
     from edgedistill.verify.bundle_model import bundle_identity
 
     identity = bundle_identity(model.bundle)
-    key = json.dumps([identity.sha256, identity.tokenizer_sha256, sequences, length, seed, _TEMPERATURE])
+    key = json.dumps([identity.sha256, identity.tokenizer_sha256, sequences, length, seed, _TEMPERATURE, _TOP_K])
     return cache_dir() / "traces" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.jsonl"

@@ -339,5 +339,3 @@ class _Stream:
 def searched(fmt: WeightFormat) -> WeightFormat:
     """The format that ``fmt`` comes to where nothing was calibrated."""
     return replace(fmt, method="search") if fmt.method == "gptq" else fmt
-
-

@@ -208,9 +208,7 @@ class WeightsWriter:
             raise
         return digest.hexdigest()
 
-    def _write_slice(
-        self, job: Job, piece: Slice, source: TensorSource, solver: Solver | None
-    ) -> tuple[bytes, int]:
+    def _write_slice(self, job: Job, piece: Slice, source: TensorSource, solver: Solver | None) -> tuple[bytes, int]:
         rows = source.read_rows(piece.part, piece.start, piece.stop)
         if job.weight.offset:
             rows += np.float32(job.weight.offset)

@@ -102,7 +102,10 @@ class Solver:
         self._factor(hessian, diagonal, moments.cross)
 
     def _factor(
-        self, hessian: npt.NDArray[np.float64], diagonal: npt.NDArray[np.float64], cross: npt.NDArray[np.floating] | None
+        self,
+        hessian: npt.NDArray[np.float64],
+        diagonal: npt.NDArray[np.float64],
+        cross: npt.NDArray[np.floating] | None,
     ) -> None:
         order = self._order if self._order is not None else np.arange(len(diagonal))
         for _ in range(4):
