@@ -1,14 +1,18 @@
 """A fair full-precision original: the weights of a quantized GGUF moved off their grid by noise of half a step.
 
-The published SmolLM2 lies on a 4-bit grid, which flatters any 4-bit format that hits the same grid. Uniform noise within
-half a step of each block's own grid (seed fixed) makes an original of about the same quality that no format knows.
+The published SmolLM2 lies on a 4-bit grid, which flatters any 4-bit format that hits the same grid. Uniform noise
+within half a step of each block's own grid (seed fixed) makes an original of about the same quality that no format
+knows.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _BLOCK = 32
 

@@ -81,9 +81,9 @@ class KVCacheInfo:
 class Manifest:
     """The whole manifest; field by field what manifest.json holds.
 
-    ``source``, ``profile``, ``tool``, ``check``, ``predicted``, ``calibration`` (of the weights), ``choice`` (of formats
-    under a budget), ``tuning`` (what training of scales gained) and ``verification`` (the short look that followed the
-    export) are JSON objects written by their own modules; the last four are empty if there was none.
+    ``source``, ``profile``, ``tool``, ``check``, ``predicted``, ``calibration`` (of the weights), ``choice`` (of
+    formats under a budget), ``tuning`` (what training of scales gained) and ``verification`` (the short look that
+    followed the export) are JSON objects written by their own modules; the last four are empty if there was none.
     """
 
     created: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 from parity_support import (
     CONTEXT,
@@ -16,6 +18,12 @@ from parity_support import (
     reference_logits,
     save_random_model,
 )
+
+from edgedistill.export.emit import WeightEmitter
+from edgedistill.export.graph_parts import build_embedding, build_head, build_layer, inputs_of
+from edgedistill.export.weights import logical_weights
+from edgedistill.quantize.plan import plan_weights
+from edgedistill.quantize.spec import FLOAT32
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.next
@@ -171,3 +179,37 @@ def test_genai_signature(case: Case) -> None:
         found.append(logits[0])
     assert present[0].shape[2] == len(case.tokens) < CONTEXT
     assert_close(np.concatenate(found), case.expected)
+
+
+def test_parts_one_after_another_are_the_whole(case: Case) -> None:
+    """What calibration runs on: embedding, layers and head as graphs of their own, rows of unequal length."""
+    spec, directory = case.exported.spec, case.exported.path
+    planned = plan_weights(logical_weights(spec), FLOAT32).by_name()
+    emitter = WeightEmitter(planned, case.exported.layout.arrays)
+
+    def run(model: ir.Model, outputs: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        ir.save(model, directory / ".part.onnx")
+        session = ort.InferenceSession(str(directory / ".part.onnx"), providers=["CPUExecutionProvider"])
+        names = {value.name for value in session.get_inputs()}
+        return session.run(outputs, {name: value for name, value in feeds.items() if name in names})
+
+    ids = np.array([case.tokens, [*case.tokens[:11], *[0] * 29]])
+    lengths = np.array([40, 11], np.int32)
+    cache = np.zeros((2, spec.num_key_value_heads, 40, spec.head_dim), np.float32)
+    (hidden,) = run(build_embedding(spec, emitter), ["hidden.out"], {"input_ids": ids})
+    for index in range(spec.num_hidden_layers):
+        feeds = {
+            "hidden": hidden,
+            "seqlens_k": lengths - 1,
+            "query_seqlens": lengths,
+            "total_sequence_length": np.array(40, np.int32),
+            "past.key": cache,
+            "past.value": cache,
+        }
+        tap = inputs_of(spec, f"layers.{index}.mlp.down")
+        (tapped,) = run(build_layer(spec, emitter, index, (tap,)), [tap], feeds)
+        assert tapped.shape == (2, 40, spec.intermediate_size)
+        (hidden,) = run(build_layer(spec, emitter, index), ["hidden.out"], feeds)
+    (logits,) = run(build_head(spec, emitter), ["logits"], {"hidden": hidden})
+    np.testing.assert_allclose(logits[0], case.expected, rtol=0, atol=TOLERANCE * 10)
+    np.testing.assert_allclose(logits[1, :11], case.expected[:11], rtol=0, atol=TOLERANCE * 10)

@@ -1,7 +1,7 @@
 """Makes traces: what a bundle itself says to the built-in prompts, or a user's file cut into sequences.
 
-Self-generated traces are sampled at temperature 1, so that they are draws from the model's own distribution (all but its far tail), and are
-cached under the hash of the bundle's weights and the settings.
+Self-generated traces are sampled at temperature 1, so that they are draws from the model's own distribution (all but
+its far tail), and are cached under the hash of the bundle's weights and the settings.
 
 Must not know: what the traces are used for.
 """
@@ -38,8 +38,8 @@ SHORTEST = 256
 """Fewest tokens of a user's file: below that, statistics per input feature are noise."""
 _TEMPERATURE = 1.0
 _TOP_K = 128
-"""Likeliest tokens that may be drawn: what lies behind them is next to nothing, and drawing from all takes longer than the
-model does."""
+"""Likeliest tokens that may be drawn: what lies behind them is next to nothing, and drawing from all takes longer than
+the model does."""
 _SHORTEST_ROOM = 16
 
 __all__ = ["Traces", "from_file", "self_generated"]

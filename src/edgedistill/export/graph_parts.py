@@ -61,7 +61,7 @@ def build_layer(spec: ModelSpec, weights: WeightEmitter, index: int, taps: tuple
     hidden = _value("hidden", ir.DataType.FLOAT, ["batch", "sequence", spec.hidden_size])
     lengths = [_value(name, ir.DataType.INT32, ["batch"]) for name in ("seqlens_k", "query_seqlens")]
     total = _value("total_sequence_length", ir.DataType.INT32, [])
-    cache = ["batch", spec.num_key_value_heads, "sequence", spec.head_dim]
+    cache: list[str | int] = ["batch", spec.num_key_value_heads, "sequence", spec.head_dim]
     past = [_value(f"past.{kind}", ir.DataType.FLOAT, cache) for kind in ("key", "value")]
     unused = (past[0], past[1])
     attention_inputs = AttentionInputs(

@@ -2,8 +2,8 @@
 
 Two streams of hidden states run side by side, one through the original and one through what has been quantized so far
 (in the very kernels that will be deployed). Before a matrix is quantized, the second moments of its inputs in both
-streams are collected; matrices of a layer are quantized in the order in which they act, so that each sees inputs
-made by the quantized ones before it. Hidden states lie in two files; weights of one layer are held as float32 at a time.
+streams are collected; matrices of a layer are quantized in the order in which they act, so that each sees inputs made
+by the quantized ones before it. Hidden states lie in two files; weights of one layer are held as float32 at a time.
 
 A resumed run sends the streams through finished layers again and quantizes the rest: the kernels give the same bits, so
 the result is that of an uninterrupted run.
@@ -121,7 +121,8 @@ class _Run:
 
     def everything(self) -> None:
         by_layer: dict[int, list[LogicalWeight]] = {}
-        before, after = [], []
+        before: list[LogicalWeight] = []
+        after: list[LogicalWeight] = []
         for weight in self._plan.weights:
             if weight.name.startswith("layers."):
                 by_layer.setdefault(int(weight.name.split(".")[1]), []).append(weight)

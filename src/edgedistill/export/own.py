@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from edgedistill.export.spec import LogicalWeight, ModelSpec
     from edgedistill.manifest import Manifest
     from edgedistill.progress import Progress
-    from edgedistill.traces import Traces
     from edgedistill.quantize.kv import KvScales
+    from edgedistill.traces import Traces
 
 T = TypeVar("T")
 

@@ -146,7 +146,7 @@ def quantize_blockwise(
 def choose_blocks(
     values: Floats, fmt: WeightFormat, algorithm: Callable[[Tile], None], importance: Floats
 ) -> tuple[Floats, Floats]:
-    """Scale and zero point, float32 [m] each, of blocks float32 [m, block] whose elements weigh ``importance`` [block]."""
+    """Scale and zero point, float32 [m] each, of blocks float32 [m, block]; elements weigh ``importance`` [block]."""
     weight = _importance_blocks(importance, fmt.block_size, fmt.block_size, 1)
     scales, zero_points = np.empty(len(values), np.float32), np.empty(len(values), np.float32)
     width = max(1, TILE_ELEMENTS // fmt.block_size)

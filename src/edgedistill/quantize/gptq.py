@@ -256,8 +256,9 @@ class _Rows:
     def _round(self, values: Floats, index: int) -> Floats:
         scale = self.scale[index]
         inverse = np.divide(1, scale, out=np.zeros_like(scale), where=np.abs(scale) > 1e-34)
-        codes = np.rint(values * inverse)
-        return np.clip(codes, -self.zero[index], self.top - self.zero[index], out=codes)
+        codes: Floats = np.rint(values * inverse)
+        np.clip(codes, -self.zero[index], self.top - self.zero[index], out=codes)
+        return codes
 
     def _choose_scale(self, index: int, values: Floats) -> None:
         """Scale and zero point of a block by search on ``values`` [<= block, n], errors weighted by the inputs."""
