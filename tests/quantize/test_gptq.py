@@ -57,7 +57,9 @@ def test_the_output_is_nearer_than_with_searched_scales(fmt, act_order):
     searched = output_error(x, rows, restored_by(None, rows, fmt))
     solved = output_error(x, rows, dequantize_rows(arrays, fmt, 100))
     assert solved < 0.7 * searched
-    assert solver.error(rows, dequantize_rows(arrays, fmt, 100)) == pytest.approx(solved, rel=0.5)  # damping counts, too
+    assert solver.error(rows, dequantize_rows(arrays, fmt, 100)) == pytest.approx(
+        solved, rel=0.5
+    )  # damping counts, too
 
 
 def test_columns_are_rounded_as_the_sequential_definition_says():
