@@ -150,7 +150,8 @@ def _largest(
         # The count-th largest of the maxima of blocks is no larger than the count-th largest logit: a cheap lower
         # bound that leaves little more than what is wanted.
         width = max(1, vocab // (_BLOCKS * count))
-        blocks = logits[:, : vocab // width * width].reshape(len(logits), -1, width).max(axis=2)
+        # (Any division into blocks will do; with these the maxima are taken of whole vectors.)
+        blocks = logits[:, : vocab // width * width].reshape(len(logits), width, -1).max(axis=1)
         border = np.maximum(border, np.partition(blocks, -count, axis=1)[:, -count])
     ids, values = _compact(logits >= border[:, None], logits)
     order = np.argsort(-values, axis=1, kind="stable")

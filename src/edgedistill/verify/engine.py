@@ -138,7 +138,11 @@ class Engine:
         self.steps += 1
         self.row_steps += len(active)
         total = rows.prompts[active] + counts + 1
-        ended = np.isin(tokens, self._eos) | (counts + 1 >= self._settings.max_new_tokens) | (total >= self._limit)
+        ended = (
+            (tokens[:, None] == self._eos).any(axis=1)
+            | (counts + 1 >= self._settings.max_new_tokens)
+            | (total >= self._limit)
+        )
         for row in active[ended].tolist():
             key, sequence = rows.release(row)
             finish = self.reason(sequence[-1], len(sequence), int(rows.prompts[row]))
