@@ -1,12 +1,19 @@
 """Does the gate hold what it promises? Controls on tiny-reasoner with samples of the engine.
 
     make bench-gate
+    make bench-gate ARGS="--quick"                 # a few minutes: fewer samples and repetitions
+    make bench-gate ARGS="--store gate-samples"    # may be interrupted: it goes on from the samples in that directory
 
 False alarms: the fp32 reference against itself under other seeds, a few hundred times; "fail" has to be rarer than
 alpha. Missed faults: 2-bit round-to-nearest, a collapsed twin and one that is confidently wrong have to fail. Power:
 twins with noise of growing size on all weights, and how often each passes, fails, and stays undecided.
 
-One large pool of samples is drawn per model; a repetition takes samples of its own of every prompt from it.
+What a repetition is. A pool of real samples is drawn once per model, each under a noise of its own. A repetition then
+draws the samples of both sides from the pools, with replacement: independent samples of models whose answer
+distributions are those of the pools. So for the reference against itself the hypothesis "no change" is exactly true,
+repetitions are independent of each other, and the binomial interval of the false alarms holds. For a twin both sides
+take samples of the same numbers, which were drawn with the same noise, as `edgedistill verify` does. Besides, the pool
+is cut into as many repetitions as it yields without using any sample twice ("disjoint").
 """
 
 from __future__ import annotations
@@ -15,8 +22,8 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,11 +40,12 @@ from edgedistill.verify.endpoints import Margins
 from edgedistill.verify.gate import ALPHA, decide
 from edgedistill.verify.intervals import wilson
 from edgedistill.verify.run_settings import DrawSettings
+from edgedistill.verify.store import SampleStore, collect, store_header, store_path
 from edgedistill.verify.suites import load_suite
 from edgedistill.verify.summary import summarise_suite
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from edgedistill.verify.types import Sample, Suite
 
@@ -46,14 +54,18 @@ if TYPE_CHECKING:
 NOISES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
-def draw_pool(path: Path, suite: Suite, samples: int, settings: DrawSettings) -> Pool:
-    """``samples`` of every prompt, in order."""
-    with BundleModel(open_bundle(path)) as model:
-        drawn = sorted(model.draw(suite.prompts, samples, settings), key=lambda one: one.key)
+def draw_pool(path: Path, suite: Suite, samples: int, settings: DrawSettings, store: Path | None) -> Pool:
+    """``samples`` of every prompt, in order; those of the store taken over."""
+    with BundleModel(open_bundle(path)) as model, ExitStack() as stack:
+        kept = None
+        if store is not None:
+            header = store_header(suite, settings, model.identity)
+            kept = stack.enter_context(SampleStore.open(store_path(store, header, path.name), header))
+        drawn = collect(model, suite.prompts, samples, settings, kept)
     return {prompt_id: list(group) for prompt_id, group in by_prompt([one.sample for one in drawn]).items()}
 
 
-def part(pool: Mapping[str, Sequence[Sample]], indices: Mapping[str, Sequence[int]]) -> Pool:
+def part(pool: Pool, indices: Mapping[str, Sequence[int]]) -> Pool:
     """Some samples of every prompt, numbered from 0."""
     return {
         prompt_id: [replace(samples[i], index=n) for n, i in enumerate(indices[prompt_id])]
@@ -61,28 +73,39 @@ def part(pool: Mapping[str, Sequence[Sample]], indices: Mapping[str, Sequence[in
     }
 
 
-def outcomes(
-    suite: Suite, reference: Pool, other: Pool, *, repetitions: int, samples: int, seed: int
-) -> dict[str, Any]:
-    """Outcomes of the gate over ``repetitions``, each with fresh halves of the pools."""
+def picks(
+    reference: Pool, other: Pool, *, samples: int, repetitions: int, seed: int, coupled: bool
+) -> Iterator[tuple[Pool, Pool]]:
+    """Both sides of every repetition, drawn with replacement; ``coupled``: samples of the same numbers."""
     generator = np.random.default_rng(seed)
+    most = {name: min(len(reference[name]), len(other[name])) for name in reference}
+    for _ in range(repetitions):
+        left = {name: generator.integers(count, size=samples).tolist() for name, count in most.items()}
+        right = left if coupled else {n: generator.integers(count, size=samples).tolist() for n, count in most.items()}
+        yield part(reference, left), part(other, right)
+
+
+def disjoint(pool: Pool, samples: int) -> Iterator[tuple[Pool, Pool]]:
+    """Both sides of as many repetitions as the pool yields without using a sample twice."""
+    for start in range(0, min(len(group) for group in pool.values()) - 2 * samples + 1, 2 * samples):
+        left = dict.fromkeys(pool, range(start, start + samples))
+        right = dict.fromkeys(pool, range(start + samples, start + 2 * samples))
+        yield part(pool, left), part(pool, right)
+
+
+def outcomes(suite: Suite, pairs: Iterable[tuple[Pool, Pool]]) -> dict[str, Any]:
+    """Outcomes of the gate over repetitions."""
     found: Counter[str] = Counter()
     endpoints: Counter[str] = Counter()
-    for repetition in range(repetitions):
-        picks = {
-            name: generator.permutation(min(len(reference[name]), len(other[name])))[: 2 * samples]
-            for name in reference
-        }
-        # Disjoint halves, so that a model against itself is compared on different samples.
-        ours = part(reference, {name: pick[:samples].tolist() for name, pick in picks.items()})
-        theirs = part(other, {name: pick[samples:].tolist() for name, pick in picks.items()})
-        verdicts = [summarise_suite(suite, [s for g in pool.values() for s in g]).verdict for pool in (ours, theirs)]
+    for repetition, (theirs, ours) in enumerate(pairs):
+        verdicts = [summarise_suite(suite, [s for g in pool.values() for s in g]).verdict for pool in (theirs, ours)]
         pair = None if None in verdicts else (verdicts[0], verdicts[1])
-        gate = decide(compare(ours, theirs), Margins(), verdicts=pair, seed=repetition)  # type: ignore[arg-type]
+        gate = decide(compare(theirs, ours), Margins(), verdicts=pair, seed=repetition)  # type: ignore[arg-type]
         found[gate.outcome] += 1
         endpoints.update(result.name for result in gate.endpoints if result.outcome == "fail")
         if gate.collapse is not None and gate.collapse.outcome == "fail":
             endpoints["collapse"] += 1
+    repetitions = found.total()
     interval = wilson(found["fail"], repetitions)
     return {
         "repetitions": repetitions,
@@ -93,21 +116,50 @@ def outcomes(
     }
 
 
+def accuracy(pool: Pool) -> float:
+    """Share of right answers."""
+    return float(np.mean([np.mean([sample.correct is True for sample in group]) for group in pool.values()]))
+
+
+def row(name: str, result: Mapping[str, Any]) -> str:
+    """A line of the table."""
+    counts = result["outcomes"]
+    low, high = result["fail_interval"]
+    share = [f"{counts.get(outcome, 0)}" for outcome in ("pass", "inconclusive", "fail")]
+    causes = ", ".join(f"{endpoint} {count}" for endpoint, count in result["failing_endpoints"].items())
+    return (
+        f"| {name} | {result['accuracy']:.1%} | {result['repetitions']} | {' | '.join(share)} "
+        f"| {result['fail']:.1%} ({low:.1%} to {high:.1%}) | {causes} |"
+    )
+
+
 def main() -> int:
     """Draw, decide, print; exit 1 if a control does not come out as it must."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=50)
+    parser.add_argument("--prompts", type=int, default=40)
     parser.add_argument("--samples", type=int, default=16)
-    parser.add_argument("--pool", type=int, default=128, help="samples drawn per prompt (default: %(default)s)")
+    parser.add_argument("--pool", type=int, default=128, help="samples of the reference per prompt (%(default)s)")
+    parser.add_argument("--twin-pool", type=int, default=48, help="of every other model (%(default)s)")
     parser.add_argument("--repetitions", type=int, default=200)
-    parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--max-new-tokens", type=int, default=192)
+    parser.add_argument("--quick", action="store_true", help="40 repetitions, small pools")
+    parser.add_argument("--store", type=Path, metavar="DIR", help="keep samples there and go on from them")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     args = parser.parse_args()
+    if args.quick:
+        args.repetitions, args.pool, args.twin_pool = 40, 64, 32
     whole = load_suite("arithmetic")
     step = max(1, len(whole.prompts) // args.prompts)
     suite = replace(whole, prompts=whole.prompts[::step][: args.prompts], variants=())
     settings = DrawSettings(temperature=0.6, top_k=20, top_p=0.95, max_new_tokens=args.max_new_tokens)
     result: dict[str, Any] = {}
+    print(
+        f"{len(suite.prompts)} prompts x {args.samples} samples a side; pools of {args.pool} and {args.twin_pool} "
+        "samples per prompt; alpha 0.05 per test\n\n"
+        "| against fp32 | accuracy | repetitions | pass | inconclusive | fail | failing | failing endpoints |\n"
+        "|---|---|---|---|---|---|---|---|",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         edits = {"collapsed": collapsed, "wrong": wrong, **{f"noise {share:g}": noisy(share) for share in NOISES}}
@@ -115,22 +167,25 @@ def main() -> int:
         sources |= {name: (str(make_twin(root / name.replace(" ", "-"), e)), "fp32") for name, e in edits.items()}
         reference: Pool | None = None
         for name, (model, weight_format) in sources.items():
-            started = time.perf_counter()
             bundle = root / f"bundle-{name.replace(' ', '-')}"
             export(model, bundle, weight_format=weight_format, context_length=512, check=False)
-            pool = draw_pool(bundle, suite, args.pool if name == "itself" else 4 * args.samples, settings)
+            itself = reference is None
+            pool = draw_pool(bundle, suite, args.pool if itself else args.twin_pool, settings, args.store)
             reference = reference or pool
-            repetitions = args.repetitions if name == "itself" else max(10, args.repetitions // 10)
-            result[name] = outcomes(
-                suite, reference, pool, repetitions=repetitions, samples=args.samples, seed=len(result)
+            if itself:
+                result["itself, disjoint"] = outcomes(suite, disjoint(pool, args.samples))
+            pairs = picks(
+                reference,
+                pool,
+                samples=args.samples,
+                repetitions=args.repetitions if itself else max(20, args.repetitions // 4),
+                seed=len(result),
+                coupled=not itself,
             )
-            row = result[name]
-            low, high = row["fail_interval"]
-            print(
-                f"{name:12} {row['outcomes']} fail {row['fail']:.3f} [{low:.3f}, {high:.3f}] "
-                f"{row['failing_endpoints']} ({time.perf_counter() - started:.0f} s)",
-                flush=True,
-            )
+            result[name] = outcomes(suite, pairs)
+            for key in ("itself, disjoint", "itself") if itself else (name,):
+                result[key]["accuracy"] = accuracy(pool)
+                print(row(key, result[key]), flush=True)
     broken = [name for name in ("2-bit rtn", "collapsed", "wrong") if result[name]["fail"] < 1.0]
     if result["itself"]["fail_interval"][0] > ALPHA:
         broken.append("itself")

@@ -1,17 +1,22 @@
 """How fast samples are drawn: the engine next to the same runtime one at a time, to transformers, and to replay.
 
     make bench-verify
+    make bench-verify ARGS="--quick"
     make bench-verify ARGS="--model smollm2-135m --max-new-tokens 64"
 
 In every round all contenders draw the same samples in turn (same prompts, same seeds), each on the same threads, so
 that a slow moment of the machine strikes all of them; ratios are per round. Figures of one machine: measure again
 before relying on one.
+
+Besides: how many samples coupling saves at equal power (see ``coupling``), from coupled samples of the bundle and of
+its fp32 reference; speed does not enter.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
@@ -19,12 +24,16 @@ from pathlib import Path
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
+from coupling import savings
+
 from edgedistill.export.pipeline import export
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import physical_cores
 from edgedistill.verify.bundle_model import BundleModel
+from edgedistill.verify.options import spread
 from edgedistill.verify.replay import ReplayStats, replay
 from edgedistill.verify.run_settings import DrawSettings
+from edgedistill.verify.store import collect
 from edgedistill.verify.suites import load_suite
 
 if TYPE_CHECKING:
@@ -97,8 +106,10 @@ def measure(model_name: str, args: argparse.Namespace, scratch: Path) -> dict[st
         export(model_name, path, weight_format=name, context_length=1024, check=False)
     settings = DrawSettings(temperature=0.6, top_k=20, top_p=0.95, max_new_tokens=args.max_new_tokens)
     model = BundleModel(open_bundle(paths[args.format], threads=args.threads), batch=args.batch)
+    many = spread(suite.prompts, args.coupling_prompts)
     with BundleModel(open_bundle(paths["fp32"], threads=args.threads)) as reference:
         known = {one.key: one.token_ids for one in reference.draw(prompts, args.samples, settings)}
+        theirs = [one.sample for one in collect(reference, many, args.coupling_samples, settings)]
     stats = ReplayStats()
 
     def replayed(model: BundleModel, prompts: Sequence[Prompt], samples: int, settings: DrawSettings) -> int:  # noqa: ARG001
@@ -119,7 +130,13 @@ def measure(model_name: str, args: argparse.Namespace, scratch: Path) -> dict[st
                 started = time.perf_counter()
                 tokens[name] = run(model, prompts, args.samples, settings)
                 rates[name].append(len(prompts) * args.samples / (time.perf_counter() - started))
+        ours = [one.sample for one in collect(model, many, args.coupling_samples, settings)]
     return {
+        "coupling": {
+            "prompts": len(many),
+            "samples": args.coupling_samples,
+            "savings": {one.name: [one.ratio, one.low, one.high, one.saved] for one in savings(theirs, ours)},
+        },
         "model": model_name,
         "format": args.format,
         "threads": args.threads,
@@ -156,6 +173,14 @@ def report(result: dict[str, Any]) -> str:
         f"\nMean position of the first divergence: {result['mean_divergence']:.1f} of {result['mean_tokens']:.1f} "
         f"tokens; {result['unparted']:.0%} of the samples never part."
     )
+    pool = result["coupling"]
+    lines.append(
+        f"\nSamples with independent noise for the power of one coupled sample (5 to 95 %; {pool['prompts']} prompts x "
+        f"{pool['samples']} samples):\n\n| endpoint | ratio | samples saved |\n|---|---|---|"
+    )
+    for name, (ratio, low, high, saved) in pool["savings"].items():
+        shown = "does not vary | |" if math.isnan(ratio) else f"{ratio:.2f} ({low:.2f} - {high:.2f}) | {saved:.0%} |"
+        lines.append(f"| {name} | {shown}")
     return "\n".join(lines)
 
 
@@ -170,9 +195,14 @@ def main() -> int:
     parser.add_argument("--batch", type=int, help="rows (default: what the memory allows, at most 32)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--coupling-prompts", type=int, default=40)
+    parser.add_argument("--coupling-samples", type=int, default=32)
+    parser.add_argument("--quick", action="store_true", help="a look that takes a few minutes: one round, few samples")
     parser.add_argument("--no-torch", action="store_true", help="leave transformers out")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     args = parser.parse_args()
+    if args.quick:
+        args.rounds, args.prompts, args.samples, args.coupling_prompts, args.coupling_samples = 1, 4, 8, 12, 16
     results = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in args.model or ["tiny-reasoner", "smollm2-135m"]:

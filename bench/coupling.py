@@ -1,0 +1,93 @@
+"""How many samples coupling saves: the same power from fewer, because both models see the same noise.
+
+The gate compares means over prompts of paired differences. Their sampling variance falls as 1/N with the number N of
+samples per prompt, so that two designs have equal power where N is in proportion to their variances per sample. With a
+pool of coupled samples (same prompt and number: same noise) both variances come from the same data: sides with the same
+numbers, or with numbers drawn apart. For a mean such as accuracy that is Var(q - r) against Var(q) + Var(r); for
+agreement and entropy, which are no means over samples, sides of 16 samples are drawn again and again from the pool.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedistill.verify.compare import per_prompt
+from edgedistill.verify.counts import by_prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from edgedistill.verify.compare import PerPrompt
+    from edgedistill.verify.types import Sample
+
+    Floats = npt.NDArray[np.float64]
+
+SIDE = 16
+REPETITIONS = 200
+NAMES = ("accuracy", "agreement", "entropy", "garbage", "tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """``ratio``: samples with noise of their own for every coupled one, at equal power; ``low``, ``high``: its 5 and
+    95 % quantiles over prompts drawn again. NaN where the number does not vary.
+    """
+
+    name: str
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def saved(self) -> float:
+        """Share of the samples that need not be drawn."""
+        return 1 - 1 / self.ratio if self.ratio > 0 else math.nan
+
+
+def savings(reference: Sequence[Sample], other: Sequence[Sample], *, seed: int = 0) -> list[Saving]:
+    """For every endpoint of the gate; both models have the same samples of every prompt."""
+    theirs, ours = by_prompt(reference), by_prompt(other)
+    rng = np.random.default_rng(seed)
+    changes: dict[bool, dict[str, list[Floats]]] = {True: {}, False: {}}
+    for _ in range(REPETITIONS):
+        for coupled, found in changes.items():
+            left = {name: rng.integers(len(group), size=SIDE) for name, group in theirs.items()}
+            right = left if coupled else {n: rng.integers(len(group), size=SIDE) for n, group in theirs.items()}
+            before = per_prompt({name: [theirs[name][i] for i in left[name]] for name in theirs})
+            after = per_prompt({name: [ours[name][i] for i in right[name]] for name in theirs})
+            for name in NAMES:
+                if (change := _change(name, before, after)) is not None:
+                    found.setdefault(name, []).append(change)
+    return [
+        _saving(name, np.array(changes[False][name]).var(axis=0), np.array(changes[True][name]).var(axis=0), rng)
+        for name in NAMES
+        if name in changes[True]
+    ]
+
+
+def _change(name: str, before: PerPrompt, after: PerPrompt) -> Floats | None:
+    left, right = getattr(before, name), getattr(after, name)
+    return None if left is None or right is None else np.asarray(right - left)
+
+
+def _saving(name: str, apart: Floats, together: Floats, rng: np.random.Generator) -> Saving:
+    """From the variances per prompt: that of the mean over prompts is their sum."""
+    draws = []
+    for _ in range(500):
+        chosen = rng.integers(len(apart), size=len(apart))
+        draws.append(_ratio(apart[chosen], together[chosen]))
+    known = [ratio for ratio in draws if math.isfinite(ratio)]
+    low, high = np.quantile(known, [0.05, 0.95]) if known else (math.nan, math.nan)
+    return Saving(name, _ratio(apart, together), float(low), float(high))
+
+
+def _ratio(apart: Floats, together: Floats) -> float:
+    if apart.sum() == 0:
+        return math.nan
+    return math.inf if together.sum() == 0 else float(apart.sum() / together.sum())
