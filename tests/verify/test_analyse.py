@@ -25,6 +25,13 @@ def test_an_equal_model_passes_and_says_what_it_could_have_seen() -> None:
     assert sure.exit_code in (EXIT_OK, EXIT_INCONCLUSIVE)
 
 
+def test_a_comparison_without_a_gate_is_inconclusive_at_best() -> None:
+    """An original too large for memory scores only: a bundle that looks sound by itself did not pass anything."""
+    report = make_report(audit=True, accuracy=0.95)
+    assert report.exit_code == EXIT_OK
+    assert replace(report, reference=report.bundle).exit_code == EXIT_INCONCLUSIVE
+
+
 def test_a_damaged_model_fails_with_its_reasons() -> None:
     report = make_report(accuracy=0.3)
     assert report.exit_code == EXIT_FAIL

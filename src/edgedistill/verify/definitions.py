@@ -14,7 +14,8 @@ DEFINITIONS = MappingProxyType(
         "agreement": "Unbiased probability that two samples of a prompt give the same answer. Samples without an "
         "answer agree with nothing.",
         "entropy": "Grassberger's estimate of the entropy of the answers, in bits. Samples without an answer count as "
-        "all different. Where all samples agree, the upper end is what answers that were not seen could still add.",
+        "all different, so that a prompt that yields only garbage has log2 N bits and not none. Where all samples "
+        "agree, the upper end is what answers that were not seen could still add.",
         "entropy_plug_in": "Entropy of the observed shares, in bits; biased low.",
         "entropy_miller_madow": "Plug-in entropy plus (classes - 1) / (2 N ln 2), in bits.",
         "accuracy": "Share of samples whose answer is the gold answer; samples without an answer are wrong.",
@@ -38,7 +39,8 @@ DEFINITIONS = MappingProxyType(
         "hallucination_variance": "Variance over samples of being wrong, split into parts between and within prompts. "
         "Within = 0: every prompt is either always right or always wrong.",
         "information": "Mutual information of prompt and answer in bits, less what permuted labels give; its ratio to "
-        "the same of the gold answers is near 0 for a model that answers the same whatever is asked.",
+        "the same of the gold answers (less what permuted labels give of them, else a perfect model with few samples "
+        "would seem to know little) is near 0 for a model that answers the same whatever is asked.",
         "top_share": "Share of the most frequent answer over all prompts.",
         "effective_answers": "2 to the entropy of the answers over all prompts.",
         "off_prompt_collision": "Probability that samples of two different prompts give the same answer.",
@@ -48,6 +50,10 @@ DEFINITIONS = MappingProxyType(
         "distinct_n": "Share of different n-grams of words among all.",
         "self_bleu": "Mean BLEU of each text against the others (sacrebleu), 0 to 100; high where texts repeat.",
         "vendi": "Effective number of different texts, from the similarity of their word 1- to 3-grams.",
+        "gate_pass": "Every endpoint has to be shown within its margin, each at alpha (intersection-union test): alpha "
+        "is not split.",
+        "gate_fail": "One endpoint shown beyond its margin is enough; since any one would do, the tests of failure "
+        "share alpha by Holm's procedure.",
         "blind_spot": "A harm on fewer than this share of prompts may have struck none of the suite's (at alpha).",
     }
 )

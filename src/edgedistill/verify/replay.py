@@ -53,6 +53,16 @@ class ReplayStats:
         return self.shared / self.samples if self.samples else float("nan")
 
 
+def require_batches(bundle: BundleModel) -> DecoderSession:
+    """The session of a bundle; raises VerifyError for one of the fallback exporter."""
+    if bundle.session is None:
+        raise VerifyError(
+            f"{bundle.identity.name} was made by the fallback exporter, which knows no batches to replay in.",
+            hint="Leave out --replay.",
+        )
+    return bundle.session
+
+
 def replay(
     bundle: BundleModel,
     prompts: Sequence[Prompt],
@@ -77,12 +87,7 @@ def replay(
     Raises:
         VerifyError: An empty sample, one longer than the settings allow, or a bundle of the fallback exporter.
     """
-    session = bundle.session
-    if session is None:
-        raise VerifyError(
-            f"{bundle.identity.name} was made by the fallback exporter, which knows no batches to replay in.",
-            hint="Leave out --replay.",
-        )
+    session = require_batches(bundle)
     stats = stats or ReplayStats()
     encoded = {prompt.id: bundle.replies.encode(prompt, settings.thinking) for prompt in prompts}
     work = {key: tuple(tokens) for key, tokens in reference.items() if key[0] in encoded and key not in done}

@@ -244,11 +244,14 @@ class VerifyReport:
         """Of the gate: 0 pass, 1 fail, 3 inconclusive.
 
         An audit fails on collapse and on answers that are consistently wrong, and is inconclusive where there is no
-        verdict or it is not certain, or decoding was deterministic.
+        verdict or it is not certain, or decoding was deterministic. A comparison without a gate (its reference could
+        only score) is inconclusive at best.
         """
         if self.gate is not None:
             return self.gate.result.exit_code
         verdict = self.bundle_result.verdict
+        if self.reference is not None and (verdict is None or verdict.name not in ("collapsed", "consistent-wrong")):
+            return EXIT_INCONCLUSIVE
         if verdict is None or not verdict.certain or verdict.name in (None, "deterministic-decoding"):
             return EXIT_INCONCLUSIVE
         return EXIT_FAIL if verdict.name in ("collapsed", "consistent-wrong") else EXIT_OK

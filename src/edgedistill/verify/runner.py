@@ -28,6 +28,7 @@ from edgedistill.verify.extras import ModelSamples
 from edgedistill.verify.models import require_same_vocabulary
 from edgedistill.verify.options import VerifyOptions, resolve_margins, spread
 from edgedistill.verify.reference import open_reference
+from edgedistill.verify.replay import require_batches
 from edgedistill.verify.spread import SpreadBundle, spread_over
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites import load_suite
@@ -89,8 +90,10 @@ def verify_models(
     progress: Progress | None = None,
 ) -> VerifyReport:
     """``verify`` of models that are open already."""
-    if options.replay and isinstance(bundle, SpreadBundle):
-        raise UsageError("a replay runs on one machine.", hint="Drop --replay or --dask.")
+    if options.replay:
+        require_batches(bundle)
+        if isinstance(bundle, SpreadBundle):
+            raise UsageError("a replay runs on one machine.", hint="Drop --replay or --dask.")
     progress = progress or NullProgress()
     require_same_vocabulary(reference.identity, bundle.identity)
     _require_same_source(reference.identity, bundle.identity)

@@ -1,0 +1,96 @@
+"""The less usual references, and bundles of the fallback exporter, through the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from cli_support import edgedistill
+
+from edgedistill.export import optimum as fallback
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
+
+SMALL = ("--samples", 2, "--no-store", "--fast")
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Whatever a random model says is the answer."""
+    path = tmp_path_factory.mktemp("suite") / "texts.jsonl"
+    header = {"suite": "texts", "sampling": {"temperature": 0.5, "max_new_tokens": 24}}
+    prompts = [{"id": f"p{i}", "prompt": f"Say {i}", "extract": "text"} for i in range(8)]
+    path.write_text("\n".join(json.dumps(line) for line in (header, *prompts)))
+    return path
+
+
+def test_the_original_in_pytorch(tiny_bundle_dir: Path, tiny_checkpoint_dir: Path, suite: Path) -> None:
+    pytest.importorskip("transformers")
+    options = ("--suite", suite, *SMALL)
+    done = edgedistill("verify", tiny_bundle_dir, "--reference", f"hf:{tiny_checkpoint_dir}", *options, "--json")
+    assert done.code in (0, 1, 3), done.err
+    report = done.json
+    assert report["reference"]["kind"] == "hf"
+    assert report["gate"] is not None
+    assert report["tokens"]["forced"]["kl"]["value"] > 0
+    # The bundle does not know in which directory its original lies.
+    bare = edgedistill("verify", tiny_bundle_dir, "--reference", "hf", *options)
+    assert "--reference hf:PATH" in bare.one_error()
+    missing = edgedistill("verify", tiny_bundle_dir, "--reference", "hf:/no/such/place", *options)
+    assert "/no/such/place" in missing.one_error()
+
+
+def test_a_baseline_of_another_model_is_refused(
+    tiny_bundle_dir: Path, tiny_checkpoint_dir: Path, suite: Path, tmp_path: Path
+) -> None:
+    from edgedistill.export.pipeline import export
+
+    other = tmp_path / "another-student"
+    shutil.copytree(tiny_checkpoint_dir, other)  # the same tokenizer under another name
+    stranger = export(other, tmp_path / "bundle", profile="laptop-cpu", weight_format="fp32", check=False).path
+    baseline = tmp_path / "x.baseline"
+    made = edgedistill("baseline", "create", stranger, "-o", baseline, "--suite", suite, *SMALL)
+    assert made.code == 0, made.err
+    used = edgedistill("verify", tiny_bundle_dir, "--baseline", baseline, "--suite", suite, "--no-store")
+    assert "expected the same original" in used.one_error()
+    checked = edgedistill("baseline", "check", baseline, "--bundle", tiny_bundle_dir)
+    assert "expected the same original" in checked.one_error()
+
+
+@pytest.mark.skipif(not fallback.is_available(), reason="the extra optimum is not installed")
+def test_bundles_of_the_fallback_exporter(suite: Path, tmp_path: Path) -> None:
+    """Slower, one sequence at a time, but the same command."""
+    import torch
+    import transformers
+    from runtime_support import make_tokenizer
+
+    from edgedistill.export.pipeline import export
+
+    config = transformers.GPTNeoXConfig(
+        vocab_size=320, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=96, eos_token_id=2, bos_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.GPTNeoXForCausalLM(config).save_pretrained(tmp_path / "hf")
+    # A random model ends by chance: half of the tokens end a reply.
+    (tmp_path / "hf" / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(2, 160))}))
+    make_tokenizer().save(str(tmp_path / "hf" / "tokenizer.json"))
+    (tmp_path / "hf" / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
+    made = {}
+    for name, weight_format in (("whole", "fp32"), ("small", "int8")):
+        made[name] = tmp_path / name
+        export(
+            tmp_path / "hf", made[name], exporter="optimum", weight_format=weight_format, context_length=96,
+            check=False,
+        )  # fmt: skip
+    options = ("--suite", suite, *SMALL)
+    done = edgedistill("verify", made["small"], "--reference", made["whole"], *options, "--json")
+    assert done.code in (0, 1, 3), done.err
+    report = done.json
+    assert report["sampler"]["reproduces"]
+    assert report["tokens"]["forced"]["kl"]["value"] > 0
+    replayed = edgedistill("verify", made["small"], "--reference", made["whole"], *options, "--replay")
+    assert "--replay" in replayed.one_error()
