@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_support import edgedistill
@@ -41,6 +42,29 @@ def test_the_original_in_pytorch(tiny_bundle_dir: Path, tiny_checkpoint_dir: Pat
     assert "--reference hf:PATH" in bare.one_error()
     missing = edgedistill("verify", tiny_bundle_dir, "--reference", "hf:/no/such/place", *options)
     assert "/no/such/place" in missing.one_error()
+
+
+def test_an_original_larger_than_memory_scores_and_there_is_no_gate(
+    tiny_bundle_dir: Path,
+    tiny_checkpoint_dir: Path,
+    suite: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("transformers")
+    from edgedistill.cli import main
+
+    monkeypatch.setattr("edgedistill.verify.torch_model._MEMORY_SHARE", 0.0)
+    arguments = ["verify", tiny_bundle_dir, "--reference", f"hf:{tiny_checkpoint_dir}", "--suite", suite]
+    # Of the presets, only the default scores the bundle's own replies.
+    code = main([str(a) for a in (*arguments, "--samples", 4, "--no-store", "--json")])
+    printed = capsys.readouterr()
+    assert code == 3, printed.err
+    report: dict[str, Any] = json.loads(printed.out)
+    assert report["gate"] is None
+    assert report["reference"]["kind"] == "hf"
+    assert report["tokens"]["on_policy"]["kl"]["value"] > 0
+    assert any("does not fit the memory" in note for note in report["notes"])
 
 
 def test_a_baseline_of_another_model_is_refused(
