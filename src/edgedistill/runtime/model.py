@@ -25,7 +25,7 @@ from edgedistill.runtime import stats
 from edgedistill.runtime.events import Event, Generation
 from edgedistill.runtime.generate import FinishReason, TokenLoop
 from edgedistill.runtime.optimum_session import OptimumSession
-from edgedistill.runtime.reasoning import DEFAULT_TAGS, TagPair, opened_by
+from edgedistill.runtime.reasoning import DEFAULT_TAGS, TagPair, opened_after, opened_by
 from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.session import DecoderSession, SessionConfig
 from edgedistill.runtime.settings import GenerationSettings, Mode, check_mode
@@ -152,6 +152,7 @@ class Model:
         mode: Mode = "fast",
         thinking: bool | None = None,
         raw: bool = False,
+        continuing: str = "",
         cancel: threading.Event | None = None,
     ) -> Iterator[Event]:
         """Generate step by step; every event is given as soon as it is certain.
@@ -163,6 +164,8 @@ class Model:
             mode: ``fast`` or ``exact`` (see ``generate``).
             thinking: Ask the template for reasoning or none; None leaves it to the template.
             raw: No chat template.
+            continuing: The beginning of the reply, tags included: the model goes on from there, and what comes is the
+                rest alone.
             cancel: Set it to end the generation; what there is so far is kept.
 
         Raises:
@@ -173,9 +176,10 @@ class Model:
         settings = settings or self.default_settings
         with stats.Stopwatch() as setup:
             text = self.render(prompt, thinking=thinking, raw=raw)
-            tokens = self.encode(text, raw=raw)
+            tokens = self.encode(text + continuing, raw=raw)
             seed = settings.seed if settings.seed is not None else secrets.randbits(32)
-            transcript = Transcript(self.tokenizer, settings.stop, self.tags, opened=opened_by(text, self.tags))
+            opened = opened_after(continuing, self.tags, opened=opened_by(text, self.tags))
+            transcript = Transcript(self.tokenizer, settings.stop, self.tags, opened=opened)
         decoder = self._take()
         loop = TokenLoop(
             decoder,

@@ -62,6 +62,14 @@ def opened_by(prompt: str, tags: tuple[TagPair, ...] = DEFAULT_TAGS) -> TagPair 
     return next((pair for pair in tags if tail.endswith(pair.open)), None)
 
 
+def opened_after(text: str, tags: tuple[TagPair, ...] = DEFAULT_TAGS, *, opened: TagPair | None) -> TagPair | None:
+    """The pair that is open after ``text``, the beginning of a reply that starts inside ``opened`` (None: outside)."""
+    splitter = ReasoningSplitter(tags, opened=opened)
+    splitter.feed(text)
+    splitter.finish()
+    return splitter.current
+
+
 class ReasoningSplitter:
     """Incremental splitter; feed it text as it comes and finish it once.
 
@@ -74,6 +82,11 @@ class ReasoningSplitter:
         self._tags = tags
         self._current = opened
         self._held = ""
+
+    @property
+    def current(self) -> TagPair | None:
+        """The pair that is open."""
+        return self._current
 
     @property
     def in_reasoning(self) -> bool:
