@@ -1,18 +1,39 @@
-"""A scripted engine: gives out chunks one by one, each when the test allows it."""
+"""A scripted engine: gives out chunks one by one, each when the test allows it; and an application around it."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill_tui.engine import Chunk, Reply
+import pytest
+
+from edgedistill.runtime.settings import GenerationSettings
+from edgedistill_tui.app import TuiApp
+from edgedistill_tui.data.bundles import Registry
+from edgedistill_tui.data.config import Config
+from edgedistill_tui.data.store import Store
+from edgedistill_tui.engine import Answer, Chunk, Facts, Reply, Request, Sampling
+from edgedistill_tui.screens.chat import ChatScreen
+from edgedistill_tui.services import Services
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
+
+    from textual.pilot import Pilot
 
 STATS: dict[str, Any] = {
-    "decode_tps": 42.0, "prefill_tps": 900.0, "ttft_s": 0.05, "kv_bytes": 2_000_000, "rss_bytes": 180_000_000,
+    "prompt_tokens": 41, "new_tokens": 56, "reasoning_tokens": 44, "decode_tps": 42.0, "prefill_tps": 900.0,
+    "ttft_s": 0.05, "step_p50_s": 0.021, "step_p95_s": 0.03, "kv_tokens": 97, "kv_bytes": 2_000_000,
+    "rss_bytes": 180_000_000, "decode_s": 1.3, "seed": 7,
 }  # fmt: skip
+
+FACTS = Facts(
+    bundle="demo-bundle", path="/bundles/demo-bundle", hash="36b4ab96d4bdb7df", model="qwen3 2.1 M, 6.1 bits/weight",
+    profile="laptop-cpu", context_length=2048, kv_bytes_per_token=2048, kv_budget=4 << 20, ram_budget=5_800_000_000,
+    predicted={"ram_bytes": 158_000_000, "decode_tps": 45.0},
+)  # fmt: skip
 
 
 class FakeEngine:
@@ -22,32 +43,44 @@ class FakeEngine:
         script: (kind, text) pairs.
         gated: True: each chunk waits for ``allow``; the reply ends at the script's end or on cancel.
         error: Raised instead of a reply.
+        answers: What the samples say.
     """
 
     def __init__(
-        self, script: Sequence[tuple[Any, str]], *, gated: bool = False, error: Exception | None = None
+        self,
+        script: Sequence[tuple[Any, str]],
+        *,
+        gated: bool = False,
+        error: Exception | None = None,
+        answers: Sequence[str | None] = (),
+        facts: Facts = FACTS,
     ) -> None:
         self.script = list(script)
         self.error = error
-        self.asked: list[list[dict[str, Any]]] = []
+        self.answers = answers
+        self.requests: list[Request] = []
+        self.closed = False
+        self._facts = facts
         self._gate = threading.Semaphore(0) if gated else None
 
     @property
-    def about(self) -> dict[str, Any]:
-        return {"bundle": "demo-bundle", "model": "qwen3 2.1 M", "profile": "laptop-cpu"}
+    def facts(self) -> Facts:
+        return self._facts
+
+    @property
+    def defaults(self) -> Sampling:
+        return Sampling(GenerationSettings(temperature=0.6))
 
     def allow(self, chunks: int) -> None:
         """Let the next chunks through."""
         assert self._gate is not None
         self._gate.release(chunks)
 
-    def reply(
-        self, messages: Sequence[dict[str, Any]], *, cancel: threading.Event, on_chunk: Callable[[Chunk], None]
-    ) -> Reply:
-        self.asked.append(list(messages))
+    def reply(self, request: Request, *, cancel: threading.Event, on_chunk: Callable[[Chunk], None]) -> Reply:
+        self.requests.append(request)
         if self.error is not None:
             raise self.error
-        done: dict[str, list[str]] = {"reasoning": [], "answer": []}
+        done: dict[str, list[str]] = {"reasoning": [], "answer": [], "marker": []}
         for kind, text in self.script:
             while self._gate is not None and not self._gate.acquire(timeout=0.01):
                 if cancel.is_set():
@@ -58,6 +91,89 @@ class FakeEngine:
             on_chunk(Chunk(kind, text))
         return self._reply(done, "stop")
 
-    @staticmethod
-    def _reply(done: dict[str, list[str]], reason: str) -> Reply:
-        return Reply("".join(done["reasoning"]).strip(), "".join(done["answer"]).strip(), reason, dict(STATS))
+    def _reply(self, done: dict[str, list[str]], reason: str) -> Reply:
+        tokens = tuple(ord(c) for c in "".join(text for _, text in self.script))
+        return Reply("".join(done["reasoning"]).strip(), "".join(done["answer"]).strip(), reason, dict(STATS), tokens)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(map(chr, tokens))
+
+    def samples(
+        self, messages: Sequence[dict[str, Any]], count: int, sampling: Sampling, *, cancel: threading.Event
+    ) -> Iterator[Answer]:
+        for number in range(count):
+            if cancel.is_set():
+                return
+            answer = self.answers[number % len(self.answers)]
+            yield Answer("unparsed" if answer is None else "parsed", answer, f"It is {answer}.", 50)
+
+    def memory(self) -> int:
+        return 180_000_000
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def services(directory: Path, engine: FakeEngine | Callable[[Path], FakeEngine], **others: Any) -> Services:
+    """Services that keep everything in ``directory``."""
+    return Services(
+        open_engine=(lambda path: engine) if isinstance(engine, FakeEngine) else engine,
+        store=Store(directory / "data" / "sessions.db"),
+        config=Config(export_dir=str(directory), path=directory / "tui.toml"),
+        registry=Registry(directory / "data" / "bundles.json", cwd=directory / "work"),
+        machine="Test CPU, 2 cores",
+        **others,
+    )
+
+
+def make_app(directory: Path, engine: FakeEngine | Callable[[Path], FakeEngine], **options: Any) -> TuiApp:
+    """An application with the engine loaded."""
+    options.setdefault("bundle", Path("/bundles/demo-bundle"))
+    given = options.pop("services", None) or services(directory, engine)
+    return TuiApp(given, **options)
+
+
+def drive(
+    app: TuiApp,
+    steps: Callable[[Pilot[None]], Coroutine[Any, Any, None]],
+    size: tuple[int, int] = (80, 24),
+    *,
+    ready: bool = True,
+) -> TuiApp:
+    """Run the app and ``steps`` in it."""
+
+    async def go() -> None:
+        async with app.run_test(size=size) as pilot:
+            if ready:
+                await until(pilot, lambda: app.engine is not None)
+            await pilot.pause()
+            await steps(pilot)
+
+    asyncio.run(go())
+    return app
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
+    """Let the app work until ``condition`` holds."""
+    for _ in range(600):
+        if condition():
+            return
+        await pilot.pause(0.01)
+    pytest.fail("the screen never got there")
+
+
+async def ask(pilot: Pilot[None], text: str = "How many?", *, wait: bool = True) -> None:
+    """Type a question, send it, wait for the reply."""
+    chat = chat_of(pilot)
+    chat.prompt.insert(text)
+    await pilot.press("enter")
+    await pilot.pause()
+    if wait:
+        await until(pilot, lambda: not chat.busy)
+        await pilot.pause()
+
+
+def chat_of(pilot: Pilot[None]) -> ChatScreen:
+    """The chat page."""
+    assert isinstance(pilot.app, TuiApp)
+    return pilot.app.chat

@@ -1,119 +1,113 @@
-"""The chat screen, driven by keys, over a scripted engine."""
+"""The chat page, driven by keys, over a scripted engine."""
 
 from __future__ import annotations
 
-import asyncio
+import json
+import os
+import signal
+import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fake_engine import FakeEngine
-from textual.widgets import Markdown, Static
+from fake_engine import FakeEngine, ask, chat_of, drive, make_app, services, until
+from textual.widgets import Input, Markdown, Static, TextArea
 
 from edgedistill.errors import BundleError, ContextLengthError
-from edgedistill_tui.app import ChatApp
-from edgedistill_tui.screens.chat import ChatScreen
-from edgedistill_tui.widgets.prompt import Prompt
-from edgedistill_tui.widgets.transcript import ReplyView
+from edgedistill_tui.screens.dialogs import Choose
+from edgedistill_tui.screens.sampling import SamplingPanel
+from edgedistill_tui.widgets.strip import MetricsStrip
+from edgedistill_tui.widgets.transcript import QuestionView, ReplyView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from pathlib import Path
-
     from textual.pilot import Pilot
 
 SCRIPT = [
+    ("marker", "<think>"),
     ("reasoning", "Mia has 14.\n"),
     ("reasoning", "3 bags of 6 are 18.\n14 + 18 = 32."),
+    ("marker", "</think>"),
     ("answer", "Mia has **32** apples."),
     ("answer", " The answer is 32."),
 ]
+RAW = "".join(text for _, text in SCRIPT)
 REASONING = "Mia has 14.\n3 bags of 6 are 18.\n14 + 18 = 32."
 ANSWER = "Mia has **32** apples. The answer is 32."
 
 
-def drive(engine: FakeEngine, steps: Callable[[Pilot[None]], Coroutine[Any, Any, None]], **options: Any) -> ChatApp:
-    """Run the app and ``steps`` in it."""
-    app = ChatApp(lambda: engine, **options)
-
-    async def go() -> None:
-        async with app.run_test(size=(80, 24)) as pilot:
-            await until(pilot, lambda: screen(pilot).ready)
-            await steps(pilot)
-
-    asyncio.run(go())
-    return app
+def last(pilot: Pilot[None]) -> ReplyView:
+    return list(pilot.app.screen.query(ReplyView))[-1]
 
 
-async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
-    """Let the app work until ``condition`` holds."""
-    for _ in range(500):
-        if condition():
-            return
-        await pilot.pause(0.02)
-    pytest.fail("the screen never got there")
+def tag(view: Any) -> str:
+    return str(view.query_one(".tag", Static).render())
 
 
-async def ask(pilot: Pilot[None], text: str = "How many?") -> None:
-    pilot.app.screen.query_one(Prompt).insert(text)
-    await pilot.press("enter")
-    await pilot.pause()
+def strip(pilot: Pilot[None]) -> MetricsStrip:
+    return chat_of(pilot).strip
 
 
-def screen(pilot: Pilot[None]) -> ChatScreen:
-    current = pilot.app.screen
-    assert isinstance(current, ChatScreen)
-    return current
-
-
-def status(pilot: Pilot[None]) -> str:
-    return str(pilot.app.screen.query_one("#status", Static).render())
-
-
-def test_reply_ends_complete_with_its_reasoning_folded_and_real_statistics() -> None:
+def test_reply_ends_complete_with_its_reasoning_folded_and_real_statistics(tmp_path: Path) -> None:
     async def steps(pilot: Pilot[None]) -> None:
         await ask(pilot)
-        await until(pilot, lambda: not screen(pilot).busy)
-        view = pilot.app.screen.query_one(ReplyView)
+        view = last(pilot)
         assert view.query_one(Markdown).source == ANSWER
-        assert view.reasoning.text == "Mia has 14.\n3 bags of 6 are 18.\n14 + 18 = 32."
+        assert view.reasoning.text == REASONING
         assert view.reasoning.collapsed
-        assert view.reasoning.title.startswith("thought: 2 tok")
-        assert "decode 42.0 tok/s" in status(pilot)
-        assert "RSS 172 MiB" in status(pilot)
+        assert view.reasoning.title.startswith("thought: 4 tok")
+        gauges = strip(pilot).gauges
+        assert (gauges.decode_tps, gauges.kv_tokens, gauges.rss) == (42.0, 97, 180_000_000)
         await pilot.press("ctrl+t")
         assert not view.reasoning.collapsed
+        message = chat_of(pilot).session.path()[-1]
+        assert (message.raw, message.reasoning, message.content) == (RAW, REASONING, ANSWER)
 
-    drive(FakeEngine(SCRIPT), steps)
+    app = drive(make_app(tmp_path, FakeEngine(SCRIPT)), steps)
+    # What is on disk is what was on the screen.
+    stored = app.services.store.load(app.session.id).path()[-1]
+    assert (stored.reasoning, stored.about["hash"], stored.stats["decode_tps"]) == (REASONING, "36b4ab96d4bdb7df", 42.0)
 
 
-def test_escape_keeps_the_text_so_far_and_says_so() -> None:
+def test_escape_keeps_the_text_and_continue_goes_on_from_it(tmp_path: Path) -> None:
     engine = FakeEngine(SCRIPT, gated=True)
 
     async def steps(pilot: Pilot[None]) -> None:
-        await ask(pilot)
-        engine.allow(3)
-        await until(pilot, lambda: "3 tok" in status(pilot))
-        assert screen(pilot).busy
+        chat = chat_of(pilot)
+        await ask(pilot, wait=False)
+        engine.allow(5)
+        await until(pilot, lambda: strip(pilot).state.startswith("5 tok"))
         await pilot.press("escape")
-        await until(pilot, lambda: not screen(pilot).busy)
-        view = pilot.app.screen.query_one(ReplyView)
-        assert view.query_one(Markdown).source == "Mia has **32** apples."
-        assert "stopped" in str(view.query_one(".tag", Static).render())
-        assert screen(pilot).conversation.turns[-1].finish_reason == "cancelled"
+        await until(pilot, lambda: not chat.busy)
+        assert last(pilot).query_one(Markdown).source == "Mia has **32** apples."
+        assert "stopped" in tag(last(pilot))
+        assert "^G continues" in tag(last(pilot))
+        engine.script = [("answer", " The answer is 32.")]
+        engine.allow(1)
+        await pilot.press("ctrl+g")
+        await until(pilot, lambda: not chat.busy)
+        await pilot.pause()
+        assert engine.requests[-1].continuing == "".join(text for _, text in SCRIPT[:5])
+        assert engine.requests[-1].messages == [{"role": "user", "content": "How many?"}]
+        message = chat.session.path()[-1]
+        assert (message.content, message.raw, message.reasoning) == (ANSWER, RAW, REASONING)
+        assert message.stats["new_tokens"] == 112
+        assert last(pilot).query_one(Markdown).source == ANSWER
+        assert len(list(pilot.app.screen.query(ReplyView))) == 1
+        await pilot.press("ctrl+g")  # complete now: nothing to go on with
+        assert not chat.busy
 
-    drive(engine, steps)
+    drive(make_app(tmp_path, engine), steps)
 
 
-def test_the_next_question_carries_the_conversation_and_its_reasoning() -> None:
+def test_the_next_question_carries_the_conversation_and_its_reasoning(tmp_path: Path) -> None:
     engine = FakeEngine(SCRIPT)
 
     async def steps(pilot: Pilot[None]) -> None:
-        for text in ("How many?", "And now?"):
-            await ask(pilot, text)
-            await until(pilot, lambda: not screen(pilot).busy)
+        await ask(pilot)
+        await ask(pilot, "And now?")
 
-    drive(engine, steps, system="Be brief.")
-    assert engine.asked[1] == [
+    drive(make_app(tmp_path, engine, system="Be brief."), steps)
+    assert engine.requests[1].messages == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "How many?"},
         {"role": "assistant", "content": ANSWER, "reasoning_content": REASONING},
@@ -121,108 +115,257 @@ def test_the_next_question_carries_the_conversation_and_its_reasoning() -> None:
     ]
 
 
-def test_resize_while_streaming_loses_nothing() -> None:
+def test_regenerate_keeps_siblings_edit_forks_and_fork_makes_a_session(tmp_path: Path) -> None:
+    engine = FakeEngine(SCRIPT)
+
+    async def steps(pilot: Pilot[None]) -> None:
+        chat = chat_of(pilot)
+        await ask(pilot)
+        engine.script = [("answer", "Another one.")]
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: not chat.busy)
+        await pilot.pause()
+        assert "‹ 2/2 ›" in tag(last(pilot))
+        await pilot.press("alt+left")
+        await pilot.pause()
+        assert last(pilot).query_one(Markdown).source == ANSWER
+        assert last(pilot).reasoning.text == REASONING
+        await pilot.press("alt+right")
+        await pilot.pause()
+        assert "Another one." in last(pilot).query_one(Markdown).source
+        await pilot.press("ctrl+e")
+        assert chat.prompt.text == "How many?"
+        await pilot.press("escape")
+        assert chat.prompt.text == ""
+        await pilot.press("ctrl+e")
+        await ask(pilot, " pears")
+        assert [m.content for m in chat.session.path()] == ["How many? pears", "Another one."]
+        await pilot.press("ctrl+up", "ctrl+up")
+        assert isinstance(pilot.app.focused, QuestionView)
+        await pilot.press("alt+left")
+        await pilot.pause()
+        assert chat.session.path()[0].content == "How many?"
+        await pilot.press("ctrl+f")
+        await pilot.pause()
+        assert chat.session.title.endswith("(fork)")
+
+    app = drive(make_app(tmp_path, engine), steps)
+    assert len(app.services.store.sessions()) == 2
+    assert len(app.services.store.load(app.services.store.sessions()[-1].id).messages) >= 2
+
+
+def test_resize_while_streaming_loses_nothing(tmp_path: Path) -> None:
     script = [("reasoning", f"line {i} " + "word " * 20 + "\n") for i in range(60)] + [("answer", "done")]
     engine = FakeEngine(script, gated=True)
 
     async def steps(pilot: Pilot[None]) -> None:
-        await ask(pilot)
+        await ask(pilot, wait=False)
         engine.allow(30)
-        await until(pilot, lambda: "30 tok" in status(pilot))
+        await until(pilot, lambda: strip(pilot).state.startswith("30 tok"))
         await pilot.press("ctrl+t")
         await pilot.resize_terminal(60, 20)
         await pilot.pause()
         engine.allow(31)
-        await until(pilot, lambda: not screen(pilot).busy)
-        view = pilot.app.screen.query_one(ReplyView)
-        assert view.reasoning.text == "".join(text for _, text in script[:-1])
-        assert view.query_one(Markdown).source == "done"
-        assert pilot.app.screen.query_one(Prompt).region.bottom <= 20
+        await until(pilot, lambda: not chat_of(pilot).busy)
+        await pilot.pause()
+        assert last(pilot).reasoning.text.rstrip("\n") == "".join(text for _, text in script[:-1]).rstrip("\n")
+        assert last(pilot).query_one(Markdown).source == "done"
+        assert chat_of(pilot).prompt.region.bottom <= 20
 
-    drive(engine, steps)
+    drive(make_app(tmp_path, engine), steps)
 
 
-def test_typing_works_while_many_tokens_arrive() -> None:
+def test_typing_works_while_many_tokens_arrive(tmp_path: Path) -> None:
     engine = FakeEngine([("reasoning", f"token{i} ") for i in range(20_000)] + [("answer", "ok")], gated=True)
 
     async def steps(pilot: Pilot[None]) -> None:
-        await ask(pilot)
+        await ask(pilot, wait=False)
         engine.allow(20_000)
         await pilot.press("h", "i")
-        assert pilot.app.screen.query_one(Prompt).text == "hi"
+        assert chat_of(pilot).prompt.text == "hi"
         engine.allow(1)
-        await until(pilot, lambda: not screen(pilot).busy)
-        text = pilot.app.screen.query_one(ReplyView).reasoning.text
-        assert text.split() == [f"token{i}" for i in range(20_000)]
+        await until(pilot, lambda: not chat_of(pilot).busy)
+        assert last(pilot).reasoning.text.split() == [f"token{i}" for i in range(20_000)]
 
-    drive(engine, steps)
+    drive(make_app(tmp_path, engine), steps)
 
 
-def test_a_second_question_waits_for_the_first_reply() -> None:
+def test_while_a_reply_is_written_nothing_changes_the_conversation(tmp_path: Path) -> None:
     engine = FakeEngine(SCRIPT, gated=True)
 
     async def steps(pilot: Pilot[None]) -> None:
-        await ask(pilot)
-        await ask(pilot, "Impatient")
-        assert pilot.app.screen.query_one(Prompt).text == "Impatient"
-        assert len(engine.asked) == 1
+        await ask(pilot, wait=False)
+        session = chat_of(pilot).session
+        await ask(pilot, "Impatient", wait=False)
+        assert chat_of(pilot).prompt.text == "Impatient"
+        await pilot.press("ctrl+n", "ctrl+r", "ctrl+e", "ctrl+g", "ctrl+f", "ctrl+b", "alt+left")
+        assert chat_of(pilot).session is session
+        assert len(engine.requests) == 1
         engine.allow(len(SCRIPT))
-        await until(pilot, lambda: not screen(pilot).busy)
+        await until(pilot, lambda: not chat_of(pilot).busy)
 
-    drive(engine, steps)
+    drive(make_app(tmp_path, engine), steps)
 
 
-def test_an_error_of_the_engine_is_shown_and_the_question_withdrawn() -> None:
+def test_an_error_of_the_engine_is_shown_and_the_question_given_back(tmp_path: Path) -> None:
     engine = FakeEngine([], error=ContextLengthError("The prompt has 9000 tokens, 4096 fit."))
 
     async def steps(pilot: Pilot[None]) -> None:
         await ask(pilot)
-        await until(pilot, lambda: not screen(pilot).busy)
+        await until(pilot, lambda: bool(pilot.app.screen.query(".notice")))
         assert "9000 tokens" in str(pilot.app.screen.query_one(".notice", Static).render())
-        assert screen(pilot).conversation.turns == []
+        assert chat_of(pilot).session.path() == []
+        assert chat_of(pilot).prompt.text == "How many?"
 
-    drive(engine, steps)
-
-
-def test_a_bundle_that_does_not_open_ends_the_app_with_its_exit_code() -> None:
-    def load() -> FakeEngine:
-        raise BundleError("No bundle there.")
-
-    app = ChatApp(load)
-
-    async def go() -> None:
-        async with app.run_test() as pilot:
-            for _ in range(200):
-                if app.return_code is not None and not app.is_running:
-                    break
-                await pilot.pause(0.02)
-
-    asyncio.run(go())
-    assert app.return_code == 2
+    drive(make_app(tmp_path, engine), steps)
 
 
-def test_new_and_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_bundle_that_does_not_open_leads_to_the_manager(tmp_path: Path) -> None:
+    def broken(path: Path) -> FakeEngine:
+        raise BundleError("weights.bin is missing.")
+
+    async def steps(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: pilot.app.screen.id != "chat" and type(pilot.app.screen).__name__ == "BundlesScreen")
+        assert not chat_of(pilot).ready
+
+    drive(make_app(tmp_path, broken), steps, ready=False)
+
+
+def test_switching_the_bundle_keeps_the_conversation(tmp_path: Path, tiny_bundle_dir: Path) -> None:
+    first, second = FakeEngine(SCRIPT), FakeEngine([("answer", "From the other one.")])
+    given = services(tmp_path, lambda path: first if path.name == "demo-bundle" else second)
+    given.registry.remember(tiny_bundle_dir)
 
     async def steps(pilot: Pilot[None]) -> None:
         await ask(pilot)
-        await until(pilot, lambda: not screen(pilot).busy)
-        await pilot.press("ctrl+s")
-        await pilot.press("ctrl+n")
-        await until(pilot, lambda: not pilot.app.screen.query(ReplyView))
-        assert screen(pilot).conversation.turns == []
+        await pilot.press("ctrl+b")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Choose))
+        await pilot.press("enter")
+        await until(pilot, lambda: first.closed)
+        await ask(pilot, "And you?")
+        assert second.requests[0].messages[1]["content"] == ANSWER
+        assert chat_of(pilot).session.bundle == str(tiny_bundle_dir.resolve())
 
-    drive(FakeEngine(SCRIPT), steps)
-    (saved,) = tmp_path.glob("conversation-*.md")
-    text = saved.read_text()
-    assert 'bundle: "demo-bundle"' in text
-    assert ANSWER in text
-    assert "3 bags of 6 are 18." in text
+    drive(make_app(tmp_path, first, services=given), steps)
 
 
-def test_line_breaks_by_ctrl_j() -> None:
+def test_sampling_panel_checks_and_is_kept_with_the_session(tmp_path: Path) -> None:
+    engine = FakeEngine(SCRIPT)
+
     async def steps(pilot: Pilot[None]) -> None:
-        await pilot.press("a", "ctrl+j", "b")
-        assert pilot.app.screen.query_one(Prompt).text == "a\nb"
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: isinstance(pilot.app.screen, SamplingPanel))
+        panel = pilot.app.screen
+        panel.query_one("#temperature", Input).value = "hot"
+        await pilot.press("ctrl+s")
+        assert "expected a number" in str(panel.query_one("#problem", Static).render())
+        panel.query_one("#temperature", Input).value = "-1"
+        await pilot.press("ctrl+s")
+        assert "temperature is -1" in str(panel.query_one("#problem", Static).render())
+        panel.query_one("#temperature", Input).value = "0.9"
+        panel.query_one("#seed", Input).value = "11"
+        panel.query_one("#think_budget", Input).value = "64"
+        panel.query_one("#system", TextArea).text = "Be terse."
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: not isinstance(pilot.app.screen, SamplingPanel))
+        await ask(pilot)
+        request = engine.requests[0]
+        assert (request.sampling.generation.temperature, request.sampling.generation.seed) == (0.9, 11)
+        assert request.sampling.think_budget == 64
+        assert request.messages[0] == {"role": "system", "content": "Be terse."}
 
-    drive(FakeEngine(SCRIPT), steps)
+    app = drive(make_app(tmp_path, engine), steps)
+    assert app.services.store.load(app.session.id).settings["think_budget"] == 64
+
+
+def test_new_save_and_copy(tmp_path: Path) -> None:
+    engine = FakeEngine([*SCRIPT, ("answer", "\n\n```python\nprint(32)\n```\n")])
+
+    async def steps(pilot: Pilot[None]) -> None:
+        await pilot.press("ctrl+s", "ctrl+y", "ctrl+o")  # nothing there yet, and it says so
+        await ask(pilot)
+        await pilot.press("ctrl+s", "ctrl+d")
+        await pilot.press("ctrl+y")
+        assert pilot.app.clipboard.startswith(ANSWER)
+        await pilot.press("ctrl+o")
+        assert pilot.app.clipboard == "print(32)"
+        await pilot.press("ctrl+up", "c")
+        assert pilot.app.clipboard.startswith("<think>")
+        assert isinstance(pilot.app, type(app))
+        pilot.app.services.config.clipboard = "file"
+        await pilot.press("ctrl+y")
+        await pilot.press("ctrl+down", "ctrl+n")
+        await until(pilot, lambda: not pilot.app.screen.query(ReplyView))
+
+    app = make_app(tmp_path, engine)
+    drive(app, steps)
+    (markdown,) = tmp_path.glob("conversation-*.md")
+    assert 'bundle: "demo-bundle"' in markdown.read_text()
+    (exported,) = tmp_path.glob("conversation-*.json")
+    assert json.loads(exported.read_text())["messages"][1]["reasoning"] == REASONING
+    assert (tmp_path / "copied.md").read_text().startswith(ANSWER)
+
+
+def test_line_breaks_by_ctrl_j(tmp_path: Path) -> None:
+    async def steps(pilot: Pilot[None]) -> None:
+        await pilot.press("a", "ctrl+j", "b", "shift+enter", "c")
+        assert chat_of(pilot).prompt.text == "a\nb\nc"
+
+    drive(make_app(tmp_path, FakeEngine(SCRIPT)), steps)
+
+
+def test_a_long_conversation_is_laid_out_in_parts(tmp_path: Path) -> None:
+    async def steps(pilot: Pilot[None]) -> None:
+        session = chat_of(pilot).session
+        for number in range(30):
+            session.begin_reply(session.ask(f"question {number}"), {}).content = f"answer {number}"
+        await chat_of(pilot).session_changed()
+        assert len(list(pilot.app.screen.query(ReplyView))) == 10
+        await pilot.press("ctrl+up", "home")
+        await pilot.pause()
+        assert len(list(pilot.app.screen.query(ReplyView))) == 20
+
+    drive(make_app(tmp_path, FakeEngine(SCRIPT)), steps)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_mid_reply_saves_what_there_is(tmp_path: Path, number: signal.Signals) -> None:
+    engine = FakeEngine(SCRIPT, gated=True)
+
+    async def steps(pilot: Pilot[None]) -> None:
+        await ask(pilot, wait=False)
+        engine.allow(3)
+        await until(pilot, lambda: strip(pilot).state.startswith("3 tok"))
+        os.kill(os.getpid(), number)
+        await until(pilot, lambda: pilot.app.return_code is not None)
+
+    app = drive(make_app(tmp_path, engine), steps)
+    assert app.return_code == 128 + number
+    message = app.services.store.load(app.session.id).path()[-1]
+    assert (message.reasoning, message.finish_reason) == (REASONING, "cancelled")
+
+
+def test_a_locked_database_delays_saving_and_the_end_rescues(tmp_path: Path) -> None:
+    app = make_app(tmp_path, FakeEngine(SCRIPT))
+    app.services.store.sessions()
+    other = sqlite3.connect(app.services.store.path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+
+    async def steps(pilot: Pilot[None]) -> None:
+        await ask(pilot)
+        assert last(pilot).query_one(Markdown).source == ANSWER
+        await pilot.press("ctrl+q")
+
+    drive(app, steps)
+    other.execute("ROLLBACK")
+    assert app.services.store.take_in_rescued() == 1
+    assert app.services.store.load(app.session.id).path()[-1].content == ANSWER
+
+
+def test_every_action_with_a_key_is_in_the_palette(tmp_path: Path) -> None:
+    async def steps(pilot: Pilot[None]) -> None:
+        names = {command.title for command in pilot.app.get_system_commands(pilot.app.screen)}
+        assert {"Go to Profiler", "Again", "Sampling", "Save as JSON", "Copy code", "Quit"} <= names
+        assert any(name.startswith("Theme: ansi") for name in names)
+
+    drive(make_app(tmp_path, FakeEngine(SCRIPT)), steps)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from fake_engine import ask, chat_of, services, until
 from textual.widgets import Markdown
 
 from edgedistill.errors import ContextLengthError
-from edgedistill.runtime.settings import GenerationSettings
-from edgedistill_tui.app import ChatApp
+from edgedistill_tui.app import TuiApp
+from edgedistill_tui.engine import Request
 from edgedistill_tui.runtime_engine import RuntimeEngine
-from edgedistill_tui.screens.chat import ChatScreen
-from edgedistill_tui.widgets.prompt import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,24 +23,32 @@ if TYPE_CHECKING:
     from edgedistill_tui.engine import Chunk
 
 ASK = [{"role": "user", "content": "hello"}]
-SETTINGS = GenerationSettings(temperature=1.0, seed=5, max_new_tokens=40, ignore_eos=True)
+OVERRIDES = {"temperature": 1.0, "seed": 5, "max_new_tokens": 40, "ignore_eos": True}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine(tiny_bundle_dir: Path) -> Iterator[RuntimeEngine]:
-    engine = RuntimeEngine.open(tiny_bundle_dir, settings=SETTINGS)
+    engine = RuntimeEngine.open(tiny_bundle_dir, overrides=OVERRIDES)
     yield engine
     engine.close()
 
 
+def request_of(engine: RuntimeEngine, continuing: str = "", **sampling: object) -> Request:
+    return Request(ASK, replace(engine.defaults, **sampling), continuing)  # type: ignore[arg-type]
+
+
 def test_chunks_are_the_reply(engine: RuntimeEngine) -> None:
     chunks: list[Chunk] = []
-    reply = engine.reply(ASK, cancel=threading.Event(), on_chunk=chunks.append)
-    assert "".join(chunk.text for chunk in chunks if chunk.kind == "answer").strip() == reply.answer
-    assert "".join(chunk.text for chunk in chunks if chunk.kind == "reasoning").strip() == reply.reasoning
-    assert sum(chunk.tokens for chunk in chunks) <= reply.stats["new_tokens"] == 40
+    reply = engine.reply(request_of(engine), cancel=threading.Event(), on_chunk=chunks.append)
+    for kind in ("answer", "reasoning"):
+        assert "".join(chunk.text for chunk in chunks if chunk.kind == kind).strip() == getattr(reply, kind)
+    assert sum(chunk.tokens for chunk in chunks if chunk.kind != "prefill") <= reply.stats["new_tokens"] == 40
+    assert chunks[0].kind == "prefill"
+    assert chunks[0].tokens == chunks[0].total == reply.stats["prompt_tokens"]
     assert reply.finish_reason == "length"
-    assert engine.about["bundle"] == "tiny"
+    assert len(reply.tokens) == 40
+    facts = engine.facts
+    assert (facts.bundle, facts.kv_budget) == ("tiny", facts.context_length * facts.kv_bytes_per_token)
 
 
 def test_cancel_keeps_what_there_is(engine: RuntimeEngine) -> None:
@@ -52,36 +60,67 @@ def test_cancel_keeps_what_there_is(engine: RuntimeEngine) -> None:
         if len(chunks) == 10:
             cancel.set()
 
-    reply = engine.reply(ASK, cancel=cancel, on_chunk=stop_at_ten)
+    reply = engine.reply(request_of(engine), cancel=cancel, on_chunk=stop_at_ten)
     assert reply.finish_reason == "cancelled"
-    assert 10 <= reply.stats["new_tokens"] < 40
+    assert 9 <= reply.stats["new_tokens"] < 40
+
+
+def test_a_reply_goes_on_inside_the_reasoning_it_began(engine: RuntimeEngine) -> None:
+    chunks: list[Chunk] = []
+    reply = engine.reply(request_of(engine, "<think>so far"), cancel=threading.Event(), on_chunk=chunks.append)
+    assert reply.stats["prompt_tokens"] > len("<think>so far")
+    assert reply.reasoning
+    assert not reply.answer
+    assert {chunk.kind for chunk in chunks} <= {"prefill", "reasoning"}
+
+
+def test_the_think_budget_closes_the_reasoning_and_asks_for_the_answer(engine: RuntimeEngine) -> None:
+    chunks: list[Chunk] = []
+    request = request_of(engine, "<think>", think_budget=8)
+    reply = engine.reply(request, cancel=threading.Event(), on_chunk=chunks.append)
+    kinds = [chunk.kind for chunk in chunks if chunk.kind != "prefill"]
+    assert kinds.index("marker") < kinds.index("answer")
+    written = "".join(chunk.text for chunk in chunks)
+    assert written.count("</think>") == 1
+    assert reply.answer
+    assert reply.stats["reasoning_tokens"] == 8
+    assert reply.stats["new_tokens"] == len(reply.tokens) == 48
 
 
 def test_a_prompt_that_is_too_long_is_an_error(engine: RuntimeEngine) -> None:
     with pytest.raises(ContextLengthError):
         engine.reply(
-            [{"role": "user", "content": "x" * 5000}], cancel=threading.Event(), on_chunk=lambda chunk: None
-        )  # fmt: skip
+            Request([{"role": "user", "content": "x" * 5000}], engine.defaults),
+            cancel=threading.Event(),
+            on_chunk=lambda chunk: None,
+        )
 
 
-def test_the_screen_shows_what_the_engine_says(tiny_bundle_dir: Path) -> None:
+def test_samples_are_those_of_verification(engine: RuntimeEngine) -> None:
+    cancel = threading.Event()
+    answers = []
+    for answer in engine.samples(ASK, 6, engine.defaults, cancel=cancel):
+        answers.append(answer)
+        if len(answers) == 4:
+            cancel.set()
+    assert len(answers) == 4
+    assert {a.kind for a in answers} <= {"parsed", "unparsed", "truncated"}
+    assert all(0 < a.tokens <= 40 for a in answers)
+
+
+def test_the_screen_shows_what_the_engine_says(tiny_bundle_dir: Path, tmp_path: Path) -> None:
+    given = services(tmp_path, RuntimeEngine.open)  # type: ignore[arg-type]
+
     async def go() -> None:
-        app = ChatApp(lambda: RuntimeEngine.open(tiny_bundle_dir, settings=SETTINGS))
+        app = TuiApp(given, bundle=tiny_bundle_dir, overrides=OVERRIDES)
         async with app.run_test(size=(80, 24)) as pilot:
-            for _ in range(500):
-                if isinstance(app.screen, ChatScreen) and app.screen.ready:
-                    break
-                await pilot.pause(0.02)
-            screen = app.screen
-            assert isinstance(screen, ChatScreen)
-            screen.query_one(Prompt).insert("hello")
-            await pilot.press("enter")
-            for _ in range(500):
-                if screen.conversation.turns[1:] and not screen.busy:
-                    break
-                await pilot.pause(0.02)
-            turn = screen.conversation.turns[1]
-            assert turn.finish_reason == "length"
-            assert screen.query_one(".reply Markdown", Markdown).source == turn.content
+            await until(pilot, lambda: app.engine is not None)
+            await ask(pilot, "hello")
+            message = chat_of(pilot).session.path()[-1]
+            assert message.finish_reason == "length"
+            assert message.stats["new_tokens"] == 40
+            assert app.screen.query_one(".reply Markdown", Markdown).source == message.content
+            assert chat_of(pilot).strip.gauges.kv_tokens == message.stats["kv_tokens"]
+        app.close_engine()
 
     asyncio.run(go())

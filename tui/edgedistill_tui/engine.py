@@ -1,52 +1,162 @@
-"""What the UI needs from a model, and the one real implementation over the runtime.
+"""What the UI needs from a model. The screens know only this; tests drive them with a scripted engine.
 
-The UI never imports the runtime itself; tests drive it with a scripted engine.
-
-Must not know: Textual, screens, widgets.
+Must not know: Textual, screens, widgets, how a model runs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from edgedistill.runtime.settings import GenerationSettings, Mode, check_mode
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-
-ChunkKind = Literal["prefill", "reasoning", "answer"]
+ChunkKind = Literal["prefill", "reasoning", "answer", "marker"]
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a reply: text of the reasoning or the answer and the tokens it took; for ``prefill`` tokens only."""
+    """A piece of a reply.
+
+    ``reasoning``, ``answer`` and ``marker`` (a reasoning tag) carry text and the tokens it took; their texts joined are
+    what the model wrote. ``prefill`` says that ``tokens`` of ``total`` prompt tokens are computed.
+    """
 
     kind: ChunkKind
     text: str = ""
     tokens: int = 1
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A finished reply. ``stats`` is the runtime's GenerationStats as a dict; empty for engines without clocks."""
+    """A finished reply. ``stats`` is the runtime's GenerationStats as a dict, ``tokens`` the generated ids."""
 
     reasoning: str
     answer: str
     finish_reason: str
     stats: dict[str, Any] = field(default_factory=dict)
+    tokens: tuple[int, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a session is answered.
+
+    Attributes:
+        generation: Temperature and the like.
+        thinking: Ask the template for reasoning or none; None leaves it to the template.
+        think_budget: Reasoning tokens after which the reasoning is closed and the answer asked for; 0: no limit.
+        mode: Decode mode of the runtime.
+    """
+
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
+    thinking: bool | None = None
+    think_budget: int = 0
+    mode: Mode = "fast"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        own = {"thinking": self.thinking, "think_budget": self.think_budget, "mode": self.mode}
+        return self.generation.to_dict() | own
+
+    def merged(self, values: dict[str, Any]) -> Sampling:
+        """This with the settings of a stored session on top; raises GenerationError for values out of range."""
+        own = {k: v for k, v in values.items() if k in ("thinking", "think_budget")}
+        names = GenerationSettings().to_dict()
+        generation = {k: tuple(v) if k == "stop" else v for k, v in values.items() if k in names}
+        return replace(
+            self,
+            generation=self.generation.replace(**generation),
+            mode=check_mode(str(values.get("mode", self.mode))),
+            **own,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be answered: messages as chat templates take them, and the beginning of the reply to go on from."""
+
+    messages: Sequence[dict[str, Any]]
+    sampling: Sampling
+    continuing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known about a loaded bundle without running it. Sizes in bytes; 0 where unknown.
+
+    ``predicted`` is the manifest's: ``ram_bytes``, ``kv_bytes`` and, where the exporter predicted them, ``decode_tps``
+    and ``prefill_tps``.
+    """
+
+    bundle: str
+    path: str = ""
+    hash: str = ""
+    model: str = ""
+    profile: str = ""
+    context_length: int = 0
+    kv_bytes_per_token: int = 0
+    kv_budget: int = 0
+    ram_budget: int = 0
+    predicted: dict[str, Any] = field(default_factory=dict)
+
+    def about(self) -> dict[str, Any]:
+        """What a stored reply says about its author."""
+        return {
+            "bundle": self.bundle, "hash": self.hash, "model": self.model, "profile": self.profile, "path": self.path,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One of many samples: the canonical ``answer``, None where there is none; ``kind`` says why."""
+
+    kind: Literal["parsed", "unparsed", "truncated"]
+    answer: str | None
+    text: str
+    tokens: int
 
 
 class Engine(Protocol):
-    """A loaded model that answers conversations."""
+    """A loaded model that answers conversations. One call at a time, except ``close`` after it."""
 
     @property
-    def about(self) -> dict[str, Any]:
-        """Short facts for the title and for saved conversations: bundle, model, profile."""
+    def facts(self) -> Facts:
+        """What it is."""
         ...
 
-    def reply(
-        self, messages: Sequence[dict[str, Any]], *, cancel: threading.Event, on_chunk: Callable[[Chunk], None]
-    ) -> Reply:
-        """Answer; ``on_chunk`` is called in this thread. Setting ``cancel`` ends it early with what there is."""
+    @property
+    def defaults(self) -> Sampling:
+        """How it answers unless told otherwise."""
+        ...
+
+    def reply(self, request: Request, *, cancel: threading.Event, on_chunk: Callable[[Chunk], None]) -> Reply:
+        """Answer; ``on_chunk`` is called in this thread. Setting ``cancel`` ends it early with what there is.
+
+        Raises:
+            EdgedistillError: What a user can cause, such as a prompt longer than the context.
+        """
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of generated ids, tags included."""
+        ...
+
+    def samples(
+        self, messages: Sequence[dict[str, Any]], count: int, sampling: Sampling, *, cancel: threading.Event
+    ) -> Iterator[Answer]:
+        """Independent samples of the reply to ``messages`` as they end; ends early when ``cancel`` is set."""
+        ...
+
+    def memory(self) -> int:
+        """Resident bytes of the process that runs the model."""
+        ...
+
+    def close(self) -> None:
+        """Release the model."""
         ...

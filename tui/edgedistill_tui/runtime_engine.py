@@ -1,92 +1,206 @@
-"""The engine that is a bundle: edgedistill's runtime behind the UI's protocol.
+"""The engine that is a bundle: edgedistill's runtime and, for many samples, its verification behind the UI's protocol.
 
 Must not know: Textual, screens, widgets.
 """
 
 from __future__ import annotations
 
+import threading
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.runtime import stats
 from edgedistill.runtime.model import open_bundle
+from edgedistill.runtime.reasoning import opened_after, opened_by
 from edgedistill.units import format_count
-from edgedistill_tui.engine import Chunk, Reply
+from edgedistill_tui.engine import Answer, Chunk, Facts, Reply, Request, Sampling
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from edgedistill.bundle import Check
+    from edgedistill.bundle import Bundle, Check
+    from edgedistill.runtime.events import Generation
     from edgedistill.runtime.model import Model
-    from edgedistill.runtime.settings import GenerationSettings, Mode
+
+_SUMS = ("new_tokens", "reasoning_tokens", "decode_s")
+_LATEST = ("kv_tokens", "kv_bytes", "rss_bytes", "peak_rss_bytes")
 
 
 class RuntimeEngine:
-    """A loaded bundle with the settings of this chat.
+    """A loaded bundle.
 
     Args:
         model: The loaded model.
-        settings: How to sample; None: the bundle's defaults.
-        mode: Decode mode.
-        thinking: False asks the chat template for no reasoning.
+        sampling: How to answer unless told otherwise; None: the bundle's defaults.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        *,
-        settings: GenerationSettings | None = None,
-        mode: Mode = "fast",
-        thinking: bool | None = None,
-    ) -> None:
+    def __init__(self, model: Model, sampling: Sampling | None = None) -> None:
         self._model = model
-        self._settings = settings
-        self._mode = mode
-        self._thinking = thinking
+        self._defaults = sampling or Sampling(model.default_settings)
+        self._facts = facts(model.bundle)
 
     @classmethod
     def open(
         cls,
         path: Path,
         *,
-        settings: GenerationSettings | None = None,
-        mode: Mode = "fast",
-        thinking: bool | None = None,
+        overrides: dict[str, Any] | None = None,
         threads: int | None = None,
         check: Check = "size",
     ) -> RuntimeEngine:
-        """Open the bundle at ``path``; raises BundleError."""
-        return cls(open_bundle(path, threads=threads, check=check), settings=settings, mode=mode, thinking=thinking)
+        """Open the bundle at ``path``; ``overrides`` are settings on top of its own. Raises BundleError."""
+        engine = cls(open_bundle(path, threads=threads, check=check))
+        if overrides:
+            engine._defaults = engine._defaults.merged(overrides)
+        return engine
 
     @property
-    def about(self) -> dict[str, Any]:
-        """Bundle, model and profile."""
-        manifest = self._model.bundle.manifest
-        return {
-            "bundle": self._model.bundle.path.name or str(self._model.bundle.path),
-            "model": f"{manifest.model.family} {format_count(manifest.parameters)}, "
-            f"{manifest.bits_per_weight:.1f} bits/weight",
-            "profile": str(manifest.profile.get("name", "")),
-        }
+    def facts(self) -> Facts:
+        """What the manifest says."""
+        return self._facts
 
-    def reply(
-        self, messages: Sequence[dict[str, Any]], *, cancel: threading.Event, on_chunk: Callable[[Chunk], None]
-    ) -> Reply:
-        """Answer the last message."""
-        result = None
+    @property
+    def defaults(self) -> Sampling:
+        """The bundle's settings."""
+        return self._defaults
+
+    def reply(self, request: Request, *, cancel: threading.Event, on_chunk: Callable[[Chunk], None]) -> Reply:
+        """Answer the last message, in two parts where the reasoning had to be closed."""
+        begun = time.perf_counter()
+        first, written = self._part(request, cancel, on_chunk, request.sampling.think_budget)
+        closing = "" if cancel.is_set() or first.finish_reason != "cancelled" else self._closing(request, written)
+        if not closing:
+            return _reply(first, [first], time.perf_counter() - begun)
+        for kind, text in (("reasoning", "\n"), ("marker", closing), ("answer", "\n\n")):
+            on_chunk(Chunk(kind, text, 0))  # type: ignore[arg-type]
+        rest = replace(request, continuing=f"{request.continuing}{written}\n{closing}\n\n")
+        second, _ = self._part(rest, cancel, on_chunk, 0)
+        return _reply(second, [first, second], time.perf_counter() - begun)
+
+    def _part(
+        self, request: Request, cancel: threading.Event, on_chunk: Callable[[Chunk], None], budget: int
+    ) -> tuple[Generation, str]:
+        """Generate until the end, ``cancel``, or ``budget`` tokens of reasoning; also what was written."""
+        sampling = request.sampling
+        stop = _AnyOf(cancel)
+        result: Generation | None = None
+        thought, written = 0, []
         for event in self._model.stream(
-            messages, settings=self._settings, mode=self._mode, thinking=self._thinking, cancel=cancel
+            request.messages,
+            settings=sampling.generation,
+            mode=sampling.mode,
+            thinking=sampling.thinking,
+            continuing=request.continuing,
+            cancel=stop,
         ):
-            if event.kind in ("reasoning", "answer"):
-                on_chunk(Chunk("reasoning" if event.kind == "reasoning" else "answer", event.text, event.tokens))
-            elif event.kind == "marker":
-                # The tags are tokens of the reasoning without a text to show.
-                on_chunk(Chunk("reasoning", "", event.tokens))
-            result = event.generation or result
+            if event.generation is not None:
+                result = event.generation
+            elif event.kind == "prefill":
+                on_chunk(Chunk("prefill", "", event.done, event.total))
+            elif event.kind != "done":
+                on_chunk(Chunk(event.kind, event.text, event.tokens))
+                written.append(event.text)
+                thought += event.tokens if event.kind == "reasoning" else 0
+                if budget and thought >= budget and event.kind == "reasoning":
+                    stop.own = True
         if result is None:
             raise RuntimeError("a generation ended without its last event")
-        return Reply(result.reasoning, result.answer, result.finish_reason, result.stats.to_dict())
+        return result, "".join(written)
+
+    def _closing(self, request: Request, written: str) -> str:
+        """The tag that closes the reasoning which is open now; empty if none is."""
+        prompt = self._model.render(request.messages, thinking=request.sampling.thinking)
+        pair = opened_after(request.continuing + written, self._model.tags, opened=opened_by(prompt, self._model.tags))
+        return "" if pair is None else pair.close
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of ids, special tokens left out except the reasoning tags."""
+        from edgedistill.runtime.detokenize import dropped_ids
+
+        tags = tuple(tag for pair in self._model.tags for tag in (pair.open, pair.close))
+        dropped = dropped_ids(self._model.tokenizer, tags)
+        text: str = self._model.tokenizer.decode([t for t in tokens if t not in dropped], skip_special_tokens=False)
+        return text
+
+    def samples(
+        self, messages: Sequence[dict[str, Any]], count: int, sampling: Sampling, *, cancel: threading.Event
+    ) -> Iterator[Answer]:
+        """Samples by verification's batching engine; answers are read as its suites read them."""
+        from edgedistill.verify.bundle_model import BundleModel
+        from edgedistill.verify.run_settings import DrawSettings
+        from edgedistill.verify.types import Message, Prompt
+
+        values = sampling.generation.to_dict()
+        for name in ("stop", "ignore_eos"):
+            del values[name]
+        values["seed"] = values["seed"] or 0
+        settings = DrawSettings(**values, mode=sampling.mode, thinking=sampling.thinking)
+        prompt = Prompt("chat", tuple(Message(m["role"], m["content"]) for m in messages))
+        drawn = BundleModel(self._model).draw([prompt], count, settings)
+        for one in drawn:
+            sample = one.sample
+            yield Answer(sample.kind, sample.answer, sample.text, sample.tokens)
+            if cancel.is_set():
+                return
+
+    def memory(self) -> int:
+        """Resident bytes of this process."""
+        return stats.rss_bytes()
 
     def close(self) -> None:
         """Release the model."""
         self._model.close()
+
+
+class _AnyOf(threading.Event):
+    """Set when another event is, or by itself: the runtime's cancel that the think budget can pull as well."""
+
+    def __init__(self, other: threading.Event) -> None:
+        super().__init__()
+        self._other = other
+        self.own = False
+
+    def is_set(self) -> bool:
+        return self.own or self._other.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.own or self._other.wait(timeout)
+
+
+def facts(bundle: Bundle) -> Facts:
+    """What an opened bundle's manifest says."""
+    manifest = bundle.manifest
+    per_token = manifest.kv_cache.bytes_per_token
+    weights = next((f.sha256 for f in manifest.files if f.name == "weights.bin"), "")
+    target = manifest.profile.get("target", {})
+    return Facts(
+        bundle=bundle.path.resolve().name,
+        path=str(bundle.path.resolve()),
+        hash=weights[:16],
+        model=f"{manifest.model.family} {format_count(manifest.parameters)}, "
+        f"{manifest.bits_per_weight:.1f} bits/weight",
+        profile=str(manifest.profile.get("name", "")),
+        context_length=manifest.model.context_length,
+        kv_bytes_per_token=per_token,
+        kv_budget=per_token * manifest.model.context_length,
+        ram_budget=int(float(target.get("ram_gb", 0)) * 1e9),
+        predicted=manifest.predicted,
+    )
+
+
+def _reply(last: Generation, parts: list[Generation], wall_s: float) -> Reply:
+    values = parts[0].stats.to_dict()
+    if len(parts) > 1:
+        each = [part.stats.to_dict() for part in parts]
+        values |= {name: sum(v[name] for v in each) for name in _SUMS} | {name: each[-1][name] for name in _LATEST}
+        values["decode_tps"] = (values["new_tokens"] - len(parts)) / values["decode_s"] if values["decode_s"] else 0.0
+    return Reply(
+        "\n".join(part.reasoning for part in parts if part.reasoning),
+        "\n\n".join(part.answer for part in parts if part.answer),
+        last.finish_reason,
+        values | {"wall_s": wall_s},
+        tuple(token for part in parts for token in part.tokens),
+        last.note or "",
+    )

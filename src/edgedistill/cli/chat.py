@@ -6,12 +6,13 @@ Must not know: how tokens are made; how the terminal UI draws.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.cli import console, generation, parallel
+from edgedistill.cli import console, generation, parallel, terminal_ui
 from edgedistill.cli.parser import nearest
 from edgedistill.conversation import Conversation, Turn
 from edgedistill.errors import EdgedistillError, UsageError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
 examples:
   edgedistill chat my-bundle
+  edgedistill chat                        # offers the bundles it knows; none: exports the built-in model first
+  edgedistill chat my-bundle --serve      # in a browser, at http://localhost:8000
   edgedistill chat my-bundle --plain --system "Answer briefly."
   edgedistill chat my-bundle --plain --trajectories 8
 
@@ -47,10 +50,13 @@ _COMMANDS = ("/help", "/reset", "/system", "/think", "/save", "/trajectories", "
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``chat``."""
     parser.epilog = _EXAMPLES
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
+    parser.add_argument(
+        "bundle", type=Path, nargs="?", metavar="BUNDLE", help="bundle directory; without it, choose one"
+    )
     parser.add_argument("--plain", action="store_true", help="a line-based chat instead of the terminal UI")
     parser.add_argument("--hide-reasoning", action="store_true", help="with --plain: print the answers only")
     parser.add_argument("--json", action="store_true", help="with --plain: print the conversation as JSON at the end")
+    terminal_ui.add_serve_options(parser)
     generation.add_options(parser)
     parallel.add_options(parser)
 
@@ -58,36 +64,57 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Chat until the user leaves."""
     if args.plain:
+        if args.bundle is None:
+            raise UsageError(
+                "--plain needs a BUNDLE.", hint="Make one with: edgedistill export tiny-reasoner -o my-bundle"
+            )
         return PlainChat(args).loop()
     if args.json:
         raise UsageError("--json needs --plain: the terminal UI has the screen.", hint="Add --plain.")
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("The terminal UI needs a terminal.", hint="Use: edgedistill chat --plain BUNDLE")
+    if args.serve:
+        return terminal_ui.serve(args, _without_serve())
     return _terminal_ui(args)
 
 
 def _terminal_ui(args: argparse.Namespace) -> int:
+    terminal_ui.require_terminal()
     if parallel.options(args) is not None:
         raise UsageError("The options of parallel reasoning are those of the plain chat.", hint="Add --plain.")
-    from edgedistill.bundle import Bundle
-    from edgedistill_tui.app import ChatApp
-    from edgedistill_tui.runtime_engine import RuntimeEngine
-
     check: Check = "full" if args.verify else "size"
-    settings = generation.settings(args, Bundle.open(args.bundle).generation)
-    app = ChatApp(
-        lambda: RuntimeEngine.open(
-            args.bundle,
-            settings=settings,
-            mode=args.mode,
-            thinking=generation.thinking(args),
-            threads=args.threads,
-            check=check,
-        ),
-        system=args.system,
+    if args.bundle is not None:
+        from edgedistill.bundle import Bundle
+
+        # Options out of range and a path that is no bundle are refused now, on the command line.
+        generation.settings(args, Bundle.open(args.bundle).generation)
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop", "max_new_tokens")
+    overrides: dict[str, Any] = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if args.mode != "fast":
+        overrides["mode"] = args.mode
+    if (thinking := generation.thinking(args)) is not None:
+        overrides["thinking"] = thinking
+    return terminal_ui.run_app(
+        page="chat" if args.bundle is not None else "bundles",
+        bundle=args.bundle,
+        system=args.system or "",
+        overrides=overrides,
+        threads=args.threads,
+        check=check,
+        offer_default=args.bundle is None,
     )
-    app.run()
-    return app.return_code or 0
+
+
+def _without_serve() -> str:
+    """This command line again, for the browser's terminal: without the options of serving."""
+    rest: list[str] = []
+    skip = False
+    for argument in sys.argv[1:]:
+        if skip:
+            skip = False
+        elif argument in ("--host", "--port"):
+            skip = True
+        elif argument != "--serve" and not argument.startswith(("--host=", "--port=")):
+            rest.append(argument)
+    return shlex.join([sys.executable, "-m", "edgedistill", *rest])
 
 
 class PlainChat:

@@ -46,6 +46,7 @@ VERBS = (
     Verb("compare", "measure several formats of a model: divergence, speed, memory, size"),
     Verb("run", "answer one prompt with a bundle"),
     Verb("chat", "talk to a bundle in the terminal"),
+    Verb("tui", "open the terminal UI on the bundle manager: chat, profiler, comparisons"),
     Verb("verify", "compare a bundle with its reference: pass, fail or inconclusive"),
     Verb("audit", "examine one model alone: what is behind its consistency"),
     Verb("baseline", "store a reference's samples, so that a gate needs no reference"),

@@ -1,221 +1,240 @@
-"""The chat screen: takes a question, lets a thread answer it, draws what has arrived some 15 times a second.
+"""The chat page: takes a question, has it answered, keeps every alternative.
 
-The thread never waits for the screen and the screen never waits for the thread: they meet in a buffer.
-
-Must not know: the runtime; it talks to an ``Engine``.
+Must not know: the runtime; it talks to an ``Engine``. How a reply is drawn (reply_run.py).
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual import work
-from textual.binding import Binding
-from textual.screen import Screen
 from textual.widgets import Static
 
-from edgedistill.conversation import Conversation, Turn
 from edgedistill.errors import EdgedistillError
-from edgedistill_tui.buffer import ReplyBuffer
+from edgedistill_tui.engine import Engine, Request
+from edgedistill_tui.screens.chat_actions import ChatActions
+from edgedistill_tui.screens.page import key
+from edgedistill_tui.screens.reply_run import ReplyRun
 from edgedistill_tui.widgets.prompt import Prompt
-from edgedistill_tui.widgets.status import StatusBar
-from edgedistill_tui.widgets.transcript import ReplyView, Transcript
+from edgedistill_tui.widgets.strip import MetricsStrip
+from edgedistill_tui.widgets.transcript import PAGE, MessageView, QuestionView, ReplyView, Transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Iterator
+    from pathlib import Path
 
-    from textual.app import ComposeResult
-    from textual.timer import Timer
+    from textual.widget import Widget
 
-    from edgedistill_tui.buffer import Drained
-    from edgedistill_tui.engine import Engine, Reply
+    from edgedistill_tui.data.session import Message, Session
 
-FRAMES_PER_S = 15
-_ENDINGS = {"cancelled": "stopped", "length": "cut at the token limit", "context": "the context is full"}
+STILL_ANSWERING = "still answering · Esc stops"
 
 
-class ChatScreen(Screen[None]):
-    """One conversation with one engine.
+class ChatScreen(ChatActions):
+    """One conversation with the loaded bundle."""
 
-    Args:
-        load: Makes the engine; called once in a thread.
-        system: System prompt.
-    """
-
+    PAGE = "chat"
     BINDINGS = [  # noqa: RUF012 - Textual's own declaration
-        Binding("escape", "stop", "Stop"),
-        Binding("ctrl+t", "toggle_reasoning", "Reasoning", priority=True),
-        Binding("ctrl+n", "new", "New", priority=True),
-        Binding("ctrl+s", "save", "Save", priority=True),
-        Binding("ctrl+q", "app.quit", "Quit", priority=True),
+        key("chat.stop", "escape", "escape", "Stop"),
+        key("chat.continue", "ctrl+g", "continue_reply", "Go on", priority=True),
+        key("chat.regenerate", "ctrl+r", "regenerate", "Again", priority=True),
+        key("chat.edit", "ctrl+e", "edit", "Edit", priority=True),
+        key("chat.reasoning", "ctrl+t", "toggle_reasoning", "Reasoning", priority=True),
+        key("chat.new", "ctrl+n", "new", "New", priority=True),
+        key("chat.sampling", "ctrl+l", "sampling", "Sampling", priority=True),
+        key("chat.bundle", "ctrl+b", "switch_bundle", "Bundle", priority=True),
+        key("chat.copy", "ctrl+y", "copy_answer", "Copy", priority=True),
+        key("chat.copy_code", "ctrl+o", "copy_code", "Copy code", show=False, priority=True),
+        key("chat.save", "ctrl+s", "save", "Save", priority=True),
+        key("chat.save_json", "ctrl+d", "save_json", "Save as JSON", show=False, priority=True),
+        key("chat.fork", "ctrl+f", "fork", "Fork into a new session", show=False, priority=True),
+        key("chat.up", "ctrl+up", "select(-1)", "Message above", show=False, priority=True),
+        key("chat.down", "ctrl+down", "select(1)", "Message below", show=False, priority=True),
+        key("chat.previous", "alt+left", "sibling(-1)", "Previous alternative", show=False, priority=True),
+        key("chat.next", "alt+right", "sibling(1)", "Next alternative", show=False, priority=True),
+        key("chat.copy_message", "c", "copy_message", "Copy message", show=False),
+        key("chat.earlier", "home", "earlier", "Earlier messages", show=False),
     ]
 
-    def __init__(self, load: Callable[[], Engine], *, system: str | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.conversation = Conversation(system=system)
-        self._title = Static("edgedistill", markup=False, id="title")
-        self._transcript = Transcript(id="transcript")
-        self._prompt = Prompt()
-        self._status = StatusBar()
-        self._load = load
-        self._engine: Engine | None = None
-        self._cancel = threading.Event()
-        self._buffer: ReplyBuffer | None = None
-        self._view: ReplyView | None = None
-        self._timer: Timer | None = None
-        self._drawing = False
-        self._reasoning_s: float | None = None
+        self.transcript = Transcript(id="transcript")
+        self.prompt = Prompt()
+        self.strip = MetricsStrip()
+        self.editing: Message | None = None
+        self.run: ReplyRun | None = None
+        self._shown = PAGE
 
-    def compose(self) -> ComposeResult:
-        """Title, conversation, prompt, status, keys."""
-        yield self._title
-        yield self._transcript
-        yield self._prompt
-        yield self._status
-        yield Static("Enter send · Esc stop · ^T reasoning · ^N new · ^S save · ^Q quit", markup=False, id="keys")
+    def body(self) -> Iterator[Widget]:
+        """Conversation, prompt, numbers."""
+        yield self.transcript
+        yield self.prompt
+        yield self.strip
 
-    def on_mount(self) -> None:
-        """Load the model in the background; the prompt can be written in meanwhile."""
-        self._status.say("loading the model…")
-        self._prompt.focus()
-        self._load_engine()
-
-    def on_unmount(self) -> None:
-        """Let a running reply end, or the process would wait for it."""
-        self._cancel.set()
+    async def on_mount(self) -> None:
+        """Show the session; the prompt can be written in while the model loads."""
+        self.prompt.focus()
+        if self.tui.engine is not None:
+            self.engine_changed(self.tui.engine)
+        elif self.tui.loading is None:
+            self.strip.say("no bundle · F4 opens one")
+        await self.session_changed()
 
     @property
     def ready(self) -> bool:
         """Whether the model is loaded."""
-        return self._engine is not None
+        return self.tui.engine is not None
 
     @property
     def busy(self) -> bool:
         """Whether a reply is being written."""
-        return self._buffer is not None
+        return self.run is not None
 
-    @work(thread=True, exit_on_error=True)
-    def _load_engine(self) -> None:
-        try:
-            engine = self._load()
-        except EdgedistillError as error:
-            self.app.call_from_thread(self.app.exit, return_code=error.exit_code, message=f"error: {error}")
+    # ---- told by the application -----------------------------------------------------------------------------
+
+    def loading_started(self, path: Path) -> None:
+        """A bundle is being loaded."""
+        self.strip.say(f"loading {path.name}…")
+
+    def loading_failed(self, message: str) -> None:
+        """It could not be; the model before it, if any, goes on."""
+        self.strip.say("ready" if self.ready else "no bundle · F4 opens one")
+        if self.is_mounted:
+            self.run_worker(self.transcript.add_notice(f"error: {message}"))
+
+    def engine_changed(self, engine: Engine) -> None:
+        """Another model answers from now on."""
+        facts = engine.facts
+        self.strip.facts = facts
+        self.strip.say("ready")
+        self.title_line()
+        if self.session.messages and self.is_mounted:
+            self.run_worker(self.transcript.add_notice(f"{facts.bundle} answers from here on.", kind="-quiet"))
+
+    async def session_changed(self) -> None:
+        """Another session, or another path through it: draw it."""
+        self.editing = None
+        self._shown = PAGE
+        await self.show_path()
+
+    def title_line(self) -> None:
+        """Who is talked to, on the prompt's frame."""
+        engine = self.tui.engine
+        self.prompt.border_title = "editing: this forks the conversation · Esc leaves" if self.editing else ""
+        if engine is not None:
+            facts = engine.facts
+            self.prompt.border_subtitle = f"{facts.bundle} · {facts.model} · {facts.profile}"
+
+    @property
+    def session(self) -> Session:
+        """The session that is talked in."""
+        return self.tui.session
+
+    # ---- drawing ---------------------------------------------------------------------------------------------
+
+    async def show_path(self) -> None:
+        """Draw the end of the active path; earlier messages wait until they are asked for."""
+        await self.transcript.clear()
+        path = self.session.path()
+        hidden = max(0, len(path) - self._shown)
+        if not path:
+            await self.transcript.mount(Static(self._welcome(), id="welcome"))
             return
-        self.app.call_from_thread(self._ready, engine)
+        if hidden:
+            await self.transcript.mount(
+                Static(f"{hidden} earlier messages · Home shows them", markup=False, classes="notice -quiet")
+            )  # fmt: skip
+        await self.transcript.mount(*(self._view(message) for message in path[hidden:]))
+        self.transcript.anchor()
 
-    def _ready(self, engine: Engine) -> None:
-        self._engine = engine
-        about = engine.about
-        self._title.update(" · ".join(str(v) for v in about.values()))
-        self._status.say("ready")
+    def _view(self, message: Message) -> MessageView:
+        same = self.session.siblings(message)
+        place = (same.index(message) + 1, len(same))
+        if message.role == "user":
+            return QuestionView(message, place)
+        return ReplyView(message, place, folded=not self.tui.services.config.unfold_reasoning)
+
+    def _welcome(self) -> str:
+        return (
+            "[bold $primary]edgedistill[/]  [dim]a model on this machine, and nothing leaves it[/]\n\n"
+            "Ask something below. [bold]Enter[/] sends, [bold]Ctrl+J[/] breaks the line, [bold]Esc[/] stops a reply.\n"
+            "[bold]Ctrl+P[/] finds every command, [bold]F1[/] explains the keys.\n\n"
+            "[dim]Try: What is 17 + 25 * 3?[/]"
+        )
+
+    # ---- asking ----------------------------------------------------------------------------------------------
 
     async def on_prompt_submitted(self, message: Prompt.Submitted) -> None:
         """Ask, unless there is no model yet or it is still answering."""
-        if self._engine is None or self.busy:
-            self._status.say("still loading…" if self._engine is None else "still answering · Esc stops")
+        if not self.ready or self.busy:
+            self.strip.say(STILL_ANSWERING if self.busy else self.strip.state)
             return
-        self._prompt.clear()
-        self.conversation.ask(message.text)
-        await self._transcript.add_question(message.text)
-        self._view = await self._transcript.add_reply()
-        self._cancel = threading.Event()
-        self._buffer = ReplyBuffer()
-        self._reasoning_s = None
-        self._generate(self._engine, self._buffer, self._cancel, self.conversation.messages())
-        self._timer = self.set_interval(1 / FRAMES_PER_S, self._draw)
-
-    @work(thread=True)
-    def _generate(
-        self, engine: Engine, buffer: ReplyBuffer, cancel: threading.Event, messages: list[dict[str, Any]]
-    ) -> None:
-        try:
-            buffer.finish(engine.reply(messages, cancel=cancel, on_chunk=buffer.append))
-        except Exception as error:
-            buffer.fail(error)
-
-    async def _draw(self) -> None:
-        if self._buffer is None or self._view is None or self._drawing:
-            return
-        self._drawing = True
-        try:
-            await self._draw_new(self._buffer.drain(), self._view)
-        finally:
-            self._drawing = False
-
-    async def _draw_new(self, new: Drained, view: ReplyView) -> None:
-        view.add_reasoning(new.reasoning)
-        if new.reasoning_tokens and self._reasoning_s is None:
-            if new.answer or new.reply:
-                self._reasoning_s = new.seconds
-                view.reasoning.settle(new.reasoning_tokens, new.seconds)
-            else:
-                view.reasoning.progress(new.reasoning_tokens, new.seconds)
-        await view.add_answer(new.answer)
-        self._status.live(new.tokens, new.tokens_per_s, new.seconds)
-        if new.error is None and new.reply is None:
-            return
-        try:
-            if new.reply is not None:
-                await self._finished(new.reply, view)
-            elif new.error is not None:
-                await self._failed(new.error, view)
-        finally:
-            self._end_drawing()
-
-    async def _finished(self, reply: Reply, view: ReplyView) -> None:
-        self.conversation.answer(Turn("assistant", reply.answer, reply.reasoning, reply.finish_reason, reply.stats))
-        self._status.final(reply.stats)
-        await view.finish(reply.answer, _ENDINGS.get(reply.finish_reason, ""))
-
-    async def _failed(self, error: BaseException, view: ReplyView) -> None:
-        if not isinstance(error, EdgedistillError):
-            raise error
-        self.conversation.withdraw()
-        await view.remove()
-        await self._transcript.add_notice(f"error: {error}")
-        self._status.say("ready")
-
-    def _end_drawing(self) -> None:
-        if self._timer is not None:
-            self._timer.stop()
-        self._buffer = self._view = self._timer = None
-
-    def action_stop(self) -> None:
-        """Stop the reply and keep what there is."""
-        if self.busy:
-            self._cancel.set()
-            self._status.say("stopping…")
-
-    def action_toggle_reasoning(self) -> None:
-        """Fold or unfold the reasoning of all replies, after the last one's state."""
-        views = list(self.query(ReplyView))
-        if views:
-            folded = not views[-1].reasoning.collapsed
-            for view in views:
-                view.reasoning.collapsed = folded
-
-    async def action_new(self) -> None:
-        """Start over; not while a reply is written."""
-        if self.busy:
-            self._status.say("still answering · Esc stops")
-            return
-        self.conversation.reset()
-        await self._transcript.clear()
-        self._status.say("new conversation")
-
-    async def action_save(self) -> None:
-        """Save the conversation as Markdown in the current directory."""
-        if self._engine is None or not self.conversation.turns:
-            self._status.say("nothing to save yet")
-            return
-        path = Path(time.strftime("conversation-%Y%m%d-%H%M%S.md"))
-        try:
-            self.conversation.save(path, self._engine.about)
-        except EdgedistillError as error:
-            self._status.say(f"error: {error}")
+        self.prompt.clear()
+        for welcome in self.query("#welcome"):
+            await welcome.remove()
+        if self.editing is not None:
+            question = self.session.edit(self.editing, message.text)
+            self.editing = None
+            self.title_line()
+            await self.show_path()
         else:
-            self._status.say(f"saved to {path}")
+            question = self.session.ask(message.text)
+            await self.transcript.mount(self._view(question))
+        self.transcript.anchor()
+        await self.reply_to(question)
+
+    async def reply_to(self, question: Message) -> None:
+        """Have ``question`` answered by a new reply."""
+        engine = self.tui.engine
+        if engine is None:
+            return
+        messages = self.session.template_messages(until=question)
+        reply = self.session.begin_reply(question, engine.facts.about())
+        view = self._view(reply)
+        if isinstance(view, ReplyView):
+            await self.transcript.mount(view)
+            self._begin(engine, Request(messages, self.tui.sampling), reply, view)
+
+    def _begin(self, engine: Engine, request: Request, reply: Message, view: ReplyView) -> None:
+        self.tui.save()
+        self.run = ReplyRun(engine, request, reply, view, self.strip, save=self.tui.save, fps=self.tui.fps)
+        self.run.start()
+        self._follow(self.run)
+
+    @work
+    async def _follow(self, run: ReplyRun) -> None:
+        try:
+            await run.follow()
+        finally:
+            self.run = None
+        if isinstance(run.error, EdgedistillError):
+            await self._failed(run)
+            return
+        self.strip.final(run.message.stats, "stopped" if run.message.finish_reason == "cancelled" else "ready")
+        if run.note:
+            self.notify(run.note, timeout=8)
+
+    async def _failed(self, run: ReplyRun) -> None:
+        """Nothing came: take the question back into the prompt and say why."""
+        self.strip.say("ready")
+        message = run.message
+        if message.raw:  # what was written before the error stays
+            message.finish_reason = "cancelled"
+            await run.view.finish()
+        else:
+            question = self.session.messages.get(message.parent or 0)
+            self.session.withdraw(message)
+            if question is not None and len(self.session.siblings(question)) == 1:
+                self.session.withdraw(question)
+                if not self.prompt.text:
+                    self.prompt.insert(question.content)
+            await self.show_path()
+        await self.transcript.add_notice(f"error: {run.error}")
+        self.tui.save()
+
+    def cut_reply(self) -> None:
+        """The program ends: keep what the reply has so far."""
+        if self.run is not None:
+            self.run.stop()
+            self.run.message.finish_reason = "cancelled"
+            self.run.keep()

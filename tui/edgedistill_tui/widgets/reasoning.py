@@ -1,6 +1,7 @@
 """The reasoning of one reply: folded, with a live count in its title.
 
-Reasoning can run to thousands of lines, so it goes to a line-based log and not to Markdown blocks.
+Reasoning can run to thousands of lines, so it goes to a line-based log and not to Markdown blocks; while it is folded,
+nothing of it is laid out at all.
 
 Must not know: models, conversations.
 """
@@ -22,13 +23,14 @@ _FLUSH_AT = 400
 class ReasoningView(Collapsible):
     """A fold with finished lines in a log and the line being written below it."""
 
-    def __init__(self) -> None:
-        self._log = RichLog(wrap=True, markup=False, highlight=False, auto_scroll=True)
+    def __init__(self, *, folded: bool = True) -> None:
+        self._log = RichLog(wrap=True, markup=False, highlight=False, auto_scroll=True, min_width=20)
         self._tail = Static("", markup=False, classes="tail")
         self._lines: list[str] = []
         self._open_line = ""
+        self._written = 0
         self._width = 0
-        super().__init__(self._log, self._tail, title="thinking…", collapsed=True)
+        super().__init__(self._log, self._tail, title="thinking…", collapsed=folded)
 
     def append(self, text: str) -> None:
         """Add text of the reasoning."""
@@ -38,26 +40,43 @@ class ReasoningView(Collapsible):
         if len(self._open_line) > _FLUSH_AT and (cut := self._open_line.rfind(" ", 0, _FLUSH_AT)) > 0:
             finished.append(self._open_line[:cut])
             self._open_line = self._open_line[cut + 1 :]
-        for line in finished:
-            self._write(line)
         self._lines += finished
+        self._show()
+
+    def fill(self, text: str) -> None:
+        """Show a finished reasoning."""
+        self._lines, self._open_line = text.split("\n"), ""
+        self._show()
+
+    def _show(self) -> None:
+        """Write what is not in the log yet, if anybody can see it."""
+        if self.collapsed:
+            return
+        for line in self._lines[self._written :]:
+            self._log.write(Text(line), expand=True)
+        self._written = len(self._lines)
         self._tail.update(self._open_line)
+        self._tail.display = bool(self._open_line)
 
-    def _write(self, line: str) -> None:
-        self._log.write(Text(line), expand=True)
+    def _watch_collapsed(self, collapsed: bool) -> None:
+        super()._watch_collapsed(collapsed)
+        self._show()
 
-    def progress(self, tokens: int, seconds: float) -> None:
+    def progress(self, tokens: int, seconds: float, budget: int = 0) -> None:
         """Title while the model reasons."""
-        self.title = f"thinking… {tokens} tok, {seconds:.0f} s"
+        of = f" of {budget}" if budget else ""
+        self.title = f"thinking… {tokens}{of} tok, {seconds:.0f} s"
 
-    def settle(self, tokens: int, seconds: float) -> None:
+    def settle(self, tokens: int, seconds: float | None = None, budget: int = 0) -> None:
         """Title once it has finished."""
-        self.title = f"thought: {tokens} tok, {seconds:.1f} s"
+        time = f", {seconds:.1f} s" if seconds is not None else ""
+        cut = ", budget used up" if budget and tokens >= budget else ""
+        self.title = f"thought: {tokens} tok{time}{cut}"
 
     @property
     def text(self) -> str:
-        """All text shown so far."""
-        return "\n".join([*self._lines, self._open_line])
+        """All text so far."""
+        return "\n".join([*self._lines, self._open_line] if self._open_line else self._lines)
 
     def on_resize(self, event: Resize) -> None:
         """Wrap again: a log wraps lines once, for the width they were written at."""
@@ -65,5 +84,5 @@ class ReasoningView(Collapsible):
             return
         self._width = event.size.width
         self._log.clear()
-        for line in self._lines:
-            self._write(line)
+        self._written = 0
+        self._show()

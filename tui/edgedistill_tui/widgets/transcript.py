@@ -1,12 +1,13 @@
-"""The scrolling conversation: questions, replies that grow, notices.
+"""The scrolling conversation: questions, replies that grow, notices. Messages take the focus and can be acted on.
 
 Must not know: models, threads, where the text comes from.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from textual.binding import Binding
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Markdown, Static
 
@@ -16,52 +17,96 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.widgets.markdown import MarkdownStream
 
+    from edgedistill_tui.data.session import Message
+
+PAGE = 20
+"""Messages that are laid out at once; earlier ones when they are asked for."""
+
+ENDINGS = {
+    "cancelled": "stopped",
+    "interrupted": "interrupted",
+    "length": "cut at the token limit",
+    "context": "the context is full",
+}
+
 
 class Transcript(VerticalScroll):
     """Messages from top to bottom; follows the end unless the reader scrolled up."""
 
     can_focus = True
+    BINDINGS = [Binding("home", "screen.earlier", "Earlier messages", show=False)]  # noqa: RUF012
 
     def on_mount(self) -> None:
         """Stick to the end while text arrives."""
         self.anchor()
 
-    async def add_question(self, text: str) -> None:
-        """Show what the user asked."""
-        await self.mount(Static(text, markup=False, classes="question"))
-
-    async def add_reply(self) -> ReplyView:
-        """Show an empty reply to fill."""
-        view = ReplyView()
-        await self.mount(view)
-        return view
-
-    async def add_notice(self, text: str) -> None:
+    async def add_notice(self, text: str, *, kind: str = "") -> None:
         """Show a line that is nobody's message."""
-        await self.mount(Static(text, markup=False, classes="notice"))
+        await self.mount(Static(text, markup=False, classes=f"notice {kind}"))
 
     async def clear(self) -> None:
         """Remove all messages."""
         await self.remove_children()
+        self.anchor()
 
 
-class ReplyView(Vertical):
-    """One reply: folded reasoning above the answer in Markdown, and a tag if it did not end by itself."""
+class MessageView(Vertical):
+    """A message that can have the focus."""
 
-    def __init__(self) -> None:
-        super().__init__(classes="reply")
-        self.reasoning = ReasoningView()
-        self._markdown = Markdown("", classes="answer")
+    can_focus = True
+
+    def __init__(self, message: Message, place: tuple[int, int], *, classes: str) -> None:
+        """``place``: its number among its alternatives and how many there are."""
+        super().__init__(classes=f"message {classes}")
+        self.message = message
+        self.place = place
+
+    @property
+    def alternatives(self) -> str:
+        """``‹ 2/3 ›``, or nothing where there is no choice."""
+        number, count = self.place
+        return f"‹ {number}/{count} ›" if count > 1 else ""
+
+
+class QuestionView(MessageView):
+    """What the user asked."""
+
+    def __init__(self, message: Message, place: tuple[int, int]) -> None:
+        super().__init__(message, place, classes="question")
+
+    def compose(self) -> ComposeResult:
+        """The text, and which of its edits this is."""
+        yield Static(self.message.content, markup=False, classes="text")
+        if self.alternatives:
+            yield Static(self.alternatives, markup=False, classes="tag")
+
+
+class ReplyView(MessageView):
+    """One reply: folded reasoning above the answer in Markdown, and a line on how it ended and what it took."""
+
+    def __init__(self, message: Message, place: tuple[int, int], *, folded: bool = True) -> None:
+        super().__init__(message, place, classes="reply")
+        self.reasoning = ReasoningView(folded=folded)
+        self._markdown = Markdown(message.content, classes="answer")
         self._tag = Static("", markup=False, classes="tag")
         self._stream: MarkdownStream | None = None
+        self.budget = 0
 
     def compose(self) -> ComposeResult:
         """Reasoning, answer, tag."""
-        self.reasoning.display = False
-        self._tag.display = False
+        self.reasoning.display = bool(self.message.reasoning)
         yield self.reasoning
         yield self._markdown
         yield self._tag
+
+    def on_mount(self) -> None:
+        """Show a message from the past as it ended."""
+        if self.message.reasoning:
+            self.reasoning.fill(self.message.reasoning)
+            self.reasoning.settle(
+                int(self.message.stats.get("reasoning_tokens", 0)), self.message.stats.get("thought_s")
+            )
+        self._say(self.message)
 
     def add_reasoning(self, text: str) -> None:
         """More reasoning; the fold appears with the first."""
@@ -74,14 +119,31 @@ class ReplyView(Vertical):
         if not text:
             return
         if self._stream is None:
+            text = text.lstrip() if not self._markdown.source else text
+            if not text:
+                return
             self._stream = Markdown.get_stream(self._markdown)
         await self._stream.write(text)
 
-    async def finish(self, answer: str, tag: str = "") -> None:
-        """The reply is complete: lay the answer out once more as a whole, and show how it ended if not by itself."""
+    async def finish(self) -> None:
+        """The message is complete: lay the answer out once more as a whole, and show how it ended."""
         if self._stream is not None:
             await self._stream.stop()
             self._stream = None
-        await self._markdown.update(answer)
-        self._tag.update(tag)
-        self._tag.display = bool(tag)
+        await self._markdown.update(self.message.content)
+        self._say(self.message)
+
+    def _say(self, message: Message) -> None:
+        ending = ENDINGS.get(message.finish_reason, "")
+        if ending and message.can_continue:
+            ending += " · ^G continues"
+        parts = [self.alternatives, ending, _cost(message.stats)]
+        self._tag.update(" · ".join(part for part in parts if part))
+        self._tag.display = any(parts)
+
+
+def _cost(stats: dict[str, Any]) -> str:
+    if not stats.get("new_tokens"):
+        return ""
+    seed = stats.get("seed")
+    return f"{stats['new_tokens']} tok at {stats.get('decode_tps', 0):,.0f} tok/s" + (f" · seed {seed}" if seed else "")

@@ -1,0 +1,132 @@
+"""What ``chat`` and ``tui`` share: the application with everything behind it, and serving it to a browser.
+
+Must not know: how the UI draws, how a bundle runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.cli import console
+from edgedistill.errors import ExportError, MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from edgedistill.bundle import Check
+    from edgedistill.progress import Progress
+    from edgedistill_tui.engine import Engine
+
+DEFAULT_MODEL = "tiny-reasoner"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def add_serve_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the browser."""
+    serving = parser.add_argument_group("in a browser")
+    serving.add_argument("--serve", action="store_true", help="serve the UI to a browser (extra: serve)")
+    serving.add_argument("--host", default="localhost", help="address to listen on (localhost)")
+    serving.add_argument("--port", type=int, default=8000, help="port to listen on (8000)")
+
+
+def require_terminal() -> None:
+    """Raises UsageError where there is nothing to draw on; a served UI is drawn in the browser."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) and "TEXTUAL_DRIVER" not in os.environ:
+        raise UsageError("The terminal UI needs a terminal.", hint="Use: edgedistill chat --plain BUNDLE")
+
+
+def run_app(
+    *,
+    page: str = "chat",
+    bundle: Path | None = None,
+    system: str = "",
+    overrides: dict[str, Any] | None = None,
+    threads: int | None = None,
+    check: Check = "size",
+    offer_default: bool = False,
+) -> int:
+    """Run the UI in this terminal; its exit code.
+
+    Raises:
+        UsageError: No terminal.
+    """
+    require_terminal()
+    # Read when Textual is imported: frames of animations and of scrolling, which no terminal needs 60 of.
+    os.environ.setdefault("TEXTUAL_FPS", "10" if os.environ.get("SSH_CONNECTION") else "30")
+    from edgedistill_tui.app import TuiApp
+    from edgedistill_tui.services import Services
+
+    def open_engine(path: Path) -> Engine:
+        from edgedistill_tui.runtime_engine import RuntimeEngine
+
+        return RuntimeEngine.open(path, threads=threads, check=check)
+
+    app = TuiApp(
+        Services.of_user(open_engine, make_default),
+        bundle=bundle,
+        page=page,
+        system=system,
+        overrides=overrides,
+        offer_default=offer_default,
+    )
+    try:
+        app.run()
+    finally:
+        app.close_engine()
+    return app.return_code or 0
+
+
+def make_default(home: Path, progress: Progress) -> Path:
+    """Export the built-in model into ``home``, in a process of its own: an exporter's memory is not a chat's.
+
+    Raises:
+        ExportError: What the export said.
+    """
+    out = home / DEFAULT_MODEL
+    if (out / "manifest.json").is_file():
+        return out
+    home.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "edgedistill.cli.export_child", DEFAULT_MODEL, str(out)]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as child:
+        try:
+            for line in child.stdout or ():
+                event = json.loads(line)
+                if event["kind"] == "begin":
+                    progress.begin(event["stage"], event["total"], event["unit"])
+                elif event["kind"] == "advance":
+                    progress.advance(event["amount"])
+                elif event["kind"] == "error":
+                    raise ExportError(event["message"])
+        except BaseException:
+            child.kill()
+            raise
+    if not (out / "manifest.json").is_file():
+        raise ExportError(
+            f"The export ended early (exit code {child.returncode}).",
+            hint=f"Try: edgedistill export {DEFAULT_MODEL} -o DIR",
+        )
+    return out
+
+
+def serve(args: argparse.Namespace, command: str) -> int:
+    """Serve ``command``, a command line that opens the UI, to browsers until Ctrl-C."""
+    try:
+        from textual_serve.server import Server
+    except ImportError as error:
+        raise MissingExtraError("--serve needs textual-serve.", hint="Run: pip install 'edgedistill[serve]'") from error
+    if not 0 < args.port < 65536:
+        raise UsageError(f"--port is {args.port}; expected 1 to 65535.")
+    if args.host not in _LOOPBACK:
+        console.note(f"warning: {args.host} can be reached from other machines, and there is no password.")
+    server = Server(command, host=args.host, port=args.port, title="edgedistill")
+    with contextlib.suppress(KeyboardInterrupt):
+        server.serve()
+    return 0

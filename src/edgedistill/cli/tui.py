@@ -1,0 +1,37 @@
+"""``edgedistill tui``: the terminal UI, opened on the bundle manager; also in a browser on this machine.
+
+Must not know: how the UI draws.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+from edgedistill.cli import terminal_ui
+
+if TYPE_CHECKING:
+    import argparse
+
+_EXAMPLES = """\
+examples:
+  edgedistill tui
+  edgedistill tui --serve                 # in a browser, at http://localhost:8000
+  edgedistill tui --serve --port 9000
+
+Sessions, known bundles and the default bundle lie in the user's data directory; EDGEDISTILL_DATA moves them.
+--serve has no password: whoever reaches the port can use it, which is why it listens on this machine alone."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``tui``."""
+    parser.epilog = _EXAMPLES
+    terminal_ui.add_serve_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Open the UI until the user leaves."""
+    if args.serve:
+        return terminal_ui.serve(args, shlex.join([sys.executable, "-m", "edgedistill", "tui"]))
+    return terminal_ui.run_app(page="bundles")

@@ -1,0 +1,344 @@
+"""The other pages, driven by keys: sessions, bundles, profiler, A/B, consistency, settings, help."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import pytest
+from fake_engine import FACTS, FakeEngine, ask, chat_of, drive, make_app, services, until
+from textual.widgets import Static
+
+from edgedistill.errors import ExportError, GenerationError
+from edgedistill.runtime.trace import TraceEvent
+from edgedistill_tui.data.config import Config, ConfigError
+from edgedistill_tui.divergence import part_texts, part_tokens
+from edgedistill_tui.screens.bindings import all_bindings
+from edgedistill_tui.screens.dialogs import Ask, Confirm
+from edgedistill_tui.widgets.nav import NavItem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from textual.pilot import Pilot
+
+    from edgedistill_tui.app import TuiApp
+
+ANSWER = [("answer", "There are 32 apples.")]
+NO_LOAD: dict[str, Any] = {"bundle": None}
+
+
+def fake_trace(path: str, *, seconds: float, cancel: Any) -> Iterator[TraceEvent]:
+    """What a real trace gives, without a model."""
+    yield TraceEvent("loaded", seconds=0.2, rss=80 << 20)
+    for tokens in (0, 256, 512):
+        yield TraceEvent("memory", tokens=tokens, rss=(80 << 20) + 4096 * tokens, kv=2048 * tokens)
+    for tokens in (16, 64, 256):
+        yield TraceEvent("prefill", tokens=tokens, seconds=tokens / (1000 + tokens))
+    for number in range(20):
+        steps = tuple(0.02 + 0.0005 * ((7 * number + i) % 11) for i in range(10))
+        yield TraceEvent("decode", tokens=10, seconds=sum(steps), at=0.25 * number, rss=90 << 20, steps=steps)
+    yield TraceEvent("done")
+
+
+def page_text(pilot: Pilot[None]) -> str:
+    return "\n".join(str(widget.render()) for widget in pilot.app.screen.query(Static))
+
+
+def app_of(pilot: Pilot[None]) -> TuiApp:
+    return chat_of(pilot).tui
+
+
+def test_every_page_by_key_and_by_mouse(tmp_path: Path) -> None:
+    async def steps(pilot: Pilot[None]) -> None:
+        seen = []
+        for number in range(1, 9):
+            await pilot.press(f"f{number}")
+            await pilot.pause()
+            seen.append(type(pilot.app.screen).__name__)
+        assert len(set(seen)) == 8
+        for item in list(pilot.app.screen.query(NavItem)):
+            await pilot.click(type(item), offset=(item.region.x - pilot.app.screen.query(NavItem).first().region.x, 0))
+            await pilot.pause()
+        await pilot.press("f1")
+        await pilot.pause()
+        assert type(pilot.app.screen).__name__ == "HelpScreen"
+
+    drive(make_app(tmp_path, FakeEngine(ANSWER)), steps, (120, 40))
+
+
+def test_sessions_search_open_rename_export_delete(tmp_path: Path) -> None:
+    async def steps(pilot: Pilot[None]) -> None:
+        await ask(pilot, "How many apples?")
+        await pilot.press("ctrl+n")
+        await ask(pilot, "What weather?")
+        await pilot.press("f3")
+        await pilot.pause()
+        page: Any = pilot.app.screen
+        assert [s.title for s in page.summaries] == ["What weather?", "How many apples?"]
+        await pilot.press("slash", *"apples?")
+        await pilot.pause()
+        assert len(page.summaries) == 1 or page.search.value == "apples?"
+        await pilot.press("escape")
+        page.search.value = ""
+        await pilot.pause()
+        page.table.move_cursor(row=1)
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Ask))
+        await pilot.press("end", "!", "enter")
+        await until(pilot, lambda: pilot.app.screen is page)
+        await pilot.pause()
+        await pilot.press("e")
+        renamed = next(i for i, s in enumerate(page.summaries) if s.title.startswith("How many"))
+        assert page.summaries[renamed].title == "How many apples?!"
+        page.table.move_cursor(row=renamed)
+        await pilot.press("enter")
+        await until(pilot, lambda: pilot.app.screen is chat_of(pilot))
+        assert chat_of(pilot).session.path()[0].content == "How many apples?"
+        await pilot.press("f3")
+        await pilot.pause()
+        page.table.move_cursor(row=0)
+        await pilot.press("d")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        await pilot.press("n")
+        await until(pilot, lambda: pilot.app.screen is page)
+        assert len(page.summaries) == 2
+        await pilot.press("d")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        await pilot.press("y")
+        await until(pilot, lambda: len(page.summaries) == 1)
+        await pilot.press("n")
+        await until(pilot, lambda: pilot.app.screen is chat_of(pilot))
+
+    drive(make_app(tmp_path, FakeEngine(ANSWER)), steps)
+    assert list(tmp_path.glob("conversation-*.md"))
+
+
+def test_bundles_inspect_check_add_open_delete(tmp_path: Path, tiny_bundle_dir: Path) -> None:
+    mine, broken = tmp_path / "work" / "mine", tmp_path / "work" / "broken"
+    shutil.copytree(tiny_bundle_dir, mine)
+    shutil.copytree(tiny_bundle_dir, broken)
+    (broken / "weights.bin").write_bytes(b"short")
+
+    async def steps(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: type(pilot.app.screen).__name__ == "BundlesScreen")
+        page: Any = pilot.app.screen
+        await until(pilot, lambda: len(page.known) == 2)
+        page.table.move_cursor(row=[k.name for k in page.known].index("broken"))
+        await pilot.pause()
+        assert "bytes, the manifest says" in page_text(pilot)
+        await pilot.press("enter")
+        assert app_of(pilot).loading is None
+        await pilot.press("d")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        await pilot.press("y")
+        await until(pilot, lambda: not broken.exists())
+        await until(pilot, lambda: pilot.app.screen is page)
+        await pilot.pause()
+        assert "layers" in page_text(pilot)
+        await pilot.press("v")
+        await until(pilot, lambda: "files are as the manifest says" in page_text(pilot))
+        (mine / "tokenizer.json").write_bytes(b"x" + (mine / "tokenizer.json").read_bytes()[1:])
+        await pilot.press("v")
+        await until(pilot, lambda: "DAMAGED" in page_text(pilot))
+        await pilot.press("o")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Ask))
+        await pilot.press(*"/nowhere", "enter")
+        await until(pilot, lambda: pilot.app.screen is page)
+        await pilot.press("r", "e", "enter")
+        await until(pilot, lambda: app_of(pilot).engine is not None)
+        assert pilot.app.screen is chat_of(pilot)
+
+    drive(make_app(tmp_path, FakeEngine(ANSWER), page="bundles", **NO_LOAD), steps, ready=False)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_without_any_bundle_the_default_one_is_exported(tmp_path: Path, tiny_bundle_dir: Path, fails: bool) -> None:
+    def make(home: Path, progress: Any) -> Path:
+        progress.begin("quantizing weights", 10, "items")
+        progress.advance(5)
+        if fails:
+            raise ExportError("No space left.")
+        shutil.copytree(tiny_bundle_dir, home / "tiny-reasoner")
+        return home / "tiny-reasoner"
+
+    async def steps(pilot: Pilot[None]) -> None:
+        if fails:
+            await until(pilot, lambda: any("No space left" in n.message for n in pilot.app._notifications))
+        else:
+            await until(pilot, lambda: app_of(pilot).engine is not None)
+            assert app_of(pilot).services.registry.bundles()[0].name == "tiny-reasoner"
+
+    given = services(tmp_path, FakeEngine(ANSWER), make_default=make)
+    app = make_app(tmp_path, FakeEngine(ANSWER), page="bundles", offer_default=True, services=given, **NO_LOAD)
+    drive(app, steps, ready=False)
+
+
+def test_profiler_measures_compares_and_exports(tmp_path: Path) -> None:
+    async def steps(pilot: Pilot[None]) -> None:
+        await pilot.press("f5")
+        await pilot.pause()
+        page: Any = pilot.app.screen
+        await pilot.press("j")  # nothing yet
+        await pilot.press("t")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Ask))
+        await pilot.press("backspace", "backspace", "5", "enter")
+        await until(pilot, lambda: pilot.app.screen is page)
+        assert page.seconds == 5
+        for runs in (1, 2):
+            await pilot.press("s")
+            await until(pilot, lambda runs=runs: not page.running and len(page.runs) == runs)  # type: ignore[misc]
+        assert "p95" in page_text(pilot)
+        assert "decode speed" in page_text(pilot)
+        page.table.move_cursor(row=1)
+        await pilot.press("j", "c", "v")
+        await pilot.resize_terminal(60, 20)
+        await pilot.pause()
+
+    given = services(tmp_path, FakeEngine(ANSWER), trace=fake_trace)
+    app = drive(make_app(tmp_path, FakeEngine(ANSWER), services=given), steps, (120, 40))
+    value = json.loads((tmp_path / "profile-demo-bundle.json").read_text())
+    assert value["summary"]["decode_tps"] == pytest.approx(44.4, abs=1)
+    assert value["machine"] == "Test CPU, 2 cores"
+    rows = list(csv.DictReader((tmp_path / "profile-demo-bundle.csv").open()))
+    assert sum(row["series"] == "decode_tps_at_s" for row in rows) == 20
+    assert sum(int(row["y"]) for row in rows if row["series"] == "step_count_from_ms") == 200
+    assert ElementTree.parse(tmp_path / "profile-demo-bundle.svg").getroot().tag.endswith("svg")
+    assert len(app.services.store.runs("Test CPU, 2 cores")) == 2
+    assert app.services.store.runs("another machine") == []
+
+
+def test_a_profiler_run_that_fails_or_is_stopped_is_not_kept(tmp_path: Path) -> None:
+    def failing(path: str, *, seconds: float, cancel: Any) -> Iterator[TraceEvent]:
+        yield TraceEvent("loaded", seconds=0.2)
+        raise GenerationError("Out of memory.")
+
+    async def steps(pilot: Pilot[None]) -> None:
+        await pilot.press("f5", "s")
+        page: Any = pilot.app.screen
+        await until(pilot, lambda: "Out of memory" in page_text(pilot))
+        assert not page.running
+
+    given = services(tmp_path, FakeEngine(ANSWER), trace=failing)
+    app = drive(make_app(tmp_path, FakeEngine(ANSWER), services=given), steps)
+    assert app.services.store.runs("Test CPU, 2 cores") == []
+
+
+def test_ab_marks_the_first_token_that_differs(tmp_path: Path, tiny_bundle_dir: Path) -> None:
+    shutil.copytree(tiny_bundle_dir, tmp_path / "work" / "other")
+    other = FakeEngine([("answer", "There are 23 apples.")], facts=replace(FACTS, bundle="other"))
+    engine = FakeEngine(ANSWER)
+
+    async def steps(pilot: Pilot[None]) -> None:
+        await pilot.press("f6")
+        await pilot.pause()
+        page: Any = pilot.app.screen
+        await pilot.press(*"How?", "enter")
+        await until(pilot, lambda: not page.running and page.parting is not None)
+        await pilot.pause()
+        assert (page.parting.token, page.parting.common) == (10, "There are ")
+        assert (page.parting.first_token, page.parting.second_token) == ("3", "2")
+        assert "part at token 11" in page_text(pilot)
+        assert engine.requests[-1].sampling == other.requests[-1].sampling
+        assert engine.requests[-1].sampling.generation.seed is not None
+        await pilot.press("ctrl+b")
+        await pilot.pause()
+        await pilot.press("escape")
+
+    app = make_app(tmp_path, lambda path: other if path.name == "other" else engine)
+    drive(app, steps, (120, 40))
+
+
+def test_parting_of_texts_and_tokens() -> None:
+    def decode(ids: Any) -> str:
+        return bytes(ids).decode("utf-8", "replace")
+
+    equal = part_tokens(b"same", b"same", decode)
+    assert equal.equal
+    assert equal.token is None
+    shorter = part_tokens(b"same", b"same and more", decode)
+    assert (shorter.token, shorter.first, shorter.second) == (4, "", " and more")
+    inside = part_tokens("é".encode(), "è".encode(), decode)  # both begin with the same byte
+    assert (inside.common, inside.first, inside.second) == ("", "é", "è")
+    assert part_texts("abc", "abd").second == "d"
+
+
+def test_consistency_counts_live_with_verifications_statistics(tmp_path: Path) -> None:
+    engine = FakeEngine(ANSWER, answers=["32", "32", "32", None, "23"])
+
+    async def steps(pilot: Pilot[None]) -> None:
+        await ask(pilot, "How many?")
+        await pilot.press("f7")
+        await pilot.pause()
+        page: Any = pilot.app.screen
+        assert page.prompt.value == "How many?"
+        page.samples.value = "1"
+        await pilot.press("enter")
+        assert not page.wanted
+        page.samples.value = "50"
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: not page.running and page.count.total == 50)
+        await pilot.pause()
+        assert page.count.ranked() == [("32", 30, True), ("23", 10, True), ("unparsed", 10, False)]
+        share, _, entropy = page.count.estimates()
+        assert share.value == 0.6
+        assert 0.4 < share.interval.low < 0.6 < share.interval.high < 0.8
+        assert entropy.value > 1.3  # 1.37 bits of three classes, and what the missing answers may hold
+        assert "60.0 [" in page_text(pilot)
+        assert "bits" in page_text(pilot)
+
+    drive(make_app(tmp_path, engine), steps)
+
+
+def test_settings_change_rebind_and_outlive_the_program(tmp_path: Path) -> None:
+    async def steps(pilot: Pilot[None]) -> None:
+        await pilot.press("f8")
+        await pilot.pause()
+        page: Any = pilot.app.screen
+        names = [str(row.value) for row in page.table.rows]
+        page.table.move_cursor(row=names.index("unfold_reasoning"))
+        await pilot.press("enter")
+        await pilot.pause()
+        page.table.move_cursor(row=names.index("chat.save"))
+        await pilot.press("enter")
+        await until(pilot, lambda: pilot.app.screen is not page)
+        await pilot.press("ctrl+r")  # taken
+        await until(pilot, lambda: pilot.app.screen is page)
+        assert "chat.save" not in app_of(pilot).services.config.keys
+        await pilot.press("enter")
+        await until(pilot, lambda: pilot.app.screen is not page)
+        await pilot.press("f9")
+        await until(pilot, lambda: pilot.app.screen is page)
+        await pilot.pause()
+        await pilot.press("f2")
+        await ask(pilot)
+        await pilot.press("f9")
+        await pilot.pause()
+
+    drive(make_app(tmp_path, FakeEngine(ANSWER)), steps)
+    assert list(tmp_path.glob("conversation-*.md"))
+    config = Config.load(tmp_path / "tui.toml")
+    assert config.keys == {"chat.save": "f9"}
+    assert config.unfold_reasoning is True
+
+
+@pytest.mark.parametrize("text", ["theme = 3", "colour = 'red'", "theme = [", "frames_per_s = 'many'"])
+def test_a_settings_file_that_makes_no_sense_is_an_error_that_names_it(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "tui.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"tui\.toml"):
+        Config.load(path)
+
+
+def test_every_binding_has_a_key_of_its_own_on_its_page() -> None:
+    by_page: dict[str, list[str]] = {}
+    for binding, page in all_bindings().values():
+        by_page.setdefault(page, []).extend(binding.key.split(","))
+    for page, keys in by_page.items():
+        everywhere = [] if page == "app" else by_page["app"]
+        assert len(set(keys + everywhere)) == len(keys + everywhere), page

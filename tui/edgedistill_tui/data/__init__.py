@@ -1,0 +1,1 @@
+"""What the UI keeps on disk: sessions, settings, known bundles, profiler runs. Nothing here draws."""

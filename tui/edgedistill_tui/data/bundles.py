@@ -1,0 +1,165 @@
+"""The bundles that this user knows: those opened or exported before, and those in the current directory.
+
+Must not know: Textual, how bundles run.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgedistill.bundle import MANIFEST, Bundle
+from edgedistill.errors import BundleError, EdgedistillError, OutputError
+from edgedistill.units import format_bytes, format_count
+from edgedistill.verification_record import sentence
+
+REMEMBERED = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A bundle as a list shows it. ``problem``: why it cannot be opened; the other fields are then empty."""
+
+    path: Path
+    used: float
+    bundle: Bundle | None
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its directory's name."""
+        return self.path.name
+
+
+class Registry:
+    """A JSON file with paths and when they were last used.
+
+    Args:
+        path: The file.
+        cwd: Where to look for bundles besides.
+    """
+
+    def __init__(self, path: Path, cwd: Path | None = None) -> None:
+        self.path = path
+        self._cwd = cwd
+
+    @property
+    def home(self) -> Path:
+        """Where bundles go that the UI makes itself."""
+        return self.path.parent / "bundles"
+
+    def remember(self, bundle: Path) -> None:
+        """``bundle`` was opened or made just now; a file that cannot be written is no reason to stop."""
+        entries = self._entries() | {str(bundle.resolve()): time.time()}
+        newest = sorted(entries.items(), key=lambda item: -item[1])[:REMEMBERED]
+        self._write(dict(newest))
+
+    def forget(self, bundle: Path) -> None:
+        """Take a bundle off the list; its files stay."""
+        self._write({p: t for p, t in self._entries().items() if p != str(bundle.resolve())})
+
+    def bundles(self) -> list[Known]:
+        """What is there, the last used first; known paths that are gone are left out, broken ones are shown."""
+        entries = self._entries()
+        for directory in (self._cwd or Path.cwd(), self.home):
+            for found in _bundles_in(directory):
+                entries.setdefault(str(found.resolve()), 0.0)
+        known = [_known(Path(path), used) for path, used in entries.items() if Path(path).is_dir()]
+        return sorted(known, key=lambda k: (-k.used, k.name))
+
+    def delete(self, bundle: Path) -> None:
+        """Remove a bundle's files: only what has a manifest. Raises OutputError."""
+        if not (bundle / MANIFEST).is_file():
+            raise OutputError(f"{bundle} has no {MANIFEST}, so it is not removed.", hint="Remove it by hand.")
+        if bundle.is_symlink():
+            bundle.unlink()
+        else:
+            try:
+                # The manifest last would leave a directory that looks whole if this is interrupted.
+                (bundle / MANIFEST).unlink()
+                shutil.rmtree(bundle)
+            except OSError as error:
+                raise OutputError(f"{bundle}: {error.strerror or error}.", hint="Remove the rest by hand.") from error
+        self.forget(bundle)
+
+    def _entries(self) -> dict[str, float]:
+        try:
+            values = json.loads(self.path.read_text(encoding="utf-8"))
+            return {str(path): float(used) for path, used in values.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def _write(self, entries: dict[str, float]) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            staged = self.path.with_name(self.path.name + ".new")
+            staged.write_text(json.dumps(entries, indent=2), encoding="utf-8")
+            staged.replace(self.path)
+        except OSError:
+            return
+
+
+def _bundles_in(directory: Path) -> list[Path]:
+    try:
+        inside = [directory, *(p for p in directory.iterdir() if p.is_dir() and not p.name.startswith("."))]
+    except OSError:
+        return []
+    return [path for path in inside if (path / MANIFEST).is_file()]
+
+
+def _known(path: Path, used: float) -> Known:
+    try:
+        return Known(path, used, Bundle.open(path))
+    except BundleError as error:
+        return Known(path, used, None, error.message)
+    except (EdgedistillError, OSError) as error:
+        return Known(path, used, None, str(error))
+
+
+def describe(bundle: Bundle) -> list[tuple[str, str]]:
+    """What an inspection shows, as (label, text)."""
+    manifest = bundle.manifest
+    model, target = manifest.model, manifest.profile.get("target", {})
+    source = manifest.source
+    rows = [
+        ("path", str(bundle.path)),
+        ("model", f"{model.family}, {format_count(manifest.parameters)} parameters, from {source.get('name', '?')}"),
+        ("weights", f"{manifest.bits_per_weight:.2f} bits a weight: {_formats(bundle)}"),
+        ("size", f"{format_bytes(bundle.size)} in {len(manifest.files)} files"),
+        ("shape", f"{model.num_hidden_layers} layers, {model.hidden_size} wide, vocabulary {model.vocab_size:,}"),
+        (
+            "context",
+            f"{model.context_length:,} tokens, KV cache {format_bytes(manifest.kv_cache.bytes_per_token)} each",
+        ),
+        ("profile", f"{manifest.profile.get('name', '?')}: {target.get('ram_gb', '?')} GB of memory for the model"),
+        ("predicted", predicted_text(manifest.predicted)),
+        ("made", f"{manifest.created[:16].replace('T', ' ')} by edgedistill {manifest.tool.get('edgedistill', '?')}"),
+    ]
+    if "text" in manifest.check:
+        answer = " ".join(str(manifest.check["text"]).split())
+        rows.append(("trial", f"{answer!r} to {manifest.check.get('prompt', '')!r}"))
+    rows.append(("verified", sentence(manifest.verification)))
+    return rows
+
+
+def predicted_text(predicted: dict[str, Any]) -> str:
+    """The manifest's predictions in a line."""
+    parts = []
+    if memory := predicted.get("ram_bytes"):
+        parts.append(f"{format_bytes(memory)} of memory")
+    for key, name in (("decode_tps", "decode"), ("prefill_tps", "prefill")):
+        if value := predicted.get(key):
+            parts.append(f"{name} {float(value):,.0f} tok/s")
+    return ", ".join(parts) or "–"
+
+
+def _formats(bundle: Bundle) -> str:
+    sizes: dict[str, int] = {}
+    for weight in bundle.manifest.weights:
+        name = weight.format.label()
+        sizes[name] = sizes.get(name, 0) + weight.nbytes
+    return ", ".join(name for name, _ in sorted(sizes.items(), key=lambda item: -item[1])) or "fp32"

@@ -1,0 +1,168 @@
+"""A conversation as a tree: every regeneration is a sibling, every edit a fork, and nothing is ever overwritten.
+
+The active leaf says which path through the tree is on the screen and goes to the model.
+
+Must not know: SQLite, Textual, models.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+TITLE_LENGTH = 60
+
+
+def new_id() -> int:
+    """A random id: two programs that write into one database do not collide."""
+    return secrets.randbits(62)
+
+
+@dataclass(slots=True)
+class Message:
+    """One question or reply.
+
+    Attributes:
+        parent: Id of the message before it; None at the root.
+        content: The question, or the answer without its reasoning.
+        reasoning: What the model thought before it answered.
+        raw: Everything the model wrote, tags included; what ``continue`` goes on from.
+        finish_reason: The runtime's; ``interrupted`` for a reply that the program did not live to finish.
+        stats: The runtime's GenerationStats as a dict.
+        about: Bundle, hash and profile that wrote it.
+        dirty: Not written to disk yet.
+    """
+
+    role: Literal["user", "assistant"]
+    content: str
+    parent: int | None
+    reasoning: str = ""
+    raw: str = ""
+    finish_reason: str = ""
+    stats: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    created: float = field(default_factory=time.time)
+    id: int = field(default_factory=new_id)
+    dirty: bool = True
+
+    @property
+    def can_continue(self) -> bool:
+        """Whether the reply ended before the model was done."""
+        return self.role == "assistant" and self.finish_reason in ("cancelled", "interrupted", "length")
+
+
+@dataclass(slots=True)
+class Session:
+    """A conversation with its own system prompt and sampling settings.
+
+    Attributes:
+        settings: ``Sampling.to_dict`` of this session; empty for the bundle's defaults.
+        bundle: Path of the bundle it was last held with.
+        leaf: The last message of the active path.
+    """
+
+    title: str = ""
+    system: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    bundle: str = ""
+    created: float = field(default_factory=time.time)
+    updated: float = field(default_factory=time.time)
+    leaf: int | None = None
+    id: int = field(default_factory=new_id)
+    messages: dict[int, Message] = field(default_factory=dict)
+
+    # ---- reading ---------------------------------------------------------------------------------------------
+
+    def path(self) -> list[Message]:
+        """The active messages from the first to the leaf."""
+        found: list[Message] = []
+        at = self.leaf
+        while at is not None and (message := self.messages.get(at)) is not None:
+            found.append(message)
+            at = message.parent
+        return found[::-1]
+
+    def siblings(self, message: Message) -> list[Message]:
+        """The alternatives at this place, itself among them, oldest first."""
+        same = (m for m in self.messages.values() if m.parent == message.parent and m.role == message.role)
+        return sorted(same, key=lambda m: (m.created, m.id))
+
+    def template_messages(self, until: Message | None = None) -> list[dict[str, Any]]:
+        """The active path in the form chat templates take, up to and with ``until``.
+
+        Whether the model sees its earlier reasoning again is the template's decision: it goes along as
+        ``reasoning_content``.
+        """
+        messages: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
+        for message in self.path():
+            entry: dict[str, Any] = {"role": message.role, "content": message.content}
+            if message.reasoning:
+                entry["reasoning_content"] = message.reasoning
+            messages.append(entry)
+            if message is until:
+                break
+        return messages
+
+    # ---- growing ---------------------------------------------------------------------------------------------
+
+    def ask(self, content: str) -> Message:
+        """Add a question after the leaf; the first one names the session."""
+        if not self.title:
+            line = " ".join(content.split())
+            self.title = line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1] + "…"
+        return self._add(Message("user", content, self.leaf))
+
+    def begin_reply(self, question: Message, about: dict[str, Any]) -> Message:
+        """Add a reply to ``question``, empty so far; a sibling if there are replies already."""
+        return self._add(Message("assistant", "", question.id, finish_reason="interrupted", about=about))
+
+    def edit(self, message: Message, content: str) -> Message:
+        """Ask something else at the place of ``message``: a fork; what followed the old question stays with it."""
+        return self._add(Message("user", content, message.parent))
+
+    def withdraw(self, message: Message) -> None:
+        """Take back a message without successors that came to nothing."""
+        if all(m.parent != message.id for m in self.messages.values()):
+            self.messages.pop(message.id, None)
+            if self.leaf == message.id:
+                self.leaf = message.parent
+
+    def show_sibling(self, message: Message, step: int) -> Message:
+        """Make the next (or previous) alternative of ``message`` active, with the newest path below it."""
+        same = self.siblings(message)
+        chosen = same[(same.index(message) + step) % len(same)]
+        self.leaf = self.newest_leaf(chosen).id
+        return chosen
+
+    def newest_leaf(self, message: Message) -> Message:
+        """The end of the path that was last written below ``message``."""
+        while True:
+            below = [m for m in self.messages.values() if m.parent == message.id]
+            if not below:
+                return message
+            message = max(below, key=lambda m: (m.created, m.id))
+
+    def fork(self, until: Message) -> Session:
+        """A new session with a copy of the active path up to ``until``."""
+        made = Session(f"{self.title} (fork)", self.system, dict(self.settings), self.bundle)
+        parent: int | None = None
+        for message in self.path():
+            copy = Message(
+                message.role, message.content, parent, message.reasoning, message.raw, message.finish_reason,
+                dict(message.stats), dict(message.about), message.created,
+            )  # fmt: skip
+            made.messages[copy.id] = copy
+            made.leaf = parent = copy.id
+            if message is until:
+                break
+        return made
+
+    def _add(self, message: Message) -> Message:
+        # Siblings are ordered by time; two in one tick of the clock would change places at random.
+        latest = max((m.created for m in self.messages.values()), default=0.0)
+        message.created = max(message.created, latest + 1e-6)
+        self.messages[message.id] = message
+        self.leaf = message.id
+        return message

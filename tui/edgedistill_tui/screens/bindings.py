@@ -1,0 +1,24 @@
+"""Every binding with a name, for the settings, the help and the tests.
+
+Must not know: what the keys do.
+"""
+
+from __future__ import annotations
+
+from textual.binding import Binding
+
+from edgedistill_tui.screens import page_class
+from edgedistill_tui.widgets.nav import PAGES
+
+
+def all_bindings() -> dict[str, tuple[Binding, str]]:
+    """Name to (binding, page); "app" for those that hold everywhere."""
+    from edgedistill_tui.app import TuiApp
+
+    found: dict[str, tuple[Binding, str]] = {}
+    sources = [("app", TuiApp.BINDINGS), *((name, page_class(name).BINDINGS) for name, *_ in PAGES)]
+    for page, bindings in sources:
+        for binding in bindings:
+            if isinstance(binding, Binding) and binding.id:
+                found[binding.id] = (binding, page)
+    return found

@@ -1,0 +1,278 @@
+"""What the keys of the chat page do to messages: stop, go on, again, edit, alternatives, copy, save.
+
+Must not know: the runtime, how a reply is drawn.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from textual import work
+
+from edgedistill.errors import EdgedistillError
+from edgedistill_tui import clipboard
+from edgedistill_tui.data import writing
+from edgedistill_tui.data.session import Message, Session
+from edgedistill_tui.engine import Engine, Request
+from edgedistill_tui.screens.dialogs import Choose
+from edgedistill_tui.screens.page import Page
+from edgedistill_tui.screens.sampling import SamplingPanel
+from edgedistill_tui.widgets.transcript import PAGE, MessageView, ReplyView, Transcript
+
+if TYPE_CHECKING:
+    from edgedistill_tui.screens.reply_run import ReplyRun
+    from edgedistill_tui.widgets.prompt import Prompt
+    from edgedistill_tui.widgets.strip import MetricsStrip
+
+
+class ChatActions(Page):
+    """The actions; the page itself has the widgets."""
+
+    transcript: Transcript
+    prompt: Prompt
+    strip: MetricsStrip
+    editing: Message | None
+    run: ReplyRun | None
+    _shown: int
+
+    @property
+    def session(self) -> Session:
+        """The session that is talked in."""
+        raise NotImplementedError
+
+    async def show_path(self) -> None:
+        """Draw the active path again."""
+        raise NotImplementedError
+
+    async def reply_to(self, question: Message) -> None:
+        """Have a question answered."""
+        raise NotImplementedError
+
+    def title_line(self) -> None:
+        """Say on the frame what the prompt is for."""
+        raise NotImplementedError
+
+    def _begin(self, engine: Engine, request: Request, reply: Message, view: ReplyView) -> None:
+        raise NotImplementedError
+
+    # ---- which message ---------------------------------------------------------------------------------------
+
+    def _selected(self, role: str) -> Message | None:
+        """The message with the focus if it has this role, else the last one on the path that has."""
+        focused = self.focused
+        if isinstance(focused, MessageView) and focused.message.role == role:
+            return focused.message
+        return next((m for m in reversed(self.session.path()) if m.role == role), None)
+
+    def _idle(self) -> bool:
+        """Whether the conversation may be changed now."""
+        if self.run is not None:
+            self.strip.say("still answering · Esc stops")
+        elif self.tui.engine is None:
+            self.strip.say(self.strip.state)
+        return self.run is None
+
+    def action_select(self, step: int) -> None:
+        """Move the focus from message to message; below the last one is the prompt."""
+        views = list(self.transcript.query(MessageView))
+        at = views.index(self.focused) if isinstance(self.focused, MessageView) else len(views)
+        at = max(0, at + step)
+        if at >= len(views):
+            self.prompt.focus()
+        elif views:
+            views[at].focus()
+            views[at].scroll_visible()
+
+    # ---- replies ---------------------------------------------------------------------------------------------
+
+    def action_escape(self) -> None:
+        """Stop the reply and keep what there is; leave an edit; go back to the prompt."""
+        if self.run is not None:
+            self.run.stop()
+            self.strip.say("stopping…")
+        elif self.editing is not None:
+            self.editing = None
+            self.prompt.clear()
+            self.title_line()
+        self.prompt.focus()
+
+    async def action_continue_reply(self) -> None:
+        """Let the model go on where a reply was stopped or cut."""
+        engine, path = self.tui.engine, self.session.path()
+        if not self._idle() or engine is None:
+            return
+        if not path or not path[-1].can_continue or not path[-1].raw:
+            self.notify("The last reply is complete: there is nothing to go on with.")
+            return
+        reply = path[-1]
+        view = next((v for v in self.transcript.query(ReplyView) if v.message is reply), None)
+        if view is None:
+            return
+        if reply.about.get("hash") not in ("", engine.facts.hash):
+            self.notify(f"{engine.facts.bundle} goes on with what {reply.about.get('bundle', '?')} began.")
+        messages = self.session.template_messages(until=self.session.messages[reply.parent or 0])
+        self._begin(engine, Request(messages, self.tui.sampling, continuing=reply.raw), reply, view)
+
+    async def action_regenerate(self) -> None:
+        """Another reply to the same question; the one before stays as an alternative."""
+        if not self._idle() or self.tui.engine is None:
+            return
+        reply = self._selected("assistant")
+        question = self.session.messages.get(reply.parent or 0) if reply else self._selected("user")
+        if question is None:
+            self.notify("There is no question yet.")
+            return
+        self.session.leaf = question.id
+        await self.show_path()
+        await self.reply_to(question)
+        # The new reply has a sibling now, and its tag says so.
+        self._refresh_place()
+
+    def _refresh_place(self) -> None:
+        for view in self.transcript.query(MessageView):
+            same = self.session.siblings(view.message)
+            view.place = (same.index(view.message) + 1, len(same))
+
+    def action_edit(self) -> None:
+        """Ask a question differently: a fork that leaves the old one, and all that followed it, as it was."""
+        if not self._idle():
+            return
+        question = self._selected("user")
+        if question is None:
+            self.notify("There is no question yet.")
+            return
+        self.editing = question
+        self.prompt.clear()
+        self.prompt.insert(question.content)
+        self.prompt.focus()
+        self.title_line()
+
+    async def action_sibling(self, step: int) -> None:
+        """Show another alternative of the selected message, or of the last one that has any."""
+        if not self._idle():
+            return
+        focused = self.focused.message if isinstance(self.focused, MessageView) else None
+        candidates = [focused] if focused else list(reversed(self.session.path()))
+        message = next((m for m in candidates if len(self.session.siblings(m)) > 1), None)
+        if message is None:
+            self.notify("No alternatives here: Ctrl+R asks again, Ctrl+E edits.")
+            return
+        chosen = self.session.show_sibling(message, step)
+        await self.show_path()
+        self.tui.save()
+        if focused is not None:
+            next(v for v in self.transcript.query(MessageView) if v.message is chosen).focus()
+
+    def action_toggle_reasoning(self) -> None:
+        """Fold or unfold the reasoning: of the selected reply, else of all after the last one's state."""
+        focused = self.focused
+        views = [focused] if isinstance(focused, ReplyView) else list(self.query(ReplyView))
+        if views:
+            folded = not views[-1].reasoning.collapsed
+            for view in views:
+                view.reasoning.collapsed = folded
+
+    async def action_earlier(self) -> None:
+        """Lay out more of a long conversation."""
+        if self._shown < len(self.session.path()):
+            self._shown += PAGE
+            await self.show_path()
+        self.transcript.scroll_home(animate=False)
+
+    # ---- sessions --------------------------------------------------------------------------------------------
+
+    async def action_new(self) -> None:
+        """A new session with the same system prompt and settings; the old one is in the list."""
+        if self._idle():
+            old = self.session
+            await self.tui.show_session(Session(system=old.system, settings=dict(old.settings), bundle=old.bundle))
+            self.strip.say("new conversation")
+            self.prompt.focus()
+
+    async def action_fork(self) -> None:
+        """Go on in a new session that shares the conversation up to the selected message."""
+        path = self.session.path()
+        if not self._idle() or not path:
+            return
+        until = self.focused.message if isinstance(self.focused, MessageView) else path[-1]
+        await self.tui.show_session(self.session.fork(until))
+        self.tui.save()
+        self.notify("This is a new session with the same beginning.")
+
+    @work
+    async def action_sampling(self) -> None:
+        """Settings and system prompt of this session."""
+        changed = await self.app.push_screen_wait(SamplingPanel(self.tui.sampling, self.session.system))
+        if changed is not None:
+            self.session.settings, self.session.system = changed
+            self.tui.save()
+
+    @work
+    async def action_switch_bundle(self) -> None:
+        """Go on with another bundle."""
+        if not self._idle():
+            return
+        known = [k for k in self.tui.services.registry.bundles() if k.bundle is not None]
+        if not known:
+            self.tui.go("bundles")
+            return
+        lines = [
+            f"{k.name}  {k.bundle.manifest.bits_per_weight:.1f} bits/weight  {k.path.parent}" for k in known if k.bundle
+        ]
+        chosen = await self.app.push_screen_wait(Choose("Go on with which bundle?", lines))
+        if chosen is not None:
+            self.tui.open_bundle(known[chosen].path)
+
+    # ---- out of here -----------------------------------------------------------------------------------------
+
+    def _save_as(self, suffix: str) -> None:
+        if not self.session.messages:
+            self.notify("There is nothing to save yet.")
+            return
+        try:
+            path = writing.save(self.session, self.tui.services.config.exports, suffix)
+        except EdgedistillError as error:
+            self.notify(str(error), severity="error", timeout=8)
+        else:
+            self.notify(f"Saved to {_short(path)}.")
+
+    def action_save(self) -> None:
+        """The conversation as Markdown."""
+        self._save_as(".md")
+
+    def action_save_json(self) -> None:
+        """The conversation with all alternatives as JSON."""
+        self._save_as(".json")
+
+    def action_copy_answer(self) -> None:
+        """The selected or last answer, without its reasoning."""
+        reply = self._selected("assistant")
+        self._copy(reply.content if reply else "", "Answer")
+
+    def action_copy_message(self) -> None:
+        """The whole message with the focus, reasoning included."""
+        focused = self.focused
+        if isinstance(focused, MessageView):
+            message = focused.message
+            thought = f"<think>\n{message.reasoning}\n</think>\n\n" if message.reasoning else ""
+            self._copy(thought + message.content, "Message")
+
+    def action_copy_code(self) -> None:
+        """The last code block of the selected or last answer."""
+        reply = self._selected("assistant")
+        blocks = clipboard.code_blocks(reply.content) if reply else []
+        self._copy(blocks[-1] if blocks else "", "Code block")
+
+    def _copy(self, text: str, what: str) -> None:
+        if text:
+            self.tui.copy(text, what)
+        else:
+            self.notify(f"{what}: there is none to copy.")
+
+
+def _short(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,105 @@
+"""Small questions over a page: yes or no, one line of text, one of a list, a key.
+
+Must not know: what is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+    from textual.binding import Binding
+    from textual.events import Key
+
+_ESCAPE: list[Binding | tuple[str, str] | tuple[str, str, str]] = [("escape", "dismiss(None)", "Cancel")]
+
+
+class Confirm(ModalScreen[bool]):
+    """A question with a dangerous answer: the safe one has the focus."""
+
+    BINDINGS = [("escape", "dismiss(False)", "No"), ("n", "dismiss(False)", "No"), ("y", "dismiss(True)", "Yes")]  # noqa: RUF012
+
+    def __init__(self, question: str, yes: str = "Yes", no: str = "No") -> None:
+        super().__init__()
+        self._question, self._yes, self._no = question, yes, no
+
+    def compose(self) -> ComposeResult:
+        """Question and two buttons."""
+        with Vertical(classes="dialog"):
+            yield Static(self._question, markup=False, classes="question-text")
+            with Horizontal(classes="buttons"):
+                yield Button(self._no, id="no", compact=True)
+                yield Button(self._yes, id="yes", variant="error", compact=True)
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Give the answer."""
+        self.dismiss(event.button.id == "yes")
+
+
+class Ask(ModalScreen[str | None]):
+    """One line of text; None if the user left."""
+
+    BINDINGS = _ESCAPE
+
+    def __init__(self, question: str, value: str = "", placeholder: str = "") -> None:
+        super().__init__()
+        self._question, self._value, self._placeholder = question, value, placeholder
+
+    def compose(self) -> ComposeResult:
+        """Question and field."""
+        with Vertical(classes="dialog"):
+            yield Static(self._question, markup=False, classes="question-text")
+            yield Input(self._value, placeholder=self._placeholder, compact=True)
+            yield Static("Enter accepts · Esc leaves", markup=False, classes="hint")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Give the text."""
+        self.dismiss(event.value.strip() or None)
+
+
+class Choose(ModalScreen[int | None]):
+    """One of a list, by its number; None if the user left."""
+
+    BINDINGS = _ESCAPE
+
+    def __init__(self, question: str, options: Sequence[str]) -> None:
+        super().__init__()
+        self._question, self._options = question, options
+
+    def compose(self) -> ComposeResult:
+        """Question and list."""
+        with Vertical(classes="dialog"):
+            yield Static(self._question, markup=False, classes="question-text")
+            yield OptionList(*(Option(text) for text in self._options), markup=False, compact=True)
+            yield Static("Enter chooses · Esc leaves", markup=False, classes="hint")
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Give its number."""
+        self.dismiss(event.option_index)
+
+
+class PressKey(ModalScreen[str | None]):
+    """The next key that is pressed; None for Escape."""
+
+    def __init__(self, question: str) -> None:
+        super().__init__()
+        self._question = question
+
+    def compose(self) -> ComposeResult:
+        """The question."""
+        with Vertical(classes="dialog"):
+            yield Static(self._question, markup=False, classes="question-text")
+            yield Static("Press the new key · Esc leaves", markup=False, classes="hint")
+
+    def on_key(self, event: Key) -> None:
+        """Take it."""
+        event.stop()
+        self.dismiss(None if event.key == "escape" else event.key)

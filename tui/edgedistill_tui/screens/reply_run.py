@@ -1,0 +1,150 @@
+"""One reply being written: a thread fills a buffer, ``follow`` draws what is in it, and the message is kept up to date.
+
+The thread never waits for the screen and the screen never waits for the thread. The message is in the session from the
+start and goes to disk every few seconds, so that not even a killed program loses what was said.
+
+Must not know: keys, pages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from edgedistill.errors import EdgedistillError
+from edgedistill_tui.buffer import ReplyBuffer
+from edgedistill_tui.frames import Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgedistill_tui.buffer import Drained
+    from edgedistill_tui.data.session import Message
+    from edgedistill_tui.engine import Engine, Request
+    from edgedistill_tui.widgets.strip import MetricsStrip
+    from edgedistill_tui.widgets.transcript import ReplyView
+
+SAVE_S = 2.0
+
+
+class ReplyRun:
+    """Runs one reply into ``message`` and ``view``.
+
+    Args:
+        engine, request: What answers what.
+        message: Filled as the reply grows; its text so far is what is continued.
+        view, strip: Where it is shown.
+        save: Writes the session.
+        fps: Frames per second at most.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        request: Request,
+        message: Message,
+        view: ReplyView,
+        strip: MetricsStrip,
+        *,
+        save: Callable[[], bool],
+        fps: float,
+    ) -> None:
+        self.message = message
+        self.view = view
+        self.error: BaseException | None = None
+        self.note = ""
+        self._engine, self._request, self._strip, self._save = engine, request, strip, save
+        self._fps = fps
+        self._cancel = threading.Event()
+        self._buffer = ReplyBuffer()
+        self._before = (message.reasoning, message.content, message.raw)
+        self._settled = bool(message.content)
+        self._saved = time.monotonic()
+        view.budget = request.sampling.think_budget
+
+    def start(self) -> None:
+        """Begin, in a thread that does not keep the program alive."""
+        threading.Thread(target=self._generate, daemon=True, name="reply").start()
+
+    def stop(self) -> None:
+        """End the reply and keep what there is."""
+        self._cancel.set()
+
+    def _generate(self) -> None:
+        try:
+            self._buffer.finish(
+                self._engine.reply(self._request, cancel=self._cancel, on_chunk=self._buffer.append)
+            )  # fmt: skip
+        except BaseException as error:
+            self._buffer.fail(error)
+
+    async def follow(self) -> None:
+        """Draw until the reply has ended; then ``message`` is complete. An error is left in ``error``."""
+        pace = Pace(self._fps)
+        while True:
+            new = self._buffer.drain()
+            await self._draw(new)
+            if new.reply is not None or new.error is not None:
+                break
+            if time.monotonic() - self._saved > SAVE_S:
+                self.keep()
+            await asyncio.sleep(pace.wait())
+        self.error = new.error
+        if new.error is not None and not isinstance(new.error, EdgedistillError):
+            self.keep()
+            raise new.error
+        self._complete(new)
+        await self.view.finish()
+        self._save()
+
+    async def _draw(self, new: Drained) -> None:
+        view = self.view
+        view.add_reasoning(new.reasoning)
+        if new.reasoning_tokens and not self._settled:
+            if new.answer.strip() or new.reply:
+                self._settled = True
+                view.reasoning.settle(new.reasoning_tokens, new.reasoning_s, view.budget)
+            else:
+                view.reasoning.progress(new.reasoning_tokens, new.reasoning_s, view.budget)
+        await view.add_answer(new.answer)
+        if new.reply is None:
+            self._strip.live(new, self._engine.memory())
+
+    def _complete(self, new: Drained) -> None:
+        message, reply = self.message, new.reply
+        self._take_text()
+        if reply is None:
+            message.finish_reason = "cancelled"
+            return
+        message.finish_reason = reply.finish_reason
+        message.stats = _joined(message.stats, reply.stats) if self._before[2] else dict(reply.stats)
+        if new.reasoning_tokens:
+            message.stats["thought_s"] = new.reasoning_s
+        self.note = reply.note
+
+    def keep(self) -> None:
+        """Put what was written so far on disk."""
+        self._take_text()
+        self._saved = time.monotonic()
+        self._save()
+
+    def _take_text(self) -> None:
+        reasoning, content, raw = self._before
+        message = self.message
+        message.reasoning = (reasoning + self._buffer.text("reasoning")).strip()
+        message.content = (content + self._buffer.text("answer")).strip()
+        message.raw = raw + self._buffer.text()
+        message.dirty = True
+
+
+def _joined(first: dict[str, object], second: dict[str, object]) -> dict[str, object]:
+    """Statistics of a reply and its continuation: counts add up, rates are those of the latter."""
+    joined = dict(second)
+    for name in ("new_tokens", "reasoning_tokens", "decode_s", "wall_s"):
+        if name in second:
+            joined[name] = float(first.get(name, 0)) + float(second[name])  # type: ignore[arg-type]
+            if name.endswith("tokens"):
+                joined[name] = int(joined[name])  # type: ignore[call-overload]
+    return joined

@@ -1,0 +1,64 @@
+"""The line at the top: every page by name and key, the present one marked; a click goes there.
+
+Must not know: what is on the pages.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.containers import Horizontal
+from textual.widgets import Static
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+    from textual.events import Click, Resize
+
+PAGES: tuple[tuple[str, str, str, str], ...] = (
+    ("help", "f1", "Help", "?"),
+    ("chat", "f2", "Chat", "Chat"),
+    ("sessions", "f3", "Sessions", "Sess"),
+    ("bundles", "f4", "Bundles", "Bundles"),
+    ("profiler", "f5", "Profiler", "Prof"),
+    ("ab", "f6", "A/B", "A/B"),
+    ("consistency", "f7", "Consistency", "Consist"),
+    ("settings", "f8", "Settings", "Set"),
+)
+"""(name, key, title, short title), in the order of the keys."""
+
+
+class NavItem(Static):
+    """One page's name."""
+
+    def __init__(self, page: str, key: str, title: str, short: str, *, current: bool) -> None:
+        super().__init__(title, markup=False, classes="nav-item -current" if current else "nav-item")
+        self.page, self._key, self._title, self._short = page, key, title, short
+        self.tooltip = f"{title} ({key.upper()})"
+
+    def fit(self, width: int) -> None:
+        """Choose the longest form that the line of ``width`` columns has room for."""
+        long = f"{self._key.upper()} {self._title}"
+        self.update(long if width >= 104 else self._title if width >= 76 else self._short)
+
+    async def on_click(self, event: Click) -> None:
+        """Go there."""
+        event.stop()
+        await self.run_action(f"app.go('{self.page}')")
+
+
+class NavBar(Horizontal):
+    """All pages; ``current`` is the one this bar is on."""
+
+    def __init__(self, current: str) -> None:
+        super().__init__(id="nav")
+        self._current = current
+
+    def compose(self) -> ComposeResult:
+        """The items."""
+        for page, key, title, short in PAGES:
+            yield NavItem(page, key, title, short, current=page == self._current)
+
+    def on_resize(self, event: Resize) -> None:
+        """Fit the words."""
+        for item in self.query(NavItem):
+            item.fit(event.size.width)
