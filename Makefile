@@ -19,7 +19,7 @@ TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 ARGS ?=
 PIP_OPTIONS := --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-trajectories bench-kv picture clean
+.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-trajectories bench-kv bench-tui screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -77,10 +77,15 @@ bench-kv: $(DEV) ## a quantized KV cache by position in the context: divergence,
 bench-trajectories: $(DEV) ## several attempts: accuracy and tokens of one, a vote, a deliberation; time against sequence
 	$(BIN)/python bench/trajectories.py $(ARGS)
 
-picture: $(BASE) ## docs/tui.svg: the terminal UI answering a question with the demo bundle
+bench-tui: $(BASE) ## the terminal UI against the bare runtime: idle CPU, memory, keys while generating, decode speed
 	@test -f $(DEMO_BUNDLE)/manifest.json || \
 		$(BIN)/edgedistill export tiny-reasoner --profile laptop-cpu --output $(DEMO_BUNDLE)
-	$(BIN)/python examples/tui_picture.py $(DEMO_BUNDLE) docs/tui.svg
+	$(BIN)/python bench/tui.py $(or $(BUNDLE),$(DEMO_BUNDLE)) $(ARGS)
+
+screenshots: $(BASE) ## docs/tui-chat.svg and docs/tui-profiler.svg from the real program
+	@test -f $(DEMO_BUNDLE)/manifest.json || \
+		$(BIN)/edgedistill export tiny-reasoner --profile laptop-cpu --output $(DEMO_BUNDLE)
+	$(BIN)/python examples/tui_screenshots.py $(DEMO_BUNDLE) docs
 
 clean: ## remove what the targets made, environments included
 	rm -rf $(VENV) $(VENV_NEXT) $(DEMO_BUNDLE) .$(DEMO_BUNDLE).partial .mypy_cache .ruff_cache .hypothesis build dist
