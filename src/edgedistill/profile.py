@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import ProfileError
 from edgedistill.profile_files import profile_directories, read_profile_table
-from edgedistill.quantize.plan import PREFILL, Rule, override, parse_format
+from edgedistill.quantize.plan import PREFILL, Rule, override, parse_format, solved
 from edgedistill.quantize.spec import KV_BITS, WeightFormat
 from edgedistill.tables import limits, read_table
 
@@ -204,9 +204,10 @@ class Profile:
         context_length: int | None = None,
         kv_cache: str | None = None,
         prefill: WeightFormat | None = None,
+        calibrated: bool = False,
     ) -> Profile:
         """The profile after ``--format``, ``--block-size``, ``--context`` and ``--kv-cache``; see
-        ``quantize.plan.override``.
+        ``quantize.plan.override``. ``calibrated`` has calibration data decide where scale search would.
 
         Raises:
             UsageError: a block size that is not supported or has nothing to apply to.
@@ -215,6 +216,8 @@ class Profile:
         default, rules = override(
             self.weights.default, self.weights.rules, weight_format=weight_format, block_size=block_size
         )
+        if calibrated:
+            default, rules = solved(default), tuple(Rule(rule.match, solved(rule.format)) for rule in rules)
         table = replace(
             self, weights=replace(self.weights, default=default, rules=rules, prefill=prefill or self.weights.prefill)
         ).to_dict()

@@ -1,4 +1,4 @@
-"""An export and the short verification after it, put together: ``edgedistill.export`` and the command.
+"""Calibration, export and the short verification after it, put together: ``edgedistill.export`` and the command.
 
 The bundle is finished and has its name before it is looked at, so that whatever ends the verification (Ctrl-C, too
 little memory, a crash of the native runtime) leaves a valid bundle without the record.
@@ -13,18 +13,20 @@ import json
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.amend import amend
 from edgedistill.bundle import MODEL_CARD
+from edgedistill.calibrate.prepare import DEFAULT_TOKENS, traces_for
 from edgedistill.errors import EdgedistillError
 from edgedistill.export import pipeline
+from edgedistill.export.staging import check_target
 from edgedistill.progress import NullProgress
+from edgedistill.traces import Traces
 from edgedistill.verification_record import section
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from edgedistill.export.pipeline import ExportResult
     from edgedistill.progress import Progress
 
@@ -33,6 +35,9 @@ def export(
     model: str | Path,
     out: str | Path,
     *,
+    calibrate: bool = False,
+    calibration: str | Path | Traces | None = None,
+    calibration_tokens: int = DEFAULT_TOKENS,
     verify: bool = True,
     reference: str | Path | None = None,
     progress: Progress | None = None,
@@ -42,6 +47,10 @@ def export(
 
     Args:
         model, out, options: As ``edgedistill.export.pipeline.export`` takes them (profile, weight_format, force, ...).
+        calibrate: Quantize the layers so that their outputs change least on the model's own traces (format method
+            ``gptq`` instead of ``search``). Takes minutes for 135 M parameters.
+        calibration: Text or traces to calibrate with instead; implies ``calibrate``.
+        calibration_tokens: How many tokens of either.
         verify: Ask the bundle some questions and record the outcome in its manifest and model card. A model too large
             or slow for that on this machine is left out, and the record says why.
         reference: Also compare with this one; what ``edgedistill.verify`` takes as its reference.
@@ -51,8 +60,26 @@ def export(
         EdgedistillError: As ``pipeline.export``. The verification raises none: what went wrong is in the record.
         TypeError: An option that the pipeline does not know.
     """
+    if calibrate or calibration is not None:
+        # An output that is in use should show before minutes of work.
+        check_target(Path(out), force=bool(options.get("force")))
+        options["calibration"] = _traces(model, calibration, calibration_tokens, options, progress)
     result = pipeline.export(model, out, progress=progress, **options)
     return record_verification(result, reference=reference, progress=progress) if verify else result
+
+
+def _traces(
+    model: str | Path,
+    calibration: str | Path | Traces | None,
+    tokens: int,
+    options: dict[str, Any],
+    progress: Progress | None,
+) -> Traces:
+    if isinstance(calibration, Traces):
+        return calibration
+    source = {name: options[name] for name in ("adapter", "revision", "offline") if name in options}
+    file = None if calibration is None else Path(calibration)
+    return traces_for(model, file=file, tokens=tokens, progress=progress, **source)
 
 
 def record_verification(

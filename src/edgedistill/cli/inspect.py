@@ -121,6 +121,7 @@ def _print_model(bundle: Bundle) -> None:
             f"{_cache_type(manifest.kv_cache)}, {format_bytes(manifest.kv_cache.bytes_per_token)} per token, "
             f"{format_bytes(manifest.kv_cache.bytes_per_token * model.context_length)} at {model.context_length}",
         ),
+        ("calibration", _calibration(manifest.calibration)),
         ("verified", sentence(manifest.verification)),
         ("tuned", _tuned(manifest.tuning)),
         ("made", f"{manifest.created} with " + ", ".join(f"{k} {v}" for k, v in manifest.tool.items())),
@@ -130,6 +131,13 @@ def _print_model(bundle: Bundle) -> None:
 
 def _cache_type(info: KVCacheInfo) -> str:
     return info.dtype if info.scales is None else f"{info.dtype} {info.scales} (calibrated on {info.calibration})"
+
+
+def _calibration(record: dict[str, Any]) -> str:
+    """What the layers were calibrated with, in words."""
+    if not record:
+        return "none (see: edgedistill export --calibrate)"
+    return f"{record['tokens']} tokens in {record['sequences']} sequences, {record['origin']}"
 
 
 def _tuned(tuning: dict[str, Any]) -> str:

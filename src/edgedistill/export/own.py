@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from edgedistill.manifest import Manifest
     from edgedistill.progress import Progress
     from edgedistill.quantize.kv import KvScales
+    from edgedistill.quantize.spec import WeightFormat
     from edgedistill.traces import Traces
 
 T = TypeVar("T")
@@ -269,7 +270,9 @@ def make_plan(
     if profile.weights.prefill is not None:
         weights += second_form(weights)
     default, rules = profile.weights.default, profile.weights.all_rules
-    if not calibrated:
+    if calibrated:
+        rules = (*_uncalibrated(weights, default, rules), *rules)
+    else:
         default, rules = searched(default), tuple(Rule(rule.match, searched(rule.format)) for rule in rules)
     planned = plan_weights(weights, default, rules)
     length = choose_context(spec.max_position_embeddings, profile, context_length)
@@ -277,6 +280,16 @@ def make_plan(
     arrays = [array for weight in planned.weights for array in weight.arrays]
     arrays += [ArraySpec(name, "float32", tuple(table.shape)) for name, table in tables.items()]
     return Plan(spec, weights, planned, tables, plan_layout(arrays, files.WEIGHTS), length)
+
+
+def _uncalibrated(weights: Sequence[LogicalWeight], default: WeightFormat, rules: Sequence[Rule]) -> list[Rule]:
+    """Rules that keep embedding, head and the form for prefill to scale search: only layers are calibrated."""
+    found = []
+    for weight in weights:
+        if weight.is_matrix and not weight.name.startswith("layers."):
+            fmt = next((rule.format for rule in rules if rule.matches(weight)), default)
+            found.append(Rule(weight.name, searched(fmt)))
+    return found
 
 
 def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgedistill.errors import UnsupportedModelError
+from edgedistill.errors import UnsupportedModelError, UsageError
 from edgedistill.export import optimum, probe, record, texts
 from edgedistill.export.checkpoint import Checkpoint, open_checkpoint
 from edgedistill.export.fallback import FallbackExporter
@@ -102,8 +102,8 @@ def export(
         context_length: Longest prompt plus output, in tokens; default: the profile's, capped by the model's.
         kv_cache: Replaces the profile's type of keys and values: ``float32``, ``int8`` or ``int4``.
         prefill_format: Format of a second form of the layers' matrices, for prefill and scoring (``w8a8``).
-        calibration: Token sequences for formats of method ``gptq`` and for a quantized KV cache. None: such weights
-            are quantized by scale search, and the cache with texts that the model writes.
+        calibration: Token sequences. Layers whose scales would be searched are quantized by ``gptq`` instead, and a
+            quantized KV cache is calibrated with them too. None: scale search, and texts that the model writes.
         gptq: How ``gptq`` solves; default: ``GptqOptions()``.
         force: Replace an existing bundle.
         check: Open the finished bundle and decode a few tokens before it gets its name.
@@ -122,8 +122,14 @@ def export(
     if isinstance(prefill_format, str):
         prefill_format = parse_format(prefill_format)
     profile = profile.with_overrides(
-        weight_format=weight_format, block_size=block_size, kv_cache=kv_cache, prefill=prefill_format
+        weight_format=weight_format,
+        block_size=block_size,
+        kv_cache=kv_cache,
+        prefill=prefill_format,
+        calibrated=calibration is not None,
     )
+    if calibration is not None:
+        _check_calibration(profile)
     check_target(out, force=force)
     with open_checkpoint(
         str(model), adapter=Path(adapter) if adapter else None, revision=revision, offline=offline, progress=progress
@@ -155,6 +161,17 @@ def export(
         reused_weights=made.reused_weights,
         unused_rules=tuple(rule.match for rule in made.planned.unused_rules),
     )
+
+
+def _check_calibration(profile: Profile) -> None:
+    """Raises UsageError where nothing that is to be made depends on calibration data."""
+    formats = (profile.weights.default, *(rule.format for rule in profile.weights.all_rules))
+    uses = any((fmt.method == "gptq" and not fmt.is_float) or fmt.is_w8a8 for fmt in formats)
+    if not uses and not profile.kv_cache.is_quantized:
+        raise UsageError(
+            f"Calibration has no effect: {formats[0].label()} and a float32 KV cache need none.",
+            hint="Leave it out, or choose a quantized format such as --format int4.",
+        )
 
 
 def _choose(

@@ -53,8 +53,8 @@ class GptqOptions:
     """
 
     damping: float = 0.01
-    act_order: bool = False
-    sweeps: int = 3
+    act_order: bool = True
+    sweeps: int = 2
     shift: float = 1.0
 
 

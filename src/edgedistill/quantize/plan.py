@@ -171,6 +171,12 @@ def override(
     return default, kept
 
 
+def solved(fmt: WeightFormat) -> WeightFormat:
+    """The format with method ``gptq`` in place of scale search; rounding to nearest, W8A8 and floats stay."""
+    searches = fmt.method == "search" and not fmt.is_float and not fmt.is_w8a8
+    return replace(fmt, method="gptq") if searches else fmt
+
+
 _TOKEN = re.compile(
     r"b(?P<block>\d+)|(?P<symmetry>sym|asym)|(?P<method>rtn|search|gptq)|acc(?P<accuracy>\d+)|s(?P<scale>\d+)"
 )

@@ -1,0 +1,75 @@
+"""``export --calibrate`` and ``--calibration`` as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_support import Result, edgedistill
+
+from edgedistill.manifest import Manifest
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def export(tmp_path: Path, cache: Path, *options: str) -> Result:
+    return edgedistill(
+        "export", "tiny-reasoner", "-o", tmp_path / "out", "--no-verify", *options, EDGEDISTILL_CACHE=str(cache)
+    )
+
+
+def manifest(tmp_path: Path) -> Manifest:
+    return Manifest.from_json((tmp_path / "out" / "manifest.json").read_text())
+
+
+def test_own_traces_are_drawn_once(tmp_path: Path, cache: Path) -> None:
+    first = export(tmp_path, cache, "--calibrate", "--calibration-tokens", "1024")
+    assert first.code == 0, first.err
+    assert "calibrated" in first.out
+    made = manifest(tmp_path)
+    assert made.calibration["origin"] == "self-generated, seed 0"
+    methods = {w.name: w.format.method for w in made.weights if not w.format.is_float}
+    assert methods["layers.0.mlp.down"] == "gptq"
+    assert methods["embed"] == "search"
+    stored = list((cache / "traces").glob("source-*.jsonl"))
+    assert len(stored) == 1
+    again = export(tmp_path, cache, "--calibrate", "--calibration-tokens", "1024", "--force", "--json")
+    assert again.code == 0, again.err
+    assert again.json["path"]
+    assert manifest(tmp_path).calibration["sha256"] == made.calibration["sha256"]
+    shown = edgedistill("inspect", tmp_path / "out")
+    assert "gptq" in shown.out
+    assert "calibration" in shown.out
+
+
+def test_text_of_ones_own(tmp_path: Path, cache: Path) -> None:
+    text = tmp_path / "mine.jsonl"
+    text.write_text("\n".join(json.dumps({"prompt": f"What is {n} + 5?", "reply": f"{n + 5}"}) for n in range(60)))
+    done = export(tmp_path, cache, "--calibration", str(text), "--format", "int4-b64")
+    assert done.code == 0, done.err
+    assert manifest(tmp_path).calibration["origin"] == "mine.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--calibration", "missing.txt"), "no calibration file"),
+        (("--calibrate", "--calibration-tokens", "7"), "expected at least 256"),
+        (("--calibration-tokens", "1000"), "without calibration"),
+        (("--calibrate", "--format", "fp32"), "has no effect"),
+    ],
+)
+def test_bad_calibration(tmp_path: Path, cache: Path, options: tuple[str, ...], message: str) -> None:
+    done = export(tmp_path, cache, *options)
+    assert message in done.one_error()
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_short_a_text(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "short.txt").write_text("Hello.")
+    done = export(tmp_path, cache, "--calibration", str(tmp_path / "short.txt"))
+    assert "expected at least 256" in done.one_error()
