@@ -314,6 +314,21 @@ def test_line_breaks_by_ctrl_j(tmp_path: Path) -> None:
     drive(make_app(tmp_path, FakeEngine(SCRIPT)), steps)
 
 
+def test_keys_pressed_between_enter_and_the_screens_answer_stay(tmp_path: Path) -> None:
+    engine = FakeEngine(SCRIPT)
+
+    async def steps(pilot: Pilot[None]) -> None:
+        prompt = chat_of(pilot).prompt
+        prompt.insert("How many?")
+        prompt.action_submit()
+        prompt.insert("and")  # before the message of Enter is handled
+        await until(pilot, lambda: bool(engine.requests) and not chat_of(pilot).busy)
+        assert engine.requests[0].messages[-1]["content"] == "How many?"
+        assert prompt.text == "and"
+
+    drive(make_app(tmp_path, engine), steps)
+
+
 def test_a_long_conversation_is_laid_out_in_parts(tmp_path: Path) -> None:
     async def steps(pilot: Pilot[None]) -> None:
         session = chat_of(pilot).session

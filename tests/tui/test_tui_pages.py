@@ -16,6 +16,7 @@ from textual.widgets import Static
 
 from edgedistill.errors import ExportError, GenerationError
 from edgedistill.runtime.trace import TraceEvent
+from edgedistill_tui.data.bundles import flat_predictions
 from edgedistill_tui.data.config import Config, ConfigError
 from edgedistill_tui.divergence import part_texts, part_tokens
 from edgedistill_tui.screens.bindings import all_bindings
@@ -252,6 +253,12 @@ def test_ab_marks_the_first_token_that_differs(tmp_path: Path, tiny_bundle_dir: 
 
     app = make_app(tmp_path, lambda path: other if path.name == "other" else engine)
     drive(app, steps, (120, 40))
+
+
+def test_predictions_by_context_become_one_rate() -> None:
+    manifest = {"ram_bytes": 5, "speed": {"decode_tps": {"4096": 20.0, "128": 45.0}, "prefill_tps": {"64": 900.0}}}
+    assert flat_predictions(manifest) == manifest | {"decode_tps": 45.0, "prefill_tps": 900.0}
+    assert flat_predictions({}) == {}
 
 
 def test_parting_of_texts_and_tokens() -> None:

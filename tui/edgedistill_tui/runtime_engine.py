@@ -14,6 +14,7 @@ from edgedistill.runtime import stats
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.reasoning import opened_after, opened_by
 from edgedistill.units import format_count
+from edgedistill_tui.data.bundles import flat_predictions
 from edgedistill_tui.engine import Answer, Chunk, Facts, Reply, Request, Sampling
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def facts(bundle: Bundle) -> Facts:
         kv_bytes_per_token=per_token,
         kv_budget=per_token * manifest.model.context_length,
         ram_budget=int(float(target.get("ram_gb", 0)) * 1e9),
-        predicted=manifest.predicted,
+        predicted=flat_predictions(manifest.predicted),
     )
 
 

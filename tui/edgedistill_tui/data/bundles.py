@@ -136,7 +136,7 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
             f"{model.context_length:,} tokens, KV cache {format_bytes(manifest.kv_cache.bytes_per_token)} each",
         ),
         ("profile", f"{manifest.profile.get('name', '?')}: {target.get('ram_gb', '?')} GB of memory for the model"),
-        ("predicted", predicted_text(manifest.predicted)),
+        ("predicted", predicted_text(flat_predictions(manifest.predicted))),
         ("made", f"{manifest.created[:16].replace('T', ' ')} by edgedistill {manifest.tool.get('edgedistill', '?')}"),
     ]
     if "text" in manifest.check:
@@ -144,6 +144,19 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
         rows.append(("trial", f"{answer!r} to {manifest.check.get('prompt', '')!r}"))
     rows.append(("verified", sentence(manifest.verification)))
     return rows
+
+
+def flat_predictions(predicted: dict[str, Any]) -> dict[str, Any]:
+    """The manifest's predictions with one rate each, that of the shortest context or prompt it was predicted for."""
+    speed = predicted.get("speed")
+    if not isinstance(speed, dict):
+        return predicted
+    rates = {}
+    for name in ("decode_tps", "prefill_tps"):
+        by_tokens = speed.get(name)
+        if isinstance(by_tokens, dict) and by_tokens:
+            rates[name] = by_tokens[min(by_tokens, key=int)]
+    return predicted | rates
 
 
 def predicted_text(predicted: dict[str, Any]) -> str:

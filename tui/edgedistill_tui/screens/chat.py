@@ -169,7 +169,7 @@ class ChatScreen(ChatActions):
         if not self.ready or self.busy:
             self.strip.say(STILL_ANSWERING if self.busy else self.strip.state)
             return
-        self.prompt.clear()
+        self.prompt.take(message.text)
         for welcome in self.query("#welcome"):
             await welcome.remove()
         if self.editing is not None:

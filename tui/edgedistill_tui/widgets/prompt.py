@@ -33,6 +33,14 @@ class Prompt(TextArea):
         if text := self.text.strip():
             self.post_message(self.Submitted(text))
 
+    def take(self, sent: str) -> None:
+        """Remove the text that was sent; keys pressed since then stay."""
+        text = self.text.lstrip()
+        rest = text[len(sent) :] if text.startswith(sent) else text
+        self.clear()
+        if rest.strip():
+            self.insert(rest)
+
     def action_newline(self) -> None:
         """Break the line."""
         self.insert("\n")
