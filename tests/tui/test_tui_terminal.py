@@ -1,0 +1,70 @@
+"""The real program in a real terminal (tmux) with the real built-in model: start, ask, read, stop, quit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgedistill_tui.data.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+
+
+class Tmux:
+    """A server of its own with one pane of 80x24."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = str(socket)
+
+    def __call__(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["tmux", "-S", self._socket, *arguments], capture_output=True, text=True, timeout=30, check=False
+        )
+        return done.stdout
+
+    def wait_for(self, text: str, seconds: float = 30.0) -> str:
+        """The screen once it shows ``text``."""
+        until = time.monotonic() + seconds
+        while text not in (screen := self("capture-pane", "-p")):
+            assert time.monotonic() < until, f"{text!r} never came:\n{screen}"
+            time.sleep(0.1)
+        return screen
+
+
+@pytest.fixture
+def tmux(tmp_path: Path) -> Iterator[Tmux]:
+    server = Tmux(tmp_path / "tmux")
+    yield server
+    server("kill-server")
+
+
+def test_start_type_read_stop_quit(tmux: Tmux, tmp_path: Path) -> None:
+    from edgedistill.export.pipeline import export
+
+    bundle = export("tiny-reasoner", tmp_path / "tiny", profile="laptop-cpu").path
+    command = f"EDGEDISTILL_DATA={tmp_path / 'data'} {sys.executable} -m edgedistill chat {bundle} --temperature 0"
+    environment = [f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}", "TERM=xterm-256color"]
+    options = [part for value in environment for part in ("-e", value)]
+    tmux("new-session", "-d", "-x", "80", "-y", "24", *options, f"{command}; echo left with $?; sleep 60")
+    tmux.wait_for("ready")
+    tmux("send-keys", "-l", "What is 17 + 25?")
+    tmux.wait_for("│ What is 17 + 25?")
+    tmux("send-keys", "Enter")
+    tmux.wait_for("boxed{42}")
+    tmux.wait_for("tok at")
+    tmux("send-keys", "Escape")
+    tmux("send-keys", "C-q")
+    tmux.wait_for("left with 0")
+    (summary,) = Store(tmp_path / "data" / "sessions.db").sessions()
+    assert summary.title == "What is 17 + 25?"
+    assert summary.messages == 2
