@@ -166,7 +166,7 @@ def test_a_model_that_is_nothing(tmp_path: Path) -> None:
     [
         ('name = "x', ("line 1",)),
         ('extends = "laptop-cpu"\n[target]\nrma_gb = 3\n', ("rma_gb", "ram_gb")),
-        ('extends = "laptop-cpu"\n[weights]\ndefault = "int5"\n', ("int5",)),
+        ('extends = "laptop-cpu"\n[weights]\ndefault = "int7"\n', ("int7",)),
     ],
 )
 def test_broken_profiles(text: str, words: tuple[str, ...], checkpoint: Path) -> None:
@@ -181,7 +181,7 @@ def test_unknown_profile(checkpoint: Path) -> None:
     assert "laptop-cpu" in refused(export(checkpoint, "--profile", "labtop-cpu"), checkpoint.parent)
 
 
-@pytest.mark.parametrize("options", [("--format", "int5"), ("--block-size", "48"), ("--context", "100000")])
+@pytest.mark.parametrize("options", [("--format", "int7"), ("--block-size", "48"), ("--context", "100000")])
 def test_options_out_of_range(options: tuple[str, ...], checkpoint: Path) -> None:
     assert options[1].removeprefix("int") in refused(export(checkpoint, *options), checkpoint.parent)
 
