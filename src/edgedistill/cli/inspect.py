@@ -116,6 +116,7 @@ def _print_model(bundle: Bundle) -> None:
             "weights",
             f"{format_count(manifest.parameters)} parameters, {manifest.bits_per_weight:.2f} bits per weight",
         ),
+        ("activations", _activations(manifest.weights)),
         (
             "KV cache",
             f"{_cache_type(manifest.kv_cache)}, {format_bytes(manifest.kv_cache.bytes_per_token)} per token, "
@@ -131,6 +132,17 @@ def _print_model(bundle: Bundle) -> None:
 
 def _cache_type(info: KVCacheInfo) -> str:
     return info.dtype if info.scales is None else f"{info.dtype} {info.scales} (calibrated on {info.calibration})"
+
+
+def _activations(weights: Sequence[WeightEntry]) -> str:
+    """How the matrices' kernels take activations, with the number of matrices where they differ."""
+    counts: dict[str, int] = {}
+    for weight in weights:
+        if len(weight.shape) == 2:
+            counts[weight.format.activations] = counts.get(weight.format.activations, 0) + 1
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{count} x {words}" for words, count in counts.items())
 
 
 def _calibration(record: dict[str, Any]) -> str:

@@ -90,6 +90,20 @@ class WeightFormat:
         return f"int{self.bits}-b{self.block_size}-{symmetry}-{self.method}{scales}{accuracy}"
 
 
+    @property
+    def activations(self) -> str:
+        """How the kernel takes activations, in words; the deployed ``accuracy_level`` among them."""
+        if self.is_float:
+            return "float32"
+        if self.is_w8a8:
+            return "8 bits per token (w8a8)"
+        return {
+            4: "8 bits per block (accuracy_level 4)",
+            1: "float32 (accuracy_level 1)",
+            0: "as the kernel chooses (accuracy_level 0)",
+        }[self.accuracy_level]
+
+
 FLOAT32 = WeightFormat(bits=32)
 W8A8 = WeightFormat(bits=8, symmetric=False, activation_bits=8)
 

@@ -289,6 +289,7 @@ def bundle_identity(bundle: Bundle) -> ModelIdentity:
         "family": manifest.model.family,
         "parameters": str(manifest.parameters),
         "bits per weight": f"{manifest.bits_per_weight:.2f}",
+        "activations": ", ".join(sorted({w.format.activations for w in manifest.weights if len(w.shape) == 2})),
         "source": str(manifest.source.get("name", "")),
         "profile": str(manifest.profile.get("name", "")),
     }
