@@ -89,7 +89,6 @@ class WeightFormat:
         symmetry = "sym" if self.symmetric else "asym"
         return f"int{self.bits}-b{self.block_size}-{symmetry}-{self.method}{scales}{accuracy}"
 
-
     @property
     def activations(self) -> str:
         """How the kernel takes activations, in words; the deployed ``accuracy_level`` among them."""
