@@ -11,6 +11,7 @@ Must not know: what a damage is, formats, files.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from edgedistill.errors import BudgetError
@@ -48,7 +49,7 @@ def allocate(
     steps = sorted(
         (-(a.damage - b.damage) / (b.nbytes - a.nbytes), name, index, b)
         for name, group in options.items()
-        for index, (a, b) in enumerate(_pairs(hull(group)))
+        for index, (a, b) in enumerate(pairwise(hull(group)))
     )
     if max_bytes is not None:
         return _within_bytes(options, chosen, [(name, step) for _, name, _, step in steps], max_bytes)
@@ -71,10 +72,6 @@ def hull(group: Sequence[Candidate]) -> list[Candidate]:
 def _slope(a: Candidate, b: Candidate) -> float:
     """Damage saved per byte from ``a`` to ``b``."""
     return (a.damage - b.damage) / (b.nbytes - a.nbytes)
-
-
-def _pairs(found: list[Candidate]) -> list[tuple[Candidate, Candidate]]:
-    return list(zip(found, found[1:], strict=False))
 
 
 def _within_bytes(
