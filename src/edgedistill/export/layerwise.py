@@ -14,21 +14,21 @@ Must not know: how a matrix is quantized, where the sequences come from.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgedistill.export.emit import WeightEmitter
 from edgedistill.export.graph_parts import OUTPUT, build_embedding, build_layer, inputs_of
 from edgedistill.export.layout import StoredArray, plan_layout
+from edgedistill.export.streams import Part, Stream, batches
 from edgedistill.export.writer import Job, WeightsWriter
 from edgedistill.progress import NullProgress
 from edgedistill.quantize.gptq import GptqOptions, Moments, Solver
 from edgedistill.quantize.spec import FLOAT32, array_specs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
     import onnx_ir as ir
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 STAGES = (("attn.qkv",), ("attn.o",), ("mlp.gate", "mlp.up"), ("mlp.down",))
 """Matrices of a layer in the order in which they act; those of one stage have the same inputs."""
-BATCH_TOKENS = 4096
 _GRAPH = ".part.onnx"
 _SCRATCH = ".layer.bin"
 
@@ -116,8 +115,8 @@ class _Run:
         # Sequences of like length share a batch: little padding.
         self._sequences = sorted((ids[:longest] for ids in sequences), key=len, reverse=True)
         tokens = sum(len(ids) for ids in self._sequences)
-        self._original = _Stream(self._directory / ".hidden.original", tokens, plan.spec.hidden_size)
-        self._quantized = _Stream(self._directory / ".hidden.quantized", tokens, plan.spec.hidden_size)
+        self._original = Stream(self._directory / ".hidden.original", tokens, plan.spec.hidden_size)
+        self._quantized = Stream(self._directory / ".hidden.quantized", tokens, plan.spec.hidden_size)
 
     def everything(self) -> None:
         by_layer: dict[int, list[LogicalWeight]] = {}
@@ -167,8 +166,8 @@ class _Run:
             (self._quantized, self._emitter(scratch, matrices)),
         ):
             session = self._session(build_layer(self._plan.spec, emitter, index))
-            for part in self._batches():
-                stream.put(part, session.run([OUTPUT], self._feeds(stream, part))[0])
+            for part in batches(self._sequences):
+                stream.put(part, session.run([OUTPUT], part.feeds(self._plan.spec, stream.get(part)))[0])
 
     def _moments(self, index: int, tap: str, scratch: Mapping[str, StoredArray], written: set[str]) -> Moments:
         """Second moments of the values called ``tap``, with the layer's ``written`` matrices quantized already."""
@@ -177,9 +176,9 @@ class _Run:
         quantized = self._session(build_layer(spec, self._emitter(scratch, written), index, (tap,)))
         second = cross = np.zeros(0, np.float32)
         tokens = 0
-        for part in self._batches():
-            x = part.valid(original.run([tap], self._feeds(self._original, part))[0])
-            y = part.valid(quantized.run([tap], self._feeds(self._quantized, part))[0])
+        for part in batches(self._sequences):
+            x = part.valid(original.run([tap], part.feeds(spec, self._original.get(part)))[0])
+            y = part.valid(quantized.run([tap], part.feeds(spec, self._quantized.get(part)))[0])
             if not tokens:
                 second = np.zeros((y.shape[1], y.shape[1]), np.float32)
                 cross = np.zeros_like(second)
@@ -243,98 +242,12 @@ class _Run:
         table += np.float32(embed.offset)
         if self._plan.spec.embedding_scale is not None:
             table *= np.float32(self._plan.spec.embedding_scale)
-        for part in self._batches():
+        for part in batches(self._sequences):
             self._original.put(part, table[np.searchsorted(ids, part.ids)])
             self._quantized.put(part, session.run([OUTPUT], {"input_ids": part.ids})[0])
 
-    def _batches(self) -> Iterator[_Batch]:
-        start = offset = 0
-        while start < len(self._sequences):
-            width = len(self._sequences[start])
-            rows = self._sequences[start : start + max(1, BATCH_TOKENS // width)]
-            lengths = np.array([len(ids) for ids in rows], dtype=np.int32)
-            # Padding repeats a real token, so that every id is one whose embedding was read.
-            padded = np.full((len(rows), width), rows[0][0], dtype=np.int64)
-            for row, ids in enumerate(rows):
-                padded[row, : len(ids)] = ids
-            yield _Batch(padded, lengths, offset)
-            start += len(rows)
-            offset += int(lengths.sum())
-
-    def _feeds(self, stream: _Stream, part: _Batch) -> dict[str, npt.NDArray[Any]]:
-        spec = self._plan.spec
-        batch, width = part.ids.shape
-        cache = np.zeros((batch, spec.num_key_value_heads, width, spec.head_dim), np.float32)
-        return {
-            "hidden": stream.get(part),
-            "seqlens_k": part.lengths - 1,
-            "query_seqlens": part.lengths,
-            "total_sequence_length": np.array(width, np.int32),
-            "past.key": cache,
-            "past.value": cache,
-        }
-
-    def _session(self, model: ir.Model) -> Any:
-        import onnx_ir
-        import onnxruntime
-
-        onnx_ir.save(model, self._directory / _GRAPH)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.enable_cpu_mem_arena = False
-        options.log_severity_level = 3
-        return _Session(onnxruntime.InferenceSession(str(self._directory / _GRAPH), options, ["CPUExecutionProvider"]))
-
-
-class _Session:
-    """Feeds a session only what its graph still has as inputs: parts that end early need fewer."""
-
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
-        self._names = {value.name for value in raw.get_inputs()}
-
-    def run(self, outputs: list[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        found: list[npt.NDArray[Any]] = self._raw.run(
-            outputs, {name: value for name, value in feeds.items() if name in self._names}
-        )
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Some sequences: ``ids`` int64 [B, S] right-padded, ``lengths`` int32 [B], ``offset`` of their first token."""
-
-    ids: Ids
-    lengths: npt.NDArray[np.int32]
-    offset: int
-
-    @property
-    def mask(self) -> npt.NDArray[np.bool_]:
-        return np.arange(self.ids.shape[1])[None, :] < self.lengths[:, None]
-
-    def valid(self, values: Floats) -> Floats:
-        """[tokens, size] of [B, S, size]."""
-        return values[self.mask]
-
-
-class _Stream:
-    """Hidden states of all tokens, float32 [tokens, H] in a file that is mapped into memory."""
-
-    def __init__(self, path: Path, tokens: int, size: int) -> None:
-        self._path = path
-        self._map: Any = np.memmap(path, np.float32, "w+", shape=(tokens, size))
-
-    def get(self, part: _Batch) -> Floats:
-        out = np.zeros((*part.ids.shape, self._map.shape[1]), np.float32)
-        out[part.mask] = self._map[part.offset : part.offset + int(part.lengths.sum())]
-        return out
-
-    def put(self, part: _Batch, hidden: Floats) -> None:
-        self._map[part.offset : part.offset + int(part.lengths.sum())] = hidden[part.mask]
-
-    def remove(self) -> None:
-        del self._map
-        self._path.unlink(missing_ok=True)
+    def _session(self, model: ir.Model) -> Part:
+        return Part(model, self._directory / _GRAPH, threads=self._threads)
 
 
 def searched(fmt: WeightFormat) -> WeightFormat:
