@@ -1,0 +1,100 @@
+"""The peer's files: a checkpoint as float32 GGUF, and the quantized GGUFs that llama.cpp makes of it.
+
+Must not know: how models are measured.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+INSTALL = (
+    "pip install 'edgedistill[bench]' (builds llama.cpp from source where there is no wheel: needs a C++ compiler)"
+)
+FORMATS = {
+    "Q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0",
+    "Q4_K_M": "LLAMA_FTYPE_MOSTLY_Q4_K_M",
+    "Q5_K_M": "LLAMA_FTYPE_MOSTLY_Q5_K_M",
+    "Q6_K": "LLAMA_FTYPE_MOSTLY_Q6_K",
+    "Q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0",
+}
+
+
+def is_available() -> bool:
+    """Whether llama-cpp-python is installed and loads."""
+    try:
+        import llama_cpp  # noqa: F401
+    except (ImportError, OSError, RuntimeError):
+        return False
+    return True
+
+
+def quantized(source: Path, target: Path, name: str, threads: int) -> Path:
+    """``source`` (float32) in llama.cpp's format ``name``, by its own quantizer without an importance matrix."""
+    import llama_cpp
+
+    if target.is_file():
+        return target
+    partial = target.with_suffix(".partial")
+    silent = llama_cpp.llama_log_callback(lambda *_: None)
+    llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = getattr(llama_cpp, FORMATS[name])
+    params.nthread = threads
+    status = llama_cpp.llama_model_quantize(str(source).encode(), str(partial).encode(), ctypes.byref(params))
+    if status:
+        raise SystemExit(f"error: llama.cpp could not make {name} of {source.name} (status {status}).")
+    partial.replace(target)
+    return target
+
+
+def tensor_bytes(path: Path) -> int:
+    """Bytes of the tensors, without vocabulary and metadata."""
+    from gguf import GGUFReader
+
+    return sum(int(tensor.n_bytes) for tensor in GGUFReader(str(path)).tensors)
+
+
+def qwen3_gguf(directory: Path, target: Path) -> Path:
+    """A Qwen3 checkpoint with tied embeddings as float32 GGUF without a vocabulary: token ids are fed as they are."""
+    import gguf
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    if target.is_file():
+        return target
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    if config["model_type"] != "qwen3" or not config["tie_word_embeddings"]:
+        raise SystemExit(f"error: {directory.name} is {config['model_type']}; expected qwen3 with tied embeddings.")
+    partial = target.with_suffix(".partial")
+    writer = gguf.GGUFWriter(partial, "qwen3")
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_key_length(config["head_dim"])
+    writer.add_value_length(config["head_dim"])
+    writer.add_rope_dimension_count(config["head_dim"])
+    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_tokenizer_model("no_vocab")
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, config["num_hidden_layers"])
+    for name, values in load_file(directory / "model.safetensors").items():
+        mapped = names.get_name(name, try_suffixes=(".weight",))
+        if mapped is None:
+            raise SystemExit(f"error: GGUF has no name for the tensor {name}.")
+        writer.add_tensor(mapped, values.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    partial.replace(target)
+    return target

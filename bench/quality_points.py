@@ -1,0 +1,156 @@
+"""Points of the curve of divergence against size: the record of one, the table, the plot and the verdict.
+
+Must not know: how a point is made or measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+OURS, PEER = "edgedistill", "llama.cpp"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One quantized model, measured. Divergences are KL(original || this) in nats, means over positions.
+
+    Attributes:
+        engine: ``OURS`` or ``PEER``.
+        file_bytes: Ours: weights and graph. llama.cpp: the GGUF, whose vocabulary and metadata are a part of it.
+        tensor_bytes: Ours: the same, the graph included. llama.cpp: the tensors alone, so that a tokenizer counts on
+            neither side.
+        bits_per_weight: ``tensor_bytes`` over the original's parameters.
+        kl: By prefill, all positions; ``kl_low`` and ``kl_high``: 95 %, sequences resampled. ``p99``: of ``kl``.
+        top1: Share of positions with the original's most likely token.
+        kl_decode: By one-token steps, on the first ``decode_positions`` of the positions; ``kl_prefill_there``: by
+            prefill on the same ones.
+        rss_bytes: Resident memory that loading and one token add.
+    """
+
+    name: str
+    engine: str
+    file_bytes: int
+    tensor_bytes: int
+    bits_per_weight: float
+    positions: int
+    kl: float
+    kl_low: float
+    kl_high: float
+    p99: float
+    top1: float
+    decode_positions: int
+    kl_decode: float
+    kl_prefill_there: float
+    rss_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form; ``Point(**values)`` reads it back."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A point of llama.cpp next to the best of ours that is no larger (None: every one of ours is larger)."""
+
+    peer: Point
+    best: Point | None
+    decode: bool
+
+    @property
+    def below(self) -> bool:
+        """Whether ours has less divergence at no more bytes."""
+        return self.best is not None and _kl(self.best, self.decode) < _kl(self.peer, self.decode)
+
+    def line(self) -> str:
+        """One sentence with the numbers."""
+        peer = f"{self.peer.name} ({self.peer.tensor_bytes / 1e6:.1f} MB, KL {_kl(self.peer, self.decode):.4f})"
+        path = "decode" if self.decode else "prefill"
+        if self.best is None:
+            return f"{path}: {peer} stays above: every one of ours is larger"
+        best = f"{self.best.name} ({self.best.tensor_bytes / 1e6:.1f} MB, KL {_kl(self.best, self.decode):.4f})"
+        if self.below:
+            return f"{path}: {peer}: below it lies {best}"
+        return f"{path}: {peer} stays above: the best of ours that is no larger is {best}"
+
+
+def verdicts(points: Sequence[Point], *, decode: bool) -> list[Verdict]:
+    """One verdict per quantized point of llama.cpp, smallest first. Sizes compare ``tensor_bytes``, which is the
+    stricter way: our graph counts, their vocabulary does not."""
+    ours = [point for point in points if point.engine == OURS]
+    peers = sorted((p for p in points if p.engine == PEER and p.name != "F32"), key=lambda p: p.tensor_bytes)
+    found = []
+    for peer in peers:
+        fitting = [point for point in ours if point.tensor_bytes <= peer.tensor_bytes]
+        found.append(Verdict(peer, min(fitting, key=lambda p: _kl(p, decode), default=None), decode))
+    return found
+
+
+def conclusion(found: Sequence[Verdict]) -> str:
+    """Whether the whole curve lies below, in a line."""
+    if not found:
+        return "no point of llama.cpp to compare with"
+    path = "decode" if found[0].decode else "prefill"
+    above = [verdict.peer.name for verdict in found if not verdict.below]
+    if above:
+        return (
+            f"{path}: {len(above)} of {len(found)} points of llama.cpp are not beaten at their size: {', '.join(above)}"
+        )
+    return f"{path}: the whole curve lies below llama.cpp's ({len(found)} points)"
+
+
+def table(points: Sequence[Point]) -> list[str]:
+    """Markdown, by size."""
+    lines = [
+        "| engine | format | file MB | bits/weight | mean KL (95 %) | p99 KL | same top | mean KL decode | RSS MB |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for p in sorted(points, key=lambda p: (p.tensor_bytes, p.kl)):
+        size = f"{p.file_bytes / 1e6:.1f}"
+        if p.file_bytes != p.tensor_bytes:
+            size += f" ({p.tensor_bytes / 1e6:.1f})"
+        lines.append(
+            f"| {p.engine} | {p.name} | {size} | {p.bits_per_weight:.2f} "
+            f"| {p.kl:.4f} ({p.kl_low:.4f} to {p.kl_high:.4f}) "
+            f"| {p.p99:.3f} | {100 * p.top1:.1f} % | {p.kl_decode:.4f} | {p.rss_bytes / 1e6:.0f} |"
+        )
+    return lines
+
+
+def plot(points: Sequence[Point], title: str, path: Path) -> bool:
+    """PNG of mean KL against size, prefill as dots and decode as circles; False where matplotlib is missing."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return False
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(9, 6))
+    for engine, colour in ((OURS, "tab:blue"), (PEER, "tab:orange")):
+        some = sorted((p for p in points if p.engine == engine and p.name != "F32"), key=lambda p: p.tensor_bytes)
+        if not some:
+            continue
+        sizes = [p.tensor_bytes / 1e6 for p in some]
+        axes.plot(sizes, [p.kl for p in some], "o", color=colour, label=f"{engine}, prefill")
+        axes.plot(sizes, [p.kl_decode for p in some], "o", mfc="none", color=colour, label=f"{engine}, decode")
+        lowest = [
+            (x, p.kl) for x, p in zip(sizes, some, strict=True) if p.kl <= min(q.kl for q in some[: some.index(p) + 1])
+        ]
+        axes.plot(*zip(*lowest, strict=True), "-", color=colour, alpha=0.5)
+        for x, p in zip(sizes, some, strict=True):
+            axes.annotate(p.name, (x, p.kl), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    axes.set(xlabel="MB (weights and graph; GGUF tensors)", ylabel="mean KL, nats", yscale="log", title=title)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    plt.close(figure)
+    return True
+
+
+def _kl(point: Point, decode: bool) -> float:
+    return point.kl_decode if decode else point.kl
