@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edgedistill.units import format_bytes, format_count, format_rate, format_seconds
+from edgedistill.errors import UsageError
+from edgedistill.units import format_bytes, format_count, format_rate, format_seconds, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,17 @@ def test_seconds(seconds: float, text: str) -> None:
 def test_rates() -> None:
     assert format_rate(8.44) == "8.4 tok/s"
     assert format_rate(1234.5) == "1,234 tok/s"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("2.5GB", 2_500_000_000), ("900 mb", 900_000_000), ("1GiB", 1 << 30), ("12", 12), ("3kB", 3000), ("7B", 7)],
+)
+def test_sizes_are_read(text: str, count: int) -> None:
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "2,5GB", "2.5 bananas"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="no size"):
+        parse_bytes(text)

@@ -81,13 +81,15 @@ class Weights:
     """Formats of weight matrices: the first of ``rules`` that matches, else ``default``. Vectors stay float32.
 
     ``smoothing``: share of the outliers in activations that W8A8 matrices take over; 0: none. ``prefill``: format of a
-    second form of the layers' matrices, for steps of several tokens; None: one form for everything.
+    second form of the layers' matrices, for steps of several tokens; None: one form for everything. ``candidates``:
+    formats to choose from under a budget; empty: those of ``export.choose``.
     """
 
     default: WeightFormat
     rules: tuple[Rule, ...] = ()
     smoothing: float = field(default=0.5, metadata=limits(low=0, high=1))
     prefill: WeightFormat | None = None
+    candidates: tuple[WeightFormat, ...] = ()
 
     @property
     def all_rules(self) -> tuple[Rule, ...]:
@@ -175,6 +177,7 @@ class Profile:
             "rules": [{"match": rule.match, "format": rule.format.label()} for rule in self.weights.rules],
             "smoothing": self.weights.smoothing,
             "prefill": None if self.weights.prefill is None else self.weights.prefill.label(),
+            "candidates": [fmt.label() for fmt in self.weights.candidates],
         }
         return snapshot
 

@@ -5,6 +5,10 @@ Must not know: where the text is shown.
 
 from __future__ import annotations
 
+import re
+
+from edgedistill.errors import UsageError
+
 _BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -16,6 +20,19 @@ def format_bytes(count: float) -> str:
             return f"{int(value)} {unit}" if unit == "B" else f"{value:.{_decimals(value)}f} {unit}"
         value /= 1024
     raise AssertionError("unreachable")
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of ``2.5GB``, ``900 MB`` or ``1.2GiB``; a bare number is bytes.
+
+    Raises:
+        UsageError: Anything else.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b)?\s*", text.lower())
+    if match is None:
+        raise UsageError(f"{text!r} is no size.", hint="Expected something like 2.5GB, 900MB or 1.2GiB.")
+    power = "kmgt".index(match[2]) + 1 if match[2] else 0
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
 def format_count(count: float) -> str:

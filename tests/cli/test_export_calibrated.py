@@ -54,6 +54,17 @@ def test_text_of_ones_own(tmp_path: Path, cache: Path) -> None:
     assert manifest(tmp_path).calibration["origin"] == "mine.jsonl"
 
 
+def test_formats_under_a_budget(tmp_path: Path, cache: Path) -> None:
+    done = export(tmp_path, cache, "--bits-per-weight", "5.5", "--calibration-tokens", "512")
+    assert done.code == 0, done.err
+    assert "predicted KL" in done.out
+    assert manifest(tmp_path).bits_per_weight <= 5.5
+    assert "chosen under" in edgedistill("inspect", tmp_path / "out").out
+    small = export(tmp_path, cache, "--max-size", "100kB", "--calibration-tokens", "512", "--force")
+    assert "smallest" in small.one_error()
+    assert (tmp_path / "out" / "manifest.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -61,6 +72,10 @@ def test_text_of_ones_own(tmp_path: Path, cache: Path) -> None:
         (("--calibrate", "--calibration-tokens", "7"), "expected at least 256"),
         (("--calibration-tokens", "1000"), "without calibration"),
         (("--calibrate", "--format", "fp32"), "has no effect"),
+        (("--max-size", "banana"), "is no size"),
+        (("--bits-per-weight", "5", "--format", "int4"), "exclude each other"),
+        (("--bits-per-weight", "-1"), "expected more than 0"),
+        (("--bits-per-weight", "5", "--max-kl", "0.1"), "not allowed with"),
     ],
 )
 def test_bad_calibration(tmp_path: Path, cache: Path, options: tuple[str, ...], message: str) -> None:

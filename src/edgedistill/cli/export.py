@@ -6,18 +6,20 @@ Must not know: how an export works.
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedistill.cli import console
 from edgedistill.errors import UsageError
 from edgedistill.quantize.spec import KV_BITS
-from edgedistill.units import format_bytes, format_count, format_seconds
+from edgedistill.units import format_bytes, format_count, format_seconds, parse_bytes
 from edgedistill.verification_record import sentence
 
 if TYPE_CHECKING:
     import argparse
 
+    from edgedistill.export.choose import SizeBudget
     from edgedistill.export.pipeline import ExportResult
 
 _EXAMPLES = """\
@@ -36,6 +38,7 @@ examples:
   edgedistill export tiny-reasoner -o my-bundle
   edgedistill export ./my-student --profile raspberry-pi-5 -o student-pi
   edgedistill export ./my-student --calibrate -o my-bundle
+  edgedistill export ./my-student --bits-per-weight 5.5 -o my-bundle
   edgedistill export ./base --adapter ./lora --format int8 -o merged
   edgedistill export ./my-student --context 32768 --kv-cache int8 -o long
   edgedistill export model.gguf --context 4096 --force -o my-bundle"""
@@ -84,6 +87,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the same with this text instead (plain, or JSONL with text, messages, or prompt and reply)",
     )
     parser.add_argument("--calibration-tokens", type=int, metavar="N", help="tokens to calibrate with (16384)")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument(
+        "--bits-per-weight",
+        type=float,
+        metavar="B",
+        help="choose each matrix's format by its measured sensitivity, so that all together take B bits a weight",
+    )
+    sizes.add_argument("--max-size", metavar="S", help="the same, so that the weights take at most S (2.5GB, 900MB)")
+    sizes.add_argument("--max-kl", type=float, metavar="K", help="the smallest bundle predicted to stay within K nats")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--no-check", dest="check", action="store_false", help="do not open and try the result")
     parser.add_argument("--no-verify", dest="verify", action="store_false", help="do not ask the bundle some questions "
@@ -102,7 +114,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.reference is not None and not args.verify:
         raise UsageError("--reference and --no-verify exclude each other.", hint="Drop one of the two.")
-    calibrate = args.calibrate or args.calibration is not None
+    budget = _budget(args)
+    calibrate = args.calibrate or args.calibration is not None or budget is not None
     if args.calibration_tokens is not None and not calibrate:
         raise UsageError(
             "--calibration-tokens without calibration.", hint="Add --calibrate, or name a text with --calibration FILE."
@@ -127,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
             calibrate=calibrate,
             calibration=args.calibration,
             calibration_tokens=args.calibration_tokens or DEFAULT_TOKENS,
+            budget=budget,
             force=args.force,
             check=args.check,
             verify=args.verify,
@@ -142,6 +156,20 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_summary(result)
     return 0
+
+
+def _budget(args: argparse.Namespace) -> SizeBudget | None:
+    """What --bits-per-weight, --max-size and --max-kl ask for; raises UsageError."""
+    given = (args.bits_per_weight, args.max_size, args.max_kl)
+    if all(value is None for value in given):
+        return None
+    for name, value in (("--format", args.weight_format), ("--block-size", args.block_size)):
+        if value is not None:
+            raise UsageError(f"{name} and a budget exclude each other.", hint="Drop one of the two.")
+    from edgedistill.export.choose import SizeBudget
+
+    most = None if args.max_size is None else parse_bytes(args.max_size)
+    return SizeBudget(bits_per_weight=args.bits_per_weight, max_bytes=most, max_kl=args.max_kl)
 
 
 def _print_summary(result: ExportResult) -> None:
@@ -166,6 +194,10 @@ def _print_summary(result: ExportResult) -> None:
         pairs.insert(3, ("verified", sentence(manifest.verification)))
         if "not_recorded" in manifest.verification:
             console.note(f"note: the bundle does not record its verification: {manifest.verification['not_recorded']}")
+    if manifest.choice:
+        formats = Counter(one["format"] for one in manifest.choice["weights"].values())
+        words = ", ".join(f"{count} x {label}" for label, count in sorted(formats.items()))
+        pairs.insert(2, ("formats", f"{words}; predicted KL {manifest.choice['predicted_kl']:.3g}"))
     if manifest.calibration:
         found = manifest.calibration
         failed = f", {len(found['failed'])} weights by scale search (see manifest.json)" if found["failed"] else ""

@@ -116,6 +116,7 @@ def _print_model(bundle: Bundle) -> None:
             "weights",
             f"{format_count(manifest.parameters)} parameters, {manifest.bits_per_weight:.2f} bits per weight",
         ),
+        *_choice(manifest.choice),
         ("activations", _activations(manifest.weights)),
         (
             "KV cache",
@@ -132,6 +133,14 @@ def _print_model(bundle: Bundle) -> None:
 
 def _cache_type(info: KVCacheInfo) -> str:
     return info.dtype if info.scales is None else f"{info.dtype} {info.scales} (calibrated on {info.calibration})"
+
+
+def _choice(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """The budget that formats were chosen under, if any."""
+    if not record:
+        return []
+    budget = ", ".join(f"{name} {value:g}" for name, value in record["budget"].items())
+    return [("chosen under", f"{budget}: predicted KL {record['predicted_kl']:.3g}, by measured sensitivity")]
 
 
 def _activations(weights: Sequence[WeightEntry]) -> str:

@@ -201,7 +201,7 @@ class OwnExporter:
                 self._traces.sequences,
                 options=self._gptq,
                 folds=folds or {},
-                threads=_threads(),
+                threads=usable_cores(),
                 progress=progress,
             )
             progress.end()
@@ -358,13 +358,13 @@ def _write_weights(
         formats = plan.planned.by_name()
         jobs = [Job(weight, formats[weight.name].format, (folds or {}).get(weight.name)) for weight in plan.weights]
         progress.begin("quantizing weights", plan.planned.parameters, "items")
-        reused = writer.write_weights(jobs, checkpoint.tensors, threads=_threads(), progress=progress)
+        reused = writer.write_weights(jobs, checkpoint.tensors, threads=usable_cores(), progress=progress)
         progress.end()
     finally:
         writer.close()
     return reused
 
 
-def _threads() -> int:
+def usable_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

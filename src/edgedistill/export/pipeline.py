@@ -8,15 +8,16 @@ Must not know: how tensors are quantized, how nodes are built, how progress is d
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.errors import UnsupportedModelError, UsageError
 from edgedistill.export import optimum, probe, record, texts
 from edgedistill.export.checkpoint import Checkpoint, open_checkpoint
+from edgedistill.export.choose import SizeBudget, choose_formats
 from edgedistill.export.fallback import FallbackExporter
-from edgedistill.export.own import OwnExporter
+from edgedistill.export.own import OwnExporter, usable_cores
 from edgedistill.export.spec import ModelSpec
 from edgedistill.export.staging import Staging, check_target, disk_errors
 from edgedistill.profile import Profile, load_profile
@@ -83,6 +84,7 @@ def export(
     prefill_format: WeightFormat | str | None = None,
     calibration: Traces | None = None,
     gptq: GptqOptions | None = None,
+    budget: SizeBudget | None = None,
     force: bool = False,
     check: bool = True,
     progress: Progress | None = None,
@@ -105,6 +107,7 @@ def export(
         calibration: Token sequences. Layers whose scales would be searched are quantized by ``gptq`` instead, and a
             quantized KV cache is calibrated with them too. None: scale search, and texts that the model writes.
         gptq: How ``gptq`` solves; default: ``GptqOptions()``.
+        budget: Choose every matrix's format within it, by measured sensitivity, instead of by the profile's rules.
         force: Replace an existing bundle.
         check: Open the finished bundle and decode a few tokens before it gets its name.
         progress: Receiver of progress.
@@ -128,22 +131,39 @@ def export(
         prefill=prefill_format,
         calibrated=calibration is not None,
     )
-    if calibration is not None:
+    if budget is not None and calibration is None:
+        raise UsageError("A budget needs calibration data.", hint="Add --calibrate, or --calibration FILE.")
+    if calibration is not None and budget is None:
         _check_calibration(profile)
     check_target(out, force=force)
     with open_checkpoint(
         str(model), adapter=Path(adapter) if adapter else None, revision=revision, offline=offline, progress=progress
     ) as checkpoint:
+        source_hash = ""
+        choice: dict[str, Any] = {}
+        if budget is not None and calibration is not None:
+            source_hash = checkpoint.hash_source(progress)
+            profile, choice = choose_formats(
+                checkpoint,
+                profile,
+                calibration,
+                budget,
+                source_hash=source_hash,
+                threads=usable_cores(),
+                context_length=context_length,
+                progress=progress,
+            )
+            exporter = "own"
         maker = _choose(checkpoint, profile, exporter, context_length, calibration, gptq)
         maker.check_budget(out, trial=check)
-        source_hash = checkpoint.hash_source(progress)
+        source_hash = source_hash or checkpoint.hash_source(progress)
         with Staging(out, force=force) as staging, disk_errors(staging.path):
             resume = staging.resume_or_clear(maker.fingerprint(source_hash))
             made = maker.make(staging.path, resume=resume, progress=progress)
             texts.write_texts(staging.path, checkpoint, profile, made.context_length)
             if isinstance(made.geometry, ModelSpec):
                 texts.write_genai(staging.path, checkpoint, profile, made.geometry, made.context_length)
-            manifest = record.make_manifest(checkpoint, profile, made, source_hash)
+            manifest = replace(record.make_manifest(checkpoint, profile, made, source_hash), choice=choice)
             manifest = maker.quantize_cache(
                 staging.path, manifest, calibration.sequences if calibration else None, progress
             )

@@ -1,0 +1,138 @@
+"""Formats for every weight under a budget of size or of damage: measure, allocate, write down as rules.
+
+Sensitivities are measured with searched scales (``sensitivity.py``); layers are then calibrated, which leaves a share
+of the damage. Damages add up to first order, since KL is quadratic in small errors that do not know of each other.
+
+Must not know: how damage is measured, how bytes are allocated, how weights are written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.errors import UsageError
+from edgedistill.export.layerwise import searched
+from edgedistill.export.own import make_plan
+from edgedistill.export.sensitivity import measure
+from edgedistill.profile import load_profile
+from edgedistill.quantize.allocate import Candidate, allocate
+from edgedistill.quantize.plan import Rule, parse_format
+from edgedistill.quantize.spec import array_specs
+
+if TYPE_CHECKING:
+    from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.profile import Profile
+    from edgedistill.progress import Progress
+    from edgedistill.quantize.spec import WeightFormat
+    from edgedistill.traces import Traces
+
+CANDIDATES = tuple(
+    parse_format(label)
+    for label in (
+        "int4-b64-asym-gptq-s8",
+        "int4-b32-asym-gptq-s8",
+        "int4-b16-asym-gptq-s8",
+        "int5-b32-asym-gptq-s8",
+        "int6-b32-sym-gptq-s8",
+        "int8-b32-sym-gptq-s8",
+    )
+)
+"""Where a profile names none (``[weights] candidates``). Fewer than 4 bits only where a profile says so."""
+CALIBRATED = 0.35
+"""What calibration leaves of a layer's squared output error: .30 to .35 on random layers with correlated inputs,
+whatever the width (``tests/quantize/test_gptq.py`` has such layers)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SizeBudget:
+    """Exactly one of: ``bits_per_weight`` over all parameters, ``max_bytes`` of all weights, ``max_kl`` in nats."""
+
+    bits_per_weight: float | None = None
+    max_bytes: int | None = None
+    max_kl: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.bits_per_weight, self.max_bytes, self.max_kl) if value is not None]
+        if len(given) != 1:
+            raise UsageError("A budget is bits per weight, a size or a KL: give one of them.")
+        if not given[0] > 0:
+            raise UsageError(f"A budget of {given[0]:g} was given; expected more than 0.")
+
+
+def choose_formats(
+    checkpoint: Checkpoint,
+    profile: Profile,
+    traces: Traces,
+    budget: SizeBudget,
+    *,
+    source_hash: str,
+    threads: int,
+    context_length: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Profile, dict[str, Any]]:
+    """The profile with a rule for every matrix, and what was measured and chosen, for the manifest.
+
+    Args:
+        checkpoint: Of an architecture that the own exporter knows.
+        profile: Its candidates, if it names any, else ``CANDIDATES``; its own rules are replaced.
+        traces: Some of its tokens measure.
+        budget: What to keep to.
+        source_hash: Identity of the checkpoint, for the cache of measurements.
+        threads, context_length, progress: As for the export.
+
+    Raises:
+        BudgetError: It cannot be met; the nearest that can is named.
+        UnsupportedModelError, CheckpointError: See ``make_plan``.
+    """
+    candidates = profile.weights.candidates or CANDIDATES
+    plan = make_plan(checkpoint, load_profile("reference-fp32"), context_length)
+    matrices = {w.name: w for w in plan.weights if w.is_matrix}
+    twins = {fmt.label(): searched(fmt) for fmt in candidates}
+    measured = measure(
+        plan,
+        checkpoint.tensors,
+        traces,
+        list(dict.fromkeys(twins.values())),
+        source_hash=source_hash,
+        threads=threads,
+        progress=progress,
+    )
+
+    def stored(name: str, fmt: WeightFormat) -> int:
+        rows, columns = matrices[name].shape
+        return sum(array.nbytes for array in array_specs(name, (rows, columns), fmt))
+
+    def damage(name: str, fmt: WeightFormat) -> float:
+        found = measured[name][searched(fmt).label()]
+        calibrated = name.startswith("layers.") and fmt.method == "gptq"
+        return found * (CALIBRATED if calibrated else 1.0)
+
+    options = {
+        name: [Candidate(fmt.label(), stored(name, fmt), damage(name, fmt)) for fmt in candidates] for name in matrices
+    }
+    vectors = sum(w.nbytes for w in plan.planned.weights if w.weight_name not in matrices)
+    if budget.max_kl is not None:
+        chosen = allocate(options, max_damage=budget.max_kl)
+    else:
+        most = budget.max_bytes
+        if budget.bits_per_weight is not None:
+            most = int(budget.bits_per_weight * plan.planned.parameters / 8)
+        chosen = allocate(options, max_bytes=(most or 0) - vectors)
+    by_label = {fmt.label(): fmt for fmt in candidates}
+    rules = tuple(Rule(name, by_label[one.label]) for name, one in chosen.items())
+    record = {
+        "budget": {
+            key: value
+            for key in ("bits_per_weight", "max_bytes", "max_kl")
+            if (value := getattr(budget, key)) is not None
+        },
+        "candidates": list(by_label),
+        "predicted_kl": sum(one.damage for one in chosen.values()),
+        "predicted_kl_without_calibration": sum(
+            measured[name][searched(by_label[one.label]).label()] for name, one in chosen.items()
+        ),
+        "weights_bytes": sum(one.nbytes for one in chosen.values()) + vectors,
+        "weights": {name: {"format": one.label, "bytes": one.nbytes, "kl": one.damage} for name, one in chosen.items()},
+    }
+    return replace(profile, weights=replace(profile.weights, rules=rules)), record

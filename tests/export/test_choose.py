@@ -1,0 +1,101 @@
+"""Formats chosen under a budget, on tiny-reasoner: measured, scaled, allocated, exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgedistill.calibrate.prepare import traces_for
+from edgedistill.errors import BudgetError, UsageError
+from edgedistill.export import sensitivity
+from edgedistill.export.checkpoint import open_checkpoint
+from edgedistill.export.choose import SizeBudget
+from edgedistill.export.own import make_plan
+from edgedistill.export.pipeline import export
+from edgedistill.profile import load_profile
+from edgedistill.quantize.plan import parse_format
+from edgedistill.traces import Traces
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEDISTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def traces(cache: None) -> Traces:
+    return traces_for("tiny-reasoner", tokens=1024)
+
+
+def measured(traces: Traces, *labels: str, hashed: str = "h") -> dict[str, dict[str, float]]:
+    with open_checkpoint("tiny-reasoner") as checkpoint:
+        plan = make_plan(checkpoint, load_profile("reference-fp32"))
+        formats = [parse_format(label) for label in labels]
+        return sensitivity.measure(plan, checkpoint.tensors, traces, formats, source_hash=hashed, threads=1)
+
+
+def test_scaled_damage_is_near_the_measured_one(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy: one measurement a matrix, other formats by the error of its output."""
+    labels = ["int4-b32-asym-search", "int4-b128-asym-search"]
+    scaled = measured(traces, *labels)
+    monkeypatch.setattr(sensitivity, "REFERENCE", parse_format(labels[1]))
+    direct = measured(traces, *labels, hashed="other")
+    layers = [name for name in scaled if name.startswith("layers.")]
+    a = np.array([scaled[name][labels[1]] for name in layers])
+    b = np.array([direct[name][labels[1]] for name in layers])
+    ranks = np.corrcoef(np.argsort(np.argsort(a)), np.argsort(np.argsort(b)))[0, 1]
+    assert ranks > 0.9
+    assert 0.7 < np.median(a / b) < 1.4
+
+
+def test_measurements_are_kept_and_go_on(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = measured(traces, "int8-b32-sym-search", hashed="kept")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(sensitivity._Run, "damages", refuse)
+    assert measured(traces, "int8-b32-sym-search", hashed="kept") == first
+
+
+def test_a_budget_is_kept_and_more_is_better(traces: Traces, tmp_path: Path) -> None:
+    predicted = []
+    for bits in (5.0, 6.5):
+        made = export(
+            "tiny-reasoner",
+            tmp_path / str(bits),
+            calibration=traces,
+            budget=SizeBudget(bits_per_weight=bits),
+            check=False,
+        )
+        assert made.manifest.bits_per_weight <= bits
+        assert made.manifest.bits_per_weight > bits - 0.4
+        choice = made.manifest.choice
+        predicted.append(choice["predicted_kl"])
+        formats = {w.name: w.format.label() for w in made.manifest.weights}
+        for name, one in choice["weights"].items():
+            assert formats[name].replace("search", "gptq") == one["format"]
+    assert predicted[1] < predicted[0]
+    assert len({one["format"] for one in choice["weights"].values()}) > 1
+    size = export(
+        "tiny-reasoner", tmp_path / "size", calibration=traces, budget=SizeBudget(max_bytes=1_700_000), check=False
+    )
+    assert sum(w.nbytes for w in size.manifest.weights) <= 1_700_000
+    near = export("tiny-reasoner", tmp_path / "kl", calibration=traces, budget=SizeBudget(max_kl=0.05), check=False)
+    assert near.manifest.choice["predicted_kl"] <= 0.05
+
+
+def test_budgets_that_cannot_be(traces: Traces, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="smallest"):
+        export("tiny-reasoner", tmp_path / "a", calibration=traces, budget=SizeBudget(bits_per_weight=2.0))
+    with pytest.raises(BudgetError):
+        export("tiny-reasoner", tmp_path / "a", calibration=traces, budget=SizeBudget(max_kl=1e-9))
+    with pytest.raises(UsageError, match="calibrat"):
+        export("tiny-reasoner", tmp_path / "a", budget=SizeBudget(bits_per_weight=5.0))
+    with pytest.raises(UsageError, match="one of them"):
+        SizeBudget(bits_per_weight=5.0, max_kl=0.1)
+    assert not list(tmp_path.iterdir())
