@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgedistill.runtime.settings import GenerationSettings
+from edgedistill.trajectories import RunStats, Trajectory, TrajectoryEvent, TrajectoryResult
+from edgedistill.trajectories.vote import Ballot, majority
 from edgedistill_tui.app import TuiApp
 from edgedistill_tui.data.bundles import Registry
 from edgedistill_tui.data.config import Config
@@ -94,6 +96,53 @@ class FakeEngine:
     def _reply(self, done: dict[str, list[str]], reason: str) -> Reply:
         tokens = tuple(ord(c) for c in "".join(text for _, text in self.script))
         return Reply("".join(done["reasoning"]).strip(), "".join(done["answer"]).strip(), reason, dict(STATS), tokens)
+
+    def trajectories(
+        self, request: Request, *, cancel: threading.Event, on_event: Callable[[TrajectoryEvent], None]
+    ) -> TrajectoryResult:
+        """One trajectory per entry of ``answers``, a word of each in turn; a gated engine waits before each round."""
+        self.requests.append(request)
+        if self.error is not None:
+            raise self.error
+        texts = [("It is", f" {answer}.") for answer in self.answers]
+        said = ["" for _ in texts]
+        on_event(TrajectoryEvent("prefill", done=41, total=41))
+        on_event(TrajectoryEvent("start", total=len(texts)))
+        for part in range(2):
+            while self._gate is not None and not cancel.is_set() and not self._gate.acquire(timeout=0.01):
+                pass
+            if cancel.is_set():
+                break
+            for index, text in enumerate(texts):
+                said[index] += text[part]
+                on_event(TrajectoryEvent("answer", index, text[part], 1))
+        ended = tuple(
+            Trajectory(
+                index, "cancelled" if cancel.is_set() else "answered", None if cancel.is_set() else answer,
+                said[index], "", said[index], (1, 2), 0, "cancelled" if cancel.is_set() else "stop",
+            )
+            for index, answer in enumerate(self.answers)
+        )  # fmt: skip
+        for one in ended:
+            on_event(TrajectoryEvent("finished", one.index, trajectory=one))
+        vote = majority([Ballot(one.index, one.kind, one.vote) for one in ended])
+        on_event(TrajectoryEvent("vote", vote=vote))
+        options = request.sampling.trajectory_options()
+        assert options is not None
+        deliberate = options.deliberate and vote.winner is not None
+        if deliberate:
+            on_event(TrajectoryEvent("stage", stage="deliberation"))
+            on_event(TrajectoryEvent("answer", None, "Having read them: 32.", 4))
+        winner = None if deliberate else vote.winner
+        result = TrajectoryResult(
+            "Having read them: 32." if deliberate else "" if winner is None else ended[winner].answer, "", vote.answer,
+            "deliberation" if deliberate else "none" if winner is None else "majority", winner, vote.winner, vote,
+            ended, None, None, (), cancel.is_set(),
+            RunStats(41, 0, 2 * len(ended), 4 if deliberate else 0, 0, len(ended), 0.05, 0.04, 1.0, 0.1, 1.2,
+                     1000, 180_000_000, 7),
+        )  # fmt: skip
+        on_event(TrajectoryEvent("done", result=result))
+        return result
 
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(map(chr, tokens))

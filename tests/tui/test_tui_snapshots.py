@@ -63,6 +63,8 @@ async def show(pilot: Pilot[Any], page: str) -> None:
     chat = chat_of(pilot)
     chat.prompt.cursor_blink = False
     await until(pilot, lambda: chat.ready)
+    if page == "trajectories":
+        await pilot.press("f9")
     if page != "welcome":
         await ask(pilot, QUESTION)
     if page in KEYS:
@@ -85,6 +87,8 @@ async def show(pilot: Pilot[Any], page: str) -> None:
         screen.draw()
     elif page == "sampling":
         await pilot.press("ctrl+l")
+    elif page == "trajectories":
+        await pilot.press("alt+down", "alt+down")
     elif page == "reasoning":
         await pilot.press("ctrl+t")
     await pilot.pause()
@@ -100,7 +104,7 @@ def test_every_page(page: str, size: tuple[int, int], snap_compare: Callable[...
     assert check(snap_compare, tmp_path, page, size)
 
 
-@pytest.mark.parametrize("page", ["welcome", "reasoning", "sampling"])
+@pytest.mark.parametrize("page", ["welcome", "reasoning", "sampling", "trajectories"])
 def test_states_of_the_chat(page: str, snap_compare: Callable[..., bool], tmp_path: Path) -> None:
     assert check(snap_compare, tmp_path, page, (80, 24))
 
@@ -114,3 +118,8 @@ def test_with_the_terminals_own_colours(snap_compare: Callable[..., bool], tmp_p
     made = app(tmp_path)
     made.services.config.theme = "ansi-dark"
     assert snap_compare(made, terminal_size=(80, 24), run_before=lambda pilot: show(pilot, "chat"))
+
+
+@pytest.mark.parametrize("size", [(60, 20), (120, 40)], ids=["60x20", "120x40"])
+def test_trajectories(size: tuple[int, int], snap_compare: Callable[..., bool], tmp_path: Path) -> None:
+    assert check(snap_compare, tmp_path, "trajectories", size)

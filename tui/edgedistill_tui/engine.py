@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator, Sequence
 
+    from edgedistill.trajectories import TrajectoryEvent, TrajectoryOptions, TrajectoryResult
+
 ChunkKind = Literal["prefill", "reasoning", "answer", "marker"]
 
 
@@ -52,29 +54,48 @@ class Sampling:
         thinking: Ask the template for reasoning or none; None leaves it to the template.
         think_budget: Reasoning tokens after which the reasoning is closed and the answer asked for; 0: no limit.
         mode: Decode mode of the runtime.
+        trajectories: How many of them are decoded together for a reply; 1: a plain reply.
+        parallel: The other options of ``TrajectoryOptions``, such as ``vote`` and ``deliberate``.
     """
 
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     thinking: bool | None = None
     think_budget: int = 0
     mode: Mode = "fast"
+    trajectories: int = 1
+    parallel: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        own = {"thinking": self.thinking, "think_budget": self.think_budget, "mode": self.mode}
+        own: dict[str, Any] = {"thinking": self.thinking, "think_budget": self.think_budget, "mode": self.mode}
+        own |= {"trajectories": self.trajectories, "parallel": dict(self.parallel)}
         return self.generation.to_dict() | own
+
+    def trajectory_options(self) -> TrajectoryOptions | None:
+        """What a parallel run is asked for; None for a plain reply. Raises UsageError for what makes no sense."""
+        if self.trajectories == 1 and not self.parallel.get("deliberate"):
+            return None
+        from pathlib import Path
+
+        from edgedistill.trajectories import TrajectoryOptions
+
+        prompt = self.parallel.get("prompt")
+        values = self.parallel | ({"prompt": Path(prompt)} if prompt else {})
+        return TrajectoryOptions(count=self.trajectories, **values)
 
     def merged(self, values: dict[str, Any]) -> Sampling:
         """This with the settings of a stored session on top; raises GenerationError for values out of range."""
-        own = {k: v for k, v in values.items() if k in ("thinking", "think_budget")}
+        own = {k: v for k, v in values.items() if k in ("thinking", "think_budget", "trajectories", "parallel")}
         names = GenerationSettings().to_dict()
         generation = {k: tuple(v) if k == "stop" else v for k, v in values.items() if k in names}
-        return replace(
+        made = replace(
             self,
             generation=self.generation.replace(**generation),
             mode=check_mode(str(values.get("mode", self.mode))),
             **own,
         )
+        made.trajectory_options()
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +161,16 @@ class Engine(Protocol):
 
         Raises:
             EdgedistillError: What a user can cause, such as a prompt longer than the context.
+        """
+        ...
+
+    def trajectories(
+        self, request: Request, *, cancel: threading.Event, on_event: Callable[[TrajectoryEvent], None]
+    ) -> TrajectoryResult:
+        """Answer by ``request.sampling.trajectory_options()``; ``on_event`` is called in this thread.
+
+        Raises:
+            EdgedistillError: As ``reply``, and settings that leave no choice between trajectories.
         """
         ...
 

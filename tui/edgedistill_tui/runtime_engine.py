@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgedistill.bundle import Bundle, Check
     from edgedistill.runtime.events import Generation
     from edgedistill.runtime.model import Model
+    from edgedistill.trajectories import TrajectoryEvent, TrajectoryResult
 
 _SUMS = ("new_tokens", "reasoning_tokens", "decode_s")
 _LATEST = ("kv_tokens", "kv_bytes", "rss_bytes", "peak_rss_bytes")
@@ -115,6 +116,36 @@ class RuntimeEngine:
         prompt = self._model.render(request.messages, thinking=request.sampling.thinking)
         pair = opened_after(request.continuing + written, self._model.tags, opened=opened_by(prompt, self._model.tags))
         return "" if pair is None else pair.close
+
+    def trajectories(
+        self, request: Request, *, cancel: threading.Event, on_event: Callable[[TrajectoryEvent], None]
+    ) -> TrajectoryResult:
+        """Several trajectories, the vote, the pass that reads them."""
+        from edgedistill.trajectories import TrajectoryEvent as Event
+        from edgedistill.trajectories import stream
+        from edgedistill.trajectories.options import DEFAULT_TEMPERATURE
+
+        sampling = request.sampling
+        generation = sampling.generation
+        if generation.greedy and self._model.default_settings.greedy and sampling.trajectories > 1:
+            # As on the command line: the bundle is greedy by itself, which would make all trajectories equal.
+            generation = generation.replace(temperature=DEFAULT_TEMPERATURE)
+            on_event(Event("note", text=f"The trajectories are drawn at temperature {DEFAULT_TEMPERATURE}."))
+        result: TrajectoryResult | None = None
+        for event in stream(
+            self._model,
+            list(request.messages),
+            options=sampling.trajectory_options(),
+            settings=generation,
+            mode=sampling.mode,
+            thinking=sampling.thinking,
+            cancel=cancel,
+        ):
+            on_event(event)
+            result = event.result or result
+        if result is None:
+            raise RuntimeError("a parallel run ended without its last event")
+        return result
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of ids, special tokens left out except the reasoning tags."""

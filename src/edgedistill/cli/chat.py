@@ -31,7 +31,7 @@ examples:
   edgedistill chat                        # offers the bundles it knows; none: exports the built-in model first
   edgedistill chat my-bundle --serve      # in a browser, at http://localhost:8000
   edgedistill chat my-bundle --plain --system "Answer briefly."
-  edgedistill chat my-bundle --plain --trajectories 8
+  edgedistill chat my-bundle --trajectories 8
 
 Ctrl-C stops an answer and keeps its text; at the prompt it leaves. In --plain, /help lists the commands."""
 
@@ -78,20 +78,26 @@ def run(args: argparse.Namespace) -> int:
 
 def _terminal_ui(args: argparse.Namespace) -> int:
     terminal_ui.require_terminal()
-    if parallel.options(args) is not None:
-        raise UsageError("The options of parallel reasoning are those of the plain chat.", hint="Add --plain.")
+    several = parallel.options(args)
     check: Check = "full" if args.verify else "size"
     if args.bundle is not None:
         from edgedistill.bundle import Bundle
 
         # Options out of range and a path that is no bundle are refused now, on the command line.
-        generation.settings(args, Bundle.open(args.bundle).generation)
+        chosen = generation.settings(args, Bundle.open(args.bundle).generation)
+        if several is not None and several.count > 1 and chosen.greedy and args.temperature is not None:
+            raise UsageError(
+                "At temperature 0 all trajectories are equal; expected settings that leave a choice.",
+                hint="Use a temperature of 0.6 to 1.",
+            )
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop", "max_new_tokens")
     overrides: dict[str, Any] = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.mode != "fast":
         overrides["mode"] = args.mode
     if (thinking := generation.thinking(args)) is not None:
         overrides["thinking"] = thinking
+    if several is not None:
+        overrides |= parallel.overrides(several)
     return terminal_ui.run_app(
         page="chat" if args.bundle is not None else "bundles",
         bundle=args.bundle,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,15 @@ def options(args: argparse.Namespace) -> TrajectoryOptions | None:
     from edgedistill.trajectories.options import TrajectoryOptions
 
     return TrajectoryOptions(**given)
+
+
+def overrides(chosen: TrajectoryOptions) -> dict[str, Any]:
+    """The options as a session of the terminal UI keeps them: the count, and what differs from the defaults."""
+    values = {f.name: getattr(chosen, f.name) for f in fields(chosen) if getattr(chosen, f.name) != f.default}
+    values.pop("count", None)
+    if chosen.prompt is not None:
+        values["prompt"] = str(chosen.prompt.absolute())
+    return {"trajectories": chosen.count, "parallel": values}
 
 
 def settings(args: argparse.Namespace, defaults: dict[str, Any]) -> GenerationSettings:

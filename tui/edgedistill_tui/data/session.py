@@ -49,8 +49,15 @@ class Message:
 
     @property
     def can_continue(self) -> bool:
-        """Whether the reply ended before the model was done."""
-        return self.role == "assistant" and self.finish_reason in ("cancelled", "interrupted", "length")
+        """Whether the reply ended before the model was done. Several trajectories cannot be gone on with."""
+        ended_early = self.finish_reason in ("cancelled", "interrupted", "length")
+        return self.role == "assistant" and ended_early and not self.parallel
+
+    @property
+    def parallel(self) -> dict[str, Any]:
+        """The trajectories that the reply was chosen from (``lanes.Lanes.record``); empty for a plain reply."""
+        found = self.stats.get("parallel")
+        return found if isinstance(found, dict) else {}
 
 
 @dataclass(slots=True)

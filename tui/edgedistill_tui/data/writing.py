@@ -31,6 +31,7 @@ def to_markdown(session: Session) -> str:
         lines += ["## System", "", session.system, ""]
     for message in path:
         lines += [f"## {'You' if message.role == 'user' else 'Model'}", ""]
+        lines += _trajectories(message)
         if message.reasoning:
             lines += ["<details><summary>reasoning</summary>", "", message.reasoning, "", "</details>", ""]
         if message.content:
@@ -90,6 +91,19 @@ def write_new(directory: Path, stem: str, suffix: str, text: str) -> Path:
             f"Cannot write to {directory}: {error.strerror or error}.", hint="Choose another directory in the settings."
         ) from error
     return path
+
+
+def _trajectories(message: Message) -> list[str]:
+    """What the trajectories said, each folded."""
+    record = message.parallel
+    lines: list[str] = []
+    if record:
+        lines += [f"*{record['summary']}*", ""]
+    for one in record.get("trajectories", ()):
+        chosen = ", chosen" if one["index"] == record.get("winner") else ""
+        title = f"trajectory {one['index'] + 1}: {one['vote'] or one['kind']}, {one['tokens']} tokens{chosen}"
+        lines += [f"<details><summary>{title}</summary>", "", one["text"].strip(), "", "</details>", ""]
+    return lines
 
 
 def _message(message: Message) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from edgedistill.errors import EdgedistillError
 from edgedistill_tui.engine import Engine, Request
 from edgedistill_tui.screens.chat_actions import ChatActions
 from edgedistill_tui.screens.page import key
+from edgedistill_tui.screens.parallel_run import ParallelRun
 from edgedistill_tui.screens.reply_run import ReplyRun
 from edgedistill_tui.widgets.prompt import Prompt
 from edgedistill_tui.widgets.strip import MetricsStrip
@@ -43,6 +44,9 @@ class ChatScreen(ChatActions):
         key("chat.new", "ctrl+n", "new", "New", priority=True),
         key("chat.sampling", "ctrl+l", "sampling", "Sampling", priority=True),
         key("chat.bundle", "ctrl+b", "switch_bundle", "Bundle", priority=True),
+        key("chat.parallel", "f9", "parallel", "Trajectories", priority=True),
+        key("chat.trajectory", "alt+down", "trajectory(1)", "Next trajectory", show=False, priority=True),
+        key("chat.trajectory_back", "alt+up", "trajectory(-1)", "Previous trajectory", show=False, priority=True),
         key("chat.copy", "ctrl+y", "copy_answer", "Copy", priority=True),
         key("chat.copy_code", "ctrl+o", "copy_code", "Copy code", show=False, priority=True),
         key("chat.save", "ctrl+s", "save", "Save", priority=True),
@@ -115,6 +119,7 @@ class ChatScreen(ChatActions):
         """Another session, or another path through it: draw it."""
         self.editing = None
         self._shown = PAGE
+        self.title_line()
         await self.show_path()
 
     def title_line(self) -> None:
@@ -124,6 +129,10 @@ class ChatScreen(ChatActions):
         if engine is not None:
             facts = engine.facts
             self.prompt.border_subtitle = f"{facts.bundle} · {facts.model} · {facts.profile}"
+            sampling = self.tui.sampling
+            if sampling.trajectory_options() is not None:
+                pass_ = " + deliberation" if sampling.parallel.get("deliberate") else ""
+                self.prompt.border_subtitle = f"{sampling.trajectories} trajectories{pass_} · {facts.bundle}"
 
     @property
     def session(self) -> Session:
@@ -197,7 +206,9 @@ class ChatScreen(ChatActions):
 
     def _begin(self, engine: Engine, request: Request, reply: Message, view: ReplyView) -> None:
         self.tui.save()
-        self.run = ReplyRun(engine, request, reply, view, self.strip, save=self.tui.save, fps=self.tui.fps)
+        several = request.sampling.trajectory_options() is not None and not request.continuing
+        run = ParallelRun if several else ReplyRun
+        self.run = run(engine, request, reply, view, self.strip, save=self.tui.save, fps=self.tui.fps)
         self.run.start()
         self._follow(self.run)
 
@@ -218,7 +229,7 @@ class ChatScreen(ChatActions):
         """Nothing came: take the question back into the prompt and say why."""
         self.strip.say("ready")
         message = run.message
-        if message.raw:  # what was written before the error stays
+        if message.raw or message.parallel.get("trajectories"):  # what was written before the error stays
             message.finish_reason = "cancelled"
             await run.view.finish()
         else:

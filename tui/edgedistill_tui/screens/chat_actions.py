@@ -20,6 +20,9 @@ from edgedistill_tui.screens.page import Page
 from edgedistill_tui.screens.sampling import SamplingPanel
 from edgedistill_tui.widgets.transcript import PAGE, MessageView, ReplyView, Transcript
 
+TRAJECTORIES = 4
+"""Where nobody said how many: a laptop decodes so many together at little cost."""
+
 if TYPE_CHECKING:
     from edgedistill_tui.screens.reply_run import ReplyRun
     from edgedistill_tui.widgets.prompt import Prompt
@@ -103,7 +106,7 @@ class ChatActions(Page):
         if not self._idle() or engine is None:
             return
         if not path or not path[-1].can_continue or not path[-1].raw:
-            self.notify("The last reply is complete: there is nothing to go on with.")
+            self.notify("There is nothing to go on with: Ctrl+R asks again.")
             return
         reply = path[-1]
         view = next((v for v in self.transcript.query(ReplyView) if v.message is reply), None)
@@ -206,7 +209,34 @@ class ChatActions(Page):
         changed = await self.app.push_screen_wait(SamplingPanel(self.tui.sampling, self.session.system))
         if changed is not None:
             self.session.settings, self.session.system = changed
+            self.title_line()
             self.tui.save()
+
+    def action_parallel(self) -> None:
+        """Several trajectories for every question from now on, or one again."""
+        if not self._idle():
+            return
+        sampling = self.tui.sampling
+        settings = self.session.settings
+        if sampling.trajectory_options() is None:
+            settings["trajectories"] = int(settings.get("trajectories_before", TRAJECTORIES))
+            self.strip.say(f"{settings['trajectories']} trajectories")
+        else:
+            settings |= {"trajectories_before": max(2, sampling.trajectories), "trajectories": 1}
+            settings["parallel"] = sampling.parallel | {"deliberate": False}
+            self.strip.say("one trajectory")
+        self.title_line()
+        self.tui.save()
+
+    def action_trajectory(self, step: int) -> None:
+        """Read the next trajectory of the selected or last reply that has any."""
+        focused = self.focused
+        views = [focused] if isinstance(focused, ReplyView) else list(self.transcript.query(ReplyView))[::-1]
+        view = next((v for v in views if v.trajectories is not None), None)
+        if view is None or view.trajectories is None:
+            self.notify("No trajectories here: F9 asks for several from the next question on.")
+        else:
+            view.trajectories.step(step)
 
     @work
     async def action_switch_bundle(self) -> None:

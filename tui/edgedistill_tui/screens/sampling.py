@@ -27,8 +27,10 @@ _NUMBERS: tuple[tuple[str, str, type, str], ...] = (
     ("seed", "seed", int, "empty: another one each time"),
     ("max_new_tokens", "longest reply", int, "tokens, reasoning included"),
     ("think_budget", "think budget", int, "tokens of reasoning; 0: no limit"),
+    ("trajectories", "trajectories", int, "decoded together, then a vote; 1: plain"),
 )
-_CHOICES = {"thinking": ("auto", "on", "off"), "mode": ("fast", "exact")}
+VOTES = ("majority", "confidence", "universal")
+_CHOICES = {"thinking": ("auto", "on", "off"), "mode": ("fast", "exact"), "vote": VOTES, "deliberate": ("off", "on")}
 _THINKING: dict[str, bool | None] = {"auto": None, "on": True, "off": False}
 
 Changed = tuple[dict[str, Any], str]
@@ -51,6 +53,9 @@ class SamplingPanel(ModalScreen[Changed | None]):
         values = sampling.to_dict()
         thinking = next(name for name, value in _THINKING.items() if value is values["thinking"])
         self._chosen = {"thinking": thinking, "mode": str(values["mode"])}
+        parallel = values["parallel"]
+        self._chosen["vote"] = str(parallel.get("vote", "majority"))
+        self._chosen["deliberate"] = "on" if parallel.get("deliberate") else "off"
 
     def compose(self) -> ComposeResult:
         """A row per setting."""
@@ -125,6 +130,9 @@ class SamplingPanel(ModalScreen[Changed | None]):
             except ValueError:
                 wanted = "a whole number" if kind is int else "a number"
                 raise ValueError(f"{label} is {text!r}; expected {wanted}.") from None
+        values["parallel"] = self._sampling.parallel | {
+            "vote": self._chosen["vote"], "deliberate": self._chosen["deliberate"] == "on",
+        }  # fmt: skip
         if values["think_budget"] < 0:
             raise ValueError(f"think budget is {values['think_budget']}; expected 0 or more.")
         stops = self.query_one("#stop", Input).value

@@ -12,6 +12,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Markdown, Static
 
 from edgedistill_tui.widgets.reasoning import ReasoningView
+from edgedistill_tui.widgets.trajectories import TrajectoriesView
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -91,9 +92,12 @@ class ReplyView(MessageView):
         self._tag = Static("", markup=False, classes="tag")
         self._stream: MarkdownStream | None = None
         self.budget = 0
+        self.trajectories = TrajectoriesView(message.parallel) if message.parallel else None
 
     def compose(self) -> ComposeResult:
-        """Reasoning, answer, tag."""
+        """Trajectories where there were any, reasoning, answer, tag."""
+        if self.trajectories is not None:
+            yield self.trajectories
         self.reasoning.display = bool(self.message.reasoning)
         yield self.reasoning
         yield self._markdown
@@ -107,6 +111,14 @@ class ReplyView(MessageView):
                 int(self.message.stats.get("reasoning_tokens", 0)), self.message.stats.get("thought_s")
             )
         self._say(self.message)
+
+    async def show_trajectories(self, record: dict[str, Any], *, live: bool) -> None:
+        """Draw the trajectories as they are now, above the answer."""
+        if self.trajectories is None:
+            self.trajectories = TrajectoriesView(record, live=live)
+            await self.mount(self.trajectories, before=0)
+        else:
+            self.trajectories.show(record, live=live)
 
     def add_reasoning(self, text: str) -> None:
         """More reasoning; the fold appears with the first."""
