@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_engine import FakeEngine, ask, chat_of, drive, make_app, services, until
+from textual.events import Key
 from textual.widgets import Input, Markdown, Static, TextArea
 
 from edgedistill.errors import BundleError, ContextLengthError
@@ -325,6 +326,21 @@ def test_keys_pressed_between_enter_and_the_screens_answer_stay(tmp_path: Path) 
         await until(pilot, lambda: bool(engine.requests) and not chat_of(pilot).busy)
         assert engine.requests[0].messages[-1]["content"] == "How many?"
         assert prompt.text == "and"
+
+    drive(make_app(tmp_path, engine), steps)
+
+
+def test_enter_right_behind_fast_typing_sends_all_of_it(tmp_path: Path) -> None:
+    engine = FakeEngine(SCRIPT)
+
+    async def steps(pilot: Pilot[None]) -> None:
+        for character in "How many?":  # as a terminal hands over a burst: nothing is handled in between
+            pilot.app.post_message(Key(character, character))
+        pilot.app.post_message(Key("ctrl+j", None))
+        pilot.app.post_message(Key("x", "x"))
+        pilot.app.post_message(Key("enter", "\r"))
+        await until(pilot, lambda: bool(engine.requests) and not chat_of(pilot).busy)
+        assert engine.requests[0].messages[-1]["content"] == "How many?\nx"
 
     drive(make_app(tmp_path, engine), steps)
 

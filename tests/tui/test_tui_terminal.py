@@ -57,9 +57,7 @@ def test_start_type_read_stop_quit(tmux: Tmux, tmp_path: Path) -> None:
     options = [part for value in environment for part in ("-e", value)]
     tmux("new-session", "-d", "-x", "80", "-y", "24", *options, f"{command}; echo left with $?; sleep 60")
     tmux.wait_for("ready")
-    tmux("send-keys", "-l", "What is 17 + 25?")
-    tmux.wait_for("│ What is 17 + 25?")
-    tmux("send-keys", "Enter")
+    tmux("send-keys", "What is 17 + 25?", "Enter")  # in one burst
     tmux.wait_for("boxed{42}")
     tmux.wait_for("tok at")
     tmux("send-keys", "Escape")

@@ -5,17 +5,23 @@ Must not know: what happens with the text.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from textual.binding import Binding
 from textual.message import Message
 from textual.widgets import TextArea
+
+if TYPE_CHECKING:
+    from textual.events import Key
 
 
 class Prompt(TextArea):
     """A small text area that posts ``Submitted``."""
 
     BINDINGS = [  # noqa: RUF012 - Textual's own declaration
-        Binding("enter", "submit", "Send", priority=True),
-        Binding("ctrl+j,shift+enter", "newline", "New line", show=False, priority=True),
+        # Not with priority: the application carries those out before letters that still wait for this widget.
+        Binding("enter", "submit", "Send"),
+        Binding("ctrl+j,shift+enter", "newline", "New line", show=False),
     ]
 
     class Submitted(Message):
@@ -27,6 +33,18 @@ class Prompt(TextArea):
 
     def __init__(self) -> None:
         super().__init__(id="prompt", show_line_numbers=False, compact=True, placeholder="Ask something")
+
+    async def _on_key(self, event: Key) -> None:
+        """Enter is a key of the text area itself and would break the line; ours come first, in the order typed."""
+        if event.key in ("enter", "ctrl+j", "shift+enter"):
+            event.stop()
+            event.prevent_default()
+            if event.key == "enter":
+                self.action_submit()
+            else:
+                self.action_newline()
+            return
+        await super()._on_key(event)
 
     def action_submit(self) -> None:
         """Send what is written, if anything."""
