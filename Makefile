@@ -19,7 +19,7 @@ TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 ARGS ?=
 PIP_OPTIONS := --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-quality-curve bench-trajectories bench-kv bench-tui screenshots clean
+.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-kv bench-tui screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -71,11 +71,8 @@ bench-verify: $(DEV) ## samples/s of the verification engine next to one at a ti
 bench-gate: $(DEV) ## controls of the gate: false alarms against itself, damaged twins, power
 	$(BIN)/python bench/gate.py $(ARGS)
 
-bench-quality: $(DEV) ## mean KL over file size next to llama.cpp's formats of the same original
+bench-quality: $(DEV) ## mean KL over size next to llama.cpp's formats of the same original, with memory, a verdict per path, tiny-reasoner as GGUF too (hours; ARGS=--quick)
 	$(BIN)/python bench/quality.py $(ARGS)
-
-bench-quality-curve: $(DEV) ## the same by tensor bytes, with memory, a verdict per path, tiny-reasoner as GGUF too (hours; ARGS=--quick)
-	$(BIN)/python bench/quality_curve.py $(ARGS)
 
 bench-kv: $(DEV) ## a quantized KV cache by position in the context: divergence, memory, speed
 	$(BIN)/python bench/kv.py $(ARGS)

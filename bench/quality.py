@@ -1,15 +1,12 @@
-"""How much of the model each format keeps at which size, next to llama.cpp's formats of the same original.
+"""The curve of divergence against size, next to llama.cpp's from the same original.
 
-    make bench-quality
-    make bench-quality ARGS="--quick"          # two formats of each, few tokens
+    python bench/quality.py [--models smollm2-135m tiny-reasoner] [--out bench-results/quality-curve] [--quick]
+    python bench/quality.py --recipes int4-b32-asym-gptq-s8 --calibration traces.jsonl --evaluation held-out.jsonl
 
-The original is SmolLM2-135M-Instruct moved off its 4-bit grid (``dither.py``), written once as float32 GGUF that both
-toolkits read; and tiny-reasoner, whose float32 weights are its own. Both engines' full logits are compared with those
-of the float32 bundle by the same code on the same held-out tokens, all positions: ``KL`` by prefill, ``KL decode`` by
-one-token steps as deployed. Calibration tokens come from other prompts. Results are kept per format, so that an
-interrupted run goes on.
-
-llama.cpp is measured where llama-cpp-python is installed: pip install '.[bench]' (it builds from source).
+The originals are float32: the built-in model as it was trained, and SmolLM2-135M moved off the 4-bit grid on which it
+is published (see dither.py). Mean KL(original || quantized) in nats over held-out traces that the original wrote (seed
+1; calibration: seed 0), whole vocabulary, every position, by prefill and by one-token steps, one code for both
+engines. Every point is kept under --out by the hash of what it depends on: an interrupted run goes on where it was.
 """
 
 from __future__ import annotations
@@ -17,302 +14,266 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import platform
+import multiprocessing
+import shutil
 import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from dither import dithered_gguf
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from edgedistill import catalog
-from edgedistill.calibrate.prepare import traces_for
-from edgedistill.calibrate.traces import self_generated
-from edgedistill.cli import console
-from edgedistill.comparison.quality import Quality, Text, compare, distance, store, texts
+import quality_gguf as peer
+from dither import dithered_gguf
+from quality_measure import CHUNK, Task, measure, whole
+from quality_points import OURS, PEER, Point, conclusion, plot, table, verdicts
+
+from edgedistill._version import __version__
+from edgedistill.bundle import MODEL, WEIGHTS
+from edgedistill.calibrate.traces import from_file_for, self_generated
+from edgedistill.catalog import resolve
+from edgedistill.comparison.quality import store
+from edgedistill.errors import EdgedistillError
 from edgedistill.export.pipeline import export
 from edgedistill.profile import Profile, load_profile
+from edgedistill.progress import NullProgress
+from edgedistill.quantize.gptq import GptqOptions
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import DecoderSession
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from edgedistill.traces import Traces
 
-HEAD = "int8-b32-sym-search-s8"
-PEERS = ("Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")
-HELD_OUT_SEED = 1
+EMBEDDING = "int8-b32-sym-search-s8"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Recipe:
-    """A format of ours: of the layers, of embedding and head, and whether it is calibrated."""
+    """Formats of the layers' matrices and of the embedding, which is the head too."""
 
     name: str
-    layers: str
-    head: str = HEAD
-    calibrated: bool = True
+    default: str
+    embedding: str = EMBEDDING
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether traces decide anything."""
+        return "gptq" in self.default
+
+    def profile(self) -> Profile:
+        """The default profile with these formats."""
+        values = load_profile("laptop-cpu").to_dict()
+        values["weights"]["default"] = self.default
+        values["weights"]["rules"] = [{"match": "embed", "format": self.embedding}]
+        return Profile.from_dict(values, source="recipe")
 
 
 RECIPES = (
-    Recipe("int4-b32 search", "int4-b32-asym-search-s8", calibrated=False),
-    Recipe("int4-b64", "int4-b64-asym-search-s8"),
-    Recipe("int4-b32", "int4-b32-asym-search-s8"),
-    Recipe("int4-b16", "int4-b16-asym-search-s8"),
-    Recipe("int5-b32", "int5-b32-asym-search-s8"),
-    Recipe("int6-b32", "int6-b32-sym-search-s8"),
-    Recipe("int8-b32", "int8-b32-sym-search"),
-    Recipe("int8-b32 acc1", "int8-b32-sym-search-acc1", "int8-b32-sym-search-acc1"),
+    Recipe("int4-b32-asym-search", "int4-b32-asym-search"),
+    Recipe("int4-b32-asym-gptq-s8", "int4-b32-asym-gptq-s8"),
+    Recipe("int8-b64-sym-gptq-s8-acc1", "int8-b64-sym-gptq-s8-acc1", f"{EMBEDDING}-acc1"),
+    Recipe("int5-b32-asym-gptq-s8", "int5-b32-asym-gptq-s8"),
+    Recipe("int6-b32-sym-gptq-s8", "int6-b32-sym-gptq-s8"),
+    Recipe("int8-b64-sym-gptq-s8", "int8-b64-sym-gptq-s8"),
+    Recipe("int4-b16-asym-gptq-s8", "int4-b16-asym-gptq-s8"),
+    Recipe("int4-b64-asym-gptq-s8", "int4-b64-asym-gptq-s8"),
+    Recipe("int8-b32-sym-gptq", "int8-b32-sym-gptq"),
+    Recipe("int8-b32-sym-gptq-acc1", "int8-b32-sym-gptq-acc1", f"{EMBEDDING}-acc1"),
 )
+QUICK = ("int4-b32-asym-search", "int4-b32-asym-gptq-s8")
+QUICK_PEER = ("Q4_0", "Q4_K_M")
 
 
-@dataclass(frozen=True)
-class Point:
-    """One format: ``megabytes`` of 10^6 bytes (weights and graph, or the GGUF), distances in nats."""
+class Run:
+    """One original and everything made of it under ``root``."""
 
-    engine: str
-    name: str
-    megabytes: float
-    kl: float
-    kl_low: float
-    kl_high: float
-    p99: float
-    top1: float
-    perplexity_ratio: float
-    kl_decode: float
+    def __init__(self, name: str, args: argparse.Namespace) -> None:
+        self.name, self.args = name, args
+        self.root: Path = args.out / f"{name}{'-quick' if args.quick else ''}"
+        self.options = GptqOptions(sweeps=2, act_order=True)
+        (self.root / "points").mkdir(parents=True, exist_ok=True)
+        found = resolve(name)
+        if found is None:
+            raise SystemExit(f"error: {name} is not a built-in model; `edgedistill models list` shows them.")
+        # Files carry the hash of what they were made of: another version of a model must not meet old ones.
+        self.published = sha256(found / "model.safetensors" if found.is_dir() else found)
+        self.gguf = self._file("original").with_suffix(".gguf")
+        self.source = found
+        if found.is_file():
+            say(f"{name}: float32 original off the grid")
+            self.source = dithered_gguf(found, self.gguf)
+        self.identity = self.published if found.is_dir() else sha256(self.source)
+        self._reference()
 
+    def _file(self, name: str) -> Path:
+        return self.root / f"{name}-{self.published[:8]}"
 
-def verdict(points: Sequence[Point]) -> list[str]:
-    """A line for each of the peer's formats: which of ours is no larger and closer, or that none is."""
-    ours = [point for point in points if point.engine == "edgedistill"]
-    lines = []
-    for peer in points:
-        if peer.engine == "edgedistill":
-            continue
-        below = [point for point in ours if point.megabytes <= peer.megabytes and point.kl < peer.kl]
-        if below:
-            best = min(below, key=lambda point: point.kl)
-            lines.append(
-                f"{peer.name} ({peer.megabytes:.1f} MB, KL {peer.kl:.4f}): {best.name} is smaller and "
-                f"{peer.kl / best.kl:.1f} times closer ({best.megabytes:.1f} MB, KL {best.kl:.4f})"
-            )
-        else:
-            lines.append(
-                f"{peer.name} ({peer.megabytes:.1f} MB, KL {peer.kl:.4f}): NONE of ours is as small and closer"
-            )
-    return lines
+    def _reference(self) -> None:
+        """The float32 bundle, the traces that it writes, its logits on the held-out ones."""
+        args, path = self.args, self._file("float32")
+        if not (path / "manifest.json").is_file():
+            say(f"{self.name}: float32 bundle")
+            export(self.source, path, profile="reference-fp32", check=False, force=True)
+        model = open_bundle(path, threads=args.threads)
+        session = model.session
+        assert isinstance(session, DecoderSession)
+        self.parameters = model.bundle.manifest.parameters
+        self.vocabulary = session.info.vocab_size
 
+        def traces(file: Path | None, tokens: int, length: int, seed: int) -> Traces:
+            if file is not None:
+                return from_file_for(model, file).head(tokens)
+            say(f"{self.name}: {tokens} tokens of its own, seed {seed}")
+            return self_generated(model, sequences=-(-tokens // length), length=length, seed=seed).head(tokens)
 
-class Bench:
-    """One original: its reference, its tokens, and the points measured so far."""
-
-    def __init__(
-        self, name: str, original: str | Path, directory: Path, args: argparse.Namespace, progress: Any
-    ) -> None:
-        self.name, self.original, self.progress = name, original, progress
-        self.directory = directory / name
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self.reference = self.directory / "reference"
-        self.points: list[Point] = []
-        if not (self.reference / "manifest.json").is_file():
-            export(original, self.reference, profile="reference-fp32", check=False, force=True, progress=progress)
-        with open_bundle(self.reference) as model:
-            held_out = self_generated(
-                model, sequences=max(2, args.eval_tokens // 256), length=256, seed=HELD_OUT_SEED, progress=progress
-            )
-        self.calibration: Traces = traces_for(original, tokens=args.tokens, progress=progress)
-        # All positions but the first: the model's text as a whole, its prompts included.
-        self.texts = texts(held_out.sequences, (0,) * len(held_out.sequences), args.eval_tokens)
-        self.steps = texts(held_out.sequences, (0,) * len(held_out.sequences), args.decode_tokens)
-        self.key = [held_out.sha256, self.calibration.sha256, args.eval_tokens, args.decode_tokens]
-        self.logits = self.directory / f"logits-{_digest(self.key[0], args.eval_tokens)}.f32"
+        self.calibration = traces(args.calibration, args.calibration_tokens, 512, 0)
+        held_out = traces(args.evaluation, args.tokens, 256, 1)
+        self.sequences = tuple(tuple(ids.tolist()) for ids in held_out.sequences)
+        self.identity += held_out.sha256
+        self.logits = self.root / f"logits-{held_out.sha256[:16]}.f32"
         if not self.logits.is_file():
-            with open_bundle(self.reference) as model:
-                store(self.logits, _session(model), self.texts, chunk=256, progress=progress)
+            say(f"{self.name}: its logits on {held_out.tokens} tokens")
+            store(self.logits, session, whole(self.sequences, held_out.tokens), chunk=CHUNK, progress=NullProgress())
+        model.close()
 
-    def ours(self, recipe: Recipe) -> None:
-        """Export a recipe and measure it."""
-
-        def measure() -> Point:
-            out = self.directory / "bundle"
-            made = export(
-                self.original,
-                out,
-                profile=_profile(recipe),
+    def ours(self, recipe: Recipe) -> Point:
+        """Export and measure, or what is kept of it."""
+        key = [asdict(recipe), asdict(self.options) if recipe.calibrated else None]
+        kept, digest = self._kept(recipe.name, [*key, self.calibration.sha256 if recipe.calibrated else None])
+        if kept is not None:
+            return kept
+        bundle = self.root / f"{recipe.name}-{digest}"
+        begun = time.perf_counter()
+        if not (bundle / "manifest.json").is_file():
+            export(
+                self.source,
+                bundle,
+                profile=recipe.profile(),
                 calibration=self.calibration if recipe.calibrated else None,
+                gptq=self.options if recipe.calibrated else None,
                 check=False,
                 force=True,
-                progress=self.progress,
             )
-            size = sum(f.size for f in made.manifest.files if f.name in ("weights.bin", "model.onnx"))
-            with open_bundle(out) as model:
-                session = _session(model)
+        say(f"{self.name}: exported in {time.perf_counter() - begun:.0f} s")
+        size = sum((bundle / name).stat().st_size for name in (WEIGHTS, MODEL))
+        point = self._measured(recipe.name, OURS, bundle, size, size, digest)
+        if not self.args.keep:
+            shutil.rmtree(bundle)
+        return point
 
-                def run(some: Sequence[Text], steps: bool) -> Quality:
-                    return compare(
-                        self.logits, session, some, steps=steps, name=recipe.name, chunk=256, progress=self.progress
-                    )
-
-                return _point("edgedistill", recipe.name, size, run(self.texts, False), run(self.steps, True))
-
-        self._kept([asdict(recipe), *self.key], measure)
-
-    def theirs(self, name: str) -> None:
-        """Quantize the original's GGUF with llama.cpp and measure that."""
+    def peers(self, name: str) -> Point:
+        """The same for a format of llama.cpp; ``F32`` is the original itself."""
         import llama_cpp
 
-        def measure() -> Point:
-            path = self.directory / f"{name}.gguf"
-            if not path.is_file():
-                self.progress.begin(f"llama.cpp {name}", 0, "items")
-                parameters = llama_cpp.llama_model_quantize_default_params()
-                parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{name}")
-                parameters.nthread = os.cpu_count() or 2
-                partial = path.with_suffix(".partial")
-                code = llama_cpp.llama_model_quantize(str(self.original).encode(), str(partial).encode(), parameters)
-                if code:
-                    raise SystemExit(f"llama.cpp could not quantize to {name} ({code})")
-                partial.replace(path)
-                self.progress.end()
-            size = path.stat().st_size
-            model = llama_cpp.Llama(str(path), n_ctx=512, n_batch=512, logits_all=True, verbose=False)
-            kl = distance(
-                self.logits, _llama(model, self.texts, steps=False), self.texts, name=name, progress=self.progress
-            )
-            decode = distance(
-                self.logits, _llama(model, self.steps, steps=True), self.steps, name=name, progress=self.progress
-            )
-            model.close()
-            return _point("llama.cpp", name, size, kl, decode)
+        kept, digest = self._kept(name, [llama_cpp.__version__])
+        if kept is not None:
+            return kept
+        original = self.gguf if self.source == self.gguf else peer.qwen3_gguf(self.source, self.gguf)
+        path = self._file(name).with_suffix(".gguf")
+        path = original if name == "F32" else peer.quantized(original, path, name, self.args.threads or 2)
+        return self._measured(name, PEER, path, path.stat().st_size, peer.tensor_bytes(path), digest)
 
-        self._kept(["llama.cpp", llama_cpp.__version__, name, *self.key], measure)
+    def _kept(self, name: str, key: list[Any]) -> tuple[Point | None, str]:
+        key = [__version__, self.identity, self.args.decode_tokens, *key]
+        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
+        path = self.root / "points" / f"{name}-{digest}.json"
+        return (Point(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None), digest
 
-    def _kept(self, key: list[Any], measure: Any) -> None:
-        path = self.directory / f"{_digest(*key)}.json"
-        if not path.is_file():
-            path.write_text(json.dumps(asdict(measure())) + "\n")
-        self.points.append(Point(**json.loads(path.read_text())))
+    def _measured(self, name: str, engine: str, path: Path, file: int, tensors: int, digest: str) -> Point:
+        args = self.args
+        task = Task(engine, path, self.logits, self.vocabulary, self.sequences, args.decode_tokens, args.threads)
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            values = pool.submit(measure, task).result()
+        bits = 8 * tensors / self.parameters
+        point = Point(name, engine, file, tensors, bits, **values)
+        say(f"{self.name}: {name} {tensors / 1e6:.1f} MB, KL {point.kl:.4f}, decode {point.kl_decode:.4f}")
+        target = self.root / "points" / f"{name}-{digest}.json"
+        partial = target.with_suffix(".partial")
+        partial.write_text(json.dumps(point.to_dict(), indent=2) + "\n", encoding="utf-8")
+        partial.replace(target)
+        return point
 
-
-def _llama(model: Any, some: Sequence[Text], *, steps: bool) -> Iterator[np.ndarray]:
-    for text in some:
-        ids = text.ids[:-1].tolist()
-        model.reset()
-        for start in range(0, len(ids), 1 if steps else len(ids)):
-            model.eval(ids[start : start + (1 if steps else len(ids))])
-        yield np.array(model.scores[text.start - 1 : len(ids)], dtype=np.float32)
-
-
-def _point(engine: str, name: str, size: int, scored: Quality, decoded: Quality) -> Point:
-    quantiles = scored.kl_quantiles
-    return Point(
-        engine,
-        name,
-        size / 1e6,
-        scored.kl,
-        scored.kl_low,
-        scored.kl_high,
-        float(quantiles.get("p99", quantiles.get("0.99", float("nan")))),
-        scored.top1,
-        scored.perplexity_ratio,
-        decoded.kl,
-    )
-
-
-def _profile(recipe: Recipe) -> Profile:
-    table = load_profile("laptop-cpu").to_dict()
-    table["weights"] |= {
-        "default": recipe.layers,
-        "rules": [{"match": m, "format": recipe.head} for m in ("embed", "lm_head")],
-    }
-    return Profile.from_dict(table, source="bench")
+    def report(self, points: list[Point]) -> None:
+        """Table and verdicts on stdout, JSON and PNG under ``root``."""
+        tokens = sum(len(ids) for ids in self.sequences)
+        found = {path: verdicts(points, decode=path == "decode") for path in ("prefill", "decode")}
+        lines = [
+            f"## {self.name}: {self.parameters / 1e6:.1f} M parameters, {tokens} held-out tokens, "
+            f"calibrated with {self.calibration.tokens}",
+            "",
+            *table(points),
+            "",
+            *(verdict.line() for some in found.values() for verdict in some),
+            *(conclusion(some) for some in found.values() if some),
+        ]
+        if original := next((p for p in points if p.name == "F32"), None):
+            lines.append(f"check: llama.cpp's float32 is {original.kl:.2g} nats from ours (p99 {original.p99:.2g})")
+        sys.stdout.write("\n".join(lines) + "\n\n")
+        values = {
+            "model": self.name,
+            "parameters": self.parameters,
+            "held_out_tokens": tokens,
+            "calibration_tokens": self.calibration.tokens,
+            "version": __version__,
+            "points": [point.to_dict() for point in points],
+            "verdicts": {path: [verdict.line() for verdict in some] for path, some in found.items()},
+        }
+        (self.root / "quality.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        if not plot(points, f"{self.name}: divergence from the original by size", self.root / "quality.png"):
+            say("no plot: pip install 'edgedistill[report]'")
 
 
-def _session(model: Any) -> DecoderSession:
-    session = model.session
-    assert isinstance(session, DecoderSession)
-    return session
+def say(text: str) -> None:
+    """A line of progress."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    sys.stderr.flush()
 
 
-def _digest(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+def sha256(path: Path) -> str:
+    """Of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def table(points: Sequence[Point]) -> str:
-    """Markdown, smallest first."""
-    lines = ["| format | MB | mean KL | p99 | top-1 | perplexity | mean KL, decode |", "|---|---|---|---|---|---|---|"]
-    for p in sorted(points, key=lambda point: point.megabytes):
-        name = p.name if p.engine == "edgedistill" else f"llama.cpp {p.name}"
-        spread = f"{p.kl:.4f} ({p.kl_low:.4f} - {p.kl_high:.4f})"
-        ratio = f"x {p.perplexity_ratio:.3f}"
-        lines.append(
-            f"| {name} | {p.megabytes:.1f} | {spread} | {p.p99:.3f} | {p.top1:.3f} | {ratio} | {p.kl_decode:.4f} |"
-        )
-    return "\n".join(lines)
-
-
-def plot(points: Sequence[Point], path: Path) -> None:
-    """Mean KL over size, both engines, as PNG."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), dpi=144)
-    for engine, colour, marker in (("edgedistill", "#0b7a75", "o"), ("llama.cpp", "#b5442d", "s")):
-        some = sorted((p for p in points if p.engine == engine), key=lambda p: p.megabytes)
-        if some:
-            axes.plot([p.megabytes for p in some], [p.kl for p in some], marker + "-", color=colour, label=engine)
-        for p in some:
-            axes.annotate(p.name, (p.megabytes, p.kl), textcoords="offset points", xytext=(5, 5), fontsize=7)
-    axes.set(xlabel="file size, MB", ylabel="mean KL to float32, nats", yscale="log")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path)
+def parse() -> argparse.Namespace:
+    """The command line."""
+    names = [recipe.name for recipe in RECIPES]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["tiny-reasoner", "smollm2-135m"])
+    parser.add_argument("--recipes", nargs="+", choices=names, default=names, metavar="RECIPE", help=", ".join(names))
+    parser.add_argument("--peers", nargs="*", choices=list(peer.FORMATS), default=list(peer.FORMATS), metavar="FORMAT")
+    parser.add_argument("--tokens", type=int, default=3200, help="held-out tokens")
+    parser.add_argument("--decode-tokens", type=int, default=500, help="of them, decoded one by one as well")
+    parser.add_argument("--calibration-tokens", type=int, default=16384)
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="traces or text instead of the model's own")
+    parser.add_argument("--evaluation", type=Path, metavar="FILE", help="the same for the held-out tokens")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("bench-results/quality-curve"), metavar="DIRECTORY")
+    parser.add_argument("--keep", action="store_true", help="keep the bundles")
+    parser.add_argument("--quick", action="store_true", help="two formats a side, few tokens: does it run?")
+    args = parser.parse_args()
+    if args.quick:
+        args.recipes, args.peers = list(QUICK), list(QUICK_PEER)
+        args.tokens, args.decode_tokens, args.calibration_tokens = 400, 60, 1024
+    return args
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("out/bench-quality"), metavar="DIR", help="work and results")
-    parser.add_argument("--model", choices=("tiny-reasoner", "smollm2-135m"), action="append", help="default: both")
-    parser.add_argument("--tokens", type=int, default=16_384, help="calibration tokens (16384)")
-    parser.add_argument("--eval-tokens", type=int, default=3_072, help="held-out tokens (3072)")
-    parser.add_argument("--decode-tokens", type=int, default=512, help="of these by one-token steps (512)")
-    parser.add_argument("--quick", action="store_true", help="two formats each, 2048 and 512 tokens")
-    args = parser.parse_args()
-    if args.quick:
-        args.tokens, args.eval_tokens, args.decode_tokens = 2_048, 512, 64
-    recipes = RECIPES[1:3] if args.quick else RECIPES
+    """Each model: the peer's points first, then ours; a report after every model."""
+    args = parse()
+    with_peer = bool(args.peers) and peer.is_available()
+    if args.peers and not with_peer:
+        say(f"llama-cpp-python is missing, so only our side runs: {peer.INSTALL}")
     try:
-        import llama_cpp  # noqa: F401
-
-        peers: tuple[str, ...] = PEERS[:2] if args.quick else PEERS
-    except ImportError:
-        peers = ()
-        print("note: llama.cpp is left out; to measure it, too: pip install '.[bench]'", file=sys.stderr)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {args.tokens} calibration tokens, "
-          f"{args.eval_tokens} held-out ones")  # fmt: skip
-    for name in args.model or ("tiny-reasoner", "smollm2-135m"):
-        original: str | Path = name
-        if name == "smollm2-135m":
-            original = dithered_gguf(catalog.pull(name), args.out / "smollm2-135m-dithered.gguf")
-        with console.progress() as progress:
-            bench = Bench(name, original, args.out, args, progress)
-            for recipe in recipes:
-                bench.ours(recipe)
-            for peer in peers if isinstance(original, Path) else ():
-                bench.theirs(peer)
-        print(f"\n{name}\n\n{table(bench.points)}\n")
-        for line in verdict(bench.points):
-            print(f"- {line}")
-        (args.out / f"{name}.json").write_text(json.dumps([asdict(p) for p in bench.points], indent=2) + "\n")
-        plot(bench.points, args.out / f"{name}.png")
-        print(f"\n{args.out / name}.json, .png")
+        for name in args.models:
+            run = Run(name, args)
+            points = [run.peers(one) for one in ("F32", *args.peers)] if with_peer else []
+            points += [run.ours(recipe) for recipe in RECIPES if recipe.name in args.recipes]
+            run.report(points)
+    except EdgedistillError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ Must not know: what a token means.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -92,8 +94,17 @@ def open_session(path: Path, config: SessionConfig) -> tuple[ort.InferenceSessio
             f"ONNX Runtime cannot load {path.name}: {first_line(error)}.",
             hint="Check the bundle with: edgedistill inspect BUNDLE --verify",
         ) from error
+    _give_back_memory()
     use_huge_pages()
     return session, threads
+
+
+def _give_back_memory() -> None:
+    """Return what loading freed to the system. Widening codes of 5 or 6 bits takes several copies of every matrix,
+    which glibc would keep (SmolLM2-135M in int6: 1,135 MB resident after loading, 291 MB after this).
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class DecoderSession:
