@@ -319,18 +319,18 @@ def test_settings_change_rebind_and_outlive_the_program(tmp_path: Path) -> None:
         assert "chat.save" not in app_of(pilot).services.config.keys
         await pilot.press("enter")
         await until(pilot, lambda: pilot.app.screen is not page)
-        await pilot.press("f9")
+        await pilot.press("f12")
         await until(pilot, lambda: pilot.app.screen is page)
         await pilot.pause()
         await pilot.press("f2")
         await ask(pilot)
-        await pilot.press("f9")
+        await pilot.press("f12")
         await pilot.pause()
 
     drive(make_app(tmp_path, FakeEngine(ANSWER)), steps)
     assert list(tmp_path.glob("conversation-*.md"))
     config = Config.load(tmp_path / "tui.toml")
-    assert config.keys == {"chat.save": "f9"}
+    assert config.keys == {"chat.save": "f12"}
     assert config.unfold_reasoning is True
 
 
