@@ -137,30 +137,15 @@ def compare(
     Raises:
         VerifyError: Logits that are not finite.
     """
-    found = (decoding if steps else scoring)(session, some, chunk=chunk)
-    return distance(path, found, some, name=f"{'decoding' if steps else 'scoring'} {name}", progress=progress)
-
-
-def distance(
-    path: Path, logits_of: Iterator[Logits], some: Sequence[Text], *, name: str, progress: Progress
-) -> Quality:
-    """Distance of any model's logits to the stored ones.
-
-    Args:
-        path, some: See ``compare``.
-        logits_of: float32 [n, V] before every predicted token, text after text, in slices.
-        name: For the progress.
-        progress: Receives tokens.
-    """
-    first = next(logits_of)
-    stored: Logits = np.memmap(path, dtype=np.float32, mode="r").reshape(-1, first.shape[1])
+    vocabulary = session.info.vocab_size
+    stored: Logits = np.memmap(path, dtype=np.float32, mode="r").reshape(-1, vocabulary)
     targets = [text.ids[text.start :] for text in some]
     flat = np.concatenate(targets)
-    progress.begin(name, len(flat), "tokens")
+    progress.begin(f"{'decoding' if steps else 'scoring'} {name}", len(flat), "tokens")
     parts: list[TokenDivergence] = []
     losses = np.zeros(2)
     at = 0
-    for logits in itertools.chain([first], logits_of):
+    for logits in (decoding if steps else scoring)(session, some, chunk=chunk):
         count = len(logits)
         expected = np.asarray(stored[at : at + count])
         parts.append(divergence(expected, logits))
