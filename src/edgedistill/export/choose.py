@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import UsageError
-from edgedistill.export.layerwise import searched
 from edgedistill.export.own import make_plan
 from edgedistill.export.sensitivity import measure
 from edgedistill.profile import load_profile
 from edgedistill.quantize.allocate import Candidate, allocate
-from edgedistill.quantize.plan import Rule, parse_format
+from edgedistill.quantize.plan import Rule, parse_format, searched
 from edgedistill.quantize.spec import array_specs
 
 if TYPE_CHECKING:

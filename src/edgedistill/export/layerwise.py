@@ -13,7 +13,7 @@ Must not know: how a matrix is quantized, where the sequences come from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,7 +58,9 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Planned:
+class PlannedFormat:
+    """A matrix in the format that a part of the model is to have: what ``WeightEmitter`` wants to know."""
+
     shape: tuple[int, ...]
     format: WeightFormat
 
@@ -222,7 +224,7 @@ class _Run:
     def _emitter(self, scratch: Mapping[str, StoredArray], quantized: set[str] | frozenset[str]) -> WeightEmitter:
         """Weights named in ``quantized`` as deployed, other matrices as float32 from the scratch file."""
         planned = {
-            name: _Planned(weight.shape, weight.format if name in quantized or name not in scratch else FLOAT32)
+            name: PlannedFormat(weight.shape, weight.format if name in quantized or name not in scratch else FLOAT32)
             for name, weight in self._planned.items()
         }
         stored = dict(self._plan.layout.arrays)
@@ -248,8 +250,3 @@ class _Run:
 
     def _session(self, model: ir.Model) -> Part:
         return Part(model, self._directory / _GRAPH, threads=self._threads)
-
-
-def searched(fmt: WeightFormat) -> WeightFormat:
-    """The format that ``fmt`` comes to where nothing was calibrated."""
-    return replace(fmt, method="search") if fmt.method == "gptq" else fmt

@@ -20,7 +20,7 @@ from edgedistill.errors import UsageError
 from edgedistill.export import architecture, kv_calibrate, smooth_calibrate
 from edgedistill.export.emit import WeightEmitter
 from edgedistill.export.graph import Signature, build_graph
-from edgedistill.export.layerwise import Outcome, searched, write_calibrated
+from edgedistill.export.layerwise import Outcome, write_calibrated
 from edgedistill.export.layout import Layout, plan_layout
 from edgedistill.export.made import Made
 from edgedistill.export.probe import WHOLE_LIMIT
@@ -30,7 +30,7 @@ from edgedistill.export.writer import Job, WeightsWriter
 from edgedistill.profile import Profile, list_profiles, load_profile
 from edgedistill.quantize import kv as kv_format
 from edgedistill.quantize.gptq import GptqOptions
-from edgedistill.quantize.plan import PREFILL, Rule, parse_format, plan_weights
+from edgedistill.quantize.plan import PREFILL, Rule, parse_format, plan_weights, searched
 from edgedistill.quantize.plan import Plan as WeightPlan
 from edgedistill.quantize.spec import ArraySpec
 from edgedistill.speed import StepModel, prediction_points

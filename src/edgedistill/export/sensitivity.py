@@ -26,7 +26,7 @@ from edgedistill._version import __version__
 from edgedistill.catalog import cache_dir
 from edgedistill.export.emit import WeightEmitter
 from edgedistill.export.graph_parts import OUTPUT, build_embedding, build_head, build_layer, inputs_of
-from edgedistill.export.layerwise import _Planned
+from edgedistill.export.layerwise import PlannedFormat
 from edgedistill.export.layout import plan_layout
 from edgedistill.export.writer import Job, WeightsWriter
 from edgedistill.progress import NullProgress
@@ -130,7 +130,7 @@ class _Run:
         self._folder, self._plan, self._source, self._threads = folder, plan, source, threads
         self._sequences = [ids[: plan.context_length] for ids in sequences]
         self._tokens = sum(map(len, self._sequences))
-        self._planned = {n: _Planned(w.shape, w.format) for n, w in plan.planned.by_name().items()}
+        self._planned = {n: PlannedFormat(w.shape, w.format) for n, w in plan.planned.by_name().items()}
         writer = WeightsWriter(folder / "weights.bin", plan.layout, resume=False, journal=False)
         try:
             for name, table in plan.tables.items():
@@ -186,7 +186,8 @@ class _Run:
         finally:
             writer.close()
         emitter = WeightEmitter(
-            {**self._planned, weight.name: _Planned(weight.shape, fmt)}, {**self._plan.layout.arrays, **layout.arrays}
+            {**self._planned, weight.name: PlannedFormat(weight.shape, fmt)},
+            {**self._plan.layout.arrays, **layout.arrays},
         )
         spec, head, first = self._plan.spec, self._head, len(self._layers)
         hidden: Floats = self._inputs[first]

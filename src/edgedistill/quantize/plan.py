@@ -177,6 +177,11 @@ def solved(fmt: WeightFormat) -> WeightFormat:
     return replace(fmt, method="gptq") if searches else fmt
 
 
+def searched(fmt: WeightFormat) -> WeightFormat:
+    """The format that ``fmt`` comes to where nothing was calibrated: the inverse of ``solved``."""
+    return replace(fmt, method="search") if fmt.method == "gptq" else fmt
+
+
 _TOKEN = re.compile(
     r"b(?P<block>\d+)|(?P<symmetry>sym|asym)|(?P<method>rtn|search|gptq)|acc(?P<accuracy>\d+)|s(?P<scale>\d+)"
 )
