@@ -77,7 +77,7 @@ def _traces(
 ) -> Traces:
     if isinstance(calibration, Traces):
         return calibration
-    source = {name: options[name] for name in ("adapter", "revision", "offline") if name in options}
+    source = {name: options[name] for name in ("adapter", "revision", "offline", "profile") if name in options}
     file = None if calibration is None else Path(calibration)
     return traces_for(model, file=file, tokens=tokens, progress=progress, **source)
 

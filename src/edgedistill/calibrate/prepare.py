@@ -21,6 +21,7 @@ from edgedistill.catalog import cache_dir
 from edgedistill.errors import BudgetError, CalibrationError
 from edgedistill.export import pipeline
 from edgedistill.export.checkpoint import open_checkpoint
+from edgedistill.profile import DEFAULT_PROFILE
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.model import open_bundle
 from edgedistill.traces import Traces
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.profile import Profile
     from edgedistill.progress import Progress
 
 DEFAULT_TOKENS = 16_384
@@ -43,6 +45,7 @@ def traces_for(
     *,
     file: Path | None = None,
     tokens: int = DEFAULT_TOKENS,
+    profile: str | Path | Profile = DEFAULT_PROFILE,
     adapter: str | Path | None = None,
     revision: str | None = None,
     offline: bool = False,
@@ -54,6 +57,7 @@ def traces_for(
         model, adapter, revision, offline: What ``export`` takes.
         file: The user's text (see ``traces.from_file``); None: the model's own traces.
         tokens: How many; at least 256.
+        profile: Whose limits and context the passing export keeps to.
         progress: Receives the stages of a passing export and of sampling.
 
     Raises:
@@ -78,25 +82,22 @@ def traces_for(
             return Traces.load(path, tokenizer_sha256=tokenizer_sha256, vocab_size=vocab_size)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="calibration-", dir=path.parent) as work:
-        bundle = _passing_bundle(model, Path(work) / "bundle", options, progress)
-        with open_bundle(bundle) as opened:
-            count = max(2, round(tokens / LENGTH))
-            traces = self_generated(opened, sequences=count, length=LENGTH, cache=False, progress=progress)
+        traces = _own_traces(model, Path(work) / "bundle", tokens, {**options, "profile": profile}, progress)
     traces.save(path)
     return traces
 
 
-def _passing_bundle(model: str | Path, out: Path, options: dict[str, Any], progress: Progress) -> Path:
-    for number, fmt in enumerate(_FORMATS):
+def _own_traces(model: str | Path, out: Path, tokens: int, options: dict[str, Any], progress: Progress) -> Traces:
+    """What the model answers, in the first of ``_FORMATS`` that profile and memory allow."""
+    for last, fmt in ((fmt == _FORMATS[-1], fmt) for fmt in _FORMATS):
         try:
-            made = pipeline.export(
-                model, out, weight_format=fmt, context_length=None, check=False, progress=progress, **options
-            )
+            made = pipeline.export(model, out, weight_format=fmt, check=False, force=True, progress=progress, **options)
+            with open_bundle(made.path) as opened:
+                count = max(2, round(tokens / LENGTH))
+                return self_generated(opened, sequences=count, length=LENGTH, cache=False, progress=progress)
         except BudgetError:
-            if number == len(_FORMATS) - 1:
+            if last:
                 raise
-        else:
-            return made.path
     raise AssertionError("unreachable")
 
 
