@@ -8,10 +8,11 @@ Must not know: how damage is measured, how bytes are allocated, how weights are 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.errors import UsageError
+from edgedistill.errors import BudgetError, UsageError
 from edgedistill.export.own import make_plan
 from edgedistill.export.sensitivity import measure
 from edgedistill.profile import load_profile
@@ -20,6 +21,8 @@ from edgedistill.quantize.plan import Rule, parse_format, searched
 from edgedistill.quantize.spec import array_specs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from edgedistill.export.checkpoint import Checkpoint
     from edgedistill.profile import Profile
     from edgedistill.progress import Progress
@@ -112,12 +115,9 @@ def choose_formats(
     }
     vectors = sum(w.nbytes for w in plan.planned.weights if w.weight_name not in matrices)
     if budget.max_kl is not None:
-        chosen = allocate(options, max_damage=budget.max_kl)
+        chosen = allocate(options, max_damage=_reachable(budget.max_kl, options))
     else:
-        most = budget.max_bytes
-        if budget.bits_per_weight is not None:
-            most = int(budget.bits_per_weight * plan.planned.parameters / 8)
-        chosen = allocate(options, max_bytes=(most or 0) - vectors)
+        chosen = allocate(options, max_bytes=_affordable(budget, options, vectors, plan.planned.parameters) - vectors)
     by_label = {fmt.label(): fmt for fmt in candidates}
     rules = tuple(Rule(name, by_label[one.label]) for name, one in chosen.items())
     record = {
@@ -135,3 +135,34 @@ def choose_formats(
         "weights": {name: {"format": one.label, "bytes": one.nbytes, "kl": one.damage} for name, one in chosen.items()},
     }
     return replace(profile, weights=replace(profile.weights, rules=rules)), record
+
+
+def _affordable(budget: SizeBudget, options: Mapping[str, Sequence[Candidate]], vectors: int, parameters: int) -> int:
+    """Bytes that all weights may take; raises BudgetError in the units that were asked for."""
+    most = budget.max_bytes or 0
+    if budget.bits_per_weight is not None:
+        most = int(budget.bits_per_weight * parameters / 8)
+    smallest = sum(min(one.nbytes for one in group) for group in options.values()) + vectors
+    if smallest > most:
+        bits, megabytes = math.ceil(800 * smallest / parameters) / 100, math.ceil(smallest / 1e4) / 100
+        asked = f"{most / 1e6:.2f} MB"
+        if budget.bits_per_weight is not None:
+            asked = f"{budget.bits_per_weight:g} bits per weight"
+        raise BudgetError(
+            f"{asked} cannot be met: the smallest formats allowed take {bits:.2f} bits per weight "
+            f"({megabytes:.2f} MB).",
+            hint=f"Allow --bits-per-weight {bits:.2f} or --max-size {megabytes:.2f}MB, or smaller formats among the "
+            "profile's candidates.",
+        )
+    return most
+
+
+def _reachable(max_kl: float, options: Mapping[str, Sequence[Candidate]]) -> float:
+    """``max_kl``; raises BudgetError where even the best formats are predicted to do more."""
+    least = sum(min(one.damage for one in group) for group in options.values())
+    if least > max_kl:
+        raise BudgetError(
+            f"A KL of {max_kl:g} cannot be reached: the best formats allowed are predicted to leave {least:.3g}.",
+            hint=f"Allow --max-kl {least * 1.01:.3g}, or better formats among the profile's candidates.",
+        )
+    return max_kl
