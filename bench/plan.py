@@ -14,68 +14,23 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from plan_turn import CONTEXTS, PREFILL
 
 from edgedistill.bundle import Bundle
 from edgedistill.export.pipeline import export
 from edgedistill.planning.formats import read_formats
 from edgedistill.planning.planner import PlanReport, plan
-from edgedistill.runtime import stats
-from edgedistill.runtime.decoder import chunk_bounds
-from edgedistill.runtime.model import open_bundle
-from edgedistill.runtime.sampling import greedy
 
 HERE = Path(__file__).resolve().parent
 MODELS = ("smollm2-135m", "qwen3-0.6b")
 FORMATS = "int4-b32,int4-b128,int8-b64,fp32"
-CONTEXTS = (64, 256, 1024, 2048)
-MEMORY_AT = (256, 2048)
-DECODE_AT = (64, 1024)
-PREFILL = 256
-STEPS = 32
 WITHIN = {"file": 0.02, "memory": 0.10, "decode": 0.25, "prefill": 0.25}
-
-
-def measure(path: Path) -> dict[str, float]:
-    """One bundle in this process: memory first, because every later measurement would add to it."""
-    model = open_bundle(path)
-    session, chunk = model.session, model.prefill_chunk
-    info = model.bundle.manifest.model
-    ids = np.random.default_rng(0).integers(0, info.vocab_size, max(CONTEXTS)).tolist()
-    found: dict[str, float] = {}
-    decoder: Any = session.decoder()
-
-    def prefill(count: int) -> float:
-        decoder.truncate(0)
-        start = time.perf_counter()
-        for a, b in chunk_bounds(count, chunk):
-            decoder.feed(ids[a:b], exact=True, logits=b == count)
-        return time.perf_counter() - start
-
-    def steps(count: int) -> float:
-        laps, token = [], ids[0]
-        for _ in range(count):
-            start = time.perf_counter()
-            token = greedy(decoder.feed([token]))
-            laps.append(time.perf_counter() - start)
-        return median(laps)
-
-    for at in MEMORY_AT:
-        if at <= info.context_length:
-            prefill(at - 8)
-            steps(8)
-            found[f"memory {at}"] = stats.rss_bytes()
-    found[f"prefill {PREFILL}"] = PREFILL / median(prefill(PREFILL) for _ in range(3))
-    for at in DECODE_AT:
-        if at + STEPS <= info.context_length:
-            prefill(at - STEPS // 2)
-            found[f"decode {at}"] = 1 / steps(STEPS)
-    return found
 
 
 def rows(name: str, model: str | Path, args: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
@@ -90,7 +45,7 @@ def rows(name: str, model: str | Path, args: argparse.Namespace, work: Path) -> 
     rounds: dict[str, list[dict[str, float]]] = {label: [] for label in bundles}
     for index in range(args.rounds):
         for label, path in sorted(bundles.items(), reverse=bool(index % 2)):
-            command = [sys.executable, __file__, "--turn", str(path)]
+            command = [sys.executable, str(HERE / "plan_turn.py"), str(path)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             rounds[label].append(json.loads(done.stdout.splitlines()[-1]))
     return [row for label in bundles for row in _compared(name, label, report, bundles[label], rounds[label])]
@@ -150,11 +105,7 @@ def main() -> int:
     parser.add_argument("--known", action="store_true", help="take timings of kernels from the cache where they are")
     parser.add_argument("--quick", action="store_true", help="the built-in model and one round")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
-    parser.add_argument("--turn", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.turn:
-        print(json.dumps(measure(args.turn)))
-        return 0
     if args.quick:
         args.models, args.rounds = ["tiny-reasoner"], 1
     found: list[dict[str, Any]] = []

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedistill.budget import GB, alternatives, check, check_machine, fits, predict, predict_profile
+from edgedistill.budget import (
+    GB,
+    MAPPED_BY_ONE_READ,
+    alternatives,
+    check,
+    check_machine,
+    fits,
+    predict,
+    predict_profile,
+)
 from edgedistill.errors import BudgetError
 from edgedistill.export.spec import LogicalWeight, ModelSpec
 from edgedistill.profile import list_profiles, load_profile
@@ -71,8 +80,31 @@ def test_parts_add_up_and_mean_what_they_say():
     assert budget.weights_private == codes + 3 * scales + norms
     assert budget.activation_bytes >= 9 * 100 * 1000 * 4
     table = budget.to_dict()
-    parts = ("weights_private", "weights_mapped", "kv_bytes", "activation_bytes", "logits_bytes", "base_bytes")
+    assert budget.weights_reclaimable == spec_codes(plan, "embed")
+    parts = (
+        "weights_private",
+        "weights_mapped",
+        "weights_reclaimable",
+        "kv_bytes",
+        "activation_bytes",
+        "logits_bytes",
+        "base_bytes",
+    )
     assert table["ram_bytes"] == sum(table[part] for part in parts)
+
+
+def spec_codes(plan, name):
+    weight = next(weight for weight in plan.weights if weight.weight_name == name)
+    return sum(array.nbytes for array in weight.arrays if array.name.endswith(".q"))
+
+
+def test_the_embedding_s_mapped_rows_count_as_memory_but_not_against_a_limit():
+    spec, weights = SMALL
+    plan = plan_weights(weights, parse_format("int8"))
+    short, long = (predict(spec, plan, context_length=length) for length in (4, 4096))
+    assert short.weights_reclaimable == 4 * MAPPED_BY_ONE_READ
+    assert long.weights_reclaimable == spec_codes(plan, "embed")
+    assert long.ram_bytes - long.needed_bytes == long.weights_reclaimable
 
 
 def test_an_untied_embedding_is_not_copied():

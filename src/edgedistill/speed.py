@@ -27,7 +27,7 @@ STEP_OVERHEAD_S = 100e-6
 """Per step: the binding, the call, choosing the token. Some 30 us and a maximum over the vocabulary."""
 MOST_ELEMENTS = 1 << 24
 """Larger matrices are timed as a part of their rows: the time grows with the rows."""
-WORKING_SETS = tuple(1 << shift for shift in range(20, 28))
+WORKING_SETS = tuple(1 << shift for shift in range(20, 30))
 """Bytes of weights that a timing goes through: beyond the last, all of them come from memory."""
 SHORT_PAST = 64
 LONG_PAST = 2048

@@ -21,7 +21,7 @@ from edgedistill.catalog import cache_dir
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

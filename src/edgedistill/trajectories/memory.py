@@ -65,7 +65,8 @@ def plan_memory(
     limits = {"of the memory that is free": free}
     target = profile.get("target", {}).get("ram_gb")
     if target and predicted.get("ram_bytes"):
-        fixed = int(predicted["ram_bytes"]) - int(predicted.get("kv_bytes", 0))
+        reclaimable = int(predicted.get("weights_reclaimable", 0))
+        fixed = int(predicted["ram_bytes"]) - int(predicted.get("kv_bytes", 0)) - reclaimable
         limits[f"of the {float(target):g} GB of profile {profile.get('name', '')}"] = int(float(target) * 1e9) - fixed
     source, budget = min(limits.items(), key=lambda item: item[1])
     fitting = budget // row - 1  # the prompt's own cache is kept beside the rows
