@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 SECONDS = 0.25
 """Least time that a case is repeated for."""
 REPEATS = 5
-QUANTILE = 0.2
-"""Of the repeats: other programs make a run slower, never faster."""
+QUANTILE = 0.5
+"""Of the repeats: what a step takes is a median too."""
 MOST_COPIES = 384
 _CHUNK_COPIES = 2
 _WEIGHTS = "weights.bin"
@@ -83,7 +83,7 @@ def save_graph(path: Path, b: GraphBuilder, inputs: list[ir.Value], outputs: lis
 
 
 def time_runs(session: Any, inputs: Mapping[str, npt.NDArray[Any]], outputs: Mapping[str, npt.NDArray[Any]]) -> float:
-    """Seconds of an undisturbed run with all inputs and outputs bound to these arrays (an array may serve several)."""
+    """Seconds of a run (median) with all inputs and outputs bound to these arrays (an array may serve several)."""
     import onnxruntime as ort
 
     values = {id(array): ort.OrtValue.ortvalue_from_numpy(array) for array in (*inputs.values(), *outputs.values())}
