@@ -170,6 +170,25 @@ def test_one_prefix_expands_to_a_batch_and_compacts(session: DecoderSession) -> 
     assert single.length == 21  # the source is untouched
 
 
+def test_compacting_in_place_keeps_the_rows_and_allocates_nothing(session: DecoderSession) -> None:
+    batch = session.decoder(4)
+    ids = np.array([tokens(9, seed) for seed in range(4)])
+    batch.step(ids, [9, 4, 9, 6])
+    twin = batch.select([1, 3])
+    twin.cache.reserve(batch.cache.capacity)
+    before = list(batch.cache.buffers)
+    batch.compact([1, 3], 3)
+    assert (batch.cache.batch, batch.cache.lengths.tolist()) == (3, [4, 6, 0])
+    assert all(np.shares_memory(old, new) for old, new in zip(before, batch.cache.buffers, strict=True))
+    for seed in range(20):  # beyond the capacity: the buffers move once
+        new = np.array([tokens(3, seed), tokens(3, seed + 50), tokens(3, seed + 100)])
+        expected = twin.step(new[:2], [2, 3], exact=True)
+        np.testing.assert_array_equal(batch.step(new, [2, 3, 0], exact=True)[:2], expected)
+    assert batch.cache.tokens[0, :4].tolist() == ids[1, :4].tolist()
+    with pytest.raises(ValueError, match="cannot be the first"):
+        batch.compact([2, 1], 3)
+
+
 def test_copy_row_and_truncate(session: DecoderSession) -> None:
     a, b, tail = tokens(15, 13), tokens(9, 14), tokens(4, 15)
     batch = session.decoder(2)

@@ -282,8 +282,13 @@ class Decoder:
                 yield Scores(rows, columns + start, logits[rows, slots])
 
     def select(self, rows: Sequence[int]) -> Decoder:
-        """A decoder over copies of ``rows`` (repeat one to expand a prefix to a batch, leave some out to compact)."""
+        """A decoder over copies of ``rows`` (repeat one to expand a prefix to a batch)."""
         return Decoder(self.session, self.cache.select(rows))
+
+    def compact(self, rows: Sequence[int], batch: int) -> None:
+        """Go on with ``rows`` alone, as the first of ``batch``; see ``KVCache.compact``."""
+        self.cache.compact(rows, batch)
+        self._exact_length = 0
 
     # ---- running --------------------------------------------------------------------------------------------
 

@@ -167,6 +167,26 @@ class KVCache:
         made.tokens[:, :used] = self.tokens[chosen, :used]
         return made
 
+    def compact(self, rows: Sequence[int], batch: int) -> None:
+        """Leave ``rows`` (distinct, ascending) as the first of ``batch`` rows; any others are empty.
+
+        Nothing is allocated, so that a batch never takes more memory than it did at its largest: rows move forward
+        inside the buffers, whose end lies idle until they grow next. Raises ValueError for rows that are not so.
+        """
+        if not len(rows) <= batch <= self.batch or list(rows) != sorted({*rows} & {*range(self.batch)}):
+            raise ValueError(f"rows {list(rows)} of {self.batch} cannot be the first of {batch}")
+        used = int(self.lengths[list(rows)].max(initial=0))
+        for index, buffer in enumerate(self._buffers):
+            for target, source in enumerate(rows):
+                if target != source:
+                    buffer[target, :, :used] = buffer[source, :, :used]
+            self._buffers[index] = buffer[:batch]
+        self.tokens[: len(rows)] = self.tokens[list(rows)]
+        self.lengths[: len(rows)] = self.lengths[list(rows)]
+        self.lengths[len(rows) :] = 0
+        self.tokens, self.lengths = self.tokens[:batch], self.lengths[:batch]
+        self.generation += 1
+
     def put_rows(self, rows: Sequence[int] | npt.NDArray[np.int64], source: KVCache) -> None:
         """The inverse of ``select`` for distinct ``rows``: row i of ``source`` replaces row ``rows[i]``."""
         used = int(source.lengths.max())

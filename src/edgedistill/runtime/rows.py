@@ -44,7 +44,6 @@ class Rows(Generic[Key]):
 
     def __init__(self, decoder: Decoder, *, max_new_tokens: int, penalised: bool, room: int | None = None) -> None:
         size = self.size = decoder.cache.batch
-        self._most = max_new_tokens
         self._room = max_new_tokens if room is None else min(room, max_new_tokens)
         self._decoder = decoder
         self._keys: list[Key | None] = [None] * size
@@ -132,21 +131,14 @@ class Rows(Generic[Key]):
         self._decoder.truncate(0, row=row)
         return key, tuple(self._tokens[row, : self.counts[row]].tolist())
 
-    def compacted(self) -> Rows[Key]:
-        """The occupied rows alone, at least one (with a free one beside it if it is alone)."""
+    def compact(self) -> None:
+        """Go on with the occupied rows alone, at least one, with a free one beside it if it is alone."""
         kept = self.active()
-        chosen = [*kept.tolist(), *[int(kept[0])] * (2 - len(kept))]
-        made = Rows[Key](
-            self._decoder.select(chosen),
-            max_new_tokens=self._most,
-            penalised=self.seen is not None,
-            room=self._room,
-        )
-        made._decoder.cache.reserve(self._decoder.cache.capacity)
-        made._keys[: len(kept)] = [self._keys[row] for row in kept]
-        made.noise, made.counts, made.prompts = self.noise[chosen], self.counts[chosen], self.prompts[chosen]
-        made._last, made._tokens = self._last[chosen], self._tokens[chosen]
-        made.seen = None if self.seen is None else self.seen[chosen]
-        if len(kept) == 1:
-            made._decoder.truncate(0, row=1)
-        return made
+        size = self.size = max(2, len(kept))
+        chosen = [*kept.tolist(), *[int(kept[0])] * (size - len(kept))]
+        self._decoder.compact(kept.tolist(), size)
+        keys = [self._keys[row] for row in kept]
+        self._keys = [*keys, *[None] * (size - len(kept))]
+        self.noise, self.counts, self.prompts = self.noise[chosen], self.counts[chosen], self.prompts[chosen]
+        self._last, self._tokens = self._last[chosen], self._tokens[chosen]
+        self.seen = None if self.seen is None else self.seen[chosen]

@@ -124,12 +124,12 @@ class Together:
     """On the rows of one batch; what finds no free row waits for one."""
 
     def __init__(self, session: DecoderSession, prefix: Decoder, start: Start, *, rows: int) -> None:
-        """``prefix``: its first row holds the prompt, and must keep it."""
+        """``prefix``: its first row holds the prompt, and must keep it. ``rows``: at least 2."""
         self._start, self._prefix = start, prefix
         self._waiting = deque(range(len(start.noise)))
         self._seen = start.seen()
         self._rows = Rows[int](
-            session.decoder(max(2, rows)),
+            session.decoder(rows),
             max_new_tokens=start.settings.max_new_tokens,
             penalised=self._seen is not None,
             room=ROOM,
@@ -173,7 +173,7 @@ class Together:
             return []
         if not self._waiting and self._rows.size > 2 and 4 * len(active) <= 3 * self._rows.size:
             # A free row costs nearly as much as a busy one.
-            self._rows = self._rows.compacted()
+            self._rows.compact()
             active = self._rows.active()
         rows = self._rows
         logits = rows.step(exact=start.exact)

@@ -115,7 +115,7 @@ class Engine:
             if not len(active):
                 return
             if exhausted and len(active) <= rows.size // 2 and rows.size > 2:
-                rows = rows.compacted()
+                rows.compact()
                 active = rows.active()
             yield from self._step(rows, active)
 
