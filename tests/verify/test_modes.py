@@ -16,9 +16,10 @@ from edgedistill.trajectories.result import Trajectory
 from edgedistill.verify import mode_runner
 from edgedistill.verify.mode_model import Mode, ModeModel, stopped_tokens
 from edgedistill.verify.mode_runner import verify_mode
-from edgedistill.verify.mode_score import mode_score
+from edgedistill.verify.mode_score import mode_change, mode_score
 from edgedistill.verify.options import VerifyOptions
 from edgedistill.verify.result import VerifyReport
+from edgedistill.verify.rows import metric_rows
 from edgedistill.verify.run_settings import Drawn, DrawSettings
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites import load_suite
@@ -86,6 +87,25 @@ def test_the_scores_are_means_over_prompts():
     assert mode_score(partly, "vote", level=0.95, seed=0).joules is None
 
 
+def test_the_change_of_a_mode_is_paired_by_prompt():
+    before = [drawn(p, 0, trial([True, True], True)) for p in "abcd"]
+    after = [
+        drawn("d", 0, trial([True, True], True)),
+        drawn("a", 0, trial([True, False], True, tokens=140), correct=False),
+        drawn("b", 0, trial([False, False], False), correct=False),
+        drawn("c", 0, trial([True, True], True)),
+    ]
+    change = mode_change(after, before, "deliberate", level=0.95, seed=0)
+    found = (change.mean_at_k, change.pass_at_k, change.vote_at_k, change.deliberate_at_k, change.tokens)
+    assert [one.value for one in found] == pytest.approx([-1.5 / 4, -1 / 4, -1 / 4, -2 / 4, 40 / 4])
+    assert change.vote_at_k.interval.low < -1 / 4 < change.vote_at_k.interval.high
+    single = mode_change(after, before, "single", level=0.95, seed=0)
+    assert (single.pass_at_k, single.vote_at_k, single.deliberate_at_k) == (None, None, None)
+    assert mode_change(before, before, "vote", level=0.95, seed=0).vote_at_k.value == 0
+    with pytest.raises(ValueError, match="different prompts"):
+        mode_change(after[:3], before, "vote", level=0.95, seed=0)
+
+
 @given(st.lists(st.tuples(st.integers(1, 50), st.sampled_from(["1", "2", None])), min_size=1, max_size=10))
 def test_early_stop_never_costs_more(entries):
     made = [
@@ -116,13 +136,18 @@ def test_a_mode_is_gated_against_the_same_mode_and_resumed(reasoner, tmp_path, m
     assert report.gate is not None
     assert report.mode.reference is not None
     assert report.bundle_result.accuracy.value == pytest.approx(report.mode.bundle.vote_at_k.value)
+    lost = report.mode.bundle.vote_at_k.value - report.mode.reference.vote_at_k.value
+    assert report.mode.change.vote_at_k.value == pytest.approx(lost)
+    texts = {row.label: row.bundle for row in metric_rows(report)}
+    assert texts["change of V@2"].startswith(f"{100 * lost:+.1f}")
+    assert texts["change of V@2"].endswith(" points")
     assert report.tokens.forced is None
     assert VerifyReport.from_dict(report.to_dict()).to_dict() == report.to_dict()
     again = verify_mode(bundle, Mode("vote", 2), reference=reference, options=OPTIONS, store=tmp_path)
     assert again.mode.bundle == report.mode.bundle  # seconds included: nothing was drawn again
     assert len(list(tmp_path.iterdir())) == 2
     alone = verify_mode(bundle, Mode("single"), options=OPTIONS, store=tmp_path)
-    assert (alone.kind, alone.gate, alone.mode.reference) == ("audit", None, None)
+    assert (alone.kind, alone.gate, alone.mode.reference, alone.mode.change) == ("audit", None, None, None)
     assert alone.mode.bundle.vote_at_k is None
 
 

@@ -19,7 +19,7 @@ from edgedistill.verify.analyse import analyse
 from edgedistill.verify.bundle_model import BundleModel, open_sampled
 from edgedistill.verify.extras import ModelSamples
 from edgedistill.verify.mode_model import Mode, ModeModel
-from edgedistill.verify.mode_score import ModeReport, mode_score
+from edgedistill.verify.mode_score import ModeReport, mode_change, mode_score
 from edgedistill.verify.models import require_same_vocabulary
 from edgedistill.verify.options import VerifyOptions, resolve_margins
 from edgedistill.verify.reference import open_reference
@@ -126,6 +126,7 @@ def _run(
         mode.vote,
         mode_score(after, mode.name, level=level, seed=seed),
         None if before is None else mode_score(before, mode.name, level=level, seed=seed),
+        None if before is None else mode_change(after, before, mode.name, level=level, seed=seed),
     )
     # Tokens of the text that stands say nothing about the trajectories behind it.
     return replace(report, mode=scored, tokens=TokenReport())

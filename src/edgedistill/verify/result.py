@@ -22,7 +22,7 @@ from edgedistill.verify.diversity import Diversity
 from edgedistill.verify.endpoints import Name
 from edgedistill.verify.gate import CollapseResult, EndpointResult, GateResult, Method, Outcome
 from edgedistill.verify.lengths import FormSummary
-from edgedistill.verify.mode_score import ModeReport, ModeScore
+from edgedistill.verify.mode_score import ModeChange, ModeReport, ModeScore
 from edgedistill.verify.perturbations import PerturbationCheck, TemperatureSweep
 from edgedistill.verify.power import Decider
 from edgedistill.verify.sampler_audit import SamplerAudit
@@ -44,9 +44,9 @@ NAMES: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         Collapse, CollapseResult, Decider, Device, DeviceComparison, DeviceReport, DivergenceSummary, Diversity,
-        EndpointResult, Estimate, FormSummary, GateResult, HallucinationVariance, Interval, ModeReport, ModeScore,
-        PerturbationCheck, PromptSummary, SamplerAudit, SequentialState, SuiteResult, SurvivalCurve, TemperatureSweep,
-        Verdict,
+        EndpointResult, Estimate, FormSummary, GateResult, HallucinationVariance, Interval, ModeChange, ModeReport,
+        ModeScore, PerturbationCheck, PromptSummary, SamplerAudit, SequentialState, SuiteResult, SurvivalCurve,
+        TemperatureSweep, Verdict,
     )
 } | {"Outcome": Outcome, "Method": Method, "Name": Name}  # fmt: skip
 """What the annotations of the tree refer to, by name."""

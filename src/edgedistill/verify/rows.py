@@ -14,7 +14,7 @@ from edgedistill.verify.gate_report import LABELS, change_text, margin_text, val
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgedistill.verify.mode_score import ModeReport, ModeScore
+    from edgedistill.verify.mode_score import ModeChange, ModeReport, ModeScore
     from edgedistill.verify.result import AuditExtras, VerifyReport
     from edgedistill.verify.summary import SuiteResult
     from edgedistill.verify.types import Estimate
@@ -53,22 +53,29 @@ def nats(estimate: Estimate | None) -> str:
     return _text(estimate, 1.0, 5, " nats")
 
 
-def _text(estimate: Estimate | None, scale: float, digits: int, unit: str) -> str:
+def points(estimate: Estimate | None) -> str:
+    """A difference of shares in percentage points."""
+    return _text(estimate, 100.0, 1, " points", signed=True)
+
+
+def _text(estimate: Estimate | None, scale: float, digits: int, unit: str, *, signed: bool = False) -> str:
     if estimate is None:
         return ""
     if not math.isfinite(estimate.value):
         return "-"
-    text = _fixed(scale * estimate.value, digits)
+    text = _fixed(scale * estimate.value, digits, signed=signed)
     if estimate.interval is not None:
         low, high = estimate.interval.low, estimate.interval.high
-        ends = [_fixed(scale * end, digits) if math.isfinite(end) else "unbounded" for end in (low, high)]
+        ends = [
+            _fixed(scale * end, digits, signed=signed) if math.isfinite(end) else "unbounded" for end in (low, high)
+        ]
         text = f"{text} [{ends[0]}, {ends[1]}]"
     return text + unit
 
 
-def _fixed(value: float, digits: int) -> str:
-    """Without the sign of a zero that rounding made."""
-    return f"{round(value, digits) + 0.0:.{digits}f}"
+def _fixed(value: float, digits: int, *, signed: bool = False) -> str:
+    """Without the minus of a zero that rounding made."""
+    return f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"
 
 
 def endpoint_rows(report: VerifyReport) -> list[tuple[str, ...]]:
@@ -112,6 +119,11 @@ def metric_rows(report: VerifyReport) -> list[MetricRow]:
             MetricRow(key, label, before.get((key, label), ""), text, report.definitions.get(key, ""))
             for (key, label), text in _mode(mode.bundle, mode.trajectories)
         ]
+        if (change := mode.change) is not None:
+            rows += [
+                MetricRow("mode_change", label, "", text, report.definitions.get("mode_change", ""))
+                for label, text in _mode_change(change, mode.trajectories)
+            ]
     return [row for row in rows if row.bundle or row.reference]
 
 
@@ -208,6 +220,14 @@ def _mode(score: ModeScore, k: int) -> Iterator[tuple[tuple[str, str], str]]:
     yield ("cost", "joules an answer"), number(score.joules, 1)
 
 
+def _mode_change(change: ModeChange, k: int) -> Iterator[tuple[str, str]]:
+    yield f"change of M@{k}", points(change.mean_at_k)
+    yield f"change of P@{k}", points(change.pass_at_k)
+    yield f"change of V@{k}", points(change.vote_at_k)
+    yield f"change of D@{k}", points(change.deliberate_at_k)
+    yield "change of tokens an answer", _text(change.tokens, 1.0, 1, "", signed=True)
+
+
 OWN_DEFINITIONS = {
     "mean_at_k": "Accuracy of a single trajectory, over the K of every answer.",
     "pass_at_k_mode": "Share of answers with at least one right trajectory: what a perfect judge could reach.",
@@ -215,6 +235,8 @@ OWN_DEFINITIONS = {
     "deliberate_at_k": "Share of answers that were right after the deliberation; where it came to none, the vote's.",
     "cost": "Of one answer, all trajectories and passes included; questions one at a time. Joules of the processor "
     "packages (RAPL), whatever else ran on them included; absent where the machine does not tell.",
+    "mode_change": "What quantization did to each way to answer: bundle less reference, paired by prompt, with the "
+    "same noise.",
     "tied": "Share of answers whose vote had several answers in the first place.",
     "decided_by": "Number of answers by what decided them.",
     "length": "Generated tokens, reasoning included; means over prompts of each prompt's mean.",
