@@ -35,6 +35,18 @@ def test_messages_carry_reasoning_beside_the_content(conversation: Conversation)
     ]
 
 
+def test_trajectories_are_kept_and_a_question_without_an_answer_is_not_shown_again(conversation: Conversation) -> None:
+    before = conversation.messages()
+    kept = {"index": 1, "kind": "cancelled", "vote": None, "tokens": 3, "text": "<think>Four", "confidence": None}
+    conversation.ask("3 + 3?")
+    conversation.answer(Turn("assistant", "", "", "cancelled", {}, (kept,)))
+    assert conversation.messages() == before
+    assert json.loads(conversation.to_json({}))["turns"][-1]["trajectories"] == [kept]
+    text = conversation.to_markdown({})
+    assert "trajectory 2: cancelled, 3 tokens" in text
+    assert "<think>Four" in text
+
+
 def test_only_an_unanswered_question_is_withdrawn(conversation: Conversation) -> None:
     conversation.withdraw()
     assert len(conversation.turns) == 4

@@ -20,13 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message. ``finish_reason`` and ``stats`` belong to answers; ``cancelled`` means the user stopped it."""
+    """One message. What follows ``reasoning`` belongs to answers; ``finish_reason`` "cancelled": the user stopped it.
+
+    ``trajectories``: those behind an answer that several gave, each with ``index``, ``kind``, ``vote``, ``tokens`` (a
+    number), ``text`` and ``confidence``.
+    """
 
     role: Literal["user", "assistant"]
     content: str
     reasoning: str = ""
     finish_reason: str = ""
     stats: dict[str, Any] = field(default_factory=dict)
+    trajectories: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(slots=True)
@@ -54,11 +59,17 @@ class Conversation:
         self.turns.clear()
 
     def messages(self) -> list[dict[str, Any]]:
-        """Messages in the form chat templates take: role, content and, for answers, reasoning_content."""
+        """Messages in the form chat templates take: role, content and, for answers, reasoning_content.
+
+        A question whose answer is empty (no trajectory came to one) is left out together with it.
+        """
         messages: list[dict[str, Any]] = []
         if self.system:
             messages.append({"role": "system", "content": self.system})
         for turn in self.turns:
+            if turn.role == "assistant" and not turn.content and not turn.reasoning:
+                messages.pop()
+                continue
             message: dict[str, Any] = {"role": turn.role, "content": turn.content}
             if turn.reasoning:
                 message["reasoning_content"] = turn.reasoning
@@ -73,6 +84,7 @@ class Conversation:
                 "content": t.content,
                 **({"reasoning": t.reasoning} if t.reasoning else {}),
                 **({"finish_reason": t.finish_reason, "stats": t.stats} if t.role == "assistant" else {}),
+                **({"trajectories": list(t.trajectories)} if t.trajectories else {}),
             }
             for t in self.turns
         ]
@@ -88,6 +100,9 @@ class Conversation:
             if turn.reasoning:
                 parts += ["<details><summary>reasoning</summary>", "", turn.reasoning, "", "</details>", ""]
             parts += [turn.content, ""]
+            for one in turn.trajectories:
+                title = f"trajectory {one['index'] + 1}: {one['vote'] or one['kind']}, {one['tokens']} tokens"
+                parts += [f"<details><summary>{title}</summary>", "", one["text"].strip(), "", "</details>", ""]
             if turn.finish_reason == "cancelled":
                 parts += ["*(stopped)*", ""]
         return "\n".join(parts)

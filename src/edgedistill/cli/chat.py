@@ -188,14 +188,14 @@ class PlainChat:
             return
         self._last = parallel.stats_line(result.stats)
         console.note(parallel.outcome(result))
-        if result.decided_by == "none":
-            self._conversation.withdraw()
-            return
         if not self._args.json:
             parallel.print_answer(result, show_reasoning=not self._args.hide_reasoning)
         stats = {**result.stats.to_dict(), "decided_by": result.decided_by, "vote": result.vote.to_dict()}
-        reason = "cancelled" if result.cancelled else "stop"
-        self._conversation.answer(Turn("assistant", result.answer, result.reasoning, reason, stats))
+        reason = "cancelled" if result.cancelled else "stop" if result.answer else "length"
+        kept = tuple(parallel.record(trajectory) for trajectory in result.trajectories)
+        self._conversation.answer(Turn("assistant", result.answer, result.reasoning, reason, stats, kept))
+        if result.cancelled:
+            console.note("stopped; the trajectories so far are kept.")
 
     def _command(self, line: str) -> bool:
         """Carry out a slash command; False ends the chat."""

@@ -172,6 +172,12 @@ def outcome(result: TrajectoryResult) -> str:
     return f"decided by {result.decided_by}{number}"
 
 
+def record(trajectory: Trajectory) -> dict[str, Any]:
+    """A trajectory as a saved conversation keeps it."""
+    names = ("index", "kind", "vote", "text", "confidence")
+    return {**{name: getattr(trajectory, name) for name in names}, "tokens": len(trajectory.tokens)}
+
+
 def vote_line(vote: VoteResult) -> str:
     """One line: the answers and their votes, ties, and who had no vote."""
     weighted = vote.rule == "confidence"
@@ -181,7 +187,7 @@ def vote_line(vote: VoteResult) -> str:
     ]
     line = f"vote: {', '.join(parts) or 'nobody voted'}"
     if vote.tied:
-        line += f"; a tie of {len(vote.tied)}, the first to come counts"
+        line += f"; a tie of {len(vote.tied)}, that of trajectory {(vote.winner or 0) + 1} counts"
     if vote.dropped:
         line += f"; {len(vote.dropped)} dropped for low confidence"
     without = _without_vote(vote)
@@ -241,7 +247,8 @@ class _Status:
         elif event.kind == "finished" and event.trajectory is not None:
             self._done += 1
             self._line(_trajectory_line(event.trajectory, self._total))
-            if show_all and event.trajectory.text:
+            # What was interrupted would be lost: nothing else shows it.
+            if (show_all or event.trajectory.kind == "cancelled") and event.trajectory.text:
                 self._line(event.trajectory.text.strip().translate(generation.CONTROLS) + "\n")
         elif event.kind == "vote" and event.vote is not None and event.vote.tallies:
             self._line(vote_line(event.vote))

@@ -92,7 +92,7 @@ def _in_parallel(
         console.note(parallel.outcome(result))
         console.note(parallel.stats_line(result.stats))
     if result.cancelled:
-        console.note("interrupted; the trajectories so far are kept." if args.json else "interrupted.")
+        console.note("interrupted; the trajectories so far are kept.")
         return EXIT_INTERRUPTED
     return EXIT_FAIL if result.decided_by == "none" else 0
 

@@ -112,4 +112,6 @@ def _message(message: Message) -> dict[str, Any]:
     if message.role == "assistant":
         value |= {"reasoning": message.reasoning, "finish_reason": message.finish_reason, "stats": message.stats}
         value["bundle"] = message.about
+        if message.parallel:
+            value["parallel"] = message.parallel
     return value
