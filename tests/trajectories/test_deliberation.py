@@ -177,6 +177,7 @@ def test_pruned_texts_come_from_the_text(reasoner, text, budget):
         ("{{ question }} {% for t in trajectories %}", "line 1"),
         ("{{ question }}{{ trajectories }}{{ ''.__class__ }}", "cannot be rendered"),
         ("{{ question }}{{ trajectories }}{{ 1 / 0 }}", "cannot be rendered"),
+        ("{{ question }}{{ trajectories }}{{ majority.answer }}", "{% if majority %}"),
     ],
 )
 def test_a_prompt_with_a_mistake_is_refused_before_anything_runs(source, message, tmp_path, reasoner):

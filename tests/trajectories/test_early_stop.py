@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedistill.trajectories.early_stop import decided, majority_is_certain, required_leads, worst_error
+from edgedistill.trajectories.early_stop import (
+    decided,
+    majority_is_certain,
+    required_leads,
+    saved_tokens,
+    worst_error,
+)
 from edgedistill.trajectories.vote import Ballot, majority
 
 ANSWERS = st.sampled_from(["1", "2", "3", "4", None])
@@ -87,3 +93,21 @@ def test_the_sequential_rule_never_looks_past_an_open_trajectory():
 
 def test_off_never_stops():
     assert not decided("off", dict.fromkeys(range(7), "1"), 8, 0.05)
+
+
+@pytest.mark.parametrize(("skew", "low", "high"), [(0.02, 0.9, 1.1), (0.2, 0.75, 1.05), (0.5, 0.5, 1.0)])
+def test_the_saving_is_about_what_the_others_would_have_taken(skew, low, high):
+    generator = np.random.default_rng(3)
+    claimed = taken = 0
+    for _ in range(400):
+        lengths = np.sort(np.exp(generator.normal(6.0, skew, size=8)).astype(int) + 1)
+        ended, rest = lengths[:5].tolist(), lengths[5:]
+        claimed += saved_tokens(ended, [ended[-1]] * 3)
+        taken += int((rest - ended[-1]).sum())
+    assert low < claimed / taken < high
+
+
+def test_the_saving_of_what_had_not_begun_is_a_whole_trajectory():
+    assert saved_tokens([50, 60, 70], [0, 0]) == pytest.approx(2 * 60, abs=20)
+    assert saved_tokens([50], [50, 50]) == 2  # each would have gone on
+    assert saved_tokens([50, 60], []) == 0

@@ -54,7 +54,7 @@ def test_waves_and_one_after_the_other_give_the_same_trajectories(reasoner, samp
     settings = sampling.replace(repetition_penalty=penalty)
     options = TrajectoryOptions(count=5, early_stop="off", vote="confidence")
     together = solve(reasoner, HARD, options=options, settings=settings, mode="exact")
-    monkeypatch.setattr(run, "plan_memory", lambda **k: plan_memory(**{**k, "available": 1_900_000}))
+    monkeypatch.setattr(run, "plan_memory", lambda **k: plan_memory(**{**k, "available": 1_900_000, "held": 0}))
     waves = solve(reasoner, HARD, options=options, settings=settings, mode="exact")
     assert 1 < waves.stats.rows < 5
     monkeypatch.setattr(run._Run, "_decoding", lambda self, decoder, start, rows: OneByOne(decoder, start))
@@ -169,19 +169,67 @@ def test_a_prompt_longer_than_the_context(reasoner, sampling):
 
 # ---- memory --------------------------------------------------------------------------------------------------------
 
-PLAN = {"tokens": 1000, "bytes_per_token": 10_000, "vocab_size": 100, "profile": {}, "predicted": {}}
+PLAN = {
+    "tokens": 990, "step": 100, "context": 4000, "bytes_per_token": 10_000, "vocab_size": 100, "profile": {},
+    "predicted": {},
+}  # fmt: skip
 
 
 def test_memory_lowers_the_rows_and_says_so():
-    row = 1000 * 10_000 + 1600
+    row = 1000 * 10_000 + 1600  # a cache grows by 100 tokens
     plenty = plan_memory(count=8, available=20 * row, **PLAN)
-    assert (plenty.rows, plenty.note) == (8, "")
+    assert (plenty.rows, plenty.note, plenty.pass_tokens) == (8, "", 4000)
     tight = plan_memory(count=8, available=5 * row, **PLAN)
     assert tight.rows == 3  # nine tenths of what is free, and the prompt's own cache
-    assert "3 are decoded at a time" in tight.note
-    assert "one after the other" in plan_memory(count=8, available=int(2.5 * row), **PLAN).note
-    with pytest.raises(BudgetError, match="A trajectory of up to 1000 tokens"):
-        plan_memory(count=8, available=2 * row, **PLAN)
+    assert "3 are decoded at a time. All 8 are made and vote." in tight.note
+    single = plan_memory(count=8, available=int(2.5 * row), **PLAN)
+    assert (single.rows, single.pass_tokens) == (1, int(0.9 * 2.5 * row - 1600) // 10_000)
+    assert "one after the other" in single.note
+    with pytest.raises(BudgetError, match="A trajectory of up to 990 tokens"):
+        plan_memory(count=8, available=row, **PLAN)
+
+
+def test_one_trajectory_takes_the_path_of_a_batch_where_there_is_room():
+    row = 1000 * 10_000 + 1600
+    for sequences, rows in ((9, 2), (3, 2), (2, 1), (1, 1)):
+        plan = plan_memory(count=1, available=int(1.2 * sequences * row), **PLAN)
+        assert (plan.rows, plan.note) == (rows, "")
+
+
+def test_what_an_earlier_prompt_left_allocated_counts_once():
+    row = 1000 * 10_000 + 1600
+    for held, rows in ((0, 3), (row, 4), (3 * row, 4)):
+        assert plan_memory(count=8, available=5 * row, held=held, **PLAN).rows == rows
+
+
+def test_a_quantized_cache_fits_more_at_a_time():
+    memory = {"count": 8, "available": 3 * 10_000_000}
+    assert plan_memory(**memory, **PLAN).rows == 1
+    assert plan_memory(**memory, **{**PLAN, "bytes_per_token": 2_500}).rows == 8
+
+
+def test_the_bytes_of_a_plan_are_those_that_are_taken(reasoner, sampling, monkeypatch):
+    plans, held = [], []
+    monkeypatch.setattr(
+        run, "plan_memory", lambda **k: held.append(k["held"]) or plans.append(plan_memory(**k)) or plans[-1]
+    )
+    # Decoded to the last token that the plan is for.
+    settings = sampling.replace(ignore_eos=True, max_new_tokens=300)
+    for count in (1, 5):
+        result = solve(reasoner, HARD, options=TrajectoryOptions(count=count, early_stop="off"), settings=settings)
+        rows, taken = plans[-1].rows, result.stats.kv_bytes
+        assert result.stats.rows == count
+        assert taken <= rows * plans[-1].row_bytes + max(plans[-1].row_bytes, held[-1])
+        assert taken > rows * (plans[-1].row_bytes - 16 * reasoner.bundle.manifest.model.vocab_size)
+
+
+def test_a_pass_that_does_not_fit_the_memory_leaves_the_vote(reasoner, sampling, monkeypatch):
+    monkeypatch.setattr(run, "plan_memory", lambda **k: plan_memory(**{**k, "available": 700_000, "held": 0}))
+    options = TrajectoryOptions(count=4, deliberate=True)
+    result = solve(reasoner, EASY, options=options, settings=sampling)
+    assert (result.stats.rows, result.deliberation, result.decided_by) == (1, None, "majority")
+    assert "of the memory that is free allow" in result.notes[-1]
+    assert "the vote stands" in result.notes[-1]
 
 
 def test_the_profiles_budget_counts_when_it_is_the_smaller_one():

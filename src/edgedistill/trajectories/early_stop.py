@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -70,6 +70,30 @@ def _lead(answers: Iterable[str | None]) -> int:
     """Votes of the first answer beyond those of the second; 0 without votes."""
     counts = [votes for _, votes in Counter(answer for answer in answers if answer is not None).most_common(2)]
     return counts[0] - (counts[1] if len(counts) > 1 else 0) if counts else 0
+
+
+def saved_tokens(ended: Sequence[int], cut: Sequence[int]) -> int:
+    """Tokens that trajectories that were cut off would still have taken, estimated; at least one of each.
+
+    The short ones end first, so that their mean says too little about the others. Lengths are taken to lie around their
+    median as far above it as below: what ended below it is mirrored. A trajectory cut off after n tokens is then
+    expected to be as long as the mean of those lengths beyond n. Lengths are skewed to the long side, so that this is
+    rather too little than too much.
+
+    Args:
+        ended: Tokens of those that ended by themselves or at a limit.
+        cut: Tokens of those that were cut off; 0 for one that had not begun.
+    """
+    if not cut or not ended:
+        return len(cut)
+    median = float(np.median([*ended, *(max([*ended, n]) for n in cut)]))
+    lengths = [*ended, *(2 * median - n for n in ended if n < median)]
+
+    def rest(taken: int) -> float:
+        beyond = [length - taken for length in lengths if length > taken]
+        return max(1.0, sum(beyond) / len(beyond)) if beyond else 1.0
+
+    return round(sum(rest(n) for n in cut))
 
 
 @lru_cache(maxsize=64)

@@ -1,5 +1,9 @@
 """How many trajectories fit the memory at a time, before the first is begun.
 
+Where all of them do not fit, fewer are decoded at a time and the others wait: each is the same whatever the number, so
+that the vote stays the one that was asked for, and only time is lost. Fewer trajectories would be another, weaker vote.
+The cache keeps the type that the bundle was exported with, so its rows are as small as that makes them.
+
 Must not know: texts, how anything is decoded.
 """
 
@@ -24,15 +28,20 @@ class MemoryPlan:
     """What K trajectories would take, and what they get.
 
     Attributes:
-        rows: Trajectories decoded at a time.
+        rows: Rows of the batch that they are decoded on, beside the prompt's own sequence; at least 2, even for one
+            trajectory. 1: there is room for a single sequence, and they are decoded on it one after the other.
         row_bytes: Keys and values of one at its longest, and its logits.
         budget_bytes: What all of them may take together.
+        pass_tokens: Longest context of a further pass, which begins when the rows are gone.
+        source: Where the budget comes from, for a sentence: "of the memory that is free".
         note: A sentence where fewer are decoded at a time than were asked for; empty otherwise.
     """
 
     rows: int
     row_bytes: int
     budget_bytes: int
+    pass_tokens: int
+    source: str
     note: str = ""
 
 
@@ -40,48 +49,58 @@ def plan_memory(
     *,
     count: int,
     tokens: int,
+    step: int,
+    context: int,
     bytes_per_token: int,
     vocab_size: int,
     profile: Mapping[str, Any],
     predicted: Mapping[str, Any],
+    held: int = 0,
     available: int | None = None,
 ) -> MemoryPlan:
     """Rows for ``count`` trajectories.
 
     Args:
         count: Trajectories asked for.
-        tokens: Prompt and longest continuation together, at most the context.
-        bytes_per_token: Of the KV cache, all layers.
+        tokens: Prompt and longest continuation together, at most ``context``.
+        step: Tokens that a cache grows by at a time.
+        context: Most tokens of a sequence.
+        bytes_per_token: Of the KV cache as it is stored, all layers.
         vocab_size: Logits of a row.
         profile: The bundle's; ``target.ram_gb`` bounds the memory of the whole process.
         predicted: The bundle's predicted sizes (``Budget.to_dict``); what is no KV cache in them is taken off.
+        held: Bytes that the prompt's own sequence has allocated already, for earlier prompts.
         available: Bytes that can still be allocated; default: asked of the system.
 
     Raises:
-        BudgetError: Not even one fits beside the prompt.
+        BudgetError: Not even one fits.
     """
-    row = tokens * bytes_per_token + 16 * vocab_size
+    logits = 16 * vocab_size
+    row = min(-(-tokens // step) * step, context) * bytes_per_token + logits
     free = int(_SHARE * (available_memory() if available is None else available))
-    limits = {"of the memory that is free": free}
+    limits = {"of the memory that is free": free + held}
     target = profile.get("target", {}).get("ram_gb")
     if target and predicted.get("ram_bytes"):
         reclaimable = int(predicted.get("weights_reclaimable", 0))
         fixed = int(predicted["ram_bytes"]) - int(predicted.get("kv_bytes", 0)) - reclaimable
         limits[f"of the {float(target):g} GB of profile {profile.get('name', '')}"] = int(float(target) * 1e9) - fixed
     source, budget = min(limits.items(), key=lambda item: item[1])
-    fitting = budget // row - 1  # the prompt's own cache is kept beside the rows
-    if fitting < 1:
+    if budget < row:
         raise BudgetError(
-            f"A trajectory of up to {tokens} tokens takes {format_bytes(2 * row)} with its prompt; "
+            f"A trajectory of up to {tokens} tokens takes {format_bytes(row)} of KV cache; "
             f"{format_bytes(max(0, budget))} {source} are left.",
             hint="Lower --max-new-tokens, shorten the prompt, or export with --kv-cache int8.",
         )
-    if fitting >= count:
-        return MemoryPlan(count, row, budget)
-    together = f"{fitting} are decoded at a time" if fitting > 1 else "they are decoded one after the other"
+    wanted = max(2, count)
+    # One sequence holds the prompt, and a batch has two rows or more.
+    rows = max(1, min(wanted, (budget - max(row, held)) // row))
+    longest = min(context, (budget - logits) // bytes_per_token)
+    if rows >= wanted or count == 1:
+        return MemoryPlan(rows, row, budget, longest, source)
+    together = f"{rows} are decoded at a time" if rows > 1 else "they are decoded one after the other"
     note = (
         f"{count} trajectories of up to {tokens} tokens would take {format_bytes((count + 1) * row)} of KV cache, "
-        f"{format_bytes(budget)} {source} are left: {together}. "
-        "A lower --max-new-tokens, or an export with --kv-cache int8, allows more."
+        f"{format_bytes(budget)} {source} are left: {together}. All {count} are made and vote. "
+        "A lower --max-new-tokens, or an export with --kv-cache int8, allows more at a time."
     )
-    return MemoryPlan(fitting, row, budget, note)
+    return MemoryPlan(rows, row, budget, longest, source, note)

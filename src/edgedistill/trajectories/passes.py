@@ -13,6 +13,7 @@ from edgedistill.trajectories.deliberate import Serializer
 from edgedistill.trajectories.prompts import PassPrompt, load_prompt
 from edgedistill.trajectories.result import DecidedBy, Stage, TrajectoryEvent
 from edgedistill.trajectories.select import most_similar, named_reply
+from edgedistill.units import format_bytes
 
 if TYPE_CHECKING:
     import threading
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from edgedistill.runtime.events import Generation
     from edgedistill.runtime.model import Model
     from edgedistill.runtime.settings import GenerationSettings, Mode
+    from edgedistill.trajectories.memory import MemoryPlan
     from edgedistill.trajectories.options import TrajectoryOptions
     from edgedistill.trajectories.result import Trajectory
     from edgedistill.trajectories.vote import VoteResult
@@ -53,6 +55,7 @@ class Passes:
         prompt: Of the deliberation; None without one.
         free_form: Replies may be texts without an answer that can be compared.
         sample: (prompt id, first index) of the trajectories' noise; that of the passes is derived from it.
+        plan: Bounds the context of a pass.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Passes:
         *,
         free_form: bool,
         sample: tuple[str | int, int],
+        plan: MemoryPlan,
     ) -> None:
         self._model, self._options, self._settings = model, options, settings
         self._mode: Mode = mode
@@ -75,6 +79,7 @@ class Passes:
         self._prompt = prompt
         self._free_form = free_form
         self._sample = sample
+        self._plan = plan
         self._notes: list[str] = []
 
     def decide(self, messages: Messages | None, trajectories: Sequence[Trajectory], vote: VoteResult) -> Deciding:
@@ -161,7 +166,7 @@ class Passes:
         reasoning: bool = True,
     ) -> Generator[TrajectoryEvent, None, tuple[Generation | None, tuple[int, ...]]]:
         """Returns the generation and the order in which trajectories were shown; (None, ()) if the context is short."""
-        context = self._model.bundle.manifest.model.context_length
+        context = self._plan.pass_tokens
         reply = self._options.deliberation_tokens or max(LEAST_REPLY, 2 * max(len(one.tokens) for one in complete))
         reply = min(reply, self._settings.max_new_tokens, context // 2)
         serializer = Serializer(messages, self._tokens, self._model.tokenizer)
@@ -170,7 +175,7 @@ class Passes:
         if shown is None:
             stands = "the vote stands" if stage == "deliberation" else "the reply most like the others stands"
             yield from self._note(
-                f"The context of {context} tokens cannot hold {len(complete)} trajectories and a {stage} of {reply}: "
+                f"{self._context} cannot hold {len(complete)} trajectories and a {stage} of {reply}: "
                 f"{stands}. Fewer trajectories or a lower --max-new-tokens may fit."
             )
             return None, ()
@@ -194,6 +199,15 @@ class Passes:
 
     def _tokens(self, messages: list[dict[str, Any]]) -> int:
         return len(self._model.encode(self._model.render(messages, thinking=self._thinking)))
+
+    @property
+    def _context(self) -> str:
+        """What a pass has to fit into, in words."""
+        tokens, limit = self._plan.pass_tokens, self._model.bundle.manifest.model.context_length
+        if tokens < limit:
+            left = f"{format_bytes(self._plan.budget_bytes)} {self._plan.source}"
+            return f"A context of {tokens} tokens, all that {left} allow,"
+        return f"The context of {tokens} tokens"
 
     def _note(self, text: str) -> Iterator[TrajectoryEvent]:
         self._notes.append(text)

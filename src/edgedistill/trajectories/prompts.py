@@ -1,8 +1,8 @@
 """Prompts of the further passes: Jinja files, checked before anything is decoded.
 
 A prompt may use ``question`` (the text of the last user message), ``trajectories`` (each with ``number``, from 1,
-``reasoning``, cut to its budget, ``answer``) and ``majority`` (``answer``, ``votes``, ``total``; undefined truth where
-there was no vote), and must use the first two.
+``reasoning``, cut to its budget, ``answer``) and ``majority`` (``answer``, ``votes``, ``total``; None where nobody
+voted), and must use the first two.
 
 Must not know: tokens, models, votes.
 """
@@ -61,6 +61,13 @@ class PassPrompt:
                     hint=f"Add {{{{ {field} }}}} to it." if field == "question" else _HINT,
                 )
         self.render(**_EXAMPLE)  # type: ignore[arg-type]
+        try:
+            self.render(**{**_EXAMPLE, "majority": None})  # type: ignore[arg-type]
+        except TemplateError as error:
+            raise TemplateError(
+                f"{name} cannot be rendered where no attempt has an answer to vote on, and majority is None.",
+                hint="Write around it: {% if majority %}...{% endif %}.",
+            ) from error
 
     def render(
         self, *, question: str, trajectories: Sequence[Mapping[str, Any]], majority: Mapping[str, Any] | None

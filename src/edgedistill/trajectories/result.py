@@ -61,8 +61,8 @@ class RunStats:
     Attributes:
         prompt_tokens: Of the question, computed once (``cached_tokens`` of them were in the cache already).
         trajectory_tokens: Generated over all trajectories. ``pass_tokens``: by the selection and the deliberation.
-        saved_tokens: What the trajectories that were cut off would still have taken, estimated from the mean length of
-            those that ended.
+        saved_tokens: What the trajectories that were cut off would still have taken, estimated from the lengths of the
+            others (``early_stop.saved_tokens``).
         rows: Trajectories decoded at a time.
         ttft_s: To the first token. ``prefill_s``, ``decode_s``: of the trajectories. ``pass_s``: of the later passes.
         total_s: All of it.

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,8 +33,8 @@ from edgedistill.runtime.stats import Stopwatch, peak_rss_bytes
 from edgedistill.runtime.transcript import Transcript
 from edgedistill.trajectories.batch import Decoding, OneByOne, Start, Together
 from edgedistill.trajectories.confidence import trajectory_confidence
-from edgedistill.trajectories.early_stop import decided
-from edgedistill.trajectories.memory import plan_memory
+from edgedistill.trajectories.early_stop import decided, saved_tokens
+from edgedistill.trajectories.memory import MemoryPlan, plan_memory
 from edgedistill.trajectories.options import TrajectoryOptions
 from edgedistill.trajectories.passes import Passes, Verdict
 from edgedistill.trajectories.prompts import load_prompt
@@ -152,8 +153,8 @@ class _Run:
         text = model.render(prompt, thinking=thinking, raw=raw)
         ids = model.encode(text, raw=raw)
         limit = model.bundle.manifest.model.context_length
-        rows = self._rows(len(ids), limit)
         with model.decoder() as decoder:
+            plan = self._plan(len(ids), limit, decoder.kv_bytes)
             sampler = Sampler(settings, NoiseKey(0), vocab_size=model.bundle.manifest.model.vocab_size)
             eos = model.bundle.manifest.model.eos_token_ids
             loop = TokenLoop(
@@ -180,7 +181,7 @@ class _Run:
                     exact=self._mode == "exact",
                     confident=self._options.vote == "confidence",
                 )
-                decoding = self._decoding(decoder, start, rows)
+                decoding = self._decoding(decoder, start, plan.rows)
                 yield from self._decode(decoding)
                 watch, kv_bytes = decoding.watch, decoding.kv_bytes
                 del decoding  # its cache, before the passes need theirs
@@ -192,7 +193,7 @@ class _Run:
         before = time.perf_counter()
         passes = Passes(
             model, self._options, settings, self._mode, thinking, self._cancel, self._read, self._prompt,
-            free_form=self._free_form, sample=self._noise,
+            free_form=self._free_form, sample=self._noise, plan=plan,
         )  # fmt: skip
         messages = None if raw else [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         verdict = yield from passes.decide(messages, trajectories, vote)
@@ -202,8 +203,11 @@ class _Run:
             cached_tokens=loop.cached_tokens,
             trajectory_tokens=sum(len(trajectory.tokens) for trajectory in trajectories),
             pass_tokens=sum(len(g.tokens) for g in (verdict.selection, verdict.deliberation) if g is not None),
-            saved_tokens=_saved(trajectories),
-            rows=rows,
+            saved_tokens=saved_tokens(
+                [len(one.tokens) for one in trajectories if one.kind not in ("cut", "cancelled")],
+                [len(one.tokens) for one in trajectories if one.kind == "cut"],
+            ),
+            rows=min(plan.rows, self._options.count),
             ttft_s=ttft,
             prefill_s=loop.prefill_watch.total,
             decode_s=watch.total,
@@ -217,27 +221,35 @@ class _Run:
 
     # ---- preparation ----------------------------------------------------------------------------------------
 
-    def _rows(self, prompt_tokens: int, limit: int) -> int:
-        """Trajectories decoded at a time; the reason for fewer than asked for goes to the notes."""
+    def _plan(self, prompt_tokens: int, limit: int, held: int) -> MemoryPlan:
+        """What fits the memory; the reason for fewer at a time than asked for goes to the notes."""
         manifest = self._model.bundle.manifest
         if prompt_tokens >= limit:
             raise ContextLengthError(
                 f"The prompt has {prompt_tokens} tokens, the context of this bundle holds {limit} with the answer.",
                 hint="Shorten the prompt or export with a larger --context.",
             )
+        session = self._model.session
+        batches = isinstance(session, DecoderSession)
         plan = plan_memory(
-            count=self._options.count,
+            count=self._options.count if batches else 1,
             tokens=min(prompt_tokens + self._settings.max_new_tokens + 1, limit),
+            step=session.config.kv_step,
+            context=limit,
             bytes_per_token=manifest.kv_cache.bytes_per_token,
             vocab_size=manifest.model.vocab_size,
             profile=manifest.profile,
             predicted=manifest.predicted,
+            held=held,
         )
+        if not batches:
+            plan = replace(plan, rows=1)
+            if self._options.count > 1:
+                note = "The graph of this bundle takes one sequence: they are decoded one after the other."
+                plan = replace(plan, note=note)
         if plan.note:
             self._notes.append(plan.note)
-        if not isinstance(self._model.session, DecoderSession):
-            return 1
-        return plan.rows
+        return plan
 
     def _keys(self) -> np.ndarray[Any, np.dtype[np.uint64]]:
         prompt_id, first = self._noise
@@ -247,7 +259,7 @@ class _Run:
     def _decoding(self, decoder: Decoder | OptimumDecoder, start: Start, rows: int) -> Decoding:
         session = self._model.session
         # One trajectory by itself takes a batch's path as well, so that it is the first of many with the same seed.
-        if isinstance(session, DecoderSession) and isinstance(decoder, Decoder) and rows >= min(2, self._options.count):
+        if isinstance(session, DecoderSession) and isinstance(decoder, Decoder) and rows > 1:
             return Together(session, decoder, start, rows=rows)
         return OneByOne(decoder, start)
 
@@ -349,12 +361,3 @@ class _Run:
             cancelled=self._cancel is not None and self._cancel.is_set(),
             stats=stats,
         )
-
-
-def _saved(trajectories: Sequence[Trajectory]) -> int:
-    """Tokens that trajectories cut off would still have taken if they were as long as the others on average."""
-    ended = [len(one.tokens) for one in trajectories if one.kind not in ("cut", "cancelled")]
-    if not ended:
-        return 0
-    mean = sum(ended) / len(ended)
-    return round(sum(max(0.0, mean - len(one.tokens)) for one in trajectories if one.kind == "cut"))
