@@ -1,17 +1,28 @@
-"""Run the command line as a user does: in a process of its own."""
+"""Run the command line as a user does: in a process of its own, or, for what need not be tried that way, in this one.
+
+A process costs a second or two of imports. ``edgedistill`` is for what a process can do otherwise than a function:
+signals, pipes, exit codes, environments; one such run of every command is enough. ``here`` is for its results and
+refusals.
+"""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
 STAGE = re.compile(r"[a-z ]+: (.* in )?[0-9.]+ (ms|s)")
 COMMAND = (sys.executable, "-m", "edgedistill")
@@ -60,3 +71,50 @@ def edgedistill(*arguments: object, stdin: str = "", home: Path | None = None, *
         input=stdin, capture_output=True, text=True, timeout=300, check=False, env=environment(home, **extra),
     )  # fmt: skip
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+def here(*arguments: object, stdin: str = "", home: Path | None = None, **extra: str) -> Result:
+    """The same in this process; what native code writes to stdout and stderr is caught as well.
+
+    Libraries read their environment when they are imported: ``home`` and ``extra`` reach edgedistill, not the client of
+    the Hub.
+    """
+    from edgedistill.cli import main
+
+    with ExitStack() as stack:
+        given, out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+        given.write(stdin.encode())
+        given.seek(0)
+        for number, (name, file) in enumerate((("stdin", given), ("stdout", out), ("stderr", err))):
+            stack.enter_context(_stream(number, name, file))
+        stack.enter_context(mock.patch.dict(os.environ, environment(home, **extra), clear=True))
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        finally:
+            gc.collect()  # sessions of a refused command hang on its traceback
+        sys.stdout.flush()
+        sys.stderr.flush()
+        out.seek(0)
+        err.seek(0)
+        return Result(code, out.read().decode(), err.read().decode())
+
+
+@contextmanager
+def _stream(number: int, name: str, file: BinaryIO) -> Iterator[None]:
+    """File descriptor ``number`` and ``sys.NAME`` are ``file`` meanwhile."""
+    if number:
+        getattr(sys, name).flush()
+    before = os.dup(number)
+    os.dup2(file.fileno(), number)
+    text = os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False)
+    try:
+        with mock.patch.object(sys, name, text):
+            yield
+            if number:
+                text.flush()
+    finally:
+        text.close()
+        os.dup2(before, number)
+        os.close(before)

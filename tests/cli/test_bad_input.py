@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from checkpoint_fixtures import qwen3_tensors, write_raw, write_safetensors, write_shards
-from cli_support import edgedistill
+from cli_support import edgedistill, here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +32,10 @@ def bundle(tiny_bundle_dir: Path, tmp_path: Path) -> Path:
 
 
 def export(checkpoint: Path, *options: object, **environment: str) -> Result:
-    """Export to ``out`` beside the checkpoint, without the final check."""
+    """Export to ``out`` beside the checkpoint, unchecked; with ``environment`` in a process of its own."""
     out = checkpoint.parent / "out"
-    return edgedistill(
+    command = edgedistill if environment else here
+    return command(
         "export", checkpoint, "-o", out, "--no-check", "--no-verify", *options,
         home=checkpoint.parent / "home", **environment,
     )  # fmt: skip
@@ -150,14 +151,12 @@ def test_gguf_with_an_unknown_tensor_type(checkpoint: Path) -> None:
     content += struct.pack("<Q", len(architecture)) + architecture + struct.pack("<IQ", 8, 5) + b"llama"
     content += struct.pack("<Q", len(name)) + name + struct.pack("<IQIQ", 1, 32, 999, 0)
     path.write_bytes(content + b"\0" * 256)
-    message = refused(edgedistill("export", path, "-o", checkpoint.parent / "out"), checkpoint.parent)
+    message = refused(here("export", path, "-o", checkpoint.parent / "out"), checkpoint.parent)
     assert "999" in message
 
 
 def test_a_model_that_is_nothing(tmp_path: Path) -> None:
-    message = refused(
-        edgedistill("export", "no-such-thing", "--offline", "-o", tmp_path / "out", home=tmp_path), tmp_path
-    )
+    message = refused(here("export", "no-such-thing", "--offline", "-o", tmp_path / "out", home=tmp_path), tmp_path)
     assert "no-such-thing" in message
 
 
@@ -210,10 +209,10 @@ def test_output_in_use(checkpoint: Path) -> None:
 def test_output_that_holds_a_bundle_needs_force(checkpoint: Path, bundle: Path) -> None:
     before = (bundle / "manifest.json").read_text()
     arguments = ("export", checkpoint, "-o", bundle, "--no-check", "--no-verify", "--format", "fp32")
-    assert "--force" in edgedistill(*arguments).one_error()
+    assert "--force" in here(*arguments).one_error()
     assert (bundle / "manifest.json").read_text() == before
-    assert edgedistill(*arguments, "--force").code == 0
-    assert edgedistill("inspect", bundle, "--verify", "--json").json["manifest"]["bits_per_weight"] == 32
+    assert here(*arguments, "--force").code == 0
+    assert here("inspect", bundle, "--verify", "--json").json["manifest"]["bits_per_weight"] == 32
 
 
 def test_output_is_a_file(checkpoint: Path) -> None:
@@ -224,14 +223,14 @@ def test_output_is_a_file(checkpoint: Path) -> None:
 
 def test_output_where_nothing_can_be_written(checkpoint: Path) -> None:
     # /proc takes no new directories from anybody, root included.
-    assert "choose another" in edgedistill("export", checkpoint, "-o", "/proc/bundle", "--no-check").one_error()
+    assert "choose another" in here("export", checkpoint, "-o", "/proc/bundle", "--no-check").one_error()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_output_in_a_directory_without_permission(checkpoint: Path) -> None:
     locked = checkpoint.parent / "locked"
     locked.mkdir(mode=0o500)
-    assert "not writable" in edgedistill("export", checkpoint, "-o", locked / "out", "--no-check").one_error()
+    assert "not writable" in here("export", checkpoint, "-o", locked / "out", "--no-check").one_error()
 
 
 def test_disk_full_in_mid_write(checkpoint: Path) -> None:
@@ -260,8 +259,8 @@ def test_weights_altered_in_place(bundle: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
-    assert "weights.bin" in edgedistill("inspect", bundle, "--verify", "--json").one_error()
-    assert "weights.bin" in edgedistill("run", bundle, "hello", "--verify").one_error()
+    assert "weights.bin" in here("inspect", bundle, "--verify", "--json").one_error()
+    assert "weights.bin" in here("run", bundle, "hello", "--verify").one_error()
 
 
 @pytest.mark.parametrize("verb", ["inspect", "run", "bench", "selftest"])
@@ -269,7 +268,7 @@ def test_bundles_that_do_not_open(verb: str, bundle: Path) -> None:
     arguments = ("hello",) if verb == "run" else ()
 
     def message() -> str:
-        return edgedistill(verb, bundle, *arguments).one_error()
+        return here(verb, bundle, *arguments).one_error()
 
     rewrite_manifest(bundle, lambda manifest: manifest.update(schema_version=99))
     assert "99" in message()
@@ -284,7 +283,7 @@ def test_bundles_that_do_not_open(verb: str, bundle: Path) -> None:
 def test_a_truncated_bundle(bundle: Path) -> None:
     path = bundle / "weights.bin"
     path.write_bytes(path.read_bytes()[:-1])
-    assert "weights.bin" in edgedistill("run", bundle, "hello").one_error()
+    assert "weights.bin" in here("run", bundle, "hello").one_error()
 
 
 @pytest.mark.parametrize(
@@ -299,14 +298,14 @@ def test_hostile_chat_templates(template: str, words: tuple[str, ...], checkpoin
     (checkpoint / "chat_template.jinja").write_text(template)
     exported = export(checkpoint)
     if exported.code == 0:
-        exported = edgedistill("run", checkpoint.parent / "out", "hello")
+        exported = here("run", checkpoint.parent / "out", "hello")
     message = exported.one_error()
     for word in words:
         assert word in message.lower()
 
 
 def test_a_prompt_longer_than_the_context(bundle: Path) -> None:
-    message = edgedistill("run", bundle, "-", stdin="word " * 5000).one_error()
+    message = here("run", bundle, "-", stdin="word " * 5000).one_error()
     assert "512" in message
 
 
@@ -323,7 +322,7 @@ def test_a_prompt_longer_than_the_context(bundle: Path) -> None:
     ],
 )
 def test_generation_options_out_of_range(options: tuple[str, ...], tiny_bundle_dir: Path) -> None:
-    assert options[1] in edgedistill("run", tiny_bundle_dir, "hello", *options).one_error()
+    assert options[1] in here("run", tiny_bundle_dir, "hello", *options).one_error()
 
 
 def test_stdin_that_is_no_text(tiny_bundle_dir: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_support import edgedistill
+from cli_support import edgedistill, here
 
 from edgedistill.bundle import Bundle
 from edgedistill.cli.inspect import group_of, group_weights
@@ -20,7 +20,7 @@ SAMPLED = ("--temperature", "1", "--seed", "5", "-n", "12")
 
 def test_run_streams_the_answer_and_puts_the_statistics_on_stderr(tiny_bundle_dir: Path) -> None:
     result = edgedistill("run", tiny_bundle_dir, "hello", *SAMPLED)
-    document = edgedistill("run", tiny_bundle_dir, "hello", *SAMPLED, "--json").json
+    document = here("run", tiny_bundle_dir, "hello", *SAMPLED, "--json").json
     assert result.code == 0
     assert result.out.strip().endswith(document["answer"])
     assert re.search(r"^\d+ tokens in, \d+ out .*\| seed 5 \| (length|stop)$", result.err.strip())
@@ -29,7 +29,7 @@ def test_run_streams_the_answer_and_puts_the_statistics_on_stderr(tiny_bundle_di
 
 
 def test_the_prompt_comes_from_stdin_with_a_dash_and_without_one(tiny_bundle_dir: Path) -> None:
-    asked = edgedistill("run", tiny_bundle_dir, "hello", *SAMPLED, "--json").json
+    asked = here("run", tiny_bundle_dir, "hello", *SAMPLED, "--json").json
     for arguments in (("-",), ()):
         piped = edgedistill("run", tiny_bundle_dir, *arguments, *SAMPLED, "--json", stdin="hello\n").json
         assert piped["prompt"] == "hello"
@@ -38,7 +38,7 @@ def test_the_prompt_comes_from_stdin_with_a_dash_and_without_one(tiny_bundle_dir
 
 def test_options_change_what_the_model_is_given(tiny_bundle_dir: Path) -> None:
     def prompt_tokens(*options: str) -> int:
-        document = edgedistill("run", tiny_bundle_dir, "hello", "-n", "1", "--json", *options).json
+        document = here("run", tiny_bundle_dir, "hello", "-n", "1", "--json", *options).json
         return int(document["stats"]["prompt_tokens"])
 
     plain = prompt_tokens()
@@ -49,19 +49,19 @@ def test_options_change_what_the_model_is_given(tiny_bundle_dir: Path) -> None:
 
 def test_exact_mode_and_fast_mode_are_the_callers_choice(tiny_bundle_dir: Path) -> None:
     for mode in ("fast", "exact"):
-        assert edgedistill("run", tiny_bundle_dir, "hello", "--path", mode, "-n", "3", "--json").json["mode"] == mode
+        assert here("run", tiny_bundle_dir, "hello", "--path", mode, "-n", "3", "--json").json["mode"] == mode
 
 
 def test_greedy_has_no_seed_to_report(tiny_bundle_dir: Path) -> None:
-    document = edgedistill("run", tiny_bundle_dir, "hello", "--temperature", "0", "-n", "3", "--json").json
+    document = here("run", tiny_bundle_dir, "hello", "--temperature", "0", "-n", "3", "--json").json
     assert document["stats"]["seed"] is None
 
 
 def test_a_stop_string_ends_the_answer(tiny_bundle_dir: Path) -> None:
     arguments = ("run", tiny_bundle_dir, "hello", "--raw", "--temperature", "0", "--json")
-    whole = edgedistill(*arguments, "-n", "30").json["text"]
+    whole = here(*arguments, "-n", "30").json["text"]
     stop = whole[len(whole) // 2]
-    cut = edgedistill(*arguments, "-n", "30", "--stop", stop).json
+    cut = here(*arguments, "-n", "30", "--stop", stop).json
     assert cut["finish_reason"] == "stop_string"
     assert cut["text"] == whole[: whole.index(stop)]
 
@@ -91,7 +91,7 @@ def test_a_chat_from_a_script(tiny_bundle_dir: Path, tmp_path: Path) -> None:
 
 def test_a_chat_remembers_and_reset_forgets(tiny_bundle_dir: Path) -> None:
     def turns(script: str) -> list[dict[str, object]]:
-        result = edgedistill("chat", "--plain", "--json", tiny_bundle_dir, *SAMPLED, stdin=script)
+        result = here("chat", "--plain", "--json", tiny_bundle_dir, *SAMPLED, stdin=script)
         return list(result.json["turns"])
 
     first, second = (t["stats"]["prompt_tokens"] for t in turns("hello\nhello\n")[1::2])
@@ -102,14 +102,14 @@ def test_a_chat_remembers_and_reset_forgets(tiny_bundle_dir: Path) -> None:
 
 def test_an_answer_that_fails_does_not_end_the_chat(tiny_bundle_dir: Path) -> None:
     script = "word " * 2000 + "\nhello\n"
-    result = edgedistill("chat", "--plain", "--json", tiny_bundle_dir, *SAMPLED, stdin=script)
+    result = here("chat", "--plain", "--json", tiny_bundle_dir, *SAMPLED, stdin=script)
     assert result.code == 0
     assert "512" in next(line for line in result.err.splitlines() if line.startswith("error: "))
     assert result.json["turns"][0]["content"] == "hello"
 
 
 def test_inspect_shows_groups_that_add_up(tiny_bundle_dir: Path) -> None:
-    document = edgedistill("inspect", tiny_bundle_dir, "--json").json
+    document = here("inspect", tiny_bundle_dir, "--json").json
     manifest = document["manifest"]
     assert sum(group["parameters"] for group in document["groups"]) == manifest["parameters"]
     total_bits = 8 * sum(group["bytes"] for group in document["groups"])
@@ -117,7 +117,7 @@ def test_inspect_shows_groups_that_add_up(tiny_bundle_dir: Path) -> None:
     assert document["bytes"] == sum((tiny_bundle_dir / f["name"]).stat().st_size for f in manifest["files"])
     assert [group["name"] for group in document["groups"]] == ["embedding", "norms", "attention", "mlp"]
 
-    text = edgedistill("inspect", tiny_bundle_dir, "--weights", "--verify").out
+    text = here("inspect", tiny_bundle_dir, "--weights", "--verify").out
     for entry in manifest["files"]:
         assert entry["sha256"] in text
     for weight in manifest["weights"]:
@@ -151,7 +151,7 @@ def test_groups_keep_their_formats_apart(tiny_bundle_dir: Path) -> None:
 
 def test_the_summary_of_an_export_is_json_on_demand(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    document = edgedistill("export", tiny_checkpoint_dir, "-o", out, "--format", "int8", "--no-check", "--json").json
+    document = here("export", tiny_checkpoint_dir, "-o", out, "--format", "int8", "--no-check", "--json").json
     manifest = json.loads((out / "manifest.json").read_text())
     assert document["path"] == str(out)
     assert document["bits_per_weight"] == manifest["bits_per_weight"]
@@ -159,6 +159,6 @@ def test_the_summary_of_an_export_is_json_on_demand(tiny_checkpoint_dir: Path, t
     assert {w["format"]["bits"] for w in manifest["weights"] if len(w["shape"]) == 2} == {8}
     assert document["verification"]["status"] == "checked"
     assert document["verification"] == manifest["verification"]
-    assert "diffuse, accuracy 0.0 %" in edgedistill("inspect", out).out
+    assert "diffuse, accuracy 0.0 %" in here("inspect", out).out
     both = ("--no-verify", "--reference", "hf")
-    assert "exclude" in edgedistill("export", tiny_checkpoint_dir, "-o", tmp_path / "x", *both).one_error()
+    assert "exclude" in here("export", tiny_checkpoint_dir, "-o", tmp_path / "x", *both).one_error()

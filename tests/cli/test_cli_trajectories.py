@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_support import edgedistill, environment
+from cli_support import edgedistill, environment, here
 
 from edgedistill.export.pipeline import export
 
@@ -37,7 +38,7 @@ def test_trajectories_vote_and_the_answer_alone_is_on_stdout(bundle):
 
 def test_json_holds_every_trajectory(bundle):
     options = ("--trajectories", 5, "--vote", "confidence", "--seed", 1)
-    first, second = (edgedistill("run", bundle, STORY, *options, "--json").json for _ in range(2))
+    first, second = (run("run", bundle, STORY, *options, "--json").json for run in (edgedistill, here))
     assert [t["tokens"] for t in first["trajectories"]] == [t["tokens"] for t in second["trajectories"]]
     assert len(first["trajectories"]) == 5
     assert first["final"] == "25"
@@ -46,7 +47,7 @@ def test_json_holds_every_trajectory(bundle):
 
 
 def test_deliberation_says_how_it_ended(bundle):
-    result = edgedistill("run", bundle, STORY, "--trajectories", 3, "--deliberate", "--seed", 1, "--show-trajectories")
+    result = here("run", bundle, STORY, "--trajectories", 3, "--deliberate", "--seed", 1, "--show-trajectories")
     assert result.code == 0, result.err
     assert "deliberation ..." in result.err
     assert "<think>" in result.err  # the trajectories' texts
@@ -54,7 +55,7 @@ def test_deliberation_says_how_it_ended(bundle):
 
 
 def test_no_answer_is_an_exit_code_of_its_own(bundle):
-    result = edgedistill("run", bundle, STORY, "--trajectories", 3, "-n", 4, "--seed", 1)
+    result = here("run", bundle, STORY, "--trajectories", 3, "-n", 4, "--seed", 1)
     assert (result.code, result.out) == (1, "")
     assert "no trajectory came to an answer: 3 truncated" in result.err
 
@@ -76,23 +77,76 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_interrupting_keeps_and_labels_the_trajectories(bundle, tmp_path):
-    mark = tmp_path / "mark"
+def interrupted(mark: Path, *arguments: str, stdin: str = "", after: str = "") -> tuple[int, str, str]:
+    """Exit code and output of a command that got Ctrl-C once the file is there."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, "run", str(bundle), STORY, "--trajectories", "4", "--json", "--seed", "1"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(MARK=str(mark)),
+        [sys.executable, "-c", SLOW, *arguments, "--trajectories", "4", "--seed", "1"], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(MARK=str(mark)),
     )  # fmt: skip
+    process.stdin.write(stdin)
+    process.stdin.flush()
     while not mark.exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    out, err = process.communicate(after, timeout=60)
     assert "Traceback" not in err
+    return process.returncode, out, err
+
+
+def test_a_chat_that_is_interrupted_keeps_the_trajectories_and_goes_on(bundle, tmp_path):
+    code, out, err = interrupted(
+        tmp_path / "mark", "chat", "--plain", str(bundle), "--json", stdin=f"{STORY}\n", after="What is 3 + 4?\n"
+    )
+    assert code == 0, err
+    assert "stopped; the trajectories so far are kept." in err
+    assert err.count("(stopped)") == 4
+    turns = json.loads(out)["turns"]
+    assert (turns[1]["content"], turns[1]["finish_reason"]) == ("", "cancelled")
+    for kept in turns[1]["trajectories"]:
+        assert kept["kind"] == "cancelled"
+        assert kept["text"].strip() in err  # nothing else shows it
+    assert turns[3]["stats"]["vote"]["answer"] == "7"
+    assert turns[3]["stats"]["prompt_tokens"] < 20  # the question that was given up is not asked again
+
+
+def test_interrupting_keeps_and_labels_the_trajectories(bundle, tmp_path):
+    code, out, err = interrupted(tmp_path / "mark", "run", str(bundle), STORY, "--json")
+    assert code == 130, err
     result = json.loads(out)
     assert result["cancelled"]
     assert {trajectory["kind"] for trajectory in result["trajectories"]} == {"cancelled"}
     assert all(trajectory["text"] for trajectory in result["trajectories"])
+
+
+def with_budget(bundle: Path, rows: float, target: Path) -> Path:
+    """A copy whose profile leaves memory for so many sequences of up to 256 tokens with a float cache."""
+    shutil.copytree(bundle, target)
+    manifest = json.loads((target / "manifest.json").read_text())
+    predicted, vocabulary = manifest["predicted"], manifest["model"]["vocab_size"]
+    rows_bytes = rows * (256 * 2048 + 16 * vocabulary)
+    manifest["profile"]["target"]["ram_gb"] = (predicted["ram_bytes"] - predicted["kv_bytes"] + rows_bytes) / 1e9
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    return target
+
+
+def test_memory_is_planned_with_the_rows_of_the_cache_as_it_is_stored(bundle, tmp_path):
+    made = edgedistill("export", "tiny-reasoner", "-o", tmp_path / "out", "--kv-cache", "int8", "--json")
+    assert made.code == 0, made.err
+    assert "int8 per-channel (calibrated on own texts), 512 B per token" in here("inspect", tmp_path / "out").out
+    answer = here("run", tmp_path / "out", "What is 17 + 25?", "--temperature", "0", "--json")
+    assert "42" in answer.json["answer"]
+    options = (STORY, "--trajectories", 6, "-n", 150, "--seed", 1, "--early-stop", "off", "--json")
+    small = here("run", with_budget(tmp_path / "out", 3.5, tmp_path / "int8"), *options).json
+    assert (small["stats"]["rows"], small["notes"]) == (6, [])
+    large = here("run", with_budget(bundle, 3.5, tmp_path / "float"), *options).json
+    assert large["stats"]["rows"] == 2
+    assert "2 are decoded at a time. All 6 are made and vote." in large["notes"][0]
+    assert "of profile laptop-cpu are left" in large["notes"][0]
+    assert len(large["trajectories"]) == large["vote"]["voters"] == 6
+    single = here("run", with_budget(bundle, 1.5, tmp_path / "single"), *options).json
+    assert "one after the other" in single["notes"][0]
+    assert "--kv-cache int8" in here("run", with_budget(bundle, 0.5, tmp_path / "none"), *options).one_error()
 
 
 @pytest.mark.parametrize(
@@ -110,23 +164,25 @@ def test_interrupting_keeps_and_labels_the_trajectories(bundle, tmp_path):
     ],
 )
 def test_bad_input_is_one_line(bundle, options, message):
-    assert message in edgedistill("run", bundle, STORY, *options).one_error()
+    assert message in here("run", bundle, STORY, *options).one_error()
 
 
 def test_a_prompt_file_without_a_field_is_refused(bundle, tmp_path):
     (tmp_path / "mine.jinja").write_text("{{ question }}: what do you think?")
     options = ("--deliberate", "--deliberation-prompt", tmp_path / "mine.jinja")
-    error = edgedistill("run", bundle, STORY, *options).one_error()
+    error = here("run", bundle, STORY, *options).one_error()
     assert "'trajectories'" in error
 
 
 def test_the_plain_chat_votes(bundle):
     lines = f"{STORY}\n/trajectories 3\nNow add 12 to that.\n/trajectories 99\n/trajectories off\n/trajectories x\n"
-    result = edgedistill("chat", bundle, "--plain", "--trajectories", 4, "--seed", 1, stdin=lines)
+    result = here("chat", bundle, "--plain", "--trajectories", 4, "--seed", 1, stdin=lines)
     assert result.code == 0, result.err
     assert result.err.count("vote: ") == 2
     assert result.out.count("boxed") == 2
     assert "expected 1 to 64" in result.err
     assert "One trajectory answers." in result.err
-    saved = edgedistill("chat", bundle, "--plain", "--trajectories", 4, "--seed", 1, "--json", stdin=f"{STORY}\n").json
+    saved = here("chat", bundle, "--plain", "--trajectories", 4, "--seed", 1, "--json", stdin=f"{STORY}\n").json
     assert saved["turns"][1]["stats"]["vote"]["answer"] == "25"
+    assert "25" in [kept["vote"] for kept in saved["turns"][1]["trajectories"]]
+    assert len(saved["turns"][1]["trajectories"]) == 4

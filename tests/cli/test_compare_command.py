@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from cli_support import edgedistill
+from cli_support import edgedistill, here
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ def test_formats_of_the_built_in_model(tmp_path: Path) -> None:
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("x")
-    assert "Did you mean int4-b32?" in edgedistill("compare", "tiny-reasoner", "--formats", "int4-b33").one_error()
-    assert "empty" in edgedistill("compare", "tiny-reasoner", "--formats", ",").one_error()
-    assert "is a file" in edgedistill("compare", "tiny-reasoner", "--out", file).one_error()
-    assert "--rounds is -1" in edgedistill("compare", "tiny-reasoner", "--rounds", -1).one_error()
+    assert "Did you mean int4-b32?" in here("compare", "tiny-reasoner", "--formats", "int4-b33").one_error()
+    assert "empty" in here("compare", "tiny-reasoner", "--formats", ",").one_error()
+    assert "is a file" in here("compare", "tiny-reasoner", "--out", file).one_error()
+    assert "--rounds is -1" in here("compare", "tiny-reasoner", "--rounds", -1).one_error()

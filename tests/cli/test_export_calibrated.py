@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from cli_support import Result, edgedistill
+from cli_support import Result, edgedistill, here
 
 from edgedistill.manifest import Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture(scope="module")
@@ -16,10 +20,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def export(tmp_path: Path, cache: Path, *options: str) -> Result:
-    return edgedistill(
-        "export", "tiny-reasoner", "-o", tmp_path / "out", "--no-verify", *options, EDGEDISTILL_CACHE=str(cache)
-    )
+def export(tmp_path: Path, cache: Path, *options: str, run: Callable[..., Result] = here) -> Result:
+    return run("export", "tiny-reasoner", "-o", tmp_path / "out", "--no-verify", *options, EDGEDISTILL_CACHE=str(cache))
 
 
 def manifest(tmp_path: Path) -> Manifest:
@@ -27,7 +29,7 @@ def manifest(tmp_path: Path) -> Manifest:
 
 
 def test_own_traces_are_drawn_once(tmp_path: Path, cache: Path) -> None:
-    first = export(tmp_path, cache, "--calibrate", "--calibration-tokens", "1024")
+    first = export(tmp_path, cache, "--calibrate", "--calibration-tokens", "1024", run=edgedistill)
     assert first.code == 0, first.err
     assert "calibrated" in first.out
     made = manifest(tmp_path)
@@ -41,7 +43,7 @@ def test_own_traces_are_drawn_once(tmp_path: Path, cache: Path) -> None:
     assert again.code == 0, again.err
     assert again.json["path"]
     assert manifest(tmp_path).calibration["sha256"] == made.calibration["sha256"]
-    shown = edgedistill("inspect", tmp_path / "out")
+    shown = here("inspect", tmp_path / "out")
     assert "gptq" in shown.out
     assert "calibration" in shown.out
 
@@ -59,7 +61,7 @@ def test_formats_under_a_budget(tmp_path: Path, cache: Path) -> None:
     assert done.code == 0, done.err
     assert "predicted KL" in done.out
     assert manifest(tmp_path).bits_per_weight <= 5.5
-    assert "chosen under" in edgedistill("inspect", tmp_path / "out").out
+    assert "chosen under" in here("inspect", tmp_path / "out").out
     small = export(tmp_path, cache, "--max-size", "100kB", "--calibration-tokens", "512", "--force")
     assert "smallest" in small.one_error()
     assert (tmp_path / "out" / "manifest.json").is_file()

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import psutil
-from cli_support import COMMAND, edgedistill, environment
+from cli_support import COMMAND, edgedistill, environment, here
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,14 +76,14 @@ def test_an_interrupted_export_leaves_no_bundle_and_is_resumed(tiny_checkpoint_d
     assert not out.exists()
     partial = tmp_path / ".out.partial"
     assert partial.is_dir()
-    assert "not a finished" in edgedistill("inspect", partial).one_error()
+    assert "not a finished" in here("inspect", partial).one_error()
 
     resumed = edgedistill(*arguments)
     assert resumed.code == 0
     assert 1 <= resumed.json["reused_weights"] < 20
     assert not partial.exists()
     fresh = tmp_path / "fresh"
-    edgedistill("export", tiny_checkpoint_dir, "-o", fresh, "--no-check", "--no-verify")
+    here("export", tiny_checkpoint_dir, "-o", fresh, "--no-check", "--no-verify")
     assert (out / "weights.bin").read_bytes() == (fresh / "weights.bin").read_bytes()
 
 
@@ -135,7 +135,7 @@ def test_an_interrupted_verification_leaves_a_bundle_without_the_record(
     assert process.returncode == 130
     assert err.splitlines()[-1] == "interrupted."
     assert not any(child.is_running() for child in children)
-    inspected = edgedistill("inspect", out, "--verify", "--json")
+    inspected = here("inspect", out, "--verify", "--json")
     assert inspected.code == 0
     assert inspected.json["manifest"]["verification"] == {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cli_support import edgedistill
+from cli_support import edgedistill, here
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ def test_a_table_and_json(tmp_path: Path) -> None:
     lines = shown.out.splitlines()
     assert [line.split()[0] for line in lines[-2:]] == ["int4-b32", "fp32"]
     assert "not timed on this machine yet" in shown.out
-    found = edgedistill(
+    found = here(
         "plan", "tiny-reasoner", "--profile", "laptop-cpu,raspberry-pi-5", "--context", "512,1024", "--no-measure",
         "--json", home=tmp_path,
     ).json  # fmt: skip
@@ -30,15 +30,15 @@ def test_a_table_and_json(tmp_path: Path) -> None:
 def test_what_does_not_fit_says_what_would(tmp_path: Path) -> None:
     profile = tmp_path / "small.toml"
     profile.write_text('extends = "laptop-cpu"\ndescription = "small"\n[target]\nram_gb = 0.101\n')
-    shown = edgedistill("plan", "tiny-reasoner", "--profile", profile, "--no-measure", home=tmp_path)
+    shown = here("plan", "tiny-reasoner", "--profile", profile, "--no-measure", home=tmp_path)
     assert shown.code == 0, shown.err
     assert "does not fit: profile." in shown.out
     assert "--context" in shown.out
 
 
 def test_bad_input_is_one_line() -> None:
-    assert "Did you mean int4-b32?" in edgedistill("plan", "tiny-reasoner", "--format", "int4-b33").one_error()
-    assert "16 to 2048" in edgedistill("plan", "tiny-reasoner", "--context", "4096").one_error()
-    assert "exclude" in edgedistill("plan", "tiny-reasoner", "--no-measure", "--remeasure").one_error()
-    assert "laptop-cpu" in edgedistill("plan", "tiny-reasoner", "--profile", "laptop-cp").one_error()
-    assert "below 1" in edgedistill("plan", "tiny-reasoner", "--context", "0").one_error()
+    assert "Did you mean int4-b32?" in here("plan", "tiny-reasoner", "--format", "int4-b33").one_error()
+    assert "16 to 2048" in here("plan", "tiny-reasoner", "--context", "4096").one_error()
+    assert "exclude" in here("plan", "tiny-reasoner", "--no-measure", "--remeasure").one_error()
+    assert "laptop-cpu" in here("plan", "tiny-reasoner", "--profile", "laptop-cp").one_error()
+    assert "below 1" in here("plan", "tiny-reasoner", "--context", "0").one_error()

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_support import edgedistill, environment
+from cli_support import environment, here
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,22 +55,22 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
     assert f"To go on: edgedistill {' '.join(arguments)}" in err
     assert not out.exists()
 
-    done = edgedistill(*arguments)
+    done = here(*arguments)
     assert done.code == 0, done.err
     assert done.json["steps"] == 6
     assert done.json["after"]["kl"] <= done.json["before"]["kl"]
-    shown = edgedistill("inspect", out, "--verify")
+    shown = here("inspect", out, "--verify")
     assert shown.code == 0
     assert f"-> {done.json['after']['kl']:.4f} nats" in shown.out
-    assert "already holds" in edgedistill(*arguments).one_error()
+    assert "already holds" in here(*arguments).one_error()
 
 
 def test_refusals_are_one_line(tiny_bundle_dir: Path, tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
     start = ("tune", tiny_bundle_dir, "-o", tmp_path / "out")
-    assert "--reference" in edgedistill(*start).one_error()
-    assert "different" in edgedistill(*start, "--reference", "tiny-reasoner").one_error()
-    assert "exclude" in edgedistill(*start, "--steps", 3, "--minutes", 1).one_error()
-    assert "no calibration file" in edgedistill(
+    assert "--reference" in here(*start).one_error()
+    assert "different" in here(*start, "--reference", "tiny-reasoner").one_error()
+    assert "exclude" in here(*start, "--steps", 3, "--minutes", 1).one_error()
+    assert "no calibration file" in here(
         *start, "--reference", tiny_checkpoint_dir, "--calibration", tmp_path / "none.txt"
     ).one_error()  # fmt: skip
     assert not (tmp_path / "out").exists()

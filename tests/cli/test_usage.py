@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_support import COMMAND, edgedistill, environment
+from cli_support import COMMAND, edgedistill, environment, here
 
 import edgedistill.cli as command
 from edgedistill._version import __version__
@@ -29,7 +29,7 @@ def test_help_names_every_command_and_every_command_has_help_with_examples() -> 
     assert edgedistill().out == overview.out
     for verb in VERBS:
         assert f"  {verb.name} " in overview.out
-        page = edgedistill(verb.name, "--help")
+        page = here(verb.name, "--help")
         assert page.code == 0
         assert f"edgedistill {verb.name}" in page.out.split("examples:")[1]
 
@@ -60,7 +60,7 @@ def test_help_names_every_command_and_every_command_has_help_with_examples() -> 
 def test_usage_errors_name_what_was_found_and_what_to_try(
     arguments: list[str], found: str, suggestion: str, tmp_path: Path
 ) -> None:
-    message = edgedistill(*arguments, home=tmp_path).one_error()
+    message = here(*arguments, home=tmp_path).one_error()
     assert found in message
     assert suggestion in message
 
@@ -132,11 +132,11 @@ def test_a_closed_pipe_is_no_error() -> None:
 
 
 def test_profiles_shown_as_toml_read_back_as_the_same(tmp_path: Path) -> None:
-    shown = edgedistill("profiles", "show", "laptop-cpu", home=tmp_path)
+    shown = here("profiles", "show", "laptop-cpu", home=tmp_path)
     copy = tmp_path / "copy.toml"
     copy.write_text(shown.out)
-    assert edgedistill("profiles", "show", copy, home=tmp_path).out == shown.out
-    assert edgedistill("profiles", "validate", copy, "--json", home=tmp_path).json[0]["valid"] is True
+    assert here("profiles", "show", copy, home=tmp_path).out == shown.out
+    assert here("profiles", "validate", copy, "--json", home=tmp_path).json[0]["valid"] is True
 
 
 def test_validate_reports_every_broken_profile(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_validate_reports_every_broken_profile(tmp_path: Path) -> None:
     broken.write_text('extends = "laptop-cpu"\ncontex = 3\n')
     unfinished = tmp_path / "unfinished.toml"
     unfinished.write_text("name = [")
-    result = edgedistill("profiles", "validate", broken, "laptop-cpu", unfinished, home=tmp_path)
+    result = here("profiles", "validate", broken, "laptop-cpu", unfinished, home=tmp_path)
     assert result.code == 2
     first, second = result.err.splitlines()
     assert "contex" in first
@@ -154,22 +154,13 @@ def test_validate_reports_every_broken_profile(tmp_path: Path) -> None:
 
 
 def test_models_list_is_json_on_demand(tmp_path: Path) -> None:
-    entries = edgedistill("models", "list", "--json", home=tmp_path).json
+    entries = here("models", "list", "--json", home=tmp_path).json
     assert {"tiny-reasoner", "smollm2-135m"} <= {entry["name"] for entry in entries}
     assert str(tmp_path) in next(e["path"] for e in entries if e["name"] == "smollm2-135m")
 
 
 def test_a_kv_cache_of_an_unknown_type_is_refused(tmp_path: Path) -> None:
-    result = edgedistill("export", "tiny-reasoner", "-o", tmp_path / "out", "--kv-cache", "int3")
+    result = here("export", "tiny-reasoner", "-o", tmp_path / "out", "--kv-cache", "int3")
     assert result.code == 2
     assert "int8" in result.err
     assert not (tmp_path / "out").exists()
-
-
-def test_a_quantized_kv_cache_from_the_command_line_answers_and_is_shown(tmp_path: Path) -> None:
-    made = edgedistill("export", "tiny-reasoner", "-o", tmp_path / "out", "--kv-cache", "int8", "--json")
-    assert made.code == 0, made.err
-    shown = edgedistill("inspect", tmp_path / "out")
-    assert "int8 per-channel (calibrated on own texts), 512 B per token" in shown.out
-    answer = edgedistill("run", tmp_path / "out", "What is 17 + 25?", "--temperature", "0", "--json")
-    assert "42" in answer.json["answer"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from cli_support import edgedistill
+from cli_support import edgedistill, here
 
 from edgedistill.verify.result import read_report
 
@@ -71,7 +71,7 @@ def test_all_reports_tell_the_same(verified: Path) -> None:
 
 def test_a_bundle_against_itself_differs_in_nothing(tiny_bundle_dir: Path, suite: Path, tmp_path: Path) -> None:
     summary = tmp_path / "summary.md"
-    done = edgedistill(
+    done = here(
         "verify", tiny_bundle_dir, "--reference", tiny_bundle_dir, "--suite", suite, "--fast", *SMALL, "--json",
         "--github", "--margin", "agreement=0.2", "--margin", "entropy_bits=0.6", GITHUB_STEP_SUMMARY=str(summary),
     )  # fmt: skip
@@ -88,8 +88,8 @@ def test_a_baseline_takes_the_place_of_the_reference(
     tiny_bundle_dir: Path, reference: Path, suite: Path, baseline: Path
 ) -> None:
     common = ("--suite", suite, "--no-store", "--json")
-    stored = edgedistill("verify", tiny_bundle_dir, "--baseline", baseline, *common).json
-    drawn = edgedistill("verify", tiny_bundle_dir, "--reference", reference, "--samples", 4, *common).json
+    stored = here("verify", tiny_bundle_dir, "--baseline", baseline, *common).json
+    drawn = here("verify", tiny_bundle_dir, "--reference", reference, "--samples", 4, *common).json
     assert stored["gate"]["result"]["endpoints"] == drawn["gate"]["result"]["endpoints"]
     assert stored["tokens"]["on_policy"] is None
     # The tail of a baseline is one token: a lower bound.
@@ -100,7 +100,7 @@ def test_a_baseline_that_does_not_fit_is_refused(
     tiny_bundle_dir: Path, suite: Path, baseline: Path, tmp_path: Path
 ) -> None:
     def refused(*arguments: object) -> str:
-        return edgedistill("verify", tiny_bundle_dir, "--no-store", *arguments).one_error()
+        return here("verify", tiny_bundle_dir, "--no-store", *arguments).one_error()
 
     assert "suite" in refused("--baseline", baseline, "--suite", "arithmetic")
     assert "temperature" in refused("--baseline", baseline, "--suite", suite, "--temperature", 0.9)
@@ -110,51 +110,51 @@ def test_a_baseline_that_does_not_fit_is_refused(
     tampered = tmp_path / "tampered.baseline"
     tampered.write_bytes(data)
     assert "altered" in refused("--baseline", tampered, "--suite", suite)
-    assert "altered" in edgedistill("baseline", "check", tampered).one_error()
+    assert "altered" in here("baseline", "check", tampered).one_error()
     assert "no baseline at" in refused("--baseline", tmp_path / "none.baseline", "--suite", suite)
 
 
 def test_baseline_show_and_check(tiny_bundle_dir: Path, suite: Path, baseline: Path) -> None:
-    shown = edgedistill("baseline", "show", baseline, "--json").json
+    shown = here("baseline", "show", baseline, "--json").json
     assert (shown["prompts"], shown["samples"]) == (PROMPTS, 4)
-    assert "fits" in edgedistill("baseline", "check", baseline, "--bundle", tiny_bundle_dir, "--suite", suite).out
-    again = edgedistill("baseline", "create", tiny_bundle_dir, "-o", baseline, "--suite", suite, *SMALL)
+    assert "fits" in here("baseline", "check", baseline, "--bundle", tiny_bundle_dir, "--suite", suite).out
+    again = here("baseline", "create", tiny_bundle_dir, "-o", baseline, "--suite", suite, *SMALL)
     assert "exists already" in again.one_error()
-    assert "hf:NAME" in edgedistill("baseline", "create", "hf", "-o", "x.baseline").one_error()
+    assert "hf:NAME" in here("baseline", "create", "hf", "-o", "x.baseline").one_error()
 
 
 def test_sequential_and_replay(tiny_bundle_dir: Path, reference: Path, suite: Path) -> None:
     options = ("--reference", reference, "--suite", suite, *SMALL, "--fast", "--json")
-    plain = edgedistill("verify", tiny_bundle_dir, *options, "--path", "exact").json
-    replayed = edgedistill("verify", tiny_bundle_dir, *options, "--path", "exact", "--replay").json
+    plain = here("verify", tiny_bundle_dir, *options, "--path", "exact").json
+    replayed = here("verify", tiny_bundle_dir, *options, "--path", "exact", "--replay").json
     assert replayed["settings"]["path"] == "replay"
     assert replayed["bundle_result"] == plain["bundle_result"]
-    stopped = edgedistill("verify", tiny_bundle_dir, *options, "--sequential").json
+    stopped = here("verify", tiny_bundle_dir, *options, "--sequential").json
     assert stopped["gate"]["sequential"]["prompts"] <= PROMPTS
     assert stopped["gate"]["result"]["method"] == "betting"
 
 
 def test_an_audit_of_one_model_alone(tiny_bundle_dir: Path, suite: Path, tmp_path: Path) -> None:
     page = tmp_path / "audit.html"
-    done = edgedistill("audit", tiny_bundle_dir, "--suite", suite, "--fast", *SMALL, "--html", page, "--json")
+    done = here("audit", tiny_bundle_dir, "--suite", suite, "--fast", *SMALL, "--html", page, "--json")
     report = done.json
     assert report["kind"] == "audit"
     assert report["gate"] is None
     assert report["bundle_extras"]["sweep"]["temperatures"] == [0.0, 0.3, 0.7, 1.0, 1.5]
     assert report["bundle_extras"]["diversity"]["texts"] == 4 * PROMPTS
     assert "Temperature sweep" in page.read_text()
-    at_zero = edgedistill("audit", tiny_bundle_dir, "--suite", suite, *SMALL, "--temperature", 0)
+    at_zero = here("audit", tiny_bundle_dir, "--suite", suite, *SMALL, "--temperature", 0)
     assert "DETERMINISTIC-DECODING" in at_zero.out
     assert at_zero.code == 3
 
 
 def test_a_run_that_was_killed_goes_on(tiny_bundle_dir: Path, suite: Path, tmp_path: Path) -> None:
     options = ("--suite", suite, "--fast", "--samples", 4, "--store", tmp_path / "store", "--json")
-    first = edgedistill("audit", tiny_bundle_dir, *options).json
+    first = here("audit", tiny_bundle_dir, *options).json
     for path in (tmp_path / "store").iterdir():
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) * 2 // 3])
-    second = edgedistill("audit", tiny_bundle_dir, *options).json
+    second = here("audit", tiny_bundle_dir, *options).json
     assert first["bundle_result"] == second["bundle_result"]
     assert first["bundle_extras"] == second["bundle_extras"]
 
@@ -162,12 +162,12 @@ def test_a_run_that_was_killed_goes_on(tiny_bundle_dir: Path, suite: Path, tmp_p
 def test_report_shows_and_compares(verified: Path, tmp_path: Path) -> None:
     one = verified / "report.json"
     page = tmp_path / "again.html"
-    assert edgedistill("report", one, "--html", page).code == 0
+    assert here("report", one, "--html", page).code == 0
     assert page.read_text() == (verified / "report.html").read_text()
-    found = edgedistill("report", one, one, "--json").json
+    found = here("report", one, one, "--json").json
     assert found["moved"] == []
-    assert "moved on 0 of 32" in edgedistill("report", one, one).out
-    assert "one report" in edgedistill("report", one, one, "--html", page).one_error()
+    assert "moved on 0 of 32" in here("report", one, one).out
+    assert "one report" in here("report", one, one, "--html", page).one_error()
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_bad_options_are_one_line(
     arguments: tuple[object, ...], named: str, tiny_bundle_dir: Path, reference: Path, suite: Path
 ) -> None:
     given = [] if "--suite" in arguments else ["--suite", suite]
-    done = edgedistill("verify", tiny_bundle_dir, "--reference", reference, *given, *arguments)
+    done = here("verify", tiny_bundle_dir, "--reference", reference, *given, *arguments)
     assert named in done.one_error()
 
 
@@ -211,15 +211,15 @@ def test_bad_options_are_one_line(
 def test_bad_suites_are_one_line(tiny_bundle_dir: Path, lines: list[str], named: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text("\n".join(lines))
-    assert named in edgedistill("audit", tiny_bundle_dir, "--suite", path, *SMALL).one_error()
+    assert named in here("audit", tiny_bundle_dir, "--suite", path, *SMALL).one_error()
 
 
 def test_references_that_do_not_fit(tiny_bundle_dir: Path, suite: Path, tmp_path: Path) -> None:
     options = ("--suite", suite, *SMALL)
-    assert "exactly one of" in edgedistill("verify", tiny_bundle_dir, *options).one_error()
-    missing = edgedistill("verify", tiny_bundle_dir, "--reference", tmp_path / "none", *options)
+    assert "exactly one of" in here("verify", tiny_bundle_dir, *options).one_error()
+    missing = here("verify", tiny_bundle_dir, "--reference", tmp_path / "none", *options)
     assert "not found" in missing.one_error()
-    no_answers = edgedistill("verify", tiny_bundle_dir, "--reference", tiny_bundle_dir, "--suite", suite,
+    no_answers = here("verify", tiny_bundle_dir, "--reference", tiny_bundle_dir, "--suite", suite,
                              "--samples", 2, "--no-store", "-n", 1, "--fast")  # fmt: skip
     assert "none of the" in no_answers.one_error()
 
@@ -236,7 +236,7 @@ def test_another_tokenizer_is_refused(
     tokenizer = json.loads((other / "tokenizer.json").read_text())
     (other / "tokenizer.json").write_text(json.dumps(tokenizer, indent=1))
     reference = export(other, tmp_path / "bundle", profile="laptop-cpu").path
-    done = edgedistill("verify", tiny_bundle_dir, "--reference", reference, "--suite", suite, *SMALL)
+    done = here("verify", tiny_bundle_dir, "--reference", reference, "--suite", suite, *SMALL)
     assert "different tokenizers" in done.one_error()
 
 
@@ -246,15 +246,15 @@ def test_a_cluster_draws_the_same_samples(tiny_bundle_dir: Path, reference: Path
     from cluster_support import local_cluster
 
     options = ("--reference", reference, "--suite", suite, "--fast", *SMALL, "--json")
-    here = edgedistill("verify", tiny_bundle_dir, *options)
+    alone = here("verify", tiny_bundle_dir, *options)
     with local_cluster(tmp_path) as started:
         started.start("one")
         started.start("two")
         there = edgedistill("verify", tiny_bundle_dir, *options, "--dask", started.file, "--compare-devices")
-    assert there.code == here.code, there.err
+    assert there.code == alone.code, there.err
     assert there.json["devices"]["comparisons"][0]["parted"] == 0
     for part in ("bundle_result", "reference_result", "pairs", "gate", "tokens"):
-        assert there.json[part] == here.json[part]
+        assert there.json[part] == alone.json[part]
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_cluster_that_is_no_cluster_is_one_line(
     tiny_bundle_dir: Path, suite: Path, arguments: tuple[str, ...], named: str
 ) -> None:
     pytest.importorskip("distributed")
-    assert named in edgedistill("audit", tiny_bundle_dir, "--suite", suite, *SMALL, *arguments).one_error()
+    assert named in here("audit", tiny_bundle_dir, "--suite", suite, *SMALL, *arguments).one_error()
 
 
 def test_a_mode_is_scored_like_a_model(tiny_bundle_dir: Path, reference: Path, suite: Path) -> None:
@@ -288,11 +288,11 @@ def test_a_mode_is_scored_like_a_model(tiny_bundle_dir: Path, reference: Path, s
         150,
         "--no-store",
     )
-    done = edgedistill("verify", tiny_bundle_dir, "--reference", reference, *options, "--json")
+    done = here("verify", tiny_bundle_dir, "--reference", reference, *options, "--json")
     assert done.code in (0, 1, 3), done.err
     assert done.json["mode"]["mode"] == "vote"
     assert done.json["mode"]["reference"]["tokens"]["value"] > 0
-    alone = edgedistill("audit", tiny_bundle_dir, *options)
+    alone = here("audit", tiny_bundle_dir, *options)
     assert alone.code in (0, 1, 3), alone.err
     assert "tokens an answer" in alone.out
     assert "majority vote of 2 trajectories" in alone.out
@@ -310,4 +310,4 @@ def test_a_mode_is_scored_like_a_model(tiny_bundle_dir: Path, reference: Path, s
     ],
 )
 def test_modes_that_make_no_sense_are_refused(tiny_bundle_dir: Path, reference: Path, options, message: str) -> None:
-    assert message in edgedistill("verify", tiny_bundle_dir, "--reference", reference, *options).one_error()
+    assert message in here("verify", tiny_bundle_dir, "--reference", reference, *options).one_error()

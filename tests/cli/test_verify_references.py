@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import edgedistill
+from cli_support import here
 
 from edgedistill.export import optimum as fallback
 
@@ -31,16 +31,16 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_original_in_pytorch(tiny_bundle_dir: Path, tiny_checkpoint_dir: Path, suite: Path) -> None:
     pytest.importorskip("transformers")
     options = ("--suite", suite, *SMALL)
-    done = edgedistill("verify", tiny_bundle_dir, "--reference", f"hf:{tiny_checkpoint_dir}", *options, "--json")
+    done = here("verify", tiny_bundle_dir, "--reference", f"hf:{tiny_checkpoint_dir}", *options, "--json")
     assert done.code in (0, 1, 3), done.err
     report = done.json
     assert report["reference"]["kind"] == "hf"
     assert report["gate"] is not None
     assert report["tokens"]["forced"]["kl"]["value"] > 0
     # The bundle does not know in which directory its original lies.
-    bare = edgedistill("verify", tiny_bundle_dir, "--reference", "hf", *options)
+    bare = here("verify", tiny_bundle_dir, "--reference", "hf", *options)
     assert "--reference hf:PATH" in bare.one_error()
-    missing = edgedistill("verify", tiny_bundle_dir, "--reference", "hf:/no/such/place", *options)
+    missing = here("verify", tiny_bundle_dir, "--reference", "hf:/no/such/place", *options)
     assert "/no/such/place" in missing.one_error()
 
 
@@ -76,11 +76,11 @@ def test_a_baseline_of_another_model_is_refused(
     shutil.copytree(tiny_checkpoint_dir, other)  # the same tokenizer under another name
     stranger = export(other, tmp_path / "bundle", profile="laptop-cpu", weight_format="fp32", check=False).path
     baseline = tmp_path / "x.baseline"
-    made = edgedistill("baseline", "create", stranger, "-o", baseline, "--suite", suite, *SMALL)
+    made = here("baseline", "create", stranger, "-o", baseline, "--suite", suite, *SMALL)
     assert made.code == 0, made.err
-    used = edgedistill("verify", tiny_bundle_dir, "--baseline", baseline, "--suite", suite, "--no-store")
+    used = here("verify", tiny_bundle_dir, "--baseline", baseline, "--suite", suite, "--no-store")
     assert "expected the same original" in used.one_error()
-    checked = edgedistill("baseline", "check", baseline, "--bundle", tiny_bundle_dir)
+    checked = here("baseline", "check", baseline, "--bundle", tiny_bundle_dir)
     assert "expected the same original" in checked.one_error()
 
 
@@ -111,10 +111,10 @@ def test_bundles_of_the_fallback_exporter(suite: Path, tmp_path: Path) -> None:
             check=False,
         )  # fmt: skip
     options = ("--suite", suite, *SMALL)
-    done = edgedistill("verify", made["small"], "--reference", made["whole"], *options, "--json")
+    done = here("verify", made["small"], "--reference", made["whole"], *options, "--json")
     assert done.code in (0, 1, 3), done.err
     report = done.json
     assert report["sampler"]["reproduces"]
     assert report["tokens"]["forced"]["kl"]["value"] > 0
-    replayed = edgedistill("verify", made["small"], "--reference", made["whole"], *options, "--replay")
+    replayed = here("verify", made["small"], "--reference", made["whole"], *options, "--replay")
     assert "--replay" in replayed.one_error()
