@@ -17,7 +17,7 @@ from edgedistill.budget import (
     predict_profile,
 )
 from edgedistill.errors import BudgetError
-from edgedistill.export.spec import LogicalWeight, ModelSpec
+from edgedistill.export.spec import LayerSpec, LogicalWeight, ModelSpec, RopeSpec
 from edgedistill.profile import list_profiles, load_profile
 from edgedistill.quantize.plan import parse_format, plan_weights
 
@@ -42,7 +42,7 @@ def model(vocab, hidden, inner, layers, heads, kv_heads, head_dim, tied=True):
         activation="silu",
         tie_word_embeddings=tied,
         attention_scale=head_dim**-0.5,
-        layers=(),
+        layers=tuple(LayerSpec(i, RopeSpec((1.0,) * (head_dim // 2))) for i in range(layers)),
     )
     weights = [LogicalWeight("embed", "embedding", (vocab, hidden), (), aliases=("lm_head",) if tied else ())]
     if not tied:
@@ -77,7 +77,8 @@ def test_parts_add_up_and_mean_what_they_say():
     stored = sum(array.nbytes for weight in plan.weights for array in weight.arrays if array.name.endswith(".scales"))
     scales = 2 * stored  # float16 in the file, float32 in memory
     norms = 30 * 576 * 4
-    assert budget.weights_private == codes + 3 * scales + norms
+    tables = 2 * 1000 * 32 * 4  # cos and sin, float32, half a head wide
+    assert budget.weights_private == codes + 3 * scales + norms + tables
     assert budget.activation_bytes >= 9 * 100 * 1000 * 4
     table = budget.to_dict()
     assert budget.weights_reclaimable == spec_codes(plan, "embed")

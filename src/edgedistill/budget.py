@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from edgedistill.errors import BudgetError
-from edgedistill.quantize.plan import Plan, parse_format, plan_weights
+from edgedistill.quantize.plan import PREFILL, Plan, parse_format, plan_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -55,6 +55,8 @@ class ModelLike(Protocol):
     def vocab_size(self) -> int: ...
     @property
     def tie_word_embeddings(self) -> bool: ...
+    @property
+    def ropes(self) -> int: ...
     def kv_bytes_per_token(self, itemsize: float = 4) -> int: ...
 
 
@@ -65,7 +67,8 @@ class Budget:
     Attributes:
         file_bytes: The bundle on disk.
         context_length: Tokens that the memory figures are for.
-        weights_private: Copies of matrices that ONNX Runtime makes when it prepacks them (anonymous memory).
+        weights_private: Copies of matrices that ONNX Runtime makes when it prepacks them, and the rotary tables that
+            it computes (anonymous memory).
         weights_mapped: Parts of the weights file that stay in use as mapped pages.
         weights_reclaimable: Mapped pages of the embedding's rows: resident once read, given back where memory is short.
         kv_bytes: Keys and values at ``context_length`` tokens, one sequence.
@@ -126,9 +129,12 @@ def predict(
     that: mapped where they lie as float32, else in memory. Of the mapped file the zero points stay in use. A tied
     embedding that is put together from planes exists once more, and one in float32 stays mapped beside its packed copy.
     Rows of an embedding that is not in float32 are read from the mapped file as their tokens occur, which soon makes
-    most of it resident (``MAPPED_BY_ONE_READ``); an untied one is nowhere else.
+    most of it resident (``MAPPED_BY_ONE_READ``); an untied one is nowhere else. Rotary tables of cos and sin, float32
+    [context, head_dim/2] each, are in memory alone, once for each form of the layers.
     """
-    private = mapped = reclaimable = 0
+    forms = 2 if any(weight.weight_name.startswith(PREFILL) for weight in plan.weights) else 1
+    private = forms * model.ropes * 4 * context_length * model.head_dim
+    mapped = reclaimable = 0
     looked_up = context_length * MAPPED_BY_ONE_READ
     for weight in plan.weights:
         fmt = weight.format
@@ -159,7 +165,6 @@ def predict(
     heads = model.num_attention_heads
     per_token = 3 * model.intermediate_size + 6 * model.hidden_size + 4 * heads * model.head_dim
     scores = heads * tokens * context_length
-    rope = 2 * context_length * model.head_dim // 2 * 4
     # The allocator keeps what the widest steps of several widths needed: half as much again as the largest alone.
     activations = 6 * tokens * per_token + 4 * scores
     tokenizer = model.vocab_size * TOKENIZER_BYTES_PER_ENTRY
@@ -167,10 +172,10 @@ def predict(
         tokenizer = tokenizer_bytes * TOKENIZER_BYTES_PER_FILE_BYTE
     graph = model.num_hidden_layers * GRAPH_BYTES_PER_LAYER + 65_536
     return Budget(
-        file_bytes=plan.nbytes + rope + graph + model.vocab_size * TOKENIZER_FILE_BYTES_PER_ENTRY,
+        file_bytes=plan.nbytes + graph + model.vocab_size * TOKENIZER_FILE_BYTES_PER_ENTRY,
         context_length=context_length,
         weights_private=private,
-        weights_mapped=mapped + rope,
+        weights_mapped=mapped,
         weights_reclaimable=reclaimable,
         kv_bytes=model.kv_bytes_per_token(kv_itemsize) * context_length,
         activation_bytes=activations,

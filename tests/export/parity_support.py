@@ -16,12 +16,11 @@ from edgedistill.export.architecture import build_spec
 from edgedistill.export.emit import WeightEmitter
 from edgedistill.export.graph import build_graph
 from edgedistill.export.layout import Layout, plan_layout
-from edgedistill.export.rope import rope_tables
 from edgedistill.export.safetensors_source import open_safetensors
 from edgedistill.export.weights import check_tensors, logical_weights
 from edgedistill.quantize import dequantize_rows, quantize_rows
 from edgedistill.quantize.plan import plan_weights
-from edgedistill.quantize.spec import FLOAT32, ArraySpec
+from edgedistill.quantize.spec import FLOAT32
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -133,11 +132,9 @@ def export_source(
     check_tensors(spec, source)
     out.mkdir(parents=True, exist_ok=True)
     weights = logical_weights(spec)
-    tables = rope_tables(spec, context_length)
     target = plan_weights(weights, fmt, rules)
     stored_plan = plan_weights(weights, FLOAT32) if dequantize else target
     specs = [a for w in stored_plan.weights for a in w.arrays]
-    specs += [ArraySpec(name, "float32", table.shape) for name, table in tables.items()]
     layout = plan_layout(specs, "weights.bin")
     blob = np.zeros(layout.size, dtype=np.uint8)
 
@@ -160,8 +157,6 @@ def export_source(
         else:
             for suffix, array in arrays.items():
                 put(f"{weight.name}.{suffix}", array)
-    for name, table in tables.items():
-        put(name, table)
     blob.tofile(out / "weights.bin")
     emitter = WeightEmitter(stored_plan.by_name(), layout.arrays)
     for signature, file in (("edgedistill", "model.onnx"), ("genai", "model-genai.onnx")):

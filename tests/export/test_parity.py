@@ -207,9 +207,9 @@ def test_parts_one_after_another_are_the_whole(case: Case) -> None:
             "past.value": cache,
         }
         tap = inputs_of(spec, f"layers.{index}.mlp.down")
-        (tapped,) = run(build_layer(spec, emitter, index, (tap,)), [tap], feeds)
+        (tapped,) = run(build_layer(spec, emitter, index, (tap,), positions=40), [tap], feeds)
         assert tapped.shape == (2, 40, spec.intermediate_size)
-        (hidden,) = run(build_layer(spec, emitter, index), ["hidden.out"], feeds)
+        (hidden,) = run(build_layer(spec, emitter, index, positions=40), ["hidden.out"], feeds)
     (logits,) = run(build_head(spec, emitter), ["logits"], {"hidden": hidden})
     np.testing.assert_allclose(logits[0], case.expected, rtol=0, atol=TOLERANCE * 10)
     np.testing.assert_allclose(logits[1, :11], case.expected[:11], rtol=0, atol=TOLERANCE * 10)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
-from parity_support import CONTEXT, save_random_model
+from parity_support import CONTEXT, export, save_random_model
 
 from edgedistill.errors import CheckpointError, UnsupportedModelError
-from edgedistill.export.architecture import build_spec
-from edgedistill.export.rope import distinct_ropes, rope_spec, rope_tables
+from edgedistill.export.emit import GraphBuilder
+from edgedistill.export.graph_rope import rope_tables
+from edgedistill.export.rope import distinct_ropes, rope_spec
 from edgedistill.export.spec import RopeSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 KINDS: dict[str, dict[str, Any]] = {
@@ -47,7 +53,7 @@ def test_frequencies_equal_transformers(kind: str, tmp_path: Any) -> None:
     model = save_random_model(tmp_path, "llama", rope=KINDS[kind], rope_theta=20000.0, head_dim=64)
     rotary = model.model.rotary_emb
     found = rope_spec(KINDS[kind], head_dim=64, theta=20000.0, max_position_embeddings=CONTEXT)
-    np.testing.assert_allclose(found.inv_freq, rotary.inv_freq.numpy(), rtol=3e-6)
+    np.testing.assert_allclose(found.inv_freq, rotary.inv_freq.numpy(), rtol=1e-7)
     assert found.attention_scaling == pytest.approx(rotary.attention_scaling)
     assert found.kind == KINDS[kind]["rope_type"]
 
@@ -92,43 +98,58 @@ def test_wrong_number_of_frequency_factors() -> None:
         plain({"rope_type": "freq_factors", "freq_factors": [1.0, 2.0, 3.0]})
 
 
-def test_tables_are_shared_between_layers_of_the_same_rope() -> None:
-    config = {
-        "model_type": "gemma3_text",
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_hidden_layers": 7,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "vocab_size": 9,
-        "rope_theta": 1e6,
-        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
-    }
-    spec = build_spec(config)
-    assert list(distinct_ropes(spec).values()) == [0, 1]
-    tables = rope_tables(spec, 10)
+def folded(graph: Path, level: str, folder: Path) -> dict[str, np.ndarray]:
+    """The tables that a session at the optimization level holds as constants; no node is left that computes one."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_ENABLE_{level.upper()}")
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    optimized = onnx.load(folder / "optimized.onnx", load_external_data=False).graph
+    assert not {"Range", "Cos", "Sin"} & {node.op_type for node in optimized.node}
+    constants = {value.name: value for value in optimized.initializer}
+    used = {name for node in optimized.node if node.op_type == "GroupQueryAttention" for name in node.input[7:9]}
+    return {name: onnx.numpy_helper.to_array(constants[name]) for name in used}
+
+
+@pytest.mark.next
+def test_layers_of_the_same_rope_share_tables(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    rope = {"rope_type": "linear", "factor": 8.0}
+    save_random_model(tmp_path / "hf", "gemma3_text", rope=rope, rope_theta=1e6, num_hidden_layers=7, sliding_window=6)
+    exported = export(tmp_path / "hf", tmp_path / "out")
+    assert list(distinct_ropes(exported.spec).values()) == [0, 1]
+    assert exported.spec.ropes == 2
+    tables = folded(exported.path / "model.onnx", "all", tmp_path)
     assert set(tables) == {"rope.0.cos", "rope.0.sin", "rope.1.cos", "rope.1.sin"}
     for table in tables.values():
         assert table.dtype == np.float32
-        assert table.shape == (10, 8)
+        assert table.shape == (CONTEXT, 8)
     # Position 3 of the sliding layers' table (first used), and of the full layers', slowed by the factor 8.
     assert tables["rope.0.cos"][3, 0] == pytest.approx(np.cos(3.0))
     assert tables["rope.1.sin"][3, 0] == pytest.approx(np.sin(3.0 / 8), rel=1e-6)
 
 
-def test_attention_scaling_multiplies_the_tables() -> None:
-    config = {
-        "model_type": "llama",
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "vocab_size": 9,
-        "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "attention_factor": 2.0},
-    }
-    tables = rope_tables(build_spec(config), 4)
-    np.testing.assert_allclose(tables["rope.0.cos"] ** 2 + tables["rope.0.sin"] ** 2, 4.0, rtol=1e-6)
+@pytest.mark.next
+@pytest.mark.parametrize("kind", KINDS)
+def test_tables_are_computed_on_opening_and_equal_transformers(kind: str, tmp_path: Path) -> None:
+    """No step computes them again, at any level of optimization but none, and they are transformers' to an ulp."""
+    torch = pytest.importorskip("torch")
+    model = save_random_model(tmp_path / "hf", "llama", rope=KINDS[kind], rope_theta=20000.0, num_hidden_layers=2)
+    exported = export(tmp_path / "hf", tmp_path / "out")
+    assert not [name for name in exported.layout.arrays if "rope" in name]
+    cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=torch.float32), torch.arange(CONTEXT)[None])
+    for file, level in (("model.onnx", "all"), ("model.onnx", "basic"), ("model-genai.onnx", "extended")):
+        tables = folded(exported.path / file, level, tmp_path)
+        assert len(tables) == 2
+        for name, expected in (("rope.0.cos", cos), ("rope.0.sin", sin)):
+            half = expected[0, :, :8].numpy()
+            np.testing.assert_allclose(tables[name], half, rtol=0, atol=2 * np.spacing(np.abs(half).max()))
+
+
+def test_positions_beyond_the_integers_of_float32_are_refused() -> None:
+    with pytest.raises(ValueError, match="16777217 positions; expected 1 to 16777216"):
+        rope_tables(GraphBuilder(), plain({}), "rope.0", (1 << 24) + 1)
 
 
 @pytest.mark.parametrize("theta", [-10000.0, float("inf"), float("nan")])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 from edgedistill.export.config_values import integer, mapping, number, optional_number, per_layer
-from edgedistill.export.rope import rope_spec, rope_tables
+from edgedistill.export.rope import rope_spec
 from edgedistill.export.spec import LayerSpec, ModelSpec
 from edgedistill.export.weights import check_tensors, logical_weights
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from edgedistill.export.spec import Activation, RopeSpec
 
-__all__ = ["FAMILIES", "Family", "build_spec", "check_tensors", "is_known", "logical_weights", "rope_tables"]
+__all__ = ["FAMILIES", "Family", "build_spec", "check_tensors", "is_known", "logical_weights"]
 
 Windows = Literal["none", "all", "optional", "pattern"]
 

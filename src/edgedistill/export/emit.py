@@ -113,7 +113,7 @@ class WeightEmitter:
     """Turns names of logical weights into nodes that use them.
 
     Args:
-        plan: Shape and format of every matrix by weight name (vectors and tables need none).
+        plan: Shape and format of every matrix by weight name (vectors need none).
         stored: Place of every array by array name (see ``quantize.spec.array_specs``).
     """
 
@@ -123,10 +123,6 @@ class WeightEmitter:
 
     def vector(self, b: GraphBuilder, name: str) -> ir.Value:
         """A norm or bias, float32 [N]."""
-        return b.external(name, self._stored[name])
-
-    def table(self, b: GraphBuilder, name: str) -> ir.Value:
-        """A cos or sin table, float32 [positions, rotary/2]."""
         return b.external(name, self._stored[name])
 
     def linear(self, b: GraphBuilder, x: ir.Value, name: str, *, output: str, bias: str | None = None) -> ir.Value:

@@ -53,13 +53,13 @@ def build_graph(
 
     Args:
         spec: The model.
-        weights: Emitter that knows every array of ``logical_weights`` and ``rope_tables(spec, context_length)``.
+        weights: Emitter that knows every array of ``logical_weights(spec)``.
         signature: Inputs and outputs, see the module's docstring.
         context_length: Positions in the RoPE tables: no sequence, and no cache capacity, may exceed it.
         kv: Scales of a quantized KV cache, kept inside the graph; None: float32.
     """
     b = GraphBuilder()
-    inputs = _Inputs(spec, signature, kv)
+    inputs = _Inputs(spec, signature, kv, context_length)
     attention_inputs = inputs.edgedistill() if signature == "edgedistill" else inputs.genai(b)
     decoder = Decoder(b, spec, weights)
     hidden, present = decoder.layers(decoder.embed(inputs.input_ids), attention_inputs)
@@ -179,9 +179,10 @@ class Decoder:
 class _Inputs:
     """Graph inputs of a signature, in order."""
 
-    def __init__(self, spec: ModelSpec, signature: Signature, kv: KvScales | None) -> None:
+    def __init__(self, spec: ModelSpec, signature: Signature, kv: KvScales | None, positions: int) -> None:
         self._spec = spec
         self._kv = kv
+        self._positions = positions
         self._past_axis = "capacity" if signature == "edgedistill" else "past_sequence_length"
         self._present_axis = "capacity" if signature == "edgedistill" else "total_sequence_length"
         self._scalars: list[ir.Value] = []
@@ -224,7 +225,7 @@ class _Inputs:
             pair = tuple(self._cache(f"past_key_values.{index}.{kind}", self._past_axis) for kind in ("key", "value"))
             past.append((pair[0], pair[1]))
             self._past += pair
-        return AttentionInputs(seqlens_k, total, query_seqlens, tuple(past), self._present, self._kv)
+        return AttentionInputs(seqlens_k, total, query_seqlens, tuple(past), self._present, self._positions, self._kv)
 
     def _present(self, index: int) -> tuple[ir.Value, ir.Value]:
         key, value = (self._cache(f"present.{index}.{kind}", self._present_axis) for kind in ("key", "value"))

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgedistill.export.emit import MICROSOFT
+from edgedistill.export.graph_rope import rope_tables
 from edgedistill.export.rope import distinct_ropes
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class AttentionInputs:
 
     ``seqlens_k`` int32 [B] is past + new - 1, ``total`` int32 scalar the cache's capacity (or the longest sequence),
     ``query_seqlens`` int32 [B] the new tokens of each row (None: all). ``past`` holds (key, value) of each layer;
-    ``present`` makes the output values of a layer; ``kv`` has the scales of a quantized cache.
+    ``present`` makes the output values of a layer; ``positions`` is how far the rotary tables reach; ``kv`` has the
+    scales of a quantized cache.
     """
 
     seqlens_k: ir.Value
@@ -36,6 +38,7 @@ class AttentionInputs:
     query_seqlens: ir.Value | None
     past: tuple[tuple[ir.Value, ir.Value], ...]
     present: Callable[[int], tuple[ir.Value, ir.Value]]
+    positions: int
     kv: KvScales | None = None
 
 
@@ -50,8 +53,7 @@ def attention(
     query, key, value = _normed_heads(b, spec, weights, qkv, name) if spec.qk_norm else (qkv, None, None)
     cos = sin = None
     if layer.rope is not None:
-        table = distinct_ropes(spec)[layer.rope]
-        cos, sin = weights.table(b, f"rope.{table}.cos"), weights.table(b, f"rope.{table}.sin")
+        cos, sin = rope_tables(b, layer.rope, f"rope.{distinct_ropes(spec)[layer.rope]}", inputs.positions)
     arguments: list[ir.Value | None] = [
         query,
         key,

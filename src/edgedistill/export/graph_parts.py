@@ -44,7 +44,9 @@ def build_embedding(spec: ModelSpec, weights: WeightEmitter) -> ir.Model:
     return _model(b, [ids], [_named(b, hidden, spec.hidden_size)], spec)
 
 
-def build_layer(spec: ModelSpec, weights: WeightEmitter, index: int, taps: tuple[str, ...] = ()) -> ir.Model:
+def build_layer(
+    spec: ModelSpec, weights: WeightEmitter, index: int, taps: tuple[str, ...] = (), *, positions: int
+) -> ir.Model:
     """One layer over whole sequences.
 
     Inputs: ``hidden`` float32 [B, S, H], ``seqlens_k`` int32 [B] (length - 1), ``query_seqlens`` int32 [B] (length),
@@ -55,6 +57,7 @@ def build_layer(spec: ModelSpec, weights: WeightEmitter, index: int, taps: tuple
         index: Which layer.
         taps: Names of values inside the layer (``inputs_of``) to give out instead of the layer's output; nothing
             behind the last of them is computed.
+        positions: The longest sequence. Every session computes its own rotary tables, so it pays to keep them short.
     """
     b = GraphBuilder()
     decoder = Decoder(b, spec, weights)
@@ -73,6 +76,7 @@ def build_layer(spec: ModelSpec, weights: WeightEmitter, index: int, taps: tuple
             _value("present.key", ir.DataType.FLOAT, cache),
             _value("present.value", ir.DataType.FLOAT, cache),
         ),
+        positions,
     )
     normed = decoder.norm(hidden, f"layers.{index}.input_norm")
     update, residual, _ = decoder.layer(spec.layers[index], normed, hidden, attention_inputs)

@@ -79,7 +79,7 @@ def write_calibrated(
     """Quantize and write all weights of ``plan``, those of method ``gptq`` with moments from ``sequences``.
 
     Args:
-        writer: Its file's directory takes the scratch files; the RoPE tables are written already.
+        writer: Its file's directory takes the scratch files.
         plan: Formats and places.
         source: Where rows come from.
         sequences: Token ids, int64 [n] each.
@@ -117,6 +117,7 @@ class _Run:
         # Sequences of like length share a batch: little padding.
         self._sequences = sorted((ids[:longest] for ids in sequences), key=len, reverse=True)
         tokens = sum(len(ids) for ids in self._sequences)
+        self._longest = max(map(len, self._sequences), default=1)
         self._original = Stream(self._directory / ".hidden.original", tokens, plan.spec.hidden_size)
         self._quantized = Stream(self._directory / ".hidden.quantized", tokens, plan.spec.hidden_size)
 
@@ -167,15 +168,19 @@ class _Run:
             (self._original, self._emitter(scratch, frozenset())),
             (self._quantized, self._emitter(scratch, matrices)),
         ):
-            session = self._session(build_layer(self._plan.spec, emitter, index))
+            session = self._session(build_layer(self._plan.spec, emitter, index, positions=self._longest))
             for part in batches(self._sequences):
                 stream.put(part, session.run([OUTPUT], part.feeds(self._plan.spec, stream.get(part)))[0])
 
     def _moments(self, index: int, tap: str, scratch: Mapping[str, StoredArray], written: set[str]) -> Moments:
         """Second moments of the values called ``tap``, with the layer's ``written`` matrices quantized already."""
         spec = self._plan.spec
-        original = self._session(build_layer(spec, self._emitter(scratch, frozenset()), index, (tap,)))
-        quantized = self._session(build_layer(spec, self._emitter(scratch, written), index, (tap,)))
+        original = self._session(
+            build_layer(spec, self._emitter(scratch, frozenset()), index, (tap,), positions=self._longest)
+        )
+        quantized = self._session(
+            build_layer(spec, self._emitter(scratch, written), index, (tap,), positions=self._longest)
+        )
         second = cross = np.zeros(0, np.float32)
         tokens = 0
         for part in batches(self._sequences):

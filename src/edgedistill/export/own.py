@@ -32,7 +32,6 @@ from edgedistill.quantize import kv as kv_format
 from edgedistill.quantize.gptq import GptqOptions
 from edgedistill.quantize.plan import PREFILL, Rule, parse_format, plan_weights, searched
 from edgedistill.quantize.plan import Plan as WeightPlan
-from edgedistill.quantize.spec import ArraySpec
 from edgedistill.speed import StepModel, prediction_points
 from edgedistill.timings import Machine, Timings
 
@@ -59,14 +58,12 @@ T = TypeVar("T")
 class Plan:
     """All decisions, taken before the first weight is read.
 
-    ``planned`` holds the format of every weight, ``tables`` the RoPE tables (float32 [context, head_dim/2]), ``layout``
-    the place of every array in weights.bin.
+    ``planned`` holds the format of every weight, ``layout`` the place of every array in weights.bin.
     """
 
     spec: ModelSpec
     weights: tuple[LogicalWeight, ...]
     planned: WeightPlan
-    tables: dict[str, npt.NDArray[np.float32]]
     layout: Layout
     context_length: int
 
@@ -191,8 +188,6 @@ class OwnExporter:
             return Outcome(_write_weights(path, self._checkpoint, plan, resume, progress, folds))
         writer = WeightsWriter(path, plan.layout, resume=resume)
         try:
-            for name, table in plan.tables.items():
-                writer.write_array(name, table)
             progress.begin("calibrating", plan.planned.parameters, "items")
             outcome = write_calibrated(
                 writer,
@@ -276,10 +271,8 @@ def make_plan(
         default, rules = searched(default), tuple(Rule(rule.match, searched(rule.format)) for rule in rules)
     planned = plan_weights(weights, default, rules)
     length = choose_context(spec.max_position_embeddings, profile, context_length)
-    tables = architecture.rope_tables(spec, length)
     arrays = [array for weight in planned.weights for array in weight.arrays]
-    arrays += [ArraySpec(name, "float32", tuple(table.shape)) for name, table in tables.items()]
-    return Plan(spec, weights, planned, tables, plan_layout(arrays, files.WEIGHTS), length)
+    return Plan(spec, weights, planned, plan_layout(arrays, files.WEIGHTS), length)
 
 
 def _uncalibrated(weights: Sequence[LogicalWeight], default: WeightFormat, rules: Sequence[Rule]) -> list[Rule]:
@@ -353,8 +346,6 @@ def _write_weights(
 ) -> int:
     writer = WeightsWriter(path, plan.layout, resume=resume)
     try:
-        for name, table in plan.tables.items():
-            writer.write_array(name, table)
         formats = plan.planned.by_name()
         jobs = [Job(weight, formats[weight.name].format, (folds or {}).get(weight.name)) for weight in plan.weights]
         progress.begin("quantizing weights", plan.planned.parameters, "items")

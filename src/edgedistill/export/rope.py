@@ -1,4 +1,4 @@
-"""Rotary position embedding: a config's RoPE parameters to inverse frequencies, and those to cos/sin tables.
+"""Rotary position embedding: a config's RoPE parameters to inverse frequencies (tables: ``graph_rope.py``).
 
 The formulas are those of transformers ``modeling_rope_utils.py`` (``ROPE_INIT_FUNCTIONS``): linear position
 interpolation, llama3 (Llama 3.1's wavelength-dependent interpolation) and YaRN (Peng et al. 2023, arXiv:2309.00071).
@@ -61,7 +61,8 @@ def rope_spec(params: Mapping[str, Any], *, head_dim: int, theta: float, max_pos
             hint="Compare config.json with the original model's.",
         )
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    pos_freqs = np.float32(base) ** exponents
+    # The power in float64: NumPy's in float32 is off by an ulp for many frequencies, torch's hardly ever.
+    pos_freqs = (np.float64(base) ** exponents.astype(np.float64)).astype(np.float32)
     inv_freq, attention_scaling = _KINDS[kind](_Parameters(params, pos_freqs, base, max_position_embeddings))
     return RopeSpec(tuple(float(f) for f in inv_freq.astype(np.float32)), attention_scaling, kind)
 
@@ -70,23 +71,6 @@ def distinct_ropes(spec: ModelSpec) -> dict[RopeSpec, int]:
     """Every RoPE that some layer uses, numbered in order of first use."""
     ropes = dict.fromkeys(layer.rope for layer in spec.layers if layer.rope is not None)
     return {rope: index for index, rope in enumerate(ropes)}
-
-
-def rope_tables(spec: ModelSpec, context_length: int) -> dict[str, Floats]:
-    """Tables of cos and sin that the graph looks up by position.
-
-    Angles are rounded to float32 before cos and sin, as transformers does: the model was trained with that rounding.
-
-    Returns:
-        ``rope.{j}.cos`` and ``rope.{j}.sin``, float32 [context_length, head_dim/2], one pair for each distinct RoPE.
-    """
-    tables: dict[str, Floats] = {}
-    positions = np.arange(context_length, dtype=np.float32)
-    for rope, index in distinct_ropes(spec).items():
-        angles = np.outer(positions, np.asarray(rope.inv_freq, dtype=np.float32))
-        tables[f"rope.{index}.cos"] = (np.cos(angles) * np.float32(rope.attention_scaling)).astype(np.float32)
-        tables[f"rope.{index}.sin"] = (np.sin(angles) * np.float32(rope.attention_scaling)).astype(np.float32)
-    return tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +124,10 @@ def _yarn(p: _Parameters) -> tuple[Floats, float]:
     if low == high:
         high += 0.001  # as transformers does, against a division by zero
     ramp = np.clip((np.arange(dim // 2, dtype=np.float32) - low) / (high - low), 0, 1)
-    inv_freq = p.inv_freq / factor * ramp + p.inv_freq * (1 - ramp)
+    # In transformers' order of operations, whose rounding long positions multiply.
+    interpolated = np.float32(1.0) / (np.float32(factor) * p.pos_freqs)
+    kept = 1 - ramp
+    inv_freq = interpolated * (1 - kept) + p.inv_freq * kept
     return inv_freq.astype(np.float32), _yarn_attention_factor(p, factor)
 
 

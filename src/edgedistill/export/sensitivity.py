@@ -133,15 +133,13 @@ class _Run:
         self._planned = {n: PlannedFormat(w.shape, w.format) for n, w in plan.planned.by_name().items()}
         writer = WeightsWriter(folder / "weights.bin", plan.layout, resume=False, journal=False)
         try:
-            for name, table in plan.tables.items():
-                writer.write_array(name, table)
             jobs = [Job(w, self._planned[w.name].format) for w in plan.weights]
             writer.write_weights(jobs, source, threads=threads, progress=NullProgress())
         finally:
             writer.close()
         self._float = WeightEmitter(self._planned, plan.layout.arrays)
         count = plan.spec.num_hidden_layers
-        self._layers = [self._session(build_layer(plan.spec, self._float, i)) for i in range(count)]
+        self._layers = [self._session(self._part(self._float, i)) for i in range(count)]
         self._head = self._session(build_head(plan.spec, self._float))
         self._inputs = self._file("inputs", (count + 1, self._tokens, plan.spec.hidden_size))
         self._inputs[0] = self._embed(self._float)
@@ -158,7 +156,7 @@ class _Run:
         direct = self._direct(weight, REFERENCE)
         index = int(weight.name.split(".")[1])
         tap = inputs_of(self._plan.spec, weight.name)
-        session = self._session(build_layer(self._plan.spec, self._float, index, (tap,)))
+        session = self._session(self._part(self._float, index, (tap,)))
         x = self._through(session, self._inputs[index], tap)
         second = x.T @ x / np.float32(len(x))
         rows = np.concatenate(
@@ -193,7 +191,7 @@ class _Run:
         hidden: Floats = self._inputs[first]
         if weight.name.startswith("layers."):
             first = int(weight.name.split(".")[1])
-            hidden = self._through(self._session(build_layer(spec, emitter, first)), self._inputs[first])
+            hidden = self._through(self._session(self._part(emitter, first)), self._inputs[first])
             first += 1
         else:
             head = self._session(build_head(spec, emitter))
@@ -240,6 +238,10 @@ class _Run:
 
     def _file(self, name: str, shape: tuple[int, ...]) -> Any:
         return np.memmap(self._folder / name, np.float32, "w+", shape=shape)
+
+    def _part(self, emitter: WeightEmitter, index: int, taps: tuple[str, ...] = ()) -> Any:
+        longest = max(map(len, self._sequences))
+        return build_layer(self._plan.spec, emitter, index, taps, positions=longest)
 
     def _session(self, model: Any) -> Any:
         import onnx_ir

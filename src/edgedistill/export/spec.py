@@ -79,6 +79,11 @@ class ModelSpec:
     def kv_size(self) -> int:
         return self.num_key_value_heads * self.head_dim
 
+    @property
+    def ropes(self) -> int:
+        """Number of distinct rotary embeddings (Gemma 3 has two)."""
+        return len({layer.rope for layer in self.layers if layer.rope is not None})
+
     def kv_bytes_per_token(self, itemsize: float = 4) -> int:
         """Bytes of KV cache per token over all layers; half a byte per element in 4 bits."""
         return int(2 * self.num_hidden_layers * self.kv_size * itemsize)

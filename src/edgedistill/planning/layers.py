@@ -18,7 +18,6 @@ import onnx_ir as ir
 
 from edgedistill.export.emit import GraphBuilder, WeightEmitter
 from edgedistill.export.graph import build_graph
-from edgedistill.export.rope import rope_tables
 from edgedistill.export.weights import logical_weights
 from edgedistill.planning.kernels import time_runs
 from edgedistill.quantize.kv import kv_scales
@@ -50,7 +49,7 @@ def time_layer(case: LayerCase, spec: ModelSpec, profile: Profile, config: Sessi
     some = replace(spec, num_hidden_layers=count, layers=tuple(replace(layer, index=i) for i in range(count)))
     with tempfile.TemporaryDirectory(prefix="edgedistill-timing-") as folder:
         path = Path(folder) / "model.onnx"
-        emitter = _NoMatrices(some, total)
+        emitter = _NoMatrices(some)
         model = build_graph(some, emitter, signature="edgedistill", context_length=total, kv=_scales(some, profile))
         model.graph.inputs.extend(emitter.results.values())
         model.graph.outputs.extend(emitter.operands.values())
@@ -89,24 +88,20 @@ def _timed(session: Any, case: LayerCase, total: int) -> float:
 
 
 class _NoMatrices(WeightEmitter):
-    """Vectors and tables as the graph wants them; a product is an input of the graph.
+    """Vectors as the graph wants them; a product is an input of the graph.
 
     ``results``: those inputs, one for each number of features. ``operands``: what the products would have read.
     """
 
-    def __init__(self, spec: ModelSpec, length: int) -> None:
+    def __init__(self, spec: ModelSpec) -> None:
         super().__init__({}, {})
         self._shapes = {weight.name: weight.shape for weight in logical_weights(spec)}
-        self._tables = rope_tables(spec, length)
         self._head = "embed" if spec.tie_word_embeddings else "lm_head"
         self.results: dict[int, ir.Value] = {}
         self.operands: dict[str, ir.Value] = {}
 
     def vector(self, b: GraphBuilder, name: str) -> ir.Value:
         return b.constant(name, np.ones(self._shapes[name], dtype=np.float32))
-
-    def table(self, b: GraphBuilder, name: str) -> ir.Value:
-        return b.constant(name, self._tables[name])
 
     def linear(
         self,
