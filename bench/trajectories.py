@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 MODELS = {"tiny-reasoner": "arithmetic", "smollm2-135m": "instructions"}
 MAX_NEW_TOKENS = {"tiny-reasoner": 256, "smollm2-135m": 192}
+SAME_TOKENS = 128
+"""Where all trajectories are given the same length."""
 
 
 class OutOfTimeError(Exception):
@@ -151,13 +153,15 @@ def points(estimate: Estimate | None) -> str:
     return f"{100 * estimate.value:+.1f}{ends}"
 
 
-def clock(name: str, bundle: BundleModel, args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of K trajectories together and one after the other, in turn on every prompt, to their natural ends."""
+def clock(name: str, bundle: BundleModel, args: argparse.Namespace, *, tokens: int | None = None) -> dict[str, Any]:
+    """Seconds of K trajectories together and one after the other, in turn on every prompt: to their natural ends, or
+    each of exactly ``tokens`` (which leaves the batch full to the end)."""
     suite = suite_of(name, args.per_band)
     prompts = spread(suite.prompts, args.timed)
     settings = DrawSettings.resolve(
-        suite.sampling, bundle.generation_defaults, seed=args.seed, max_new_tokens=MAX_NEW_TOKENS[name]
+        suite.sampling, bundle.generation_defaults, seed=args.seed, max_new_tokens=tokens or MAX_NEW_TOKENS[name]
     )
+    generation = settings.generation.replace(ignore_eos=tokens is not None)
     k = args.trajectories
     options = TrajectoryOptions(count=k, early_stop="off")
     rows = []
@@ -165,18 +169,24 @@ def clock(name: str, bundle: BundleModel, args: argparse.Namespace) -> dict[str,
         messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
         started = time.perf_counter()
         result = solve(
-            bundle.model, messages, options=options, settings=settings.generation, prompt_id=prompt.id,
+            bundle.model, messages, options=options, settings=generation, prompt_id=prompt.id,
             read=lambda text: text or None,
         )  # fmt: skip
         together = time.perf_counter() - started
         started = time.perf_counter()
-        alone = list(bundle.one_by_one([(bundle.replies.encode(prompt, None), list(range(k)))], settings))
+        if tokens is None:
+            alone = list(bundle.one_by_one([(bundle.replies.encode(prompt, None), list(range(k)))], settings))
+            count = sum(len(one.tokens) for one in alone)
+        else:
+            seeds = [generation.replace(seed=args.seed + j) for j in range(k)]
+            count = sum(len(bundle.model.generate(messages, settings=one).tokens) for one in seeds)
         apart = time.perf_counter() - started
-        rows.append((together, apart, result.stats.trajectory_tokens, sum(len(one.tokens) for one in alone)))
+        rows.append((together, apart, result.stats.trajectory_tokens, count))
     together, apart, ours, theirs = (np.array(column, dtype=float) for column in zip(*rows[1:], strict=True))
     return {
         "model": name,
         "prompts": len(prompts),
+        "each": tokens,
         "together_s": together.tolist(),
         "apart_s": apart.tolist(),
         "tokens": [float(ours.sum()), float(theirs.sum())],
@@ -185,7 +195,7 @@ def clock(name: str, bundle: BundleModel, args: argparse.Namespace) -> dict[str,
     }
 
 
-def report(found: dict[str, Any], timed: dict[str, Any], k: int) -> str:
+def report(found: dict[str, Any], timed: Sequence[dict[str, Any]], k: int) -> str:
     """The table for the README."""
     lines = [
         f"{found['model']}, suite {found['suite']}, {found['prompts']} prompts x {found['samples']} answers, "
@@ -201,13 +211,15 @@ def report(found: dict[str, Any], timed: dict[str, Any], k: int) -> str:
             f"Tied votes: {found['tied']:.0%}. Exact early stop would save {found['stopped']:.0%} of a vote's tokens."
         )
     lines.append(f"The vote stood in place of the deliberation in {found['fell_back']:.0%} of the answers.")
-    ratios, shares = timed["times_one"], timed["of_sequential"]
-    together, apart = median(timed["together_s"]), median(timed["apart_s"])
-    lines.append(
-        f"Time of {k} together: {median(ratios):.2f} times one ({min(ratios):.2f} - {max(ratios):.2f}), "
-        f"{median(shares):.2f} of {k} in sequence ({min(shares):.2f} - {max(shares):.2f}); {timed['prompts']} prompts "
-        f"in turn, median {format_seconds(together)} against {format_seconds(apart)}."
-    )
+    for one in timed:
+        ratios, shares = one["times_one"], one["of_sequential"]
+        together, apart = median(one["together_s"]), median(one["apart_s"])
+        ends = f"of {one['each']} tokens each" if one["each"] else "to their natural ends"
+        lines.append(
+            f"Time of {k} together, {ends}: {median(ratios):.2f} times one ({min(ratios):.2f} - {max(ratios):.2f}), "
+            f"{median(shares):.2f} of {k} in sequence ({min(shares):.2f} - {max(shares):.2f}); {one['prompts']} prompts "
+            f"in turn, median {format_seconds(together)} against {format_seconds(apart)}."
+        )
     return "\n".join(lines)
 
 
@@ -244,7 +256,8 @@ def main() -> int:
             except OutOfTimeError:
                 print(f"{name}: stopped after {args.minutes:g} minutes; start it again to go on.", file=sys.stderr)
                 return 1
-            results.append({"accuracy": found, "time": clock(name, bundle, args)})
+            timed = [clock(name, bundle, args), clock(name, bundle, args, tokens=SAME_TOKENS)]
+            results.append({"accuracy": found, "time": timed})
         print(report(found, results[-1]["time"], args.trajectories), end="\n\n", flush=True)
     if args.json:
         args.json.write_text(json.dumps(results, indent=2) + "\n")
