@@ -10,6 +10,7 @@ Importing this package is cheap: the exporter and the runtime load when they are
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from edgedistill.verify.result import VerifyReport
     from edgedistill.verify.runner import verify
     from edgedistill.workflow import export
+
+# Since 1.32 the wheels of ONNX Runtime (and of onnxruntime-genai) report usage over the network, with an identifier kept
+# in the user's cache, unless this is set before they are loaded. What runs on a device stays there; =0 leaves it on.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "EdgedistillError",

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +37,16 @@ def test_the_template_worker_stands_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_nothing_is_reported_unless_the_user_asks_for_it(tmp_path: Path) -> None:
+    """ONNX Runtime's telemetry leaves an identifier of the device in the cache as soon as it is loaded."""
+    code = "import os, edgedistill.runtime.session; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    for given, expected in ((None, "1"), ("0", "0")):
+        env = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+        env |= {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+        env |= {} if given is None else {"ORT_DISABLE_TELEMETRY": given}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+        assert done.stdout.strip() == expected
+        if given is None:
+            assert not list(tmp_path.rglob("deviceid"))
