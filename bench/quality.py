@@ -79,6 +79,7 @@ RECIPES = (
     Recipe("int8-b64-sym-gptq-s8", "int8-b64-sym-gptq-s8"),
     Recipe("int4-b16-asym-gptq-s8", "int4-b16-asym-gptq-s8"),
     Recipe("int4-b64-asym-gptq-s8", "int4-b64-asym-gptq-s8"),
+    Recipe("int4-b64-asym-gptq-s8+embedding-int6", "int4-b64-asym-gptq-s8", "int6-b32-sym-search-s8"),
     Recipe("int8-b32-sym-gptq", "int8-b32-sym-gptq"),
     Recipe("int8-b32-sym-gptq-acc1", "int8-b32-sym-gptq-acc1", f"{EMBEDDING}-acc1"),
 )
