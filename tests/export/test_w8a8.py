@@ -71,6 +71,7 @@ def test_a_product_is_that_of_rounded_activations_and_weights(text: str, tmp_pat
     rounded = round_activations(x, symmetric=fmt.symmetric)
     expected = rounded.astype(np.float64) @ weights.T.astype(np.float64) + bias
     np.testing.assert_allclose(run(x), expected, rtol=2e-5, atol=2e-4)
+    assert run(x[:, :0]).shape == (2, 0, 70)  # the head, where no logits are wanted
 
 
 @pytest.mark.parametrize("text", FORMATS)

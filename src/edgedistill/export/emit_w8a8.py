@@ -59,9 +59,9 @@ def product(
     flat = b.call("Mul", [raw, scale], f"{output}.flat")
     last = b.constant(f"w8a8.width.{shape[0]}", np.array([shape[0]], dtype=np.int64))
     target = b.once("Concat", [outer, last], f"{outer.name}.{shape[0]}", axis=0)
-    if bias is None:
-        return b.call("Reshape", [flat, target], output)
-    return b.call("Add", [b.call("Reshape", [flat, target], f"{output}.product"), bias], output)
+    # A step that wants no logits gives the head no positions: a size of 0 is meant, not one to take from the input.
+    shaped = b.call("Reshape", [flat, target], output if bias is None else f"{output}.product", allowzero=1)
+    return shaped if bias is None else b.call("Add", [shaped, bias], output)
 
 
 def rows(b: GraphBuilder, ids: ir.Value, codes: ir.Value, scales: ir.Value, *, output: str) -> ir.Value:
