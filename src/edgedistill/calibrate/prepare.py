@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from edgedistill.export.checkpoint import open_checkpoint
 from edgedistill.profile import DEFAULT_PROFILE
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.model import open_bundle
+from edgedistill.scratch import scratch
 from edgedistill.traces import Traces
 
 if TYPE_CHECKING:
@@ -80,9 +80,8 @@ def traces_for(
     if path.is_file():
         with contextlib.suppress(CalibrationError):
             return Traces.load(path, tokenizer_sha256=tokenizer_sha256, vocab_size=vocab_size)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="calibration-", dir=path.parent) as work:
-        traces = _own_traces(model, Path(work) / "bundle", tokens, {**options, "profile": profile}, progress)
+    with scratch(path.parent, "calibration-") as work:
+        traces = _own_traces(model, work / "bundle", tokens, {**options, "profile": profile}, progress)
     traces.save(path)
     return traces
 

@@ -111,11 +111,12 @@ class Staging:
         keep = {MANIFEST, *(f.name for f in manifest.files)}
         with disk_errors(self.out):
             (self.path / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+            # What a resumed run needs goes last: writing out gigabytes leaves time to be killed.
+            for name in keep:
+                _fsync(self.path / name)
             for entry in self.path.iterdir():
                 if entry.name not in keep:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-            for entry in self.path.iterdir():
-                _fsync(entry)
             _fsync(self.path)
             if self.out.is_dir():
                 self._replace()
