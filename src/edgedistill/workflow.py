@@ -61,8 +61,14 @@ def export(
         TypeError: An option that the pipeline does not know.
     """
     if calibrate or calibration is not None:
-        # An output that is in use should show before minutes of work.
+        # What cannot be should show before minutes of work.
         check_target(Path(out), force=bool(options.get("force")))
+        overrides = ("profile", "weight_format", "block_size", "kv_cache", "prefill_format", "exporter")
+        pipeline.resolve_profile(
+            **{name: options[name] for name in overrides if name in options},
+            calibrated=True,
+            budgeted=options.get("budget") is not None,
+        )
         options["calibration"] = _traces(model, calibration, calibration_tokens, options, progress)
     result = pipeline.export(model, out, progress=progress, **options)
     return record_verification(result, reference=reference, progress=progress) if verify else result

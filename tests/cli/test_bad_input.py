@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,6 @@ from cli_support import edgedistill, here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from cli_support import Result
 
@@ -130,6 +130,27 @@ def test_spoilt_checkpoints(spoil: Callable[[Path], None], words: tuple[str, ...
     message = refused(export(checkpoint, "--exporter", "own"), checkpoint.parent)
     for word in words:
         assert word.lower() in message.lower()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--calibration", "TEXT"),
+        ("--calibration", "TEXT", "--max-kl", "0.1"),
+        ("--calibration", "TEXT", "--max-kl", "0.1", "--sensitivity", "estimated"),
+        ("--calibrate",),
+        ("--format", "w8a8"),
+        ("--format", "fp32"),
+    ],
+)
+def test_values_that_are_not_finite_in_every_kind_of_export(options: tuple[str, ...], checkpoint: Path) -> None:
+    bad_values(float("nan"))(checkpoint)
+    text = checkpoint.parent / "text.txt"
+    text.write_text("Ann has 3 apples and buys 4 more. " * 40)
+    message = refused(export(checkpoint, *(text if one == "TEXT" else one for one in options)), checkpoint.parent)
+    assert "nan" in message.lower()
+    assert "layers.1.mlp.up" in message
+    assert not list((checkpoint.parent / "home").rglob("*.bin"))
 
 
 def test_an_unknown_architecture_where_optimum_is_not_installed(checkpoint: Path) -> None:

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from cli_support import Result, edgedistill, here
 
 from edgedistill.manifest import Manifest
+from edgedistill.traces import Traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,13 +59,17 @@ def test_text_of_ones_own(tmp_path: Path, cache: Path) -> None:
 
 
 def test_formats_under_a_budget(tmp_path: Path, cache: Path) -> None:
-    done = export(tmp_path, cache, "--bits-per-weight", "5.5", "--calibration-tokens", "512")
+    some = ("--calibration-tokens", "512", "--sensitivity", "estimated")
+    done = export(tmp_path, cache, "--bits-per-weight", "5.5", *some)
     assert done.code == 0, done.err
     assert "predicted KL" in done.out
     assert manifest(tmp_path).bits_per_weight <= 5.5
-    assert "chosen under" in here("inspect", tmp_path / "out").out
-    small = export(tmp_path, cache, "--max-size", "100kB", "--calibration-tokens", "512", "--force")
-    assert "smallest" in small.one_error()
+    shown = here("inspect", tmp_path / "out").out
+    assert "chosen under" in shown
+    assert "by estimated sensitivity" in shown
+    assert manifest(tmp_path).choice["sensitivity"] == "estimated"
+    small = export(tmp_path, cache, "--max-size", "100kB", *some, "--force")
+    assert "Allow --bits-per-weight" in small.one_error()
     assert (tmp_path / "out" / "manifest.json").is_file()
 
 
@@ -74,19 +80,33 @@ def test_formats_under_a_budget(tmp_path: Path, cache: Path) -> None:
         (("--calibrate", "--calibration-tokens", "7"), "expected at least 256"),
         (("--calibration-tokens", "1000"), "without calibration"),
         (("--calibrate", "--format", "fp32"), "has no effect"),
+        (("--calibrate", "--exporter", "optimum"), "quantizes without them"),
         (("--max-size", "banana"), "is no size"),
+        (("--max-size", "0"), "expected more than 0"),
         (("--bits-per-weight", "5", "--format", "int4"), "exclude each other"),
+        (("--bits-per-weight", "5", "--block-size", "32"), "exclude each other"),
+        (("--bits-per-weight", "5", "--exporter", "optimum"), "quantizes without them"),
         (("--bits-per-weight", "-1"), "expected more than 0"),
+        (("--bits-per-weight", "nan"), "expected more than 0, and finite"),
+        (("--bits-per-weight", "inf"), "expected more than 0, and finite"),
+        (("--max-kl", "1e999"), "expected more than 0, and finite"),
+        (("--sensitivity", "estimated"), "without a budget"),
         (("--bits-per-weight", "5", "--max-kl", "0.1"), "not allowed with"),
     ],
 )
-def test_bad_calibration(tmp_path: Path, cache: Path, options: tuple[str, ...], message: str) -> None:
-    done = export(tmp_path, cache, *options)
+def test_bad_calibration(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    done = export(tmp_path, tmp_path / "cache", *options)
     assert message in done.one_error()
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("*out*"))
+    assert not (tmp_path / "cache").exists()  # refused before any work
 
 
-def test_too_short_a_text(tmp_path: Path, cache: Path) -> None:
+def test_files_that_do_not_do(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "short.txt").write_text("Hello.")
     done = export(tmp_path, cache, "--calibration", str(tmp_path / "short.txt"))
     assert "expected at least 256" in done.one_error()
+    other = Traces((np.arange(300),), (0,), "0" * 64, "another model")
+    other.save(tmp_path / "other.jsonl")
+    done = export(tmp_path, cache, "--calibration", str(tmp_path / "other.jsonl"), "--max-kl", "0.1")
+    assert "tokens of another tokenizer" in done.one_error()
+    assert not list(tmp_path.glob("*out*"))

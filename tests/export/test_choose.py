@@ -17,6 +17,7 @@ from edgedistill.export.pipeline import export
 from edgedistill.profile import load_profile
 from edgedistill.quantize.plan import parse_format
 from edgedistill.traces import Traces
+from edgedistill.units import parse_bytes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -98,8 +99,18 @@ def test_budgets_that_cannot_be(traces: Traces, tmp_path: Path) -> None:
         "tiny-reasoner", tmp_path / "b", calibration=traces, budget=SizeBudget(bits_per_weight=named), check=False
     )
     assert made.manifest.bits_per_weight <= named
-    with pytest.raises(BudgetError, match="cannot be reached"):
+    with pytest.raises(BudgetError, match=r"0.10 MB cannot be met.*smallest") as caught:
+        export("tiny-reasoner", tmp_path / "a", calibration=traces, budget=SizeBudget(max_bytes=100_000))
+    size = parse_bytes(str(caught.value).split("--max-size ")[1].split(",")[0])
+    made = export("tiny-reasoner", tmp_path / "c", calibration=traces, budget=SizeBudget(max_bytes=size), check=False)
+    assert sum(w.nbytes for w in made.manifest.weights) <= size
+    with pytest.raises(BudgetError, match="cannot be reached") as caught:
         export("tiny-reasoner", tmp_path / "a", calibration=traces, budget=SizeBudget(max_kl=1e-9))
+    kl = float(str(caught.value).split("--max-kl ")[1].split(",")[0])
+    made = export("tiny-reasoner", tmp_path / "d", calibration=traces, budget=SizeBudget(max_kl=kl), check=False)
+    assert made.manifest.choice["predicted_kl"] <= kl
+    with pytest.raises(UsageError, match="quantizes without"):
+        export("tiny-reasoner", tmp_path / "a", calibration=traces, exporter="optimum")
     with pytest.raises(UsageError, match="calibrat"):
         export("tiny-reasoner", tmp_path / "a", budget=SizeBudget(bits_per_weight=5.0))
     with pytest.raises(UsageError, match="one of them"):

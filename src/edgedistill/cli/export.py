@@ -96,6 +96,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     sizes.add_argument("--max-size", metavar="S", help="the same, so that the weights take at most S (2.5GB, 900MB)")
     sizes.add_argument("--max-kl", type=float, metavar="K", help="the smallest bundle predicted to stay within K nats")
+    parser.add_argument(
+        "--sensitivity",
+        choices=("auto", "measured", "estimated"),
+        help="how such a budget learns what each matrix does to the output: measured for every one, estimated from "
+        "some (far faster), or auto: measured up to a billion parameters",
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--no-check", dest="check", action="store_false", help="do not open and try the result")
     parser.add_argument("--no-verify", dest="verify", action="store_false", help="do not ask the bundle some questions "
@@ -116,6 +122,15 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--reference and --no-verify exclude each other.", hint="Drop one of the two.")
     budget = _budget(args)
     calibrate = args.calibrate or args.calibration is not None or budget is not None
+    if args.exporter == "optimum" and calibrate:
+        raise UsageError(
+            "--exporter optimum excludes calibration and budgets: it quantizes without them.",
+            hint="Drop one of the two.",
+        )
+    if args.sensitivity is not None and budget is None:
+        raise UsageError(
+            "--sensitivity without a budget.", hint="Add --bits-per-weight, --max-size or --max-kl, or leave it out."
+        )
     if args.calibration_tokens is not None and not calibrate:
         raise UsageError(
             "--calibration-tokens without calibration.", hint="Add --calibrate, or name a text with --calibration FILE."
@@ -141,6 +156,7 @@ def run(args: argparse.Namespace) -> int:
             calibration=args.calibration,
             calibration_tokens=args.calibration_tokens or DEFAULT_TOKENS,
             budget=budget,
+            sensitivity=args.sensitivity or "auto",
             force=args.force,
             check=args.check,
             verify=args.verify,

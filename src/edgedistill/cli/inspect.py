@@ -140,7 +140,8 @@ def _choice(record: dict[str, Any]) -> list[tuple[str, str]]:
     if not record:
         return []
     budget = ", ".join(f"{name} {value:g}" for name, value in record["budget"].items())
-    return [("chosen under", f"{budget}: predicted KL {record['predicted_kl']:.3g}, by measured sensitivity")]
+    how = record.get("sensitivity", "measured")
+    return [("chosen under", f"{budget}: predicted KL {record['predicted_kl']:.3g}, by {how} sensitivity")]
 
 
 def _activations(weights: Sequence[WeightEntry]) -> str:

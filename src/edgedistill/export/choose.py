@@ -1,7 +1,8 @@
 """Formats for every weight under a budget of size or of damage: measure, allocate, write down as rules.
 
-Sensitivities are measured with searched scales (``sensitivity.py``); layers are then calibrated, which leaves a share
-of the damage. Damages add up to first order, since KL is quadratic in small errors that do not know of each other.
+Sensitivities are measured (``sensitivity.py``) or, for large models, estimated (``sensitivity_estimate.py``) with
+searched scales; layers are then calibrated, which leaves a share of the damage. Damages add up to first order, since KL
+is quadratic in small errors that do not know of each other.
 
 Must not know: how damage is measured, how bytes are allocated, how weights are written.
 """
@@ -10,11 +11,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.errors import BudgetError, UsageError
 from edgedistill.export.own import make_plan
 from edgedistill.export.sensitivity import measure
+from edgedistill.export.sensitivity_estimate import estimate
 from edgedistill.profile import load_profile
 from edgedistill.quantize.allocate import Candidate, allocate
 from edgedistill.quantize.plan import Rule, parse_format, searched
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from edgedistill.quantize.spec import WeightFormat
     from edgedistill.traces import Traces
 
+Sensitivity = Literal["auto", "measured", "estimated"]
+MEASURED_PARAMETERS = 1_000_000_000
+"""Above that many parameters, ``auto`` estimates: measuring runs the rest of the model once for every matrix."""
 CANDIDATES = tuple(
     parse_format(label)
     for label in (
@@ -58,8 +63,8 @@ class SizeBudget:
         given = [value for value in (self.bits_per_weight, self.max_bytes, self.max_kl) if value is not None]
         if len(given) != 1:
             raise UsageError("A budget is bits per weight, a size or a KL: give one of them.")
-        if not given[0] > 0:
-            raise UsageError(f"A budget of {given[0]:g} was given; expected more than 0.")
+        if not 0 < given[0] < math.inf:
+            raise UsageError(f"A budget of {given[0]:g} was given; expected more than 0, and finite.")
 
 
 def choose_formats(
@@ -71,6 +76,7 @@ def choose_formats(
     source_hash: str,
     threads: int,
     context_length: int | None = None,
+    sensitivity: Sensitivity = "auto",
     progress: Progress | None = None,
 ) -> tuple[Profile, dict[str, Any]]:
     """The profile with a rule for every matrix, and what was measured and chosen, for the manifest.
@@ -82,6 +88,7 @@ def choose_formats(
         budget: What to keep to.
         source_hash: Identity of the checkpoint, for the cache of measurements.
         threads, context_length, progress: As for the export.
+        sensitivity: ``measured`` for every matrix, ``estimated`` from some, or ``auto``: by the number of parameters.
 
     Raises:
         BudgetError: It cannot be met; the nearest that can is named.
@@ -91,7 +98,9 @@ def choose_formats(
     plan = make_plan(checkpoint, load_profile("reference-fp32"), context_length)
     matrices = {w.name: w for w in plan.weights if w.is_matrix}
     twins = {fmt.label(): searched(fmt) for fmt in candidates}
-    measured = measure(
+    if sensitivity == "auto":
+        sensitivity = "estimated" if plan.planned.parameters > MEASURED_PARAMETERS else "measured"
+    measured = (estimate if sensitivity == "estimated" else measure)(
         plan,
         checkpoint.tensors,
         traces,
@@ -126,6 +135,7 @@ def choose_formats(
             for key in ("bits_per_weight", "max_bytes", "max_kl")
             if (value := getattr(budget, key)) is not None
         },
+        "sensitivity": sensitivity,
         "candidates": list(by_label),
         "predicted_kl": sum(one.damage for one in chosen.values()),
         "predicted_kl_without_calibration": sum(

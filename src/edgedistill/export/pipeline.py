@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgedistill.errors import UnsupportedModelError, UsageError
 from edgedistill.export import optimum, probe, record, texts
 from edgedistill.export.checkpoint import Checkpoint, open_checkpoint
-from edgedistill.export.choose import SizeBudget, choose_formats
+from edgedistill.export.choose import Sensitivity, SizeBudget, choose_formats
 from edgedistill.export.fallback import FallbackExporter
 from edgedistill.export.own import OwnExporter, usable_cores
 from edgedistill.export.spec import ModelSpec
@@ -85,6 +85,7 @@ def export(
     calibration: Traces | None = None,
     gptq: GptqOptions | None = None,
     budget: SizeBudget | None = None,
+    sensitivity: Sensitivity = "auto",
     force: bool = False,
     check: bool = True,
     progress: Progress | None = None,
@@ -107,7 +108,8 @@ def export(
         calibration: Token sequences. Layers whose scales would be searched are quantized by ``gptq`` instead, and a
             quantized KV cache is calibrated with them too. None: scale search, and texts that the model writes.
         gptq: How ``gptq`` solves; default: ``GptqOptions()``.
-        budget: Choose every matrix's format within it, by measured sensitivity, instead of by the profile's rules.
+        budget: Choose every matrix's format within it, by its sensitivity, instead of by the profile's rules.
+        sensitivity: ``measured`` for every matrix, ``estimated`` from some of them, or by the model's size.
         force: Replace an existing bundle.
         check: Open the finished bundle and decode a few tokens before it gets its name.
         progress: Receiver of progress.
@@ -118,23 +120,18 @@ def export(
     started = time.perf_counter()
     progress = progress or NullProgress()
     out = Path(out)
-    if not isinstance(profile, Profile):
-        profile = load_profile(profile)
-    if isinstance(weight_format, str):
-        weight_format = parse_format(weight_format)
-    if isinstance(prefill_format, str):
-        prefill_format = parse_format(prefill_format)
-    profile = profile.with_overrides(
+    profile = resolve_profile(
+        profile,
         weight_format=weight_format,
         block_size=block_size,
         kv_cache=kv_cache,
-        prefill=prefill_format,
+        prefill_format=prefill_format,
         calibrated=calibration is not None,
+        budgeted=budget is not None,
+        exporter=exporter,
     )
     if budget is not None and calibration is None:
         raise UsageError("A budget needs calibration data.", hint="Add --calibrate, or --calibration FILE.")
-    if calibration is not None and budget is None:
-        _check_calibration(profile)
     check_target(out, force=force)
     with open_checkpoint(
         str(model), adapter=Path(adapter) if adapter else None, revision=revision, offline=offline, progress=progress
@@ -151,6 +148,7 @@ def export(
                 source_hash=source_hash,
                 threads=usable_cores(),
                 context_length=context_length,
+                sensitivity=sensitivity,
                 progress=progress,
             )
             exporter = "own"
@@ -183,6 +181,39 @@ def export(
     )
 
 
+def resolve_profile(
+    profile: str | Path | Profile = "laptop-cpu",
+    *,
+    weight_format: WeightFormat | str | None = None,
+    block_size: int | None = None,
+    kv_cache: str | None = None,
+    prefill_format: WeightFormat | str | None = None,
+    calibrated: bool = False,
+    budgeted: bool = False,
+    exporter: Exporter = "auto",
+) -> Profile:
+    """The profile with the overrides that ``export`` takes.
+
+    Raises:
+        UsageError: Calibration, where nothing that is to be made depends on it.
+        ProfileError: No such profile.
+    """
+    if not isinstance(profile, Profile):
+        profile = load_profile(profile)
+    profile = profile.with_overrides(
+        weight_format=parse_format(weight_format) if isinstance(weight_format, str) else weight_format,
+        block_size=block_size,
+        kv_cache=kv_cache,
+        prefill=parse_format(prefill_format) if isinstance(prefill_format, str) else prefill_format,
+        calibrated=calibrated,
+    )
+    if calibrated and exporter == "optimum":
+        raise _uncalibrated()
+    if calibrated and not budgeted:
+        _check_calibration(profile)
+    return profile
+
+
 def _check_calibration(profile: Profile) -> None:
     """Raises UsageError where nothing that is to be made depends on calibration data."""
     formats = (profile.weights.default, *(rule.format for rule in profile.weights.all_rules))
@@ -192,6 +223,13 @@ def _check_calibration(profile: Profile) -> None:
             f"Calibration has no effect: {formats[0].label()} and a float32 KV cache need none.",
             hint="Leave it out, or choose a quantized format such as --format int4.",
         )
+
+
+def _uncalibrated() -> UsageError:
+    return UsageError(
+        "Calibration, or a budget, was asked for; the optimum exporter quantizes without either.",
+        hint="Export this model with a --format and without --calibrate.",
+    )
 
 
 def _choose(
@@ -206,6 +244,7 @@ def _choose(
 
     Raises:
         UnsupportedModelError: The own exporter's reason, where the fallback was excluded or is not installed.
+        UsageError: The fallback, with calibration.
     """
     if exporter != "optimum":
         try:
@@ -213,4 +252,6 @@ def _choose(
         except UnsupportedModelError:
             if exporter == "own" or not optimum.is_available():
                 raise
+    if calibration is not None:
+        raise _uncalibrated()
     return FallbackExporter(checkpoint, profile, context_length)

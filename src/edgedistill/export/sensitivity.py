@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,9 +31,11 @@ from edgedistill.progress import NullProgress
 from edgedistill.quantize import dequantize_rows, quantize_rows
 from edgedistill.quantize.plan import parse_format
 from edgedistill.quantize.spec import array_specs
+from edgedistill.scratch import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 REFERENCE = parse_format("int4-b32-asym-search")
 TOKENS = 1024
 LENGTH = 512
-_HEAD_TOKENS = 128
+HEAD_TOKENS = 128
 
 
 def measure(
@@ -77,16 +77,14 @@ def measure(
     """
     progress = progress or NullProgress()
     matrices = [w for w in plan.weights if w.is_matrix]
-    key = json.dumps([__version__, source_hash, traces.sha256, [f.label() for f in formats]])
-    cache = cache_dir() / "sensitivity" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.jsonl"
-    found = _read(cache)
+    cache = cache_file([source_hash, traces.sha256, [f.label() for f in formats]])
+    found = read_cache(cache)
     todo = [w for w in matrices if w.name not in found]
     if todo:
-        cache.parent.mkdir(parents=True, exist_ok=True)
         progress.begin("measuring sensitivity", len(matrices), "items")
         progress.advance(len(found))
-        with tempfile.TemporaryDirectory(prefix="scratch-", dir=cache.parent) as folder:
-            run = _Run(Path(folder), plan, source, _sequences(traces), threads)
+        with scratch(cache.parent, "scratch-") as folder:
+            run = _Run(folder, plan, source, sequences_of(traces), threads)
             for weight in todo:
                 found[weight.name] = run.damages(weight, formats)
                 with cache.open("a", encoding="utf-8") as file:
@@ -96,18 +94,26 @@ def measure(
     return found
 
 
-def _read(path: Path) -> dict[str, dict[str, float]]:
+def cache_file(key: list[Any]) -> Path:
+    """Where the measurements that ``key`` identifies are kept, for this version."""
+    text = json.dumps([__version__, *key])
+    return cache_dir() / "sensitivity" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.jsonl"
+
+
+def read_cache(path: Path) -> dict[str, dict[str, float]]:
+    """Numbers by matrix that an earlier run kept, the last line of each counting; torn lines are left out."""
     found: dict[str, dict[str, float]] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             name, damages = json.loads(line)
-        except ValueError:
+        except (ValueError, TypeError):
             continue  # empty, or torn by an interruption
         found[name] = damages
     return found
 
 
-def _sequences(traces: Traces) -> list[npt.NDArray[np.int64]]:
+def sequences_of(traces: Traces) -> list[npt.NDArray[np.int64]]:
+    """About ``TOKENS`` tokens from the front of the traces, in sequences of at most ``LENGTH``."""
     found: list[npt.NDArray[np.int64]] = []
     left = TOKENS
     for ids in traces.sequences:
@@ -147,7 +153,7 @@ class _Run:
             self._inputs[index + 1] = self._through(self._layers[index], self._inputs[index])
         self._reference = self._file("logits", (self._tokens, plan.spec.vocab_size))
         for part in self._slices():
-            self._reference[part] = _log_softmax(self._logits(self._head, self._inputs[count][part]))
+            self._reference[part] = log_softmax(self._logits(self._head, self._inputs[count][part]))
 
     def damages(self, weight: LogicalWeight, formats: Sequence[WeightFormat]) -> dict[str, float]:
         """KL by label of ``formats``."""
@@ -201,9 +207,7 @@ class _Run:
             hidden = self._through(session, hidden)
         total = 0.0
         for part in self._slices():
-            reference = self._reference[part]
-            other = _log_softmax(self._logits(head, hidden[part]))
-            total += float(np.einsum("ij,ij->", np.exp(reference), reference - other, dtype=np.float64))
+            total += kl_sum(self._reference[part], log_softmax(self._logits(head, hidden[part])))
         return max(0.0, total / self._tokens)
 
     def _embed(self, emitter: WeightEmitter) -> Floats:
@@ -234,7 +238,7 @@ class _Run:
         return found
 
     def _slices(self) -> list[slice]:
-        return [slice(i, min(i + _HEAD_TOKENS, self._tokens)) for i in range(0, self._tokens, _HEAD_TOKENS)]
+        return [slice(i, min(i + HEAD_TOKENS, self._tokens)) for i in range(0, self._tokens, HEAD_TOKENS)]
 
     def _file(self, name: str, shape: tuple[int, ...]) -> Any:
         return np.memmap(self._folder / name, np.float32, "w+", shape=shape)
@@ -256,7 +260,13 @@ class _Run:
         return onnxruntime.InferenceSession(str(self._folder / "part.onnx"), options, ["CPUExecutionProvider"])
 
 
-def _log_softmax(logits: Floats) -> Floats:
+def kl_sum(reference: Floats, other: Floats) -> float:
+    """KL(reference || other) summed over rows of log probabilities float32 [tokens, V], in nats."""
+    return float(np.einsum("ij,ij->", np.exp(reference), reference - other, dtype=np.float64))
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Log probabilities of logits float32 [tokens, V]."""
     logits = logits - logits.max(axis=1, keepdims=True)
     found: Floats = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     return found
