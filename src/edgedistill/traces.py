@@ -121,7 +121,7 @@ class Traces:
             sequences = tuple(np.array(entry["ids"], dtype=np.int64) for entry in entries)
             prompts = tuple(int(entry["prompt_tokens"]) for entry in entries)
             found = str(header["tokenizer"])
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
             raise CalibrationError(
                 f"{path.name} cannot be read as traces ({error}).", hint="Delete it; traces can be made again."
             ) from error
@@ -142,7 +142,7 @@ def is_traces_file(path: Path) -> bool:
     try:
         with path.open(encoding="utf-8") as stream:
             header = json.loads(stream.readline())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(header, dict) and header.get("format") == FORMAT
 

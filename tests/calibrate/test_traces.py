@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -115,8 +116,14 @@ def test_jsonl_of_every_kind(model: Model, tmp_path: Path) -> None:
         ("a.txt", b"", "has 0 tokens"),
         ("a.txt", b"too short", "expected at least 256"),
         ("a.txt", b"\xff\xfe\x00", "not UTF-8"),
+        ("a.jsonl", b"\n \n", "has 0 tokens"),
         ("a.jsonl", b'{"text": "x"}\n{', "line 2: malformed JSON"),
-        ("a.jsonl", b"[1]\n", "line 1: expected an object"),
+        ("a.jsonl", b"[" * 100_000, "line 1: malformed JSON"),
+        ("a.jsonl", b"[1]\n", "line 1: Expected an object"),
+        ("a.jsonl", b'{"reply": "x"}\n', "line 1: Expected an object"),
+        ("a.jsonl", b'{"prompt": "x", "reply": 7}\n', "line 1: Expected an object"),
+        ("a.jsonl", b'{"text": "x"}\n{"messages": ["hello"]}\n', "line 2: Message 0 has no role"),
+        ("a.jsonl", b'{"messages": []}\n', "line 1: There are no messages"),
     ],
 )
 def test_bad_files(model: Model, tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -126,3 +133,24 @@ def test_bad_files(model: Model, tmp_path: Path, name: str, content: bytes, mess
         from_file_for(model, path)
     with pytest.raises(CalibrationError, match="no calibration file"):
         from_file_for(model, tmp_path / "missing.txt")
+
+
+def test_files_of_traces_that_do_not_do(model: Model, tmp_path: Path) -> None:
+    ids, own = np.arange(300), hashlib.sha256(model.bundle.file("tokenizer.json").read_bytes()).hexdigest()
+
+    def refused(traces: Traces, message: str) -> None:
+        traces.save(tmp_path / "t.jsonl")
+        with pytest.raises(CalibrationError, match=message):
+            from_file_for(model, tmp_path / "t.jsonl")
+
+    refused(Traces((ids,), (0,), "0" * 64, "x"), "tokens of another tokenizer .000000000000; this model's: ")
+    refused(Traces((ids[:30],), (0,), own, "x"), "has 30 tokens; expected at least 256")
+    refused(Traces((ids + 10**6,), (0,), own, "x"), "this model knows 0 to")
+    Traces((ids, ids), (0, 0), own, "x").save(tmp_path / "t.jsonl")
+    assert from_file_for(model, tmp_path / "t.jsonl").tokens == 600
+    assert from_file_for(model, tmp_path / "t.jsonl", limit=400).tokens == 300
+    content = (tmp_path / "t.jsonl").read_text()
+    for damaged in (content.replace("[0, 1", "[1, 1"), content[:-200], content.splitlines()[0]):
+        (tmp_path / "t.jsonl").write_text(damaged)
+        with pytest.raises(CalibrationError, match="Delete it"):
+            from_file_for(model, tmp_path / "t.jsonl")

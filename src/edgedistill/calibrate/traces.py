@@ -18,7 +18,7 @@ import numpy as np
 from edgedistill.bundle import TOKENIZER
 from edgedistill.calibrate.prompts import calibration_prompts
 from edgedistill.catalog import cache_dir
-from edgedistill.errors import CalibrationError
+from edgedistill.errors import CalibrationError, EdgedistillError
 from edgedistill.traces import Traces, check_ids, is_traces_file
 from edgedistill.verify.bundle_model import BundleModel
 from edgedistill.verify.run_settings import DrawSettings
@@ -147,7 +147,9 @@ def from_file(
             hint="Expected text, or JSONL with text, messages or prompt and reply.",
         )
     if is_traces_file(path):
-        return Traces.load(path, tokenizer_sha256=tokenizer_sha256, vocab_size=vocab_size)
+        traces = Traces.load(path, tokenizer_sha256=tokenizer_sha256, vocab_size=vocab_size)
+        _check_length(path, traces.tokens)
+        return traces if limit is None else traces.head(limit)
     try:
         content = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -164,14 +166,18 @@ def from_file(
             if len(piece) >= 2 and (limit is None or total < limit):
                 found.append(piece)
                 total += len(piece)
-    if total < SHORTEST:
-        raise CalibrationError(
-            f"{path.name} has {total} tokens; expected at least {SHORTEST} to calibrate with.",
-            hint="Give more text, or leave --calibration out: the model then generates its own traces.",
-        )
+    _check_length(path, total)
     traces = Traces(tuple(found), (0,) * len(found), tokenizer_sha256, path.name)
     check_ids(traces, vocab_size, path.name)
     return traces
+
+
+def _check_length(path: Path, tokens: int) -> None:
+    if tokens < SHORTEST:
+        raise CalibrationError(
+            f"{path.name} has {tokens} tokens; expected at least {SHORTEST} to calibrate with.",
+            hint="Give more text, or leave --calibration out: the model then generates its own traces.",
+        )
 
 
 def from_file_for(model: Model, path: Path, *, length: int = DEFAULT_LENGTH, limit: int | None = None) -> Traces:
@@ -199,18 +205,23 @@ def _json_texts(name: str, content: str, render: Callable[[list[dict[str, Any]]]
             continue
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter: nested too deeply
             raise CalibrationError(f"{name}, line {number}: malformed JSON ({error}).") from error
-        if isinstance(value, dict) and isinstance(value.get("text"), str):
-            yield value["text"]
-        elif isinstance(value, dict) and isinstance(value.get("messages"), list):
-            yield render(value["messages"])
-        elif isinstance(value, dict) and isinstance(value.get("prompt"), str):
-            yield render([{"role": "user", "content": value["prompt"]}]) + str(value.get("reply", ""))
-        else:
-            raise CalibrationError(
-                f"{name}, line {number}: expected an object with `text`, `messages`, or `prompt` and `reply`."
-            )
+        try:
+            if isinstance(value, dict) and isinstance(value.get("text"), str):
+                yield value["text"]
+            elif isinstance(value, dict) and isinstance(value.get("messages"), list):
+                yield render(value["messages"])
+            elif isinstance(value, dict) and "prompt" in value and _are_text(value, "prompt", "reply"):
+                yield render([{"role": "user", "content": value["prompt"]}]) + value.get("reply", "")
+            else:
+                raise CalibrationError("Expected an object with `text`, `messages`, or `prompt` and `reply`, all text.")
+        except EdgedistillError as error:
+            raise CalibrationError(f"{name}, line {number}: {error}") from error
+
+
+def _are_text(value: dict[str, Any], *keys: str) -> bool:
+    return all(isinstance(value.get(key, ""), str) for key in keys)
 
 
 def _tokenizer_hash(model: Model) -> str:
