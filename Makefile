@@ -19,7 +19,7 @@ TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 ARGS ?=
 PIP_OPTIONS := --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-kv bench-tui screenshots clean
+.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-kv bench-prefill bench-tune bench-sensitivity bench-tui screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -76,6 +76,15 @@ bench-quality: $(DEV) ## mean KL over size next to llama.cpp's formats of the sa
 
 bench-kv: $(DEV) ## a quantized KV cache by position in the context: divergence, memory, speed
 	$(BIN)/python bench/kv.py $(ARGS)
+
+bench-prefill: $(DEV) ## a W8A8 form for prompts next to 4 bits for everything: first token, prefill, decode, memory, quality (ARGS=--quick)
+	$(BIN)/python bench/prefill.py $(ARGS)
+
+bench-tune: $(DEV) ## what tuning gains on a calibrated 4-bit bundle, and how long it takes (ARGS="--minutes 30", ARGS=--quick)
+	$(BIN)/python bench/tune.py $(ARGS)
+
+bench-sensitivity: $(DEV) ## estimated sensitivities next to measured ones: rank correlation and time
+	$(BIN)/python bench/sensitivity.py $(ARGS)
 
 bench-trajectories: $(DEV) ## several attempts: accuracy and tokens of one, a vote, a deliberation; time against sequence
 	$(BIN)/python bench/trajectories.py $(ARGS)
