@@ -84,7 +84,8 @@ def predictions(name: str, bits: Sequence[float], tokens: int, work: Path) -> di
     export(source, made, profile="reference-fp32", check=False, force=True)
     with open_bundle(made) as model:
         held_out = self_generated(model, sequences=8, length=256, seed=1)
-        some = quality.texts(held_out.sequences, held_out.prompt_tokens, 1500)
+        # Prompts count too, as they do where sensitivities are measured.
+        some = quality.texts(held_out.sequences, [0] * len(held_out.sequences), 1500)
         quality.store(logits, session(model), some, chunk=256, progress=NullProgress())
 
     def measured() -> float:
