@@ -19,12 +19,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import jsonschema
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
 
 STAGE = re.compile(r"[a-z ]+: (.* in )?[0-9.]+ (ms|s)")
+SUITE_PROMPTS = 32
 COMMAND = (sys.executable, "-m", "edgedistill")
 
 
@@ -40,6 +43,14 @@ class Result:
     def json(self) -> Any:
         """stdout as the one JSON document that ``--json`` promises."""
         return json.loads(self.out)
+
+    @property
+    def report(self) -> Any:
+        """``json``, checked against the published schema of reports."""
+        from edgedistill.verify.schema import SCHEMA_PATH
+
+        jsonschema.Draft202012Validator(json.loads(SCHEMA_PATH.read_text())).validate(self.json)
+        return self.json
 
     def one_error(self, code: int = 2) -> str:
         """The message of a refusal: one line after those of finished stages, nothing on stdout, the exit code."""

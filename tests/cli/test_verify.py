@@ -8,30 +8,12 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from cli_support import SUITE_PROMPTS as PROMPTS
 from cli_support import edgedistill, here
 
 from edgedistill.verify.result import read_report
 
-PROMPTS = 32
 SMALL = ("--samples", 4, "--no-store")
-
-
-@pytest.fixture(scope="session")
-def reference(tiny_checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from edgedistill.export.pipeline import export
-
-    out = tmp_path_factory.mktemp("reference") / "fp32"
-    return export(tiny_checkpoint_dir, out, profile="laptop-cpu", weight_format="fp32").path
-
-
-@pytest.fixture(scope="session")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model says nothing sensible: whatever it says is the answer, and one token is enough."""
-    path = tmp_path_factory.mktemp("suite") / "texts.jsonl"
-    header = {"suite": "texts", "sampling": {"temperature": 0.5, "max_new_tokens": 24}}
-    prompts = [{"id": f"p{i}", "prompt": f"Say {i}", "extract": "text"} for i in range(PROMPTS)]
-    path.write_text("\n".join(json.dumps(line) for line in (header, *prompts)))
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +57,7 @@ def test_a_bundle_against_itself_differs_in_nothing(tiny_bundle_dir: Path, suite
         "verify", tiny_bundle_dir, "--reference", tiny_bundle_dir, "--suite", suite, "--fast", *SMALL, "--json",
         "--github", "--margin", "agreement=0.2", "--margin", "entropy_bits=0.6", GITHUB_STEP_SUMMARY=str(summary),
     )  # fmt: skip
-    report = done.json
+    report = done.report
     assert report["pairs"]["length_ratio"]["value"] == 1.0
     assert report["tokens"]["parted"] == 0
     assert report["settings"]["margins"]["agreement"] == 0.2
@@ -88,8 +70,8 @@ def test_a_baseline_takes_the_place_of_the_reference(
     tiny_bundle_dir: Path, reference: Path, suite: Path, baseline: Path
 ) -> None:
     common = ("--suite", suite, "--no-store", "--json")
-    stored = here("verify", tiny_bundle_dir, "--baseline", baseline, *common).json
-    drawn = here("verify", tiny_bundle_dir, "--reference", reference, "--samples", 4, *common).json
+    stored = here("verify", tiny_bundle_dir, "--baseline", baseline, *common).report
+    drawn = here("verify", tiny_bundle_dir, "--reference", reference, "--samples", 4, *common).report
     assert stored["gate"]["result"]["endpoints"] == drawn["gate"]["result"]["endpoints"]
     assert stored["tokens"]["on_policy"] is None
     # The tail of a baseline is one token: a lower bound.
@@ -125,11 +107,11 @@ def test_baseline_show_and_check(tiny_bundle_dir: Path, suite: Path, baseline: P
 
 def test_sequential_and_replay(tiny_bundle_dir: Path, reference: Path, suite: Path) -> None:
     options = ("--reference", reference, "--suite", suite, *SMALL, "--fast", "--json")
-    plain = here("verify", tiny_bundle_dir, *options, "--path", "exact").json
-    replayed = here("verify", tiny_bundle_dir, *options, "--path", "exact", "--replay").json
+    plain = here("verify", tiny_bundle_dir, *options, "--path", "exact").report
+    replayed = here("verify", tiny_bundle_dir, *options, "--path", "exact", "--replay").report
     assert replayed["settings"]["path"] == "replay"
     assert replayed["bundle_result"] == plain["bundle_result"]
-    stopped = here("verify", tiny_bundle_dir, *options, "--sequential").json
+    stopped = here("verify", tiny_bundle_dir, *options, "--sequential").report
     assert stopped["gate"]["sequential"]["prompts"] <= PROMPTS
     assert stopped["gate"]["result"]["method"] == "betting"
 
@@ -137,7 +119,7 @@ def test_sequential_and_replay(tiny_bundle_dir: Path, reference: Path, suite: Pa
 def test_an_audit_of_one_model_alone(tiny_bundle_dir: Path, suite: Path, tmp_path: Path) -> None:
     page = tmp_path / "audit.html"
     done = here("audit", tiny_bundle_dir, "--suite", suite, "--fast", *SMALL, "--html", page, "--json")
-    report = done.json
+    report = done.report
     assert report["kind"] == "audit"
     assert report["gate"] is None
     assert report["bundle_extras"]["sweep"]["temperatures"] == [0.0, 0.3, 0.7, 1.0, 1.5]
@@ -150,11 +132,11 @@ def test_an_audit_of_one_model_alone(tiny_bundle_dir: Path, suite: Path, tmp_pat
 
 def test_a_run_that_was_killed_goes_on(tiny_bundle_dir: Path, suite: Path, tmp_path: Path) -> None:
     options = ("--suite", suite, "--fast", "--samples", 4, "--store", tmp_path / "store", "--json")
-    first = here("audit", tiny_bundle_dir, *options).json
+    first = here("audit", tiny_bundle_dir, *options).report
     for path in (tmp_path / "store").iterdir():
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) * 2 // 3])
-    second = here("audit", tiny_bundle_dir, *options).json
+    second = here("audit", tiny_bundle_dir, *options).report
     assert first["bundle_result"] == second["bundle_result"]
     assert first["bundle_extras"] == second["bundle_extras"]
 
@@ -168,50 +150,6 @@ def test_report_shows_and_compares(verified: Path, tmp_path: Path) -> None:
     assert found["moved"] == []
     assert "moved on 0 of 32" in here("report", one, one).out
     assert "one report" in here("report", one, one, "--html", page).one_error()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (("--samples", 1), "--samples is 1"),
-        (("--prompts", 1), "--prompts is 1"),
-        (("--margin", "acuracy=0.1"), "Did you mean accuracy?"),
-        (("--margin", "accuracy=2"), "margin `accuracy` is 2"),
-        (("--margin", "accuracy=0"), "margin `accuracy` is 0"),
-        (("--margin", "accuracy=nan"), "margin `accuracy` is nan"),
-        (("--margin", "accuracy"), "NAME=NUMBER"),
-        (("--margin", "accuracy=0.1", "--margin", "accuracy=0.2"), "twice"),
-        (("--margin", "entropy_bits=3", "--samples", 4), "entropy_bits"),
-        (("--suite", "arithmetik"), "arithmetic"),
-        (("--seed", -1), "--seed"),
-        (("--fast", "--thorough"), "not allowed with"),
-        (("--store", "x", "--no-store"), "exclude each other"),
-        (("--html", "no/such/directory/x.html"), "mkdir -p"),
-        (("--temperature", -1), "temperature"),
-    ],
-)
-def test_bad_options_are_one_line(
-    arguments: tuple[object, ...], named: str, tiny_bundle_dir: Path, reference: Path, suite: Path
-) -> None:
-    given = [] if "--suite" in arguments else ["--suite", suite]
-    done = here("verify", tiny_bundle_dir, "--reference", reference, *given, *arguments)
-    assert named in done.one_error()
-
-
-@pytest.mark.parametrize(
-    ("lines", "named"),
-    [
-        (['{"id": "a", "prompt": "x"}', '{"id": "a", "prompt": "y"}'], "`a` occurs more than once"),
-        (['{"id": "a", "prompt": "x"}', "{nonsense"], "line 2"),
-        (['{"id": "a", "prompt": "x", "answer": "1"}', '{"id": "b", "prompt": "y"}'], "no gold answer"),
-        (['{"id": "a", "prompt": "x"}'], "at least 2"),
-        ([], "no prompts"),
-    ],
-)
-def test_bad_suites_are_one_line(tiny_bundle_dir: Path, lines: list[str], named: str, tmp_path: Path) -> None:
-    path = tmp_path / "bad.jsonl"
-    path.write_text("\n".join(lines))
-    assert named in here("audit", tiny_bundle_dir, "--suite", path, *SMALL).one_error()
 
 
 def test_references_that_do_not_fit(tiny_bundle_dir: Path, suite: Path, tmp_path: Path) -> None:
@@ -252,7 +190,7 @@ def test_a_cluster_draws_the_same_samples(tiny_bundle_dir: Path, reference: Path
         started.start("two")
         there = edgedistill("verify", tiny_bundle_dir, *options, "--dask", started.file, "--compare-devices")
     assert there.code == alone.code, there.err
-    assert there.json["devices"]["comparisons"][0]["parted"] == 0
+    assert there.report["devices"]["comparisons"][0]["parted"] == 0
     for part in ("bundle_result", "reference_result", "pairs", "gate", "tokens"):
         assert there.json[part] == alone.json[part]
 
@@ -290,7 +228,7 @@ def test_a_mode_is_scored_like_a_model(tiny_bundle_dir: Path, reference: Path, s
     )
     done = here("verify", tiny_bundle_dir, "--reference", reference, *options, "--json")
     assert done.code in (0, 1, 3), done.err
-    assert done.json["mode"]["mode"] == "vote"
+    assert done.report["mode"]["mode"] == "vote"
     assert done.json["mode"]["reference"]["tokens"]["value"] > 0
     alone = here("audit", tiny_bundle_dir, *options)
     assert alone.code in (0, 1, 3), alone.err

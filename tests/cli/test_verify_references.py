@@ -33,7 +33,7 @@ def test_the_original_in_pytorch(tiny_bundle_dir: Path, tiny_checkpoint_dir: Pat
     options = ("--suite", suite, *SMALL)
     done = here("verify", tiny_bundle_dir, "--reference", f"hf:{tiny_checkpoint_dir}", *options, "--json")
     assert done.code in (0, 1, 3), done.err
-    report = done.json
+    report = done.report
     assert report["reference"]["kind"] == "hf"
     assert report["gate"] is not None
     assert report["tokens"]["forced"]["kl"]["value"] > 0
@@ -113,7 +113,7 @@ def test_bundles_of_the_fallback_exporter(suite: Path, tmp_path: Path) -> None:
     options = ("--suite", suite, *SMALL)
     done = here("verify", made["small"], "--reference", made["whole"], *options, "--json")
     assert done.code in (0, 1, 3), done.err
-    report = done.json
+    report = done.report
     assert report["sampler"]["reproduces"]
     assert report["tokens"]["forced"]["kl"]["value"] > 0
     replayed = here("verify", made["small"], "--reference", made["whole"], *options, "--replay")

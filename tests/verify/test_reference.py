@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
@@ -174,6 +175,16 @@ def test_a_cut_baseline_and_other_files_are_refused(baseline, tmp_path):
             Baseline.load(path)
     with pytest.raises(VerifyError, match="cannot be read"):
         Baseline.load(tmp_path / "missing")
+
+
+def test_a_baseline_that_was_rewritten_with_its_hash_is_one_line(baseline, tmp_path):
+    whole = baseline[1].read_bytes()
+    start = whole.index(b"\n", whole.index(b"\n") + 1) + 1
+    for body in (b"", b"PK", whole[start:-40], whole[start : start + 900] + b"\0" * 400 + whole[start + 1300 :]):
+        forged = tmp_path / "forged.baseline"
+        forged.write_bytes(b"edgedistill-baseline\n" + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        with pytest.raises(VerifyError, match="malformed"):
+            Baseline.load(forged)
 
 
 def test_a_baseline_for_something_else_is_refused(baseline, suite):

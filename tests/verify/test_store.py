@@ -109,6 +109,20 @@ def test_samples_of_another_run_are_refused(path, change, message):
     assert store_path(path.parent, HEADER, "m") != store_path(path.parent, {**HEADER, **change}, "m")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("kind", "fine"), ("answer", 4), ("tokens", "many"), ("correct", "yes"), ("index", 1.0), ("repetition", None)],
+)
+def test_records_that_are_no_samples_are_refused(path, name, value):
+    """A checksum says nothing about what somebody wrote with it."""
+    record = fake_drawn("p", 0).to_dict()
+    record["sample"][name] = value
+    with SampleStore.open(path, HEADER) as store:
+        store._write(record)
+    with pytest.raises(VerifyError, match=f"line 2 is no sample .*{name} is"):
+        SampleStore.open(path, HEADER)
+
+
 def test_a_file_that_is_no_store_is_left_alone(path):
     path.parent.mkdir()
     path.write_text("my notes\nand more\n")

@@ -52,9 +52,12 @@ def run(args: argparse.Namespace) -> int:
 def _create(args: argparse.Namespace) -> int:
     if args.model == "hf":
         raise UsageError("hf says only that it is the original of a bundle; expected hf:NAME-OR-DIRECTORY.")
+    if args.output.is_dir():
+        raise UsageError(f"{args.output} is a directory; expected a file.", hint=f"Try: -o {args.output}/NAME.baseline")
     if args.output.exists() and not args.force:
         raise UsageError(f"{args.output} exists already.", hint="Name another file, or replace it with --force.")
     options = verification.options(args)
+    verification.require_writable(args.output, "Choose another file with -o.")
     from edgedistill.verify.runner import make_baseline
 
     with verification.cluster(args) as cluster, console.progress() as progress:

@@ -155,6 +155,7 @@ def check_outputs(args: argparse.Namespace) -> None:
             args.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{args.out} cannot be made: {error.strerror}.", hint="Choose another --out.") from error
+        require_writable(args.out / REPORT_NAMES["json"], "Choose another --out.")
     for name, path in (("--html", args.html), ("--junit", args.junit)):
         if path is None:
             continue
@@ -165,6 +166,22 @@ def check_outputs(args: argparse.Namespace) -> None:
                 f"{name} {path} cannot be written: {path.parent} is no directory that can be written to.",
                 hint=f"Try: mkdir -p {path.parent}",
             )
+        require_writable(path, f"Choose another {name}.")
+
+
+def require_writable(path: Path, hint: str) -> None:
+    """Raises OutputError unless a file can be made at ``path``, tried with one beside it; makes its directory."""
+    partial = _partial(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}.", hint=hint) from error
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def deliver(report: VerifyReport, args: argparse.Namespace) -> None:
@@ -173,6 +190,8 @@ def deliver(report: VerifyReport, args: argparse.Namespace) -> None:
     from edgedistill.verify.junit import junit
     from edgedistill.verify.result import report_json
 
+    # ``report`` draws no samples and has no store.
+    kept = None if getattr(args, "no_store", True) else "The samples are kept: run the same command again."
     files: dict[Path, str] = {}
     if args.out is not None:
         files[args.out / REPORT_NAMES["json"]] = report_json(report)
@@ -180,7 +199,7 @@ def deliver(report: VerifyReport, args: argparse.Namespace) -> None:
         targets = [path, None if args.out is None else args.out / REPORT_NAMES[name]]
         files |= {target: make(report) for target in targets if target is not None}
     for path, text in files.items():
-        write(path, text)
+        write(path, text, hint=kept)
     if args.github:
         _github(report, quiet=args.json)
     if args.json:
@@ -191,17 +210,15 @@ def deliver(report: VerifyReport, args: argparse.Namespace) -> None:
         console.note(f"written: {path}")
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file in one go. Raises OutputError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def write(path: Path, text: str, *, hint: str | None = None) -> None:
+    """Write a file in one go. Raises OutputError, with what to do next."""
+    partial = _partial(path)
     try:
         partial.write_text(text, encoding="utf-8", errors="replace")
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror}.", hint="The samples are kept: run the same command again."
-        ) from error
+        raise OutputError(f"{path} cannot be written: {error.strerror}.", hint=hint) from error
 
 
 def _github(report: VerifyReport, *, quiet: bool) -> None:

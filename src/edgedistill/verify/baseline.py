@@ -20,6 +20,7 @@ import itertools
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -166,12 +167,12 @@ class Baseline:
         found = hashlib.sha256(body).hexdigest()
         if found != digest:
             raise VerifyError(
-                f"the baseline {path} was altered: SHA-256 {found[:16]}… found, {digest[:16]}… written in it.",
+                f"the baseline {path} was altered: its SHA-256 is {found}, the one written in it {digest}.",
                 hint=f"Fetch it again from where it was made. {REMAKE}",
             )
         try:
             return cls._unpack(body, digest)
-        except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise VerifyError(f"the baseline {path} is malformed ({error}).", hint=REMAKE) from error
 
     def check(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgedistill.bundle import Bundle
+    from edgedistill.bundle import Bundle, Check
     from edgedistill.progress import Progress
     from edgedistill.runtime.decoder import Decoder
     from edgedistill.verify.devices import DeviceReport
@@ -273,9 +273,18 @@ class BundleModel:
         self.close()
 
 
-def open_sampled(path: str | Path, *, threads: int | None = None, memory: int | None = None) -> BundleModel:
-    """Open the bundle at ``path`` for verification; raises BundleError."""
-    return BundleModel(open_bundle(path, threads=threads), memory=memory)
+def open_sampled(
+    path: str | Path, *, threads: int | None = None, memory: int | None = None, check: Check = "full"
+) -> BundleModel:
+    """Open the bundle at ``path`` for verification.
+
+    Samples are stored, and a verdict is given, under the hashes that the manifest states: unless they were compared
+    a moment ago, they are (``check``), because otherwise altered weights would get the verdict of the original ones.
+
+    Raises:
+        BundleError: No bundle, or one whose files were altered.
+    """
+    return BundleModel(open_bundle(path, threads=threads, check=check), memory=memory)
 
 
 def bundle_identity(bundle: Bundle) -> ModelIdentity:

@@ -58,7 +58,7 @@ class Margins:
             if not (math.isfinite(value) and low < value <= high):
                 raise VerifyError(
                     f"margin `{name}` is {value:g}; expected more than {low:g} and at most {high:g}.",
-                    hint="A margin of no difference at all cannot be shown with samples.",
+                    hint="A margin of no difference at all cannot be shown with samples." if value == low else None,
                 )
         return self
 

@@ -24,7 +24,7 @@ from edgedistill.verify.models import require_same_vocabulary
 from edgedistill.verify.options import VerifyOptions, resolve_margins
 from edgedistill.verify.reference import open_reference
 from edgedistill.verify.result import TokenReport, VerifyReport
-from edgedistill.verify.runner import bundle_margins, provenance
+from edgedistill.verify.runner import bundle_margins, provenance, require_margins
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites import load_suite
 
@@ -99,6 +99,7 @@ def _run(
     margins = None
     if theirs is not None:
         margins = resolve_margins(bundle_margins(ours.bundle), options.margins, options.n_samples)
+        require_margins(suite, options.margins)
     run = Run(suite, settings, options, store, progress)
     sampler = run.audit_sampler(ours.bundle, prompts)
     before, state = None, None

@@ -68,7 +68,7 @@ def quick_check(
     started = time.perf_counter()
     try:
         with ExitStack() as stack:
-            ours = stack.enter_context(closing(open_sampled(bundle)))
+            ours = stack.enter_context(closing(open_sampled(bundle, check="size")))
             found = _look(ours, bundle, reference, seconds, progress or NullProgress(), stack)
     except BudgetError as error:
         return {"status": "skipped", "reason": error.message}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from edgedistill.errors import VerifyError
 from edgedistill.runtime.settings import GenerationSettings, Mode, check_mode
@@ -117,6 +117,9 @@ class Drawn:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Drawn:
-        """Read back what ``to_dict`` wrote; raises KeyError or TypeError on anything else."""
+        """Read back what ``to_dict`` wrote; raises KeyError, TypeError or ValueError on anything else."""
         trial = None if "trial" not in value else Trial.from_dict(value["trial"])
-        return cls(Sample(**value["sample"]), tuple(int(token) for token in value["tokens"]), value["finish"], trial)
+        if value["finish"] not in get_args(Finish):
+            raise ValueError(f"finish is {value['finish']!r}")
+        tokens = tuple(int(token) for token in value["tokens"])
+        return cls(Sample.from_dict(value["sample"]), tokens, value["finish"], trial)

@@ -20,7 +20,7 @@ from edgedistill.bundle import Bundle
 from edgedistill.errors import UsageError, VerifyError
 from edgedistill.progress import NullProgress
 from edgedistill.verify.analyse import Provenance, analyse
-from edgedistill.verify.baseline import SCORED_SAMPLES, Baseline
+from edgedistill.verify.baseline import REMAKE, SCORED_SAMPLES, Baseline
 from edgedistill.verify.baseline_model import BaselineModel
 from edgedistill.verify.bundle_model import BundleModel, bundle_identity, open_sampled
 from edgedistill.verify.endpoints import Margins
@@ -31,10 +31,12 @@ from edgedistill.verify.reference import open_reference
 from edgedistill.verify.replay import require_batches
 from edgedistill.verify.spread import SpreadBundle, spread_over
 from edgedistill.verify.stages import Run
-from edgedistill.verify.suites import load_suite
+from edgedistill.verify.suites import load_suite, require_gold
 from edgedistill.verify.token_report import PromptDivergences
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgedistill.progress import Progress
     from edgedistill.verify.cluster import Cluster
     from edgedistill.verify.models import SampledModel
@@ -103,6 +105,7 @@ def verify_models(
         prompts = options.choose(suite)
         settings = options.draw_settings(suite.sampling, bundle.generation_defaults)
     margins = resolve_margins(bundle_margins(bundle), options.margins, options.n_samples)
+    require_margins(suite, options.margins)
     run = Run(suite, settings, options, store, progress)
     sampler = run.audit_sampler(bundle, prompts)
     if not getattr(reference, "can_draw", True):
@@ -243,7 +246,7 @@ def make_baseline(
 
 def check_baseline(baseline: Baseline, bundle: str | Path) -> None:
     """Raises VerifyError unless a baseline fits a bundle: its tokenizer, its original."""
-    identity = bundle_identity(Bundle.open(bundle))
+    identity = bundle_identity(Bundle.open(bundle, check="full"))
     baseline.check(tokenizer_sha256=identity.tokenizer_sha256)
     _require_same_source(baseline.identity, identity)
 
@@ -262,7 +265,13 @@ def _as_baseline(
         samples=options.n_samples,
     )
     stored = {prompt_id for prompt_id, _ in baseline.drawn}
-    prompts = spread([prompt for prompt in suite.prompts if prompt.id in stored], options.prompts)
+    known = [prompt for prompt in suite.prompts if prompt.id in stored]
+    if options.prompts is not None and len(known) < min(options.prompts, len(suite.prompts)):
+        raise VerifyError(
+            f"the baseline holds {len(known)} prompts of the suite, {options.prompts} are wanted.",
+            hint=f"Ask for fewer with --prompts. {REMAKE}",
+        )
+    prompts = spread(known, options.prompts)
     return options, prompts, settings
 
 
@@ -275,6 +284,12 @@ def _require_same_source(reference: ModelIdentity, bundle: ModelIdentity) -> Non
             "same original.",
             hint="Take the model that the bundle was exported from as its reference.",
         )
+
+
+def require_margins(suite: Suite, asked: Mapping[str, float]) -> None:
+    """Raises SuiteError for a margin that was asked for and that the suite cannot be held to."""
+    if "accuracy" in asked:
+        require_gold(suite, "the margin `accuracy`")
 
 
 def bundle_margins(bundle: BundleModel) -> Margins:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
 
 Extraction = Literal["auto", "boxed", "hash", "phrase", "number", "choice", "text", "checks"]
 """How an answer is taken from a reply; see ``answers.extract``."""
@@ -135,8 +135,27 @@ class Sample:
     loose: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; ``Sample(**d)`` reads it back."""
+        """JSON-able."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Self:
+        """Read ``to_dict``'s result back; raises KeyError, TypeError or ValueError for anything else."""
+        for name, kinds in _FIELDS.items():
+            found = value.get(name) if name == "loose" else value[name]
+            if type(found) not in kinds:
+                raise TypeError(f"{name} is {found!r}")
+        if value["kind"] not in get_args(AnswerKind) or (value["kind"] == "parsed") != (value["answer"] is not None):
+            raise ValueError(f"kind is {value['kind']!r}, answer {value['answer']!r}")
+        return cls(**value)
+
+
+_NONE = type(None)
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "prompt_id": (str,), "index": (int,), "kind": (str,), "answer": (str, _NONE), "text": (str,), "tokens": (int,),
+    "reasoning_tokens": (int,), "unclosed": (bool,), "repetition": (float, int), "correct": (bool, _NONE),
+    "loose": (bool, _NONE),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,30 @@
+"""What the commands that verify share: the fp32 bundle of the tiny checkpoint, and questions that it answers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from cli_support import SUITE_PROMPTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def reference(tiny_checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from edgedistill.export.pipeline import export
+
+    out = tmp_path_factory.mktemp("reference") / "fp32"
+    return export(tiny_checkpoint_dir, out, profile="laptop-cpu", weight_format="fp32").path
+
+
+@pytest.fixture(scope="session")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model says nothing sensible: whatever it says is the answer, and one token is enough."""
+    path = tmp_path_factory.mktemp("suite") / "texts.jsonl"
+    header = {"suite": "texts", "sampling": {"temperature": 0.5, "max_new_tokens": 24}}
+    prompts = [{"id": f"p{i}", "prompt": f"Say {i}", "extract": "text"} for i in range(SUITE_PROMPTS)]
+    path.write_text("\n".join(json.dumps(line) for line in (header, *prompts)))
+    return path
