@@ -9,11 +9,12 @@ Must not know: answers, statistics, references.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.bundle import TOKENIZER
+from edgedistill.bundle import MODEL, TOKENIZER
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.choice import NoiseSource, choose
 from edgedistill.runtime.decoder import chunk_bounds
@@ -22,6 +23,7 @@ from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.session import DecoderSession
 from edgedistill.verify.engine import Engine, Finished, Start
+from edgedistill.verify.lanes import run_lanes
 from edgedistill.verify.models import SCORE_BYTES
 from edgedistill.verify.replies import Encoded, Replies
 from edgedistill.verify.result import ModelIdentity
@@ -45,6 +47,11 @@ if TYPE_CHECKING:
 DEFAULT_MEMORY = 2 << 30
 MOST_ROWS = 32
 MOST_SCORED_ROWS = 32
+LANE_BYTES = 64 << 20
+"""Largest bundle that is sampled by engines of one thread each (``lanes``)."""
+MOST_LANES = 4
+LANE_ROWS = 16
+LEAST_LANE_ROWS = 4
 
 
 class BundleModel:
@@ -69,6 +76,7 @@ class BundleModel:
         self.noise = noise or NoiseSource()
         self._memory = memory
         self._batch = batch
+        self._lane_session: DecoderSession | None = None
         info = model.bundle.manifest.model
         self._info = info
         self.replies = Replies(
@@ -135,8 +143,9 @@ class BundleModel:
             finished = self.one_by_one(work, settings)
         else:
             longest = max((len(one.ids) for one, _ in work), default=0)
-            engine = self.engine(settings, longest=longest, sequences=left)
-            finished = engine.run(self._starts(self.session, work, settings))
+            session, engines = self.engines(settings, longest=longest, sequences=left)
+            starts = self._starts(session, work, settings)
+            finished = engines[0].run(starts) if len(engines) == 1 else run_lanes(engines, starts)
         for ended in finished:
             prompt_id, index = ended.key
             yield self.replies.drawn(encoded[prompt_id], index, ended.tokens, ended.finish)
@@ -149,6 +158,28 @@ class BundleModel:
             raise ValueError("a bundle of the fallback exporter has no batches")
         batch = self._batch or self._rows_in_memory(longest + settings.max_new_tokens)
         return Engine(self.session, settings, batch=min(batch, max(2, sequences)), eos=self._info.eos_token_ids)
+
+    def engines(self, settings: DrawSettings, *, longest: int, sequences: int) -> tuple[DecoderSession, list[Engine]]:
+        """Engines of one thread each and the session under them, where the model is small; else one engine.
+
+        A second session of one thread costs the memory of the weights again. Python runs one thread at a time, so that
+        more than a few engines gain nothing.
+        """
+        session = self.session
+        if session is None:
+            raise ValueError("a bundle of the fallback exporter has no batches")
+        most = min(session.threads, MOST_LANES)
+        rows = self._batch or self._rows_in_memory(longest + settings.max_new_tokens, most=most * LANE_ROWS)
+        lanes = min(most, rows // LEAST_LANE_ROWS, sequences // LEAST_LANE_ROWS)
+        small = sum(entry.size for entry in self.model.bundle.manifest.files) <= LANE_BYTES
+        if lanes < 2 or not small:
+            return session, [self.engine(settings, longest=longest, sequences=sequences)]
+        if self._lane_session is None:
+            path = self.model.bundle.file(MODEL)
+            self._lane_session = DecoderSession(path, session.info, replace(session.config, threads=1))
+        batch = min(rows // lanes, -(-sequences // lanes))
+        eos = self._info.eos_token_ids
+        return self._lane_session, [Engine(self._lane_session, settings, batch=batch, eos=eos) for _ in range(lanes)]
 
     def prefill(self, session: DecoderSession, ids: Sequence[int]) -> tuple[Decoder, Logits]:
         """A decoder of one row with these tokens, and the logits float32 [V] after the last (empty for no tokens)."""
@@ -202,13 +233,13 @@ class BundleModel:
                 for index, key, token in zip(part, keys, tokens.tolist(), strict=True):
                     yield Start((one.prompt.id, index), key, decoder.cache, 0, len(one.ids), (token,))
 
-    def _rows_in_memory(self, tokens: int) -> int:
+    def _rows_in_memory(self, tokens: int, *, most: int = MOST_ROWS) -> int:
         import psutil
 
         memory = self._memory or min(DEFAULT_MEMORY, psutil.virtual_memory().available // 4)
         per_token = self.model.bundle.manifest.kv_cache.bytes_per_token
         row = min(tokens, self._info.context_length) * per_token + 16 * self._info.vocab_size
-        return max(2, min(MOST_ROWS, memory // row))
+        return max(2, min(most, memory // row))
 
     # ---- scoring --------------------------------------------------------------------------------------------
 
@@ -264,6 +295,7 @@ class BundleModel:
 
     def close(self) -> None:
         """Close the model."""
+        self._lane_session = None
         self.model.close()
 
     def __enter__(self) -> BundleModel:

@@ -82,8 +82,13 @@ class Engine:
         self._batch = max(2, batch)
         self._eos = np.array(sorted(eos), dtype=np.int64)
         self._limit = session.geometry.limit
+        self._stopped = False
         self.steps = 0
         self.row_steps = 0
+
+    def stop(self) -> None:
+        """End a run after its current step, from another thread; its unfinished sequences are given up."""
+        self._stopped = True
 
     def run(self, starts: Iterable[Start]) -> Iterator[Finished]:
         """Continue every sequence to its end; results come in the order in which they end.
@@ -100,7 +105,7 @@ class Engine:
             penalised=self._settings.repetition_penalty != 1.0,
         )
         exhausted = False
-        while True:
+        while not self._stopped:
             while not exhausted and rows.free:
                 start = next(waiting, None)
                 if start is None:
