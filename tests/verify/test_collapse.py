@@ -117,9 +117,16 @@ def test_numbers_of_the_summary() -> None:
     assert found.accuracy.value == pytest.approx(
         np.mean([d[g] for d, g in zip(distributions, gold, strict=True)]), abs=0.08
     )
-    assert found.pass_at[1] == pytest.approx(found.accuracy.value)
-    assert found.pass_at[1] < found.pass_at[4] <= found.pass_at[16]
-    assert found.majority_at[16] >= found.majority_at[1] == pytest.approx(found.accuracy.value, abs=0.03)
+    passes, votes = ({k: e.value for k, e in at.items()} for at in (found.pass_at, found.majority_at))
+    assert passes[1] == pytest.approx(found.accuracy.value)
+    assert passes[1] < passes[4] <= passes[16]
+    assert votes[16] >= votes[1] == pytest.approx(found.accuracy.value, abs=0.03)
+    assert all(
+        e.interval is not None and e.value in e.interval for e in (*found.pass_at.values(), *found.majority_at.values())
+    )
+    for row in found.prompts:
+        assert row.mean_reasoning_tokens == pytest.approx(row.mean_tokens / 2, abs=0.5)
+        assert (row.unclosed, row.repetition) == (row.truncated, 0)
     plain = found.to_dict()
     assert plain["prompts"][0]["samples"] == SAMPLES
     assert plain["suite_sha256"] == suite_of(gold).sha256

@@ -44,6 +44,23 @@ def test_reports_validate_and_survive_a_round_trip(name: str, request: pytest.Fi
     assert report_json(VerifyReport.from_dict(value)) == text
 
 
+def test_reports_of_schema_1_are_read(report: VerifyReport) -> None:
+    value = report.to_dict()
+    value["schema_version"] = 1
+    for name in ("pass_at", "majority_at"):
+        found = value["bundle_result"][name]
+        value["bundle_result"][name] = {k: estimate["value"] for k, estimate in found.items()}
+    for prompt in value["bundle_result"]["prompts"]:
+        del prompt["unclosed"], prompt["mean_reasoning_tokens"], prompt["repetition"]
+    read = VerifyReport.from_dict(value)
+    assert {k: e.value for k, e in read.bundle_result.pass_at.items()} == {
+        k: e.value for k, e in report.bundle_result.pass_at.items()
+    }
+    assert read.bundle_result.pass_at[1].interval is None
+    assert read.bundle_result.prompts[0].unclosed is None
+    assert read.to_dict()["reference_result"] == value["reference_result"]
+
+
 def test_the_schema_refuses_what_is_no_report(report: VerifyReport) -> None:
     validator = jsonschema.Draft202012Validator(json.loads(SCHEMA_PATH.read_text()))
     value = report.to_dict()

@@ -35,7 +35,7 @@ from edgedistill.verify.verdict import Verdict
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Kind = Literal["verify", "audit"]
 ModelKind = Literal["bundle", "hf", "baseline"]
 SamplingPath = Literal["decode", "replay"]
@@ -274,7 +274,24 @@ class VerifyReport:
                 f"it has schema {version}; this version of edgedistill reads up to {SCHEMA_VERSION}.",
                 hint="Upgrade with: pip install --upgrade edgedistill",
             )
-        return decode(cls, value, NAMES)
+        return decode(cls, value if version > 1 else _of_schema_1(value), NAMES)
+
+
+def _of_schema_1(value: dict[str, Any]) -> dict[str, Any]:
+    """A report in which pass@k and maj@k of a suite are numbers, without intervals, in the form of today."""
+    value = dict(value)
+    for side in ("bundle_result", "reference_result"):
+        result = value.get(side)
+        if not isinstance(result, dict):
+            continue
+        value[side] = result = dict(result)
+        for name in ("pass_at", "majority_at"):
+            if isinstance(result.get(name), dict):
+                result[name] = {
+                    k: {"value": found, "interval": None} if isinstance(found, int | float) else found
+                    for k, found in result[name].items()
+                }
+    return value
 
 
 def report_json(report: VerifyReport) -> str:

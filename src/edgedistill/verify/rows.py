@@ -112,6 +112,10 @@ def metric_rows(report: VerifyReport) -> list[MetricRow]:
         MetricRow(label[0], label[1], extras.get(label, ""), text, report.definitions.get(label[0], ""))
         for label, text in _extras(report.bundle_extras)
     ]
+    if (forced := report.tokens.forced) is not None:
+        theirs, ours = (f"{_fixed(value, 3)} bits" for value in (forced.entropy_p, forced.entropy_q))
+        key = "token_entropy"
+        rows.append(MetricRow(key, "token entropy", theirs, ours, report.definitions.get(key, "")))
     rows += [MetricRow(key, label, "", text, report.definitions.get(key, "")) for (key, label), text in _pairs(report)]
     if (mode := report.mode) is not None:
         before = {} if mode.reference is None else dict(_mode(mode.reference, mode.trajectories))
@@ -132,9 +136,9 @@ def _suite(result: SuiteResult) -> Iterator[tuple[tuple[str, str], str]]:
     yield ("accuracy", "accuracy"), percent(result.accuracy)
     yield ("accuracy", "accuracy, loose checks"), percent(result.loose)
     for k, value in result.pass_at.items():
-        yield ("pass_at_k", f"pass@{k}"), f"{100 * value:.1f} %"
+        yield ("pass_at_k", f"pass@{k}"), percent(value)
     for k, value in result.majority_at.items():
-        yield ("majority_at_k", f"maj@{k}"), f"{100 * value:.1f} %"
+        yield ("majority_at_k", f"maj@{k}"), percent(value)
     yield ("majority_share", "majority share"), percent(result.majority_share)
     yield ("agreement", "agreement C"), number(result.agreement)
     yield ("entropy", "answer entropy"), bits(result.entropy)
@@ -242,6 +246,7 @@ OWN_DEFINITIONS = {
     "length": "Generated tokens, reasoning included; means over prompts of each prompt's mean.",
     "kl_path": "KL in nats between scoring (many positions at once) and decoding (one at a time) of the same bundle: "
     "how far its two numerical paths lie apart.",
+    "token_entropy": "Mean entropy of the next token on the reference's replies, as each of the two models has it.",
     "delta_entropy": "Mean change of the entropy of the next token, bundle less reference, on the reference's replies.",
 }
 """Definitions of what only reports name; the others are in ``definitions``."""

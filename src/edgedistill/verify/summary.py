@@ -46,7 +46,8 @@ class PromptSummary:
     """One prompt. ``histogram``: answers and how often, most frequent first; ``unparsed`` and ``truncated`` besides.
 
     ``accuracy``, ``loose`` (checks after loosening) and the k-dicts are None without gold; the dicts hold the k that
-    the number of samples allows. Entropies in bits.
+    the number of samples allows. Entropies in bits. ``unclosed``: samples whose reasoning was never closed;
+    ``repetition``: mean share of repeated 8-grams; not in reports of schema 1.
     """
 
     prompt_id: str
@@ -65,6 +66,9 @@ class PromptSummary:
     pass_at: dict[int, float] | None
     majority_at: dict[int, float] | None
     mean_tokens: float
+    mean_reasoning_tokens: float = math.nan
+    unclosed: int | None = None
+    repetition: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +89,8 @@ class SuiteResult:
     entropy: Estimate
     accuracy: Estimate | None
     loose: Estimate | None
-    pass_at: dict[int, float]
-    majority_at: dict[int, float]
+    pass_at: dict[int, Estimate]
+    majority_at: dict[int, Estimate]
     form: FormSummary
     all_equal_bound: float | None
     hallucination: HallucinationVariance | None
@@ -153,8 +157,8 @@ def summarise_suite(
         entropy=mean([row.entropy.value for row in rows], math.log2(max(2, fewest))),
         accuracy=accuracy,
         loose=mean([row.loose for row in rows if row.loose is not None], 1.0) if _has_checks(suite) else None,
-        pass_at=_over_prompts([row.pass_at for row in rows]),
-        majority_at=_over_prompts([row.majority_at for row in rows]),
+        pass_at={k: mean(values, 1.0) for k, values in _over_prompts([row.pass_at for row in rows]).items()},
+        majority_at={k: mean(values, 1.0) for k, values in _over_prompts([row.majority_at for row in rows]).items()},
         form=form_summary(groups, level=level, seed=seed),
         all_equal_bound=1 - (1 - level) ** (1 / fewest) if all(row.majority_share.value == 1 for row in rows) else None,
         hallucination=_hallucination(groups, level, seed) if scored and len(rows) > 1 else None,
@@ -202,6 +206,9 @@ def _prompt(
         pass_at=passes,
         majority_at=votes,
         mean_tokens=float(np.mean([sample.tokens for sample in group])),
+        mean_reasoning_tokens=float(np.mean([sample.reasoning_tokens for sample in group])),
+        unclosed=sum(sample.unclosed for sample in group),
+        repetition=float(np.mean([sample.repetition for sample in group])),
     )
 
 
@@ -240,11 +247,11 @@ def _hallucination(groups: Mapping[str, Sequence[Sample]], level: float, seed: i
     return hallucination_variance(wrong, [len(group) for group in groups.values()], garbage, level=level, seed=seed)
 
 
-def _over_prompts(rows: Sequence[dict[int, float] | None]) -> dict[int, float]:
-    """Mean over prompts of each k that all prompts have."""
+def _over_prompts(rows: Sequence[dict[int, float] | None]) -> dict[int, list[float]]:
+    """The prompts' values of each k that all prompts have."""
     known = [row for row in rows if row is not None]
     shared = set.intersection(*(set(row) for row in known)) if known and len(known) == len(rows) else set()
-    return {k: float(np.mean([row[k] for row in known])) for k in sorted(shared)}
+    return {k: [row[k] for row in known] for k in sorted(shared)}
 
 
 def _plain(value: Any) -> Any:
