@@ -14,6 +14,7 @@ from edgedistill.verify.baseline import Baseline
 from edgedistill.verify.baseline_model import BaselineModel
 from edgedistill.verify.bundle_model import BundleModel
 from edgedistill.verify.reference import open_reference, original_name
+from edgedistill.verify.runner import _other_versions
 from edgedistill.verify.scoring import compare_on
 from edgedistill.verify.suites import load_suite
 
@@ -185,6 +186,13 @@ def test_a_baseline_that_was_rewritten_with_its_hash_is_one_line(baseline, tmp_p
         forged.write_bytes(b"edgedistill-baseline\n" + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
         with pytest.raises(VerifyError, match="malformed"):
             Baseline.load(forged)
+
+
+def test_a_baseline_of_other_versions_is_used_and_it_is_said(baseline):
+    assert _other_versions(baseline[0]) == []
+    older = dataclasses.replace(baseline[0], versions={**baseline[0].versions, "numpy": "0.1", "torch": "9"})
+    (note,) = _other_versions(older)
+    assert note.startswith("The baseline was drawn with numpy 0.1, this run has ")
 
 
 def test_a_baseline_for_something_else_is_refused(baseline, suite):

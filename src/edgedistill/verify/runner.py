@@ -107,6 +107,8 @@ def verify_models(
     margins = resolve_margins(bundle_margins(bundle), options.margins, options.n_samples)
     require_margins(suite, options.margins)
     run = Run(suite, settings, options, store, progress)
+    if isinstance(reference, BaselineModel):
+        run.notes += _other_versions(reference.baseline)
     sampler = run.audit_sampler(bundle, prompts)
     if not getattr(reference, "can_draw", True):
         return _without_samples(run, reference, bundle, prompts, sampler)
@@ -273,6 +275,16 @@ def _as_baseline(
         )
     prompts = spread(known, options.prompts)
     return options, prompts, settings
+
+
+def _other_versions(baseline: Baseline) -> list[str]:
+    """A sentence for each package that drew the baseline in another version than it has here."""
+    here = provenance().versions
+    return [
+        f"The baseline was drawn with {package} {there}, this run has {here[package]}: part of a change may be theirs."
+        for package, there in baseline.versions.items()
+        if here.get(package, there) != there
+    ]
 
 
 def _require_same_source(reference: ModelIdentity, bundle: ModelIdentity) -> None:
