@@ -205,6 +205,18 @@ def test_hallucination_variance_is_split_without_bias() -> None:
     assert (certain.within.value, certain.always_right, certain.always_wrong, certain.mixed) == (0.0, 2, 1, 0)
 
 
+def test_the_share_of_information_is_covered() -> None:
+    """Of what the estimator gives in the mean with so many samples; with few, permuted labels take too much from it."""
+    rng, skills, found = np.random.default_rng(7), np.array([0.3, 0.6, 0.9]), []
+    for seed in range(150):
+        p = rng.choice(skills, size=60)
+        rows = [np.where(rng.random(12) < s, i % 10, 10 + rng.integers(3, size=12)) for i, s in enumerate(p)]
+        found.append(collapse_audit(rows, [i % 10 for i in range(60)], seed=seed, permutations=10).ratio)
+    expected = np.mean([ratio.value for ratio in found])
+    assert np.mean([expected in ratio.interval for ratio in found]) >= 0.9  # type: ignore[operator]
+    assert 0.4 < expected < 0.7
+
+
 def test_permuted_labels_take_the_chance_out_of_the_information() -> None:
     rng = np.random.default_rng(6)
     p = np.array([0.4, 0.3, 0.2, 0.1])

@@ -100,6 +100,14 @@ def _constant(kl: float, positions: int) -> object:
 def test_exposure_index() -> None:
     forced, own = [_constant(0.1, 20)] * 5, [_constant(0.2, 30)] * 5
     assert exposure_index(forced, own).value == pytest.approx(2.0)  # type: ignore[arg-type]
+    rng, hits = np.random.default_rng(3), 0
+    for seed in range(100):
+        means = rng.gamma(2, 0.05, size=40)
+        forced = [_constant(m, n) for m, n in zip(means, rng.integers(5, 60, 40), strict=True)]
+        scale = 2 * rng.gamma(4, 0.25, size=40)
+        own = [_constant(m, n) for m, n in zip(means * scale, rng.integers(5, 60, 40), strict=True)]
+        hits += 2.0 in exposure_index(forced, own, seed=seed).interval  # type: ignore[arg-type,operator]
+    assert hits >= 87
 
 
 @given(st.lists(st.integers(0, 3), max_size=20), st.lists(st.integers(0, 3), max_size=20))

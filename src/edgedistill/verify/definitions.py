@@ -40,7 +40,8 @@ DEFINITIONS = MappingProxyType(
         "Within = 0: every prompt is either always right or always wrong.",
         "information": "Mutual information of prompt and answer in bits, less what permuted labels give; its ratio to "
         "the same of the gold answers (less what permuted labels give of them, else a perfect model with few samples "
-        "would seem to know little) is near 0 for a model that answers the same whatever is asked.",
+        "would seem to know little) is near 0 for a model that answers the same whatever is asked, and 1 for one that "
+        "is always right. In between, few samples a prompt put it somewhat too low.",
         "top_share": "Share of the most frequent answer over all prompts.",
         "effective_answers": "2 to the entropy of the answers over all prompts.",
         "off_prompt_collision": "Probability that samples of two different prompts give the same answer.",
