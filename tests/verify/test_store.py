@@ -174,6 +174,26 @@ def test_an_interrupted_run_goes_on_where_it_was(path):
         assert collect(third, prompts, 4, SETTINGS, store) == drawn
 
 
+def test_what_draws_is_ended_where_a_sample_cannot_be_stored(path, monkeypatch):
+    """Not when the error is forgotten: threads may be drawing behind it."""
+    ended = []
+
+    class Drawing(FakeModel):
+        def draw(self, *arguments, **keywords):
+            try:
+                yield from super().draw(*arguments, **keywords)
+            finally:
+                ended.append(True)
+
+    def full(*_):
+        raise OutputError("The disk is full.")
+
+    monkeypatch.setattr(SampleStore, "append", full)
+    with SampleStore.open(path, HEADER) as store, pytest.raises(OutputError) as error:
+        collect(Drawing(100), load_suite("arithmetic").prompts[:3], 4, SETTINGS, store)
+    assert ended == [True], error  # which still holds every frame
+
+
 def test_a_killed_process_loses_nothing_that_it_had_appended(path):
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; "

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import zlib
+from collections.abc import Generator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
@@ -170,10 +171,16 @@ def collect(
     wanted = [(prompt.id, index) for prompt in prompts for index in range(samples)]
     have = dict(store.drawn) if store is not None else {}
     if any(key not in have for key in wanted):
-        for drawn in model.draw(prompts, samples, settings, done=frozenset(have), progress=progress):
-            if store is not None:
-                store.append(drawn)
-            have[drawn.key] = drawn
+        drawing = model.draw(prompts, samples, settings, done=frozenset(have), progress=progress)
+        try:
+            for drawn in drawing:
+                if store is not None:
+                    store.append(drawn)
+                have[drawn.key] = drawn
+        finally:
+            # A full disk or Ctrl-C here must not leave the threads that draw to the garbage collector.
+            if isinstance(drawing, Generator):
+                drawing.close()
     return [have[key] for key in wanted]
 
 
