@@ -10,9 +10,11 @@ Must not know: terminals, how a trace is drawn.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +24,6 @@ from edgedistill.bundle import Bundle
 from edgedistill.errors import BundleError, EdgedistillError, GenerationError
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Iterator
 
 SWEEP = (16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -64,7 +65,7 @@ def trace(
         path: Bundle directory.
         seconds: How long to decode, at least 1; prefill and memory take what they take.
         threads: Overrides the profile's.
-        cancel: Looked at with every event; ends the measuring process.
+        cancel: Ends the measuring process, whatever it is doing.
 
     Raises:
         BundleError: No bundle, a damaged one, or a measuring process that died.
@@ -75,13 +76,25 @@ def trace(
     Bundle.open(path)
     request = {"path": str(Path(path).resolve()), "seconds": seconds, "threads": threads}
     command = [sys.executable, "-m", "edgedistill.runtime.trace"]
+    # Not the caller's stderr: its terminal may be full of a user interface.
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True
-    ) as child:
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        text=True, encoding="utf-8", start_new_session=True,
+    ) as child:  # fmt: skip
+        if cancel is not None:
+            threading.Thread(target=_end_on, args=(cancel, child), daemon=True).start()
         try:
             yield from _follow(child, request, cancel)
         finally:
             child.kill()
+
+
+def _end_on(cancel: threading.Event, child: subprocess.Popen[str]) -> None:
+    """A model may load for a minute, and a slow one take as long for a prompt: no event says when to look."""
+    while child.poll() is None:
+        if cancel.wait(0.2):
+            child.kill()
+            return
 
 
 def _follow(
@@ -89,8 +102,9 @@ def _follow(
 ) -> Iterator[TraceEvent]:
     if child.stdin is None or child.stdout is None:
         raise BundleError("The measuring process has no pipes.")
-    child.stdin.write(json.dumps(request) + "\n")
-    child.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # ended already: its exit code says why
+        child.stdin.write(json.dumps(request) + "\n")
+        child.stdin.close()
     for line in child.stdout:
         values = json.loads(line)
         if "error" in values:
@@ -98,6 +112,8 @@ def _follow(
         yield TraceEvent(**{**values, "steps": tuple(values["steps"])})
         if values["kind"] == "done" or (cancel is not None and cancel.is_set()):
             return
+    if cancel is not None and cancel.is_set():
+        return
     raise BundleError(
         f"The process that measures {Path(request['path']).name} ended early (exit code {child.wait()}).",
         hint="Is there enough memory? Compare with: edgedistill inspect BUNDLE",
@@ -166,8 +182,8 @@ def _main() -> None:
         for event in measure(path, **request):
             sys.stdout.write(json.dumps(asdict(event)) + "\n")
             sys.stdout.flush()
-    except EdgedistillError as error:
-        sys.stdout.write(json.dumps({"error": str(error)}) + "\n")
+    except (EdgedistillError, MemoryError) as error:
+        sys.stdout.write(json.dumps({"error": str(error) or "The memory does not suffice."}) + "\n")
 
 
 if __name__ == "__main__":
