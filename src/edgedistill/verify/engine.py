@@ -21,6 +21,7 @@ from edgedistill.runtime.choice import choose
 from edgedistill.runtime.rows import Rows
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Collection, Iterable, Iterator
 
     import numpy.typing as npt
@@ -65,6 +66,7 @@ class Engine:
 
     Attributes:
         steps, row_steps: Steps of the batch so far, and steps of single rows in them: how full it was.
+        cancel: Looked at before every step; once it is set, what has not ended is given up.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Engine:
         self._stopped = False
         self.steps = 0
         self.row_steps = 0
+        self.cancel: threading.Event | None = None
 
     def stop(self) -> None:
         """End a run after its current step, from another thread; its unfinished sequences are given up."""
@@ -117,7 +120,7 @@ class Engine:
                 else:
                     yield Finished(start.key, start.tokens, finish)
             active = rows.active()
-            if not len(active):
+            if not len(active) or (self.cancel is not None and self.cancel.is_set()):
                 return
             if exhausted and len(active) <= rows.size // 2 and rows.size > 2:
                 rows.compact()
