@@ -106,6 +106,8 @@ def test_samples_are_those_of_verification(engine: RuntimeEngine) -> None:
     assert len(answers) == 4
     assert {a.kind for a in answers} <= {"parsed", "unparsed", "truncated"}
     assert all(0 < a.tokens <= 40 for a in answers)
+    # Stopped before any of them has ended, there are none.
+    assert list(engine.samples(ASK, 6, engine.defaults, cancel=cancel)) == []
 
 
 def test_the_screen_shows_what_the_engine_says(tiny_bundle_dir: Path, tmp_path: Path) -> None:

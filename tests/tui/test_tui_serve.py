@@ -1,4 +1,4 @@
-"""``--serve``: the page on the loopback address, and the program that its websocket starts."""
+"""``--serve``: the page on the loopback address, the program behind its websocket, and both in a real browser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,49 +23,102 @@ if TYPE_CHECKING:
 aiohttp = pytest.importorskip("aiohttp", reason="textual-serve (extra serve) is not installed")
 pytest.importorskip("textual_serve", reason="textual-serve (extra serve) is not installed")
 
+from browser import CHROMIUM, browser  # noqa: E402 - needs aiohttp
 
-@pytest.fixture
-def address(tiny_bundle_dir: Path, tmp_path: Path) -> Iterator[str]:
+from edgedistill_tui.data.store import Store  # noqa: E402
+
+
+@contextmanager
+def served(bundle: Path, data: Path, *options: str) -> Iterator[str]:
+    """``edgedistill chat BUNDLE --serve`` on a free port; its address once it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "edgedistill", "chat", str(tiny_bundle_dir), "--serve", "--host", "127.0.0.1"]
+    command = [sys.executable, "-m", "edgedistill", "chat", str(bundle), "--serve", "--host", "127.0.0.1"]
     with subprocess.Popen(
-        [*command, "--port", str(port)], env={**os.environ, "EDGEDISTILL_DATA": str(tmp_path)},
+        [*command, "--port", str(port), *options], env={**os.environ, "EDGEDISTILL_DATA": str(data)},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     ) as server:  # fmt: skip
-        yield f"127.0.0.1:{port}"
-        server.send_signal(signal.SIGINT)
         try:
+            page(f"127.0.0.1:{port}")
+            yield f"127.0.0.1:{port}"
+            server.send_signal(signal.SIGINT)
             assert server.wait(30) == 0
         finally:
             server.kill()
 
 
-def page(address: str) -> str:
+def page(address: str, **headers: str) -> str:
     until = time.monotonic() + 60
     while True:
         try:
-            with urllib.request.urlopen(f"http://{address}/", timeout=30) as answer:
+            request = urllib.request.Request(f"http://{address}/", headers=headers)
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 return str(answer.read().decode())
+        except urllib.error.HTTPError:
+            raise
         except OSError:
             assert time.monotonic() < until, "the server never answered"
             time.sleep(0.1)
 
 
-def test_the_page_answers_and_its_websocket_carries_the_first_frame(address: str) -> None:
-    assert f"ws://{address}/ws" in page(address)
-
-    async def first_frame() -> bytes:
+def test_the_page_answers_its_own_websocket_carries_the_first_frame_and_other_pages_are_refused(
+    tiny_bundle_dir: Path, tmp_path: Path
+) -> None:
+    async def first_frame(address: str) -> bytes:
         seen = b""
-        async with (
-            aiohttp.ClientSession() as session,
-            session.ws_connect(f"ws://{address}/ws?width=80&height=24") as stream,
-        ):
-            while b"Sessions" not in seen:
-                message = await stream.receive(timeout=60)
-                assert message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT), f"closed after {seen!r}"
-                seen += message.data if isinstance(message.data, bytes) else message.data.encode()
+        async with aiohttp.ClientSession() as session:
+            for name, value in (("Origin", "http://elsewhere.example"), ("Host", "elsewhere.example")):
+                with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                    await session.ws_connect(f"ws://{address}/ws", headers={name: value})
+                assert refused.value.status == 403
+            own = {"Origin": f"http://{address}"}
+            async with session.ws_connect(f"ws://{address}/ws?width=80&height=24", headers=own) as stream:
+                while b"Sessions" not in seen:
+                    message = await stream.receive(timeout=60)
+                    assert message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT), f"closed after {seen!r}"
+                    seen += message.data if isinstance(message.data, bytes) else message.data.encode()
         return seen
 
-    assert b"Chat" in asyncio.run(first_frame())
+    with served(tiny_bundle_dir, tmp_path) as address:
+        assert f"ws://{address}/ws" in page(address)
+        assert "//fonts." not in page(address)
+        port = address.partition(":")[2]
+        assert f"ws://localhost:{port}/ws" in page(address, Host=f"localhost:{port}")
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            page(address, Host="elsewhere.example")
+        assert b"Chat" in asyncio.run(first_frame(address))
+        taken = subprocess.run(
+            [sys.executable, "-m", "edgedistill", "tui", "--serve", "--host", "127.0.0.1", "--port", port],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert taken.returncode == 2
+        assert taken.stderr.splitlines()[-1].startswith(f"error: Cannot listen on 127.0.0.1, port {port}")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt install chromium")
+def test_a_question_in_a_real_browser_and_its_answer(reasoner_dir: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+
+    async def talk(address: str) -> None:
+        async with browser(tmp_path) as tab:
+            await tab.open(f"http://{address}/")
+            await tab.wait_for("ready")
+            await tab.type("What is 17 + 25?")
+            await tab.wait_for("What is 17 + 25?")
+            await tab.press("Enter", 13, text="\r")
+            shown = await tab.wait_for("boxed{42}")
+            assert "What is 17 + 25?" in shown
+            await tab.wait_for("tok at")
+            await tab.press("F3", 114)  # a key of the program that the page must not keep to itself
+            await tab.wait_for("Search titles")
+            assert {asked.split("/")[2] for asked in tab.requested} == {address}
+
+    with served(reasoner_dir, data, "--temperature", "0") as address:
+        asyncio.run(talk(address))
+    (summary,) = Store(data / "sessions.db").sessions()
+    assert summary.title == "What is 17 + 25?"
+    question, reply = Store(data / "sessions.db").load(summary.id).path()
+    assert question.content == "What is 17 + 25?"
+    assert "42" in reply.content
+    assert reply.finish_reason == "stop"

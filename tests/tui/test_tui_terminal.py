@@ -48,11 +48,9 @@ def tmux(tmp_path: Path) -> Iterator[Tmux]:
     server("kill-server")
 
 
-def test_start_type_read_stop_quit(tmux: Tmux, tmp_path: Path) -> None:
-    from edgedistill.export.pipeline import export
-
-    bundle = export("tiny-reasoner", tmp_path / "tiny", profile="laptop-cpu").path
-    command = f"EDGEDISTILL_DATA={tmp_path / 'data'} {sys.executable} -m edgedistill chat {bundle} --temperature 0"
+def test_start_type_read_stop_quit(tmux: Tmux, reasoner_dir: Path, tmp_path: Path) -> None:
+    program = f"{sys.executable} -m edgedistill chat {reasoner_dir} --temperature 0"
+    command = f"EDGEDISTILL_DATA={tmp_path / 'data'} {program}"
     environment = [f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}", "TERM=xterm-256color"]
     options = [part for value in environment for part in ("-e", value)]
     tmux("new-session", "-d", "-x", "80", "-y", "24", *options, f"{command}; echo left with $?; sleep 60")

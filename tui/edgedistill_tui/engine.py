@@ -184,6 +184,14 @@ class Engine(Protocol):
         """Independent samples of the reply to ``messages`` as they end; ends early when ``cancel`` is set."""
         ...
 
+    def secure(self) -> bool | None:
+        """Called when the system says that another program waits to change a file.
+
+        None: not one of this model's. True: what is loaded has become independent of it. False: the memory does not
+        suffice for that, and the other program waits until ``close``.
+        """
+        ...
+
     def memory(self) -> int:
         """Resident bytes of the process that runs the model."""
         ...

@@ -8,9 +8,12 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.errors import BundleError
 from edgedistill.runtime import stats
+from edgedistill.runtime.mapped_files import MappedFiles
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.reasoning import opened_after, opened_by
 from edgedistill.units import format_count
@@ -19,13 +22,14 @@ from edgedistill_tui.engine import Answer, Chunk, Facts, Reply, Request, Samplin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from edgedistill.bundle import Bundle, Check
     from edgedistill.runtime.events import Generation
     from edgedistill.runtime.model import Model
     from edgedistill.trajectories import TrajectoryEvent, TrajectoryResult
 
+_NOT_MAPPED = (".onnx", ".json", ".jinja", ".md", ".txt", ".model")
+"""Endings of files that are read once, when the bundle is opened."""
 _SUMS = ("new_tokens", "reasoning_tokens", "decode_s")
 _LATEST = ("kv_tokens", "kv_bytes", "rss_bytes", "peak_rss_bytes")
 
@@ -36,10 +40,14 @@ class RuntimeEngine:
     Args:
         model: The loaded model.
         sampling: How to answer unless told otherwise; None: the bundle's defaults.
+        lease: Ask to be told before another program changes the weights; ``secure`` is then called by whoever handles
+            ``mapped_files.SIGNAL``.
     """
 
-    def __init__(self, model: Model, sampling: Sampling | None = None) -> None:
+    def __init__(self, model: Model, sampling: Sampling | None = None, *, lease: bool = False) -> None:
         self._model = model
+        data = [entry.name for entry in model.bundle.manifest.files if Path(entry.name).suffix not in _NOT_MAPPED]
+        self._files = MappedFiles((model.bundle.path / name for name in data), lease=lease)
         self._defaults = sampling or Sampling(model.default_settings)
         self._facts = facts(model.bundle)
 
@@ -51,9 +59,10 @@ class RuntimeEngine:
         overrides: dict[str, Any] | None = None,
         threads: int | None = None,
         check: Check = "size",
+        lease: bool = False,
     ) -> RuntimeEngine:
         """Open the bundle at ``path``; ``overrides`` are settings on top of its own. Raises BundleError."""
-        engine = cls(open_bundle(path, threads=threads, check=check))
+        engine = cls(open_bundle(path, threads=threads, check=check), lease=lease)
         if overrides:
             engine._defaults = engine._defaults.merged(overrides)
         return engine
@@ -70,6 +79,7 @@ class RuntimeEngine:
 
     def reply(self, request: Request, *, cancel: threading.Event, on_chunk: Callable[[Chunk], None]) -> Reply:
         """Answer the last message, in two parts where the reasoning had to be closed."""
+        self._check_files()
         begun = time.perf_counter()
         first, written = self._part(request, cancel, on_chunk, request.sampling.think_budget)
         closing = "" if cancel.is_set() or first.finish_reason != "cancelled" else self._closing(request, written)
@@ -121,6 +131,7 @@ class RuntimeEngine:
         self, request: Request, *, cancel: threading.Event, on_event: Callable[[TrajectoryEvent], None]
     ) -> TrajectoryResult:
         """Several trajectories, the vote, the pass that reads them."""
+        self._check_files()
         from edgedistill.trajectories import TrajectoryEvent as Event
         from edgedistill.trajectories import stream
         from edgedistill.trajectories.options import DEFAULT_TEMPERATURE
@@ -160,9 +171,10 @@ class RuntimeEngine:
         self, messages: Sequence[dict[str, Any]], count: int, sampling: Sampling, *, cancel: threading.Event
     ) -> Iterator[Answer]:
         """Samples by verification's batching engine; answers are read as its suites read them."""
-        from edgedistill.verify.bundle_model import BundleModel
+        self._check_files()
         from edgedistill.verify.run_settings import DrawSettings
         from edgedistill.verify.types import Message, Prompt
+        from edgedistill_tui.sampler import StoppableModel
 
         values = sampling.generation.to_dict()
         for name in ("stop", "ignore_eos"):
@@ -170,7 +182,7 @@ class RuntimeEngine:
         values["seed"] = values["seed"] or 0
         settings = DrawSettings(**values, mode=sampling.mode, thinking=sampling.thinking)
         prompt = Prompt("chat", tuple(Message(m["role"], m["content"]) for m in messages))
-        drawn = BundleModel(self._model).draw([prompt], count, settings)
+        drawn = StoppableModel(self._model, cancel).draw([prompt], count, settings)
         for one in drawn:
             sample = one.sample
             yield Answer(sample.kind, sample.answer, sample.text, sample.tokens)
@@ -181,9 +193,22 @@ class RuntimeEngine:
         """Resident bytes of this process."""
         return stats.rss_bytes()
 
+    def secure(self) -> bool | None:
+        """Copy the weights that are still mapped, if they are what another program waits for."""
+        return self._files.take_over() if self._files.wanted else None
+
+    def _check_files(self) -> None:
+        if (what := self._files.changed()) is not None:
+            raise BundleError(
+                f"The files of {self._facts.bundle} were changed by another program: {what}.",
+                hint="Copy or export the bundle again and open it with ^B.",
+            )
+
     def close(self) -> None:
-        """Release the model."""
+        """Release the model, and with it the weights that are mapped."""
         self._model.close()
+        del self._model
+        self._files.close()
 
 
 class _AnyOf(threading.Event):

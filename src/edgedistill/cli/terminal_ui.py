@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgedistill_tui.engine import Engine
 
 DEFAULT_MODEL = "tiny-reasoner"
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+CHILD = ("-m", "edgedistill.cli.export_child")
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def run_app(
     def open_engine(path: Path) -> Engine:
         from edgedistill_tui.runtime_engine import RuntimeEngine
 
-        return RuntimeEngine.open(path, threads=threads, check=check)
+        return RuntimeEngine.open(path, threads=threads, check=check, lease=True)
 
     app = TuiApp(
         Services.of_user(open_engine, make_default),
@@ -92,7 +92,7 @@ def make_default(home: Path, progress: Progress) -> Path:
     if (out / "manifest.json").is_file():
         return out
     home.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "edgedistill.cli.export_child", DEFAULT_MODEL, str(out)]
+    command = [sys.executable, *CHILD, DEFAULT_MODEL, str(out)]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as child:
@@ -119,14 +119,20 @@ def make_default(home: Path, progress: Progress) -> Path:
 def serve(args: argparse.Namespace, command: str) -> int:
     """Serve ``command``, a command line that opens the UI, to browsers until Ctrl-C."""
     try:
-        from textual_serve.server import Server
+        from edgedistill.cli.serving import LOOPBACK, LocalServer
     except ImportError as error:
         raise MissingExtraError("--serve needs textual-serve.", hint="Run: pip install 'edgedistill[serve]'") from error
     if not 0 < args.port < 65536:
         raise UsageError(f"--port is {args.port}; expected 1 to 65535.")
-    if args.host not in _LOOPBACK:
+    if args.host not in LOOPBACK:
         console.note(f"warning: {args.host} can be reached from other machines, and there is no password.")
-    server = Server(command, host=args.host, port=args.port, title="edgedistill")
-    with contextlib.suppress(KeyboardInterrupt):
-        server.serve()
+    server = LocalServer(command, args.host, args.port)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve()
+    except OSError as error:
+        raise UsageError(
+            f"Cannot listen on {args.host}, port {args.port}: {error.strerror or error}.",
+            hint="Choose another one with --port.",
+        ) from error
     return 0
