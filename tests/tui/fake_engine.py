@@ -62,6 +62,7 @@ class FakeEngine:
         self.answers = answers
         self.requests: list[Request] = []
         self.closed = False
+        self.secured: bool | None = None
         self._facts = facts
         self._gate = threading.Semaphore(0) if gated else None
 
@@ -73,6 +74,10 @@ class FakeEngine:
     def defaults(self) -> Sampling:
         return Sampling(GenerationSettings(temperature=0.6))
 
+    def hold(self, gated: bool = True) -> None:
+        """From the next reply on, chunks and samples wait for ``allow``, or come at once again."""
+        self._gate = threading.Semaphore(0) if gated else None
+
     def allow(self, chunks: int) -> None:
         """Let the next chunks through."""
         assert self._gate is not None
@@ -82,9 +87,10 @@ class FakeEngine:
         self.requests.append(request)
         if self.error is not None:
             raise self.error
+        gate = self._gate
         done: dict[str, list[str]] = {"reasoning": [], "answer": [], "marker": []}
         for kind, text in self.script:
-            while self._gate is not None and not self._gate.acquire(timeout=0.01):
+            while gate is not None and not gate.acquire(timeout=0.01):
                 if cancel.is_set():
                     break
             if cancel.is_set():
@@ -150,11 +156,18 @@ class FakeEngine:
     def samples(
         self, messages: Sequence[dict[str, Any]], count: int, sampling: Sampling, *, cancel: threading.Event
     ) -> Iterator[Answer]:
+        gate = self._gate
         for number in range(count):
+            while gate is not None and not gate.acquire(timeout=0.01):
+                if cancel.is_set():
+                    break
             if cancel.is_set():
                 return
             answer = self.answers[number % len(self.answers)]
             yield Answer("unparsed" if answer is None else "parsed", answer, f"It is {answer}.", 50)
+
+    def secure(self) -> bool | None:
+        return self.secured
 
     def memory(self) -> int:
         return 180_000_000

@@ -307,14 +307,6 @@ def test_new_save_and_copy(tmp_path: Path) -> None:
     assert (tmp_path / "copied.md").read_text().startswith(ANSWER)
 
 
-def test_line_breaks_by_ctrl_j(tmp_path: Path) -> None:
-    async def steps(pilot: Pilot[None]) -> None:
-        await pilot.press("a", "ctrl+j", "b", "shift+enter", "c")
-        assert chat_of(pilot).prompt.text == "a\nb\nc"
-
-    drive(make_app(tmp_path, FakeEngine(SCRIPT)), steps)
-
-
 def test_keys_pressed_between_enter_and_the_screens_answer_stay(tmp_path: Path) -> None:
     engine = FakeEngine(SCRIPT)
 
@@ -391,12 +383,3 @@ def test_a_locked_database_delays_saving_and_the_end_rescues(tmp_path: Path) -> 
     other.execute("ROLLBACK")
     assert app.services.store.take_in_rescued() == 1
     assert app.services.store.load(app.session.id).path()[-1].content == ANSWER
-
-
-def test_every_action_with_a_key_is_in_the_palette(tmp_path: Path) -> None:
-    async def steps(pilot: Pilot[None]) -> None:
-        names = {command.title for command in pilot.app.get_system_commands(pilot.app.screen)}
-        assert {"Go to Profiler", "Again", "Sampling", "Save as JSON", "Copy code", "Quit"} <= names
-        assert any(name.startswith("Theme: ansi") for name in names)
-
-    drive(make_app(tmp_path, FakeEngine(SCRIPT)), steps)

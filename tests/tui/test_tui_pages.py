@@ -21,7 +21,6 @@ from edgedistill_tui.data.config import Config, ConfigError
 from edgedistill_tui.divergence import part_texts, part_tokens
 from edgedistill_tui.screens.bindings import all_bindings
 from edgedistill_tui.screens.dialogs import Ask, Confirm
-from edgedistill_tui.widgets.nav import NavItem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,24 +52,6 @@ def page_text(pilot: Pilot[None]) -> str:
 
 def app_of(pilot: Pilot[None]) -> TuiApp:
     return chat_of(pilot).tui
-
-
-def test_every_page_by_key_and_by_mouse(tmp_path: Path) -> None:
-    async def steps(pilot: Pilot[None]) -> None:
-        seen = []
-        for number in range(1, 9):
-            await pilot.press(f"f{number}")
-            await pilot.pause()
-            seen.append(type(pilot.app.screen).__name__)
-        assert len(set(seen)) == 8
-        for item in list(pilot.app.screen.query(NavItem)):
-            await pilot.click(type(item), offset=(item.region.x - pilot.app.screen.query(NavItem).first().region.x, 0))
-            await pilot.pause()
-        await pilot.press("f1")
-        await pilot.pause()
-        assert type(pilot.app.screen).__name__ == "HelpScreen"
-
-    drive(make_app(tmp_path, FakeEngine(ANSWER)), steps, (120, 40))
 
 
 def test_sessions_search_open_rename_export_delete(tmp_path: Path) -> None:
@@ -300,6 +281,56 @@ def test_consistency_counts_live_with_verifications_statistics(tmp_path: Path) -
         assert "bits" in page_text(pilot)
 
     drive(make_app(tmp_path, engine), steps)
+
+
+def test_one_model_does_one_thing_at_a_time(tmp_path: Path, tiny_bundle_dir: Path) -> None:
+    engine = FakeEngine(ANSWER, answers=["32"])
+    given = services(tmp_path, engine, trace=fake_trace)
+
+    async def steps(pilot: Pilot[None]) -> None:
+        app, chat = app_of(pilot), chat_of(pilot)
+        pages: dict[str, Any] = {name: app.page(name) for name in ("ab", "profiler", "consistency")}
+
+        async def refused_everywhere(but: str) -> None:
+            requests = len(engine.requests)
+            for name, page in pages.items():
+                app.go(name)
+                await pilot.pause()
+                page.action_start() if name == "profiler" else page.action_run()
+                assert page.running == (name == but)
+            app.go("chat")
+            await pilot.pause()
+            await pilot.press("ctrl+r", "ctrl+g")
+            app.open_bundle(tiny_bundle_dir)
+            await pilot.pause()
+            assert app.loading is None
+            assert chat.busy == (but == "chat")
+            assert len(engine.requests) == requests
+
+        await ask(pilot, "How many?")
+        engine.hold()
+        await ask(pilot, "And now?", wait=False)
+        await refused_everywhere("chat")
+        await pilot.press("escape")
+        await until(pilot, lambda: not chat.busy)
+        app.go("consistency")
+        await pilot.pause()
+        pages["consistency"].action_run()
+        await refused_everywhere("consistency")
+        chat.prompt.insert("Impatient")
+        await pilot.press("enter")
+        await pilot.pause()
+        assert (chat.busy, chat.prompt.text) == (False, "Impatient")
+        assert any("Samples are being drawn" in notice.message for notice in app._notifications)
+        pages["consistency"].stop()
+        await until(pilot, lambda: not pages["consistency"].running)
+        await pilot.press("enter")
+        await pilot.pause()
+        assert chat.busy
+        chat.stop()
+        await until(pilot, lambda: not chat.busy)
+
+    drive(make_app(tmp_path, engine, services=given), steps)
 
 
 def test_settings_change_rebind_and_outlive_the_program(tmp_path: Path) -> None:

@@ -15,12 +15,20 @@ from textual.widgets import Input
 from edgedistill_tui.app import TuiApp
 from edgedistill_tui.buffer import ReplyBuffer
 from edgedistill_tui.screens import reply_run, sessions
+from edgedistill_tui.screens.dialogs import Ask, Choose, Confirm, PressKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from textual.pilot import Pilot
+    from textual.screen import Screen
 
+DIALOGS: dict[str, Callable[[], Screen[Any]]] = {
+    "ask": lambda: Ask("Title of this session", "How many apples does Mia have now?"),
+    "choose": lambda: Choose("Go on with which bundle?", [f"bundle-{i}  5.6 bits/weight  /home/mia" for i in range(9)]),
+    "confirm": lambda: Confirm("Delete /home/mia/bundles/demo-bundle, 1.97 MiB?", "Delete", "Keep"),
+    "key": lambda: PressKey("New key for: Copy code"),
+}
 QUESTION = "Mia has 14 apples and buys 3 bags of 6 apples each. How many apples does Mia have now?"
 SCRIPT = [
     ("reasoning", "Mia starts with 14 apples.\n3 bags of 6 apples are 3 * 6 = 18 apples.\n"),
@@ -104,7 +112,22 @@ def test_every_page(page: str, size: tuple[int, int], snap_compare: Callable[...
     assert check(snap_compare, tmp_path, page, size)
 
 
-@pytest.mark.parametrize("page", ["welcome", "reasoning", "sampling", "trajectories"])
+@SIZES
+def test_sampling_panel(size: tuple[int, int], snap_compare: Callable[..., bool], tmp_path: Path) -> None:
+    assert check(snap_compare, tmp_path, "sampling", size)
+
+
+@pytest.mark.parametrize("dialog", DIALOGS)
+def test_dialogs(dialog: str, snap_compare: Callable[..., bool], tmp_path: Path) -> None:
+    async def steps(pilot: Pilot[Any]) -> None:
+        await show(pilot, "chat")
+        pilot.app.push_screen(DIALOGS[dialog]())
+        await pilot.pause()
+
+    assert snap_compare(app(tmp_path), terminal_size=(60, 20), run_before=steps)
+
+
+@pytest.mark.parametrize("page", ["welcome", "reasoning", "trajectories"])
 def test_states_of_the_chat(page: str, snap_compare: Callable[..., bool], tmp_path: Path) -> None:
     assert check(snap_compare, tmp_path, page, (80, 24))
 

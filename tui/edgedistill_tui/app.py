@@ -1,36 +1,40 @@
-"""The application: owns the loaded model, the session that is talked in, and the way between the pages.
+"""The application: owns the session that is talked in, the way between the pages, beginning and end.
 
 Must not know: how a bundle is run (engine.py does), how anything is drawn (the screens do).
 """
 
 from __future__ import annotations
 
-import signal
+import asyncio
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from textual import work
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding
 
 from edgedistill.errors import EdgedistillError
+from edgedistill.runtime.mapped_files import SIGNAL as CHANGE_SIGNAL
 from edgedistill_tui import clipboard
 from edgedistill_tui.data.session import Session
 from edgedistill_tui.data.store import StoreError
 from edgedistill_tui.data.writing import write_new
-from edgedistill_tui.engine import Sampling
+from edgedistill_tui.ending import Ending
 from edgedistill_tui.frames import frames_per_s, is_remote
+from edgedistill_tui.model_app import ModelApp
 from edgedistill_tui.screens import make_page
+from edgedistill_tui.screens.bindings import declared
 from edgedistill_tui.theme import EDGEDISTILL
 from edgedistill_tui.widgets.nav import PAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from textual.dom import DOMNode
     from textual.screen import Screen
 
-    from edgedistill_tui.engine import Engine
     from edgedistill_tui.screens.chat import ChatScreen
     from edgedistill_tui.services import Services
 
@@ -38,7 +42,7 @@ _RETRY_S = 5.0
 """Seconds between attempts to save what could not be saved."""
 
 
-class TuiApp(App[None]):
+class TuiApp(ModelApp):
     """The terminal UI.
 
     Args:
@@ -71,16 +75,14 @@ class TuiApp(App[None]):
         overrides: dict[str, Any] | None = None,
         offer_default: bool = False,
     ) -> None:
-        super().__init__()
-        self.services = services
-        self.engine: Engine | None = None
-        self.loading: Path | None = None
+        super().__init__(services)
         self.session = Session(system=system, settings=dict(overrides or {}))
         self._first_bundle = bundle
         self._first_page = page
         self._offer_default = offer_default
         self._pages: dict[str, Screen[None]] = {}
         self._told_locked = False
+        self._ending: Ending | None = None
 
     # ---- start and end ---------------------------------------------------------------------------------------
 
@@ -106,16 +108,35 @@ class TuiApp(App[None]):
             self.notify(notice, severity="warning", timeout=10)
         self.set_interval(_RETRY_S, self._save_again)
 
-    def _handle_signals(self) -> None:
-        """SIGTERM and a lost terminal end the program in order, with the conversation saved."""
-        import asyncio
+    def run(self, *arguments: Any, **options: Any) -> Any:
+        """As Textual's, with signals doing again what they did before once the screen is gone."""
+        run: Callable[..., Any] = super().run
+        try:
+            return run(*arguments, **options)
+        finally:
+            if self._ending is not None:
+                self._ending.over()
 
+    def on_unmount(self) -> None:
+        """Under test nothing comes after this."""
+        if self.is_headless and self._ending is not None:
+            self._ending.over()
+
+    def _handle_signals(self) -> None:
+        """SIGTERM and a lost terminal end the program with the conversation saved; changed files are told."""
         if threading.current_thread() is not threading.main_thread():
             return
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):
-            if number is not None:
-                loop.add_signal_handler(number, self._end_by_signal, int(number))
+        self._ending = Ending(loop, self._end_by_signal, self._rescue)
+        if CHANGE_SIGNAL is not None:
+            loop.add_signal_handler(CHANGE_SIGNAL, self._files_wanted)
+
+    def _rescue(self) -> None:
+        """The screen is stuck: what the database does not have goes beside it."""
+        if "chat" in self._pages and (run := self.chat.run) is not None:
+            run.take_text()
+            run.message.finish_reason = "cancelled"
+        self.services.store.rescue(self.session)
 
     def _end_by_signal(self, number: int) -> None:
         self.save_everything()
@@ -153,12 +174,6 @@ class TuiApp(App[None]):
             self.open_bundle(path)
             self.go("chat")
 
-    def close_engine(self) -> None:
-        """Release the model, after the screen is gone."""
-        if self.engine is not None:
-            self.engine.close()
-            self.engine = None
-
     # ---- pages -----------------------------------------------------------------------------------------------
 
     @property
@@ -179,7 +194,8 @@ class TuiApp(App[None]):
         if self.screen is page:
             return
         while len(self.screen_stack) > 1 and self.screen.is_modal:
-            self.pop_screen()
+            # With a result: whoever asked is still waiting for one.
+            self.screen.dismiss(None)
         if len(self.screen_stack) == 1:
             self.push_screen(page)
         else:
@@ -194,17 +210,26 @@ class TuiApp(App[None]):
         for page, key, title, _ in PAGES:
             yield SystemCommand(f"Go to {title}", f"Key: {key.upper()}", lambda page=page: self.go(page))
         seen = set()
-        for _, binding, enabled, _tooltip in screen.active_bindings.values():
-            if not binding.id or not enabled or binding.id in seen or binding.id.startswith("go."):
+        for node, binding in self._named_bindings(screen):
+            if binding.id in seen or (binding.id or "").startswith("go."):
                 continue
             seen.add(binding.id)
-            keys = self.get_key_display(binding)
+            keys = self.get_key_display(replace(binding, key=binding.key.partition(",")[0]))
             yield SystemCommand(
                 binding.tooltip or binding.description, f"Key: {keys}",
-                lambda action=binding.action, node=_: self.run_worker(node.run_action(action)),
+                lambda action=binding.action, node=node: self.run_worker(node.run_action(action)),
             )  # fmt: skip
         for theme in sorted(self.available_themes):
             yield SystemCommand(f"Theme: {theme}", "Change the colours", lambda theme=theme: self.choose_theme(theme))
+
+    def _named_bindings(self, screen: Screen[Any]) -> Iterator[tuple[DOMNode, Binding]]:
+        """Bindings with a name from the focus up, whichever of them a key press would reach: a key that the focused
+        widget keeps to itself, as a table does Enter, must not take the action out of the palette.
+        """
+        for node in dict.fromkeys((*(screen.focused.ancestors_with_self if screen.focused else ()), screen, self)):
+            for binding in declared(type(node)):
+                if binding.id:
+                    yield node, replace(binding, key=self.services.config.keys.get(binding.id, binding.key))
 
     def choose_theme(self, name: str) -> None:
         """Change the colours, and remember it."""
@@ -223,58 +248,6 @@ class TuiApp(App[None]):
     def fps(self) -> float:
         """Frames per second at most."""
         return frames_per_s(self.services.config.frames_per_s)
-
-    # ---- the model -------------------------------------------------------------------------------------------
-
-    def open_bundle(self, path: Path) -> None:
-        """Load another bundle; the conversation goes on with it. Not while a reply is written."""
-        if self.loading is not None:
-            self.notify("Another bundle is being loaded.", severity="warning")
-        elif self.chat.busy:
-            self.notify("Still answering: stop the reply first (Esc).", severity="warning")
-        else:
-            self.loading = path
-            self.chat.loading_started(path)
-            self._load(path)
-
-    @work(thread=True)
-    def _load(self, path: Path) -> None:
-        try:
-            engine = self.services.open_engine(path)
-        except (EdgedistillError, OSError) as error:
-            self.call_from_thread(self._not_loaded, str(error))
-            return
-        except Exception as error:  # a damaged graph makes onnxruntime raise exceptions of its own
-            self.call_from_thread(self._not_loaded, f"{path} cannot be loaded: {str(error).splitlines()[0]}")
-            return
-        self.call_from_thread(self._loaded, path, engine)
-
-    def _loaded(self, path: Path, engine: Engine) -> None:
-        before, self.engine, self.loading = self.engine, engine, None
-        if before is not None:
-            before.close()
-        self.services.registry.remember(path)
-        self.session.bundle = str(path)
-        self.chat.engine_changed(engine)
-
-    def _not_loaded(self, message: str) -> None:
-        self.loading = None
-        self.chat.loading_failed(message)
-        if self.screen is not self.chat:
-            self.notify(message, severity="error", timeout=10)
-        if self.engine is None:
-            self.go("bundles")
-
-    @property
-    def sampling(self) -> Sampling:
-        """The session's settings on top of the bundle's."""
-        defaults = self.engine.defaults if self.engine is not None else Sampling()
-        try:
-            return defaults.merged(self.session.settings)
-        except EdgedistillError as error:
-            self.notify(f"The session's settings do not fit: {error}", severity="warning")
-            self.session.settings = {}
-            return defaults
 
     # ---- the session -----------------------------------------------------------------------------------------
 

@@ -140,6 +140,10 @@ class CompareScreen(Page):
 
     def action_stop(self) -> None:
         """End both."""
+        self.stop()
+
+    def stop(self) -> None:
+        """End what runs, if anything."""
         self._cancel.set()
 
     def action_run(self) -> None:
@@ -153,8 +157,8 @@ class CompareScreen(Page):
         if not prompt or paths[0] is None or paths[1] is None:
             self.notify("A prompt and two bundles are needed.", severity="warning")
             return
-        if self.tui.chat.busy:
-            self.notify("The chat is answering: two at once would measure neither.", severity="warning")
+        if what := self.tui.occupied():
+            self.notify(f"{what} Two at once would measure neither.", severity="warning")
             return
         text = self.seed.value.strip()
         seed = int(text) if text.isdecimal() else secrets.randbits(31)
@@ -180,7 +184,7 @@ class CompareScreen(Page):
             self._stage = f"{'AB'[number]}: loading {path.name}…"
             engine = None
             try:
-                engine = self.tui.services.open_engine(path)
+                engine = self.tui.load(path)
                 # Both are sampled as the first one is: other settings would be another question.
                 sampling = sampling or engine.defaults.merged(self.tui.session.settings)
                 sampling = replace(sampling, generation=sampling.generation.replace(seed=seed))

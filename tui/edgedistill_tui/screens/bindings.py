@@ -11,6 +11,16 @@ from edgedistill_tui.screens import page_class
 from edgedistill_tui.widgets.nav import PAGES
 
 
+def declared(cls: type) -> list[Binding]:
+    """The bindings that a class and its bases declare in full, its own first."""
+    return [
+        binding
+        for base in cls.__mro__
+        for binding in vars(base).get("BINDINGS", ())
+        if isinstance(binding, Binding)
+    ]  # fmt: skip
+
+
 def all_bindings() -> dict[str, tuple[Binding, str]]:
     """Name to (binding, page); "app" for those that hold everywhere."""
     from edgedistill_tui.app import TuiApp

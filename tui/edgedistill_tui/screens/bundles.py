@@ -36,7 +36,7 @@ class BundlesScreen(Page):
 
     PAGE = "bundles"
     BINDINGS = [  # noqa: RUF012 - Textual's own declaration
-        key("bundles.open", "enter", "open", "Open"),
+        key("bundles.open", "enter", "open", "Open", priority=True),
         key("bundles.verify", "v", "verify", "Check hashes"),
         key("bundles.add", "o", "add", "Add a directory"),
         key("bundles.export", "e", "export", "Export default"),
@@ -99,7 +99,7 @@ class BundlesScreen(Page):
         self._show()
 
     def on_data_table_row_selected(self) -> None:
-        """Enter, or a second click."""
+        """A second click."""
         self.action_open()
 
     def _show(self) -> None:

@@ -94,6 +94,11 @@ class ChatScreen(ChatActions):
         """Whether a reply is being written."""
         return self.run is not None
 
+    @property
+    def running(self) -> bool:
+        """As the other pages that keep the model busy call it."""
+        return self.busy
+
     # ---- told by the application -----------------------------------------------------------------------------
 
     def loading_started(self, path: Path) -> None:
@@ -175,7 +180,7 @@ class ChatScreen(ChatActions):
 
     async def on_prompt_submitted(self, message: Prompt.Submitted) -> None:
         """Ask, unless there is no model yet or it is still answering."""
-        if not self.ready or self.busy:
+        if not self.ready or not self._may_answer():
             self.strip.say(STILL_ANSWERING if self.busy else self.strip.state)
             return
         self.prompt.take(message.text)
@@ -243,9 +248,12 @@ class ChatScreen(ChatActions):
         await self.transcript.add_notice(f"error: {run.error}")
         self.tui.save()
 
+    def stop(self) -> None:
+        """End the reply that is being written, if any, and keep what there is."""
+        if self.run is not None:
+            self.run.stop()
+
     def cut_reply(self) -> None:
         """The program ends: keep what the reply has so far."""
         if self.run is not None:
-            self.run.stop()
-            self.run.message.finish_reason = "cancelled"
-            self.run.keep()
+            self.run.cut()

@@ -76,6 +76,13 @@ class ChatActions(Page):
             self.strip.say(self.strip.state)
         return self.run is None
 
+    def _may_answer(self) -> bool:
+        """Whether the model is free; if another page has it, that is said."""
+        what = "" if self.run is not None else self.tui.occupied()
+        if what:
+            self.notify(what, severity="warning")
+        return self.run is None and not what
+
     def action_select(self, step: int) -> None:
         """Move the focus from message to message; below the last one is the prompt."""
         views = list(self.transcript.query(MessageView))
@@ -103,7 +110,7 @@ class ChatActions(Page):
     async def action_continue_reply(self) -> None:
         """Let the model go on where a reply was stopped or cut."""
         engine, path = self.tui.engine, self.session.path()
-        if not self._idle() or engine is None:
+        if not self._idle() or engine is None or not self._may_answer():
             return
         if not path or not path[-1].can_continue or not path[-1].raw:
             self.notify("There is nothing to go on with: Ctrl+R asks again.")
@@ -119,7 +126,7 @@ class ChatActions(Page):
 
     async def action_regenerate(self) -> None:
         """Another reply to the same question; the one before stays as an alternative."""
-        if not self._idle() or self.tui.engine is None:
+        if not self._idle() or self.tui.engine is None or not self._may_answer():
             return
         reply = self._selected("assistant")
         question = self.session.messages.get(reply.parent or 0) if reply else self._selected("user")
@@ -281,12 +288,11 @@ class ChatActions(Page):
         self._copy(reply.content if reply else "", "Answer")
 
     def action_copy_message(self) -> None:
-        """The whole message with the focus, reasoning included."""
-        focused = self.focused
-        if isinstance(focused, MessageView):
-            message = focused.message
-            thought = f"<think>\n{message.reasoning}\n</think>\n\n" if message.reasoning else ""
-            self._copy(thought + message.content, "Message")
+        """The whole message with the focus, else the last one, reasoning included."""
+        focused, path = self.focused, self.session.path()
+        message = focused.message if isinstance(focused, MessageView) else path[-1] if path else None
+        thought = f"<think>\n{message.reasoning}\n</think>\n\n" if message and message.reasoning else ""
+        self._copy(thought + message.content if message else "", "Message")
 
     def action_copy_code(self) -> None:
         """The last code block of the selected or last answer."""

@@ -99,6 +99,10 @@ class ConsistencyScreen(Page):
 
     def action_stop(self) -> None:
         """End it and keep what was counted."""
+        self.stop()
+
+    def stop(self) -> None:
+        """End what runs, if anything."""
         self._cancel.set()
 
     def action_run(self) -> None:
@@ -115,8 +119,8 @@ class ConsistencyScreen(Page):
             self.notify("A question is needed.", severity="warning")
         elif not 2 <= number <= _MOST:
             self.notify(f"samples is {text!r}; expected 2 to {_MOST}.", severity="error")
-        elif self.tui.chat.busy:
-            self.notify("The chat is answering: stop it first.", severity="warning")
+        elif what := self.tui.occupied():
+            self.notify(what, severity="warning")
         elif (sampling := self._sampling()) is not None:
             self.count, self.wanted, self._asked = Count(), number, prompt
             self._cancel, self.running = threading.Event(), True

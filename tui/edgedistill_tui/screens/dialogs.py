@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from textual.binding import Binding
     from textual.events import Key
 
+_LEAVE = "[@click=screen.dismiss(None)]Esc leaves[/]"
 _ESCAPE: list[Binding | tuple[str, str] | tuple[str, str, str]] = [("escape", "dismiss(None)", "Cancel")]
 
 
@@ -58,11 +59,15 @@ class Ask(ModalScreen[str | None]):
         with Vertical(classes="dialog"):
             yield Static(self._question, markup=False, classes="question-text")
             yield Input(self._value, placeholder=self._placeholder, compact=True)
-            yield Static("Enter accepts · Esc leaves", markup=False, classes="hint")
+            yield Static(f"[@click=screen.accept]Enter accepts[/] · {_LEAVE}", classes="hint")
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    def on_input_submitted(self) -> None:
+        """Enter."""
+        self.action_accept()
+
+    def action_accept(self) -> None:
         """Give the text."""
-        self.dismiss(event.value.strip() or None)
+        self.dismiss(self.query_one(Input).value.strip() or None)
 
 
 class Choose(ModalScreen[int | None]):
@@ -79,7 +84,7 @@ class Choose(ModalScreen[int | None]):
         with Vertical(classes="dialog"):
             yield Static(self._question, markup=False, classes="question-text")
             yield OptionList(*(Option(text) for text in self._options), markup=False, compact=True)
-            yield Static("Enter chooses · Esc leaves", markup=False, classes="hint")
+            yield Static(f"Enter or a click chooses · {_LEAVE}", classes="hint")
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Give its number."""
@@ -97,7 +102,7 @@ class PressKey(ModalScreen[str | None]):
         """The question."""
         with Vertical(classes="dialog"):
             yield Static(self._question, markup=False, classes="question-text")
-            yield Static("Press the new key · Esc leaves", markup=False, classes="hint")
+            yield Static(f"Press the new key · {_LEAVE}", classes="hint")
 
     def on_key(self, event: Key) -> None:
         """Take it."""

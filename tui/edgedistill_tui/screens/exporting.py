@@ -13,6 +13,8 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import ProgressBar, Static
 
+from edgedistill.errors import ExportError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -30,16 +32,27 @@ class ScreenProgress:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stage, self._done, self._total = "starting", 0, 0
+        self._left = False
 
     def begin(self, stage: str, total: int, unit: Unit) -> None:  # noqa: ARG002 - the protocol's
         """A stage starts."""
+        self._go_on()
         with self._lock:
             self._stage, self._done, self._total = stage, 0, total
 
     def advance(self, amount: int) -> None:
         """Some of it is done."""
+        self._go_on()
         with self._lock:
             self._done += amount
+
+    def leave(self) -> None:
+        """The user left: whoever reports progress next is stopped."""
+        self._left = True
+
+    def _go_on(self) -> None:
+        if self._left:
+            raise ExportError("The export was stopped.", hint="It goes on from there when it is started again.")
 
     def end(self) -> None:
         """The stage is finished."""
@@ -58,6 +71,8 @@ class ExportScreen(ModalScreen["Path | None"]):
         home: That directory.
     """
 
+    BINDINGS = [("escape", "dismiss(None)", "Stop")]  # noqa: RUF012 - Textual's own declaration
+
     def __init__(self, make: Callable[[Path, Progress], Path], home: Path) -> None:
         super().__init__()
         self._make, self._home = make, home
@@ -73,11 +88,16 @@ class ExportScreen(ModalScreen["Path | None"]):
             yield Static("Exporting tiny-reasoner, the built-in model", classes="question-text")
             yield self._bar
             yield self._stage
+            yield Static("[@click=screen.dismiss(None)]Esc stops[/]", classes="hint")
 
     def on_mount(self) -> None:
         """Begin."""
         threading.Thread(target=self._work, daemon=True).start()
-        self.set_interval(1 / DRAWS_PER_S, self._look)
+        self._looks = self.set_interval(1 / DRAWS_PER_S, self._look)
+
+    def on_unmount(self) -> None:
+        """Left before the end: the export stops, and goes on from there another time."""
+        self._progress.leave()
 
     def _work(self) -> None:
         try:
@@ -90,8 +110,13 @@ class ExportScreen(ModalScreen["Path | None"]):
         self._bar.update(total=total or None, progress=done)
         self._stage.update(f"{stage} · {time.monotonic() - self._started:.0f} s")
         result = self._result
+        if result is None or not self.is_current:
+            return
+        # Another look that is on its way already would dismiss what lies below.
+        self._looks.stop()
+        self._result = None
         if isinstance(result, Exception):
             self.app.notify(f"The export failed: {result}", severity="error", timeout=15)
             self.dismiss(None)
-        elif result is not None:
+        else:
             self.dismiss(result)

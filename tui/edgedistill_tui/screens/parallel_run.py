@@ -48,7 +48,7 @@ class ParallelRun(ReplyRun):
 
     def _complete(self, new: Drained) -> None:
         message, reply = self.message, new.reply
-        self._take_text()
+        self.take_text()
         if reply is None:
             message.finish_reason = "cancelled"
             return
@@ -60,7 +60,8 @@ class ParallelRun(ReplyRun):
             self.view.add_reasoning(reply.reasoning)
             self.view.reasoning.settle(int(reply.stats["reasoning_tokens"]))
 
-    def _take_text(self) -> None:
+    def take_text(self) -> None:
+        """Put what was written so far into the message."""
         self.message.stats["parallel"] = self._lanes.record()
         self.message.dirty = True
 

@@ -105,8 +105,8 @@ class ProfilerScreen(Page):
             self.notify("Already measuring: Esc stops.")
         elif engine is None:
             self.notify("No bundle is loaded: F4 opens one.", severity="warning")
-        elif self.tui.chat.busy:
-            self.notify("The chat is answering: two at once would measure neither.", severity="warning")
+        elif what := self.tui.occupied():
+            self.notify(f"{what} Two at once would measure neither.", severity="warning")
         else:
             facts = engine.facts
             self.live = LiveRun(Run(facts.bundle, facts.hash, self.tui.services.machine, time.time()))

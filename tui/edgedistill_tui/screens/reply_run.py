@@ -82,15 +82,11 @@ class ReplyRun:
 
     async def follow(self) -> None:
         """Draw until the reply has ended; then ``message`` is complete. An error is left in ``error``."""
-        pace = Pace(self._fps)
-        while True:
-            new = self._buffer.drain()
-            await self._draw(new)
-            if new.reply is not None or new.error is not None:
-                break
-            if time.monotonic() - self._saved > SAVE_S:
-                self.keep()
-            await asyncio.sleep(pace.wait())
+        try:
+            new = await self._follow()
+        except asyncio.CancelledError:  # the program ends in another way than by a key or a signal
+            self.cut()
+            raise
         self.error = new.error
         if new.error is not None and not isinstance(new.error, EdgedistillError):
             self.keep()
@@ -98,6 +94,17 @@ class ReplyRun:
         self._complete(new)
         await self.view.finish()
         self._save()
+
+    async def _follow(self) -> Drained:
+        pace = Pace(self._fps)
+        while True:
+            new = self._buffer.drain()
+            await self._draw(new)
+            if new.reply is not None or new.error is not None:
+                return new
+            if time.monotonic() - self._saved > SAVE_S:
+                self.keep()
+            await asyncio.sleep(pace.wait())
 
     async def _draw(self, new: Drained) -> None:
         view = self.view
@@ -114,7 +121,7 @@ class ReplyRun:
 
     def _complete(self, new: Drained) -> None:
         message, reply = self.message, new.reply
-        self._take_text()
+        self.take_text()
         if reply is None:
             message.finish_reason = "cancelled"
             return
@@ -124,13 +131,20 @@ class ReplyRun:
             message.stats["thought_s"] = new.reasoning_s
         self.note = reply.note
 
+    def cut(self) -> None:
+        """End it with what there is, on disk."""
+        self.stop()
+        self.message.finish_reason = "cancelled"
+        self.keep()
+
     def keep(self) -> None:
         """Put what was written so far on disk."""
-        self._take_text()
+        self.take_text()
         self._saved = time.monotonic()
         self._save()
 
-    def _take_text(self) -> None:
+    def take_text(self) -> None:
+        """Put what was written so far into the message."""
         reasoning, content, raw = self._before
         message = self.message
         message.reasoning = (reasoning + self._buffer.text("reasoning")).strip()

@@ -34,7 +34,7 @@ class SessionsScreen(Page):
 
     PAGE = "sessions"
     BINDINGS = [  # noqa: RUF012 - Textual's own declaration
-        key("sessions.open", "enter", "open", "Open"),
+        key("sessions.open", "enter", "open", "Open", priority=True),
         key("sessions.search", "slash", "search", "Search"),
         key("sessions.new", "n", "new", "New"),
         key("sessions.rename", "r", "rename", "Rename"),
@@ -69,10 +69,6 @@ class SessionsScreen(Page):
         """Search while typing."""
         self.fill()
 
-    def on_input_submitted(self) -> None:
-        """To the results."""
-        self.table.focus()
-
     def fill(self) -> None:
         """Read the first sessions that match."""
         self.summaries = []
@@ -105,7 +101,7 @@ class SessionsScreen(Page):
             self._more()
 
     def on_data_table_row_selected(self) -> None:
-        """Enter, or a second click."""
+        """A second click."""
         self.action_open()
 
     @property
@@ -128,7 +124,10 @@ class SessionsScreen(Page):
 
     @work
     async def action_open(self) -> None:
-        """Go on with it."""
+        """Go on with it; from the search field, first to the results."""
+        if self.focused is self.search:
+            self.table.focus()
+            return
         if self.tui.chat.busy:
             self.notify("Still answering: stop the reply first (Esc in the chat).", severity="warning")
             return
@@ -148,7 +147,9 @@ class SessionsScreen(Page):
     @work
     async def action_new(self) -> None:
         """Begin one."""
-        if not self.tui.chat.busy:
+        if self.tui.chat.busy:
+            self.notify("Still answering: stop the reply first (Esc in the chat).", severity="warning")
+        else:
             await self.tui.show_session(Session(bundle=self.tui.session.bundle))
             self.tui.go("chat")
 

@@ -26,7 +26,7 @@ class SettingsScreen(Page):
 
     PAGE = "settings"
     BINDINGS = [  # noqa: RUF012 - Textual's own declaration
-        key("settings.change", "enter", "change", "Change"),
+        key("settings.change", "enter", "change", "Change", priority=True),
         key("settings.reset", "delete,d", "reset", "Default key"),
     ]
 
@@ -72,7 +72,7 @@ class SettingsScreen(Page):
         )
 
     def on_data_table_row_selected(self) -> None:
-        """Enter, or a second click."""
+        """A second click."""
         self.action_change()
 
     @property

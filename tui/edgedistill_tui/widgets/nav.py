@@ -46,8 +46,25 @@ class NavItem(Static):
         await self.run_action(f"app.go('{self.page}')")
 
 
+class PaletteItem(Static):
+    """The palette for the mouse: through it every action can be clicked, those without room in the footer too."""
+
+    def __init__(self) -> None:
+        super().__init__("^P", markup=False, classes="nav-item")
+        self.tooltip = "Every command by name (^P)"
+
+    def fit(self, width: int) -> None:
+        """Choose the longest form that the line of ``width`` columns has room for."""
+        self.update("^P Commands" if width >= 108 or 84 <= width < 104 else "^P")
+
+    async def on_click(self, event: Click) -> None:
+        """Open it."""
+        event.stop()
+        await self.run_action("app.command_palette")
+
+
 class NavBar(Horizontal):
-    """All pages; ``current`` is the one this bar is on."""
+    """All pages and the palette; ``current`` is the page this bar is on."""
 
     def __init__(self, current: str) -> None:
         super().__init__(id="nav")
@@ -57,8 +74,10 @@ class NavBar(Horizontal):
         """The items."""
         for page, key, title, short in PAGES:
             yield NavItem(page, key, title, short, current=page == self._current)
+        yield PaletteItem()
 
     def on_resize(self, event: Resize) -> None:
         """Fit the words."""
         for item in self.query(NavItem):
             item.fit(event.size.width)
+        self.query_one(PaletteItem).fit(event.size.width)

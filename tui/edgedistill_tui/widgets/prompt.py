@@ -20,8 +20,8 @@ class Prompt(TextArea):
 
     BINDINGS = [  # noqa: RUF012 - Textual's own declaration
         # Not with priority: the application carries those out before letters that still wait for this widget.
-        Binding("enter", "submit", "Send"),
-        Binding("ctrl+j,shift+enter", "newline", "New line", show=False),
+        Binding("enter", "submit", "Send", id="prompt.send"),
+        Binding("ctrl+j,shift+enter", "newline", "New line", show=False, id="prompt.newline"),
     ]
 
     class Submitted(Message):

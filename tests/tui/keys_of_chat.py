@@ -1,0 +1,383 @@
+"""What each key of the chat page does, one case a key."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from fake_engine import ask
+from scene import Scene, proves
+from textual.widgets import Input, TextArea
+
+from edgedistill_tui.data.session import Session
+from edgedistill_tui.widgets.trajectories import LaneLine
+from edgedistill_tui.widgets.transcript import MessageView, QuestionView, ReplyView
+
+if TYPE_CHECKING:
+    from textual.widget import Widget
+
+SCRIPT = [
+    ("marker", "<think>"),
+    ("reasoning", "14 + 18 = 32."),
+    ("marker", "</think>"),
+    ("answer", "There are **32**."),
+    ("answer", "\n\n```python\nprint(32)\n```\n"),
+]
+ANSWER = "There are **32**.\n\n```python\nprint(32)\n```"
+
+
+async def quiet(scene: Scene) -> None:
+    """A new conversation behind whatever page there is: drawing another one takes longer than most cases."""
+    scene.engine.hold(False)
+    scene.engine.script, scene.engine.answers = list(SCRIPT), ["32", "23", "32"]
+    scene.engine.requests.clear()
+    await scene.app.show_session(Session())
+
+
+async def begin(scene: Scene) -> None:
+    """A new conversation on the screen with the focus in the prompt."""
+    await scene.go("chat")
+    await quiet(scene)
+    scene.chat.prompt.clear()
+    scene.chat.prompt.focus()
+    await scene.pilot.pause()
+
+
+async def asked(scene: Scene, question: str = "How many?") -> None:
+    await ask(scene.pilot, question)
+
+
+async def half_answered(scene: Scene) -> None:
+    """A reply of which three chunks came."""
+    scene.engine.hold()
+    await ask(scene.pilot, wait=False)
+    scene.engine.allow(4)
+    await scene.until(lambda: scene.chat.strip.state.startswith("4 tok"))
+
+
+async def two_replies(scene: Scene) -> None:
+    await asked(scene)
+    scene.engine.script = [("answer", "Another one.")]
+    await scene.chat.action_regenerate()
+    await scene.until(lambda: not scene.chat.busy)
+    await scene.pilot.pause()
+
+
+def focused(scene: Scene) -> Widget | None:
+    return scene.pilot.app.focused
+
+
+@proves("Prompt", "submit")
+async def _send(scene: Scene) -> None:
+    await scene.type("h", "i")
+    await scene.press()
+    await scene.until(lambda: bool(scene.engine.requests) and not scene.chat.busy)
+    assert scene.engine.requests[0].messages[-1]["content"] == "hi"
+    assert scene.chat.prompt.text == ""
+
+
+@proves("Prompt", "newline")
+async def _newline(scene: Scene) -> None:
+    await scene.type("a")
+    await scene.press()
+    await scene.type("b")
+    assert scene.chat.prompt.text == "a\nb"
+
+
+@proves("Prompt", "_on_key")
+async def _other_keys_are_the_text_areas(scene: Scene) -> None:
+    await scene.type("a", "b", "backspace", "home", "c")
+    assert scene.chat.prompt.text == "ca"
+
+
+@proves("ChatScreen", "on_prompt_submitted")
+async def _not_while_answering(scene: Scene) -> None:
+    await half_answered(scene)
+    await scene.type("x", "enter")
+    assert scene.chat.prompt.text == "x"
+    assert "still answering" in scene.chat.strip.state
+    scene.chat.action_escape()
+    await scene.until(lambda: not scene.chat.busy)
+    assert len(scene.engine.requests) == 1
+
+
+@proves("ChatScreen", "escape")
+async def _stop(scene: Scene) -> None:
+    await half_answered(scene)
+    await scene.press()
+    await scene.until(lambda: not scene.chat.busy)
+    assert (scene.path[-1].finish_reason, scene.path[-1].content) == ("cancelled", "There are **32**.")
+    scene.chat.action_edit()
+    scene.chat.transcript.focus()
+    await scene.press()
+    assert scene.chat.editing is None
+    assert focused(scene) is scene.chat.prompt
+
+
+@proves("ChatScreen", "continue_reply")
+async def _continue(scene: Scene) -> None:
+    await half_answered(scene)
+    scene.chat.action_escape()
+    await scene.until(lambda: not scene.chat.busy)
+    scene.engine.script = [("answer", " So it is 32.")]
+    scene.engine.hold(False)
+    await scene.press()
+    await scene.until(lambda: not scene.chat.busy)
+    assert scene.engine.requests[-1].continuing == "<think>14 + 18 = 32.</think>There are **32**."
+    assert scene.path[-1].content == "There are **32**. So it is 32."
+
+
+@proves("ChatScreen", "regenerate")
+async def _regenerate(scene: Scene) -> None:
+    await asked(scene)
+    first = scene.path[-1]
+    await scene.press()
+    await scene.until(lambda: not scene.chat.busy)
+    assert scene.path[-1] is not first
+    assert scene.chat.session.siblings(first) == [first, scene.path[-1]]
+
+
+@proves("ChatScreen", "edit")
+async def _edit(scene: Scene) -> None:
+    await asked(scene)
+    await scene.press()
+    assert (scene.chat.prompt.text, scene.chat.editing) == ("How many?", scene.path[0])
+
+
+@proves("ChatScreen", "toggle_reasoning")
+async def _reasoning(scene: Scene) -> None:
+    await asked(scene)
+    view = scene.screen.query(ReplyView).last()
+    await scene.press()
+    assert not view.reasoning.collapsed
+    assert "14 + 18 = 32." in view.reasoning.text
+    await scene.press()
+    assert view.reasoning.collapsed
+
+
+@proves("ChatScreen", "new")
+async def _new(scene: Scene) -> None:
+    await asked(scene)
+    old = scene.chat.session
+    await scene.press()
+    assert scene.chat.session.id != old.id
+    assert scene.path == []
+    assert scene.app.services.store.load(old.id).path()[-1].content == ANSWER
+
+
+@proves("ChatScreen", "sampling")
+async def _sampling(scene: Scene) -> None:
+    await scene.press()
+    await scene.until_screen("SamplingPanel")
+    await scene.type("escape")
+
+
+@proves("ChatScreen", "switch_bundle")
+async def _switch(scene: Scene) -> None:
+    before = scene.chat.session.bundle
+    await scene.press()
+    await scene.until_screen("Choose")
+    await scene.type("end", "enter")
+    await scene.until(lambda: scene.app.loading is None and scene.chat.session.bundle != before)
+
+
+@proves("ChatScreen", "parallel")
+async def _parallel(scene: Scene) -> None:
+    await scene.press()
+    assert scene.app.sampling.trajectories == 4
+    await scene.press()
+    assert scene.app.sampling.trajectories == 1
+
+
+async def _voted(scene: Scene) -> None:
+    scene.chat.session.settings["trajectories"] = 3
+    await asked(scene)
+
+
+@proves("ChatScreen", "trajectory(1)")
+async def _next_trajectory(scene: Scene) -> None:
+    await _voted(scene)
+    await scene.press()
+    assert scene.screen.query(ReplyView).last().trajectories.selected == 0
+
+
+@proves("ChatScreen", "trajectory(-1)")
+async def _previous_trajectory(scene: Scene) -> None:
+    await _voted(scene)
+    await scene.press()
+    assert scene.screen.query(ReplyView).last().trajectories.selected == 2
+
+
+@proves("LaneLine", "on_click")
+async def _click_a_trajectory(scene: Scene) -> None:
+    await _voted(scene)
+    line = list(scene.screen.query(LaneLine))[1]
+    await scene.pilot.click(line)
+    assert scene.screen.query(ReplyView).last().trajectories.selected == 1
+    await scene.pilot.click(line)
+    assert scene.screen.query(ReplyView).last().trajectories.selected is None
+
+
+@proves("TrajectoriesView", "on_lane_line_picked")
+async def _a_picked_trajectory_is_read(scene: Scene) -> None:
+    await _voted(scene)
+    list(scene.screen.query(LaneLine))[1].on_click()
+    await scene.pilot.pause()
+    assert "It is 23." in scene.text
+
+
+@proves("ChatScreen", "copy_answer")
+async def _copy(scene: Scene) -> None:
+    await asked(scene)
+    await scene.press()
+    assert scene.app.clipboard == ANSWER
+
+
+@proves("ChatScreen", "copy_code")
+async def _copy_code(scene: Scene) -> None:
+    await asked(scene)
+    await scene.press()
+    assert scene.app.clipboard == "print(32)"
+
+
+@proves("ChatScreen", "copy_message")
+async def _copy_message(scene: Scene) -> None:
+    await asked(scene)
+    scene.chat.action_select(-1)
+    await scene.press()
+    assert scene.app.clipboard == f"<think>\n14 + 18 = 32.\n</think>\n\n{ANSWER}"
+    scene.chat.prompt.focus()  # as the palette finds it
+    scene.app.copy("", "nothing")
+    scene.chat.action_copy_message()
+    assert scene.app.clipboard.startswith("<think>")
+
+
+@proves("ChatScreen", "save")
+async def _save(scene: Scene) -> None:
+    await asked(scene)
+    before = set(scene.directory.glob("conversation-*.md"))
+    await scene.press()
+    (made,) = set(scene.directory.glob("conversation-*.md")) - before
+    assert ANSWER in made.read_text()
+
+
+@proves("ChatScreen", "save_json")
+async def _save_json(scene: Scene) -> None:
+    await asked(scene)
+    before = set(scene.directory.glob("conversation-*.json"))
+    await scene.press()
+    (made,) = set(scene.directory.glob("conversation-*.json")) - before
+    assert json.loads(made.read_text())["messages"][1]["content"] == ANSWER
+
+
+@proves("ChatScreen", "fork")
+async def _fork(scene: Scene) -> None:
+    await asked(scene)
+    old = scene.chat.session
+    await scene.press()
+    assert scene.chat.session.title == f"{old.title} (fork)"
+    assert [m.content for m in scene.path] == [m.content for m in old.path()]
+
+
+@proves("ChatScreen", "select(-1)")
+async def _above(scene: Scene) -> None:
+    await asked(scene)
+    await scene.press()
+    assert isinstance(focused(scene), ReplyView)
+    await scene.press()
+    assert isinstance(focused(scene), QuestionView)
+
+
+@proves("ChatScreen", "select(1)")
+async def _below(scene: Scene) -> None:
+    await asked(scene)
+    scene.screen.query(MessageView).first().focus()
+    await scene.press()
+    assert isinstance(focused(scene), ReplyView)
+    await scene.press()
+    assert focused(scene) is scene.chat.prompt
+
+
+@proves("ChatScreen", "sibling(-1)")
+async def _previous_alternative(scene: Scene) -> None:
+    await two_replies(scene)
+    await scene.press()
+    assert scene.path[-1].content == ANSWER
+
+
+@proves("ChatScreen", "sibling(1)")
+async def _next_alternative(scene: Scene) -> None:
+    await two_replies(scene)
+    await scene.press()  # past the last one is the first
+    assert scene.path[-1].content == ANSWER
+
+
+async def _long(scene: Scene) -> None:
+    for number in range(15):
+        scene.chat.session.begin_reply(scene.chat.session.ask(f"question {number}"), {}).content = "answer"
+    await scene.chat.session_changed()
+    await scene.pilot.pause()
+
+
+@proves("ChatScreen", "earlier")
+async def _earlier_from_a_message(scene: Scene) -> None:
+    await _long(scene)
+    scene.screen.query(MessageView).last().focus()
+    await scene.press()
+    assert len(scene.screen.query(MessageView)) == 30
+
+
+@proves("Transcript", "screen.earlier")
+async def _earlier_from_between(scene: Scene) -> None:
+    await _long(scene)
+    scene.chat.transcript.focus()
+    await scene.press()
+    assert len(scene.screen.query(MessageView)) == 30
+
+
+# ---- the sampling panel ------------------------------------------------------------------------------------------
+
+
+async def _panel(scene: Scene) -> None:
+    await scene.chat.run_action("sampling")
+    await scene.until_screen("SamplingPanel")
+    scene.screen.query_one("#temperature", Input).value = "0.9"
+
+
+@proves("SamplingPanel", "accept")
+async def _accept(scene: Scene) -> None:
+    await _panel(scene)
+    scene.screen.query_one("#system", TextArea).text = "Be terse."
+    await scene.press()
+    await scene.until_screen("ChatScreen")
+    assert scene.app.sampling.generation.temperature == 0.9
+    assert scene.chat.session.system == "Be terse."
+
+
+@proves("SamplingPanel", "dismiss(None)")
+async def _leave(scene: Scene) -> None:
+    await _panel(scene)
+    await scene.press()
+    await scene.until_screen("ChatScreen")
+    assert scene.chat.session.settings == {}
+
+
+@proves("SamplingPanel", "on_input_submitted")
+async def _enter_accepts(scene: Scene) -> None:
+    await _panel(scene)
+    await scene.type("enter")
+    await scene.until_screen("ChatScreen")
+    assert scene.app.sampling.generation.temperature == 0.9
+
+
+@proves("SamplingPanel", "on_button_pressed")
+async def _buttons(scene: Scene) -> None:
+    scene.chat.session.settings = {"temperature": 0.1}
+    for button, expected in (("leave", 0.1), ("accept", 0.9), ("reset", 0.6)):
+        await _panel(scene)
+        before = scene.screen._chosen["thinking"]
+        await scene.pilot.click("#thinking")
+        assert scene.screen._chosen["thinking"] != before
+        await scene.pilot.click(f"#{button}")
+        await scene.until_screen("ChatScreen")
+        assert scene.app.sampling.generation.temperature == expected

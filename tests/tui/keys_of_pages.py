@@ -1,0 +1,636 @@
+"""What each key of the other pages, of the dialogs and of the application does, one case a key."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fake_engine import ask
+from keys_of_chat import begin, quiet
+from scene import Scene, proves
+from test_tui_pages import fake_trace
+from textual.widgets import Button, DataTable, Input, Static
+
+from edgedistill.runtime.trace import TraceEvent
+from edgedistill_tui.data.session import Session
+from edgedistill_tui.screens.dialogs import Ask, Choose, Confirm, PressKey
+from edgedistill_tui.screens.exporting import ExportScreen
+from edgedistill_tui.widgets.nav import PAGES, NavItem, PaletteItem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgedistill.progress import Progress
+
+
+def endless_trace(path: str, *, seconds: float, cancel: threading.Event) -> Iterator[TraceEvent]:
+    """Measures until it is stopped if it is asked for an hour, else as quickly as the fake one."""
+    if seconds < 3600:
+        yield from fake_trace(path, seconds=seconds, cancel=cancel)
+        return
+    yield TraceEvent("loaded", seconds=0.2)
+    cancel.wait(20)
+
+
+# ---- sessions ----------------------------------------------------------------------------------------------------
+
+
+async def sessions(scene: Scene) -> None:
+    """Two sessions, the first one open and under the cursor."""
+    await quiet(scene)
+    for title in ("pears", "apples"):
+        for summary in scene.app.services.store.sessions(title):
+            scene.app.services.store.delete(summary.id)
+        session = Session()
+        session.begin_reply(session.ask(title), {}).content = f"Two {title}."
+        await scene.app.show_session(session)
+        scene.app.save()
+    await scene.go("sessions")
+    scene.screen.search.value = ""
+    scene.screen.fill()
+    await scene.pilot.pause()
+    scene.screen.table.focus()
+    scene.screen.table.move_cursor(row=0)
+    await scene.pilot.pause()
+    assert [s.title for s in scene.screen.summaries[:2]] == ["apples", "pears"]
+
+
+@proves("SessionsScreen", "open")
+async def _open_session(scene: Scene) -> None:
+    scene.screen.table.move_cursor(row=1)
+    await scene.press()
+    await scene.until_screen("ChatScreen")
+    assert scene.chat.session.title == "pears"
+    assert "pears" in scene.text
+
+
+@proves("SessionsScreen", "on_data_table_row_selected")
+async def _click_session(scene: Scene) -> None:
+    for _ in range(2):
+        await scene.pilot.click(DataTable, offset=(5, 2))
+    await scene.until_screen("ChatScreen")
+    assert scene.chat.session.title == "pears"
+
+
+@proves("SessionsScreen", "search")
+async def _search(scene: Scene) -> None:
+    await scene.press()
+    await scene.type(*"pear")
+    assert [s.title for s in scene.screen.summaries] == ["pears"]
+    await scene.type("enter")
+    assert scene.screen.focused is scene.screen.table
+    await scene.type("enter")
+    await scene.until_screen("ChatScreen")
+    assert scene.chat.session.title == "pears"
+
+
+@proves("SessionsScreen", "leave_search")
+async def _leave_search(scene: Scene) -> None:
+    scene.screen.search.focus()
+    await scene.press()
+    assert scene.screen.focused is scene.screen.table
+
+
+@proves("SessionsScreen", "new")
+async def _new_session(scene: Scene) -> None:
+    await scene.press()
+    await scene.until_screen("ChatScreen")
+    assert scene.path == []
+
+
+@proves("SessionsScreen", "rename")
+async def _rename(scene: Scene) -> None:
+    await scene.press()
+    await scene.until_screen("Ask")
+    await scene.type("end", "!", "enter")
+    await scene.until(lambda: scene.screen.summaries[0].title == "apples!")
+    scene.app.services.store.delete(scene.chat.session.id)
+
+
+@proves("SessionsScreen", "export")
+async def _export_session(scene: Scene) -> None:
+    before = set(scene.directory.glob("conversation-*.md"))
+    await scene.press()
+    (made,) = set(scene.directory.glob("conversation-*.md")) - before
+    assert "Two apples." in made.read_text()
+
+
+@proves("SessionsScreen", "delete")
+async def _delete_session(scene: Scene) -> None:
+    await scene.press()
+    await scene.until_screen("Confirm")
+    await scene.type("y")
+    await scene.until(lambda: all(s.title != "apples" for s in scene.app.services.store.sessions()))
+    await scene.until_screen("SessionsScreen")
+    assert scene.path == []
+
+
+# ---- bundles -----------------------------------------------------------------------------------------------------
+
+
+async def bundles(scene: Scene) -> None:
+    """A bundle in the current directory, under the cursor."""
+    await quiet(scene)
+    _copy_bundle(scene)
+    await scene.go("bundles")
+    scene.screen.action_refresh()
+    await to_mine(scene)
+
+
+def _copy_bundle(scene: Scene) -> Path:
+    mine = scene.directory / "work" / "mine"
+    if not mine.exists():
+        shutil.copytree(scene.bundle, mine)
+    return mine
+
+
+async def to_mine(scene: Scene) -> None:
+    scene.screen.table.focus()
+    scene.screen.table.move_cursor(row=[k.name for k in scene.screen.known].index("mine"))
+    await scene.pilot.pause()
+
+
+@proves("BundlesScreen", "open")
+async def _open_bundle(scene: Scene) -> None:
+    scene.chat.session.bundle = ""
+    await scene.press()
+    await scene.until_screen("ChatScreen")
+    await scene.until(lambda: scene.chat.session.bundle.endswith("mine"))
+
+
+@proves("BundlesScreen", "on_data_table_row_selected")
+async def _click_bundle(scene: Scene) -> None:
+    scene.chat.session.bundle = ""
+    await scene.pilot.click(DataTable, offset=(5, 1 + scene.screen.table.cursor_row))
+    await scene.until_screen("ChatScreen")
+    await scene.until(lambda: scene.chat.session.bundle.endswith("mine"))
+
+
+@proves("BundlesScreen", "verify")
+async def _verify(scene: Scene) -> None:
+    await scene.press()
+    await scene.until(lambda: "files are as the manifest says" in scene.text)
+
+
+@proves("BundlesScreen", "add")
+async def _add(scene: Scene) -> None:
+    outside = scene.directory / "outside"
+    shutil.copytree(scene.bundle, outside, dirs_exist_ok=True)
+    await scene.press()
+    await scene.until_screen("Ask")
+    scene.screen.query_one(Input).value = str(outside)
+    await scene.type("enter")
+    await scene.until_screen("BundlesScreen")
+    assert outside in [k.path for k in scene.screen.known]
+
+
+@proves("BundlesScreen", "export")
+async def _export_default(scene: Scene) -> None:
+    await scene.press()
+    await scene.until_screen("ChatScreen")
+    await scene.until(lambda: scene.chat.session.bundle.endswith("made"))
+
+
+@proves("BundlesScreen", "delete")
+async def _delete_bundle(scene: Scene) -> None:
+    await scene.press()
+    await scene.until_screen("Confirm")
+    await scene.type("y")
+    await scene.until_screen("BundlesScreen")
+    await scene.until(lambda: not (scene.directory / "work" / "mine").exists())
+
+
+@proves("BundlesScreen", "refresh")
+async def _refresh(scene: Scene) -> None:
+    shutil.rmtree(scene.directory / "work" / "mine")
+    await scene.press()
+    assert "mine" not in [k.name for k in scene.screen.known]
+
+
+# ---- profiler ----------------------------------------------------------------------------------------------------
+
+
+async def profiler(scene: Scene) -> None:
+    """The page, with nothing measured since."""
+    await quiet(scene)
+    await scene.go("profiler")
+    scene.screen.live, scene.screen.seconds = None, 20.0
+    await scene.pilot.pause()
+
+
+async def _measured(scene: Scene) -> None:
+    scene.screen.action_start()
+    await scene.until(lambda: not scene.screen.running)
+
+
+@proves("ProfilerScreen", "start")
+async def _start(scene: Scene) -> None:
+    before = len(scene.screen.runs)
+    await scene.press()
+    await scene.until(lambda: not scene.screen.running and len(scene.screen.runs) == before + 1)
+    assert "decode speed" in scene.text
+
+
+@proves("ProfilerScreen", "stop")
+async def _stop_measuring(scene: Scene) -> None:
+    scene.screen.seconds = 3600.0
+    before = len(scene.screen.runs)
+    scene.screen.action_start()
+    await scene.press()
+    await scene.until(lambda: not scene.screen.running)
+    assert len(scene.screen.runs) == before
+    assert "Stopped" in scene.text
+
+
+@proves("ProfilerScreen", "time")
+async def _time(scene: Scene) -> None:
+    await scene.press()
+    await scene.until_screen("Ask")
+    await scene.type("backspace", "backspace", "7", "enter")
+    await scene.until_screen("ProfilerScreen")
+    assert scene.screen.seconds == 7
+
+
+def _writes(suffix: str) -> None:
+    @proves("ProfilerScreen", f"export('{suffix}')")
+    async def _(scene: Scene) -> None:
+        await _measured(scene)
+        before = set(scene.directory.glob(f"profile-*{suffix}"))
+        await scene.press()
+        (made,) = set(scene.directory.glob(f"profile-*{suffix}")) - before
+        assert made.stat().st_size > 500
+
+
+for _suffix in (".json", ".csv", ".svg"):
+    _writes(_suffix)
+
+
+# ---- A/B ---------------------------------------------------------------------------------------------------------
+
+
+async def ab(scene: Scene) -> None:
+    """The page, with a prompt, the same bundle on both sides."""
+    await quiet(scene)
+    mine = _copy_bundle(scene)
+    await scene.go("ab")
+    scene.screen.prompt.value, scene.screen.seed.value, scene.screen.parting = "How?", "7", None
+    for side in scene.screen.sides:
+        side.clear()
+        side.path = mine
+    scene.screen.prompt.focus()
+    await scene.pilot.pause()
+
+
+@proves("CompareScreen", "run")
+async def _run_both(scene: Scene) -> None:
+    await scene.press()
+    await scene.until(lambda: not scene.screen.running and scene.screen.parting is not None)
+    assert scene.screen.parting.equal
+    assert [r.sampling.generation.seed for r in scene.engine.requests] == [7, 7]
+
+
+@proves("CompareScreen", "on_input_submitted")
+async def _enter_runs_both(scene: Scene) -> None:
+    await scene.type("enter")
+    await scene.until(lambda: not scene.screen.running and scene.screen.parting is not None)
+
+
+@proves("CompareScreen", "stop")
+async def _stop_both(scene: Scene) -> None:
+    scene.engine.hold()
+    scene.screen.action_run()
+    await scene.until(lambda: bool(scene.engine.requests))
+    await scene.press()
+    await scene.until(lambda: not scene.screen.running)
+    assert len(scene.engine.requests) == 1
+
+
+def _chooses(number: int) -> None:
+    @proves("CompareScreen", f"choose({number})")
+    async def _(scene: Scene) -> None:
+        scene.screen.sides[number].path = None
+        await scene.press()
+        await scene.until_screen("Choose")
+        await scene.type("enter")
+        await scene.until_screen("CompareScreen")
+        assert scene.screen.sides[number].path is not None
+
+
+_chooses(0)
+_chooses(1)
+
+
+@proves("CompareScreen", "on_button_pressed")
+async def _click_a_side(scene: Scene) -> None:
+    for number in (0, 1):
+        scene.screen.sides[number].path = None
+        await scene.pilot.click(f"#side-{number}")
+        await scene.until_screen("Choose")
+        await scene.pilot.click("OptionList", offset=(3, 0))
+        await scene.until_screen("CompareScreen")
+        assert scene.screen.sides[number].path is not None
+
+
+# ---- consistency -------------------------------------------------------------------------------------------------
+
+
+async def consistency(scene: Scene) -> None:
+    """The page, with a question and a number."""
+    await quiet(scene)
+    await scene.go("consistency")
+    scene.screen.prompt.value, scene.screen.samples.value = "How?", "12"
+    scene.screen.prompt.focus()
+    await scene.pilot.pause()
+
+
+@proves("ConsistencyScreen", "run")
+async def _sample(scene: Scene) -> None:
+    await scene.press()
+    await scene.until(lambda: not scene.screen.running and scene.screen.count.total == 12)
+    assert scene.screen.count.ranked()[0] == ("32", 8, True)
+
+
+@proves("ConsistencyScreen", "on_input_submitted")
+async def _enter_samples(scene: Scene) -> None:
+    scene.screen.samples.focus()
+    await scene.type("enter")
+    await scene.until(lambda: not scene.screen.running and scene.screen.wanted == 12)
+
+
+@proves("ConsistencyScreen", "stop")
+async def _stop_sampling(scene: Scene) -> None:
+    scene.engine.hold()
+    scene.screen.action_run()
+    scene.engine.allow(5)
+    await scene.until(lambda: scene.screen.count.total == 5)
+    await scene.press()
+    await scene.until(lambda: not scene.screen.running)
+    assert scene.screen.count.total == 5
+    assert "stopped" in scene.text
+
+
+# ---- settings ----------------------------------------------------------------------------------------------------
+
+
+async def settings(scene: Scene) -> None:
+    """The page with the cursor on a setting that a press changes."""
+    await quiet(scene)
+    await scene.go("settings")
+    scene.screen.table.focus()
+    _to_setting(scene, "unfold_reasoning")
+    await scene.pilot.pause()
+
+
+def _to_setting(scene: Scene, name: str) -> None:
+    table = scene.screen.table
+    table.move_cursor(row=[str(row.value) for row in table.rows].index(name))
+
+
+@proves("SettingsScreen", "change")
+async def _change(scene: Scene) -> None:
+    config = scene.app.services.config
+    before = config.unfold_reasoning
+    await scene.press()
+    await scene.until(lambda: config.unfold_reasoning is not before)
+    assert f"unfold_reasoning = {str(not before).lower()}" in (scene.directory / "tui.toml").read_text()
+
+
+@proves("SettingsScreen", "on_data_table_row_selected")
+async def _click_setting(scene: Scene) -> None:
+    config = scene.app.services.config
+    before = config.unfold_reasoning
+    await scene.pilot.click(DataTable, offset=(5, 1 + scene.screen.table.cursor_row))
+    await scene.until(lambda: config.unfold_reasoning is not before)
+
+
+@proves("SettingsScreen", "reset")
+async def _reset(scene: Scene) -> None:
+    scene.app.services.config.keys["chat.fork"] = "f12"
+    scene.app.set_keymap(scene.app.services.config.keys)
+    _to_setting(scene, "chat.fork")
+    await scene.press()
+    assert scene.app.services.config.keys == {}
+
+
+# ---- dialogs -----------------------------------------------------------------------------------------------------
+
+
+async def dialog(scene: Scene) -> None:
+    """Any page, for a dialog over it."""
+    await quiet(scene)
+
+
+async def shown(scene: Scene, screen: Any) -> list[Any]:
+    """Push a dialog; the list that its result goes into."""
+    results: list[Any] = []
+    scene.app.push_screen(screen, results.append)
+    await scene.until(lambda: scene.screen is screen)
+    await scene.pilot.pause()
+    return results
+
+
+async def click_hint(scene: Scene, words: str) -> None:
+    """Click on some words of the line below."""
+    hint = scene.screen.query_one(".hint", Static)
+    await scene.pilot.click(hint, offset=(str(hint.render()).index(words) + 1, 0))
+    await scene.pilot.pause()
+
+
+@proves("Ask", "dismiss(None)")
+async def _ask_leave(scene: Scene) -> None:
+    results = await shown(scene, Ask("What?", "this"))
+    await scene.press()
+    assert results == [None]
+    results = await shown(scene, Ask("What?", "this"))
+    await click_hint(scene, "Esc leaves")
+    assert results == [None]
+
+
+@proves("Ask", "on_input_submitted")
+async def _ask_enter(scene: Scene) -> None:
+    results = await shown(scene, Ask("What?", "this"))
+    await scene.type("end", "!", "enter")
+    assert results == ["this!"]
+    results = await shown(scene, Ask("What?", "this"))
+    await click_hint(scene, "Enter accepts")
+    assert results == ["this"]
+
+
+@proves("Choose", "dismiss(None)")
+async def _choose_leave(scene: Scene) -> None:
+    results = await shown(scene, Choose("Which?", ["one", "two"]))
+    await scene.press()
+    assert results == [None]
+
+
+@proves("Choose", "on_option_list_option_selected")
+async def _choose_one(scene: Scene) -> None:
+    results = await shown(scene, Choose("Which?", ["one", "two"]))
+    await scene.type("down", "enter")
+    assert results == [1]
+
+
+@proves("Confirm", "dismiss(False)")
+async def _no(scene: Scene) -> None:
+    results = await shown(scene, Confirm("Sure?"))
+    await scene.press()
+    assert results == [False]
+
+
+@proves("Confirm", "dismiss(True)")
+async def _yes(scene: Scene) -> None:
+    results = await shown(scene, Confirm("Sure?"))
+    await scene.press()
+    assert results == [True]
+
+
+@proves("Confirm", "on_button_pressed")
+async def _yes_and_no_by_mouse(scene: Scene) -> None:
+    for button, expected in (("yes", True), ("no", False)):
+        results = await shown(scene, Confirm("Sure?"))
+        assert scene.screen.focused is scene.screen.query_one("#no", Button)
+        await scene.pilot.click(f"#{button}")
+        await scene.until(lambda results=results: bool(results))  # type: ignore[misc]
+        assert results == [expected]
+
+
+@proves("PressKey", "on_key")
+async def _press_a_key(scene: Scene) -> None:
+    for pressed, expected in (("f12", "f12"), ("escape", None), ("ctrl+k", "ctrl+k")):
+        results = await shown(scene, PressKey("Which key?"))
+        await scene.type(pressed)
+        assert results == [expected]
+
+
+@proves("ExportScreen", "dismiss(None)")
+async def _stop_exporting(scene: Scene) -> None:
+    ended: list[str] = []
+
+    def make(home: Path, progress: Progress) -> Path:
+        try:
+            progress.begin("quantizing weights", 1000, "items")
+            while True:
+                threading.Event().wait(0.01)
+                progress.advance(1)
+        except BaseException as error:
+            ended.append(str(error))
+            raise
+
+    results = await shown(scene, ExportScreen(make, scene.directory))
+    await scene.press()
+    assert results == [None]
+    await scene.until(lambda: bool(ended))
+    assert ended[0].startswith("The export was stopped.")
+
+
+# ---- everywhere --------------------------------------------------------------------------------------------------
+
+
+async def anywhere(scene: Scene) -> None:
+    """Any page."""
+    await quiet(scene)
+
+
+def _goes(page: str) -> None:
+    @proves("TuiApp", f"go('{page}')")
+    async def _(scene: Scene) -> None:
+        if scene.screen is scene.app.page(page):
+            await scene.go("help" if page != "help" else "chat")
+        # From a dialog as well; whoever opened it is told that nobody answered.
+        results = await shown(scene, Ask("What?")) if page in ("chat", "bundles") else [None]
+        await scene.press()
+        assert scene.screen is scene.app.page(page)
+        assert results == [None]
+
+
+for _page, *_ in PAGES:
+    _goes(_page)
+
+
+@proves("NavItem", "on_click")
+async def _click_every_page(scene: Scene) -> None:
+    for page, *_ in PAGES:
+        (item,) = [item for item in scene.screen.query(NavItem) if item.page == page]
+        await scene.pilot.click(item)
+        await scene.pilot.pause()
+        assert scene.screen is scene.app.page(page)
+
+
+@proves("PaletteItem", "on_click")
+async def _click_the_palette(scene: Scene) -> None:
+    await scene.pilot.click(PaletteItem)
+    await scene.until_screen("CommandPalette")
+    await scene.type("escape")
+
+
+@proves("App", "command_palette")
+async def _palette(scene: Scene) -> None:
+    await scene.press()
+    await scene.until_screen("CommandPalette")
+    await scene.type(*"Go to Profiler")
+    await scene.until(lambda: scene.screen.query_one("CommandList").option_count > 0)
+    await scene.type("enter")
+    if type(scene.screen).__name__ == "CommandPalette":
+        await scene.type("enter")
+    await scene.until_screen("ProfilerScreen")
+
+
+@proves("Screen", "app.focus_next")
+async def _tab(scene: Scene) -> None:
+    await scene.go("consistency")
+    scene.screen.prompt.focus()
+    await scene.press()
+    assert scene.screen.focused is scene.screen.samples
+
+
+@proves("Screen", "app.focus_previous")
+async def _shift_tab(scene: Scene) -> None:
+    await scene.go("consistency")
+    scene.screen.samples.focus()
+    await scene.press()
+    assert scene.screen.focused is scene.screen.prompt
+
+
+@proves("Screen", "screen.copy_text")
+async def _copy_selected_text(scene: Scene) -> None:
+    await begin(scene)
+    await ask(scene.pilot, "A question to select")
+    question = scene.screen.query_one(".question .text", Static)
+    scene.chat.transcript.focus()
+    scene.screen.text_select_all()
+    await scene.pilot.pause()
+    assert question in scene.screen.selections
+    await scene.press()
+    assert "A question to select" in scene.app.clipboard
+    scene.screen.clear_selection()
+
+
+@proves("App", "help_quit")
+async def _ctrl_c_says_how_to_quit(scene: Scene) -> None:
+    await begin(scene)
+    scene.chat.transcript.focus()
+    await scene.pilot.pause()
+    await scene.press()
+    assert "ctrl+q" in scene.said
+
+
+@proves("App", "quit")
+async def _quit(scene: Scene) -> None:
+    await _leave_with_a_question(scene)
+
+
+@proves("TuiApp", "quit")
+async def _save_and_quit(scene: Scene) -> None:
+    await _leave_with_a_question(scene)
+
+
+async def _leave_with_a_question(scene: Scene) -> None:
+    """Only once in an application: the second time there is nothing to leave."""
+    if scene.app.return_code is None:
+        scene.chat.session.ask("Not saved yet")
+        await scene.press()
+    scene.pressed = True
+    assert scene.app.return_code == 0
+    assert scene.app.services.store.load(scene.chat.session.id).title == "Not saved yet"

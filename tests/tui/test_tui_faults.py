@@ -1,0 +1,343 @@
+"""What goes wrong around a chat: files that change, a terminal that goes away or changes, another one beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from fake_engine import FakeEngine, ask, chat_of, drive, make_app, services, until
+from textual.widgets import Static
+
+from edgedistill.errors import BundleError
+from edgedistill.runtime.mapped_files import SIGNAL, MappedFiles
+from edgedistill_tui.data.store import Store
+from edgedistill_tui.runtime_engine import RuntimeEngine
+
+if TYPE_CHECKING:
+    from textual.pilot import Pilot
+
+ANSWER = [("reasoning", "14 + 18. "), ("answer", "There are "), ("answer", "32.")]
+HERE = Path(__file__).parent
+
+# ---- the bundle's files ------------------------------------------------------------------------------------------
+
+_SPOIL = {
+    "truncated": "import os; os.truncate({path!r}, 0)",
+    "overwritten": "f = open({path!r}, 'r+b'); f.write(bytes(range(256)) * ({size} // 256)); f.close()",
+}
+# In a process of its own: without protection it ends with a bus error.
+_CHAT = """
+import asyncio, json, os, subprocess, sys
+from pathlib import Path
+from fake_engine import ask, chat_of, services, until
+from edgedistill_tui.app import TuiApp
+from edgedistill_tui.runtime_engine import RuntimeEngine
+
+bundle, data, spoil = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+answers = []
+
+async def go():
+    app = TuiApp(services(data, lambda path: RuntimeEngine.open(path, lease=True)), bundle=bundle,
+                 overrides={"temperature": 0.0})
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.engine is not None)
+        await ask(pilot, "What is 17 + 25?")
+        other = subprocess.Popen([sys.executable, "-S", "-c", spoil])
+        await until(pilot, lambda: other.poll() is not None)
+        await pilot.pause()
+        said = [n.message for n in app._notifications if "Another program" in n.message]
+        await ask(pilot, "What is 17 + 25?")
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: not chat_of(pilot).busy)
+        answers.extend(m.content for m in app.session.messages.values() if m.role == "assistant")
+    app.close_engine()
+    print(json.dumps({"said": said, "answers": answers}))
+
+asyncio.run(go())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="leases on files are Linux's")
+@pytest.mark.parametrize("how", _SPOIL)
+def test_weights_that_are_changed_in_place_stay_as_they_were_loaded(
+    reasoner_dir: Path, tmp_path: Path, how: str
+) -> None:
+    bundle = shutil.copytree(reasoner_dir, tmp_path / "bundle")
+    weights = bundle / "weights.bin"
+    watched = MappedFiles([weights], lease=True)
+    leased = watched.leased
+    watched.close()
+    if not leased:
+        pytest.skip("no leases on this file system")
+    spoil = _SPOIL[how].format(path=str(weights), size=weights.stat().st_size)
+    done = subprocess.run(
+        [sys.executable, "-c", _CHAT, str(bundle), str(tmp_path), spoil], capture_output=True, text=True,
+        timeout=120, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found["said"]) == 1
+    assert len(found["answers"]) == 3
+    assert all("42" in answer for answer in found["answers"])
+    with pytest.raises(BundleError):
+        RuntimeEngine.open(bundle, check="full")
+
+
+def test_without_leases_changed_weights_are_noticed_before_the_next_reply(
+    tiny_bundle_dir: Path, tmp_path: Path
+) -> None:
+    bundle = shutil.copytree(tiny_bundle_dir, tmp_path / "bundle")
+    engine = RuntimeEngine.open(bundle)
+
+    async def steps(pilot: Pilot[None]) -> None:
+        await ask(pilot, "hello")
+        assert chat_of(pilot).session.path()[-1].finish_reason
+        with (bundle / "weights.bin").open("ab") as stream:  # more of it is safe even where the pages are mapped
+            stream.write(b"x")
+        await ask(pilot, "And now?")
+        await until(pilot, lambda: bool(pilot.app.screen.query(".notice")))
+        said = str(pilot.app.screen.query(".notice").last(Static).render())
+        assert "weights.bin has" in said
+        assert "^B" in said
+        assert chat_of(pilot).prompt.text == "And now?"
+        # Deleted, it stays for whoever has it open.
+        shutil.rmtree(bundle)
+        await ask(pilot, "")
+        assert [m.role for m in chat_of(pilot).session.path()] == ["user", "assistant"] * 2
+
+    given = services(tmp_path, lambda path: engine)  # type: ignore[arg-type,return-value]
+    drive(make_app(tmp_path, FakeEngine([]), services=given, overrides={"max_new_tokens": 8}), steps)
+    engine.close()
+
+
+@pytest.mark.skipif(SIGNAL is None, reason="no such signal here")
+def test_where_the_memory_does_not_suffice_the_model_is_closed_and_the_reply_kept(tmp_path: Path) -> None:
+    engine = FakeEngine(ANSWER, gated=True)
+
+    async def steps(pilot: Pilot[None]) -> None:
+        await ask(pilot, wait=False)
+        engine.allow(2)
+        await until(pilot, lambda: chat_of(pilot).strip.state.startswith("2 tok"))
+        os.kill(os.getpid(), SIGNAL or 0)  # for something else
+        await pilot.pause(0.05)
+        assert chat_of(pilot).busy
+        engine.secured = False
+        os.kill(os.getpid(), SIGNAL or 0)
+        await until(pilot, lambda: engine.closed)
+        assert chat_of(pilot).session.path()[-1].content == "There are"
+        assert not chat_of(pilot).ready
+        await until(pilot, lambda: bool(pilot.app.screen.query(".notice")))
+
+    drive(make_app(tmp_path, engine), steps)
+
+
+# ---- the terminal ------------------------------------------------------------------------------------------------
+
+_PROGRAM = """
+import sys
+from pathlib import Path
+from fake_engine import FakeEngine, make_app
+engine = FakeEngine([("answer", "so far"), ("answer", " and on")], gated=True)
+engine.allow(1)
+app = make_app(Path(sys.argv[1]), engine)
+app.run()
+sys.exit(app.return_code)
+"""
+
+
+class Terminal:
+    """A program that writes a reply without end, in a terminal of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.pid, self._fd = pty.fork()
+        if self.pid == 0:
+            os.environ.update(TERM="xterm-256color", PYTHONPATH=os.pathsep.join([str(HERE), *sys.path]))
+            os.execv(sys.executable, [sys.executable, "-c", _PROGRAM, str(directory)])
+        self.resize(80, 24)
+        self._store = Store(directory / "data" / "sessions.db")
+        self.seen = b""
+
+    def resize(self, width: int, height: int) -> None:
+        """As a window manager does: the system then sends SIGWINCH."""
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def wait_for(self, words: bytes) -> None:
+        """Read until the program has drawn ``words``."""
+        until = time.monotonic() + 60
+        while words not in self.seen:
+            assert time.monotonic() < until, self.seen[-3000:]
+            if select.select([self._fd], [], [], 0.1)[0]:
+                self.seen += os.read(self._fd, 65536)
+
+    def ask(self) -> None:
+        """Send a question and wait for the beginning of its reply."""
+        self.wait_for(b"ready")
+        os.write(self._fd, b"How many?\r")
+        self.wait_for(b"so far")
+
+    def hang_up(self) -> None:
+        """The terminal goes away."""
+        os.close(self._fd)
+        self._fd = -1
+
+    def cpu_s(self) -> float:
+        """Processor seconds of its main thread so far."""
+        (main,) = [thread for thread in psutil.Process(self.pid).threads() if thread.id == self.pid]
+        return float(main.user_time + main.system_time)
+
+    def wait(self) -> int:
+        """The exit code; a terminal is read to its end, as one that is looked at."""
+        with contextlib.suppress(OSError):  # a terminal without a program is an error to read from
+            while self._fd >= 0 and os.read(self._fd, 65536):
+                pass
+        until = time.monotonic() + 60
+        while (ended := os.waitpid(self.pid, os.WNOHANG)) == (0, 0):
+            if time.monotonic() > until:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                pytest.fail("the program did not end")
+            time.sleep(0.05)
+        return os.waitstatus_to_exitcode(ended[1])
+
+    def reply(self) -> tuple[str, str]:
+        """Text and ending of the reply in the database."""
+        (summary,) = self._store.sessions()
+        message = self._store.load(summary.id).path()[-1]
+        return message.content, message.finish_reason
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Terminal:
+    return Terminal(tmp_path)
+
+
+def test_a_terminal_that_goes_away_leaves_the_reply_so_far(terminal: Terminal) -> None:
+    terminal.ask()
+    terminal.hang_up()
+    assert terminal.wait() == 128 + signal.SIGHUP
+    assert terminal.reply() == ("so far", "cancelled")
+
+
+def test_a_terminal_that_takes_nothing_more_does_not_keep_the_program(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.ask()
+    used, until = -1.0, time.monotonic() + 60
+    while used != (used := terminal.cpu_s()):  # until it waits for somebody to read what it draws
+        assert time.monotonic() < until, "it goes on drawing"
+        for number in range(30):
+            terminal.resize(200 + number % 2, 60)
+            time.sleep(0.05)
+    terminal.hang_up()
+    assert terminal.wait() == 128 + signal.SIGHUP
+    Store(tmp_path / "data" / "sessions.db").take_in_rescued()
+    assert terminal.reply() == ("so far", "cancelled")
+
+
+def test_sigterm_leaves_the_reply_so_far_and_the_terminal_as_it_was_also_after_a_resize(terminal: Terminal) -> None:
+    terminal.ask()
+    terminal.seen = b""
+    terminal.resize(60, 20)
+    terminal.wait_for(b"\x1b[20;")  # drawn anew down to the last line there is now
+    os.kill(terminal.pid, signal.SIGTERM)
+    terminal.wait_for(b"\x1b[?1049l")  # back from the alternate screen
+    assert terminal.wait() == 128 + signal.SIGTERM
+    assert terminal.reply() == ("so far", "cancelled")
+
+
+# ---- the database ------------------------------------------------------------------------------------------------
+
+
+def test_a_database_that_is_damaged_while_it_is_open_is_moved_aside_and_the_conversation_written_anew(
+    tmp_path: Path,
+) -> None:
+    app = make_app(tmp_path, FakeEngine(ANSWER))
+
+    async def steps(pilot: Pilot[None]) -> None:
+        await ask(pilot)
+        app.services.store.close()  # as after any failure; SQLite itself may keep pages of an open file in memory
+        path = app.services.store.path
+        for beside in path.parent.glob("sessions.db-*"):
+            beside.unlink()
+        content = bytearray(path.read_bytes())
+        content[200:] = b"\xff" * (len(content) - 200)
+        path.write_bytes(content)
+        await ask(pilot, "And now?")
+        assert any("damaged" in notice.message for notice in pilot.app._notifications)
+
+    drive(app, steps)
+    assert [m.content for m in app.services.store.load(app.session.id).path()] == [
+        "How many?", "There are 32.", "And now?", "There are 32.",
+    ]  # fmt: skip
+    assert len(list((tmp_path / "data").glob("sessions.db.damaged-*"))) == 1
+
+
+def test_two_at_once_share_the_database_and_one_may_delete_what_the_other_talks_in(tmp_path: Path) -> None:
+    first, second = make_app(tmp_path, FakeEngine(ANSWER)), make_app(tmp_path, FakeEngine(ANSWER))
+
+    async def steps(pilot: Pilot[None]) -> None:
+        await ask(pilot, "From the first")
+        async with second.run_test(size=(80, 24)) as other:
+            await until(other, lambda: second.engine is not None)
+            await ask(other, "From the second")
+            await pilot.press("f3")
+            await pilot.pause()
+            titles = [summary.title for summary in pilot.app.screen.summaries]  # type: ignore[attr-defined]
+            assert titles == ["From the first", "From the second"]  # the own one was just saved
+            # The one deletes the session that the other talks in; its next save brings all of it back.
+            first.services.store.delete(second.session.id)
+            await ask(other, "Still there?")
+
+    drive(first, steps)
+    reopened = Store(first.services.store.path)
+    assert len(reopened.load(second.session.id).path()) == 4
+    assert len(reopened.load(first.session.id).path()) == 2
+
+
+def test_a_lock_is_waited_for_and_said_once(tmp_path: Path) -> None:
+    app = make_app(tmp_path, FakeEngine(ANSWER))
+
+    async def steps(pilot: Pilot[None]) -> None:
+        app.services.store.sessions()
+        other = sqlite3.connect(app.services.store.path, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        await ask(pilot)
+        await ask(pilot, "And now?")
+        assert len([n for n in pilot.app._notifications if n.message.startswith("Not saved yet")]) == 1
+        other.execute("ROLLBACK")
+        other.close()
+        app._save_again()
+        await pilot.pause()
+        assert not any(m.dirty for m in app.session.messages.values())
+        assert any(n.message == "The session is saved now." for n in pilot.app._notifications)
+
+    drive(app, steps)
+
+
+def test_a_reply_is_kept_when_the_program_ends_without_asking(tmp_path: Path) -> None:
+    engine = FakeEngine(ANSWER, gated=True)
+    app = make_app(tmp_path, engine)
+
+    async def steps(pilot: Pilot[None]) -> None:
+        await ask(pilot, wait=False)
+        engine.allow(2)
+        await until(pilot, lambda: chat_of(pilot).strip.state.startswith("2 tok"))
+        app.exit()  # as a browser's tab that is closed, or an error in a screen
+
+    drive(app, steps)
+    message = app.services.store.load(app.session.id).path()[-1]
+    assert (message.content, message.finish_reason) == ("There are", "cancelled")

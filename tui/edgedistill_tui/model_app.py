@@ -1,0 +1,156 @@
+"""The application's model: loaded, exchanged, kept whole while its files change, lent to one page at a time.
+
+Must not know: how a bundle is run (engine.py does), how anything is drawn (the screens do).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import TYPE_CHECKING
+
+from textual import work
+from textual.app import App
+
+from edgedistill.errors import EdgedistillError
+from edgedistill_tui.engine import Sampling
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from textual.screen import Screen
+
+    from edgedistill_tui.data.session import Session
+    from edgedistill_tui.engine import Engine
+    from edgedistill_tui.screens.chat import ChatScreen
+    from edgedistill_tui.services import Services
+
+
+class ModelApp(App[None]):
+    """What the application does with its model; the pages and the session are ``app.TuiApp``'s.
+
+    Args:
+        services: What is behind the screens.
+    """
+
+    session: Session
+    _pages: dict[str, Screen[None]]
+
+    def __init__(self, services: Services) -> None:
+        super().__init__()
+        self.services = services
+        self.engine: Engine | None = None
+        self.loading: Path | None = None
+        self._engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+    @property
+    def chat(self) -> ChatScreen:
+        """The chat page."""
+        raise NotImplementedError
+
+    def go(self, name: str) -> None:
+        """Show a page."""
+        raise NotImplementedError
+
+    def open_bundle(self, path: Path) -> None:
+        """Load another bundle; the conversation goes on with it. Not while a reply is written."""
+        if self.loading is not None:
+            self.notify("Another bundle is being loaded.", severity="warning")
+        elif what := self.occupied():
+            self.notify(what, severity="warning")
+        else:
+            self.loading = path
+            self.chat.loading_started(path)
+            self._load(path)
+
+    def load(self, path: Path) -> Engine:
+        """Load a bundle, in any thread, and watch over its files. Raises what ``Services.open_engine`` raises."""
+        engine = self.services.open_engine(path)
+        self._engines.add(engine)
+        return engine
+
+    def _files_wanted(self) -> None:
+        """Another program waits to change files of a loaded bundle."""
+        for engine in list(self._engines):
+            secured = engine.secure()
+            if secured:
+                self.notify(
+                    f"Another program changes the files of {engine.facts.bundle}. This chat goes on with what it had "
+                    "loaded; ^B opens the bundle again.", severity="warning", timeout=15,
+                )  # fmt: skip
+            elif secured is False:
+                self._let_go(engine)
+
+    @work
+    async def _let_go(self, engine: Engine) -> None:
+        """End what runs and close a model whose files another program waits for."""
+        for name in ("chat", "ab", "consistency"):
+            if name in self._pages:
+                self._pages[name].stop()  # type: ignore[attr-defined]
+        if engine is not self.engine:
+            return
+        while self.chat.busy or getattr(self._pages.get("consistency"), "running", False):
+            await asyncio.sleep(0.05)
+        self.engine = None
+        engine.close()
+        self.chat.loading_failed(
+            f"Another program changes the files of {engine.facts.bundle}, and the memory does not suffice to keep a "
+            "copy: the model is closed. Open a bundle with ^B or F4."
+        )
+
+    @work(thread=True)
+    def _load(self, path: Path) -> None:
+        try:
+            engine = self.load(path)
+        except (EdgedistillError, OSError) as error:
+            self.call_from_thread(self._not_loaded, str(error))
+            return
+        except Exception as error:  # a damaged graph makes onnxruntime raise exceptions of its own
+            self.call_from_thread(self._not_loaded, f"{path} cannot be loaded: {str(error).splitlines()[0]}")
+            return
+        self.call_from_thread(self._loaded, path, engine)
+
+    def _loaded(self, path: Path, engine: Engine) -> None:
+        before, self.engine, self.loading = self.engine, engine, None
+        if before is not None:
+            before.close()
+        self.services.registry.remember(path)
+        self.session.bundle = str(path)
+        self.chat.engine_changed(engine)
+
+    def _not_loaded(self, message: str) -> None:
+        self.loading = None
+        self.chat.loading_failed(message)
+        if self.screen is not self.chat:
+            self.notify(message, severity="error", timeout=10)
+        if self.engine is None:
+            self.go("bundles")
+
+    def occupied(self) -> str:
+        """What the model, or the machine that it would be measured on, is busy with; empty if with nothing."""
+        if self.loading is not None:
+            return f"{self.loading.name} is being loaded."
+        works = (("chat", "The chat is answering"), ("ab", "A/B is asking"), ("profiler", "The profiler is measuring"),
+                 ("consistency", "Samples are being drawn"))  # fmt: skip
+        for name, what in works:
+            page = self._pages.get(name)
+            if page is not None and page.running:  # type: ignore[attr-defined]
+                return f"{what}: Esc on that page stops it."
+        return ""
+
+    @property
+    def sampling(self) -> Sampling:
+        """The session's settings on top of the bundle's."""
+        defaults = self.engine.defaults if self.engine is not None else Sampling()
+        try:
+            return defaults.merged(self.session.settings)
+        except EdgedistillError as error:
+            self.notify(f"The session's settings do not fit: {error}", severity="warning")
+            self.session.settings = {}
+            return defaults
+
+    def close_engine(self) -> None:
+        """Release the model, after the screen is gone."""
+        if self.engine is not None:
+            self.engine.close()
+            self.engine = None
