@@ -217,8 +217,8 @@ def report(found: dict[str, Any], timed: Sequence[dict[str, Any]], k: int) -> st
         ends = f"of {one['each']} tokens each" if one["each"] else "to their natural ends"
         lines.append(
             f"Time of {k} together, {ends}: {median(ratios):.2f} times one ({min(ratios):.2f} - {max(ratios):.2f}), "
-            f"{median(shares):.2f} of {k} in sequence ({min(shares):.2f} - {max(shares):.2f}); {one['prompts']} prompts "
-            f"in turn, median {format_seconds(together)} against {format_seconds(apart)}."
+            f"{median(shares):.2f} of {k} in sequence ({min(shares):.2f} - {max(shares):.2f}); {one['prompts']} "
+            f"prompts in turn, median {format_seconds(together)} against {format_seconds(apart)}."
         )
     return "\n".join(lines)
 
