@@ -144,8 +144,7 @@ class BundleModel:
         else:
             longest = max((len(one.ids) for one, _ in work), default=0)
             session, engines = self.engines(settings, longest=longest, sequences=left)
-            starts = self._starts(session, work, settings)
-            finished = engines[0].run(starts) if len(engines) == 1 else run_lanes(engines, starts)
+            finished = run_lanes(engines, self._starts(session, work, settings))
         for ended in finished:
             prompt_id, index = ended.key
             yield self.replies.drawn(encoded[prompt_id], index, ended.tokens, ended.finish)

@@ -23,8 +23,12 @@ def run_lanes(engines: Sequence[Engine], starts: Iterable[Start]) -> Iterator[Fi
     """Continue every sequence to its end on one of the engines; results come in the order in which they end.
 
     ``starts`` is read by one engine at a time, in its thread. What it or an engine raises is raised here. Ended early
-    (``close``, Ctrl-C), the engines stop after their current step, and no thread is left.
+    (``close``, Ctrl-C), the engines stop after their current step, and no thread is left. A single engine runs in the
+    caller's thread.
     """
+    if len(engines) == 1:
+        yield from engines[0].run(starts)
+        return
     ended: queue.SimpleQueue[Finished | BaseException | None] = queue.SimpleQueue()
     shared = _Shared(starts)
 

@@ -21,6 +21,7 @@ from edgedistill.errors import VerifyError
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.choice import choose
 from edgedistill.verify.engine import Start
+from edgedistill.verify.lanes import run_lanes
 from edgedistill.verify.models import slices
 
 if TYPE_CHECKING:
@@ -103,8 +104,9 @@ def replay(
     limit = session.geometry.limit
     work = {key: tokens[: limit - len(encoded[key[0]].ids)] for key, tokens in work.items()}
     longest = max((len(one.ids) for one in encoded.values()), default=0)
-    engine = bundle.engine(settings, longest=longest, sequences=len(work))
-    for ended in engine.run(_starts(bundle, session, encoded, work, settings, stats)):
+    # Scoring takes wide steps, which the threads of the session share well; only what follows them is decoded in lanes.
+    _, engines = bundle.engines(settings, longest=longest, sequences=len(work))
+    for ended in run_lanes(engines, _starts(bundle, session, encoded, work, settings, stats)):
         prompt_id, index = ended.key
         stats.samples += 1
         stats.tokens += len(ended.tokens)
