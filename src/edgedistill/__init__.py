@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from edgedistill.workflow import export
 
 # Since 1.32 the wheels of ONNX Runtime (and of onnxruntime-genai) report usage over the network, with an identifier
-# kept in the user's cache, unless this is set before they are loaded. What runs on a device stays there; =0 leaves it on.
+# kept in the user's cache, unless this is set before they are loaded. What runs on a device stays there; =0 leaves it
+# on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
