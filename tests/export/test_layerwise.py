@@ -9,6 +9,7 @@ import pytest
 
 from edgedistill.errors import EdgedistillError
 from edgedistill.export import layerwise
+from edgedistill.export.choose import CALIBRATED
 from edgedistill.export.pipeline import export
 from edgedistill.manifest import Manifest
 from edgedistill.quantize.gptq import GptqOptions
@@ -61,7 +62,7 @@ def test_calibration_gains_on_held_out_text(reference: Path, texts: tuple[Traces
     assert not list(solved.path.glob(".*"))
     before = mean_kl(truth, log_probabilities(plain.path, held_out))
     after = mean_kl(truth, log_probabilities(solved.path, held_out))
-    assert after < 0.7 * before
+    assert after < 1.3 * CALIBRATED * before, f"{after / before:.2f} left"  # what budgets take to be left
 
 
 def test_an_interrupted_calibration_goes_on_to_the_same_bytes(

@@ -8,6 +8,10 @@ local damage is the gain from there to the output, whose logarithm is interpolat
 formats are scaled by tr(dW H dW^T) as in ``sensitivity.py``, over a sample of rows. The head is measured for every
 format.
 
+Next to measuring on the same 256 tokens of SmolLM2-135M, over 69 matrices that were not followed: rank correlation .80,
+90 % of them within .59 and 1.40 times the measured KL. One is missed: layers.11.mlp.down, with the largest damage of
+all, is estimated 70 times too small: nothing in the mean error of its own layer's output shows it.
+
 What is known of a matrix is kept in the user's cache, a line each: an interrupted run goes on without measuring again.
 
 Must not know: budgets, profiles' rules, bundles.
