@@ -118,10 +118,10 @@ def metric_rows(report: VerifyReport) -> list[MetricRow]:
         rows.append(MetricRow(key, "token entropy", theirs, ours, report.definitions.get(key, "")))
     rows += [MetricRow(key, label, "", text, report.definitions.get(key, "")) for (key, label), text in _pairs(report)]
     if (mode := report.mode) is not None:
-        before = {} if mode.reference is None else dict(_mode(mode.reference, mode.trajectories))
+        before = {} if mode.reference is None else dict(_mode(mode.reference, mode))
         rows += [
             MetricRow(key, label, before.get((key, label), ""), text, report.definitions.get(key, ""))
-            for (key, label), text in _mode(mode.bundle, mode.trajectories)
+            for (key, label), text in _mode(mode.bundle, mode)
         ]
         if (change := mode.change) is not None:
             rows += [
@@ -210,14 +210,16 @@ def _pairs(report: VerifyReport) -> Iterator[tuple[tuple[str, str], str]]:
     yield ("hazard", "partings per 100 tokens"), number(tokens.hazard)
 
 
-def _mode(score: ModeScore, k: int) -> Iterator[tuple[tuple[str, str], str]]:
+def _mode(score: ModeScore, mode: ModeReport) -> Iterator[tuple[tuple[str, str], str]]:
+    k = mode.trajectories
     yield ("mean_at_k", f"M@{k}, one trajectory"), percent(score.mean_at_k)
     yield ("pass_at_k_mode", f"P@{k}, any of them"), percent(score.pass_at_k)
     yield ("vote_at_k", f"V@{k}, the vote"), percent(score.vote_at_k)
     yield ("deliberate_at_k", f"D@{k}, the deliberation"), percent(score.deliberate_at_k)
     yield ("cost", "tokens an answer"), number(score.tokens, 1)
     if k > 1:
-        yield ("cost", "... with exact early stop"), number(score.stopped_tokens, 1)
+        if mode.mode == "vote":  # a deliberation reads whole trajectories
+            yield ("cost", "... with exact early stop"), number(score.stopped_tokens, 1)
         yield ("tied", "tied votes"), percent(score.tied)
         yield ("decided_by", "decided by"), ", ".join(f"{name} {count}" for name, count in score.decided_by.items())
     yield ("cost", "seconds an answer"), number(score.seconds)
