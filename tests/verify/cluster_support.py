@@ -73,7 +73,7 @@ class LocalCluster:
         return process
 
     def _wait(self, condition: object) -> None:
-        for _ in range(600):
+        for _ in range(2400):
             if condition():  # type: ignore[operator]
                 return
             time.sleep(0.05)

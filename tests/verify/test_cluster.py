@@ -54,7 +54,7 @@ def model(reasoner: Callable[[str], Path]) -> Iterator[BundleModel]:
 
 def wait_for(cluster: Cluster, count: int) -> None:
     """Until so many workers are there."""
-    for _ in range(600):
+    for _ in range(2400):
         if len(cluster._nthreads()) == count:
             return
         time.sleep(0.05)
