@@ -91,6 +91,7 @@ def here(*arguments: object, stdin: str = "", home: Path | None = None, **extra:
     the Hub.
     """
     from edgedistill.cli import main
+    from edgedistill.errors import EXIT_INTERRUPTED
 
     with ExitStack() as stack:
         given, out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
@@ -105,6 +106,8 @@ def here(*arguments: object, stdin: str = "", home: Path | None = None, **extra:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         finally:
             gc.collect()  # sessions of a refused command hang on its traceback
+        if code == EXIT_INTERRUPTED:
+            raise KeyboardInterrupt  # somebody stops the tests
         sys.stdout.flush()
         sys.stderr.flush()
         out.seek(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ from edgedistill.calibrate.prepare import traces_for
 from edgedistill.errors import BudgetError, UsageError
 from edgedistill.export import sensitivity
 from edgedistill.export.checkpoint import open_checkpoint
-from edgedistill.export.choose import SizeBudget
+from edgedistill.export.choose import SizeBudget, choose_formats
 from edgedistill.export.own import make_plan
 from edgedistill.export.pipeline import export
 from edgedistill.profile import load_profile
-from edgedistill.quantize.plan import parse_format
+from edgedistill.quantize.plan import Plan, parse_format
 from edgedistill.traces import Traces
 from edgedistill.units import parse_bytes
 
@@ -63,31 +64,28 @@ def test_measurements_are_kept_and_go_on(traces: Traces, monkeypatch: pytest.Mon
     assert measured(traces, "int8-b32-sym-search", hashed="kept") == first
 
 
-def test_a_budget_is_kept_and_more_is_better(traces: Traces, tmp_path: Path) -> None:
+def chosen(traces: Traces, **budget: float) -> tuple[Plan, dict[str, Any]]:
+    """The formats under a budget, as an export plans them, without the calibration that takes most of its time."""
+    with open_checkpoint("tiny-reasoner") as checkpoint:
+        profile, record = choose_formats(
+            checkpoint, load_profile("laptop-cpu"), traces, SizeBudget(**budget),
+            source_hash=checkpoint.hash_source(), threads=2,
+        )  # fmt: skip
+        return make_plan(checkpoint, profile).planned, record
+
+
+def test_a_budget_is_kept_and_more_is_better(traces: Traces) -> None:
     predicted = []
     for bits in (5.0, 6.5):
-        made = export(
-            "tiny-reasoner",
-            tmp_path / str(bits),
-            calibration=traces,
-            budget=SizeBudget(bits_per_weight=bits),
-            check=False,
-        )
-        assert made.manifest.bits_per_weight <= bits
-        assert made.manifest.bits_per_weight > bits - 0.4
-        choice = made.manifest.choice
-        predicted.append(choice["predicted_kl"])
-        formats = {w.name: w.format.label() for w in made.manifest.weights}
-        for name, one in choice["weights"].items():
-            assert formats[name].replace("search", "gptq") == one["format"]
+        planned, record = chosen(traces, bits_per_weight=bits)
+        assert bits - 0.4 < planned.bits_per_weight <= bits
+        predicted.append(record["predicted_kl"])
     assert predicted[1] < predicted[0]
-    assert len({one["format"] for one in choice["weights"].values()}) > 1
-    size = export(
-        "tiny-reasoner", tmp_path / "size", calibration=traces, budget=SizeBudget(max_bytes=1_700_000), check=False
-    )
-    assert sum(w.nbytes for w in size.manifest.weights) <= 1_700_000
-    near = export("tiny-reasoner", tmp_path / "kl", calibration=traces, budget=SizeBudget(max_kl=0.05), check=False)
-    assert near.manifest.choice["predicted_kl"] <= 0.05
+    assert len({one["format"] for one in record["weights"].values()}) > 1
+    planned, _ = chosen(traces, max_bytes=1_700_000)
+    assert planned.nbytes <= 1_700_000
+    _, record = chosen(traces, max_kl=0.05)
+    assert record["predicted_kl"] <= 0.05
 
 
 def test_budgets_that_cannot_be(traces: Traces, tmp_path: Path) -> None:
@@ -99,16 +97,21 @@ def test_budgets_that_cannot_be(traces: Traces, tmp_path: Path) -> None:
         "tiny-reasoner", tmp_path / "b", calibration=traces, budget=SizeBudget(bits_per_weight=named), check=False
     )
     assert made.manifest.bits_per_weight <= named
+    choice = made.manifest.choice
+    formats = {w.name: w.format.label() for w in made.manifest.weights}
+    for name, one in choice["weights"].items():
+        assert formats[name].replace("search", "gptq") == one["format"]
+    assert choice["weights_bytes"] == sum(w.nbytes for w in made.manifest.weights)
     with pytest.raises(BudgetError, match=r"0.10 MB cannot be met.*smallest") as caught:
         export("tiny-reasoner", tmp_path / "a", calibration=traces, budget=SizeBudget(max_bytes=100_000))
     size = parse_bytes(str(caught.value).split("--max-size ")[1].split(",")[0])
-    made = export("tiny-reasoner", tmp_path / "c", calibration=traces, budget=SizeBudget(max_bytes=size), check=False)
-    assert sum(w.nbytes for w in made.manifest.weights) <= size
+    planned, _ = chosen(traces, max_bytes=size)
+    assert planned.nbytes <= size
     with pytest.raises(BudgetError, match="cannot be reached") as caught:
         export("tiny-reasoner", tmp_path / "a", calibration=traces, budget=SizeBudget(max_kl=1e-9))
     kl = float(str(caught.value).split("--max-kl ")[1].split(",")[0])
-    made = export("tiny-reasoner", tmp_path / "d", calibration=traces, budget=SizeBudget(max_kl=kl), check=False)
-    assert made.manifest.choice["predicted_kl"] <= kl
+    _, record = chosen(traces, max_kl=kl)
+    assert record["predicted_kl"] <= kl
     with pytest.raises(UsageError, match="quantizes without"):
         export("tiny-reasoner", tmp_path / "a", calibration=traces, exporter="optimum")
     with pytest.raises(UsageError, match="calibrat"):
