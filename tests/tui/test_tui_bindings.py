@@ -87,6 +87,7 @@ def test_keys(group: str, tmp_path: Path, tiny_bundle_dir: Path) -> None:
 
     given = services(tmp_path, engine, trace=pages.endless_trace, make_default=make)
     given.registry.remember(tiny_bundle_dir)
+    given.config.frames_per_s = 60.0
     drive(make_app(tmp_path, engine, services=given), steps, (100, 30))
 
 
