@@ -95,7 +95,7 @@ async def _not_while_answering(scene: Scene) -> None:
     await half_answered(scene)
     await scene.type("x", "enter")
     assert scene.chat.prompt.text == "x"
-    assert "still answering" in scene.chat.strip.state
+    assert "Still answering" in scene.said
     scene.chat.action_escape()
     await scene.until(lambda: not scene.chat.busy)
     assert len(scene.engine.requests) == 1

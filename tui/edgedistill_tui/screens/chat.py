@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
     from edgedistill_tui.data.session import Message, Session
 
-STILL_ANSWERING = "still answering · Esc stops"
-
-
 class ChatScreen(ChatActions):
     """One conversation with the loaded bundle."""
 
@@ -180,8 +177,7 @@ class ChatScreen(ChatActions):
 
     async def on_prompt_submitted(self, message: Prompt.Submitted) -> None:
         """Ask, unless there is no model yet or it is still answering."""
-        if not self.ready or not self._may_answer():
-            self.strip.say(STILL_ANSWERING if self.busy else self.strip.state)
+        if not self.ready or not self._idle() or not self._may_answer():
             return
         self.prompt.take(message.text)
         for welcome in self.query("#welcome"):

@@ -70,10 +70,8 @@ class ChatActions(Page):
 
     def _idle(self) -> bool:
         """Whether the conversation may be changed now."""
-        if self.run is not None:
-            self.strip.say("still answering · Esc stops")
-        elif self.tui.engine is None:
-            self.strip.say(self.strip.state)
+        if self.run is not None:  # not on the strip, which shows the reply's next numbers at once
+            self.notify("Still answering: Esc stops.")
         return self.run is None
 
     def _may_answer(self) -> bool:
