@@ -227,12 +227,20 @@ async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
 async def ask(pilot: Pilot[None], text: str = "How many?", *, wait: bool = True) -> None:
     """Type a question, send it, wait for the reply."""
     chat = chat_of(pilot)
+    known, notices = set(chat.session.messages), len(chat.query(".notice"))
     chat.prompt.insert(text)
     await pilot.press("enter")
     await pilot.pause()
     if wait:
+        # That the chat is not busy may also mean that Enter has not reached it yet.
+        await until(pilot, lambda: _answered(chat, known) or len(chat.query(".notice")) > notices)
         await until(pilot, lambda: not chat.busy)
         await pilot.pause()
+
+
+def _answered(chat: ChatScreen, known: set[int]) -> bool:
+    new = [message for number, message in chat.session.messages.items() if number not in known]
+    return any(message.role == "assistant" and message.finish_reason != "interrupted" for message in new)
 
 
 def chat_of(pilot: Pilot[None]) -> ChatScreen:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from edgedistill_tui.data.session import Message, Session
 
+
 class ChatScreen(ChatActions):
     """One conversation with the loaded bundle."""
 
