@@ -84,8 +84,12 @@ def edgedistill(*arguments: object, stdin: str = "", home: Path | None = None, *
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def here(*arguments: object, stdin: str = "", home: Path | None = None, **extra: str) -> Result:
+def here(
+    *arguments: object, stdin: str = "", home: Path | None = None, interrupted: bool = False, **extra: str
+) -> Result:
     """The same in this process; what native code writes to stdout and stderr is caught as well.
+
+    ``interrupted``: the test itself interrupts the command. Otherwise it is somebody who stops the tests.
 
     Libraries read their environment when they are imported: ``home`` and ``extra`` reach edgedistill, not the client of
     the Hub.
@@ -106,8 +110,8 @@ def here(*arguments: object, stdin: str = "", home: Path | None = None, **extra:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         finally:
             gc.collect()  # sessions of a refused command hang on its traceback
-        if code == EXIT_INTERRUPTED:
-            raise KeyboardInterrupt  # somebody stops the tests
+        if code == EXIT_INTERRUPTED and not interrupted:
+            raise KeyboardInterrupt
         sys.stdout.flush()
         sys.stderr.flush()
         out.seek(0)

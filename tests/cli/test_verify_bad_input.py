@@ -181,7 +181,7 @@ def test_ctrl_c_in_the_middle(
 
     with monkeypatch.context() as patch:
         patch.setattr(SampleStore, "append", interrupted)
-        done = here(*command, "--store", tmp_path / "store")
+        done = here(*command, "--store", tmp_path / "store", interrupted=True)
     assert (done.code, done.out) == (130, "")
     assert done.err.splitlines()[-1] == "interrupted."
     assert sorted(len(keys) for keys in stored(tmp_path / "store").values()) == [50, 4 * SUITE_PROMPTS]
