@@ -1,6 +1,6 @@
 """Every key does what it says: each binding of every class is pressed, and each action is found without its key.
 
-A binding without a case in ``keys_of_chat.py`` or ``keys_of_pages.py`` fails the first test.
+A binding without a case in one of the ``keys_of_*.py`` fails the first test.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import keys_found
 import keys_of_chat
+import keys_of_dialogs as dialogs
 import keys_of_pages as pages
 import pytest
 from fake_engine import FakeEngine, chat_of, drive, make_app, services, until
@@ -36,8 +37,8 @@ GROUPS: dict[str, tuple[Callable[[Scene], Awaitable[None]], tuple[str, ...]]] = 
     "ab": (pages.ab, ("CompareScreen",)),
     "consistency": (pages.consistency, ("ConsistencyScreen",)),
     "settings": (pages.settings, ("SettingsScreen",)),
-    "dialogs": (pages.dialog, ("Ask", "Choose", "Confirm", "PressKey", "ExportScreen")),
-    "everywhere": (pages.anywhere, ("NavItem", "PaletteItem", "Screen", "TuiApp", "App")),
+    "dialogs": (dialogs.dialog, ("Ask", "Choose", "Confirm", "PressKey", "ExportScreen")),
+    "everywhere": (dialogs.anywhere, ("NavItem", "PaletteItem", "Screen", "TuiApp", "App")),
 }
 """Classes that are tested in one run of the application, and what makes each case begin from the same state."""
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 DIALOGS: dict[str, Callable[[], Screen[Any]]] = {
     "ask": lambda: Ask("Title of this session", "How many apples does Mia have now?"),
-    "choose": lambda: Choose("Go on with which bundle?", [f"bundle-{i}  5.6 bits/weight  /home/mia" for i in range(9)]),
-    "confirm": lambda: Confirm("Delete /home/mia/bundles/demo-bundle, 1.97 MiB?", "Delete", "Keep"),
+    "choose": lambda: Choose("Go on with which bundle?", [f"bundle-{i}  5.6 bits/weight  ~/models" for i in range(9)]),
+    "confirm": lambda: Confirm("Delete ~/bundles/demo-bundle, 1.97 MiB?", "Delete", "Keep"),
     "key": lambda: PressKey("New key for: Copy code"),
 }
 QUESTION = "Mia has 14 apples and buys 3 bags of 6 apples each. How many apples does Mia have now?"
