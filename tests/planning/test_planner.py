@@ -102,6 +102,23 @@ def test_a_layer_with_any_cache_can_be_timed(tiny_checkpoint_dir: Path, cache: s
     assert model.speed(timings.seconds, contexts=(10,), prompts=(20,)) is not None
 
 
+def test_no_two_matrices_that_are_timed_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime keeps equal packed weights once, which a processor's cache would then hold."""
+    seen: list[bytes] = []
+
+    def opened(path: Path, _config: object) -> None:
+        seen.append((path.parent / "weights.bin").read_bytes())
+        raise InterruptedError
+
+    monkeypatch.setattr(kernels, "open_session", opened)
+    fmt = parse_format("fp32")
+    with pytest.raises(InterruptedError):
+        kernels.time_matrix(MatrixCase(fmt, 64, 64, 1, 8 * 64 * 64 * 4), _config())
+    copies = [seen[0][start : start + 64 * 64 * 4] for start in range(0, 8 * 64 * 64 * 4, 64 * 64 * 4)]
+    assert [len(copy) for copy in copies] == [64 * 64 * 4] * 8
+    assert len(set(copies)) == 8
+
+
 def test_a_prediction_is_the_sum_of_its_parts(tiny_checkpoint_dir: Path) -> None:
     profile = load_profile("laptop-cpu").with_overrides(context_length=512)
     with open_checkpoint(str(tiny_checkpoint_dir)) as checkpoint:
