@@ -102,8 +102,9 @@ def accuracy(name: str, bundle: BundleModel, args: argparse.Namespace, end: floa
     voted = answers(ModeModel(bundle, other), suite, prompts, settings, args, end)
     score = mode_score(deliberated, "deliberate", level=0.95, seed=0)
     second = mode_score(voted, "vote", level=0.95, seed=0)
-    alone = prompt_mean([one.trial.trajectory_tokens / k for one in deliberated], low=0, high=np.inf)  # type: ignore[union-attr]
-    trajectories = prompt_mean([one.trial.trajectory_tokens for one in deliberated], low=0, high=np.inf)  # type: ignore[union-attr]
+    drawn_tokens = [one.trial.trajectory_tokens for one in deliberated if one.trial is not None]
+    alone = prompt_mean([tokens / k for tokens in drawn_tokens], low=0, high=np.inf)
+    trajectories = prompt_mean(drawn_tokens, low=0, high=np.inf)
     vote_name = "the reply most like the others" if free else "majority vote"
     other_name = "the reply that the model picks" if free else "vote by confidence"
     fell_back = sum(one.trial is not None and one.trial.decided_by != "deliberation" for one in deliberated)
