@@ -3,7 +3,7 @@
 A prompt is prefilled once, whatever the number of samples; its KV cache and the distribution of the first token are
 shared by all of them.
 
-Must not know: answers, statistics, references.
+Must not know: how given tokens are fed, answers, statistics, references.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 from edgedistill.bundle import MODEL, TOKENIZER
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.choice import NoiseSource, choose
-from edgedistill.runtime.decoder import chunk_bounds
 from edgedistill.runtime.generate import TokenLoop
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.sampling import NoiseKey, Sampler
@@ -27,6 +26,7 @@ from edgedistill.verify.lanes import run_lanes
 from edgedistill.verify.models import SCORE_BYTES
 from edgedistill.verify.replies import Encoded, Replies
 from edgedistill.verify.result import ModelIdentity
+from edgedistill.verify.teacher_forcing import force, force_one, prefill
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from edgedistill.bundle import Bundle, Check
     from edgedistill.progress import Progress
-    from edgedistill.runtime.decoder import Decoder
     from edgedistill.verify.devices import DeviceReport
     from edgedistill.verify.models import Slice
     from edgedistill.verify.run_settings import Drawn, DrawSettings, Finish, SampleKey
@@ -180,14 +179,6 @@ class BundleModel:
         eos = self._info.eos_token_ids
         return self._lane_session, [Engine(self._lane_session, settings, batch=batch, eos=eos) for _ in range(lanes)]
 
-    def prefill(self, session: DecoderSession, ids: Sequence[int]) -> tuple[Decoder, Logits]:
-        """A decoder of one row with these tokens, and the logits float32 [V] after the last (empty for no tokens)."""
-        decoder = session.decoder()
-        logits = np.empty(0, dtype=np.float32)
-        for start, stop in chunk_bounds(len(ids), self.model.prefill_chunk):
-            logits = decoder.feed(ids[start:stop], exact=True, logits=stop == len(ids))
-        return decoder, logits.copy()
-
     def one_by_one(self, work: Iterable[tuple[Encoded, list[int]]], settings: DrawSettings) -> Iterator[Finished]:
         """The same samples by the runtime's own loop, one sequence at a time."""
         generation = settings.generation
@@ -213,7 +204,7 @@ class BundleModel:
         """One prefill per prompt; the first token of every sample is drawn from its distribution."""
         generation = settings.generation
         for one, indices in work:
-            decoder, logits = self.prefill(session, one.ids)
+            decoder, logits = prefill(session, one.ids, chunk=self.model.prefill_chunk)
             seen = None
             if generation.repetition_penalty != 1.0:
                 seen = np.zeros((1, len(logits)), dtype=np.bool_)
@@ -246,49 +237,13 @@ class BundleModel:
         self, prompt: Prompt, sequences: Sequence[Sequence[int]], slices: Sequence[Slice], *, thinking: bool | None
     ) -> Iterator[Logits]:
         """See ``models.SampledModel.score``; the numerical path is that of a prefill."""
-        encoded = self.replies.encode(prompt, thinking)
+        ids, chunk = self.replies.encode(prompt, thinking).ids, self.model.prefill_chunk
         if self.session is None:
-            yield from self._score_one(encoded.ids, sequences, slices)
+            (sequence,) = sequences
+            yield from force_one(self.model.session.decoder(), ids, sequence, slices, chunk=chunk)
             return
-        for logits, mask in self.scored(self.session, encoded.ids, sequences, slices)[1]:
+        for logits, mask in force(self.session, ids, sequences, slices, chunk=chunk)[1]:
             yield logits[mask]
-
-    def scored(
-        self, session: DecoderSession, prompt: Sequence[int], sequences: Sequence[Sequence[int]], parts: Sequence[Slice]
-    ) -> tuple[Decoder, Iterator[tuple[Logits, npt.NDArray[np.bool_]]]]:
-        """A decoder of a row per sequence, and the slices that fill it: logits [rows, width, V], valid bool [rows,
-        width]. After a slice the rows hold the prompt and the tokens before the slice's last position.
-        """
-        prefix, _ = self.prefill(session, prompt[:-1])
-        decoder = prefix.select([0] * len(sequences)) if len(prompt) > 1 else session.decoder(len(sequences))
-        lengths = np.array([len(sequence) for sequence in sequences])
-        ids = np.zeros((len(sequences), max(int(lengths.max()), 1)), dtype=np.int64)
-        for row, sequence in enumerate(sequences):
-            ids[row, : len(sequence)] = [prompt[-1], *sequence[:-1]]
-
-        def run() -> Iterator[tuple[Logits, npt.NDArray[np.bool_]]]:
-            for part in parts:
-                width = part.stop - part.start
-                counts = np.clip(lengths - part.start, 0, width)
-                index = np.broadcast_to(np.arange(width), (len(sequences), width))
-                logits = decoder.step(ids[:, part.start : part.stop], counts, index.copy(), exact=True)
-                yield logits, np.arange(width)[None, :] < counts[:, None]
-
-        return decoder, run()
-
-    def _score_one(
-        self, prompt: Sequence[int], sequences: Sequence[Sequence[int]], parts: Sequence[Slice]
-    ) -> Iterator[Logits]:
-        """For the fallback exporter's graphs: one sequence."""
-        (sequence,) = sequences
-        decoder: Any = self.model.session.decoder()
-        for start, stop in chunk_bounds(len(prompt) - 1, self.model.prefill_chunk):
-            decoder.feed(prompt[start:stop], exact=True, logits=False)
-        ids = np.array([[prompt[-1], *sequence[:-1]]], dtype=np.int64)
-        for part in parts:
-            chunk = ids[:, part.start : part.stop]
-            for scores in decoder.score(chunk, chunk=max(2, chunk.shape[1])):
-                yield scores.logits
 
     # ---- lifetime -------------------------------------------------------------------------------------------
 

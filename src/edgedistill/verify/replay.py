@@ -23,6 +23,7 @@ from edgedistill.runtime.choice import choose
 from edgedistill.verify.engine import Start
 from edgedistill.verify.lanes import run_lanes
 from edgedistill.verify.models import slices
+from edgedistill.verify.teacher_forcing import force
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -142,9 +143,8 @@ def _group_starts(
 ) -> Iterator[Start]:
     noise = bundle.noise.keys(settings.seed, one.prompt.id, [index for _, index in keys])
     generation = settings.generation
-    decoder, scored = bundle.scored(
-        session, one.ids, sequences, parts := slices([len(s) for s in sequences], session.info.vocab_size)
-    )
+    parts = slices([len(s) for s in sequences], session.info.vocab_size)
+    decoder, scored = force(session, one.ids, sequences, parts, chunk=bundle.model.prefill_chunk)
     parted: dict[int, tuple[int, int]] = {}  # row: position of the mismatch, own choice
     for part, (logits, valid) in zip(parts, scored, strict=True):
         for row in parted:
