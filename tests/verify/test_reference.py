@@ -12,9 +12,9 @@ from engine_support import SETTINGS
 from edgedistill.errors import OutputError, VerifyError
 from edgedistill.verify.baseline import Baseline
 from edgedistill.verify.baseline_model import BaselineModel
+from edgedistill.verify.baseline_runs import other_versions
 from edgedistill.verify.bundle_model import BundleModel
 from edgedistill.verify.reference import open_reference, original_name
-from edgedistill.verify.runner import _other_versions
 from edgedistill.verify.scoring import compare_on
 from edgedistill.verify.suites import load_suite
 
@@ -189,9 +189,9 @@ def test_a_baseline_that_was_rewritten_with_its_hash_is_one_line(baseline, tmp_p
 
 
 def test_a_baseline_of_other_versions_is_used_and_it_is_said(baseline):
-    assert _other_versions(baseline[0]) == []
+    assert other_versions(baseline[0]) == []
     older = dataclasses.replace(baseline[0], versions={**baseline[0].versions, "numpy": "0.1", "torch": "9"})
-    (note,) = _other_versions(older)
+    (note,) = other_versions(older)
     assert note.startswith("The baseline was drawn with numpy 0.1, this run has ")
 
 

@@ -58,7 +58,7 @@ def _create(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.output} exists already.", hint="Name another file, or replace it with --force.")
     options = verification.options(args)
     verification.require_writable(args.output, "Choose another file with -o.")
-    from edgedistill.verify.runner import make_baseline
+    from edgedistill.verify.baseline_runs import make_baseline
 
     with verification.cluster(args) as cluster, console.progress() as progress:
         baseline = make_baseline(
@@ -83,7 +83,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from edgedistill.verify.baseline import Baseline
-    from edgedistill.verify.runner import check_baseline
+    from edgedistill.verify.baseline_runs import check_baseline
     from edgedistill.verify.suites import load_suite
 
     baseline = Baseline.load(args.file)

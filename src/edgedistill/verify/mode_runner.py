@@ -22,9 +22,10 @@ from edgedistill.verify.mode_model import Mode, ModeModel
 from edgedistill.verify.mode_score import ModeReport, mode_change, mode_score
 from edgedistill.verify.models import require_same_vocabulary
 from edgedistill.verify.options import VerifyOptions, resolve_margins
+from edgedistill.verify.provenance import provenance
 from edgedistill.verify.reference import open_reference
 from edgedistill.verify.result import TokenReport, VerifyReport
-from edgedistill.verify.runner import bundle_margins, provenance, require_margins
+from edgedistill.verify.runner import bundle_margins, require_margins
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites import load_suite
 

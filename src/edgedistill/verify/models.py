@@ -123,3 +123,17 @@ def require_same_vocabulary(first: ModelIdentity, second: ModelIdentity) -> None
             "their distributions cannot be compared.",
             hint="Take the model that the bundle was exported from as its reference.",
         )
+
+
+def require_same_source(reference: ModelIdentity, bundle: ModelIdentity) -> None:
+    """Raises VerifyError for two models whose sources are known and differ.
+
+    Models of one family share their tokenizer; the names of their sources tell them apart.
+    """
+    theirs, ours = reference.details.get("source", ""), bundle.details.get("source", "")
+    if theirs and ours and theirs != ours:
+        raise VerifyError(
+            f"the reference {reference.name} comes from {theirs}, the bundle {bundle.name} from {ours}; expected the "
+            "same original.",
+            hint="Take the model that the bundle was exported from as its reference.",
+        )

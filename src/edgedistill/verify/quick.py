@@ -23,8 +23,9 @@ from edgedistill.verify.analyse import analyse
 from edgedistill.verify.bundle_model import open_sampled
 from edgedistill.verify.extras import ModelSamples
 from edgedistill.verify.options import VerifyOptions, spread
+from edgedistill.verify.provenance import provenance
 from edgedistill.verify.reference import open_reference
-from edgedistill.verify.runner import bundle_margins, provenance
+from edgedistill.verify.runner import bundle_margins
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites import load_suite
 

@@ -3,30 +3,27 @@
     >>> report = edgedistill.verify("my-bundle", reference="my-fp32-bundle", suite="arithmetic")
     >>> report.gate.result.outcome
 
-Must not know: the command line, how a report is shown.
+Must not know: the command line, how a report is shown, how a baseline is made.
 """
 
 from __future__ import annotations
 
-import platform
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgedistill.bundle import Bundle
-from edgedistill.errors import UsageError, VerifyError
+from edgedistill.errors import UsageError
 from edgedistill.progress import NullProgress
-from edgedistill.verify.analyse import Provenance, analyse
-from edgedistill.verify.baseline import REMAKE, SCORED_SAMPLES, Baseline
+from edgedistill.verify.analyse import analyse
 from edgedistill.verify.baseline_model import BaselineModel
-from edgedistill.verify.bundle_model import BundleModel, bundle_identity, open_sampled
+from edgedistill.verify.baseline_runs import as_dictated, other_versions
+from edgedistill.verify.bundle_model import BundleModel, open_sampled
 from edgedistill.verify.endpoints import Margins
 from edgedistill.verify.extras import ModelSamples
-from edgedistill.verify.models import require_same_vocabulary
+from edgedistill.verify.models import require_same_source, require_same_vocabulary
 from edgedistill.verify.options import VerifyOptions, resolve_margins, spread
+from edgedistill.verify.provenance import provenance
 from edgedistill.verify.reference import open_reference
 from edgedistill.verify.replay import require_batches
 from edgedistill.verify.spread import SpreadBundle, spread_over
@@ -40,8 +37,7 @@ if TYPE_CHECKING:
     from edgedistill.progress import Progress
     from edgedistill.verify.cluster import Cluster
     from edgedistill.verify.models import SampledModel
-    from edgedistill.verify.result import ModelIdentity, VerifyReport
-    from edgedistill.verify.run_settings import DrawSettings
+    from edgedistill.verify.result import VerifyReport
     from edgedistill.verify.sampler_audit import SamplerAudit
     from edgedistill.verify.types import Prompt, Suite
 
@@ -98,9 +94,9 @@ def verify_models(
             raise UsageError("a replay runs on one machine.", hint="Drop --replay or --dask.")
     progress = progress or NullProgress()
     require_same_vocabulary(reference.identity, bundle.identity)
-    _require_same_source(reference.identity, bundle.identity)
+    require_same_source(reference.identity, bundle.identity)
     if isinstance(reference, BaselineModel):
-        options, prompts, settings = _as_baseline(suite, reference, bundle, options)
+        options, prompts, settings = as_dictated(suite, reference, bundle, options)
     else:
         prompts = options.choose(suite)
         settings = options.draw_settings(suite.sampling, bundle.generation_defaults)
@@ -108,7 +104,7 @@ def verify_models(
     require_margins(suite, options.margins)
     run = Run(suite, settings, options, store, progress)
     if isinstance(reference, BaselineModel):
-        run.notes += _other_versions(reference.baseline)
+        run.notes += other_versions(reference.baseline)
     sampler = run.audit_sampler(bundle, prompts)
     if not getattr(reference, "can_draw", True):
         return _without_samples(run, reference, bundle, prompts, sampler)
@@ -217,87 +213,6 @@ def audit_model(
     return replace(report, devices=devices)
 
 
-def make_baseline(
-    model: str | Path,
-    *,
-    suite: str | Path | Suite = "arithmetic",
-    options: VerifyOptions | None = None,
-    scored_samples: int = SCORED_SAMPLES,
-    store: Path | None = None,
-    progress: Progress | None = None,
-    cluster: Cluster | None = None,
-) -> Baseline:
-    """Samples of a reference, to be saved: ``model`` is a bundle or ``hf:CHECKPOINT``.
-
-    Raises:
-        EdgedistillError: as ``verify``.
-    """
-    options = options or VerifyOptions()
-    loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
-    progress = progress or NullProgress()
-    with closing(open_reference(model, model)) as reference:
-        if isinstance(reference, BaselineModel):
-            raise UsageError(f"{model} is a baseline already.", hint="Give the model that it was made of.")
-        prompts = options.choose(loaded)
-        settings = options.draw_settings(loaded.sampling, reference.generation_defaults)
-        drawn = Run(loaded, settings, options, store, progress).draw(spread_over(cluster, reference), prompts)
-        return Baseline.create(
-            reference, loaded, prompts, settings, drawn, scored_samples=scored_samples, progress=progress
-        )
-
-
-def check_baseline(baseline: Baseline, bundle: str | Path) -> None:
-    """Raises VerifyError unless a baseline fits a bundle: its tokenizer, its original."""
-    identity = bundle_identity(Bundle.open(bundle, check="full"))
-    baseline.check(tokenizer_sha256=identity.tokenizer_sha256)
-    _require_same_source(baseline.identity, identity)
-
-
-def _as_baseline(
-    suite: Suite, reference: BaselineModel, bundle: BundleModel, options: VerifyOptions
-) -> tuple[VerifyOptions, list[Prompt], DrawSettings]:
-    """Options, prompts and settings that a baseline dictates; what was asked for otherwise is refused."""
-    baseline = reference.baseline
-    settings = replace(baseline.settings, **options.overrides)
-    options = replace(options, samples=baseline.samples if options.samples is None else options.samples)
-    baseline.check(
-        suite=suite,
-        settings=settings,
-        tokenizer_sha256=bundle.identity.tokenizer_sha256,
-        samples=options.n_samples,
-    )
-    stored = {prompt_id for prompt_id, _ in baseline.drawn}
-    known = [prompt for prompt in suite.prompts if prompt.id in stored]
-    if options.prompts is not None and len(known) < min(options.prompts, len(suite.prompts)):
-        raise VerifyError(
-            f"the baseline holds {len(known)} prompts of the suite, {options.prompts} are wanted.",
-            hint=f"Ask for fewer with --prompts. {REMAKE}",
-        )
-    prompts = spread(known, options.prompts)
-    return options, prompts, settings
-
-
-def _other_versions(baseline: Baseline) -> list[str]:
-    """A sentence for each package that drew the baseline in another version than it has here."""
-    here = provenance().versions
-    return [
-        f"The baseline was drawn with {package} {there}, this run has {here[package]}: part of a change may be theirs."
-        for package, there in baseline.versions.items()
-        if here.get(package, there) != there
-    ]
-
-
-def _require_same_source(reference: ModelIdentity, bundle: ModelIdentity) -> None:
-    """Two models of one family share their tokenizer; the names of their sources tell them apart."""
-    theirs, ours = reference.details.get("source", ""), bundle.details.get("source", "")
-    if theirs and ours and theirs != ours:
-        raise VerifyError(
-            f"the reference {reference.name} comes from {theirs}, the bundle {bundle.name} from {ours}; expected the "
-            "same original.",
-            hint="Take the model that the bundle was exported from as its reference.",
-        )
-
-
 def require_margins(suite: Suite, asked: Mapping[str, float]) -> None:
     """Raises SuiteError for a margin that was asked for and that the suite cannot be held to."""
     if "accuracy" in asked:
@@ -309,24 +224,3 @@ def bundle_margins(bundle: BundleModel) -> Margins:
     table = bundle.model.bundle.manifest.profile.get("verify", {})
     known = {name: float(value) for name, value in table.items() if name in Margins.__dataclass_fields__}
     return Margins(**known)
-
-
-def provenance() -> Provenance:
-    """Now, here, with these versions."""
-    from edgedistill.hardware import detect
-
-    found: dict[str, str] = {}
-    for package in ("edgedistill", "onnxruntime", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    found["python"] = platform.python_version()
-    hardware = detect(probe=False)
-    machine = {
-        "cpu": hardware.cpu,
-        "cores": str(hardware.physical_cores),
-        "isa": " ".join(hardware.isa),
-        "system": f"{platform.system()} {hardware.machine}",
-    }
-    return Provenance(datetime.now(UTC).isoformat(timespec="seconds"), found, machine)
