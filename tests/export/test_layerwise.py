@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from edgedistill.export import layerwise
 from edgedistill.export.choose import CALIBRATED
 from edgedistill.export.pipeline import export
 from edgedistill.manifest import Manifest
-from edgedistill.quantize.gptq import GptqOptions
+from edgedistill.quantize.gptq import GptqOptions, Moments
 from edgedistill.runtime.model import open_bundle
 from edgedistill.traces import Traces
 
@@ -85,6 +86,39 @@ def test_an_interrupted_calibration_goes_on_to_the_same_bytes(
     resumed = export("tiny-reasoner", tmp_path / "part", weight_format=FORMAT, calibration=calibration, check=False)
     assert resumed.reused_weights > 10
     assert (resumed.path / "weights.bin").read_bytes() == (whole.path / "weights.bin").read_bytes()
+
+
+def test_a_resumed_calibration_knows_what_could_not_be_solved(
+    texts: tuple[Traces, Traces], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibration = texts[0].head(300)
+    interrupted_at: set[int] = set()
+
+    def unsolvable(self: object, index: int, tap: str, *rest: object) -> Moments:
+        if index in interrupted_at:
+            raise KeyboardInterrupt
+        found = moments(self, index, tap, *rest)
+        if index == 0 and tap.endswith("gated"):
+            second = np.full_like(found.second, 1e6)
+            np.fill_diagonal(second, 1)  # no damping makes this positive definite
+            return replace(found, second=second)
+        return found
+
+    moments = layerwise._Run._moments
+    monkeypatch.setattr(layerwise._Run, "_moments", unsolvable)
+
+    def exported(name: str) -> dict[str, str]:
+        made = export("tiny-reasoner", tmp_path / name, weight_format=FORMAT, calibration=calibration, check=False)
+        return made.manifest.calibration["failed"]
+
+    whole = exported("whole")
+    assert list(whole) == ["layers.0.mlp.down"]
+    for index in (1, 2):
+        interrupted_at = {index}
+        with pytest.raises(KeyboardInterrupt):
+            exported("part")
+    interrupted_at = set()
+    assert exported("part") == whole
 
 
 def test_other_calibration_is_another_plan(texts: tuple[Traces, Traces], tmp_path: Path) -> None:

@@ -150,6 +150,9 @@ class _Run:
         wanted = [w for w in weights if w.is_matrix and self._planned[w.name].format.method == "gptq"]
         wanted = [w for w in wanted if not self._planned[w.name].format.is_float]
         todo = {w.name for w in wanted if not self._writer.is_finished(self._job(w), self._source)}
+        for weight in wanted:
+            if weight.name not in todo and (reason := self._writer.failure(weight.name)):
+                self.outcome.failed[weight.name] = reason
         matrices = {w.name for w in weights if w.is_matrix}
         self._write([w for w in weights if w.name not in todo])
         written = matrices - todo

@@ -89,7 +89,7 @@ class WeightsWriter:
         self.layout = layout
         self.journal = path.with_name(".journal")
         resume = resume and path.is_file() and path.stat().st_size == layout.size
-        self._finished = self._read_journal() if resume else {}
+        self._finished, self._failed = self._read_journal() if resume else ({}, {})
         self._journalled = journal
         if journal and not resume:
             self.journal.unlink(missing_ok=True)
@@ -111,16 +111,21 @@ class WeightsWriter:
         finally:
             os.close(self._fd)
 
-    def _read_journal(self) -> dict[str, str]:
+    def _read_journal(self) -> tuple[dict[str, str], dict[str, str]]:
+        """By weight: its digest; and, where it could not be solved for, why. The last entry of a weight counts."""
         finished: dict[str, str] = {}
+        failed: dict[str, str] = {}
         if self.journal.is_file():
             for line in self.journal.read_text(encoding="utf-8").splitlines():
                 try:
                     entry = json.loads(line)
                     finished[entry["name"]] = entry["digest"]
+                    failed.pop(entry["name"], None)
+                    if reason := entry.get("failed"):
+                        failed[entry["name"]] = str(reason)
                 except (ValueError, KeyError, TypeError):
                     break  # a torn last line
-        return finished
+        return finished, failed
 
     def write_array(self, name: str, array: npt.NDArray[np.generic], row: int = 0) -> None:
         """Write ``array`` as rows from ``row`` on of the stored array ``name``; dtype and row shape must match."""
@@ -174,7 +179,7 @@ class WeightsWriter:
                     continue
                 solver = solvers.get(job.weight.name) if solvers else None
                 digest = self._write_weight(job, cut, source, pool, threads, progress, solver)
-                self._log(job.weight.name, digest)
+                self._log(job.weight.name, digest, solver.failed if solver else None)
         return reused
 
     def _write_weight(
@@ -232,6 +237,10 @@ class WeightsWriter:
         digest = self._finished.get(job.weight.name)
         return digest is not None and digest == self._digest_on_disk(job, list(slices(job.weight, source)))
 
+    def failure(self, name: str) -> str | None:
+        """Why the interrupted run that wrote the weight ``name`` could not solve for it; None: it could."""
+        return self._failed.get(name)
+
     def _digest_on_disk(self, job: Job, cut: list[Slice]) -> str:
         name = job.weight.name
         shape = job.weight.shape
@@ -248,11 +257,12 @@ class WeightsWriter:
             total.update(digest.digest())
         return total.hexdigest()
 
-    def _log(self, name: str, digest: str) -> None:
+    def _log(self, name: str, digest: str, failed: str | None) -> None:
         if not self._journalled:
             return
+        entry = {"name": name, "digest": digest} | ({"failed": failed} if failed else {})
         with self.journal.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"name": name, "digest": digest}) + "\n")
+            stream.write(json.dumps(entry) + "\n")
 
 
 def _reserve(fd: int, size: int) -> None:
