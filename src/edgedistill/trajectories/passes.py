@@ -46,6 +46,12 @@ class Verdict:
     deliberation: Generation | None = None
     notes: tuple[str, ...] = field(default=())
 
+    def standing(self, trajectories: Sequence[Trajectory]) -> Generation | Trajectory | None:
+        """Whose text stands: the deliberation's, the winner's, nobody's."""
+        if self.decided_by == "deliberation" and self.deliberation is not None:
+            return self.deliberation
+        return None if self.winner is None else trajectories[self.winner]
+
 
 class Passes:
     """The passes of one run.

@@ -10,7 +10,7 @@ waits for the consumer's screen except the next step, so append to a locked buff
 Set the ``cancel`` event to end the run: the trajectories so far come as ``finished`` events of kind "cancelled", and
 ``done`` still comes. Closing the iterator early is safe, too.
 
-Must not know: terminals, suites.
+Must not know: how a text becomes a trajectory, terminals, suites.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from edgedistill.runtime.settings import Mode, check_mode
 from edgedistill.runtime.stats import Stopwatch, peak_rss_bytes
 from edgedistill.runtime.transcript import Transcript
 from edgedistill.trajectories.batch import Decoding, OneByOne, Start, Together
-from edgedistill.trajectories.confidence import trajectory_confidence
 from edgedistill.trajectories.early_stop import decided, saved_tokens
+from edgedistill.trajectories.growing import Growing
 from edgedistill.trajectories.memory import MemoryPlan, plan_memory
 from edgedistill.trajectories.options import TrajectoryOptions
 from edgedistill.trajectories.passes import Passes, Verdict
 from edgedistill.trajectories.prompts import load_prompt
 from edgedistill.trajectories.reading import read_answer
-from edgedistill.trajectories.result import RunStats, Trajectory, TrajectoryEvent, TrajectoryFinish, TrajectoryResult
-from edgedistill.trajectories.vote import Ballot, Kind, VoteResult, by_confidence, majority
+from edgedistill.trajectories.result import RunStats, Trajectory, TrajectoryEvent, TrajectoryResult
+from edgedistill.trajectories.vote import Ballot, VoteResult, by_confidence, majority
 
 if TYPE_CHECKING:
     import threading
@@ -140,9 +140,6 @@ class _Run:
         self._seed = settings.seed or 0
         self._noise = noise
         self._notes: list[str] = []
-        self._transcripts: dict[int, Transcript] = {}
-        self._confidences: dict[int, list[float]] = {}
-        self._ended: dict[int, Trajectory] = {}
         # Checked now: a mistake in the user's file must not cost K trajectories.
         self._prompt = load_prompt(options.prompt, "deliberate.jinja") if options.deliberate else None
         self._free_form = options.answers == "free" or (options.answers == "auto" and read is None)
@@ -165,9 +162,11 @@ class _Run:
             for note in self._notes:
                 yield TrajectoryEvent("note", text=note)
             opened = opened_by(text, model.tags)
-            for index in range(self._options.count):
-                self._transcripts[index] = Transcript(model.tokenizer, settings.stop, model.tags, opened=opened)
-                self._confidences[index] = []
+            transcripts = [
+                Transcript(model.tokenizer, settings.stop, model.tags, opened=opened)
+                for _ in range(self._options.count)
+            ]
+            growing = Growing(transcripts, self._options, self._read)
             ttft = time.perf_counter() - started
             watch, kv_bytes = Stopwatch(), decoder.kv_bytes
             if loop.finish_reason is None:
@@ -182,12 +181,12 @@ class _Run:
                     confident=self._options.vote == "confidence",
                 )
                 decoding = self._decoding(decoder, start, plan.rows)
-                yield from self._decode(decoding)
+                yield from self._decode(decoding, growing)
                 watch, kv_bytes = decoding.watch, decoding.kv_bytes
                 del decoding  # its cache, before the passes need theirs
             else:
-                yield from self._end_open("cancelled")
-        trajectories = tuple(self._ended[index] for index in range(self._options.count))
+                yield from growing.end_open("cancelled")
+        trajectories = growing.ended
         vote = self._vote(trajectories)
         yield TrajectoryEvent("vote", vote=vote)
         before = time.perf_counter()
@@ -265,7 +264,7 @@ class _Run:
 
     # ---- decoding -------------------------------------------------------------------------------------------
 
-    def _decode(self, decoding: Decoding) -> Iterator[TrajectoryEvent]:
+    def _decode(self, decoding: Decoding, growing: Growing) -> Iterator[TrajectoryEvent]:
         options = self._options
         yield TrajectoryEvent("start", total=options.count)
         while not (self._cancel is not None and self._cancel.is_set()):
@@ -273,62 +272,12 @@ class _Run:
             if not chosen:
                 return
             for one in chosen:
-                transcript = self._transcripts[one.index]
-                self._confidences[one.index].append(one.confidence)
-                for event in transcript.add(one.token):
-                    if event.kind in ("reasoning", "answer", "marker"):
-                        yield TrajectoryEvent(event.kind, one.index, event.text, event.tokens)
-                finish: TrajectoryFinish | None = one.finish
-                if transcript.stopped and finish != "stop":
+                if (yield from growing.add(one)):
                     decoding.stop(one.index)
-                    finish = "stop_string"
-                if finish is not None:
-                    yield from self._end(one.index, finish)
-            votes = {index: trajectory.vote for index, trajectory in self._ended.items()}
-            if decided(options.stop_rule, votes, options.count, options.error_rate):
-                yield from self._end_open("cut")
+            if decided(options.stop_rule, growing.votes, options.count, options.error_rate):
+                yield from growing.end_open("cut")
                 return
-        yield from self._end_open("cancelled")
-
-    def _end_open(self, finish: TrajectoryFinish) -> Iterator[TrajectoryEvent]:
-        for index in self._transcripts:
-            if index not in self._ended:
-                yield from self._end(index, finish)
-
-    def _end(self, index: int, finish: TrajectoryFinish) -> Iterator[TrajectoryEvent]:
-        transcript = self._transcripts[index]
-        for event in transcript.finish():
-            if event.kind in ("reasoning", "answer", "marker"):
-                yield TrajectoryEvent(event.kind, index, event.text, event.tokens)
-        answer = transcript.text("answer").strip()
-        vote = None
-        kind: Kind = "unparsed"
-        if finish in ("length", "context"):
-            kind = "truncated"
-        elif finish == "cancelled":
-            kind = "cancelled"
-        elif finish == "cut":
-            kind = "cut"
-        elif transcript.closed:
-            vote = self._read(answer)
-            kind = "unparsed" if vote is None else "answered"
-        sure = None
-        if self._options.vote == "confidence":
-            sure = trajectory_confidence(self._confidences[index], self._options.measure, self._options.window)
-        trajectory = Trajectory(
-            index=index,
-            kind=kind,
-            vote=vote,
-            text=transcript.text(),
-            reasoning=transcript.text("reasoning").strip(),
-            answer=answer,
-            tokens=tuple(transcript.tokens),
-            reasoning_tokens=transcript.reasoning_tokens,
-            finish=finish,
-            confidence=sure if transcript.tokens else None,
-        )
-        self._ended[index] = trajectory
-        yield TrajectoryEvent("finished", index, trajectory=trajectory)
+        yield from growing.end_open("cancelled")
 
     # ---- the end --------------------------------------------------------------------------------------------
 
@@ -341,14 +290,10 @@ class _Run:
     def _result(
         self, trajectories: tuple[Trajectory, ...], vote: VoteResult, verdict: Verdict, stats: RunStats
     ) -> TrajectoryResult:
-        answer, reasoning = "", ""
-        if verdict.decided_by == "deliberation" and verdict.deliberation is not None:
-            answer, reasoning = verdict.deliberation.answer, verdict.deliberation.reasoning
-        elif verdict.winner is not None:
-            answer, reasoning = trajectories[verdict.winner].answer, trajectories[verdict.winner].reasoning
+        standing = verdict.standing(trajectories)
         return TrajectoryResult(
-            answer=answer,
-            reasoning=reasoning,
+            answer="" if standing is None else standing.answer,
+            reasoning="" if standing is None else standing.reasoning,
             final=verdict.final,
             decided_by=verdict.decided_by,
             winner=verdict.winner,
