@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgedistill.runtime import stats
-from edgedistill.runtime.decoder import chunk_bounds
+from edgedistill.runtime.chunks import chunk_bounds
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.sampling import greedy
 

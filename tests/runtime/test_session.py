@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from edgedistill.bundle import MODEL, Bundle
 from edgedistill.errors import BundleError, ContextLengthError, GenerationError
 from edgedistill.runtime import decoder as decoder_module
-from edgedistill.runtime.decoder import InterruptedRunError, chunk_bounds
+from edgedistill.runtime.chunks import chunk_bounds
+from edgedistill.runtime.decoder import InterruptedRunError
 from edgedistill.runtime.kv_cache import CacheGeometry, KVCache
 from edgedistill.runtime.session import DecoderSession, SessionConfig, physical_cores
 

@@ -92,7 +92,7 @@ def scoring(session: DecoderSession, some: Sequence[Text], *, chunk: int) -> Ite
 
 def decoding(session: DecoderSession, some: Sequence[Text], *, chunk: int) -> Iterator[Logits]:
     """The same by a prefill of what precedes the predicted tokens, then one-token steps."""
-    from edgedistill.runtime.decoder import chunk_bounds
+    from edgedistill.runtime.chunks import chunk_bounds
 
     for text in some:
         decoder = session.decoder()

@@ -23,7 +23,7 @@ import numpy as np
 from edgedistill.bundle import MODEL, Bundle
 from edgedistill.errors import BundleError, EdgedistillError, GenerationError
 from edgedistill.progress import NullProgress, Progress
-from edgedistill.runtime.decoder import chunk_bounds
+from edgedistill.runtime.chunks import chunk_bounds
 from edgedistill.runtime.optimum_session import OptimumSession
 from edgedistill.runtime.sampling import greedy
 from edgedistill.runtime.session import DecoderSession, SessionConfig

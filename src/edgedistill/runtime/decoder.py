@@ -1,8 +1,7 @@
 """Steps of a batch of sequences over one KV cache.
 
-A step takes rows of unequal length: every row has its own past and its own number of new tokens, some none. All inputs
-and outputs are preallocated and bound once per shape; a step then writes a few integers in place and runs. Past and
-present are the same buffers.
+A step takes rows of unequal length: every row has its own past and its own number of new tokens, some none. It writes
+a few integers into arrays that are bound once per shape (``binding``) and runs.
 
 Which numerical path a position takes depends on what is computed with it: a token by itself runs other kernels than
 one among several, and the results may differ in the last bits or, with quantized activations, visibly. Wide steps agree
@@ -11,20 +10,21 @@ new tokens in blocks, and a block with a single token in it is computed like a t
 rows in pairs, and an odd one at the end likewise. ``exact`` steps avoid both: the previous token is computed again in
 front, or a column of padding added behind, until no token is alone. Such steps reproduce a prefill of the whole text.
 
-Must not know: what a token means.
+Must not know: what a token means, the graph's names.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime as ort
 
 from edgedistill.errors import ContextLengthError, GenerationError
-from edgedistill.runtime.kv_cache import aligned_zeros
+from edgedistill.runtime.binding import BoundRun
+from edgedistill.runtime.chunks import score_slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,47 +48,6 @@ class InterruptedRunError(Exception):
     """A run that was ended by ``interrupt``; the cache is as before it."""
 
 
-class _Shape:
-    """Preallocated inputs and outputs of one (width, logit positions), bound to a cache's present buffers."""
-
-    def __init__(self, session: DecoderSession, cache: KVCache, width: int, positions: int, wide: bool) -> None:
-        batch = cache.batch
-        self.ids: Ids = np.zeros((batch, width), dtype=np.int64)
-        self.seqlens_k = np.zeros(batch, dtype=np.int32)
-        self.query_seqlens = np.zeros(batch, dtype=np.int32)
-        self.logit_index: Ids = np.zeros((batch, positions), dtype=np.int64)
-        self.logits: Logits = aligned_zeros((batch, positions, session.info.vocab_size))
-        self.first: Logits = self.logits[0, -1] if positions else self.logits[0]
-        self.total_width = batch * width
-        total = np.array(cache.capacity, dtype=np.int32)
-        inputs: dict[str, npt.NDArray[Any]] = {
-            "input_ids": self.ids,
-            "seqlens_k": self.seqlens_k,
-            "query_seqlens": self.query_seqlens,
-            "total_sequence_length": total,
-            "logit_index": self.logit_index,
-        }
-        self.raw = session.wide if wide else session.raw
-        self.binding = self.raw.io_binding()
-        # Aliases keep no array alive: the arrays and the values live as long as this object, the cache's buffers until
-        # its generation changes, when this object goes as well.
-        self._kept: list[Any] = [total]
-        for name, array in inputs.items():
-            self._bind_input(name, array)
-        for name, buffer in zip(session.past_names, cache.buffers, strict=True):
-            value = self._bind_input(name, buffer)
-            self.binding.bind_ortvalue_output(name.replace("past_key_values", "present"), value)
-        logits = ort.OrtValue.ortvalue_from_numpy(self.logits)
-        self._kept.append(logits)
-        self.binding.bind_ortvalue_output("logits", logits)
-
-    def _bind_input(self, name: str, array: npt.NDArray[Any]) -> ort.OrtValue:
-        value = ort.OrtValue.ortvalue_from_numpy(array)
-        self._kept.append(value)
-        self.binding.bind_ortvalue_input(name, value)
-        return value
-
-
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Logits of some positions: ``rows`` and ``columns`` int64 [n] say which, ``logits`` float32 [n, V]."""
@@ -104,7 +63,7 @@ class Decoder:
     def __init__(self, session: DecoderSession, cache: KVCache) -> None:
         self.session = session
         self.cache = cache
-        self._shapes: dict[tuple[int, int, bool], _Shape] = {}
+        self._shapes: dict[tuple[int, int, bool], BoundRun] = {}
         self._generation = cache.generation
         self._exact_length = 0
         self._run_options = ort.RunOptions()
@@ -269,7 +228,7 @@ class Decoder:
         if wanted is not None:
             mask = mask & wanted
         most = max(2, SCORE_BYTES // (batch * self.session.info.vocab_size * 4))
-        for start, stop in _score_slices(mask, chunk, most):
+        for start, stop in score_slices(mask, chunk, most):
             part = mask[:, start:stop]
             # Rounded up, or every slice of an irregular mask would make a shape of its own.
             positions = max(2, min(most, -(-int(part.sum(axis=1).max()) // 8) * 8))
@@ -308,7 +267,7 @@ class Decoder:
                 hint="Shorten the prompt or export with a larger --context.",
             )
 
-    def _shape(self, width: int, positions: int, past: int, *, exact: bool) -> _Shape:
+    def _shape(self, width: int, positions: int, past: int, *, exact: bool) -> BoundRun:
         # Exact steps reproduce a prefill, whatever their width: they take the form of the weights that prefills take.
         wide = self.session.wide is not self.session.raw and (exact or width > 1)
         if past + width > self.cache.capacity:
@@ -322,11 +281,11 @@ class Decoder:
         if shape is None:
             while len(self._shapes) >= _KEPT_SHAPES:
                 self._shapes.pop(next(iter(self._shapes)))
-            shape = _Shape(self.session, self.cache, width, positions, wide)
+            shape = BoundRun(self.session, self.cache, width, positions, wide)
             self._shapes[width, positions, wide] = shape
         return shape
 
-    def _run(self, shape: _Shape) -> None:
+    def _run(self, shape: BoundRun) -> None:
         # A lone token's run is short: no need to end it midway, and ONNX Runtime looks into run options at a cost.
         if shape.total_width == 1 and self._run_options.terminate:
             raise InterruptedRunError
@@ -360,31 +319,6 @@ class Decoder:
             out[row] = one.step(new, None, np.minimum(index[row : row + 1], counts[row] - 1), exact=exact)[0]
             self.cache.put_rows([row], one.cache)
         return out
-
-
-def chunk_bounds(count: int, chunk: int) -> Iterator[tuple[int, int]]:
-    """Cut ``count`` tokens into chunks of at most ``chunk`` (>= 2), none of a single token unless ``count`` is 1."""
-    if chunk < 2:
-        raise ValueError(f"expected chunks of at least 2 tokens, found {chunk}")
-    start = 0
-    while start < count:
-        stop = min(start + chunk, count)
-        if count - stop == 1:
-            # One token would remain: leave it a neighbour, or take it in where the chunk is only two wide.
-            stop = stop - 1 if stop - start > 2 else count
-        yield start, stop
-        start = stop
-
-
-def _score_slices(mask: npt.NDArray[np.bool_], chunk: int, most: int) -> Iterator[tuple[int, int]]:
-    """Column ranges of at most ``chunk`` columns and ``most`` wanted positions per row, at least 2 columns each."""
-    for start, stop in chunk_bounds(mask.shape[1], max(2, chunk)):
-        seen = mask[:, start:stop].sum(axis=1).max()
-        pieces = max(1, -(-int(seen) // most)) if seen else 1
-        if pieces == 1:
-            yield start, stop
-        else:
-            yield from ((start + a, start + b) for a, b in chunk_bounds(stop - start, most))
 
 
 def first_line(error: Exception) -> str:

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from edgedistill.errors import ContextLengthError, GenerationError
-from edgedistill.runtime.decoder import InterruptedRunError, chunk_bounds
+from edgedistill.runtime.chunks import chunk_bounds
+from edgedistill.runtime.decoder import InterruptedRunError
 from edgedistill.runtime.settings import GenerationSettings, Mode
 from edgedistill.runtime.stats import Stopwatch
 

@@ -14,7 +14,8 @@ import numpy as np
 import onnxruntime as ort
 
 from edgedistill.errors import BundleError, ContextLengthError, GenerationError
-from edgedistill.runtime.decoder import InterruptedRunError, Scores, chunk_bounds, first_line
+from edgedistill.runtime.chunks import chunk_bounds
+from edgedistill.runtime.decoder import InterruptedRunError, Scores, first_line
 from edgedistill.runtime.session import SessionConfig, open_session
 
 if TYPE_CHECKING:

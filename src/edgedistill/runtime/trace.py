@@ -127,7 +127,7 @@ def measure(path: Path, *, seconds: float, threads: int | None) -> Iterator[Trac
     """Measure in this process."""
     import numpy as np
 
-    from edgedistill.runtime.decoder import chunk_bounds
+    from edgedistill.runtime.chunks import chunk_bounds
     from edgedistill.runtime.model import open_bundle
     from edgedistill.runtime.sampling import greedy
     from edgedistill.runtime.stats import rss_bytes

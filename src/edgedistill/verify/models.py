@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgedistill.errors import VerifyError
+from edgedistill.runtime.chunks import chunk_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -103,8 +104,6 @@ def slices(lengths: Sequence[int], vocab_size: int, *, widest: int = 256) -> lis
 
     A slice is at least 2 positions wide, unless it is all there is: a position by itself takes other kernels.
     """
-    from edgedistill.runtime.decoder import chunk_bounds
-
     width = max(2, min(widest, SCORE_BYTES // (4 * vocab_size * max(1, len(lengths)))))
     return [Slice(a, b) for a, b in chunk_bounds(max(lengths, default=0), width)]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.runtime.decoder import chunk_bounds
+from edgedistill.runtime.chunks import chunk_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

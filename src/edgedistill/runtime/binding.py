@@ -1,0 +1,65 @@
+"""Runs of one shape, prepared: arrays that are allocated and bound once, over the buffers of a KV cache.
+
+Past and present are the same buffers, so that a run copies no cache.
+
+Must not know: what is written into the arrays, when a run is made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+
+from edgedistill.runtime.kv_cache import aligned_zeros
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from edgedistill.runtime.kv_cache import KVCache
+    from edgedistill.runtime.session import DecoderSession
+
+    Ids = npt.NDArray[np.int64]
+    Logits = npt.NDArray[np.float32]
+
+
+class BoundRun:
+    """Preallocated inputs and outputs of one (width, logit positions), bound to a cache's present buffers."""
+
+    def __init__(self, session: DecoderSession, cache: KVCache, width: int, positions: int, wide: bool) -> None:
+        batch = cache.batch
+        self.ids: Ids = np.zeros((batch, width), dtype=np.int64)
+        self.seqlens_k = np.zeros(batch, dtype=np.int32)
+        self.query_seqlens = np.zeros(batch, dtype=np.int32)
+        self.logit_index: Ids = np.zeros((batch, positions), dtype=np.int64)
+        self.logits: Logits = aligned_zeros((batch, positions, session.info.vocab_size))
+        self.first: Logits = self.logits[0, -1] if positions else self.logits[0]
+        self.total_width = batch * width
+        total = np.array(cache.capacity, dtype=np.int32)
+        inputs: dict[str, npt.NDArray[Any]] = {
+            "input_ids": self.ids,
+            "seqlens_k": self.seqlens_k,
+            "query_seqlens": self.query_seqlens,
+            "total_sequence_length": total,
+            "logit_index": self.logit_index,
+        }
+        self.raw = session.wide if wide else session.raw
+        self.binding = self.raw.io_binding()
+        # Aliases keep no array alive: the arrays and the values live as long as this object, the cache's buffers until
+        # its generation changes, when this object goes as well.
+        self._kept: list[Any] = [total]
+        for name, array in inputs.items():
+            self._bind_input(name, array)
+        for name, buffer in zip(session.past_names, cache.buffers, strict=True):
+            value = self._bind_input(name, buffer)
+            self.binding.bind_ortvalue_output(name.replace("past_key_values", "present"), value)
+        logits = ort.OrtValue.ortvalue_from_numpy(self.logits)
+        self._kept.append(logits)
+        self.binding.bind_ortvalue_output("logits", logits)
+
+    def _bind_input(self, name: str, array: npt.NDArray[Any]) -> ort.OrtValue:
+        value = ort.OrtValue.ortvalue_from_numpy(array)
+        self._kept.append(value)
+        self.binding.bind_ortvalue_input(name, value)
+        return value
