@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 
 from edgedistill.errors import BudgetError, ContextLengthError, GenerationError, UsageError
-from edgedistill.trajectories import TrajectoryOptions, run, solve, stream
+from edgedistill.trajectories import TrajectoryOptions, memory, run, solve, stream
 from edgedistill.trajectories.batch import OneByOne
 from edgedistill.trajectories.memory import plan_memory
 
@@ -54,7 +54,7 @@ def test_waves_and_one_after_the_other_give_the_same_trajectories(reasoner, samp
     settings = sampling.replace(repetition_penalty=penalty)
     options = TrajectoryOptions(count=5, early_stop="off", vote="confidence")
     together = solve(reasoner, HARD, options=options, settings=settings, mode="exact")
-    monkeypatch.setattr(run, "plan_memory", lambda **k: plan_memory(**{**k, "available": 1_900_000, "held": 0}))
+    monkeypatch.setattr(memory, "plan_memory", lambda **k: plan_memory(**{**k, "available": 1_900_000, "held": 0}))
     waves = solve(reasoner, HARD, options=options, settings=settings, mode="exact")
     assert 1 < waves.stats.rows < 5
     monkeypatch.setattr(run._Run, "_decoding", lambda self, decoder, start, rows: OneByOne(decoder, start))
@@ -211,7 +211,7 @@ def test_a_quantized_cache_fits_more_at_a_time():
 def test_the_bytes_of_a_plan_are_those_that_are_taken(reasoner, sampling, monkeypatch):
     plans, held = [], []
     monkeypatch.setattr(
-        run, "plan_memory", lambda **k: held.append(k["held"]) or plans.append(plan_memory(**k)) or plans[-1]
+        memory, "plan_memory", lambda **k: held.append(k["held"]) or plans.append(plan_memory(**k)) or plans[-1]
     )
     # Decoded to the last token that the plan is for.
     settings = sampling.replace(ignore_eos=True, max_new_tokens=300)
@@ -224,7 +224,7 @@ def test_the_bytes_of_a_plan_are_those_that_are_taken(reasoner, sampling, monkey
 
 
 def test_a_pass_that_does_not_fit_the_memory_leaves_the_vote(reasoner, sampling, monkeypatch):
-    monkeypatch.setattr(run, "plan_memory", lambda **k: plan_memory(**{**k, "available": 700_000, "held": 0}))
+    monkeypatch.setattr(memory, "plan_memory", lambda **k: plan_memory(**{**k, "available": 700_000, "held": 0}))
     options = TrajectoryOptions(count=4, deliberate=True)
     result = solve(reasoner, EASY, options=options, settings=sampling)
     assert (result.stats.rows, result.deliberation, result.decided_by) == (1, None, "majority")

@@ -9,15 +9,18 @@ Must not know: texts, how anything is decoded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.cgroup import available_memory
-from edgedistill.errors import BudgetError
+from edgedistill.errors import BudgetError, ContextLengthError
+from edgedistill.runtime.session import DecoderSession
 from edgedistill.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from edgedistill.runtime.model import Model
 
 _SHARE = 0.9
 """Of the memory that is free now: the rest is for everybody else."""
@@ -43,6 +46,38 @@ class MemoryPlan:
     pass_tokens: int
     source: str
     note: str = ""
+
+
+def plan_run(model: Model, prompt_tokens: int, count: int, max_new_tokens: int, *, held: int) -> MemoryPlan:
+    """What fits the memory for ``count`` trajectories of a bundle; see ``plan_memory``.
+
+    Raises:
+        ContextLengthError: The prompt leaves no room for an answer.
+        BudgetError: Not even one trajectory fits.
+    """
+    manifest, session = model.bundle.manifest, model.session
+    limit = manifest.model.context_length
+    if prompt_tokens >= limit:
+        raise ContextLengthError(
+            f"The prompt has {prompt_tokens} tokens, the context of this bundle holds {limit} with the answer.",
+            hint="Shorten the prompt or export with a larger --context.",
+        )
+    batches = isinstance(session, DecoderSession)
+    plan = plan_memory(
+        count=count if batches else 1,
+        tokens=min(prompt_tokens + max_new_tokens + 1, limit),
+        step=session.config.kv_step,
+        context=limit,
+        bytes_per_token=manifest.kv_cache.bytes_per_token,
+        vocab_size=manifest.model.vocab_size,
+        profile=manifest.profile,
+        predicted=manifest.predicted,
+        held=held,
+    )
+    if batches:
+        return plan
+    note = "The graph of this bundle takes one sequence: they are decoded one after the other."
+    return replace(plan, rows=1, note=note if count > 1 else plan.note)
 
 
 def plan_memory(

@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.errors import ContextLengthError, GenerationError
+from edgedistill.errors import GenerationError
 from edgedistill.runtime.decoder import Decoder
 from edgedistill.runtime.generate import TokenLoop
 from edgedistill.runtime.reasoning import opened_by
@@ -34,7 +33,7 @@ from edgedistill.runtime.transcript import Transcript
 from edgedistill.trajectories.batch import Decoding, OneByOne, Start, Together
 from edgedistill.trajectories.early_stop import decided, saved_tokens
 from edgedistill.trajectories.growing import Growing
-from edgedistill.trajectories.memory import MemoryPlan, plan_memory
+from edgedistill.trajectories.memory import plan_run
 from edgedistill.trajectories.options import TrajectoryOptions
 from edgedistill.trajectories.passes import Passes, Verdict
 from edgedistill.trajectories.prompts import load_prompt
@@ -151,7 +150,8 @@ class _Run:
         ids = model.encode(text, raw=raw)
         limit = model.bundle.manifest.model.context_length
         with model.decoder() as decoder:
-            plan = self._plan(len(ids), limit, decoder.kv_bytes)
+            plan = plan_run(model, len(ids), self._options.count, settings.max_new_tokens, held=decoder.kv_bytes)
+            self._notes += [plan.note] if plan.note else []
             sampler = Sampler(settings, NoiseKey(0), vocab_size=model.bundle.manifest.model.vocab_size)
             eos = model.bundle.manifest.model.eos_token_ids
             loop = TokenLoop(
@@ -219,36 +219,6 @@ class _Run:
         yield TrajectoryEvent("done", result=self._result(trajectories, vote, verdict, stats))
 
     # ---- preparation ----------------------------------------------------------------------------------------
-
-    def _plan(self, prompt_tokens: int, limit: int, held: int) -> MemoryPlan:
-        """What fits the memory; the reason for fewer at a time than asked for goes to the notes."""
-        manifest = self._model.bundle.manifest
-        if prompt_tokens >= limit:
-            raise ContextLengthError(
-                f"The prompt has {prompt_tokens} tokens, the context of this bundle holds {limit} with the answer.",
-                hint="Shorten the prompt or export with a larger --context.",
-            )
-        session = self._model.session
-        batches = isinstance(session, DecoderSession)
-        plan = plan_memory(
-            count=self._options.count if batches else 1,
-            tokens=min(prompt_tokens + self._settings.max_new_tokens + 1, limit),
-            step=session.config.kv_step,
-            context=limit,
-            bytes_per_token=manifest.kv_cache.bytes_per_token,
-            vocab_size=manifest.model.vocab_size,
-            profile=manifest.profile,
-            predicted=manifest.predicted,
-            held=held,
-        )
-        if not batches:
-            plan = replace(plan, rows=1)
-            if self._options.count > 1:
-                note = "The graph of this bundle takes one sequence: they are decoded one after the other."
-                plan = replace(plan, note=note)
-        if plan.note:
-            self._notes.append(plan.note)
-        return plan
 
     def _keys(self) -> np.ndarray[Any, np.dtype[np.uint64]]:
         prompt_id, first = self._noise
