@@ -24,7 +24,7 @@ _RATIO = re.compile(rf"([+-]?)\s*({_DECIMAL})\s*/\s*([+-]?)\s*({_DECIMAL})")
 _MIXED = re.compile(r"([+-]?)\s*(\d+)\s+(\d+)\s*/\s*(\d+)")
 _LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}")
-_SPACING = re.compile(r"\\(?:left|right|displaystyle|limits)(?![A-Za-z])|\\[!,;: ]|~")
+_SPACING = re.compile(r"\\(?:left|right|displaystyle|limits)(?![A-Za-z])|\\[,;: ]|~")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°")
 _UNITS = re.compile(r"\s*(?:%|[A-Za-zµ€£$¢²³/ .]*)\s*")
 _NAMED = re.compile(r"[A-Za-z]\s*=\s*(?=\S)")
@@ -66,7 +66,7 @@ def parse_number(text: str) -> Fraction | None:
     """
     if len(text) > MAX_LENGTH:
         return None
-    text = _LATEX_FRACTION.sub(_fraction_text, text.strip()).replace("−", "-").replace("–", "-")
+    text = plain_fractions(text.strip()).replace("−", "-").replace("–", "-")
     sign = ""
     if text[:1] in "+-" and text[1:].lstrip()[:1] in tuple(_CURRENCY):
         sign, text = text[0], text[1:].lstrip()
@@ -80,6 +80,11 @@ def parse_number(text: str) -> Fraction | None:
             continue
         return read(found)
     return None
+
+
+def plain_fractions(text: str) -> str:
+    """The text with a/b in place of every ``\\frac{a}{b}``."""
+    return _LATEX_FRACTION.sub(_fraction_text, text)
 
 
 def _is_unit(rest: str) -> bool:
@@ -127,7 +132,8 @@ def _read_mixed(found: re.Match[str]) -> Fraction | None:
 
 def _clean(text: str) -> str:
     """Strip mathematics mode, emphasis, LaTeX spacing and text commands, degrees, "x =", outer punctuation."""
-    text = text.replace("\\$", "$").replace("\\%", "%").replace("\u00a0", " ")
+    # \! is a negative space: 10,\!000 is MATH's way to write 10,000.
+    text = text.replace("\\$", "$").replace("\\%", "%").replace("\\!", "").replace("\u00a0", " ")
     text = _TEXT.sub(r" \1 ", text)
     text = _DEGREES.sub("", _SPACING.sub(" ", text))
     text = text.replace("\\(", " ").replace("\\)", " ").replace("\\[", " ").replace("\\]", " ")

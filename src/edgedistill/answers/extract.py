@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from edgedistill.answers.canonical import canonical
+from edgedistill.answers.canonical import canonical, parse_number, plain_fractions
 
 AnswerRule = Literal["auto", "boxed", "hash", "phrase", "number", "choice", "text"]
 """How an answer is taken from a text; see ``extract``."""
@@ -19,7 +19,7 @@ AnswerRule = Literal["auto", "boxed", "hash", "phrase", "number", "choice", "tex
 _BOXED = re.compile(r"\\f?boxed\s*\{")
 _HASH = re.compile(r"####[ \t]*([^\n]+)")
 _PHRASE = re.compile(
-    r"\b(?:the\s+(?:final\s+)?answer\s*(?:is|=)|(?:final\s+)?answer\s*(?:is|[:=]))(?=\W)[\s:*_]*([^\n]*)", re.IGNORECASE
+    r"\b(?:the\s+(?:final\s+)?answer\s*(?:is|=)|(?:final\s+)?answer\s*(?:is|[:=]))(?=\W)[\s:*_]*", re.IGNORECASE
 )
 _SENTENCE_END = re.compile(r"(?<!\d)\.(?=\s|$)|(?<=\d)\.(?=\s|$)|;|\s+(?:because|since|so|which|as)\b")
 _NUMBER = re.compile(
@@ -81,22 +81,28 @@ def _hash(text: str) -> str | None:
 
 
 def _phrase(text: str) -> str | None:
-    found = _PHRASE.findall(text)
-    if not found:
+    tails = _phrase_tail(text)
+    if not tails:
         return None
-    tail = found[-1]
+    tail = tails[0]
     cut = _SENTENCE_END.search(tail)
     tail = tail[: cut.start()] if cut else tail
     # "the answer is about 40 apples": a number in the phrase is the answer, words around it are not.
     numbers = _numbers(tail)
     whole = canonical(tail)
-    if whole is None or not numbers or whole == canonical(numbers[0]) or "\\" in whole or whole[0] in "([":
+    if whole is None or not numbers or parse_number(whole) is not None or "\\" in whole or whole[0] in "([":
         return whole
     return canonical(numbers[-1])
 
 
+def _phrase_tail(text: str) -> list[str]:
+    """What follows the last "the answer is" on its line (a line may state an answer, doubt it and state another)."""
+    ends = [found.end() for found in _PHRASE.finditer(text)]
+    return [text[end:].partition("\n")[0] for end in ends[-1:]]
+
+
 def _numbers(text: str) -> list[str]:
-    return [found.group() for found in _NUMBER.finditer(text)]
+    return [found.group() for found in _NUMBER.finditer(plain_fractions(text))]
 
 
 def _last_number(text: str) -> str | None:
@@ -105,7 +111,7 @@ def _last_number(text: str) -> str | None:
 
 
 def _choice(text: str) -> str | None:
-    for candidates in (boxed_contents(text)[-1:], _HASH.findall(text)[-1:], _PHRASE.findall(text)[-1:], [text]):
+    for candidates in (boxed_contents(text)[-1:], _HASH.findall(text)[-1:], _phrase_tail(text), [text]):
         letters = [letter for part in candidates for letter in _CHOICE.findall(part)]
         if letters:
             return str(letters[0] if candidates != [text] else letters[-1])
