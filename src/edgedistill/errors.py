@@ -82,6 +82,10 @@ class GenerationError(EdgedistillError):
     """Generation settings or requests that cannot be carried out."""
 
 
+class OutOfMemoryError(GenerationError):
+    """Memory that ran out while tokens were computed."""
+
+
 class MissingExtraError(EdgedistillError):
     """A feature whose optional dependency is not installed."""
 

@@ -14,6 +14,7 @@ import pytest
 from cli_support import edgedistill, environment, here
 
 from edgedistill.export.pipeline import export
+from edgedistill.trajectories.batch import Together
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,6 +118,41 @@ def test_interrupting_keeps_and_labels_the_trajectories(bundle, tmp_path):
     assert result["cancelled"]
     assert {trajectory["kind"] for trajectory in result["trajectories"]} == {"cancelled"}
     assert all(trajectory["text"] for trajectory in result["trajectories"])
+
+
+@pytest.fixture
+def short_of_memory(monkeypatch):
+    """Memory for twenty steps of a batch."""
+    real, steps = Together.step, []
+
+    def step(self):
+        steps.append(1)
+        if len(steps) == 20:
+            raise MemoryError
+        return real(self)
+
+    monkeypatch.setattr(Together, "step", step)
+
+
+def test_memory_that_runs_out_is_one_line_and_keeps_the_trajectories(bundle, short_of_memory):
+    result = here("run", bundle, STORY, "--trajectories", 4, "--seed", 1, "--json")
+    assert result.code == 2
+    assert result.err.startswith("error: The memory ran out when 0 of 4 trajectories had ended")
+    assert "--trajectories" in result.err
+    assert len(result.err.splitlines()) == 1
+    kept = json.loads(result.out)
+    assert {trajectory["kind"] for trajectory in kept["trajectories"]} == {"cancelled"}
+    assert all(trajectory["text"] for trajectory in kept["trajectories"])
+
+
+def test_a_chat_goes_on_after_memory_ran_out(bundle, short_of_memory):
+    lines = f"{STORY}\nWhat is 3 + 4?\n"
+    result = here("chat", bundle, "--plain", "--trajectories", 4, "--seed", 1, "--json", stdin=lines)
+    assert result.code == 0, result.err
+    assert result.err.count("error: The memory ran out") == 1
+    turns = result.json["turns"]
+    assert (turns[1]["finish_reason"], len(turns[1]["trajectories"])) == ("cancelled", 4)
+    assert turns[3]["stats"]["vote"]["answer"] == "7"
 
 
 def with_budget(bundle: Path, rows: float, target: Path) -> Path:

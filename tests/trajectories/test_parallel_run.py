@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import pytest
 
-from edgedistill.errors import BudgetError, ContextLengthError, GenerationError, UsageError
+from edgedistill.errors import BudgetError, ContextLengthError, GenerationError, OutOfMemoryError, UsageError
 from edgedistill.trajectories import TrajectoryOptions, memory, run, solve, stream
 from edgedistill.trajectories.batch import OneByOne
 from edgedistill.trajectories.memory import plan_memory
@@ -116,6 +116,71 @@ def test_cancelling_before_the_first_token(reasoner, sampling):
     result = solve(reasoner, HARD, options=OFF, settings=sampling, cancel=cancel)
     assert {trajectory.kind for trajectory in result.trajectories} == {"cancelled"}
     assert (result.answer, result.decided_by, result.winner) == ("", "none", None)
+
+
+# What onnxruntime says, with its own type, and what Python and its libraries raise.
+FAILURES = (
+    RuntimeError("Non-zero status code returned while running MatMulNBits node. Status Message: std::bad_alloc"),
+    RuntimeError("bfc_arena.cc:360 AllocateRawInternal Failed to allocate memory for requested buffer of size 131072"),
+    MemoryError(),
+)
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=["kernel", "arena", "python"])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_what_there_is_when_the_memory_runs_out_is_kept(reasoner, sampling, monkeypatch, failure, rows):
+    """One after the other some have ended by then, together none has."""
+    full = solve(reasoner, HARD, options=OFF, settings=sampling)
+    session = type(reasoner.session.raw)
+    real, runs = session.run_with_iobinding, []
+
+    def failing(self, *arguments):
+        runs.append(1)
+        if len(runs) > (200 if rows == 1 else 30):
+            raise failure
+        return real(self, *arguments)
+
+    if rows == 1:
+        monkeypatch.setattr(run._Run, "_decoding", lambda self, decoder, start, rows: OneByOne(decoder, start))
+    monkeypatch.setattr(session, "run_with_iobinding", failing)
+    events = []
+    with pytest.raises(OutOfMemoryError, match=r"of 4 trajectories had ended.*--trajectories") as raised:
+        for event in stream(reasoner, HARD, options=OFF, settings=sampling):
+            events.append(event)  # kept although it ends with an error
+    result = events[-1].result
+    assert [event.kind for event in events].count("finished") == 4
+    assert raised.value.message in result.notes
+    assert not result.cancelled
+    ended = [one for one in result.trajectories if one.kind != "cancelled"]
+    assert bool(ended) == (rows == 1)
+    assert result.vote.cancelled == 4 - len(ended) > 0
+    assert any(one.text for one in result.trajectories if one.kind == "cancelled")
+    if rows > 1:
+        for one, whole in zip(result.trajectories, full.trajectories, strict=True):
+            assert 0 < len(one.tokens) < len(whole.tokens)
+            assert one.tokens == whole.tokens[: len(one.tokens)]
+    monkeypatch.setattr(session, "run_with_iobinding", real)
+    assert len(solve(reasoner, HARD, options=OFF, settings=sampling).trajectories) == 4  # the model goes on
+
+
+def test_an_error_that_is_no_memorys_is_raised_as_it_is(reasoner, sampling, monkeypatch):
+    def failing(self, *arguments):
+        raise RuntimeError("Invalid rank for input")
+
+    monkeypatch.setattr(type(reasoner.session.raw), "run_with_iobinding", failing)
+    with pytest.raises(GenerationError, match="ONNX Runtime failed: Invalid rank") as raised:
+        solve(reasoner, HARD, options=OFF, settings=sampling)
+    assert not isinstance(raised.value, OutOfMemoryError)
+
+
+def test_a_pass_that_runs_out_of_memory_leaves_the_vote(reasoner, sampling, monkeypatch):
+    def failing(*arguments, **settings):
+        raise OutOfMemoryError("The KV cache cannot grow.")
+
+    monkeypatch.setattr(reasoner, "stream", failing)
+    result = solve(reasoner, EASY, options=TrajectoryOptions(count=4, deliberate=True), settings=sampling)
+    assert (result.deliberation, result.decided_by) == (None, "majority")
+    assert result.notes[-1] == "The memory ran out in the deliberation: the vote stands."
 
 
 def test_truncated_trajectories_never_win(reasoner, sampling):

@@ -181,7 +181,7 @@ class PlainChat:
     def _ask_in_parallel(self, model: Model, several: TrajectoryOptions) -> None:
         try:
             with generation.cancel_on_interrupt() as cancel:
-                result = parallel.solve(model, self._conversation.messages(), self._args, several, cancel=cancel)
+                result, lost = parallel.solve(model, self._conversation.messages(), self._args, several, cancel=cancel)
         except (EdgedistillError, KeyboardInterrupt) as error:
             self._conversation.withdraw()
             console.note(f"\nerror: {error}" if isinstance(error, EdgedistillError) else "\nstopped.")
@@ -191,10 +191,12 @@ class PlainChat:
         if not self._args.json:
             parallel.print_answer(result, show_reasoning=not self._args.hide_reasoning)
         stats = {**result.stats.to_dict(), "decided_by": result.decided_by, "vote": result.vote.to_dict()}
-        reason = "cancelled" if result.cancelled else "stop" if result.answer else "length"
+        reason = "cancelled" if result.cancelled or lost else "stop" if result.answer else "length"
         kept = tuple(parallel.record(trajectory) for trajectory in result.trajectories)
         self._conversation.answer(Turn("assistant", result.answer, result.reasoning, reason, stats, kept))
-        if result.cancelled:
+        if lost is not None:
+            console.note(f"error: {lost}")
+        elif result.cancelled:
             console.note("stopped; the trajectories so far are kept.")
 
     def _command(self, line: str) -> bool:

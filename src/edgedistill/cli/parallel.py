@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.cli import console, generation
+from edgedistill.errors import OutOfMemoryError
 from edgedistill.units import format_bytes, format_rate, format_seconds
 
 if TYPE_CHECKING:
@@ -126,27 +127,37 @@ def solve(
     raw: bool = False,
     show_all: bool = False,
     quiet: bool = False,
-) -> TrajectoryResult:
-    """Run with the options of ``args``, telling on stderr how far it is."""
+) -> tuple[TrajectoryResult, OutOfMemoryError | None]:
+    """Run with the options of ``args``, telling on stderr how far it is.
+
+    Returns:
+        The result, and the error that the run ended with if the memory ran out on the way.
+    """
     from edgedistill.trajectories.run import stream
 
     result: TrajectoryResult | None = None
+    events = stream(
+        model,
+        prompt,
+        options=chosen,
+        settings=settings(args, model.bundle.generation),
+        mode=args.mode,
+        thinking=generation.thinking(args),
+        raw=raw,
+        cancel=cancel,
+    )
     with _status(quiet=quiet) as status:
-        for event in stream(
-            model,
-            prompt,
-            options=chosen,
-            settings=settings(args, model.bundle.generation),
-            mode=args.mode,
-            thinking=generation.thinking(args),
-            raw=raw,
-            cancel=cancel,
-        ):
-            status.take(event, show_all=show_all)
-            result = event.result or result
+        try:
+            for event in events:
+                status.take(event, show_all=show_all)
+                result = event.result or result
+        except OutOfMemoryError as error:
+            if result is None:
+                raise
+            return result, error
     if result is None:
         raise RuntimeError("a run ended without its last event")
-    return result
+    return result, None
 
 
 def print_answer(result: TrajectoryResult, *, show_reasoning: bool) -> None:

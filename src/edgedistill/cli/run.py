@@ -82,7 +82,7 @@ def _in_parallel(
     cancel: threading.Event,
 ) -> int:
     """Several trajectories: how they fare goes to stderr, what stands in the end to stdout."""
-    result = parallel.solve(
+    result, lost = parallel.solve(
         model, prompt, args, several, cancel=cancel, raw=args.raw, show_all=args.show_trajectories, quiet=args.json
     )
     if args.json:
@@ -91,6 +91,8 @@ def _in_parallel(
         parallel.print_answer(result, show_reasoning=not args.hide_reasoning)
         console.note(parallel.outcome(result))
         console.note(parallel.stats_line(result.stats))
+    if lost is not None:
+        raise lost
     if result.cancelled:
         console.note("interrupted; the trajectories so far are kept.")
         return EXIT_INTERRUPTED

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime as ort
 
-from edgedistill.errors import ContextLengthError, GenerationError
+from edgedistill.errors import ContextLengthError
 from edgedistill.runtime.binding import BoundRun
 from edgedistill.runtime.chunks import score_slices
+from edgedistill.runtime.failures import run_failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -281,7 +282,10 @@ class Decoder:
         if shape is None:
             while len(self._shapes) >= _KEPT_SHAPES:
                 self._shapes.pop(next(iter(self._shapes)))
-            shape = BoundRun(self.session, self.cache, width, positions, wide)
+            try:
+                shape = BoundRun(self.session, self.cache, width, positions, wide)
+            except MemoryError as error:
+                raise run_failure(error) from error
             self._shapes[width, positions, wide] = shape
         return shape
 
@@ -295,7 +299,7 @@ class Decoder:
         except Exception as error:  # onnxruntime's exceptions share no base but this
             if self._run_options.terminate:
                 raise InterruptedRunError from error
-            raise GenerationError(f"ONNX Runtime failed: {first_line(error)}.") from error
+            raise run_failure(error) from error
 
     def _step_by_columns(self, ids: Ids, counts: Ids, index: Ids, cuts: list[int], *, exact: bool) -> Logits:
         """One step as several, cut at the given columns."""
@@ -319,8 +323,3 @@ class Decoder:
             out[row] = one.step(new, None, np.minimum(index[row : row + 1], counts[row] - 1), exact=exact)[0]
             self.cache.put_rows([row], one.cache)
         return out
-
-
-def first_line(error: Exception) -> str:
-    """First line of an exception's text, without its full stop."""
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

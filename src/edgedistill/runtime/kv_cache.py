@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.errors import ContextLengthError, GenerationError
+from edgedistill.errors import ContextLengthError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +99,7 @@ class KVCache:
 
         Raises:
             ContextLengthError: If that is beyond the limit.
-            GenerationError: If the memory cannot be had; the cache then is as before.
+            OutOfMemoryError: If the memory cannot be had; the cache then is as before.
         """
         if tokens <= self.capacity:
             return
@@ -113,7 +113,7 @@ class KVCache:
             self._resize(capacity)
         except MemoryError as error:
             needed = capacity * self.batch * self.geometry.bytes_per_token
-            raise GenerationError(
+            raise OutOfMemoryError(
                 f"The KV cache cannot grow to {capacity} tokens ({needed / 1e6:.0f} MB): out of memory.",
                 hint="Shorten the prompt, lower max_new_tokens or use fewer samples at a time.",
             ) from error
@@ -142,7 +142,7 @@ class KVCache:
 
         Raises:
             ValueError: If ``row`` has fewer entries.
-            ContextLengthError, GenerationError: See ``reserve``.
+            ContextLengthError, OutOfMemoryError: See ``reserve``.
         """
         if not 0 <= length <= source.lengths[row]:
             raise ValueError(f"row {row} has {source.lengths[row]} tokens, {length} are wanted")

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from edgedistill.errors import BundleError, ContextLengthError, GenerationError
+from edgedistill.errors import BundleError, ContextLengthError
 from edgedistill.runtime.chunks import chunk_bounds
-from edgedistill.runtime.decoder import InterruptedRunError, Scores, first_line
+from edgedistill.runtime.decoder import InterruptedRunError, Scores
+from edgedistill.runtime.failures import run_failure
 from edgedistill.runtime.session import SessionConfig, open_session
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class OptimumDecoder:
         except Exception as error:  # onnxruntime's exceptions share no base but this
             if self._run_options.terminate:
                 raise InterruptedRunError from error
-            raise GenerationError(f"ONNX Runtime failed: {first_line(error)}.") from error
+            raise run_failure(error) from error
         outputs = dict(zip(self.session.outputs, values, strict=True))
         self._past = {name: outputs[name.replace("past_key_values", "present")] for name in self._past}
         self._tokens += tokens

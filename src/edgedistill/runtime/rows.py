@@ -92,7 +92,7 @@ class Rows(Generic[Key]):
             tokens: Generated so far, at least one.
 
         Raises:
-            ContextLengthError, GenerationError: See ``KVCache.reserve``.
+            ContextLengthError, OutOfMemoryError: See ``KVCache.reserve``.
         """
         place = self._keys.index(None)
         own = self._decoder.cache

@@ -17,7 +17,8 @@ import onnxruntime as ort
 
 from edgedistill.bundle import MODEL, PREFILL_MODEL
 from edgedistill.errors import BundleError, GenerationError
-from edgedistill.runtime.decoder import Decoder, first_line
+from edgedistill.runtime.decoder import Decoder
+from edgedistill.runtime.failures import first_line
 from edgedistill.runtime.huge_pages import use_huge_pages
 from edgedistill.runtime.kv_cache import CacheGeometry, KVCache
 
@@ -86,7 +87,7 @@ def open_session(path: Path, config: SessionConfig) -> tuple[ort.InferenceSessio
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if config.allow_spinning else "0")
     # Work is handed out in shrinking pieces, so that one thread that was held up does not hold up the step.
     options.add_session_config_entry("session.dynamic_block_base", "4")
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # an error is raised as well, and says the same
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base but this

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.errors import OutOfMemoryError
 from edgedistill.runtime.sampling import NoiseKey
 from edgedistill.trajectories.deliberate import Serializer
 from edgedistill.trajectories.prompts import PassPrompt, load_prompt
@@ -171,15 +172,15 @@ class Passes:
         vote: VoteResult | None = None,
         reasoning: bool = True,
     ) -> Generator[TrajectoryEvent, None, tuple[Generation | None, tuple[int, ...]]]:
-        """Returns the generation and the order in which trajectories were shown; (None, ()) if the context is short."""
+        """Returns the generation and the order in which trajectories were shown; (None, ()) if it has no room."""
         context = self._plan.pass_tokens
         reply = self._options.deliberation_tokens or max(LEAST_REPLY, 2 * max(len(one.tokens) for one in complete))
         reply = min(reply, self._settings.max_new_tokens, context // 2)
         serializer = Serializer(messages, self._tokens, self._model.tokenizer)
         seed = NoiseKey.of(self._settings.seed or 0, prompt=f"{stage} {self._sample[0]}", sample=self._sample[1]).state
         shown = serializer.fit(prompt, complete, room=context - reply, seed=seed, vote=vote, reasoning=reasoning)
+        stands = "the vote stands" if stage == "deliberation" else "the reply most like the others stands"
         if shown is None:
-            stands = "the vote stands" if stage == "deliberation" else "the reply most like the others stands"
             yield from self._note(
                 f"{self._context} cannot hold {len(complete)} trajectories and a {stage} of {reply}: "
                 f"{stands}. Fewer trajectories or a lower --max-new-tokens may fit."
@@ -189,18 +190,22 @@ class Passes:
             yield from self._note(f"The trajectories were cut to fit the {stage} ({shown.tokens} tokens).")
         yield TrajectoryEvent("stage", stage=stage)
         generation: Generation | None = None
-        for event in self._model.stream(
-            shown.messages,
-            settings=self._settings.replace(seed=seed, max_new_tokens=reply),
-            mode=self._mode,
-            thinking=self._thinking,
-            cancel=self._cancel,
-        ):
-            if event.kind in ("reasoning", "answer", "marker"):
-                yield TrajectoryEvent(event.kind, None, event.text, event.tokens, stage=stage)
-            elif event.kind == "prefill":
-                yield TrajectoryEvent("prefill", done=event.done, total=event.total, stage=stage)
-            generation = event.generation or generation
+        try:
+            for event in self._model.stream(
+                shown.messages,
+                settings=self._settings.replace(seed=seed, max_new_tokens=reply),
+                mode=self._mode,
+                thinking=self._thinking,
+                cancel=self._cancel,
+            ):
+                if event.kind in ("reasoning", "answer", "marker"):
+                    yield TrajectoryEvent(event.kind, None, event.text, event.tokens, stage=stage)
+                elif event.kind == "prefill":
+                    yield TrajectoryEvent("prefill", done=event.done, total=event.total, stage=stage)
+                generation = event.generation or generation
+        except (OutOfMemoryError, MemoryError):
+            yield from self._note(f"The memory ran out in the {stage}: {stands}.")
+            return None, ()
         return generation, shown.order
 
     def _tokens(self, messages: list[dict[str, Any]]) -> int:

@@ -28,8 +28,8 @@ class Trajectory:
         vote: Canonical answer; None unless ``kind`` is "answered".
         text: Everything, reasoning tags included. ``reasoning``, ``answer``: split, stripped of outer white space.
         tokens: Generated ids. ``reasoning_tokens``: how many of them were reasoning.
-        finish: ``stop``, ``stop_string``, ``length``, ``context``, ``cancelled`` (by the user) or ``cut`` (the vote was
-            decided).
+        finish: ``stop``, ``stop_string``, ``length``, ``context``, ``cancelled`` (by the user, or memory ran out) or
+            ``cut`` (the vote was decided).
         confidence: By the measure asked for; None where it was not.
     """
 

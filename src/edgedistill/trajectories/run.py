@@ -8,7 +8,8 @@ A user interface iterates ``stream`` in a thread of its own and keeps a text per
 names its trajectory in ``index`` (None: the selection or deliberation that the last ``stage`` event named). Nothing
 waits for the consumer's screen except the next step, so append to a locked buffer there and draw from another thread.
 Set the ``cancel`` event to end the run: the trajectories so far come as ``finished`` events of kind "cancelled", and
-``done`` still comes. Closing the iterator early is safe, too.
+``done`` still comes. So it is where the memory runs out, except that ``OutOfMemoryError`` is raised after ``done``.
+Closing the iterator early is safe, too.
 
 Must not know: how a text becomes a trajectory, terminals, suites.
 """
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.errors import GenerationError
+from edgedistill.errors import GenerationError, OutOfMemoryError
 from edgedistill.runtime.decoder import Decoder
 from edgedistill.runtime.generate import TokenLoop
 from edgedistill.runtime.reasoning import opened_by
@@ -102,6 +103,7 @@ def stream(
     Raises:
         UsageError, GenerationError, TemplateError: Options, settings or a prompt file that cannot be carried out.
         ContextLengthError: A prompt longer than the context. BudgetError: Not even one trajectory fits the memory.
+        OutOfMemoryError: The memory ran out nevertheless; ``done`` has brought what there was.
     """
     options = options or TrajectoryOptions()
     settings = settings or model.default_settings
@@ -169,6 +171,7 @@ class _Run:
             growing = Growing(transcripts, self._options, self._read)
             ttft = time.perf_counter() - started
             watch, kv_bytes = Stopwatch(), decoder.kv_bytes
+            lost: OutOfMemoryError | None = None
             if loop.finish_reason is None:
                 start = Start(
                     prompt=ids,
@@ -181,7 +184,11 @@ class _Run:
                     confident=self._options.vote == "confidence",
                 )
                 decoding = self._decoding(decoder, start, plan.rows)
-                yield from self._decode(decoding, growing)
+                try:
+                    yield from self._decode(decoding, growing)
+                except (OutOfMemoryError, MemoryError) as error:
+                    lost = self._out_of_memory(growing, error)
+                    yield from growing.end_open("cancelled")
                 watch, kv_bytes = decoding.watch, decoding.kv_bytes
                 del decoding  # its cache, before the passes need theirs
             else:
@@ -194,8 +201,8 @@ class _Run:
             model, self._options, settings, self._mode, thinking, self._cancel, self._read, self._prompt,
             free_form=self._free_form, sample=self._noise, plan=plan,
         )  # fmt: skip
-        messages = None if raw else [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        verdict = yield from passes.decide(messages, trajectories, vote)
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        verdict = yield from passes.decide(None if raw or lost else messages, trajectories, vote)
         self._notes += verdict.notes
         stats = RunStats(
             prompt_tokens=len(ids),
@@ -217,6 +224,8 @@ class _Run:
             seed=self._seed,
         )
         yield TrajectoryEvent("done", result=self._result(trajectories, vote, verdict, stats))
+        if lost is not None:
+            raise lost
 
     # ---- preparation ----------------------------------------------------------------------------------------
 
@@ -248,6 +257,18 @@ class _Run:
                 yield from growing.end_open("cut")
                 return
         yield from growing.end_open("cancelled")
+
+    def _out_of_memory(self, growing: Growing, cause: Exception) -> OutOfMemoryError:
+        """The error that such a run ends with; noted in the result as well."""
+        ended, count = len(growing.ended), self._options.count
+        error = OutOfMemoryError(
+            f"The memory ran out when {ended} of {count} trajectories had ended; what there was of the others is kept.",
+            hint="Close other programs, ask for fewer with --trajectories, lower --max-new-tokens, or export with a "
+            "shorter --context or with --kv-cache int8.",
+        )
+        self._notes.append(error.message)
+        error.__cause__ = cause
+        return error
 
     # ---- the end --------------------------------------------------------------------------------------------
 
