@@ -98,9 +98,9 @@ def outcomes(suite: Suite, pairs: Iterable[tuple[Pool, Pool]]) -> dict[str, Any]
     found: Counter[str] = Counter()
     endpoints: Counter[str] = Counter()
     for repetition, (theirs, ours) in enumerate(pairs):
-        verdicts = [summarise_suite(suite, [s for g in pool.values() for s in g]).verdict for pool in (theirs, ours)]
-        pair = None if None in verdicts else (verdicts[0], verdicts[1])
-        gate = decide(compare(theirs, ours), Margins(), verdicts=pair, seed=repetition)  # type: ignore[arg-type]
+        first, second = (summarise_suite(suite, [s for g in pool.values() for s in g]) for pool in (theirs, ours))
+        pair = None if first.verdict is None or second.verdict is None else (first.verdict, second.verdict)
+        gate = decide(compare(theirs, ours), Margins(), verdicts=pair, seed=repetition)
         found[gate.outcome] += 1
         endpoints.update(result.name for result in gate.endpoints if result.outcome == "fail")
         if gate.collapse is not None and gate.collapse.outcome == "fail":
