@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.cli import console, generation, parallel, terminal_ui
+from edgedistill.cli import console, generation, parallel, terminal_ui, trajectory_lines
 from edgedistill.cli.parser import nearest
 from edgedistill.conversation import Conversation, Turn
 from edgedistill.errors import EdgedistillError, UsageError
@@ -186,8 +186,8 @@ class PlainChat:
             self._conversation.withdraw()
             console.note(f"\nerror: {error}" if isinstance(error, EdgedistillError) else "\nstopped.")
             return
-        self._last = parallel.stats_line(result.stats)
-        console.note(parallel.outcome(result))
+        self._last = trajectory_lines.stats_line(result.stats)
+        console.note(trajectory_lines.outcome(result))
         if not self._args.json:
             parallel.print_answer(result, show_reasoning=not self._args.hide_reasoning)
         stats = {**result.stats.to_dict(), "decided_by": result.decided_by, "vote": result.vote.to_dict()}

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.cli import console, generation, parallel
+from edgedistill.cli import console, generation, parallel, trajectory_lines
 from edgedistill.errors import EXIT_FAIL, EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def _in_parallel(
         console.out_json({"bundle": str(args.bundle), "prompt": text, **result.to_dict()})
     else:
         parallel.print_answer(result, show_reasoning=not args.hide_reasoning)
-        console.note(parallel.outcome(result))
-        console.note(parallel.stats_line(result.stats))
+        console.note(trajectory_lines.outcome(result))
+        console.note(trajectory_lines.stats_line(result.stats))
     if lost is not None:
         raise lost
     if result.cancelled:
