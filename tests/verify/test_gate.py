@@ -102,6 +102,22 @@ def test_predicted_power_is_the_power_found() -> None:
     assert passed / 200 == pytest.approx(np.mean(predicted), abs=0.08)
 
 
+def test_predicted_power_of_bets_is_the_power_found() -> None:
+    rng, passed, predicted = np.random.default_rng(4), 0, []
+    for seed in range(60):
+        d = np.clip(rng.normal(0, 0.1, size=75), -0.5, 0.5)
+        found = decide(of_differences(d, rng), MARGINS, method="betting", seed=seed)
+        passed += found.endpoints[0].outcome == "pass"
+        predicted.append(found.endpoints[0].power)
+    assert 0.1 < passed / 60 < 0.9
+    assert passed / 60 == pytest.approx(np.mean(predicted), abs=0.15)
+
+
+def test_margins_too_small_for_floating_point_decide_nothing() -> None:
+    found = decide(of_differences(np.zeros(40), np.random.default_rng(0)), replace(MARGINS, entropy_bits=1e-300))
+    assert found.further_prompts is None
+
+
 def test_what_would_decide_decides_at_80_percent() -> None:
     rng = np.random.default_rng(5)
     open_one = of_differences(np.array([-0.30, 0.30] * 20) - 0.01, rng)
@@ -135,6 +151,12 @@ def test_few_prompts_never_pass_but_may_fail() -> None:
     assert few.further_prompts is not None
     assert few.further_prompts >= 10
     assert "too few" in few.notes[0]
+    assert {row.power for row in few.endpoints} == {0.0}
+    for row in few.endpoints:
+        assert row.decide is not None
+        assert row.decide.further_prompts is not None
+        assert row.decide.further_prompts >= 10
+        assert row.decide.further_samples is None
     assert decide(models(12, 0.5, rng), MARGINS).outcome == "fail"
 
 

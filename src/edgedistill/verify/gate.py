@@ -19,7 +19,7 @@ Must not know: samples, reports, exit codes of the command.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ from edgedistill.verify.endpoints import endpoints
 from edgedistill.verify.intervals import bca_at, prompt_mean, weighted_mean
 from edgedistill.verify.permutation import sign_flip
 from edgedistill.verify.power import MOST, Decider, components, decider, power_curve
-from edgedistill.verify.sequential import bet_on, further_bets
+from edgedistill.verify.sequential import bet_on, chance_of_wealth, further_bets
 from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class EndpointResult:
         p_pass: The largest p-value of "not within the margin" of its sides; p_fail: the smallest of "within it". For
             bootstrap the smallest of a few levels whose interval excludes the margin, 1 if none does.
         decide: What would decide it, if inconclusive.
-        power: P(pass) if the truth is no difference, by normal approximation; NaN for betting.
+        power: P(pass) if the truth is no difference: by normal approximation (0 on too few prompts), for betting by
+            drawing prompts again.
     """
 
     name: str
@@ -251,6 +252,8 @@ def _result(
         distance = min(float(side.x.mean()) for side in endpoint.sides())
         level = alpha if distance > 0 else alpha / hypotheses
         decide_it = decider(parts, abs(distance), prompts, alpha=level)
+        if distance > 0 and prompts < SAFE_PROMPTS:
+            decide_it = _at_least_safe(decide_it, prompts)
         if method == "betting":
             decide_it = _decider_of_bets(prompts, sides, alpha, hypotheses)
     interval = change.interval
@@ -268,7 +271,25 @@ def _result(
         p_pass=max(p for p, _ in sides),
         p_fail=min(p for _, p in sides),
         decide=decide_it,
-        power=math.nan
-        if method == "betting"
-        else power_curve([0.0], endpoint.margin, error, alpha, equivalence=endpoint.equivalence)[0],
+        power=_power(endpoint, error, prompts, method=method, alpha=alpha, seed=seed),
     )
+
+
+def _at_least_safe(found: Decider, prompts: int) -> Decider:
+    """No number of samples lets a model pass on too few prompts."""
+    if found.prompts is None:
+        return replace(found, samples=None, further_samples=None)
+    total = max(found.prompts, SAFE_PROMPTS)
+    return Decider(total, total - prompts, None, None)
+
+
+def _power(endpoint: Endpoint, error: float, prompts: int, *, method: Method, alpha: float, seed: int) -> float:
+    """P(pass) of a model that is no different, with the spread over prompts that was found."""
+    if method == "betting":
+        d = endpoint.differences
+        unchanged = replace(endpoint, differences=np.clip(d - d.mean(), -endpoint.bound, endpoint.bound))
+        sides = [(side.x, side.low) for side in unchanged.sides()]
+        return chance_of_wealth(sides, math.log(1 / alpha), seed=seed)
+    if prompts < SAFE_PROMPTS:
+        return 0.0
+    return power_curve([0.0], endpoint.margin, error, alpha, equivalence=endpoint.equivalence)[0]

@@ -74,7 +74,7 @@ def _stopped(result: GateResult, state: SequentialState) -> GateResult:
 
 def _unscored(result: GateResult) -> GateResult:
     rows = tuple(
-        replace(row, outcome="inconclusive", decide=None) if row.name in ("agreement", "entropy") else row
+        replace(row, outcome="inconclusive", decide=None, power=0.0) if row.name in ("agreement", "entropy") else row
         for row in result.endpoints
     )
     outcomes: list[Outcome] = [row.outcome for row in rows]
@@ -149,10 +149,15 @@ def _power(result: GateResult, found: tuple[Endpoint, ...], comparison: Comparis
         split = components(endpoint.differences, endpoint.halves, comparison.samples)
         effect = endpoint.shown(min(smallest_effect(split, prompts, alpha=result.alpha), endpoint.bound))
         parts.append(f"{LABELS[endpoint.name]} {_NUMBERS[endpoint.name](effect, '')}{_UNITS[endpoint.name]}")
+    shown = "Shown with 80 % power is a distance to the margin of"
+    if result.method == "betting":
+        shown = (
+            "Looked at once instead of after every step, they would show with 80 % power a distance to the margin of"
+        )
     chance = min((row.power for row in result.endpoints), default=math.nan)
     return (
         f"With {prompts} prompts of {comparison.samples} samples an unchanged model would pass the hardest endpoint "
-        f"with probability {chance:.2f}. Shown with 80 % power is a distance to the margin of: {', '.join(parts)}. "
+        f"with probability {chance:.2f}. {shown}: {', '.join(parts)}. "
         f"A harm on fewer than {100 * result.blind_spot:.1f} % of prompts may have struck none of these."
     )
 
@@ -163,24 +168,30 @@ def _decide(result: GateResult, state: SequentialState | None, *, deterministic:
     if deterministic:
         return "A run with a temperature above 0 would decide it."
     if state is not None and state.further_prompts:
-        return f"About {state.further_prompts} further prompts would decide it at the rate at which evidence has grown."
+        wanted = _further(state.further_prompts, "prompt")
+        return f"About {wanted} would decide it at the rate at which evidence has grown."
     parts = []
     for row in result.endpoints:
         if row.outcome != "inconclusive" or row.decide is None:
             continue
         ways = []
         if row.decide.further_prompts:
-            ways.append(f"{row.decide.further_prompts} further prompts")
+            ways.append(_further(row.decide.further_prompts, "prompt"))
         if row.decide.further_samples:
-            ways.append(f"{row.decide.further_samples} further samples a prompt")
+            ways.append(_further(row.decide.further_samples, "sample") + " a prompt")
         parts.append(f"{LABELS[row.name]}: {' or '.join(ways) or 'nothing in practice, the change is at the margin'}")
     if result.further_prompts:
-        parts.insert(0, f"{result.further_prompts} further prompts would decide every endpoint at 80 % power")
+        every = _further(result.further_prompts, "prompt")
+        parts.insert(0, f"{every} would decide every endpoint at 80 % power")
     if result.collapse is not None and result.collapse.outcome == "inconclusive":
         parts.append("collapse verdict: more prompts, until the intervals of both models clear the thresholds")
     if not parts:
         return "More prompts would decide it; their number cannot be told from these."
     return f"{'; '.join(parts)}."
+
+
+def _further(count: int, what: str) -> str:
+    return f"{count} further {what}{'' if count == 1 else 's'}"
 
 
 def _curve(endpoint: Endpoint, comparison: Comparison, alpha: float) -> PowerCurve:

@@ -123,6 +123,8 @@ def decider(parts: Components, distance: float, prompts: int, *, alpha: float, p
     if distance <= 0:
         return Decider(None, None, None, None)
     error = distance / (normal_quantile(1 - alpha) + normal_quantile(power))
+    if error**2 == 0:  # a margin too small for floating point
+        return Decider(None, None, None, None)
     wanted = parts.variance(1, parts.samples) / error**2
     total_prompts = math.ceil(wanted) if wanted <= MOST else None
     room = prompts * error**2 - parts.between

@@ -86,6 +86,30 @@ def bet_on(x: Sequence[float] | Floats, low: float, high: float) -> Bettor:
     return bettor
 
 
+def chance_of_wealth(sides: Sequence[tuple[Floats, float]], target: float, *, seed: int, runs: int = 200) -> float:
+    """Share of runs, over prompts drawn again with replacement, in which the wealth on every side reaches ``target``.
+
+    Args:
+        sides: x float64 [prompts] of each, and the lowest that x can be.
+        target: Natural log; it may be reached at any prompt.
+    """
+    if all(np.ptp(x) == 0 for x, _ in sides):
+        runs = 1  # all runs are the same
+    rng = np.random.default_rng(seed)
+    reached = 0
+    steps = [np.log1p(np.outer(GRID / -low, x)) for x, low in sides]
+    for _ in range(runs):
+        picks = rng.integers(steps[0].shape[1], size=steps[0].shape[1])
+        reached += all(_best(np.cumsum(step[:, picks], axis=1)) >= target for step in steps)
+    return reached / runs
+
+
+def _best(logs: Floats) -> float:
+    """Log of the largest wealth on the way; ``logs`` float64 [stakes, prompts], of each stake after every prompt."""
+    top = logs.max(axis=0)
+    return float((top + np.log(WEIGHTS @ np.exp(logs - top))).max())
+
+
 def further_bets(log_wealth: float, target: float, count: int) -> float:
     """Bets until ``target`` (log) at the mean growth so far; infinite if there was none."""
     return math.inf if log_wealth <= 0 or count == 0 else max(0.0, target - log_wealth) / (log_wealth / count)
