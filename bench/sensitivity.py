@@ -29,7 +29,8 @@ from edgedistill.comparison import quality
 from edgedistill.export import sensitivity, sensitivity_estimate
 from edgedistill.export.checkpoint import open_checkpoint
 from edgedistill.export.choose import SizeBudget
-from edgedistill.export.own import make_plan, usable_cores
+from edgedistill.export.decisions import make_plan
+from edgedistill.export.own import usable_cores
 from edgedistill.export.pipeline import export
 from edgedistill.profile import Profile, load_profile
 from edgedistill.progress import NullProgress

@@ -13,7 +13,7 @@ from edgedistill.errors import BudgetError, UsageError
 from edgedistill.export import sensitivity
 from edgedistill.export.checkpoint import open_checkpoint
 from edgedistill.export.choose import SizeBudget, choose_formats
-from edgedistill.export.own import make_plan
+from edgedistill.export.decisions import make_plan
 from edgedistill.export.pipeline import export
 from edgedistill.profile import load_profile
 from edgedistill.quantize.plan import Plan, parse_format

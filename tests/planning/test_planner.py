@@ -11,7 +11,7 @@ import pytest
 
 from edgedistill.errors import UsageError
 from edgedistill.export.checkpoint import open_checkpoint
-from edgedistill.export.own import make_plan
+from edgedistill.export.decisions import make_plan
 from edgedistill.export.pipeline import export
 from edgedistill.planning import kernels, measure
 from edgedistill.planning.formats import read_formats

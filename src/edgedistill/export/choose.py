@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.errors import BudgetError, UsageError
-from edgedistill.export.own import make_plan
+from edgedistill.export.decisions import make_plan
 from edgedistill.export.sensitivity import measure
 from edgedistill.export.sensitivity_estimate import estimate
 from edgedistill.profile import load_profile

@@ -13,8 +13,8 @@ from edgedistill import bundle as files
 from edgedistill.cgroup import available_memory
 from edgedistill.errors import BudgetError, UsageError
 from edgedistill.export import optimum
+from edgedistill.export.decisions import choose_context
 from edgedistill.export.made import Made
-from edgedistill.export.own import choose_context
 from edgedistill.export.staging import free_disk
 
 if TYPE_CHECKING:

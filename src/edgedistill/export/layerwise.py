@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx_ir as ir
 
-    from edgedistill.export.own import Plan
+    from edgedistill.export.decisions import Plan
     from edgedistill.export.smoothing import Fold
     from edgedistill.export.source import TensorSource
     from edgedistill.export.spec import LogicalWeight

@@ -1,6 +1,6 @@
-"""The own exporter: plan, check the budget, stream the weights, write both graphs.
+"""The own exporter: check the budget of a plan, stream the weights, write both graphs.
 
-Must not know: other exporters, manifests, model cards.
+Must not know: other exporters, how formats and places are decided, model cards.
 """
 
 from __future__ import annotations
@@ -9,63 +9,45 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 from edgedistill import budget
 from edgedistill import bundle as files
 from edgedistill._version import __version__
 from edgedistill.cgroup import available_memory
-from edgedistill.errors import UsageError
-from edgedistill.export import architecture, kv_calibrate, smooth_calibrate
+from edgedistill.export import kv_calibrate, smooth_calibrate
+from edgedistill.export.decisions import make_plan, of_second_form
 from edgedistill.export.emit import WeightEmitter
 from edgedistill.export.graph import Signature, build_graph
 from edgedistill.export.layerwise import Outcome, write_calibrated
-from edgedistill.export.layout import Layout, plan_layout
 from edgedistill.export.made import Made
 from edgedistill.export.probe import WHOLE_LIMIT
 from edgedistill.export.record import make_manifest
 from edgedistill.export.staging import free_disk
 from edgedistill.export.writer import Job, WeightsWriter
-from edgedistill.profile import Profile, list_profiles, load_profile
+from edgedistill.profile import list_profiles, load_profile
 from edgedistill.quantize import kv as kv_format
 from edgedistill.quantize.gptq import GptqOptions
-from edgedistill.quantize.plan import PREFILL, Rule, parse_format, plan_weights, searched
-from edgedistill.quantize.plan import Plan as WeightPlan
+from edgedistill.quantize.plan import PREFILL, parse_format
 from edgedistill.speed import StepModel, prediction_points
 from edgedistill.timings import Machine, Timings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
 
     from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.export.decisions import Plan
     from edgedistill.export.smoothing import Fold
-    from edgedistill.export.spec import LogicalWeight, ModelSpec
     from edgedistill.manifest import Manifest
+    from edgedistill.profile import Profile
     from edgedistill.progress import Progress
     from edgedistill.quantize.kv import KvScales
-    from edgedistill.quantize.spec import WeightFormat
     from edgedistill.traces import Traces
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """All decisions, taken before the first weight is read.
-
-    ``planned`` holds the format of every weight, ``layout`` the place of every array in weights.bin.
-    """
-
-    spec: ModelSpec
-    weights: tuple[LogicalWeight, ...]
-    planned: WeightPlan
-    layout: Layout
-    context_length: int
 
 
 class OwnExporter:
@@ -255,36 +237,6 @@ class OwnExporter:
         return replace(manifest, kv_cache=info)
 
 
-def make_plan(
-    checkpoint: Checkpoint, profile: Profile, context_length: int | None = None, *, calibrated: bool = False
-) -> Plan:
-    """Decide every format, shape and offset; reads headers only (errors: see ``OwnExporter``)."""
-    spec = architecture.build_spec(checkpoint.config)
-    architecture.check_tensors(spec, checkpoint.tensors)
-    weights = architecture.logical_weights(spec)
-    if profile.weights.prefill is not None:
-        weights += second_form(weights)
-    default, rules = profile.weights.default, profile.weights.all_rules
-    if calibrated:
-        rules = (*_uncalibrated(weights, default, rules), *rules)
-    else:
-        default, rules = searched(default), tuple(Rule(rule.match, searched(rule.format)) for rule in rules)
-    planned = plan_weights(weights, default, rules)
-    length = choose_context(spec.max_position_embeddings, profile, context_length)
-    arrays = [array for weight in planned.weights for array in weight.arrays]
-    return Plan(spec, weights, planned, plan_layout(arrays, files.WEIGHTS), length)
-
-
-def _uncalibrated(weights: Sequence[LogicalWeight], default: WeightFormat, rules: Sequence[Rule]) -> list[Rule]:
-    """Rules that keep embedding, head and the form for prefill to scale search: only layers are calibrated."""
-    found = []
-    for weight in weights:
-        if weight.is_matrix and not weight.name.startswith("layers."):
-            fmt = next((rule.format for rule in rules if rule.matches(weight)), default)
-            found.append(Rule(weight.name, searched(fmt)))
-    return found
-
-
 def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> None:
     """Write both graphs over the weights file: the runtime's own, with a quantized cache where ``kv`` has scales, and
     onnxruntime-genai's, whose cache stays float32.
@@ -306,34 +258,6 @@ def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> Non
         second = WeightEmitter(of_second_form(plan.planned.by_name()), of_second_form(plan.layout.arrays))
         graph = build_graph(plan.spec, second, signature="edgedistill", context_length=plan.context_length, kv=kv)
         onnx_ir.save(graph, directory / files.PREFILL_MODEL)
-
-
-def second_form(weights: Iterable[LogicalWeight]) -> tuple[LogicalWeight, ...]:
-    """The layers' weights once more, for the graph that takes several tokens; embedding and head are shared."""
-    layers = (weight for weight in weights if weight.name.startswith("layers."))
-    return tuple(replace(weight, name=f"{PREFILL}{weight.name}") for weight in layers)
-
-
-def of_second_form(entries: Mapping[str, T]) -> dict[str, T]:
-    """Entries by the names of the first form, those of the second in their place where there are any."""
-    second = {name.removeprefix(PREFILL): entry for name, entry in entries.items() if name.startswith(PREFILL)}
-    return {name: entry for name, entry in entries.items() if not name.startswith(PREFILL)} | second
-
-
-def choose_context(longest: int, profile: Profile, asked: int | None) -> int:
-    """Context length in tokens: as ``asked``, else the profile's, never more than the model's ``longest``.
-
-    Raises:
-        UsageError: ``asked`` is out of range.
-    """
-    if asked is None:
-        return min(profile.context.length, longest)
-    if not 16 <= asked <= longest:
-        raise UsageError(
-            f"A context of {asked} tokens was asked for; this model allows 16 to {longest}.",
-            hint="Choose --context within that range.",
-        )
-    return asked
 
 
 def _write_weights(

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgedistill.export.own import Plan
+    from edgedistill.export.decisions import Plan
     from edgedistill.export.source import TensorSource
     from edgedistill.export.spec import LogicalWeight
     from edgedistill.progress import Progress

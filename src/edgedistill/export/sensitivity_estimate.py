@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx_ir as ir
 
+    from edgedistill.export.decisions import Plan
     from edgedistill.export.layout import StoredArray
-    from edgedistill.export.own import Plan
     from edgedistill.export.source import TensorSource
     from edgedistill.export.spec import LogicalWeight
     from edgedistill.progress import Progress

@@ -17,6 +17,7 @@ from edgedistill.quantize.kv import kv_scales
 
 if TYPE_CHECKING:
     from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.export.decisions import Plan
     from edgedistill.profile import Profile
     from edgedistill.quantize.kv import Granularity, KvScales
 
@@ -24,7 +25,7 @@ _CARD_BYTES = 1500
 """The bundle's own README.md, which is written once everything else is known."""
 
 
-def bundle_bytes(checkpoint: Checkpoint, plan: own.Plan, profile: Profile) -> int:
+def bundle_bytes(checkpoint: Checkpoint, plan: Plan, profile: Profile) -> int:
     """Bytes of all files that the manifest of the bundle will list."""
     with tempfile.TemporaryDirectory(prefix="edgedistill-plan-") as folder:
         path = Path(folder)
@@ -35,7 +36,7 @@ def bundle_bytes(checkpoint: Checkpoint, plan: own.Plan, profile: Profile) -> in
     return plan.layout.size + small + sum(map(len, checkpoint.extra_files.values())) + _CARD_BYTES
 
 
-def _scales(plan: own.Plan, profile: Profile) -> KvScales | None:
+def _scales(plan: Plan, profile: Profile) -> KvScales | None:
     """Scales of the right shape; their values take the same room."""
     cache, spec = profile.kv_cache, plan.spec
     if not cache.is_quantized:
