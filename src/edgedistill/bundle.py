@@ -32,6 +32,8 @@ MODEL_CARD = "README.md"
 
 Check = Literal["size", "full"]
 _HASH_CHUNK = 4 << 20
+_READ_ONCE = (".onnx", ".json", ".jinja", ".md", ".txt", ".model")
+"""Endings of files that are read when a model is loaded and never again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,11 @@ class Bundle:
     def has_file(self, name: str) -> bool:
         """Whether the manifest lists ``name``."""
         return any(entry.name == name for entry in self.manifest.files)
+
+    @property
+    def mapped_files(self) -> list[Path]:
+        """Files whose contents a loaded model goes on reading."""
+        return [self.path / f.name for f in self.manifest.files if Path(f.name).suffix not in _READ_ONCE]
 
     @property
     def chat_template(self) -> str | None:

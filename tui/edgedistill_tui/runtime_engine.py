@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import BundleError
@@ -22,14 +21,13 @@ from edgedistill_tui.engine import Answer, Chunk, Facts, Reply, Request, Samplin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from edgedistill.bundle import Bundle, Check
     from edgedistill.runtime.events import Generation
     from edgedistill.runtime.model import Model
     from edgedistill.trajectories import TrajectoryEvent, TrajectoryResult
 
-_NOT_MAPPED = (".onnx", ".json", ".jinja", ".md", ".txt", ".model")
-"""Endings of files that are read once, when the bundle is opened."""
 _SUMS = ("new_tokens", "reasoning_tokens", "decode_s")
 _LATEST = ("kv_tokens", "kv_bytes", "rss_bytes", "peak_rss_bytes")
 
@@ -46,8 +44,7 @@ class RuntimeEngine:
 
     def __init__(self, model: Model, sampling: Sampling | None = None, *, lease: bool = False) -> None:
         self._model = model
-        data = [entry.name for entry in model.bundle.manifest.files if Path(entry.name).suffix not in _NOT_MAPPED]
-        self._files = MappedFiles((model.bundle.path / name for name in data), lease=lease)
+        self._files = MappedFiles(model.bundle.mapped_files, lease=lease)
         self._defaults = sampling or Sampling(model.default_settings)
         self._facts = facts(model.bundle)
 

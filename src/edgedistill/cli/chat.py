@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgedistill.bundle import Check
+    from edgedistill.cli.kept_files import KeptFiles
     from edgedistill.runtime.model import Model
     from edgedistill.trajectories.options import TrajectoryOptions
 
@@ -138,10 +139,15 @@ class PlainChat:
 
     def loop(self) -> int:
         """Read lines until the end; errors of one answer do not end the chat."""
+        from edgedistill.cli.kept_files import keep_files
         from edgedistill.runtime.model import open_bundle
 
         check: Check = "full" if self._args.verify else "size"
-        with open_bundle(self._args.bundle, threads=self._args.threads, check=check) as model, _history():
+        with (
+            open_bundle(self._args.bundle, threads=self._args.threads, check=check) as model,
+            keep_files(model.bundle) as files,
+            _history(),
+        ):
             # Options out of range are refused now and not with the first question.
             generation.settings(self._args, model.bundle.generation)
             console.note(f"{self._args.bundle}: /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
@@ -150,12 +156,19 @@ class PlainChat:
                     if not self._command(line):
                         break
                 elif line:
-                    self._ask(model, line)
-        if self._args.json:
-            sys.stdout.write(self._conversation.to_json(self._about()))
+                    self._ask(model, files, line)
+                if files.lost:
+                    break
+            if self._args.json:
+                sys.stdout.write(self._conversation.to_json(self._about()))
         return 0
 
-    def _ask(self, model: Model, line: str) -> None:
+    def _ask(self, model: Model, files: KeptFiles, line: str) -> None:
+        try:
+            files.check()
+        except EdgedistillError as error:
+            console.note(f"error: {error}")
+            return
         self._conversation.ask(line)
         if self._several is not None:
             self._ask_in_parallel(model, self._several)

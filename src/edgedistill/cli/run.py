@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if args.show_trajectories and several is None:
         raise UsageError("--show-trajectories shows nothing without --trajectories.", hint="Add --trajectories 8.")
     text = _prompt(args.prompt)
+    from edgedistill.cli.kept_files import keep_files
     from edgedistill.runtime.model import open_bundle
 
     prompt: str | list[dict[str, Any]] = text
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     printer = None if args.json else generation.AnswerPrinter(show_reasoning=not args.hide_reasoning)
     with (
         open_bundle(args.bundle, threads=args.threads, check="full" if args.verify else "size") as model,
+        keep_files(model.bundle),
         generation.cancel_on_interrupt() as cancel,
     ):
         if several is not None:
