@@ -12,8 +12,8 @@ import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from edgedistill import budget
 from edgedistill import bundle as files
+from edgedistill import limits
 from edgedistill._version import __version__
 from edgedistill.cgroup import available_memory
 from edgedistill.export import kv_calibrate, smooth_calibrate
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from edgedistill.budget import Budget
     from edgedistill.export.checkpoint import Checkpoint
     from edgedistill.export.decisions import Plan
     from edgedistill.export.smoothing import Fold
@@ -78,7 +79,7 @@ class OwnExporter:
         self._traces = traces
         self._gptq = gptq or GptqOptions()
         self.plan = make_plan(checkpoint, profile, context_length, calibrated=traces is not None)
-        self._predicted: budget.Budget | None = None
+        self._predicted: Budget | None = None
 
     def check_budget(self, out: Path, *, trial: bool) -> None:
         """Refuse what would not fit the profile's target, this machine's disk or, for the ``trial``, its memory.
@@ -87,11 +88,11 @@ class OwnExporter:
         """
         others = [load_profile(entry.path) for entry in list_profiles() if entry.error is None]
         profile = self._profile.with_overrides(context_length=self.plan.context_length)
-        self._predicted = budget.check(self.plan.spec, self.plan.weights, profile, others=others)
+        self._predicted = limits.check(self.plan.spec, self.plan.weights, profile, others=others)
         runs = trial or self._profile.kv_cache.is_quantized
         whole = runs and self.plan.layout.size <= WHOLE_LIMIT
         available = available_memory() if whole else None
-        budget.check_machine(self._predicted, free_disk=free_disk(out), available_ram=available)
+        limits.check_machine(self._predicted, free_disk=free_disk(out), available_ram=available)
 
     def fingerprint(self, source_hash: str) -> str:
         """Identity of the weights file: same source, same plan, same version."""

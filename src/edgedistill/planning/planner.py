@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgedistill import budget
+from edgedistill import limits
+from edgedistill.budget import predict
 from edgedistill.errors import BudgetError
 from edgedistill.export.checkpoint import open_checkpoint
 from edgedistill.export.decisions import Plan, make_plan
@@ -195,7 +196,7 @@ def _row(
     lengths = sorted(set(contexts) or {*(n for n in MEMORY_CONTEXTS if n < length), length})
     budgets = {
         at: replace(
-            budget.predict(
+            predict(
                 made.spec, made.planned, context_length=at, prefill_chunk=profile.context.prefill_chunk,
                 kv_itemsize=profile.kv_cache.itemsize, tokenizer_bytes=tokenizer_bytes,
             ),
@@ -204,7 +205,7 @@ def _row(
         for at in lengths
     }  # fmt: skip
     advice = None
-    fits = budget.fits(budgets[lengths[-1]], profile)
+    fits = limits.fits(budgets[lengths[-1]], profile)
     if not fits:
         advice = _advice(made, profile)
     bandwidth = profile.target.memory_bandwidth_gbs
@@ -220,7 +221,7 @@ def _row(
             contexts=sorted({*default_contexts[:1], *(contexts or default_contexts)}),
             prompts=prompts or default_prompts,
         ),
-        ceiling_tps=None if bandwidth is None else bandwidth * budget.GB / step.matrix_bytes,
+        ceiling_tps=None if bandwidth is None else bandwidth * limits.GB / step.matrix_bytes,
         fits=fits,
         advice=advice,
     )
@@ -229,7 +230,7 @@ def _row(
 def _advice(made: Plan, profile: Profile) -> str:
     others = [load_profile(entry.path) for entry in list_profiles() if entry.error is None]
     try:
-        budget.check(made.spec, made.weights, profile, others=others)
+        limits.check(made.spec, made.weights, profile, others=others)
     except BudgetError as error:
         return str(error)
     # The check before an export estimates a little less; what it lets pass is too close to call.
