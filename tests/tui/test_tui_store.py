@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedistill_tui.data import migrations, writing
+from edgedistill_tui.data.database import StoreError
 from edgedistill_tui.data.session import Session
-from edgedistill_tui.data.store import Store, StoreError
+from edgedistill_tui.data.store import Store
 
 
 @pytest.fixture

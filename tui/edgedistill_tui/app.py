@@ -17,8 +17,8 @@ from textual.binding import Binding
 from edgedistill.errors import EdgedistillError
 from edgedistill.runtime.mapped_files import SIGNAL as CHANGE_SIGNAL
 from edgedistill_tui import clipboard
+from edgedistill_tui.data.database import StoreError
 from edgedistill_tui.data.session import Session
-from edgedistill_tui.data.store import StoreError
 from edgedistill_tui.data.writing import write_new
 from edgedistill_tui.ending import Ending
 from edgedistill_tui.frames import frames_per_s, is_remote

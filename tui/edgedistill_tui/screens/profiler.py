@@ -17,7 +17,7 @@ from textual.widgets import DataTable, Static
 from edgedistill.errors import EdgedistillError
 from edgedistill.units import format_bytes, format_seconds
 from edgedistill_tui import profiling
-from edgedistill_tui.data.store import StoreError
+from edgedistill_tui.data.database import StoreError
 from edgedistill_tui.data.writing import write_new
 from edgedistill_tui.plots import bar_plot, line_plot
 from edgedistill_tui.profiling import LiveRun, Run

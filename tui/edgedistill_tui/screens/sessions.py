@@ -14,8 +14,8 @@ from textual.widgets import DataTable, Input
 
 from edgedistill.errors import EdgedistillError
 from edgedistill_tui.data import writing
+from edgedistill_tui.data.database import StoreError
 from edgedistill_tui.data.session import Session
-from edgedistill_tui.data.store import StoreError, Summary
 from edgedistill_tui.screens.dialogs import Ask, Confirm
 from edgedistill_tui.screens.page import Page, key
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from textual.widget import Widget
+
+    from edgedistill_tui.data.store import Summary
 
 PAGE = 50
 """Sessions that are read at a time; more when the cursor comes to the end."""
