@@ -52,7 +52,7 @@ def test_a_slow_or_large_model_is_left_out_and_says_why(tiny_bundle_dir: Path, m
     slow = quick_check(tiny_bundle_dir, seconds=1e-3)
     assert slow["status"] == "skipped"
     assert "tokens/s" in sentence(slow)
-    monkeypatch.setattr("edgedistill.runtime.model.available_memory", lambda: 1000)
+    monkeypatch.setattr("edgedistill.runtime.loading.available_memory", lambda: 1000)
     large = quick_check(tiny_bundle_dir)
     assert large["status"] == "skipped"
     assert "memory" in sentence(large)

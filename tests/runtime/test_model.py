@@ -394,6 +394,6 @@ def test_generation_is_exported_lazily() -> None:
 
 
 def test_too_little_memory_is_said_before_loading(tiny_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgedistill.runtime.model.available_memory", lambda: 1000)
+    monkeypatch.setattr("edgedistill.runtime.loading.available_memory", lambda: 1000)
     with pytest.raises(BudgetError, match=r"take .* of memory.*are available.*Close other programs"):
         open_bundle(tiny_bundle_dir)

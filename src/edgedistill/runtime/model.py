@@ -5,7 +5,7 @@
     >>> for event in model.stream("Why?"):
     ...     print(event.text, end="")
 
-Must not know: terminals, how the bundle was made.
+Must not know: terminals, how the bundle was made, its files of texts.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from tokenizers import Tokenizer
 
-from edgedistill.bundle import MODEL, TOKENIZER, Bundle, Check
-from edgedistill.cgroup import available_memory
-from edgedistill.errors import BudgetError, BundleError, GenerationError
+from edgedistill.bundle import MODEL, Bundle, Check
+from edgedistill.errors import GenerationError
 from edgedistill.runtime import stats
 from edgedistill.runtime.events import Event, Generation
 from edgedistill.runtime.generate import FinishReason, TokenLoop
+from edgedistill.runtime.loading import load_template, load_tokenizer, require_memory
 from edgedistill.runtime.optimum_session import OptimumSession
 from edgedistill.runtime.reasoning import DEFAULT_TAGS, TagPair, opened_after, opened_by
 from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.session import DecoderSession, SessionConfig
 from edgedistill.runtime.settings import GenerationSettings, Mode, check_mode
-from edgedistill.runtime.template import ChatTemplate, PassThrough, Template
+from edgedistill.runtime.template import PassThrough
 from edgedistill.runtime.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -77,12 +76,12 @@ class Model:
     def __init__(self, bundle: Bundle, *, threads: int | None = None, tags: tuple[TagPair, ...] = DEFAULT_TAGS) -> None:
         """Load the model of an opened bundle; raises BundleError, and BudgetError for too little memory."""
         started = time.perf_counter()
-        _check_memory(bundle)
+        require_memory(bundle)
         self.bundle = bundle
         self.tags = tags
         self.default_settings = GenerationSettings.from_defaults(bundle.generation)
-        self.template = _template(bundle)
-        self.tokenizer = _tokenizer(bundle)
+        self.template = load_template(bundle)
+        self.tokenizer = load_tokenizer(bundle)
         info, profile = bundle.manifest.model, bundle.manifest.profile
         config = SessionConfig.from_profile(profile, threads=threads)
         kind = OptimumSession if info.signature == "optimum" else DecoderSession
@@ -282,42 +281,3 @@ class Model:
             return self._idle.pop()
         except IndexError:
             return self.session.decoder()
-
-
-def _check_memory(bundle: Bundle) -> None:
-    """Refuse to start what would push the machine into swapping: the weights are copied into memory when they load.
-
-    Raises:
-        BudgetError: Less memory is available than the weights alone take.
-    """
-    needed, available = int(bundle.manifest.predicted.get("weights_private", 0)), available_memory()
-    if needed > available:
-        raise BudgetError(
-            f"The weights of {bundle.path.name} take {needed / 1e9:.2f} GB of memory; {available / 1e9:.2f} GB are "
-            "available.",
-            hint="Close other programs, or export with a smaller --format such as int4-b128.",
-        )
-
-
-def _tokenizer(bundle: Bundle) -> Tokenizer:
-    path = bundle.file(TOKENIZER)
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise BundleError(f"{path.name} cannot be read: {error}.", hint="Export the bundle again.") from error
-    # Settings for training batches that a tokenizer.json may carry; a prompt is neither cut nor padded.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def _template(bundle: Bundle) -> Template:
-    source = bundle.chat_template
-    if source is None:
-        return PassThrough()
-    special: dict[str, str] = {}
-    for name, value in bundle.tokenizer_config.items():
-        text = value.get("content") if isinstance(value, dict) else value
-        if name.endswith("_token") and isinstance(text, str):
-            special[name] = text
-    return ChatTemplate(source, special_tokens=special)

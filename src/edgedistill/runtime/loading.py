@@ -1,0 +1,60 @@
+"""What a model takes from its bundle beside the session: tokenizer, chat template, and whether the memory suffices.
+
+Must not know: sessions, generation.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tokenizers import Tokenizer
+
+from edgedistill.bundle import TOKENIZER
+from edgedistill.cgroup import available_memory
+from edgedistill.errors import BudgetError, BundleError
+from edgedistill.runtime.template import ChatTemplate, PassThrough
+
+if TYPE_CHECKING:
+    from edgedistill.bundle import Bundle
+    from edgedistill.runtime.template import Template
+
+
+def require_memory(bundle: Bundle) -> None:
+    """Refuse to start what would push the machine into swapping: the weights are copied into memory when they load.
+
+    Raises:
+        BudgetError: Less memory is available than the weights alone take.
+    """
+    needed, available = int(bundle.manifest.predicted.get("weights_private", 0)), available_memory()
+    if needed > available:
+        raise BudgetError(
+            f"The weights of {bundle.path.name} take {needed / 1e9:.2f} GB of memory; {available / 1e9:.2f} GB are "
+            "available.",
+            hint="Close other programs, or export with a smaller --format such as int4-b128.",
+        )
+
+
+def load_tokenizer(bundle: Bundle) -> Tokenizer:
+    """The bundle's tokenizer; raises BundleError."""
+    path = bundle.file(TOKENIZER)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise BundleError(f"{path.name} cannot be read: {error}.", hint="Export the bundle again.") from error
+    # Settings for training batches that a tokenizer.json may carry; a prompt is neither cut nor padded.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def load_template(bundle: Bundle) -> Template:
+    """The bundle's chat template; a ``PassThrough`` where it has none."""
+    source = bundle.chat_template
+    if source is None:
+        return PassThrough()
+    special: dict[str, str] = {}
+    for name, value in bundle.tokenizer_config.items():
+        text = value.get("content") if isinstance(value, dict) else value
+        if name.endswith("_token") and isinstance(text, str):
+            special[name] = text
+    return ChatTemplate(source, special_tokens=special)
