@@ -42,6 +42,18 @@ def test_the_default_arithmetic_suite_stays_as_baselines_know_it() -> None:
     assert arithmetic_suite().sha256.startswith("6bb2309261b9")
 
 
+def test_arithmetic_of_another_seed_and_size_by_its_name() -> None:
+    """More prompts than the default's are what a sequential gate needs to pass."""
+    larger = load_suite("arithmetic-seed0x80")
+    assert (larger.name, len(larger.prompts)) == ("arithmetic-seed0x80", 400)
+    assert set(arithmetic_suite().prompts) <= set(larger.prompts)
+    assert load_suite(arithmetic_suite(seed=7, per_band=2).name).sha256 == arithmetic_suite(seed=7, per_band=2).sha256
+    assert load_suite("arithmetic-seed0x30").name == "arithmetic"
+    for name in ("arithmetic-seed0x0", "arithmetic-seed0x201"):
+        with pytest.raises(SuiteError, match="expected 1 to 200"):
+            load_suite(name)
+
+
 def test_arithmetic_answers_by_an_independent_calculator() -> None:
     checked = 0
     suite = arithmetic_suite(seed=5, per_band=60)

@@ -31,7 +31,8 @@ REPORT_NAMES = {"json": "report.json", "html": "report.html", "junit": "report.j
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """What is asked, and how replies are drawn."""
     group = parser.add_argument_group("what is asked")
-    group.add_argument("--suite", default="arithmetic", metavar="S", help="arithmetic (default), instructions, "
+    group.add_argument("--suite", default="arithmetic", metavar="S", help="arithmetic (default; "
+                       "arithmetic-seed7x60: of another seed, 60 prompts in each of 5 bands), instructions, "
                        "open-ended, or a JSONL file")  # fmt: skip
     size = group.add_mutually_exclusive_group()
     size.add_argument("--fast", dest="preset", action="store_const", const="fast", help="a couple of minutes on a "

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from random import Random
 
+from edgedistill.errors import SuiteError
 from edgedistill.verify.arithmetic_problems import BANDS, KINDS, words_for
 from edgedistill.verify.types import Message, Prompt, Suite
 
 PER_BAND = 30
 """150 prompts: the fewest from which a harm of 1 in 50 prompts cannot hide at 5 % (0.98^149 < 0.05)."""
+
+MOST_PER_BAND = 200
+"""The easiest band has kinds with a few dozen questions only."""
 
 
 def arithmetic_suite(seed: int = 0, per_band: int = PER_BAND, bands: tuple[str, ...] = BANDS) -> Suite:
@@ -22,9 +26,14 @@ def arithmetic_suite(seed: int = 0, per_band: int = PER_BAND, bands: tuple[str, 
 
     Args:
         seed: Any whole number; 0 is the suite that profiles and baselines mean by ``arithmetic``.
-        per_band: Prompts of each band.
+        per_band: Prompts of each band; more of them begin with the same ones.
         bands: Some of ``BANDS``.
+
+    Raises:
+        SuiteError: ``per_band`` below 1 or above ``MOST_PER_BAND``.
     """
+    if not 1 <= per_band <= MOST_PER_BAND:
+        raise SuiteError(f"arithmetic with {per_band} prompts a band was asked for; expected 1 to {MOST_PER_BAND}.")
     prompts: list[Prompt] = []
     variants: list[Prompt] = []
     for band in bands:

@@ -6,6 +6,7 @@ Must not know: models, samples, how a file is parsed.
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,16 +29,24 @@ BUILT_IN: dict[str, Callable[[], Suite]] = {
     "open-ended": open_ended_suite,
 }
 
+_ARITHMETIC = re.compile(r"arithmetic-seed(\d{1,18})x(\d{1,6})")
+"""Other arithmetic suites: seed and prompts of each band; the name that ``arithmetic_suite`` gives them."""
+
 
 def load_suite(name_or_path: str | Path) -> Suite:
     """A built-in suite by name, or the file at a path (anything with a separator or a suffix); validated.
+
+    ``arithmetic-seed7x60`` is arithmetic of another seed with 60 prompts in each of its five bands.
 
     Raises:
         SuiteError: no such suite (with the nearest name), a malformed file (with the line), a broken rule.
     """
     text = str(name_or_path)
+    generated = _ARITHMETIC.fullmatch(text) if isinstance(name_or_path, str) else None
     if isinstance(name_or_path, str) and text in BUILT_IN:
         suite = BUILT_IN[text]()
+    elif generated is not None:
+        suite = arithmetic_suite(int(generated[1]), int(generated[2]))
     else:
         path = Path(name_or_path)
         if not path.suffix and "/" not in text and not path.exists():
