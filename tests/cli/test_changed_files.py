@@ -142,7 +142,7 @@ def test_an_answer_goes_on_with_the_weights_that_were_loaded(bundle: Path) -> No
 def test_without_leases_changed_weights_are_noticed_before_the_next_answer(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgedistill.cli import chat as command
+    from edgedistill.cli import plain_chat
 
     lines = iter(["hello", "hello", None])
 
@@ -156,7 +156,7 @@ def test_without_leases_changed_weights_are_noticed_before_the_next_answer(
 
     asked: list[str | None] = []
     monkeypatch.setattr("edgedistill.runtime.mapped_files._leased", lambda _: -1)
-    monkeypatch.setattr(command, "_read_line", read)
+    monkeypatch.setattr(plain_chat, "_read_line", read)
     result = here("chat", "--plain", "--json", bundle, *GREEDY)
     assert result.code == 0
     assert len(result.json["turns"]) == 2

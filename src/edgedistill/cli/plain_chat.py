@@ -1,0 +1,231 @@
+"""The line-based chat: questions and slash commands from stdin, answers to the scrollback.
+
+Must not know: how tokens are made, the terminal UI.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.cli import console, generation, parallel, trajectory_lines
+from edgedistill.cli.parser import nearest
+from edgedistill.conversation import Conversation, Turn
+from edgedistill.errors import EdgedistillError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from edgedistill.bundle import Check
+    from edgedistill.cli.kept_files import KeptFiles
+    from edgedistill.runtime.model import Model
+    from edgedistill.trajectories.options import TrajectoryOptions
+
+_HELP = """\
+/reset               forget the conversation (the system prompt stays)
+/system TEXT         set the system prompt; without TEXT remove it
+/think on|off        let the model reason, or ask its template for no reasoning
+/trajectories K|off  let K trajectories vote on every answer, or answer once
+/save FILE           save the conversation: .json as JSON, anything else as Markdown
+/stats               statistics of the last answer
+/exit                leave (also Ctrl-D, or Ctrl-C at the prompt)"""
+
+_COMMANDS = ("/help", "/reset", "/system", "/think", "/save", "/trajectories", "/stats", "/exit")
+
+
+class PlainChat:
+    """The line-based chat.
+
+    Args:
+        args: Parsed command line.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._conversation = Conversation(system=args.system)
+        self._several = parallel.options(args)
+        self._last = ""
+
+    def loop(self) -> int:
+        """Read lines until the end; errors of one answer do not end the chat."""
+        from edgedistill.cli.kept_files import keep_files
+        from edgedistill.runtime.model import open_bundle
+
+        check: Check = "full" if self._args.verify else "size"
+        with (
+            open_bundle(self._args.bundle, threads=self._args.threads, check=check) as model,
+            keep_files(model.bundle) as files,
+            _history(),
+        ):
+            # Options out of range are refused now and not with the first question.
+            generation.settings(self._args, model.bundle.generation)
+            console.note(f"{self._args.bundle}: /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
+            while (line := _read_line()) is not None:
+                if line.startswith("/"):
+                    if not self._command(line):
+                        break
+                elif line:
+                    self._ask(model, files, line)
+                if files.lost:
+                    break
+            if self._args.json:
+                sys.stdout.write(self._conversation.to_json(self._about()))
+        return 0
+
+    def _ask(self, model: Model, files: KeptFiles, line: str) -> None:
+        try:
+            files.check()
+        except EdgedistillError as error:
+            console.note(f"error: {error}")
+            return
+        self._conversation.ask(line)
+        if self._several is not None:
+            self._ask_in_parallel(model, self._several)
+            return
+        # With --json stdout belongs to the one document at the end.
+        printer = None if self._args.json else generation.AnswerPrinter(show_reasoning=not self._args.hide_reasoning)
+        try:
+            with generation.cancel_on_interrupt() as cancel:
+                result = generation.generate(
+                    model, self._conversation.messages(), self._args, printer=printer, cancel=cancel
+                )
+        except (EdgedistillError, KeyboardInterrupt) as error:
+            self._conversation.withdraw()
+            console.note(f"\nerror: {error}" if isinstance(error, EdgedistillError) else "\nstopped.")
+            return
+        self._conversation.answer(
+            Turn("assistant", result.answer, result.reasoning, result.finish_reason, result.stats.to_dict())
+        )
+        self._last = generation.stats_line(result.stats, result.finish_reason)
+        if result.finish_reason == "cancelled":
+            console.note("stopped; the text so far is kept.")
+
+    def _ask_in_parallel(self, model: Model, several: TrajectoryOptions) -> None:
+        try:
+            with generation.cancel_on_interrupt() as cancel:
+                result, lost = parallel.solve(model, self._conversation.messages(), self._args, several, cancel=cancel)
+        except (EdgedistillError, KeyboardInterrupt) as error:
+            self._conversation.withdraw()
+            console.note(f"\nerror: {error}" if isinstance(error, EdgedistillError) else "\nstopped.")
+            return
+        self._last = trajectory_lines.stats_line(result.stats)
+        console.note(trajectory_lines.outcome(result))
+        if not self._args.json:
+            parallel.print_answer(result, show_reasoning=not self._args.hide_reasoning)
+        stats = {**result.stats.to_dict(), "decided_by": result.decided_by, "vote": result.vote.to_dict()}
+        reason = "cancelled" if result.cancelled or lost else "stop" if result.answer else "length"
+        kept = tuple(parallel.record(trajectory) for trajectory in result.trajectories)
+        self._conversation.answer(Turn("assistant", result.answer, result.reasoning, reason, stats, kept))
+        if lost is not None:
+            console.note(f"error: {lost}")
+        elif result.cancelled:
+            console.note("stopped; the trajectories so far are kept.")
+
+    def _command(self, line: str) -> bool:
+        """Carry out a slash command; False ends the chat."""
+        name, _, rest = line.partition(" ")
+        rest = rest.strip()
+        if name in ("/exit", "/quit"):
+            return False
+        if name == "/help":
+            console.note(_HELP)
+        elif name == "/reset":
+            self._conversation.reset()
+            console.note("The conversation is forgotten.")
+        elif name == "/system":
+            self._conversation.system = rest or None
+            console.note("System prompt set." if rest else "System prompt removed.")
+        elif name == "/think":
+            self._think(rest)
+        elif name == "/save":
+            self._save(rest)
+        elif name == "/trajectories":
+            self._trajectories(rest)
+        elif name == "/stats":
+            console.note(self._last or "No answer yet.")
+        else:
+            near = nearest(name, _COMMANDS)
+            console.note(f"There is no command {name}. " + (f"Did you mean {near}?" if near else "See /help."))
+        return True
+
+    def _think(self, choice: str) -> None:
+        if choice not in ("on", "off"):
+            console.note("Use /think on or /think off.")
+            return
+        self._args.think = choice == "on"
+        console.note(f"Reasoning is {choice}.")
+
+    def _trajectories(self, choice: str) -> None:
+        if choice == "off":
+            self._several = None
+            console.note("One trajectory answers.")
+            return
+        if not choice.isdecimal():
+            console.note("Use /trajectories 8 or /trajectories off.")
+            return
+        from edgedistill.trajectories.options import TrajectoryOptions
+
+        try:
+            several = replace(self._several or TrajectoryOptions(), count=int(choice))
+        except EdgedistillError as error:
+            console.note(f"error: {error}")
+            return
+        self._several = several
+        console.note(f"{several.count} trajectories vote on every answer.")
+
+    def _save(self, name: str) -> None:
+        if not name:
+            console.note("Use /save FILE.")
+            return
+        try:
+            self._conversation.save(Path(name).expanduser(), self._about())
+        except EdgedistillError as error:
+            console.note(f"error: {error}")
+        else:
+            console.note(f"Saved to {name}.")
+
+    def _about(self) -> dict[str, Any]:
+        return {"bundle": str(self._args.bundle)}
+
+
+def _read_line() -> str | None:
+    """The next line, stripped; None at the end of input or after Ctrl-C at the prompt."""
+    interactive = sys.stdin.isatty()
+    try:
+        # readline draws the prompt itself, so that editing a line does not eat it; it does so on stdout.
+        line = input("> ") if interactive else sys.stdin.readline()
+    except (EOFError, KeyboardInterrupt):
+        console.note("")
+        return None
+    if not interactive and not line:
+        return None
+    return line.strip()
+
+
+@contextlib.contextmanager
+def _history() -> Iterator[None]:
+    """Line editing with a history that lasts, where the platform has readline and there is a person typing."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    try:
+        import readline
+    except ImportError:
+        yield
+        return
+    import platformdirs
+
+    path = platformdirs.user_state_path("edgedistill", appauthor=False) / "chat_history"
+    with contextlib.suppress(OSError):
+        readline.read_history_file(path)
+    readline.set_history_length(1000)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            readline.write_history_file(path)
