@@ -4,9 +4,10 @@
     make bench-gate ARGS="--quick"                 # a few minutes: fewer samples and repetitions
     make bench-gate ARGS="--store gate-samples"    # may be interrupted: it goes on from the samples in that directory
 
-False alarms: the fp32 reference against itself under other seeds, a few hundred times; "fail" has to be rarer than
-alpha. Missed faults: 2-bit round-to-nearest, a collapsed twin and one that is confidently wrong have to fail. Power:
-twins with noise of growing size on all weights, and how often each passes, fails, and stays undecided.
+The sampler: one that ignores its seed has to be stopped by its audit. False alarms: the fp32 reference against itself
+under other seeds, a few hundred times; "fail" has to be rarer than alpha. Missed faults: 2-bit round-to-nearest, a
+collapsed twin and one that is confidently wrong have to fail. Power: twins with noise of growing size on all weights,
+and how often each passes, fails, and stays undecided.
 
 What a repetition is. A pool of real samples is drawn once per model, each under a noise of its own. A repetition then
 draws the samples of both sides from the pools, with replacement: independent samples of models whose answer
@@ -23,7 +24,7 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ import numpy as np
 from twins import collapsed, make_twin, noisy, wrong
 
 from edgedistill.export.pipeline import export
+from edgedistill.runtime.choice import NoiseSource
 from edgedistill.runtime.model import open_bundle
 from edgedistill.verify.bundle_model import BundleModel
 from edgedistill.verify.compare import compare
@@ -40,12 +42,15 @@ from edgedistill.verify.endpoints import Margins
 from edgedistill.verify.gate import ALPHA, decide
 from edgedistill.verify.intervals import wilson
 from edgedistill.verify.run_settings import DrawSettings
+from edgedistill.verify.sampler_check import check_sampler
 from edgedistill.verify.store import SampleStore, collect, store_header, store_path
 from edgedistill.verify.suites import load_suite
 from edgedistill.verify.summary import summarise_suite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
 
     from edgedistill.verify.types import Sample, Suite
 
@@ -116,6 +121,23 @@ def outcomes(suite: Suite, pairs: Iterable[tuple[Pool, Pool]]) -> dict[str, Any]
     }
 
 
+class SeedIgnored(NoiseSource):
+    """The fault that toolkits have shipped: every sample under every seed gets the same noise."""
+
+    def keys(self, seed: int, prompt_id: str, indices: Sequence[int]) -> npt.NDArray[np.uint64]:  # noqa: ARG002
+        """One key for all."""
+        return np.full(len(indices), 12345, dtype=np.uint64)
+
+
+def stops_a_stuck_sampler(bundle: Path, suite: Suite, settings: DrawSettings) -> bool:
+    """Whether the audit lets the sampler pass and stops the same one with its seed ignored."""
+    verdicts = []
+    for noise in (NoiseSource(), SeedIgnored()):
+        with closing(BundleModel(open_bundle(bundle), noise=noise)) as model:
+            verdicts.append(check_sampler(model, suite.prompts, settings.replace(temperature=1.5)).sound)
+    return verdicts == [True, False]
+
+
 def accuracy(pool: Pool) -> float:
     """Share of right answers."""
     return float(np.mean([np.mean([sample.correct is True for sample in group]) for group in pool.values()]))
@@ -153,6 +175,7 @@ def main() -> int:
     suite = replace(whole, prompts=whole.prompts[::step][: args.prompts], variants=())
     settings = DrawSettings(temperature=0.6, top_k=20, top_p=0.95, max_new_tokens=args.max_new_tokens)
     result: dict[str, Any] = {}
+    stopped = False
     print(
         f"{len(suite.prompts)} prompts x {args.samples} samples a side; pools of {args.pool} and {args.twin_pool} "
         "samples per prompt; alpha 0.05 per test\n\n"
@@ -173,6 +196,7 @@ def main() -> int:
             pool = draw_pool(bundle, suite, args.pool if itself else args.twin_pool, settings, args.store)
             reference = reference or pool
             if itself:
+                stopped = stops_a_stuck_sampler(bundle, suite, settings)
                 result["itself, disjoint"] = outcomes(suite, disjoint(pool, args.samples))
             pairs = picks(
                 reference,
@@ -187,10 +211,14 @@ def main() -> int:
                 result[key]["accuracy"] = accuracy(pool)
                 print(row(key, result[key]), flush=True)
     broken = [name for name in ("2-bit rtn", "collapsed", "wrong") if result[name]["fail"] < 1.0]
+    result["stuck sampler stopped"] = stopped
+    if not stopped:
+        broken.append("stuck sampler")
     if result["itself"]["fail_interval"][0] > ALPHA:
         broken.append("itself")
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"\nA sampler that ignores its seed was stopped: {'yes' if stopped else 'no'}.")
     for name in broken:
         print(f"The control `{name}` did not come out as it must.", file=sys.stderr)
     return 1 if broken else 0

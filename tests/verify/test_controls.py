@@ -6,6 +6,7 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from engine_support import SETTINGS
 
@@ -23,6 +24,7 @@ from edgedistill.verify.summary import summarise_suite
 SCRIPT = Path(__file__).parents[2] / "bench" / "twins.py"
 DRAW = SETTINGS.replace(max_new_tokens=160)
 SAMPLES = 8
+REPETITIONS = 200
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +95,16 @@ def test_the_reference_against_itself_does_not_fail(sampled, suite, reference):
         compare(by_prompt(reference), by_prompt(again)), Margins(), verdicts=verdicts(suite, reference, again)
     )
     assert gate.outcome != "fail"
+    # Both sides drawn from the same real samples: the hypothesis of no change is exactly true in every repetition.
+    rng, fails = np.random.default_rng(0), 0
+    pool = {prompt: (*group, *by_prompt(again)[prompt]) for prompt, group in by_prompt(reference).items()}
+    for repetition in range(REPETITIONS):
+        theirs, ours = (
+            {
+                prompt: [replace(group[pick], index=i) for i, pick in enumerate(rng.integers(len(group), size=SAMPLES))]
+                for prompt, group in pool.items()
+            }
+            for _ in range(2)
+        )
+        fails += decide(compare(theirs, ours), Margins(), seed=repetition).outcome == "fail"
+    assert fails <= 0.05 * REPETITIONS
