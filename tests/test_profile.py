@@ -1,12 +1,8 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
-from dataclasses import fields, is_dataclass
-from pathlib import Path
-from typing import get_type_hints
 
 import pytest
 from hypothesis import given
@@ -29,7 +25,6 @@ from edgedistill.profile import (
 from edgedistill.quantize.plan import Rule
 from edgedistill.quantize.spec import BLOCK_SIZES, FLOAT32, WeightFormat
 
-PROFILES = Path(__file__).parents[1] / "profiles"
 SHIPPED = (
     "laptop-cpu",
     "laptop-cpu-int8",
@@ -123,49 +118,6 @@ def test_the_default_is_a_four_bit_one_with_eight_bits_where_four_hurt():
     }
     assert load_profile("laptop-cpu-int8").weights == Weights(WeightFormat(8, 64, True), ())
     assert load_profile("reference-fp32").weights == Weights(FLOAT32, ())
-
-
-def test_the_readme_documents_every_key_and_every_profile():
-    readme = (PROFILES / "README.md").read_text(encoding="utf-8")
-    for name in SHIPPED:
-        assert f"| `{name}`" in readme
-    missing = []
-    for field in fields(Profile):
-        hint = get_type_hints(Profile)[field.name]
-        keys = [field.name]
-        section = readme
-        if is_dataclass(hint):
-            section = re.split(r"\n### ", readme.split(f"### `[{field.name}]`")[1])[0]
-            keys = [part.name for part in fields(hint)]
-        missing += [f"{field.name}.{key}" for key in keys if not is_dataclass(hint) or f"| `{key}` |" not in section]
-    assert [key for key in missing if key.split(".")[0] not in ("name", "description", "verified_on")] == []
-    for key in ("extends", "name", "description", "verified_on"):
-        assert f"| `{key}` |" in readme
-
-
-def test_the_readme_states_the_defaults():
-    readme = (PROFILES / "README.md").read_text(encoding="utf-8")
-    for defaults in (Session(), Context(), GenerationDefaults(), VerifyMargins()):
-        for field in fields(defaults):
-            value = getattr(defaults, field.name)
-            row = next(line for line in readme.splitlines() if line.startswith(f"| `{field.name}` |"))
-            stated = row.split("|")[3].strip().strip("`\"'")
-            if field.name == "execution_provider":
-                continue  # its one choice is its default
-            if isinstance(value, bool):
-                assert stated == str(value).lower()
-            elif isinstance(value, int | float):
-                assert float(stated) == value
-            else:
-                assert stated == ("none" if value is None else value)
-
-
-def test_every_key_of_the_default_profile_is_commented():
-    text = (PROFILES / "laptop-cpu.toml").read_text(encoding="utf-8")
-    keys = set(re.findall(r"^(\w+) =", text, re.MULTILINE))
-    profile = load_profile(DEFAULT_PROFILE)
-    for part in (profile.target, profile.session, profile.context, profile.generation, profile.verify):
-        assert {field.name for field in fields(part)} - {"seed", "memory_bandwidth_gbs"} <= keys
 
 
 def test_extends_merges_tables_and_replaces_lists(tmp_path):

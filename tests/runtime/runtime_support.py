@@ -9,6 +9,9 @@ import chat_templates
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from edgedistill.bundle import MODEL, Bundle
+from edgedistill.runtime.session import DecoderSession, SessionConfig
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -66,3 +69,10 @@ def save_checkpoint(directory: Path, *, template: str | None = chat_templates.QW
         json.dumps({"temperature": 0.6, "top_p": 0.95, "do_sample": True})
     )
     return model
+
+
+def open_tiny(path: Path, **config: Any) -> DecoderSession:
+    """The session of a bundle, of one thread and with a cache that grows often, unless ``config`` says otherwise."""
+    bundle = Bundle.open(path)
+    config = {"threads": 1, "kv_step": 16} | config
+    return DecoderSession(bundle.file(MODEL), bundle.manifest.model, SessionConfig(**config))

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from runtime_support import open_tiny
 
-from edgedistill.bundle import MODEL, Bundle
-from edgedistill.errors import BundleError, ContextLengthError, GenerationError
+from edgedistill.errors import ContextLengthError
 from edgedistill.runtime import decoder as decoder_module
 from edgedistill.runtime.chunks import chunk_bounds
 from edgedistill.runtime.decoder import InterruptedRunError
-from edgedistill.runtime.kv_cache import CacheGeometry, KVCache
-from edgedistill.runtime.session import DecoderSession, SessionConfig, physical_cores
+from edgedistill.runtime.session import DecoderSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,12 +23,6 @@ if TYPE_CHECKING:
 
 CONTEXT = 160
 FORMATS = ["fp32", "int4-b32", "int4-b128", "int8-b64"]
-
-
-def open_tiny(path: Path, **config: Any) -> DecoderSession:
-    bundle = Bundle.open(path)
-    config = {"threads": 1, "kv_step": 16} | config
-    return DecoderSession(bundle.file(MODEL), bundle.manifest.model, SessionConfig(**config))
 
 
 def tokens(count: int, seed: int = 0) -> list[int]:
@@ -285,50 +278,6 @@ def test_values_survive_garbage_collection(fp32: DecoderSession) -> None:
             _ = [np.full(50_000, np.nan, dtype=np.float32) for _ in range(20)]
 
 
-def test_cache_grows_in_steps_and_reports_its_bytes() -> None:
-    cache = KVCache(CacheGeometry(layers=2, heads=3, head_dim=4, limit=100), 2, step=32)
-    assert (cache.capacity, cache.nbytes) == (0, 0)
-    cache.reserve(33)
-    assert cache.capacity == 64
-    assert cache.nbytes == 64 * 2 * cache.geometry.bytes_per_token
-    generation = cache.generation
-    cache.reserve(64)
-    assert cache.generation == generation
-    cache.reserve(99)
-    assert cache.capacity == 100
-    with pytest.raises(ContextLengthError, match="101 tokens"):
-        cache.reserve(101)
-
-
-def test_cache_keeps_its_content_while_growing_and_after_running_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = KVCache(CacheGeometry(layers=2, heads=1, head_dim=2, limit=64), 1, step=8)
-    cache.reserve(8)
-    cache.lengths[0] = 5
-    rng = np.random.default_rng(0)
-    for buffer in cache.buffers:
-        buffer[:, :, :5] = rng.random((1, 1, 5, 2))
-    before = [buffer[:, :, :5].copy() for buffer in cache.buffers]
-    allocate, calls = cache._allocate, []
-
-    def fail_third(batch: int, capacity: int) -> np.ndarray:
-        calls.append(capacity)
-        if len(calls) == 3:
-            raise MemoryError
-        return allocate(batch, capacity)
-
-    monkeypatch.setattr(cache, "_allocate", fail_third)
-    with pytest.raises(GenerationError, match="out of memory"):
-        cache.reserve(9)
-    assert cache.capacity == 8
-    assert all(np.array_equal(a, b[:, :, :5]) for a, b in zip(before, cache.buffers, strict=True))
-    cache.reserve(9)
-    assert all(np.array_equal(a, b[:, :, :5]) for a, b in zip(before, cache.buffers, strict=True))
-    with pytest.raises(ValueError, match="cannot be cut"):
-        cache.truncate(0, 6)
-    cache.clear()
-    assert cache.lengths.tolist() == [0]
-
-
 # ---- control ------------------------------------------------------------------------------------------------------
 
 
@@ -354,31 +303,6 @@ def test_interrupt_from_another_thread(fp32: DecoderSession) -> None:
             decoder.feed(tokens(100, 51))
             decoder.truncate(0)
     timer.join()
-
-
-def test_threads_never_exceed_the_cores(tiny_bundle: Callable[[str], Path]) -> None:
-    path = tiny_bundle("fp32")
-    assert open_tiny(path, threads=0).threads == physical_cores()
-    assert open_tiny(path, threads=4096).threads == physical_cores()
-    assert open_tiny(path, threads=1).threads == 1
-    with pytest.raises(GenerationError, match="threads is -1"):
-        open_tiny(path, threads=-1)
-
-
-def test_config_from_profile() -> None:
-    snapshot = {"session": {"intra_op_num_threads": 2, "allow_spinning": False}, "context": {"kv_step": 128}}
-    assert SessionConfig.from_profile(snapshot) == SessionConfig(threads=2, allow_spinning=False, kv_step=128)
-    assert SessionConfig.from_profile(snapshot, threads=1).threads == 1
-    assert SessionConfig.from_profile({}) == SessionConfig()
-
-
-def test_unreadable_graphs_are_bundle_errors(tiny_bundle: Callable[[str], Path], tmp_path: Path) -> None:
-    info = Bundle.open(tiny_bundle("fp32")).manifest.model
-    (tmp_path / "model.onnx").write_bytes(b"not a graph")
-    with pytest.raises(BundleError, match=r"cannot load model\.onnx"):
-        DecoderSession(tmp_path / "model.onnx", info)
-    with pytest.raises(BundleError, match="has no input"):
-        DecoderSession(tiny_bundle("fp32") / "model-genai.onnx", info)
 
 
 @given(st.integers(0, 300), st.integers(2, 40))

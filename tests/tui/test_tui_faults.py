@@ -10,7 +10,6 @@ import pty
 import select
 import shutil
 import signal
-import sqlite3
 import struct
 import subprocess
 import sys
@@ -257,87 +256,3 @@ def test_sigterm_leaves_the_reply_so_far_and_the_terminal_as_it_was_also_after_a
     terminal.wait_for(b"\x1b[?1049l")  # back from the alternate screen
     assert terminal.wait() == 128 + signal.SIGTERM
     assert terminal.reply() == ("so far", "cancelled")
-
-
-# ---- the database ------------------------------------------------------------------------------------------------
-
-
-def test_a_database_that_is_damaged_while_it_is_open_is_moved_aside_and_the_conversation_written_anew(
-    tmp_path: Path,
-) -> None:
-    app = make_app(tmp_path, FakeEngine(ANSWER))
-
-    async def steps(pilot: Pilot[None]) -> None:
-        await ask(pilot)
-        app.services.store.close()  # as after any failure; SQLite itself may keep pages of an open file in memory
-        path = app.services.store.path
-        for beside in path.parent.glob("sessions.db-*"):
-            beside.unlink()
-        content = bytearray(path.read_bytes())
-        content[200:] = b"\xff" * (len(content) - 200)
-        path.write_bytes(content)
-        await ask(pilot, "And now?")
-        assert any("damaged" in notice.message for notice in pilot.app._notifications)
-
-    drive(app, steps)
-    assert [m.content for m in app.services.store.load(app.session.id).path()] == [
-        "How many?", "There are 32.", "And now?", "There are 32.",
-    ]  # fmt: skip
-    assert len(list((tmp_path / "data").glob("sessions.db.damaged-*"))) == 1
-
-
-def test_two_at_once_share_the_database_and_one_may_delete_what_the_other_talks_in(tmp_path: Path) -> None:
-    first, second = make_app(tmp_path, FakeEngine(ANSWER)), make_app(tmp_path, FakeEngine(ANSWER))
-
-    async def steps(pilot: Pilot[None]) -> None:
-        await ask(pilot, "From the first")
-        async with second.run_test(size=(80, 24)) as other:
-            await until(other, lambda: second.engine is not None)
-            await ask(other, "From the second")
-            await pilot.press("f3")
-            await pilot.pause()
-            titles = [summary.title for summary in pilot.app.screen.summaries]  # type: ignore[attr-defined]
-            assert titles == ["From the first", "From the second"]  # the own one was just saved
-            # The one deletes the session that the other talks in; its next save brings all of it back.
-            first.services.store.delete(second.session.id)
-            await ask(other, "Still there?")
-
-    drive(first, steps)
-    reopened = Store(first.services.store.path)
-    assert len(reopened.load(second.session.id).path()) == 4
-    assert len(reopened.load(first.session.id).path()) == 2
-
-
-def test_a_lock_is_waited_for_and_said_once(tmp_path: Path) -> None:
-    app = make_app(tmp_path, FakeEngine(ANSWER))
-
-    async def steps(pilot: Pilot[None]) -> None:
-        app.services.store.sessions()
-        other = sqlite3.connect(app.services.store.path, isolation_level=None)
-        other.execute("BEGIN EXCLUSIVE")
-        await ask(pilot)
-        await ask(pilot, "And now?")
-        assert len([n for n in pilot.app._notifications if n.message.startswith("Not saved yet")]) == 1
-        other.execute("ROLLBACK")
-        other.close()
-        app._save_again()
-        await pilot.pause()
-        assert not any(m.dirty for m in app.session.messages.values())
-        assert any(n.message == "The session is saved now." for n in pilot.app._notifications)
-
-    drive(app, steps)
-
-
-def test_a_reply_is_kept_when_the_program_ends_without_asking(tmp_path: Path) -> None:
-    engine = FakeEngine(ANSWER, gated=True)
-    app = make_app(tmp_path, engine)
-
-    async def steps(pilot: Pilot[None]) -> None:
-        await ask(pilot, wait=False)
-        engine.allow(2)
-        await until(pilot, lambda: chat_of(pilot).strip.state.startswith("2 tok"))
-        app.exit()  # as a browser's tab that is closed, or an error in a screen
-
-    drive(app, steps)
-    message = app.services.store.load(app.session.id).path()[-1]
-    assert (message.content, message.finish_reason) == ("There are", "cancelled")

@@ -1,0 +1,41 @@
+"""Opening a session: threads, settings of the profile, graphs that cannot be read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from runtime_support import open_tiny
+
+from edgedistill.bundle import Bundle
+from edgedistill.errors import BundleError, GenerationError
+from edgedistill.runtime.session import DecoderSession, SessionConfig, physical_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def test_threads_never_exceed_the_cores(tiny_bundle: Callable[[str], Path]) -> None:
+    path = tiny_bundle("fp32")
+    assert open_tiny(path, threads=0).threads == physical_cores()
+    assert open_tiny(path, threads=4096).threads == physical_cores()
+    assert open_tiny(path, threads=1).threads == 1
+    with pytest.raises(GenerationError, match="threads is -1"):
+        open_tiny(path, threads=-1)
+
+
+def test_config_from_profile() -> None:
+    snapshot = {"session": {"intra_op_num_threads": 2, "allow_spinning": False}, "context": {"kv_step": 128}}
+    assert SessionConfig.from_profile(snapshot) == SessionConfig(threads=2, allow_spinning=False, kv_step=128)
+    assert SessionConfig.from_profile(snapshot, threads=1).threads == 1
+    assert SessionConfig.from_profile({}) == SessionConfig()
+
+
+def test_unreadable_graphs_are_bundle_errors(tiny_bundle: Callable[[str], Path], tmp_path: Path) -> None:
+    info = Bundle.open(tiny_bundle("fp32")).manifest.model
+    (tmp_path / "model.onnx").write_bytes(b"not a graph")
+    with pytest.raises(BundleError, match=r"cannot load model\.onnx"):
+        DecoderSession(tmp_path / "model.onnx", info)
+    with pytest.raises(BundleError, match="has no input"):
+        DecoderSession(tiny_bundle("fp32") / "model-genai.onnx", info)
