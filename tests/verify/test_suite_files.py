@@ -77,6 +77,7 @@ def test_choice_and_text_answers(tmp_path: Path) -> None:
     ("records", "message"),
     [
         (['{"id": "a", '], "line 1: not JSON"),
+        (['{"prompt": "x", "prompt": "y"}'], "the key `prompt` occurs more than once"),
         ([{"prompt": "x"}, "[1]"], "line 2: found a list"),
         ([{"prompt": "x"}, {"prompt": "y", "awnser": "1"}], "line 2: key `awnser` is unknown; did you mean `answer`"),
         ([{"id": "a", "prompt": "x"}, {"id": "a", "prompt": "y"}], "`a` occurs more than once"),

@@ -75,7 +75,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         where = f"{path.name}, line {number}"
         try:
-            record = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+            record = json.loads(line.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique_keys)
         except UnicodeDecodeError as error:
             raise SuiteError(f"{where}: not UTF-8 at byte {error.start}.") from error
         except (ValueError, RecursionError) as error:
@@ -84,6 +84,14 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(record, dict):
             raise SuiteError(f"{where}: found {_kind(record)}; expected an object.")
         yield number, record
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
+        raise ValueError(f"the key `{twice}` occurs more than once")
+    return found
 
 
 def _no_constant(name: str) -> Any:
