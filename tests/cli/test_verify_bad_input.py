@@ -58,6 +58,22 @@ def test_bad_options(
     assert "sampling" not in refused.err
 
 
+def test_a_job_summary_that_cannot_be_written_is_said_before_sampling(
+    tiny_bundle_dir: Path, reference: Path, suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "/proc/summary.md")
+    refused = here("verify", tiny_bundle_dir, "--reference", reference, "--suite", suite, "--github")
+    assert "job summary /proc/summary.md cannot be written" in refused.one_error()
+    assert "sampling" not in refused.err
+
+
+def test_no_scores_below_none(reference: Path, suite: Path, tmp_path: Path) -> None:
+    output = tmp_path / "x.baseline"
+    refused = here("baseline", "create", reference, "-o", output, "--suite", suite, "--scored-samples", -1)
+    assert "--scored-samples is -1" in refused.one_error()
+    assert "sampling" not in refused.err
+
+
 @pytest.mark.parametrize(
     ("lines", "named"),
     [

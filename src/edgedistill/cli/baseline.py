@@ -56,6 +56,8 @@ def _create(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.output} is a directory; expected a file.", hint=f"Try: -o {args.output}/NAME.baseline")
     if args.output.exists() and not args.force:
         raise UsageError(f"{args.output} exists already.", hint="Name another file, or replace it with --force.")
+    if args.scored_samples < 0:
+        raise UsageError(f"--scored-samples is {args.scored_samples}; expected a whole number from 0.")
     options = verification.options(args)
     verification.require_writable(args.output, "Choose another file with -o.")
     from edgedistill.verify.baseline_runs import make_baseline

@@ -168,6 +168,8 @@ def check_outputs(args: argparse.Namespace) -> None:
                 hint=f"Try: mkdir -p {path.parent}",
             )
         require_writable(path, f"Choose another {name}.")
+    if args.github and (summary := os.environ.get("GITHUB_STEP_SUMMARY")):
+        _append(Path(summary), "")
 
 
 def require_writable(path: Path, hint: str) -> None:
@@ -231,8 +233,18 @@ def _github(report: VerifyReport, *, quiet: bool) -> None:
     if not path:
         console.note("note: GITHUB_STEP_SUMMARY is not set, so there is no job summary.")
         return
-    with Path(path).open("a", encoding="utf-8", errors="replace") as stream:
-        stream.write(job_summary(report))
+    _append(Path(path), job_summary(report))
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8", errors="replace") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise OutputError(
+            f"the job summary {path} cannot be written: {error.strerror}.",
+            hint="GITHUB_STEP_SUMMARY names it; unset it, or leave out --github.",
+        ) from error
 
 
 def print_summary(report: VerifyReport) -> None:
