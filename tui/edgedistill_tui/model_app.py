@@ -14,6 +14,7 @@ from textual.app import App
 
 from edgedistill.errors import EdgedistillError
 from edgedistill_tui.engine import Sampling
+from edgedistill_tui.opening import LeftError, Opening
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +42,7 @@ class ModelApp(App[None]):
         self.services = services
         self.engine: Engine | None = None
         self.loading: Path | None = None
+        self._opening = Opening(services.open_engine)
         self._engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
     @property
@@ -64,8 +66,13 @@ class ModelApp(App[None]):
             self._load(path)
 
     def load(self, path: Path) -> Engine:
-        """Load a bundle, in any thread, and watch over its files. Raises what ``Services.open_engine`` raises."""
-        engine = self.services.open_engine(path)
+        """Load a bundle, in any thread but the screen's, and watch over its files.
+
+        Raises:
+            LeftError: The program ends.
+            Exception: What ``Services.open_engine`` raises.
+        """
+        engine = self._opening.load(path)
         self._engines.add(engine)
         return engine
 
@@ -102,6 +109,8 @@ class ModelApp(App[None]):
     def _load(self, path: Path) -> None:
         try:
             engine = self.load(path)
+        except LeftError:
+            return
         except (EdgedistillError, OSError) as error:
             self.call_from_thread(self._not_loaded, str(error))
             return
@@ -148,6 +157,15 @@ class ModelApp(App[None]):
             self.notify(f"The session's settings do not fit: {error}", severity="warning")
             self.session.settings = {}
             return defaults
+
+    def on_unmount(self) -> None:
+        """The end does not wait for a model that is being loaded."""
+        self._opening.leave()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a model is being loaded yet, after the screen is gone."""
+        return self._opening.unfinished
 
     def close_engine(self) -> None:
         """Release the model, after the screen is gone."""

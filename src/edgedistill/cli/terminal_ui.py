@@ -79,7 +79,14 @@ def run_app(
         app.run()
     finally:
         app.close_engine()
-    return app.return_code or 0
+    code = app.return_code or 0
+    if app.unfinished:
+        # A thread is within native code, which the interpreter's own end would take the ground from under. The screen
+        # is gone, the session is saved, and loading writes nothing.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def make_default(home: Path, progress: Progress) -> Path:

@@ -119,6 +119,7 @@ if sys.platform == "linux":
         try:
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             fcntl.fcntl(handle, fcntl.F_SETSIG, int(SIGNAL or 0))
+            fcntl.fcntl(handle, fcntl.F_SETOWN, os.getpid())  # else this thread is told, which may have ended
             fcntl.fcntl(handle, fcntl.F_SETLEASE, _READ)
         except OSError:
             if handle >= 0:

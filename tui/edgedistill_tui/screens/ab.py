@@ -24,6 +24,7 @@ from edgedistill.units import format_bytes, format_rate, format_seconds
 from edgedistill_tui.buffer import ReplyBuffer
 from edgedistill_tui.divergence import Parting, part_texts, part_tokens
 from edgedistill_tui.engine import Request
+from edgedistill_tui.opening import LeftError
 from edgedistill_tui.screens.dialogs import Choose
 from edgedistill_tui.screens.page import Page, key
 
@@ -173,6 +174,8 @@ class CompareScreen(Page):
     def _run_both(self, paths: list[Path], prompt: str, seed: int, cancel: threading.Event) -> None:
         try:
             self.parting = self._compare(paths, prompt, seed, cancel)
+        except LeftError:
+            return
         finally:
             self.running = False
             self._stage = ""

@@ -1,0 +1,72 @@
+"""The end while a model is being loaded: nobody waits for it, and it does not stay."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fake_engine import FakeEngine, drive, make_app, until
+from pty_terminal import Terminal
+
+from edgedistill_tui.data.store import Store
+
+if TYPE_CHECKING:
+    from textual.pilot import Pilot
+
+# The program as the command line runs it, with a model that takes for ever to load.
+_LOADING = """
+import os, sys, time
+from pathlib import Path
+os.environ["EDGEDISTILL_DATA"] = str(Path(sys.argv[1]) / "data")
+from edgedistill.cli import terminal_ui
+from edgedistill_tui.runtime_engine import RuntimeEngine
+RuntimeEngine.open = lambda *_, **__: time.sleep(3600)
+sys.exit(terminal_ui.run_app(bundle=Path("/bundles/large"), system="Be brief."))
+"""
+
+
+def test_quitting_does_not_wait_for_a_model_that_is_being_loaded(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, _LOADING)
+    terminal.wait_for(b"loading large")
+    begun = time.monotonic()
+    terminal.press(b"\x11")
+    terminal.wait_for(b"\x1b[?1049l")  # back from the alternate screen
+    assert terminal.wait() == 0
+    assert time.monotonic() - begun < 20
+    assert Store(tmp_path / "data" / "sessions.db").sessions() == []
+
+
+@pytest.mark.parametrize("page", ["chat", "ab"])
+def test_a_model_that_is_loaded_only_after_the_end_is_closed(tmp_path: Path, page: str) -> None:
+    loads, late = threading.Event(), FakeEngine([("answer", "32.")])
+    go_on = threading.Event()
+
+    def open_engine(path: Path) -> FakeEngine:
+        loads.set()
+        assert go_on.wait(60)
+        return late
+
+    app = make_app(tmp_path, open_engine, bundle=Path("/bundles/large") if page == "chat" else None, page=page)
+
+    async def steps(pilot: Pilot[None]) -> None:
+        if page == "ab":
+            screen: Any = pilot.app.screen
+            for side in screen.sides:
+                side.path = Path("/bundles/large")
+            screen.prompt.value = "How many?"
+            screen.action_run()
+        await until(pilot, loads.is_set)
+        await pilot.press("ctrl+q")
+
+    drive(app, steps, ready=False)  # ends when no worker is left
+    assert app.unfinished
+    go_on.set()
+    deadline = time.monotonic() + 60
+    while app.unfinished:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert late.closed
+    assert app.engine is None
