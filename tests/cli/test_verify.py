@@ -125,6 +125,9 @@ def test_an_audit_of_one_model_alone(tiny_bundle_dir: Path, suite: Path, tmp_pat
     assert report["bundle_extras"]["sweep"]["temperatures"] == [0.0, 0.3, 0.7, 1.0, 1.5]
     assert report["bundle_extras"]["diversity"]["texts"] == 4 * PROMPTS
     assert "Temperature sweep" in page.read_text()
+    assert "temperature_sweep" in report["definitions"]
+    again = here("audit", tiny_bundle_dir, "--suite", suite, "--fast", *SMALL)
+    assert "the entropy with the temperature" in again.out or "entropy rises" in again.out
     at_zero = here("audit", tiny_bundle_dir, "--suite", suite, *SMALL, "--temperature", 0)
     assert "DETERMINISTIC-DECODING" in at_zero.out
     assert at_zero.code == 3

@@ -278,6 +278,8 @@ def print_summary(report: VerifyReport) -> None:
     console.out()
     size = f"{report.suite.prompts} prompts, {report.settings.samples} samples each; {rows.settings_text(report)}."
     paragraph(f"{size} {rows.path_text(report)}")
+    if report.bundle_extras.sweep is not None:
+        paragraph(report.bundle_extras.sweep.sentence)
     for note in report.notes:
         paragraph(note)
 

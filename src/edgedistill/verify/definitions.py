@@ -19,6 +19,7 @@ DEFINITIONS = MappingProxyType(
         "entropy_plug_in": "Entropy of the observed shares, in bits; biased low.",
         "entropy_miller_madow": "Plug-in entropy plus (classes - 1) / (2 N ln 2), in bits.",
         "accuracy": "Share of samples whose answer is the gold answer; samples without an answer are wrong.",
+        "accuracy_loose": "The same with checks that forgive an introduction, a farewell and Markdown emphasis.",
         "distance": "Unbiased estimate of the squared distance between the two answer distributions, 0 to 2; may come "
         "out slightly below 0 where they are equal. Pairs that share their noise are left out.",
         "flips": "Share of paired samples that are right in one model and wrong in the other.",
@@ -48,6 +49,9 @@ DEFINITIONS = MappingProxyType(
         "paraphrase_keeps": "Share of prompts whose paraphrase has the same most frequent answer.",
         "changed_number_changes": "Share of prompts whose most frequent answer changes with a number in the prompt.",
         "empty_gives": "Share of prompts whose most frequent answer is also that of the empty prompt.",
+        "changed_number_correct": "Share of prompts where the answer to the changed number is the right one.",
+        "temperature_sweep": "Mean answer entropy at temperatures from 0 to 1.5, on some of the prompts. It should rise "
+        "(sign-flip test from the lowest to the highest), and between no neighbours fall (Holm's procedure).",
         "distinct_n": "Share of different n-grams of words among all.",
         "self_bleu": "Mean BLEU of each text against the others (sacrebleu), 0 to 100; high where texts repeat.",
         "vendi": "Effective number of different texts, from the similarity of their word 1- to 3-grams.",

@@ -125,6 +125,19 @@ class TemperatureSweep:
         """Whether the entropy behaves as sampling from a distribution would make it."""
         return self.rises and not self.falls
 
+    @property
+    def sentence(self) -> str:
+        """What the sweep shows, and no more than that."""
+        if self.falls:
+            steps = ", ".join(f"{low:g} and {high:g}" for low, high in self.falls)
+            return f"The entropy falls between the temperatures {steps}; sampling makes it rise."
+        if self.rises:
+            return "The entropy rises with the temperature, as sampling makes it."
+        return (
+            "No rise of the entropy with the temperature was shown: the model is certain on these prompts, they are too "
+            "few, or the answers do not come from a sampled distribution."
+        )
+
 
 def temperature_sweep(
     entropies: dict[float, Sequence[float]], *, alpha: float = 0.05, level: float = LEVEL, seed: int = 0
