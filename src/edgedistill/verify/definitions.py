@@ -50,8 +50,8 @@ DEFINITIONS = MappingProxyType(
         "changed_number_changes": "Share of prompts whose most frequent answer changes with a number in the prompt.",
         "empty_gives": "Share of prompts whose most frequent answer is also that of the empty prompt.",
         "changed_number_correct": "Share of prompts where the answer to the changed number is the right one.",
-        "temperature_sweep": "Mean answer entropy at temperatures from 0 to 1.5, on some of the prompts. It should rise "
-        "(sign-flip test from the lowest to the highest), and between no neighbours fall (Holm's procedure).",
+        "temperature_sweep": "Mean answer entropy at temperatures from 0 to 1.5, on some of the prompts. It should "
+        "rise (sign-flip test from the lowest to the highest), and between no neighbours fall (Holm's procedure).",
         "distinct_n": "Share of different n-grams of words among all.",
         "self_bleu": "Mean BLEU of each text against the others (sacrebleu), 0 to 100; high where texts repeat.",
         "vendi": "Effective number of different texts, from the similarity of their word 1- to 3-grams.",

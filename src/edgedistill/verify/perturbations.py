@@ -134,8 +134,8 @@ class TemperatureSweep:
         if self.rises:
             return "The entropy rises with the temperature, as sampling makes it."
         return (
-            "No rise of the entropy with the temperature was shown: the model is certain on these prompts, they are too "
-            "few, or the answers do not come from a sampled distribution."
+            "No rise of the entropy with the temperature was shown: the model is certain on these prompts, they are "
+            "too few, or the answers do not come from a sampled distribution."
         )
 
 
