@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from fake_engine import ask
 from scene import Scene, proves
-from textual.widgets import Input, TextArea
 
 from edgedistill_tui.data.session import Session
 from edgedistill_tui.widgets.trajectories import LaneLine
-from edgedistill_tui.widgets.transcript import MessageView, QuestionView, ReplyView
+from edgedistill_tui.widgets.transcript import ReplyView
 
 if TYPE_CHECKING:
     from textual.widget import Widget
@@ -224,160 +222,3 @@ async def _a_picked_trajectory_is_read(scene: Scene) -> None:
     list(scene.screen.query(LaneLine))[1].on_click()
     await scene.pilot.pause()
     assert "It is 23." in scene.text
-
-
-@proves("ChatScreen", "copy_answer")
-async def _copy(scene: Scene) -> None:
-    await asked(scene)
-    await scene.press()
-    assert scene.app.clipboard == ANSWER
-
-
-@proves("ChatScreen", "copy_code")
-async def _copy_code(scene: Scene) -> None:
-    await asked(scene)
-    await scene.press()
-    assert scene.app.clipboard == "print(32)"
-
-
-@proves("ChatScreen", "copy_message")
-async def _copy_message(scene: Scene) -> None:
-    await asked(scene)
-    scene.chat.action_select(-1)
-    await scene.press()
-    assert scene.app.clipboard == f"<think>\n14 + 18 = 32.\n</think>\n\n{ANSWER}"
-    scene.chat.prompt.focus()  # as the palette finds it
-    scene.app.copy("", "nothing")
-    scene.chat.action_copy_message()
-    assert scene.app.clipboard.startswith("<think>")
-
-
-@proves("ChatScreen", "save")
-async def _save(scene: Scene) -> None:
-    await asked(scene)
-    before = set(scene.directory.glob("conversation-*.md"))
-    await scene.press()
-    (made,) = set(scene.directory.glob("conversation-*.md")) - before
-    assert ANSWER in made.read_text()
-
-
-@proves("ChatScreen", "save_json")
-async def _save_json(scene: Scene) -> None:
-    await asked(scene)
-    before = set(scene.directory.glob("conversation-*.json"))
-    await scene.press()
-    (made,) = set(scene.directory.glob("conversation-*.json")) - before
-    assert json.loads(made.read_text())["messages"][1]["content"] == ANSWER
-
-
-@proves("ChatScreen", "fork")
-async def _fork(scene: Scene) -> None:
-    await asked(scene)
-    old = scene.chat.session
-    await scene.press()
-    assert scene.chat.session.title == f"{old.title} (fork)"
-    assert [m.content for m in scene.path] == [m.content for m in old.path()]
-
-
-@proves("ChatScreen", "select(-1)")
-async def _above(scene: Scene) -> None:
-    await asked(scene)
-    await scene.press()
-    assert isinstance(focused(scene), ReplyView)
-    await scene.press()
-    assert isinstance(focused(scene), QuestionView)
-
-
-@proves("ChatScreen", "select(1)")
-async def _below(scene: Scene) -> None:
-    await asked(scene)
-    scene.screen.query(MessageView).first().focus()
-    await scene.press()
-    assert isinstance(focused(scene), ReplyView)
-    await scene.press()
-    assert focused(scene) is scene.chat.prompt
-
-
-@proves("ChatScreen", "sibling(-1)")
-async def _previous_alternative(scene: Scene) -> None:
-    await two_replies(scene)
-    await scene.press()
-    assert scene.path[-1].content == ANSWER
-
-
-@proves("ChatScreen", "sibling(1)")
-async def _next_alternative(scene: Scene) -> None:
-    await two_replies(scene)
-    await scene.press()  # past the last one is the first
-    assert scene.path[-1].content == ANSWER
-
-
-async def _long(scene: Scene) -> None:
-    for number in range(15):
-        scene.chat.session.begin_reply(scene.chat.session.ask(f"question {number}"), {}).content = "answer"
-    await scene.chat.session_changed()
-    await scene.pilot.pause()
-
-
-@proves("ChatScreen", "earlier")
-async def _earlier_from_a_message(scene: Scene) -> None:
-    await _long(scene)
-    scene.screen.query(MessageView).last().focus()
-    await scene.press()
-    assert len(scene.screen.query(MessageView)) == 30
-
-
-@proves("Transcript", "screen.earlier")
-async def _earlier_from_between(scene: Scene) -> None:
-    await _long(scene)
-    scene.chat.transcript.focus()
-    await scene.press()
-    assert len(scene.screen.query(MessageView)) == 30
-
-
-# ---- the sampling panel ------------------------------------------------------------------------------------------
-
-
-async def _panel(scene: Scene) -> None:
-    await scene.chat.run_action("sampling")
-    await scene.until_screen("SamplingPanel")
-    scene.screen.query_one("#temperature", Input).value = "0.9"
-
-
-@proves("SamplingPanel", "accept")
-async def _accept(scene: Scene) -> None:
-    await _panel(scene)
-    scene.screen.query_one("#system", TextArea).text = "Be terse."
-    await scene.press()
-    await scene.until_screen("ChatScreen")
-    assert scene.app.sampling.generation.temperature == 0.9
-    assert scene.chat.session.system == "Be terse."
-
-
-@proves("SamplingPanel", "dismiss(None)")
-async def _leave(scene: Scene) -> None:
-    await _panel(scene)
-    await scene.press()
-    await scene.until_screen("ChatScreen")
-    assert scene.chat.session.settings == {}
-
-
-@proves("SamplingPanel", "on_input_submitted")
-async def _enter_accepts(scene: Scene) -> None:
-    await _panel(scene)
-    await scene.type("enter")
-    await scene.until_screen("ChatScreen")
-    assert scene.app.sampling.generation.temperature == 0.9
-
-
-@proves("SamplingPanel", "on_button_pressed")
-async def _buttons(scene: Scene) -> None:
-    scene.chat.session.settings = {"temperature": 0.1}
-    for button, expected in (("leave", 0.1), ("accept", 0.9), ("reset", 0.6)):
-        await _panel(scene)
-        before = scene.screen._chosen["thinking"]
-        await scene.pilot.click("#thinking")
-        assert scene.screen._chosen["thinking"] != before
-        await scene.pilot.click(f"#{button}")
-        await scene.until_screen("ChatScreen")
-        assert scene.app.sampling.generation.temperature == expected

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import keys_found
 import keys_of_chat
 import keys_of_dialogs as dialogs
+import keys_of_measuring as measuring
+import keys_of_messages  # noqa: F401  # cases
 import keys_of_pages as pages
+import keys_of_sampling  # noqa: F401  # cases
 import pytest
 from fake_engine import FakeEngine, chat_of, drive, make_app, services, until
 from scene import CASES, Scene
@@ -33,9 +36,9 @@ GROUPS: dict[str, tuple[Callable[[Scene], Awaitable[None]], tuple[str, ...]]] = 
     "sampling": (keys_of_chat.begin, ("SamplingPanel",)),
     "sessions": (pages.sessions, ("SessionsScreen",)),
     "bundles": (pages.bundles, ("BundlesScreen",)),
-    "profiler": (pages.profiler, ("ProfilerScreen",)),
-    "ab": (pages.ab, ("CompareScreen",)),
-    "consistency": (pages.consistency, ("ConsistencyScreen",)),
+    "profiler": (measuring.profiler, ("ProfilerScreen",)),
+    "ab": (measuring.ab, ("CompareScreen",)),
+    "consistency": (measuring.consistency, ("ConsistencyScreen",)),
     "settings": (pages.settings, ("SettingsScreen",)),
     "dialogs": (dialogs.dialog, ("Ask", "Choose", "Confirm", "PressKey", "ExportScreen")),
     "everywhere": (dialogs.anywhere, ("NavItem", "PaletteItem", "Screen", "TuiApp", "App")),
@@ -86,7 +89,7 @@ def test_keys(group: str, tmp_path: Path, tiny_bundle_dir: Path) -> None:
         if failed:
             raise BaseExceptionGroup(f"keys of {group}", failed)
 
-    given = services(tmp_path, engine, trace=pages.endless_trace, make_default=make)
+    given = services(tmp_path, engine, trace=measuring.endless_trace, make_default=make)
     given.registry.remember(tiny_bundle_dir)
     given.config.frames_per_s = 60.0
     drive(make_app(tmp_path, engine, services=given), steps, (100, 30))

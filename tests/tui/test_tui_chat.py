@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_engine import FakeEngine, ask, chat_of, drive, make_app, services, until
-from textual.events import Key
 from textual.widgets import Input, Markdown, Static, TextArea
 
 from edgedistill.errors import BundleError, ContextLengthError
@@ -155,42 +153,6 @@ def test_regenerate_keeps_siblings_edit_forks_and_fork_makes_a_session(tmp_path:
     assert len(app.services.store.load(app.services.store.sessions()[-1].id).messages) >= 2
 
 
-def test_resize_while_streaming_loses_nothing(tmp_path: Path) -> None:
-    script = [("reasoning", f"line {i} " + "word " * 20 + "\n") for i in range(60)] + [("answer", "done")]
-    engine = FakeEngine(script, gated=True)
-
-    async def steps(pilot: Pilot[None]) -> None:
-        await ask(pilot, wait=False)
-        engine.allow(30)
-        await until(pilot, lambda: strip(pilot).state.startswith("30 tok"))
-        await pilot.press("ctrl+t")
-        await pilot.resize_terminal(60, 20)
-        await pilot.pause()
-        engine.allow(31)
-        await until(pilot, lambda: not chat_of(pilot).busy)
-        await pilot.pause()
-        assert last(pilot).reasoning.text.rstrip("\n") == "".join(text for _, text in script[:-1]).rstrip("\n")
-        assert last(pilot).query_one(Markdown).source == "done"
-        assert chat_of(pilot).prompt.region.bottom <= 20
-
-    drive(make_app(tmp_path, engine), steps)
-
-
-def test_typing_works_while_many_tokens_arrive(tmp_path: Path) -> None:
-    engine = FakeEngine([("reasoning", f"token{i} ") for i in range(20_000)] + [("answer", "ok")], gated=True)
-
-    async def steps(pilot: Pilot[None]) -> None:
-        await ask(pilot, wait=False)
-        engine.allow(20_000)
-        await pilot.press("h", "i")
-        assert chat_of(pilot).prompt.text == "hi"
-        engine.allow(1)
-        await until(pilot, lambda: not chat_of(pilot).busy)
-        assert last(pilot).reasoning.text.split() == [f"token{i}" for i in range(20_000)]
-
-    drive(make_app(tmp_path, engine), steps)
-
-
 def test_while_a_reply_is_written_nothing_changes_the_conversation(tmp_path: Path) -> None:
     engine = FakeEngine(SCRIPT, gated=True)
 
@@ -307,36 +269,6 @@ def test_new_save_and_copy(tmp_path: Path) -> None:
     assert (tmp_path / "copied.md").read_text().startswith(ANSWER)
 
 
-def test_keys_pressed_between_enter_and_the_screens_answer_stay(tmp_path: Path) -> None:
-    engine = FakeEngine(SCRIPT)
-
-    async def steps(pilot: Pilot[None]) -> None:
-        prompt = chat_of(pilot).prompt
-        prompt.insert("How many?")
-        prompt.action_submit()
-        prompt.insert("and")  # before the message of Enter is handled
-        await until(pilot, lambda: bool(engine.requests) and not chat_of(pilot).busy)
-        assert engine.requests[0].messages[-1]["content"] == "How many?"
-        assert prompt.text == "and"
-
-    drive(make_app(tmp_path, engine), steps)
-
-
-def test_enter_right_behind_fast_typing_sends_all_of_it(tmp_path: Path) -> None:
-    engine = FakeEngine(SCRIPT)
-
-    async def steps(pilot: Pilot[None]) -> None:
-        for character in "How many?":  # as a terminal hands over a burst: nothing is handled in between
-            pilot.app.post_message(Key(character, character))
-        pilot.app.post_message(Key("ctrl+j", None))
-        pilot.app.post_message(Key("x", "x"))
-        pilot.app.post_message(Key("enter", "\r"))
-        await until(pilot, lambda: bool(engine.requests) and not chat_of(pilot).busy)
-        assert engine.requests[0].messages[-1]["content"] == "How many?\nx"
-
-    drive(make_app(tmp_path, engine), steps)
-
-
 def test_a_long_conversation_is_laid_out_in_parts(tmp_path: Path) -> None:
     async def steps(pilot: Pilot[None]) -> None:
         session = chat_of(pilot).session
@@ -366,20 +298,3 @@ def test_a_signal_in_mid_reply_saves_what_there_is(tmp_path: Path, number: signa
     assert app.return_code == 128 + number
     message = app.services.store.load(app.session.id).path()[-1]
     assert (message.reasoning, message.finish_reason) == (REASONING, "cancelled")
-
-
-def test_a_locked_database_delays_saving_and_the_end_rescues(tmp_path: Path) -> None:
-    app = make_app(tmp_path, FakeEngine(SCRIPT))
-    app.services.store.sessions()
-    other = sqlite3.connect(app.services.store.path, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-
-    async def steps(pilot: Pilot[None]) -> None:
-        await ask(pilot)
-        assert last(pilot).query_one(Markdown).source == ANSWER
-        await pilot.press("ctrl+q")
-
-    drive(app, steps)
-    other.execute("ROLLBACK")
-    assert app.services.store.take_in_rescued() == 1
-    assert app.services.store.load(app.session.id).path()[-1].content == ANSWER

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fake_engine import FakeEngine, ask, chat_of, drive, make_app, until
+from test_tui_chat import last
+from textual.widgets import Markdown
 
 from edgedistill_tui.data.store import Store
 
@@ -14,9 +16,6 @@ if TYPE_CHECKING:
     from textual.pilot import Pilot
 
 ANSWER = [("reasoning", "14 + 18. "), ("answer", "There are "), ("answer", "32.")]
-
-
-# ---- the database ------------------------------------------------------------------------------------------------
 
 
 def test_a_database_that_is_damaged_while_it_is_open_is_moved_aside_and_the_conversation_written_anew(
@@ -98,3 +97,20 @@ def test_a_reply_is_kept_when_the_program_ends_without_asking(tmp_path: Path) ->
     drive(app, steps)
     message = app.services.store.load(app.session.id).path()[-1]
     assert (message.content, message.finish_reason) == ("There are", "cancelled")
+
+
+def test_a_locked_database_delays_saving_and_the_end_rescues(tmp_path: Path) -> None:
+    app = make_app(tmp_path, FakeEngine(ANSWER))
+    app.services.store.sessions()
+    other = sqlite3.connect(app.services.store.path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+
+    async def steps(pilot: Pilot[None]) -> None:
+        await ask(pilot)
+        assert last(pilot).query_one(Markdown).source == "There are 32."
+        await pilot.press("ctrl+q")
+
+    drive(app, steps)
+    other.execute("ROLLBACK")
+    assert app.services.store.take_in_rescued() == 1
+    assert app.services.store.load(app.session.id).path()[-1].content == "There are 32."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_engine import FakeEngine, ask, chat_of, make_app, services, until
-from test_tui_pages import fake_trace
+from test_tui_measuring import fake_trace
 from textual.widgets import Input
 
 from edgedistill_tui.app import TuiApp
