@@ -17,6 +17,7 @@ from edgedistill.verify.models import Slice, slices
 from edgedistill.verify.sampler_check import check_sampler
 from edgedistill.verify.scoring import compare_on, path_distance
 from edgedistill.verify.tail import coarse_divergence, top_tokens
+from edgedistill.verify.teacher_forcing import force_one
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,16 @@ def test_divergences_are_those_of_a_single_pass(sampled, prompts, sequences, mon
 def test_a_model_does_not_differ_from_itself(sampled, prompts, sequences):
     q = sampled("int4-b32")
     assert all((one.kl == 0).all() and one.top_agrees.all() for one in compare_on(q, q, prompts[0], sequences))
+
+
+def test_one_sequence_by_itself_is_scored_like_several(sampled, prompts, sequences):
+    """As for graphs that know no batches."""
+    model = sampled("int4-b32")
+    ids, longest = model.replies.encode(prompts[0], None).ids, sequences[0]
+    parts = slices([len(longest)], model.identity.vocab_size, widest=16)
+    found = list(force_one(model.model.session.decoder(), ids, longest, parts, chunk=model.model.prefill_chunk))
+    assert len(found) == len(parts) > 1
+    np.testing.assert_array_equal(np.concatenate(found), whole(model, prompts[0], longest))
 
 
 def test_two_bits_are_further_off_than_four(sampled, prompts, sequences):
