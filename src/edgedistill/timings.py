@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from edgedistill.catalog import cache_dir
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 VERSION = 2
@@ -50,11 +51,20 @@ class Machine:
 
 @dataclass(slots=True)
 class Timings:
-    """Seconds by case (see ``speed``), and the memory's read bandwidth in 10^9 bytes per second."""
+    """Seconds by case (see ``speed``), and the memory's read bandwidth in 10^9 bytes per second.
+
+    Attributes:
+        machine: Whose timings they are.
+        seconds: By case.
+        bandwidth_gbs: None: not measured.
+        over: Bytes of weights that a timing went through, by case, where there was no room for those it asks for: more
+            of them may have come from the processor's cache than will in the model.
+    """
 
     machine: Machine
     seconds: dict[str, float] = field(default_factory=dict)
     bandwidth_gbs: float | None = None
+    over: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def load(cls, machine: Machine) -> Timings:
@@ -65,9 +75,15 @@ class Timings:
             if stored.get("version") == VERSION and stored.get("machine") == asdict(machine):
                 values = {str(key): float(value) for key, value in stored["seconds"].items()}
                 found.seconds = {key: value for key, value in values.items() if math.isfinite(value) and value > 0}
+                over = stored.get("over", {}).items()
+                found.over = {str(key): int(value) for key, value in over if str(key) in found.seconds}
                 bandwidth = stored.get("bandwidth_gbs")
                 found.bandwidth_gbs = float(bandwidth) if isinstance(bandwidth, int | float) and bandwidth > 0 else None
         return found
+
+    def least_over(self, keys: Iterable[str]) -> int | None:
+        """The fewest bytes of weights among these cases that asked for more; None: all had what they asked for."""
+        return min((self.over[key] for key in keys if key in self.over), default=None)
 
     def save(self) -> None:
         """Write them to the cache by one rename; a cache that cannot be written is no error."""
@@ -76,7 +92,8 @@ class Timings:
         partial = path.with_name(f"{path.name}.{os.getpid()}")
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps({**content, "seconds": self.seconds}, indent=1), encoding="utf-8")
+            content |= {"seconds": self.seconds, "over": self.over}
+            partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
             partial.replace(path)
 
 

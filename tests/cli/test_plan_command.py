@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 from cli_support import edgedistill, here
 
+from edgedistill.planning import kernels, room
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 
 def test_a_table_and_json(tmp_path: Path) -> None:
@@ -34,6 +39,24 @@ def test_what_does_not_fit_says_what_would(tmp_path: Path) -> None:
     assert shown.code == 0, shown.err
     assert "does not fit: profile." in shown.out
     assert "--context" in shown.out
+
+
+def test_no_room_to_time_anything_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: found._replace(free=4096))
+    assert "--no-measure" in here("plan", "tiny-reasoner", home=tmp_path).one_error()
+    assert here("plan", "tiny-reasoner", "--no-measure", home=tmp_path).code == 0
+
+
+def test_a_less_sure_timing_is_said(tiny_checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "SECONDS", 0.0)
+    monkeypatch.setattr(room, "LEAST_BYTES", 1 << 15)
+    found = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: found._replace(free=1 << 19))
+    shown = here("plan", tiny_checkpoint_dir, home=tmp_path)
+    assert shown.code == 0, shown.err
+    assert "less sure" in shown.out
+    assert "fewer than the model has" in shown.out
 
 
 def test_bad_input_is_one_line() -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 Reads the model's config and the headers of its weights, and writes nothing. Speeds are those of this machine: the
-kernels that the model needs are timed once, in some seconds, and kept in the user's cache.
+kernels that the model needs are timed once, in some seconds, and kept in the user's cache. That takes up to 0.7 GB in
+the temporary directory (TMPDIR) and 2 GB of memory; with less, fewer weights are timed, and the output says so.
 
 examples:
   edgedistill plan tiny-reasoner
@@ -98,6 +99,7 @@ def _print(report: PlanReport) -> None:
                 ("model", f"{report.model}: {report.family}, {format_count(report.parameters)} parameters"),
                 ("profile", ", ".join(dict.fromkeys(row.profile for row in report.rows))),
                 ("speeds", _machine(report)),
+                *([("less sure", _less_sure(report.timed_over))] if report.timed_over is not None else []),
             ]
         )
     )
@@ -117,6 +119,13 @@ def _machine(report: PlanReport) -> str:
     machine = report.machine
     threads = f"{machine.threads} thread" + ("s" if machine.threads != 1 else "")
     return f"of this machine ({machine.cpu}, {threads}{bandwidth}, onnxruntime {machine.onnxruntime})"
+
+
+def _less_sure(timed_over: int) -> str:
+    return (
+        f"kernels timed over {format_bytes(timed_over)} of weights, fewer than the model has: too little was free in "
+        "the temporary directory or in memory. Decoding may be slower; plan times them again once there is room."
+    )
 
 
 def _columns(report: PlanReport, several: bool) -> tuple[list[str], list[list[str]]]:

@@ -159,9 +159,14 @@ class OwnExporter:
         length = self.plan.context_length
         steps = StepModel(self.plan.spec, self.plan.planned, self._profile.with_overrides(context_length=length))
         prompts, contexts = prediction_points(length)
-        speed = steps.speed(Timings.load(machine).seconds, contexts=contexts, prompts=prompts)
+        timings = Timings.load(machine)
+        speed = steps.speed(timings.seconds, contexts=contexts, prompts=prompts)
         found: dict[str, Any] = self._predicted.to_dict()
-        return found | ({} if speed is None else {"speed": {**speed.to_dict(), "machine": asdict(machine)}})
+        if speed is None:
+            return found
+        over = timings.least_over(case.key for case in steps.cases())
+        less_sure = {} if over is None else {"timed_over_bytes": over}
+        return found | {"speed": {**speed.to_dict(), "machine": asdict(machine), **less_sure}}
 
     def _write_weights(
         self, path: Path, resume: bool, progress: Progress, folds: Mapping[str, Fold] | None = None

@@ -19,9 +19,11 @@ import onnx_ir as ir
 from edgedistill.export.emit import GraphBuilder, WeightEmitter
 from edgedistill.export.graph import IR_VERSION, OPSET
 from edgedistill.export.layout import plan_layout
+from edgedistill.planning.room import wanted_copies
 from edgedistill.quantize.plan import PlannedWeight
 from edgedistill.quantize.spec import array_specs
 from edgedistill.runtime.session import SessionConfig, open_session
+from edgedistill.scratch import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,27 +39,31 @@ SECONDS = 0.25
 REPEATS = 5
 QUANTILE = 0.5
 """Of the repeats: what a step takes is a median too."""
-MOST_COPIES = 384
-_CHUNK_COPIES = 2
+SCRATCH = "edgedistill-timing-"
+"""Beginning of the names of temporary directories."""
 _WEIGHTS = "weights.bin"
 
 
-def time_matrix(case: MatrixCase, config: SessionConfig) -> float:
+def time_matrix(case: MatrixCase, config: SessionConfig, copies: int | None = None) -> float:
     """Seconds of one product of ``case``.
 
     A graph of as many such products as fill the working set, each with weights of its own, so that weights come from
-    where they would in the model. Products of many tokens are bound by arithmetic: two will do.
+    where they would in the model.
+
+    Args:
+        case: What to time.
+        config: Options of the session.
+        copies: Products in the graph instead; fewer where there is no room for all.
     """
-    nbytes = sum(spec.nbytes for spec in array_specs("w", (case.rows, case.columns), case.format))
-    copies = _CHUNK_COPIES if case.tokens > 1 else max(1, min(MOST_COPIES, round(case.working_set / nbytes)))
+    copies = copies or wanted_copies(case)
     rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory(prefix="edgedistill-timing-") as folder:
+    with scratch(Path(tempfile.gettempdir()), SCRATCH) as folder:
         planned: dict[str, PlannedWeight] = {}
         for i in range(copies):
             specs = array_specs(f"w{i}", (case.rows, case.columns), case.format)
             planned[f"w{i}"] = PlannedWeight(f"w{i}", (case.rows, case.columns), case.format, specs)
         layout = plan_layout([spec for weight in planned.values() for spec in weight.arrays], _WEIGHTS)
-        _write_random(Path(folder) / _WEIGHTS, layout.arrays, layout.size, rng)
+        _write_random(folder / _WEIGHTS, layout.arrays, layout.size, rng)
         emitter, b = WeightEmitter(planned, layout.arrays), GraphBuilder()
         x = ir.Value(
             name="x", shape=ir.Shape(["batch", "sequence", case.columns]), type=ir.TensorType(ir.DataType.FLOAT)
@@ -66,8 +72,8 @@ def time_matrix(case: MatrixCase, config: SessionConfig) -> float:
         for product in products:
             product.shape = ir.Shape(["batch", "sequence", case.rows])
             product.type = ir.TensorType(ir.DataType.FLOAT)
-        save_graph(Path(folder) / "model.onnx", b, [x], products)
-        session, _ = open_session(Path(folder) / "model.onnx", config)
+        save_graph(folder / "model.onnx", b, [x], products)
+        session, _ = open_session(folder / "model.onnx", config)
     values = rng.standard_normal((1, case.tokens, case.columns), dtype=np.float32)
     out = np.zeros((1, case.tokens, case.rows), dtype=np.float32)
     return time_runs(session, {"x": values}, dict.fromkeys((p.name or "" for p in products), out)) / copies

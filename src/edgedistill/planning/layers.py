@@ -19,9 +19,10 @@ import onnx_ir as ir
 from edgedistill.export.emit import GraphBuilder, WeightEmitter
 from edgedistill.export.graph import build_graph
 from edgedistill.export.weights import logical_weights
-from edgedistill.planning.kernels import time_runs
+from edgedistill.planning.kernels import SCRATCH, time_runs
 from edgedistill.quantize.kv import kv_scales
 from edgedistill.runtime.session import SessionConfig, open_session
+from edgedistill.scratch import scratch
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -47,8 +48,8 @@ def time_layer(case: LayerCase, spec: ModelSpec, profile: Profile, config: Sessi
     count = int(min(spec.num_hidden_layers, max(_FEWEST_LAYERS, _CACHE_BYTES // max(1, per_layer))))
     layer = spec.layers[case.layer]
     some = replace(spec, num_hidden_layers=count, layers=tuple(replace(layer, index=i) for i in range(count)))
-    with tempfile.TemporaryDirectory(prefix="edgedistill-timing-") as folder:
-        path = Path(folder) / "model.onnx"
+    with scratch(Path(tempfile.gettempdir()), SCRATCH) as folder:
+        path = folder / "model.onnx"
         emitter = _NoMatrices(some)
         model = build_graph(some, emitter, signature="edgedistill", context_length=total, kv=_scales(some, profile))
         model.graph.inputs.extend(emitter.results.values())

@@ -76,7 +76,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class PlanReport:
-    """All rows, and which machine their speeds are for (None: not timed)."""
+    """All rows, and which machine their speeds are for (None: not timed).
+
+    ``timed_over``: fewest bytes of weights that a kernel was timed over, where there was no room for as many as the
+    model has; None: all had them.
+    """
 
     model: str
     family: str
@@ -84,6 +88,7 @@ class PlanReport:
     rows: tuple[Row, ...]
     machine: Machine | None
     bandwidth_gbs: float | None
+    timed_over: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -94,6 +99,7 @@ class PlanReport:
             "rows": [row.to_dict() for row in self.rows],
             "machine": None if self.machine is None else asdict(self.machine),
             "bandwidth_gbs": self.bandwidth_gbs,
+            "timed_over_bytes": self.timed_over,
         }
 
 
@@ -130,7 +136,8 @@ def plan(
         progress: Receives timed kernels.
 
     Raises:
-        EdgedistillError: A model, profile, format or context that cannot be; not for what merely does not fit.
+        EdgedistillError: A model, profile, format or context that cannot be, or no room to time anything; not for what
+            merely does not fit.
     """
     progress = progress or NullProgress()
     chosen: Sequence[tuple[str, WeightFormat | None]] = formats or [("profile", None)]
@@ -159,6 +166,7 @@ def plan(
     first = variants[0][2]
     known = next(iter(timings.values()))
     timed = any(row.speed is not None for row in rows)
+    over = [timings[step.threads].least_over(case.key for case in step.cases()) for step in steps]
     return PlanReport(
         model=name,
         family=first.spec.family,
@@ -166,6 +174,7 @@ def plan(
         rows=rows,
         machine=known.machine if timed else None,
         bandwidth_gbs=known.bandwidth_gbs,
+        timed_over=min((nbytes for nbytes in over if nbytes is not None), default=None) if timed else None,
     )
 
 

@@ -1,0 +1,118 @@
+"""How many weights a timing goes through: as many as its case asks for, or fewer where disk or memory are short.
+
+They lie in a file of the temporary directory, which may itself be memory, and once more in memory as kernels want them.
+
+Must not know: how a case is timed, what is predicted from it.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgedistill.cgroup import available_memory
+from edgedistill.errors import BudgetError, OutputError
+from edgedistill.quantize.plan import PlannedWeight
+from edgedistill.quantize.spec import array_specs
+from edgedistill.speed import kernel_bytes
+from edgedistill.units import format_bytes
+
+if TYPE_CHECKING:
+    from edgedistill.speed import MatrixCase
+
+MOST_COPIES = 384
+LEAST_BYTES = 64 << 20
+"""Of what kernels read: fewer may all come from a processor's cache, whatever the model's would: no timing at all."""
+_CHUNK_COPIES = 2
+_OF_DISK = 0.75
+_OF_MEMORY = 0.5
+_UNPACKING = 12
+"""Bytes a weight of codes in planes, while a session puts them together. Measured with the file: int3-b64 11.9,
+int3-b32-sym 13.1, int5-b32 8.5, int6-b32 9.7."""
+_WITHOUT = "or leave timing out with --no-measure."
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Free bytes of the directory for temporary files, and of memory."""
+
+    folder: Path
+    disk: int
+    memory: int
+
+    @staticmethod
+    def now() -> Room:
+        """What is free; raises OutputError where no directory takes temporary files."""
+        try:
+            folder = Path(tempfile.gettempdir())
+            return Room(folder, shutil.disk_usage(folder).free, available_memory())
+        except OSError as error:
+            raise OutputError(
+                f"No directory takes temporary files: {error.strerror or error}.",
+                hint=f"Free some space, name a directory with TMPDIR, {_WITHOUT}",
+            ) from error
+
+    def no_disk(self, needed: int | None = None) -> OutputError:
+        """The refusal where ``needed`` bytes are not free; None: where they were, but are no more."""
+        found = f"The disk of {self.folder} got full while kernels were timed there."
+        if needed is not None:
+            found = f"Timing kernels takes {format_bytes(needed)} in {self.folder} for a moment; "
+            found += f"{format_bytes(self.disk)} are free."
+        return OutputError(found, hint=f"Free some space, name another directory with TMPDIR, {_WITHOUT}")
+
+
+def weight_bytes(case: MatrixCase) -> int:
+    """Bytes of one matrix in the file."""
+    return _weight(case).nbytes
+
+
+def memory_bytes(case: MatrixCase) -> int:
+    """Memory that one matrix takes at most: the file, which may lie there too, what kernels read, and unpacking."""
+    planes = len(case.format.planes) > 1
+    return 2 * weight_bytes(case) + (_UNPACKING * case.rows * case.columns if planes else 0)
+
+
+def wanted_copies(case: MatrixCase) -> int:
+    """As many matrices as fill the working set. Products of many tokens are bound by arithmetic: two will do."""
+    if case.tokens > 1:
+        return _CHUNK_COPIES
+    return max(1, min(MOST_COPIES, round(case.working_set / weight_bytes(case))))
+
+
+def has_room(case: MatrixCase, room: Room) -> bool:
+    """Whether all wanted copies find room."""
+    return wanted_copies(case) <= _most(case, room)
+
+
+def copies_in(case: MatrixCase, room: Room) -> int:
+    """How many matrices to time: the wanted ones, or those that find room.
+
+    Raises:
+        OutputError: The disk takes too few of them for a timing that means anything.
+        BudgetError: Memory does.
+    """
+    each, wanted, most = weight_bytes(case), wanted_copies(case), _most(case, room)
+    least = min(wanted, math.ceil(LEAST_BYTES / kernel_bytes(_weight(case))))
+    if _OF_DISK * room.disk < least * each:
+        raise room.no_disk(math.ceil(least * each / _OF_DISK))
+    if most < least:
+        needed = math.ceil(least * memory_bytes(case) / _OF_MEMORY)
+        raise BudgetError(
+            f"Timing kernels takes {format_bytes(needed)} of memory for a moment; "
+            f"{format_bytes(room.memory)} are available.",
+            hint=f"Close other programs, {_WITHOUT}",
+        )
+    return min(wanted, most)
+
+
+def _weight(case: MatrixCase) -> PlannedWeight:
+    shape = (case.rows, case.columns)
+    return PlannedWeight("w", shape, case.format, array_specs("w", shape, case.format))
+
+
+def _most(case: MatrixCase, room: Room) -> int:
+    return int(min(_OF_DISK * room.disk // weight_bytes(case), _OF_MEMORY * room.memory // memory_bytes(case)))
