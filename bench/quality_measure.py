@@ -80,7 +80,7 @@ def measure(task: Task) -> dict[str, Any]:
         "kl": found.kl.value,
         "kl_low": found.kl.value if interval is None else float(interval.low),
         "kl_high": found.kl.value if interval is None else float(interval.high),
-        "p99": found.quantiles["p99"],
+        "p99": found.quantiles["p99"].value,
         "top1": found.top_agreement.value,
         "decode_positions": count,
         "kl_decode": float(decode.kl.mean()),

@@ -96,7 +96,7 @@ def test_token_report_takes_what_was_measured() -> None:
     weights = [b.stop - b.start for b in tokens.by_position]
     assert sum(weights) == max(b.stop for b in tokens.by_position)
     assert tokens.coupled_pairs == 40 * 16
-    assert all(prompt.kl is not None and prompt.kl > 0 for prompt in report.prompts)
+    assert all(prompt.kl is not None and prompt.kl.value > 0 for prompt in report.prompts)
 
 
 def test_equal_tokens_never_part() -> None:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from sacrebleu.metrics.bleu import BLEU
 from simulated import draw, skilled
 
 from edgedistill.errors import VerifyError
@@ -13,6 +14,7 @@ from edgedistill.verify.collapse import collapse_audit
 from edgedistill.verify.diversity import MOST_TEXTS, distinct_n, diversity, self_bleu, vendi_score
 from edgedistill.verify.perturbations import perturbation_check, temperature_sweep
 from edgedistill.verify.sampler_audit import audit_sampler, chi_square, seeds_differ
+from edgedistill.verify.self_bleu import SelfBleu
 from edgedistill.verify.summary import SuiteResult, summarise_suite
 from edgedistill.verify.types import Estimate, Interval, Message, Prompt, Suite
 from edgedistill.verify.verdict import verdict
@@ -42,8 +44,8 @@ def test_a_model_that_says_one_thing_is_collapsed_however_consistent() -> None:
     assert (found.verdict.name, found.verdict.certain) == ("collapsed", True)
     assert found.collapse is not None
     assert found.collapse.ratio.value == pytest.approx(0.0, abs=1e-9)
-    assert (found.collapse.top_share, found.collapse.off_prompt_collision) == (1.0, 1.0)
-    assert found.collapse.effective_answers == pytest.approx(1.0)
+    assert (found.collapse.top_share.value, found.collapse.off_prompt_collision.value) == (1.0, 1.0)
+    assert found.collapse.effective_answers.value == pytest.approx(1.0)
     assert found.all_equal_bound == pytest.approx(1 - 0.05 ** (1 / SAMPLES))
 
 
@@ -82,7 +84,8 @@ def test_garbage_alone_is_not_consistent() -> None:
     assert found.accuracy is not None
     assert (found.accuracy.value, found.agreement.value, found.form.unparsed.value) == (0.0, 0.0, 1.0)
     assert found.collapse is not None
-    assert found.collapse.garbage == 1.0
+    assert found.collapse.garbage.value == 1.0
+    assert found.collapse.top_share.value == 0.0
 
 
 def test_without_gold_nothing_is_called_right() -> None:
@@ -125,8 +128,10 @@ def test_numbers_of_the_summary() -> None:
         e.interval is not None and e.value in e.interval for e in (*found.pass_at.values(), *found.majority_at.values())
     )
     for row in found.prompts:
-        assert row.mean_reasoning_tokens == pytest.approx(row.mean_tokens / 2, abs=0.5)
-        assert (row.unclosed, row.repetition) == (row.truncated, 0)
+        assert row.mean_reasoning_tokens is not None
+        assert row.mean_reasoning_tokens.value == pytest.approx(row.mean_tokens.value / 2, abs=0.5)
+        assert row.repetition is not None
+        assert (row.unclosed, row.repetition.value) == (row.truncated, 0)
     plain = found.to_dict()
     assert plain["prompts"][0]["samples"] == SAMPLES
     assert plain["suite_sha256"] == suite_of(gold).sha256
@@ -158,7 +163,20 @@ def test_diversity_tells_one_text_from_many() -> None:
     assert self_bleu(different) < 40
     assert math.isnan(self_bleu(["one"]))
     many = diversity([str(i) for i in range(1000)], bleu=False)
-    assert (many.texts, round(many.vendi)) == (MOST_TEXTS, MOST_TEXTS)
+    assert (many.texts, round(many.vendi.value)) == (MOST_TEXTS, MOST_TEXTS)
+    assert diversity([]).texts == 0
+    assert diversity(["", " "]).self_bleu.interval is None
+
+
+def test_self_bleu_is_that_of_sacrebleu() -> None:
+    rng, words = np.random.default_rng(1), [*"abcdefgh", ".", ",", "isn't", "-5.5", "(x)"]
+    texts = [" ".join(rng.choice(words, size=n)) for n in rng.integers(1, 30, size=25)]
+    metric = BLEU(effective_order=True)
+    theirs = [metric.sentence_score(text, texts[:i] + texts[i + 1 :]).score for i, text in enumerate(texts)]
+    assert self_bleu(texts) == pytest.approx(np.mean(theirs))
+    kept = rng.random(25) < 0.6
+    part = [text for text, keep in zip(texts, kept, strict=True) if keep]
+    assert SelfBleu(texts).score(kept) == pytest.approx(self_bleu(part))
 
 
 def codes(*answers: int) -> np.ndarray:

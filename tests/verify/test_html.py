@@ -14,7 +14,7 @@ from report_support import make_report
 
 from edgedistill.verify.figures import figures, histograms
 from edgedistill.verify.html import html
-from edgedistill.verify.plots import Axes, Series, bars, chart, ticks
+from edgedistill.verify.plots import Axes, Bar, Series, bars, chart, ticks
 from edgedistill.verify.result import VerifyReport
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -112,7 +112,7 @@ def test_charts_of_odd_data() -> None:
     log = chart([Series("log", "bundle", [(0.0, 0.0), (1.0, 1e-3), (2.0, 10.0)])], Axes("x", "y", log_y=True))
     ET.fromstring(log)
     assert bars([], top=1.0) == ""
-    assert "nan" not in bars([("a", [("bundle", math.nan, "-")])], top=1.0)
+    assert "nan" not in bars([("a", [Bar("bundle", math.nan, "-")])], top=1.0)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-3.0, 17.0), (0.0, 1e-6), (12.0, 123456.0)])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import re
 from typing import TYPE_CHECKING
 
 import jsonschema
@@ -12,11 +14,24 @@ from report_support import make_report
 
 from edgedistill.errors import VerifyError
 from edgedistill.verify.codec import decode, encode
-from edgedistill.verify.result import NAMES, RunSettings, VerifyReport, read_report, report_json
+from edgedistill.verify.html import html
+from edgedistill.verify.result import (
+    NAMES,
+    PairMetrics,
+    PositionBin,
+    PromptPair,
+    RunSettings,
+    TokenReport,
+    VerifyReport,
+    read_report,
+    report_json,
+)
+from edgedistill.verify.rows import metric_rows
 from edgedistill.verify.schema import SCHEMA_PATH, schema_text
 from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -44,21 +59,100 @@ def test_reports_validate_and_survive_a_round_trip(name: str, request: pytest.Fi
     assert report_json(VerifyReport.from_dict(value)) == text
 
 
-def test_reports_of_schema_1_are_read(report: VerifyReport) -> None:
+def _bare(value: object) -> object:
+    """Estimates as earlier reports had many of them: the number alone."""
+    if isinstance(value, dict):
+        return value["value"] if value.keys() == {"value", "interval"} else {k: _bare(v) for k, v in value.items()}
+    return [_bare(entry) for entry in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_earlier_reports_are_read(report: VerifyReport, schema: int) -> None:
+    """In schema 1 the k of a suite were numbers alone, in schema 2 still those of a prompt, quantiles and others."""
     value = report.to_dict()
-    value["schema_version"] = 1
-    for name in ("pass_at", "majority_at"):
-        found = value["bundle_result"][name]
-        value["bundle_result"][name] = {k: estimate["value"] for k, estimate in found.items()}
-    for prompt in value["bundle_result"]["prompts"]:
-        del prompt["unclosed"], prompt["mean_reasoning_tokens"], prompt["repetition"]
+    value["schema_version"] = schema
+    suite, tokens = value["bundle_result"], value["tokens"]
+    if schema == 1:
+        suite["pass_at"], suite["majority_at"] = _bare(suite["pass_at"]), _bare(suite["majority_at"])
+    suite["form"]["token_quantiles"] = _bare(suite["form"]["token_quantiles"])
+    suite["collapse"]["top_share"] = _bare(suite["collapse"]["top_share"])
+    del suite["entropy_plug_in"], suite["entropy_miller_madow"], tokens["survival"]["median_interval"]
+    tokens["forced"]["quantiles"] = _bare(tokens["forced"]["quantiles"])
+    tokens["by_position"] = _bare(tokens["by_position"])
+    for prompt in suite["prompts"]:
+        for name in ("entropy_plug_in", "entropy_miller_madow", "loose", "pass_at", "majority_at", "mean_tokens"):
+            prompt[name] = _bare(prompt[name])
+        for name in ("unclosed", "mean_reasoning_tokens", "repetition", "unparsed_share", "truncated_share"):
+            del prompt[name]
+    for prompt in value["prompts"]:
+        prompt["distance"], prompt["kl"] = _bare(prompt["distance"]), _bare(prompt["kl"])
+        del prompt["flips"], prompt["top_agreement"]
     read = VerifyReport.from_dict(value)
     assert {k: e.value for k, e in read.bundle_result.pass_at.items()} == {
         k: e.value for k, e in report.bundle_result.pass_at.items()
     }
-    assert read.bundle_result.pass_at[1].interval is None
+    assert (read.bundle_result.pass_at[1].interval is None) == (schema == 1)
     assert read.bundle_result.prompts[0].unclosed is None
+    assert read.tokens.forced is not None
+    assert report.tokens.forced is not None
+    assert read.tokens.forced.quantiles["p99"] == Estimate(report.tokens.forced.quantiles["p99"].value)
     assert read.to_dict()["reference_result"] == value["reference_result"]
+    assert html(read).count("<details>") == html(report).count("<details>")
+    assert [row.label for row in metric_rows(read)] == [row.label for row in metric_rows(report)]
+
+
+BARE = {
+    "Collapse": {"permuted_bits", "gold_bits", "effective_gold", "gold_collision"},  # of the suite, or of chance
+    "SuiteResult": {"all_equal_bound"},  # is a bound
+    "DeviceComparison": {"mean_shared"},  # describes; nothing is inferred from it
+}
+"""Numbers of the report that are known exactly, or are bounds, and so need no interval."""
+
+
+def test_every_number_that_is_estimated_has_room_for_an_interval() -> None:
+    measured = (
+        "Collapse", "SuiteResult", "PromptSummary", "FormSummary", "DivergenceSummary", "Diversity", "ModeScore",
+        "ModeChange", "HallucinationVariance", "PerturbationCheck", "DeviceComparison",
+    )  # fmt: skip
+    kinds = {name: NAMES[name] for name in measured} | {
+        kind.__name__: kind for kind in (PromptPair, PairMetrics, TokenReport, PositionBin)
+    }
+    for name, kind in kinds.items():
+        bare = {f.name for f in dataclasses.fields(kind) if "float" in str(f.type)}
+        assert bare == BARE.get(name, set()), name
+
+
+def _estimates(value: object, path: str) -> Iterator[tuple[str, Estimate]]:
+    if isinstance(value, Estimate):
+        yield path, value
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _estimates(getattr(value, field.name), f"{path}.{field.name}")
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            yield from _estimates(entry, f"{path}.{key}")
+    elif isinstance(value, tuple):
+        for entry in value:
+            yield from _estimates(entry, path)
+
+
+# The largest of something; what does not vary and has no upper bound; positions that two prompts reach; one reply.
+WITHOUT = re.compile(
+    r"quantiles\.max|token_quantiles|reasoning_tokens|by_position|tokens\.path\.(kl|delta_entropy)|sweep\.entropies"
+    r"|^report\.prompts\.(kl|kl_on_policy|top_agreement|delta_entropy)"
+)
+
+
+def test_every_estimate_of_a_report_has_its_interval(report: VerifyReport, audit: VerifyReport) -> None:
+    for one in (report, audit):
+        found = list(_estimates(one, "report"))
+        assert len(found) > 100
+        for path, estimate in found:
+            interval = estimate.interval
+            assert interval is not None or WITHOUT.search(path), path
+            if interval is not None:
+                assert interval.low <= estimate.value <= interval.high, (path, estimate)
+                assert interval.method
 
 
 def test_the_schema_refuses_what_is_no_report(report: VerifyReport) -> None:
@@ -93,7 +187,7 @@ def _change(value: dict, path: str, new: object) -> None:
         ("kind", "guess", "verify, audit"),
         ("suite.prompts", 1.5, "suite.prompts"),
         ("suite.prompts", True, "suite.prompts"),
-        ("bundle_result.agreement", 3, "bundle_result.agreement"),
+        ("bundle_result.agreement", "3", "bundle_result.agreement"),
         ("prompts.0.tags", "easy", "prompts[0].tags"),
         ("bundle_result.pass_at", {"many": 1.0}, "pass_at"),
     ],

@@ -81,7 +81,11 @@ def test_summary_and_its_coverage() -> None:
     found = summarise(prompts)
     every = np.concatenate([d.kl for d in prompts])
     assert found.kl.value == pytest.approx(every.mean())
-    assert found.quantiles["p50"] <= found.quantiles["p99"] <= found.quantiles["max"] == every.max()
+    assert {name: quantile.value for name, quantile in found.quantiles.items()} == pytest.approx(
+        {"max": every.max(), **{f"p{100 * q:g}": np.quantile(every, q) for q in (0.5, 0.9, 0.99, 0.999)}}
+    )
+    assert found.entropy_p.value == pytest.approx(np.concatenate([d.entropy_p for d in prompts]).mean())
+    assert all(estimate.interval is not None for estimate in (found.entropy_p, found.entropy_q, found.top_agreement))
     assert found.kl.interval is not None
     for seed in range(100):  # prompts of different lengths and levels, positions within a prompt alike
         means, lengths = rng.gamma(2, 0.05, size=40), rng.integers(5, 60, size=40)
@@ -150,8 +154,7 @@ def test_survival_curve_follows_the_truth() -> None:
     rng = np.random.default_rng(2)
     hazard, inside, total = 0.01, 0, 0
     for _ in range(30):
-        pairs = [pair for row in simulate(hazard, rng) for pair in row]
-        curve = survival_curve(pairs)
+        curve = survival_curve(simulate(hazard, rng))
         assert list(curve.survival) == sorted(curve.survival, reverse=True)
         for t, low, high in zip(curve.positions[10:60:10], curve.low[10:60:10], curve.high[10:60:10], strict=True):
             inside += low <= (1 - hazard) ** (t + 1) <= high
@@ -161,13 +164,32 @@ def test_survival_curve_follows_the_truth() -> None:
 
 
 def test_survival_without_events_and_with_nothing_but_events() -> None:
-    assert survival_curve([Parting(50, False)] * 5).median is None
-    gone = survival_curve([Parting(0, True)] * 5)
+    assert survival_curve([[Parting(50, False)]] * 5).median is None
+    gone = survival_curve([[Parting(0, True)]] * 5)
     assert (gone.survival, gone.median) == ((0.0,), 0)
-    assert survival_curve([Parting(3, True), Parting(9, False)]).survival == (0.5,)
+    assert survival_curve([[Parting(3, True), Parting(9, False)]]).survival == (0.5,)
+
+
+def test_survival_covers_where_pairs_of_a_prompt_part_alike() -> None:
+    """Half the prompts part five times as fast: pairs as independent would be far too sure."""
+    rng, inside, medians, rounds = np.random.default_rng(4), 0, 0, 200
+    slow, fast = 0.005, 0.025
+    truth = lambda t: 0.5 * (1 - slow) ** (t + 1) + 0.5 * (1 - fast) ** (t + 1)  # noqa: E731
+    middle = next(t for t in range(500) if truth(t) <= 0.5)
+    for _ in range(rounds):
+        rows = []
+        for hazard in rng.choice([slow, fast], size=30):
+            parted = rng.geometric(hazard, size=16) - 1
+            rows.append([Parting(int(min(p, 150)), bool(p < 150)) for p in parted])
+        curve = survival_curve(rows)
+        at = int(np.searchsorted(curve.positions, 40, side="right")) - 1
+        inside += curve.low[at] <= truth(40) <= curve.high[at]
+        medians += curve.median_interval is not None and middle in curve.median_interval
+    assert min(inside, medians) / rounds >= 0.9
 
 
 def test_hazard_by_position_bins() -> None:
     pairs = [Parting(50, True), Parting(150, True), Parting(250, False)]
-    bins = hazard_by_position(pairs)
+    bins = hazard_by_position([[pair] for pair in pairs])
     assert [round(b.value, 3) for b in bins] == [round(100 / 251, 3), round(100 / 151, 3), 0.0]
+    assert all(b.interval is not None and b.value in b.interval for b in bins)

@@ -168,7 +168,7 @@ def _quality(found: DivergenceSummary, losses: Floats) -> Quality:
         kl=found.kl.value,
         kl_low=found.kl.value if interval is None else float(interval.low),
         kl_high=found.kl.value if interval is None else float(interval.high),
-        kl_quantiles=found.quantiles,
+        kl_quantiles={name: quantile.value for name, quantile in found.quantiles.items()},
         top1=found.top_agreement.value,
         perplexity=math.exp(min(700.0, float(losses[1]))),
         perplexity_ratio=math.exp(min(700.0, float(losses[1] - losses[0]))),

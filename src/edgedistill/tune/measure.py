@@ -56,7 +56,7 @@ def deployed_divergence(model: Model, teacher: Teacher, sequences: Sequence[Ids]
         kl=summary.kl.value,
         low=summary.kl.value if interval is None else interval.low,
         high=summary.kl.value if interval is None else interval.high,
-        p99=summary.quantiles["p99"],
+        p99=summary.quantiles["p99"].value,
         top_agreement=summary.top_agreement.value,
         positions=summary.positions,
     )

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.intervals import LEVEL, cluster_interval, prompt_mean
-from edgedistill.verify.types import Estimate
+from edgedistill.verify.clusters import cluster_share
+from edgedistill.verify.intervals import LEVEL, clopper_pearson, cluster_interval, prompt_mean
+from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +62,16 @@ def pass_at_k(correct: int, total: int, k: int) -> float:
     return 1.0 - math.prod(1.0 - k / i for i in range(total - correct + 1, total + 1))
 
 
+def pass_at_k_estimate(correct: int, total: int, k: int, level: float = LEVEL) -> Estimate:
+    """``pass_at_k``, with the interval that the exact one of the probability p to be right gives to 1 - (1 - p)^k."""
+    value = pass_at_k(correct, total, k)
+    if math.isnan(value):
+        return Estimate(value)
+    found = clopper_pearson(correct, total, level)
+    low, high = (1.0 - (1.0 - p) ** k for p in (found.low, found.high))
+    return Estimate(value, Interval(min(low, value), max(high, value), level, found.method))
+
+
 def majority_at_k(
     counts: npt.NDArray[np.int64], garbage: int, gold: int, k: int, *, draws: int = 400, seed: int = 0
 ) -> float:
@@ -94,6 +106,48 @@ def majority_at_k(
     return float((wins / winners).mean())
 
 
+@lru_cache(maxsize=4096)
+def majority_at_k_estimate(
+    counts: tuple[int, ...], garbage: int, gold: int, k: int, level: float = LEVEL, *, draws: int = 400, seed: int = 0
+) -> Estimate:
+    """``majority_at_k`` with an interval.
+
+    Two things decide a vote: how the gold answer stands against its strongest rival, and how many samples are gold at
+    all. Each is a proportion with an exact interval. The vote of k is evaluated at both ends of both, everything else
+    as observed, and the interval spans what comes out. Where no other answer was seen the rival is an unseen one.
+
+    Args:
+        counts: Samples per answer; ``garbage``: samples without one. ``gold``: index in ``counts``, -1 if not there.
+    """
+    answers = np.array(counts if counts else (0,), np.int64)
+    value = majority_at_k(answers, garbage, gold, k, draws=draws, seed=seed)
+    if math.isnan(value):
+        return Estimate(value)
+    total = int(answers.sum()) + garbage
+    # Shares of: gold, its rival, the other answers, garbage.
+    right = int(answers[gold]) if gold >= 0 else 0
+    others = np.sort(np.delete(answers, gold) if gold >= 0 else answers)[::-1] if counts else np.empty(0, np.int64)
+    rival = int(others[0]) if others.size else 0
+    rest = np.array([*others[1:], garbage], np.float64) / total
+    cells = []
+    if right + rival:
+        ends, both = clopper_pearson(right, right + rival, level), (right + rival) / total
+        cells += [np.array([p * both, (1 - p) * both, *rest]) for p in (ends.low, ends.high)]
+    ends = clopper_pearson(right, total, level)
+    wrong = np.array([rival / total, *rest])
+    wrong = wrong / wrong.sum() if wrong.sum() else np.eye(1, wrong.size)[0]
+    cells += [np.array([p, *(1 - p) * wrong]) for p in (ends.low, ends.high)]
+    shares = np.clip(np.stack(cells), 0.0, 1.0)
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(k, shares / shares.sum(axis=1, keepdims=True), size=(draws, len(cells)))
+    votes = drawn[..., :-1]
+    best = votes.max(axis=-1)
+    wins = (votes[..., 0] == best) & (best > 0)
+    chances = (wins / (votes == best[..., None]).sum(axis=-1)).mean(axis=0)
+    low, high = min(value, float(chances.min())), max(value, float(chances.max()))
+    return Estimate(value, Interval(low, high, level, "Clopper-Pearson, gold and rival"))
+
+
 @dataclass(frozen=True, slots=True)
 class HallucinationVariance:
     """Var over samples of "not the gold answer" (garbage included), split by the law of total variance.
@@ -101,28 +155,28 @@ class HallucinationVariance:
     Attributes:
         within: Mean over prompts of p_i (1 - p_i), unbiased. 0: each prompt is either always right or always wrong.
         between: Variance over prompts of p_i, unbiased for the noise of sampling; may come out slightly below 0.
-        total: Their sum.
+        total: Their sum, p (1 - p) of the mean share p but for the correction of its bias.
         always_right, always_wrong, mixed: Prompts of each sort, as observed.
         garbage: Share of the wrong samples that had no answer at all; NaN if none was wrong.
     """
 
     within: Estimate
     between: Estimate
-    total: float
+    total: Estimate
     always_right: int
     always_wrong: int
     mixed: int
-    garbage: float
+    garbage: Estimate
 
 
 def hallucination_variance(
-    wrong: Sequence[int], totals: Sequence[int], garbage: int = 0, *, level: float = LEVEL, seed: int = 0
+    wrong: Sequence[int], totals: Sequence[int], garbage: Sequence[int] = (), *, level: float = LEVEL, seed: int = 0
 ) -> HallucinationVariance:
     """Split the variance of the indicator "wrong"; prompts weigh the same.
 
     Args:
         wrong, totals: [prompts]: wrong samples and all samples (at least 2) of each prompt.
-        garbage: Of all wrong samples, those without an answer.
+        garbage: [prompts]: those of the wrong samples that have no answer; empty: none has.
 
     Raises:
         VerifyError: fewer than 2 prompts or a prompt with fewer than 2 samples.
@@ -140,11 +194,11 @@ def hallucination_variance(
     return HallucinationVariance(
         within=within,
         between=between,
-        total=within.value + between.value,
+        total=_total(within.value + between.value, prompt_mean(share, low=0.0, high=1.0, level=level, seed=seed)),
         always_right=int((k == 0).sum()),
         always_wrong=int((k == n).sum()),
         mixed=int(((k > 0) & (k < n)).sum()),
-        garbage=garbage / float(k.sum()) if k.sum() else math.nan,
+        garbage=cluster_share(garbage if len(garbage) else np.zeros(k.size), k, level),
     )
 
 
@@ -154,3 +208,12 @@ def _between(weights: Floats, values: Floats) -> Floats:
     mean = (weights @ values[:, 0]) / count
     square = (weights @ values[:, 0] ** 2) / count
     return np.asarray((square - mean**2) * count / np.maximum(count - 1, 1) - (weights @ values[:, 1]) / count)
+
+
+def _total(value: float, mean: Estimate) -> Estimate:
+    """With the interval that the one of the mean share p gives to p (1 - p), which is largest at one half."""
+    if (found := mean.interval) is None:
+        return Estimate(value)
+    ends = [found.low * (1 - found.low), found.high * (1 - found.high)]
+    top = 0.25 if 0.5 in found else max(ends)
+    return Estimate(value, Interval(min(value, *ends), max(value, top), found.level, found.method))

@@ -16,11 +16,11 @@ from edgedistill.verify.accuracy import flips
 from edgedistill.verify.compare import compare
 from edgedistill.verify.counts import Codebook, by_prompt, paired
 from edgedistill.verify.definitions import DEFINITIONS
-from edgedistill.verify.distance import distribution_distance
+from edgedistill.verify.distance import distance_estimate
 from edgedistill.verify.extras import ModelSamples, audit_extras
 from edgedistill.verify.gate import decide
 from edgedistill.verify.gate_report import gate_report
-from edgedistill.verify.intervals import prompt_mean
+from edgedistill.verify.intervals import prompt_mean, wilson
 from edgedistill.verify.lengths import length_ratio
 from edgedistill.verify.result import (
     GateReport,
@@ -30,9 +30,9 @@ from edgedistill.verify.result import (
     TokenReport,
     VerifyReport,
 )
-from edgedistill.verify.rows import OWN_DEFINITIONS
 from edgedistill.verify.summary import summarise_suite
-from edgedistill.verify.token_report import by_prompt_id, mean_forced_kl, token_report
+from edgedistill.verify.token_report import by_prompt_id, prompt_tokens, token_report
+from edgedistill.verify.types import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.sequential_gate import SequentialState
     from edgedistill.verify.summary import SuiteResult
     from edgedistill.verify.token_report import PromptDivergences
-    from edgedistill.verify.types import Estimate, Sample, Suite
+    from edgedistill.verify.types import Sample, Suite
 
 _QUESTION_CHARACTERS = 400
 _MUCH_GARBAGE = 0.5
@@ -127,7 +127,7 @@ def analyse(
             seed=settings.seed,
         ),
         gate=gate,
-        definitions={**DEFINITIONS, **OWN_DEFINITIONS},
+        definitions=dict(DEFINITIONS),
         notes=tuple(told),
     )
 
@@ -219,10 +219,10 @@ def _gate(
     return gate_report(decision, comparison, margins, sequential=sequential, deterministic=settings.deterministic)
 
 
-def _distance(theirs: Sequence[Sample], own: Sequence[Sample], settings: RunSettings) -> float:
+def _distance(theirs: Sequence[Sample], own: Sequence[Sample], settings: RunSettings) -> Estimate:
     left, right = paired(theirs, own)
     book = Codebook()
-    return distribution_distance(book.encode(left), book.encode(right), coupled=settings.coupled)
+    return distance_estimate(book.encode(left), book.encode(right), coupled=settings.coupled, level=settings.level)
 
 
 def _flips(theirs: Sequence[Sample], own: Sequence[Sample]) -> tuple[int, int, int] | None:
@@ -239,7 +239,7 @@ def _pair_metrics(
     if set(theirs) != set(own):
         compare(theirs, own)  # says which prompt is missing
     level, seed = settings.level, settings.seed
-    distances = [_distance(theirs[p], own[p], settings) for p in theirs]
+    distances = [_distance(theirs[p], own[p], settings).value for p in theirs]
     turned = [_flips(theirs[p], own[p]) for p in theirs]
     known = [counts for counts in turned if counts is not None and counts[0]]
 
@@ -274,14 +274,19 @@ def _prompt_pairs(
             question = question[:_QUESTION_CHARACTERS] + "…"
         row = PromptPair(prompt.id, question, prompt.tags, prompt.answer)
         if theirs is not None:
-            turned = _flips(theirs[prompt.id], own[prompt.id]) or (None, None, None)
-            row = replace(
-                row,
-                distance=_distance(theirs[prompt.id], own[prompt.id], settings),
-                pairs=turned[0],
-                lost=turned[1],
-                gained=turned[2],
-                kl=mean_forced_kl(scored[prompt.id]) if prompt.id in scored else None,
-            )
+            row = replace(row, distance=_distance(theirs[prompt.id], own[prompt.id], settings))
+            if (turned := _flips(theirs[prompt.id], own[prompt.id])) is not None and turned[0]:
+                pairs, lost, gained = turned
+                changed = Estimate((lost + gained) / pairs, wilson(lost + gained, pairs, settings.level))
+                row = replace(row, pairs=pairs, lost=lost, gained=gained, flips=changed)
+            if prompt.id in scored:
+                tokens = prompt_tokens(scored[prompt.id], settings.level)
+                row = replace(
+                    row,
+                    kl=tokens.kl,
+                    kl_on_policy=tokens.kl_on_policy,
+                    top_agreement=tokens.top_agreement,
+                    delta_entropy=tokens.delta_entropy,
+                )
         rows.append(row)
     return tuple(rows)

@@ -1,7 +1,8 @@
 """Dataclass trees to JSON values and back, and to a JSON schema: one set of rules for all three.
 
 A dataclass is an object, a tuple an array, None null. A float that is not finite is null, since JSON has no other; read
-back it is NaN, and in the ends of an interval infinity.
+back it is NaN, and in the ends of an interval infinity. A bare number where an estimate belongs is read as one without
+an interval: earlier reports have many.
 
 Must not know: which classes there are, files.
 """
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Union, get_ar
 import numpy as np
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.types import Interval
+from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,6 +76,8 @@ def _decode(kind: Any, value: Any, names: Names, where: str) -> Any:
 
 
 def _object(kind: Any, value: Any, names: Names, where: str) -> Any:
+    if kind is Estimate and not isinstance(value, dict):
+        return Estimate(_scalar(float, value, where))
     if not isinstance(value, dict):
         _refuse(where, value, "an object")
     found, hints = {}, _hints(kind, names)

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.intervals import LEVEL
-from edgedistill.verify.special import normal_quantile
+from edgedistill.verify.clusters import effective_number, share_interval
+from edgedistill.verify.consistency import binary_bits
+from edgedistill.verify.intervals import LEVEL, prompt_mean
+from edgedistill.verify.jackknife import jackknife_error, jackknife_interval, leave_out
+from edgedistill.verify.special import normal_quantile, student_quantile
 from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 PERMUTATIONS = 100
-_GROUPS = 20
 _LEAST_BITS = 0.05
 
 
@@ -38,30 +40,38 @@ class Collapse:
     """What the audit finds on prompts whose gold answers differ.
 
     Attributes:
-        information_bits: I(prompt; answer) = H(pbar) - mean_i H(p_i), less its mean under permuted labels.
+        information_bits: I(prompt; answer) = H(pbar) - mean_i H(p_i), less its mean under permuted labels; jackknife
+            interval over prompts.
         permuted_bits: That mean: what chance and the number of samples give by themselves.
         gold_bits: H(gold): what a model that is always right would show. Without gold answers log2 of the prompts.
         ratio: information_bits over the same of the right answers (gold_bits less what permuted labels give of them),
             with a jackknife interval over prompts. 0: the answer says nothing about the prompt; 1: as much as the right
             one. Without the second correction a perfect model with few samples would seem to know little.
-        top_share: max_a pbar(a). ``top_answer``: its code.
-        effective_answers: 2^H(pbar); ``effective_gold``: 2^H(gold).
+        top_share: max_a pbar(a). ``top_answer``: its code. Its interval allows for having picked the largest of all:
+            the lower end is exact for every answer at once (Bonferroni), the upper one is the highest of any answer's.
+        effective_answers: 2^H(pbar), biased low where there are few samples; ``effective_gold``: 2^H(gold). Jackknife
+            interval on the scale of bits. Where all samples are equal, its upper end is what prompts that were not
+            asked could add, if they had answers as varied as the gold ones.
         off_prompt_collision: Mean over i != j of sum_a p_i(a) p_j(a): how often two prompts get the same answer.
+            Interval from the jackknife error of this U-statistic; where no prompts collide, or all do, from the pairs
+            of prompts that have none in common.
         gold_collision: The same of the gold answers.
         garbage: Mean share of samples without an answer; they are one class here, which tells nothing about a prompt.
+
+    Intervals are over prompts: of what suites of as many prompts of this kind would show.
     """
 
-    information_bits: float
+    information_bits: Estimate
     permuted_bits: float
     gold_bits: float
     ratio: Estimate
-    top_share: float
+    top_share: Estimate
     top_answer: int
-    effective_answers: float
+    effective_answers: Estimate
     effective_gold: float
-    off_prompt_collision: float
+    off_prompt_collision: Estimate
     gold_collision: float
-    garbage: float
+    garbage: Estimate
 
 
 def collapse_audit(
@@ -94,11 +104,11 @@ def collapse_audit(
     sizes = np.array([codes.size for codes in prompts])
     owners = np.repeat(np.arange(len(prompts)), sizes)
     p = _distributions(owners, labels, len(prompts), len(values), sizes)
-    rng = np.random.default_rng(seed)
-    chance = _chance_bits(owners, labels, sizes, rng, permutations)
-    # What the right answers themselves would lose by this correction: with few samples a prompt it is much.
+    chance = _chance_bits(owners, labels, sizes, seed, permutations)
+    # What the right answers themselves would lose by this correction: with few samples a prompt it is much. The same
+    # permutations, so that a model that is always right has a ratio of 1 and not one that is off by their noise.
     gold_chance = _chance_bits(
-        owners, np.repeat(np.unique(wanted, return_inverse=True)[1], sizes), sizes, rng, permutations
+        owners, np.repeat(np.unique(wanted, return_inverse=True)[1], sizes), sizes, seed, permutations
     )
     if gold_bits - gold_chance < _LEAST_BITS:
         raise VerifyError(
@@ -106,28 +116,32 @@ def collapse_audit(
             hint="Use --samples 4 or more.",
         )
     information = information_bits(p) - chance
-    ratio, error = information / (gold_bits - gold_chance), _jackknife_error(p, wanted, chance, gold_chance)
-    half = normal_quantile(0.5 + level / 2) * error
-    interval = Interval(ratio - half, ratio + half, level, "jackknife over prompts")
-    answered = np.where(values >= 0, p.mean(axis=0), -1.0)
+    kept = list(leave_out(np.arange(len(p))))
+    # The parts of chance are taken as known.
+    parts = [information_bits(p[rows]) - chance for rows in kept]
+    right = [_gold_bits(wanted[rows]) - gold_chance for rows in kept]
+    ratios = [part / most if most > 0 else math.nan for part, most in zip(parts, right, strict=True)]
+    scale, unseen = gold_bits - gold_chance, _unseen(len(p), gold_bits, level)
+    answered = values >= 0
+    top, top_share = _top_share(p[:, answered], sizes, level)
     return Collapse(
-        information_bits=information,
+        information_bits=_known(information, parts, scale, unseen, level),
         permuted_bits=chance,
         gold_bits=gold_bits,
-        ratio=Estimate(ratio, interval),
-        top_share=max(0.0, float(answered.max())),
-        top_answer=int(values[answered.argmax()]),
-        effective_answers=2 ** _bits(p.mean(axis=0)),
+        ratio=_known(information / scale, ratios, 1.0, (unseen[0], unseen[1] / scale), level),
+        top_share=top_share,
+        top_answer=int(values[answered][top]) if answered.any() else int(values[0]),
+        effective_answers=_effective(p, kept, unseen[1], level),
         effective_gold=2**gold_bits,
-        off_prompt_collision=_collision(p[:, values >= 0]),
+        off_prompt_collision=_collisions(p[:, answered], kept, level),
         gold_collision=float((wanted.size * (gold_p**2).sum() - 1) / (wanted.size - 1)),
-        garbage=float(p[:, values < 0].sum() / len(prompts)),
+        garbage=prompt_mean(p[:, ~answered].sum(axis=1), low=0.0, high=1.0, level=level, seed=seed),
     )
 
 
-def _chance_bits(owners: Codes, labels: Codes, sizes: Codes, rng: np.random.Generator, permutations: int) -> float:
+def _chance_bits(owners: Codes, labels: Codes, sizes: Codes, seed: int, permutations: int) -> float:
     """Mean information under permuted labels; 0 without permutations."""
-    kinds = int(labels.max()) + 1
+    kinds, rng = int(labels.max()) + 1, np.random.default_rng(seed)
     bits = [
         information_bits(_distributions(owners, rng.permutation(labels), len(sizes), kinds, sizes))
         for _ in range(permutations)
@@ -162,17 +176,66 @@ def _collision(p: Floats) -> float:
     return float((total @ total - (p * p).sum()) / (count * (count - 1)))
 
 
-def _jackknife_error(p: Floats, wanted: Codes, chance: float, gold_chance: float) -> float:
-    """Standard error of the ratio, from leaving out groups of prompts; the parts of chance are taken as known."""
-    groups = min(_GROUPS, len(p))
-    member = np.arange(len(p)) % groups
-    ratios = []
-    for group in range(groups):
-        kept = member != group
-        gold = np.bincount(wanted[kept])
-        bits = _bits(gold[gold > 0] / kept.sum())
-        ratios.append((information_bits(p[kept]) - chance) / (bits - gold_chance) if bits > gold_chance else math.nan)
-    values = np.array([ratio for ratio in ratios if math.isfinite(ratio)])
-    if values.size < 2:
-        return math.nan
-    return math.sqrt((values.size - 1) / values.size * float(((values - values.mean()) ** 2).sum()))
+def _known(value: float, left_out: Sequence[float], most: float, unseen: tuple[float, float], level: float) -> Estimate:
+    """A jackknife interval; where prompts do not differ, what others that were not asked could take or add, up to
+    ``most``.
+    """
+    found = jackknife_interval(value, left_out, level=level)
+    if found is None and math.isfinite(jackknife_error(left_out)):
+        share, added = unseen
+        high = min(max(most, value), value + added)
+        found = Interval(value - share * max(0.0, value), high, level, "unseen prompts")
+    return Estimate(value, found)
+
+
+def _unseen(prompts: int, gold_bits: float, level: float) -> tuple[float, float]:
+    """Of prompts that all behave alike: the largest share (exact, one-sided) that could behave otherwise, and the most
+    bits that these add to the answers' entropy if they are as varied as the gold answers.
+    """
+    share = 1 - (1 - level) ** (1 / prompts)
+    return share, binary_bits(min(share, 0.5)) + share * gold_bits
+
+
+def _gold_bits(wanted: Codes) -> float:
+    counts = np.bincount(wanted)
+    return _bits(counts[counts > 0] / wanted.size)
+
+
+def _top_share(p: Floats, sizes: Codes, level: float) -> tuple[int, Estimate]:
+    """Which answer is the most frequent, and its share."""
+    if not p.shape[1]:
+        return 0, Estimate(0.0, share_interval(0.0, len(p), level))
+    shares, weights = p.mean(axis=0), sizes.astype(np.float64)
+    residuals = (p - shares) / len(p)
+
+    def ends(answer: int, level: float) -> Interval:
+        share = float(shares[answer])
+        return share_interval(share, effective_number(share, residuals[:, answer], weights, level), level)
+
+    top = int(shares.argmax())
+    low = ends(top, 1 - (1 - level) / p.shape[1]).low
+    # Only answers that come near may be the most frequent one in truth; one of each sort is enough: there may be
+    # thousands that a single sample gave.
+    near = np.flatnonzero(shares >= low)
+    sorts = np.stack([shares[near], (residuals[:, near] ** 2).sum(axis=0), (residuals[:, near] ** 4).sum(axis=0)])
+    one_of_each = near[np.unique(sorts.round(14), axis=1, return_index=True)[1]]
+    high = max(ends(int(answer), level).high for answer in one_of_each)
+    return top, Estimate(float(shares[top]), Interval(low, high, level, "Clopper-Pearson, of all answers"))
+
+
+def _effective(p: Floats, kept: Sequence[npt.NDArray[np.bool_]], added: float, level: float) -> Estimate:
+    bits = _bits(p.mean(axis=0))
+    if bits == 0.0:
+        return Estimate(1.0, Interval(1.0, 2**added, level, "unseen prompts"))
+    found = jackknife_interval(bits, [_bits(p[rows].mean(axis=0)) for rows in kept], low=0.0, level=level)
+    return Estimate(2**bits, None if found is None else Interval(2**found.low, 2**found.high, level, found.method))
+
+
+def _collisions(p: Floats, kept: Sequence[npt.NDArray[np.bool_]], level: float) -> Estimate:
+    value = _collision(p)
+    error = jackknife_error([_collision(p[rows]) for rows in kept if rows.sum() > 1])
+    if not (error > 0 and 0.0 < value < 1.0):
+        return Estimate(value, share_interval(value, len(p) // 2, level))
+    narrow = (normal_quantile(0.5 + level / 2) / student_quantile(0.5 + level / 2, len(kept) - 1)) ** 2
+    number = narrow * value * (1 - value) / error**2
+    return Estimate(value, share_interval(value, min(number, len(p) * (len(p) - 1) / 2), level))

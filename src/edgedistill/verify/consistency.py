@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.errors import VerifyError
+from edgedistill.verify.counts import Tally
 from edgedistill.verify.intervals import LEVEL, clopper_pearson_lower, clopper_pearson_upper, wilson
 from edgedistill.verify.special import EULER_GAMMA, normal_quantile
 from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-
-    from edgedistill.verify.counts import Tally
 
 UNSEEN_ANSWERS = 2
 """Over how many unseen answers the unseen mass is spread, in the upper bound of an entropy of zero."""
@@ -121,6 +120,21 @@ def grassberger_g(largest: int) -> npt.NDArray[np.float64]:
     g[2::2] = g[1] + np.cumsum(2.0 / (2.0 * np.arange(len(g[2::2])) + 1.0))
     g[3::2] = g[2 : len(g) - 1 : 2]
     return g[: largest + 1]
+
+
+def class_entropies(tally: Tally, level: float = LEVEL) -> tuple[Estimate, Estimate]:
+    """``plug_in_bits`` and ``miller_madow_bits`` with the interval of ``answer_entropy`` for the same classes: both
+    estimate one entropy, and the interval is of that.
+    """
+    known = answer_entropy(Tally(_classes(tally).astype(np.int64), 0, 0), level).interval
+    values = plug_in_bits(tally), miller_madow_bits(tally)
+    if known is None:
+        return Estimate(values[0]), Estimate(values[1])
+    first, second = (
+        Estimate(value, Interval(min(known.low, value), max(known.high, value), level, known.method))
+        for value in values
+    )
+    return first, second
 
 
 def garbage_bits(tally: Tally) -> float:

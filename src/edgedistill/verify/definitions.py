@@ -16,12 +16,14 @@ DEFINITIONS = MappingProxyType(
         "entropy": "Grassberger's estimate of the entropy of the answers, in bits. Samples without an answer count as "
         "all different, so that a prompt that yields only garbage has log2 N bits and not none. Where all samples "
         "agree, the upper end is what answers that were not seen could still add.",
-        "entropy_plug_in": "Entropy of the observed shares, in bits; biased low.",
+        "entropy_plug_in": "Entropy of the observed shares, in bits; biased low. Samples without an answer are one "
+        "class (unparsed) or two (truncated).",
         "entropy_miller_madow": "Plug-in entropy plus (classes - 1) / (2 N ln 2), in bits.",
         "accuracy": "Share of samples whose answer is the gold answer; samples without an answer are wrong.",
         "accuracy_loose": "The same with checks that forgive an introduction, a farewell and Markdown emphasis.",
         "distance": "Unbiased estimate of the squared distance between the two answer distributions, 0 to 2; may come "
-        "out slightly below 0 where they are equal. Pairs that share their noise are left out.",
+        "out slightly below 0 where they are equal. Pairs that share their noise are left out. Of one prompt, the "
+        "interval is that of the length of the difference, squared.",
         "flips": "Share of paired samples that are right in one model and wrong in the other.",
         "pass_at_k": "Unbiased probability that at least one of k samples is right.",
         "majority_at_k": "Probability that the most frequent answer of k samples is right, ties shared evenly.",
@@ -30,21 +32,26 @@ DEFINITIONS = MappingProxyType(
         "unclosed": "Share of samples whose reasoning was opened and never closed.",
         "repetition": "Share of 8-grams of tokens that occurred before in the same sample.",
         "length_ratio": "Mean generated tokens of the quantized model over the reference's.",
-        "kl_teacher_forced": "KL(reference || quantized) in nats on the reference's samples, whole vocabulary.",
+        "kl_teacher_forced": "KL(reference || quantized) in nats on the reference's samples, whole vocabulary. "
+        "Quantiles have Woodruff's interval over prompts, unbounded where so many positions do not reach the quantile; "
+        "the largest KL seen has none.",
         "kl_on_policy": "KL(quantized || reference) in nats, on the quantized model's samples.",
         "exposure_index": "On-policy KL over teacher-forced KL; above 1, errors appear on the model's own prefixes.",
         "top_agreement": "Share of positions where both models would choose the same token first.",
         "kl_llama_cpp": "KL in nats over tokens with ln p > -16, second half of each 512-token window, as llama.cpp.",
         "hazard": "Coupled pairs that part, per 100 tokens compared.",
-        "survival": "Share of coupled pairs that are still equal at a position (Kaplan and Meier).",
+        "survival": "Share of coupled pairs that are still equal at a position (Kaplan and Meier), and the position at "
+        "which half have parted (Brookmeyer and Crowley).",
         "hallucination_variance": "Variance over samples of being wrong, split into parts between and within prompts. "
         "Within = 0: every prompt is either always right or always wrong.",
         "information": "Mutual information of prompt and answer in bits, less what permuted labels give; its ratio to "
         "the same of the gold answers (less what permuted labels give of them, else a perfect model with few samples "
         "would seem to know little) is near 0 for a model that answers the same whatever is asked, and 1 for one that "
         "is always right. In between, few samples a prompt put it somewhat too low.",
-        "top_share": "Share of the most frequent answer over all prompts.",
-        "effective_answers": "2 to the entropy of the answers over all prompts.",
+        "top_share": "Share of the most frequent answer over all prompts; the interval allows for having picked the "
+        "largest.",
+        "effective_answers": "2 to the entropy of the answers over all prompts. It grows with the number of prompts "
+        "and samples; the interval is of what as many others would show in the mean.",
         "off_prompt_collision": "Probability that samples of two different prompts give the same answer.",
         "paraphrase_keeps": "Share of prompts whose paraphrase has the same most frequent answer.",
         "changed_number_changes": "Share of prompts whose most frequent answer changes with a number in the prompt.",
@@ -52,9 +59,28 @@ DEFINITIONS = MappingProxyType(
         "changed_number_correct": "Share of prompts where the answer to the changed number is the right one.",
         "temperature_sweep": "Mean answer entropy at temperatures from 0 to 1.5, on some of the prompts. It should "
         "rise (sign-flip test from the lowest to the highest), and between no neighbours fall (Holm's procedure).",
-        "distinct_n": "Share of different n-grams of words among all.",
+        "distinct_n": "Share of different n-grams of words among all. Like self-BLEU and the Vendi score it compares "
+        "at equal numbers of texts only; the intervals are of what as many texts of other prompts would show in the "
+        "mean.",
         "self_bleu": "Mean BLEU of each text against the others (sacrebleu), 0 to 100; high where texts repeat.",
         "vendi": "Effective number of different texts, from the similarity of their word 1- to 3-grams.",
+        "mean_at_k": "Accuracy of a single trajectory, over the K of every answer.",
+        "pass_at_k_mode": "Share of answers with at least one right trajectory: what a perfect judge could reach.",
+        "vote_at_k": "Share of answers whose vote was right; of tied answers, the one of the first trajectory.",
+        "deliberate_at_k": "Share of answers that were right after the deliberation; where it came to none, the "
+        "vote's.",
+        "cost": "Of one answer, all trajectories and passes included; questions one at a time. Joules of the processor "
+        "packages (RAPL), whatever else ran on them included; absent where the machine does not tell.",
+        "mode_change": "What quantization did to each way to answer: bundle less reference, paired by prompt, with the "
+        "same noise.",
+        "tied": "Share of answers whose vote had several answers in the first place.",
+        "decided_by": "Number of answers by what decided them.",
+        "length": "Generated tokens, reasoning included; means over prompts of each prompt's mean.",
+        "kl_path": "KL in nats between scoring (many positions at once) and decoding (one at a time) of the same "
+        "bundle: how far its two numerical paths lie apart.",
+        "token_entropy": "Mean entropy of the next token on the reference's replies, as each of the two models has it.",
+        "delta_entropy": "Mean change of the entropy of the next token, bundle less reference, on the reference's "
+        "replies.",
         "gate_pass": "Every endpoint has to be shown within its margin, each at alpha (intersection-union test): alpha "
         "is not split.",
         "gate_fail": "One endpoint shown beyond its margin is enough; since any one would do, the tests of failure "

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.errors import VerifyError
+from edgedistill.verify.clusters import cluster_quantiles, cluster_share
 from edgedistill.verify.intervals import LEVEL, cluster_interval, weighted_ratio
 from edgedistill.verify.types import Estimate
 
@@ -115,7 +116,8 @@ def llama_cpp_positions(count: int, window: int = LLAMA_CPP_WINDOW) -> npt.NDArr
 
 @dataclass(frozen=True, slots=True)
 class DivergenceSummary:
-    """KL in nats over positions: mean with an interval over prompts, quantiles; top-1 agreement; change of entropy.
+    """KL in nats over positions: mean, quantiles; top-1 agreement; mean entropy of the next token of p and of q in bits
+    and the change of it. Each with an interval over prompts, but for the largest KL seen ("max").
 
     ``infinite``: positions where q gives no probability to a token that p may choose; they are left out of the rest.
     """
@@ -123,10 +125,10 @@ class DivergenceSummary:
     positions: int
     infinite: int
     kl: Estimate
-    quantiles: dict[str, float]
+    quantiles: dict[str, Estimate]
     top_agreement: Estimate
-    entropy_p: float
-    entropy_q: float
+    entropy_p: Estimate
+    entropy_q: Estimate
     delta_entropy: Estimate
 
 
@@ -139,29 +141,47 @@ def summarise(prompts: Sequence[TokenDivergence], *, level: float = LEVEL, seed:
     Means weigh positions the same; their intervals resample prompts, because positions of one prompt are not
     independent.
     """
-    joined = concatenate(prompts)
-    finite = np.isfinite(joined.kl)
-    if not finite.any():
+    finite = [np.isfinite(prompt.kl) for prompt in prompts]
+    if not any(kept.any() for kept in finite):
         raise VerifyError("found no position with a finite divergence; the two vocabularies do not match.")
 
-    def ratio(of: Sequence[npt.NDArray[np.floating] | npt.NDArray[np.bool_]]) -> Estimate:
-        sums = np.array([[float(v[np.isfinite(d.kl)].sum()), float(np.isfinite(d.kl).sum())]
-                         for v, d in zip(of, prompts, strict=True)])  # fmt: skip
-        return Estimate(
-            float(sums[:, 0].sum() / sums[:, 1].sum()), cluster_interval(sums, weighted_ratio, level=level, seed=seed)
-        )
+    def mean(of: Sequence[npt.NDArray[np.floating]]) -> Estimate:
+        return position_mean([values[kept] for values, kept in zip(of, finite, strict=True)], level=level, seed=seed)
 
-    kl = joined.kl[finite]
-    return DivergenceSummary(
-        positions=int(finite.size),
-        infinite=int((~finite).sum()),
-        kl=ratio([d.kl for d in prompts]),
-        quantiles={name: float(np.quantile(kl, q)) for name, q in QUANTILES.items()},
-        top_agreement=ratio([d.top_agrees for d in prompts]),
-        entropy_p=float(joined.entropy_p[finite].mean()),
-        entropy_q=float(joined.entropy_q[finite].mean()),
-        delta_entropy=ratio([d.entropy_q - d.entropy_p for d in prompts]),
+    agrees = [float(prompt.top_agrees[kept].sum()) for prompt, kept in zip(prompts, finite, strict=True)]
+    quantiles = cluster_quantiles(
+        [prompt.kl[kept] for prompt, kept in zip(prompts, finite, strict=True)],
+        list(QUANTILES.values()),
+        level=level,
+        low=0.0,
+        high=math.inf,
     )
+    return DivergenceSummary(
+        positions=sum(kept.size for kept in finite),
+        infinite=sum(int((~kept).sum()) for kept in finite),
+        kl=mean([prompt.kl for prompt in prompts]),
+        quantiles=dict(zip(QUANTILES, quantiles, strict=True)),
+        top_agreement=cluster_share(agrees, [float(kept.sum()) for kept in finite], level),
+        entropy_p=mean([prompt.entropy_p for prompt in prompts]),
+        entropy_q=mean([prompt.entropy_q for prompt in prompts]),
+        delta_entropy=mean([prompt.entropy_q - prompt.entropy_p for prompt in prompts]),
+    )
+
+
+def position_mean(prompts: Sequence[npt.NDArray[np.floating]], *, level: float = LEVEL, seed: int = 0) -> Estimate:
+    """Mean over the positions of all prompts, each weighing the same; the interval resamples prompts.
+
+    Args:
+        prompts: float [positions] of each, finite.
+
+    Returns:
+        NaN without positions.
+    """
+    sums = np.array([[float(values.sum()), float(values.size)] for values in prompts if values.size])
+    if not sums.size:
+        return Estimate(math.nan)
+    value = float(sums[:, 0].sum() / sums[:, 1].sum())
+    return Estimate(value, cluster_interval(sums, weighted_ratio, level=level, seed=seed))
 
 
 def exposure_index(

@@ -1,10 +1,10 @@
 """How varied texts are: distinct n-grams, self-BLEU, the Vendi score.
 
-Sources: distinct-n: Li et al., arXiv 1510.03055; self-BLEU: Zhu et al., arXiv 1802.01886, by sacrebleu; Vendi score:
-Friedman and Dieng, arXiv 2210.02410: exp of the entropy of the eigenvalues of a similarity matrix, here the cosine of
-counts of word 1- to 3-grams: the effective number of different texts.
+Sources: distinct-n: Li et al., arXiv 1510.03055; Vendi score: Friedman and Dieng, arXiv 2210.02410: exp of the entropy
+of the eigenvalues of a similarity matrix, here the cosine of counts of word 1- to 3-grams: the effective number of
+different texts.
 
-Must not know: prompts, models, which text belongs to which prompt.
+Must not know: prompts' texts, models.
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.errors import MissingExtraError
+from edgedistill.verify.intervals import LEVEL
+from edgedistill.verify.jackknife import each_left_out, jackknife_interval
+from edgedistill.verify.self_bleu import SelfBleu
+from edgedistill.verify.types import Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     import numpy.typing as npt
+
+    Kept = npt.NDArray[np.bool_]
 
 MOST_TEXTS = 256
 """Larger collections are thinned out evenly: the cost grows with the square (Vendi) of the number of texts."""
@@ -36,33 +42,67 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 class Diversity:
     """``distinct``: share of different 1-, 2- and 3-grams. ``self_bleu``: 0 to 100, high where texts repeat each other;
     NaN if it was not computed. ``vendi``: between 1 and ``texts``.
+
+    All depend on how many texts there are, so they compare at equal numbers only. Their jackknife intervals over
+    prompts are of what as many texts from as many other prompts of this kind would show in the mean; none where leaving
+    out prompts changes nothing, or there is one prompt.
     """
 
     texts: int
-    distinct: tuple[float, float, float]
-    self_bleu: float
-    vendi: float
+    distinct: tuple[Estimate, Estimate, Estimate]
+    self_bleu: Estimate
+    vendi: Estimate
 
 
-def diversity(texts: Sequence[str], *, bleu: bool = True) -> Diversity:
+def diversity(
+    texts: Sequence[str], prompts: Sequence[str] | None = None, *, bleu: bool = True, level: float = LEVEL
+) -> Diversity:
     """Measure a collection of texts, thinned evenly to at most MOST_TEXTS.
+
+    Args:
+        prompts: Of each text what it answers; None: each text stands for itself.
 
     Raises:
         MissingExtraError: ``bleu`` is asked for and sacrebleu is not installed.
     """
-    texts = _thin(texts, MOST_TEXTS)
+    names = [str(i) for i in range(len(texts))] if prompts is None else prompts
+    rows = _thin(range(len(texts)), MOST_TEXTS)
+    texts, owners = [texts[i] for i in rows], np.array([names[i] for i in rows])
+    if not texts:
+        nothing = Estimate(math.nan)
+        return Diversity(0, (nothing, nothing, nothing), nothing, nothing)
+
+    def estimate(of: Callable[[Kept], float], labels: npt.NDArray[np.str_], low: float, high: float) -> Estimate:
+        value = of(np.ones(labels.size, np.bool_))
+        return Estimate(value, jackknife_interval(value, each_left_out(of, labels), low=low, high=high, level=level))
+
+    grams = [[_grams(text, n) for text in texts] for n in (1, 2, 3)]
+    kernel = similarity(texts)
+
+    def distinct(n: int) -> Estimate:
+        rows = grams[n - 1]
+        return estimate(lambda kept: _distinct([rows[i] for i in np.flatnonzero(kept)]), owners, 0.0, 1.0)
+
+    scored = Estimate(math.nan)
+    if bleu:
+        some = _thin([i for i, text in enumerate(texts) if text.strip()], MOST_BLEU)
+        scored = estimate(SelfBleu([texts[i] for i in some]).score, owners[list(some)], 0.0, 100.0)
     return Diversity(
         texts=len(texts),
-        distinct=(distinct_n(texts, 1), distinct_n(texts, 2), distinct_n(texts, 3)),
-        self_bleu=self_bleu(texts) if bleu else math.nan,
-        vendi=vendi_score(texts),
+        distinct=(distinct(1), distinct(2), distinct(3)),
+        self_bleu=scored,
+        vendi=estimate(lambda kept: _vendi(kernel[np.ix_(kept, kept)]), owners, 1.0, float(len(texts))),
     )
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:
     """Different n-grams over all n-grams of the texts; NaN if there is none."""
-    grams = [gram for text in texts for gram in _grams(text, n)]
-    return len(set(grams)) / len(grams) if grams else math.nan
+    return _distinct([_grams(text, n) for text in texts])
+
+
+def _distinct(grams: Sequence[Sequence[tuple[str, ...]]]) -> float:
+    total = sum(map(len, grams))
+    return len({gram for text in grams for gram in text}) / total if total else math.nan
 
 
 def self_bleu(texts: Sequence[str]) -> float:
@@ -71,29 +111,18 @@ def self_bleu(texts: Sequence[str]) -> float:
     Raises:
         MissingExtraError: sacrebleu is not installed.
     """
-    texts = _thin([text for text in texts if text.strip()], MOST_BLEU)
-    if len(texts) < 2:
-        return math.nan
-    try:
-        from sacrebleu.metrics.bleu import BLEU
-    except ImportError as error:
-        raise MissingExtraError(
-            "self-BLEU needs sacrebleu, which is not installed.", hint="pip install 'edgedistill[verify]'"
-        ) from error
-    metric = BLEU(effective_order=True)
-    scores = [
-        metric.sentence_score(text, [other for at, other in enumerate(texts) if at != index]).score
-        for index, text in enumerate(texts)
-    ]
-    return float(np.mean(scores))
+    return SelfBleu(_thin([text for text in texts if text.strip()], MOST_BLEU)).score()
 
 
 def vendi_score(texts: Sequence[str]) -> float:
     """The effective number of different texts: 1 where all are the same, their number where none share an n-gram."""
     if not texts:
         return math.nan
-    kernel = similarity(texts) / len(texts)
-    values = np.linalg.eigvalsh(kernel)
+    return _vendi(similarity(texts))
+
+
+def _vendi(kernel: npt.NDArray[np.float64]) -> float:
+    values = np.linalg.eigvalsh(kernel / len(kernel))
     values = values[values > 1e-12]
     return float(np.exp(-(values * np.log(values)).sum()))
 
@@ -124,5 +153,5 @@ def _grams(text: str, n: int) -> list[tuple[str, ...]]:
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
 
 
-def _thin(texts: Sequence[str], most: int) -> Sequence[str]:
+def _thin(texts: Sequence[Any], most: int) -> Sequence[Any]:
     return texts if len(texts) <= most else [texts[int(i)] for i in np.linspace(0, len(texts) - 1, most)]

@@ -67,11 +67,12 @@ def audit_extras(asked: Suite, model: ModelSamples, settings: RunSettings, notes
     various = None
     if not asked.has_gold or any(prompt.checks for prompt in asked.prompts):
         texts = [sample.text for sample in model.samples]
+        prompts = [sample.prompt_id for sample in model.samples]
         try:
-            various = diversity(texts)
+            various = diversity(texts, prompts, level=settings.level)
         except MissingExtraError as error:
             notes.append(f"self-BLEU was left out: {error}")
-            various = diversity(texts, bleu=False)
+            various = diversity(texts, prompts, bleu=False, level=settings.level)
     return AuditExtras(varied, swept, various)
 
 

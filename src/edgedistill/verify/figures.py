@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgedistill.verify.gate_report import LABELS
-from edgedistill.verify.plots import Axes, Series, bars, chart
+from edgedistill.verify.plots import Axes, Bar, Series, bars, chart
+from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from edgedistill.verify.collapse import Collapse
     from edgedistill.verify.result import PromptPair, VerifyReport
@@ -48,7 +49,7 @@ def histograms(report: VerifyReport) -> list[tuple[PromptPair, str]]:
 
     def changed(prompt: PromptPair) -> float:
         if prompt.distance is not None:
-            return -prompt.distance
+            return -prompt.distance.value
         return -after[prompt.prompt_id].entropy.value
 
     ordered = sorted(report.prompts, key=changed)[:MOST_HISTOGRAMS]
@@ -66,10 +67,8 @@ def _histogram(after: PromptSummary, before: PromptSummary | None, prompt: Promp
         shown.append("other answers")
     rows = []
     for name in shown:
-        values = (
-            [] if before is None else [("reference", theirs.get(name, 0.0), f"{100 * theirs.get(name, 0.0):.0f} %")]
-        )
-        values.append(("bundle", ours.get(name, 0.0), f"{100 * ours.get(name, 0.0):.0f} %"))
+        models = [("bundle", ours)] if before is None else [("reference", theirs), ("bundle", ours)]
+        values = [Bar(who, counts.get(name, 0.0), f"{100 * counts.get(name, 0.0):.0f} %") for who, counts in models]
         rows.append((f"{name} (gold)" if name == prompt.gold else name, values))
     return bars(rows, top=1.0, label=f"Answers to {prompt.prompt_id}")
 
@@ -88,8 +87,7 @@ def _entropy(report: VerifyReport) -> Iterator[Figure]:
     if report.reference_result is None:
         rows = sorted(after, key=lambda p: p.entropy.value)
         points = [(float(i + 1), p.entropy.value) for i, p in enumerate(rows)]
-        low = [p.entropy.interval.low if p.entropy.interval else p.entropy.value for p in rows]
-        high = [p.entropy.interval.high if p.entropy.interval else p.entropy.value for p in rows]
+        low, high = _ends([p.entropy for p in rows])
         names = [f"{p.prompt_id}: {p.entropy.value:.3f} bits" for p in rows]
         dots = Series("bundle", "bundle", points, "dots", low, high, names)
         note = "A dot per prompt, in order of its entropy; the upper ends are what unseen answers could still add."
@@ -109,17 +107,28 @@ def _entropy(report: VerifyReport) -> Iterator[Figure]:
 def _by_position(report: VerifyReport) -> Iterator[Figure]:
     lines = []
     bins = report.tokens.by_position
-    forced = [(float(b.start), b.forced) for b in bins if b.forced is not None]
-    on_policy = [(float(b.start), b.on_policy) for b in bins if b.on_policy is not None]
-    if forced:
-        lines.append(Series("teacher-forced", "reference", forced, "step"))
-    if on_policy:
-        lines.append(Series("on-policy", "bundle", on_policy, "step"))
+    curves: tuple[tuple[str, Literal["reference", "bundle"], list[tuple[int, Estimate | None]]], ...] = (
+        ("teacher-forced", "reference", [(b.start, b.forced) for b in bins]),
+        ("on-policy", "bundle", [(b.start, b.on_policy) for b in bins]),
+    )
+    for name, colour, means in curves:
+        known = [(float(start), mean) for start, mean in means if mean is not None]
+        if known:
+            low, high = _ends([mean for _, mean in known])
+            lines.append(Series(name, colour, [(start, mean.value) for start, mean in known], "step", low, high))
     svg = chart(lines, Axes("position in the reply", "KL, nats", log_y=True)) if lines else ""
     note = (
         "Teacher-forced: on the reference's replies. On-policy: on the bundle's own; above it, errors feed themselves."
     )
     yield Figure("tokens", "KL by position", svg, note)
+
+
+def _ends(values: Sequence[Estimate]) -> tuple[list[float], list[float]]:
+    """Ends of the band around a curve; the curve itself where a value has no interval."""
+    return (
+        [value.value if value.interval is None else value.interval.low for value in values],
+        [value.value if value.interval is None else value.interval.high for value in values],
+    )
 
 
 def _survival(report: VerifyReport) -> Iterator[Figure]:
@@ -140,33 +149,47 @@ def _collapse(report: VerifyReport) -> Iterator[Figure]:
     models: list[tuple[str, SuiteResult]] = [("bundle", report.bundle_result)]
     if report.reference_result is not None:
         models.insert(0, ("reference", report.reference_result))
-    rows: list[tuple[str, list[tuple[str, float, str]]]] = []
-    fields: tuple[tuple[str, Callable[[Collapse], float]], ...] = (
-        ("information / H(gold)", lambda c: c.ratio.value),
+    rows: list[tuple[str, list[Bar]]] = []
+    fields: tuple[tuple[str, Callable[[Collapse], Estimate]], ...] = (
+        ("information / H(gold)", lambda c: c.ratio),
         ("most frequent answer", lambda c: c.top_share),
         ("off-prompt collision", lambda c: c.off_prompt_collision),
-        ("effective answers / gold", lambda c: c.effective_answers / c.effective_gold),
+        ("effective answers / gold", lambda c: _scaled(c.effective_answers, 1 / c.effective_gold)),
         ("without an answer", lambda c: c.garbage),
     )
     found = [(name, result.collapse) for name, result in models if result.collapse is not None]
     for label, value in fields:
-        values = [(name, value(collapse), f"{value(collapse):.3f}") for name, collapse in found]
-        if values:
-            rows.append((label, values))
+        if found:
+            rows.append((label, [_bar(name, value(collapse)) for name, collapse in found]))
     varied = report.bundle_extras.perturbations
     if varied is not None:
         for label, share in (
-            ("paraphrase keeps", varied.paraphrase_keeps.value),
-            ("changed number changes", varied.changed_number_changes.value),
-            ("empty prompt gives", varied.empty_gives.value),
+            ("paraphrase keeps", varied.paraphrase_keeps),
+            ("changed number changes", varied.changed_number_changes),
+            ("empty prompt gives", varied.empty_gives),
         ):
-            if math.isfinite(share):
-                rows.append((label, [("bundle", share, f"{share:.3f}")]))
+            if math.isfinite(share.value):
+                rows.append((label, [_bar("bundle", share)]))
     note = (
         "A sound model has an information ratio near 1 and few collisions. A collapsed one has a ratio near 0 and one "
         "answer for everything, however consistent it is."
     )
     yield Figure("collapse", "Collapse panel", bars(rows, top=1.0, label="Collapse audit"), note)
+
+
+def _scaled(estimate: Estimate, factor: float) -> Estimate:
+    if (found := estimate.interval) is None:
+        return Estimate(factor * estimate.value)
+    return Estimate(
+        factor * estimate.value, Interval(factor * found.low, factor * found.high, found.level, found.method)
+    )
+
+
+def _bar(style: str, estimate: Estimate) -> Bar:
+    text, found = f"{estimate.value:.3f}", estimate.interval
+    if found is None:
+        return Bar(style, estimate.value, text)
+    return Bar(style, estimate.value, text, found.low, found.high)
 
 
 def _sweep(report: VerifyReport) -> Iterator[Figure]:
@@ -175,8 +198,7 @@ def _sweep(report: VerifyReport) -> Iterator[Figure]:
         return
     values = sweep.entropies
     points = list(zip(sweep.temperatures, (e.value for e in values), strict=True))
-    low = [e.interval.low if e.interval else e.value for e in values]
-    high = [e.interval.high if e.interval else e.value for e in values]
+    low, high = _ends(values)
     axes = Axes("temperature", "mean answer entropy, bits")
     note = "The entropy should rise with the temperature. " + (
         "It does." if sweep.sound else "It does not: the answers do not come from a sampled distribution."

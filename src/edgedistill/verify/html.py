@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from edgedistill.verify.figures import figures, histograms
+from edgedistill.verify.prompt_rows import prompt_rows
 from edgedistill.verify.rows import (
     ENDPOINT_HEADERS,
     endpoint_rows,
@@ -49,6 +50,7 @@ summary { cursor: pointer; } pre { white-space: pre-wrap; margin: 6px 0; }
 svg text { fill: var(--fg); font: 12px system-ui, sans-serif; } svg .tick { fill: var(--soft); font-size: 11px; }
 svg .middle { text-anchor: middle; } svg .end, svg .name { text-anchor: end; }
 svg .grid { stroke: var(--grid); } svg .axis { stroke: var(--soft); }
+svg .error { stroke: var(--fg); stroke-width: 1.2; }
 svg .mark { stroke: var(--soft); stroke-dasharray: 4 3; }
 svg .line { fill: none; stroke-width: 2; } svg .line.reference { stroke: var(--reference); }
 svg .line.bundle { stroke: var(--bundle); } svg .line.other { stroke: var(--other); }
@@ -172,14 +174,24 @@ def _prompts(report: VerifyReport) -> str:
         if prompt.lost is not None and prompt.gained is not None:
             facts.append(f"{prompt.lost} lost, {prompt.gained} gained")
         if prompt.kl is not None:
-            facts.append(f"KL {prompt.kl:.4f} nats")
+            facts.append(f"KL {prompt.kl.value:.4f} nats")
         tags = f" ({', '.join(prompt.tags)})" if prompt.tags else ""
         lines.append(
             f"<details><summary>{escape(prompt.prompt_id + tags)} "
             f'<span class="soft">{escape("; ".join(facts))}</span></summary>'
-            f"<pre>{escape(prompt.question)}</pre>{svg}</details>"
+            f"<pre>{escape(prompt.question)}</pre>{svg}{_numbers(report, prompt.prompt_id)}</details>"
         )
     return "\n".join(lines)
+
+
+def _numbers(report: VerifyReport, prompt_id: str) -> str:
+    """The table of one prompt."""
+    rows = [[*map(escape, (row.label, row.reference, row.bundle))] for row in prompt_rows(report, prompt_id)]
+    headers = ["over samples", "reference", "bundle"]
+    if report.reference is None:
+        headers.remove("reference")
+        rows = [[row[0], row[2]] for row in rows]
+    return _table(headers, rows)
 
 
 def _provenance(report: VerifyReport) -> str:

@@ -81,13 +81,37 @@ def prompt_mean(
     if array.size == 1:
         return Estimate(value)
     if np.ptp(array) <= 1e-12 * max(1.0, abs(value)):
-        if not (math.isfinite(low) and math.isfinite(high)):
-            return Estimate(value)
-        unseen = 1 - (1 - level) ** (1 / array.size)
-        interval = Interval(value - unseen * (value - low), value + unseen * (high - value), level, "unseen prompts")
-        return Estimate(value, interval)
+        return Estimate(value, _unseen(value, array.size, low, high, level, "unseen prompts"))
     ends = bca(array[:, None], weighted_mean, level=level, seed=seed, resamples=resamples)
     return Estimate(value, Interval(max(low, ends[0]), min(high, ends[1]), level, "BCa over prompts"))
+
+
+def sample_mean(values: npt.ArrayLike, *, low: float, high: float, level: float = LEVEL) -> Estimate:
+    """Mean of the independent samples of one prompt, each in [low, high], with Student's interval.
+
+    Where all have one and the same value, as in ``prompt_mean``; one sample has no interval.
+
+    Args:
+        values: float64 [samples], at least one.
+        low, high: Bounds of a sample; may be infinite, which leaves no interval in the degenerate case.
+    """
+    array = np.asarray(values, np.float64)
+    value, count = float(array.mean()), array.size
+    if count < 2:
+        return Estimate(value)
+    error = float(array.std(ddof=1)) / math.sqrt(count)
+    if error <= 1e-12 * max(1.0, abs(value)):
+        return Estimate(value, _unseen(value, count, low, high, level, "unseen samples"))
+    half = student_quantile(0.5 + level / 2, count - 1) * error
+    return Estimate(value, Interval(max(low, value - half), min(high, value + half), level, "Student's t"))
+
+
+def _unseen(value: float, count: int, low: float, high: float, level: float, method: str) -> Interval | None:
+    """Where ``count`` observations were all equal: at most a share 1 - (1 - level)^(1 / count) of all can differ."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return None
+    unseen = 1 - (1 - level) ** (1 / count)
+    return Interval(value - unseen * (value - low), value + unseen * (high - value), level, method)
 
 
 def weighted_mean(weights: Floats, values: Floats) -> Floats:

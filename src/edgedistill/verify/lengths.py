@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgedistill.verify.clusters import cluster_quantiles
 from edgedistill.verify.intervals import LEVEL, cluster_interval, prompt_mean, weighted_ratio
 from edgedistill.verify.types import Estimate
 
@@ -36,14 +37,15 @@ class FormSummary:
 
     Attributes:
         tokens, reasoning_tokens: Generated tokens, and those of them inside the reasoning.
-        token_quantiles: p50, p90, p99 and the maximum of generated tokens over all samples.
+        token_quantiles: p50, p90, p99 and the maximum of generated tokens over all samples; the last without an
+            interval.
         truncated, unparsed, unclosed: Rates; truncated and unparsed are disjoint.
         repetition: Mean share of repeated 8-grams.
     """
 
     tokens: Estimate
     reasoning_tokens: Estimate
-    token_quantiles: tuple[float, float, float, float]
+    token_quantiles: tuple[Estimate, Estimate, Estimate, Estimate]
     truncated: Estimate
     unparsed: Estimate
     unclosed: Estimate
@@ -62,8 +64,8 @@ def form_summary(groups: Mapping[str, Sequence[Sample]], *, level: float = LEVEL
     def share(kind: str) -> list[float]:
         return [float(np.mean([sample.kind == kind for sample in samples])) for samples in groups.values()]
 
-    every = np.array([sample.tokens for samples in groups.values() for sample in samples], np.float64)
-    p50, p90, p99, longest = (float(value) for value in np.quantile(every, [0.5, 0.9, 0.99, 1.0]))
+    every = [np.array([sample.tokens for sample in samples], np.float64) for samples in groups.values()]
+    p50, p90, p99, longest = cluster_quantiles(every, [0.5, 0.9, 0.99, 1.0], level=level, low=0.0, high=math.inf)
     return FormSummary(
         tokens=rate(mean("tokens"), math.inf),
         reasoning_tokens=rate(mean("reasoning_tokens"), math.inf),

@@ -71,10 +71,19 @@ def chart(series: Sequence[Series], axes: Axes, *, width: int = 520, height: int
     return _svg("".join(parts), width, height, label)
 
 
-def bars(
-    rows: Sequence[tuple[str, Sequence[tuple[str, float, str]]]], *, top: float, width: int = 520, label: str = ""
-) -> str:
-    """Horizontal bars: rows of (name, [(style, value, text)]), values from 0 to ``top``; the text stands at the end."""
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar: ``style`` as in ``Series``, ``text`` at its end; ``low`` and ``high``: of an error bar, NaN for none."""
+
+    style: str
+    value: float
+    text: str
+    low: float = math.nan
+    high: float = math.nan
+
+
+def bars(rows: Sequence[tuple[str, Sequence[Bar]]], *, top: float, width: int = 520, label: str = "") -> str:
+    """Horizontal bars: rows of a name and its bars, values from 0 to ``top``."""
     if not rows:
         return ""
     left = min(220, 16 + max(7 * len(_short(name)) for name, _ in rows))
@@ -83,16 +92,27 @@ def bars(
     for name, values in rows:
         middle = y + _BAR * len(values) / 2 + 4
         parts.append(f'<text class="name" x="{left - 6}" y="{middle:.1f}">{escape(_short(name))}</text>')
-        for style, value, text in values:
-            length = max(0.0, min(1.0, value / top)) * room if math.isfinite(value) and top > 0 else 0.0
+        for bar in values:
+            length, low, high = (_length(v, top, room) for v in (bar.value, bar.low, bar.high))
             parts.append(
-                f'<rect class="fill {style}" x="{left}" y="{y}" width="{max(length, 0.5):.1f}" height="{_BAR - 2}">'
-                f"<title>{escape(name)}: {escape(text)}</title></rect>"
+                f'<rect class="fill {bar.style}" x="{left}" y="{y}" width="{max(length, 0.5):.1f}" height="{_BAR - 2}">'
+                f"<title>{escape(name)}: {escape(bar.text)}</title></rect>"
             )
-            parts.append(f'<text class="tick" x="{left + length + 4:.1f}" y="{y + _BAR - 4}">{escape(text)}</text>')
+            end = length
+            if math.isfinite(bar.low):
+                end, at = max(length, high), y + (_BAR - 2) / 2
+                parts.append(
+                    f'<line class="error" x1="{left + low:.1f}" x2="{left + high:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>'
+                )
+            parts.append(f'<text class="tick" x="{left + end + 4:.1f}" y="{y + _BAR - 4}">{escape(bar.text)}</text>')
             y += _BAR
         y += _GAP
     return _svg("".join(parts), width, y, label)
+
+
+def _length(value: float, top: float, room: float) -> float:
+    """Pixels; an infinite value reaches the end, NaN has none."""
+    return max(0.0, min(1.0, value / top)) * room if top > 0 and not math.isnan(value) else 0.0
 
 
 def _short(name: str) -> str:

@@ -35,7 +35,7 @@ from edgedistill.verify.verdict import Verdict
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 Kind = Literal["verify", "audit"]
 ModelKind = Literal["bundle", "hf", "baseline"]
 SamplingPath = Literal["decode", "replay"]
@@ -117,19 +117,29 @@ class RunSettings:
 class PromptPair:
     """One prompt and what compares the two models on it; everything after ``gold`` is None in an audit.
 
-    ``distance``: unbiased squared distance of the answer distributions. ``lost``, ``gained``: pairs of equal noise that
-    turned wrong, or right, of ``pairs``. ``kl``: mean teacher-forced KL in nats; None where it was not measured.
+    Attributes:
+        distance: Unbiased squared distance of the answer distributions.
+        pairs: Samples of equal noise. ``lost``, ``gained``: those of them that turned wrong, or right. ``flips``: the
+            share that did either.
+        kl, kl_on_policy: Mean KL in nats on the reference's and on the bundle's replies; like the next two None where
+            it was not measured.
+        top_agreement, delta_entropy: On the reference's replies: share of positions with the same first choice, mean
+            change of the token entropy in bits.
     """
 
     prompt_id: str
     question: str
     tags: tuple[str, ...]
     gold: str | None
-    distance: float | None = None
+    distance: Estimate | None = None
     pairs: int | None = None
     lost: int | None = None
     gained: int | None = None
-    kl: float | None = None
+    kl: Estimate | None = None
+    flips: Estimate | None = None
+    kl_on_policy: Estimate | None = None
+    top_agreement: Estimate | None = None
+    delta_entropy: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +168,8 @@ class PositionBin:
 
     start: int
     stop: int
-    forced: float | None
-    on_policy: float | None
+    forced: Estimate | None
+    on_policy: Estimate | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +182,7 @@ class TokenReport:
     forced: DivergenceSummary | None = None
     on_policy: DivergenceSummary | None = None
     exposure: Estimate | None = None
-    llama_cpp: float | None = None
+    llama_cpp: Estimate | None = None
     by_position: tuple[PositionBin, ...] = ()
     survival: SurvivalCurve | None = None
     coupled_pairs: int = 0
@@ -274,24 +284,7 @@ class VerifyReport:
                 f"it has schema {version}; this version of edgedistill reads up to {SCHEMA_VERSION}.",
                 hint="Upgrade with: pip install --upgrade edgedistill",
             )
-        return decode(cls, value if version > 1 else _of_schema_1(value), NAMES)
-
-
-def _of_schema_1(value: dict[str, Any]) -> dict[str, Any]:
-    """A report in which pass@k and maj@k of a suite are numbers, without intervals, in the form of today."""
-    value = dict(value)
-    for side in ("bundle_result", "reference_result"):
-        result = value.get(side)
-        if not isinstance(result, dict):
-            continue
-        value[side] = result = dict(result)
-        for name in ("pass_at", "majority_at"):
-            if isinstance(result.get(name), dict):
-                result[name] = {
-                    k: {"value": found, "interval": None} if isinstance(found, int | float) else found
-                    for k, found in result[name].items()
-                }
-    return value
+        return decode(cls, value, NAMES)
 
 
 def report_json(report: VerifyReport) -> str:

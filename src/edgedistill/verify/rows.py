@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgedistill.verify.gate_report import LABELS, change_text, margin_text, value_text
+from edgedistill.verify.types import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from edgedistill.verify.mode_score import ModeChange, ModeReport, ModeScore
     from edgedistill.verify.result import AuditExtras, VerifyReport
     from edgedistill.verify.summary import SuiteResult
-    from edgedistill.verify.types import Estimate
 
 ENDPOINT_HEADERS = ("endpoint", "reference", "bundle", "change", "margin", "outcome")
 
@@ -33,9 +33,9 @@ class MetricRow:
     definition: str = ""
 
 
-def percent(estimate: Estimate | None) -> str:
+def percent(estimate: Estimate | None, digits: int = 1) -> str:
     """A share with its interval in per cent; empty for None, a dash where undefined."""
-    return _text(estimate, 100.0, 1, " %")
+    return _text(estimate, 100.0, digits, " %")
 
 
 def bits(estimate: Estimate | None) -> str:
@@ -113,7 +113,7 @@ def metric_rows(report: VerifyReport) -> list[MetricRow]:
         for label, text in _extras(report.bundle_extras)
     ]
     if (forced := report.tokens.forced) is not None:
-        theirs, ours = (f"{_fixed(value, 3)} bits" for value in (forced.entropy_p, forced.entropy_q))
+        theirs, ours = bits(forced.entropy_p), bits(forced.entropy_q)
         key = "token_entropy"
         rows.append(MetricRow(key, "token entropy", theirs, ours, report.definitions.get(key, "")))
     rows += [MetricRow(key, label, "", text, report.definitions.get(key, "")) for (key, label), text in _pairs(report)]
@@ -142,9 +142,12 @@ def _suite(result: SuiteResult) -> Iterator[tuple[tuple[str, str], str]]:
     yield ("majority_share", "majority share"), percent(result.majority_share)
     yield ("agreement", "agreement C"), number(result.agreement)
     yield ("entropy", "answer entropy"), bits(result.entropy)
+    yield ("entropy_plug_in", "... plug-in"), bits(result.entropy_plug_in)
+    yield ("entropy_miller_madow", "... Miller-Madow"), bits(result.entropy_miller_madow)
     yield ("length", "tokens a reply"), number(form.tokens, 1)
     yield ("length", "reasoning tokens"), number(form.reasoning_tokens, 1)
-    yield ("length", "tokens p50, p90, p99, max"), ", ".join(f"{value:.0f}" for value in form.token_quantiles)
+    for name, quantile in zip(("p50", "p90", "p99", "max"), form.token_quantiles, strict=True):
+        yield ("length", f"tokens a reply, {name}"), number(quantile, 0)
     yield ("truncated", "truncated"), percent(form.truncated)
     yield ("unparsed", "unparsed"), percent(form.unparsed)
     yield ("unclosed", "reasoning not closed"), percent(form.unclosed)
@@ -152,16 +155,18 @@ def _suite(result: SuiteResult) -> Iterator[tuple[tuple[str, str], str]]:
     if (variance := result.hallucination) is not None:
         yield ("hallucination_variance", "variance of wrong, within prompts"), number(variance.within)
         yield ("hallucination_variance", "variance of wrong, between prompts"), number(variance.between)
+        yield ("hallucination_variance", "variance of wrong, in all"), number(variance.total)
+        yield ("hallucination_variance", "wrong for lack of an answer"), percent(variance.garbage)
         yield (
             ("hallucination_variance", "prompts always right, always wrong, mixed"),
             f"{variance.always_right}, {variance.always_wrong}, {variance.mixed}",
         )
     if (collapse := result.collapse) is not None:
-        yield ("information", "information on the prompt"), f"{_fixed(collapse.information_bits, 3)} bits"
+        yield ("information", "information on the prompt"), bits(collapse.information_bits)
         yield ("information", "its share of the gold answers'"), percent(collapse.ratio)
-        yield ("top_share", "most frequent answer"), f"{100 * collapse.top_share:.1f} %"
-        yield ("effective_answers", "effective answers"), f"{collapse.effective_answers:.1f}"
-        yield ("off_prompt_collision", "off-prompt collision"), f"{_fixed(100 * collapse.off_prompt_collision, 2)} %"
+        yield ("top_share", "most frequent answer"), percent(collapse.top_share)
+        yield ("effective_answers", "effective answers"), number(collapse.effective_answers, 1)
+        yield ("off_prompt_collision", "off-prompt collision"), percent(collapse.off_prompt_collision, 2)
 
 
 def _extras(extras: AuditExtras) -> Iterator[tuple[tuple[str, str], str]]:
@@ -174,9 +179,10 @@ def _extras(extras: AuditExtras) -> Iterator[tuple[tuple[str, str], str]]:
         for temperature, entropy in zip(sweep.temperatures, sweep.entropies, strict=True):
             yield ("entropy", f"entropy at temperature {temperature:g}"), bits(entropy)
     if (various := extras.diversity) is not None:
-        yield ("distinct_n", "distinct-1, -2, -3"), ", ".join(f"{value:.3f}" for value in various.distinct)
-        yield ("self_bleu", "self-BLEU"), "-" if math.isnan(various.self_bleu) else f"{various.self_bleu:.1f}"
-        yield ("vendi", "Vendi score"), f"{various.vendi:.1f} of {various.texts} texts"
+        for n, distinct in enumerate(various.distinct, start=1):
+            yield ("distinct_n", f"distinct-{n}"), number(distinct)
+        yield ("self_bleu", "self-BLEU"), number(various.self_bleu, 1)
+        yield ("vendi", "Vendi score"), f"{number(various.vendi, 1)} of {various.texts} texts"
 
 
 def _pairs(report: VerifyReport) -> Iterator[tuple[tuple[str, str], str]]:
@@ -195,18 +201,20 @@ def _pairs(report: VerifyReport) -> Iterator[tuple[tuple[str, str], str]]:
         if part is None:
             continue
         yield (key, label), nats(part.kl)
-        yield (key, "... quantiles"), ", ".join(f"{name} {value:.5f}" for name, value in part.quantiles.items())
+        for name, quantile in part.quantiles.items():
+            yield (key, f"{label}: {name}"), nats(quantile)
         if part.infinite:
-            yield (key, "... positions without a finite KL"), f"{part.infinite} of {part.positions}"
+            yield (key, f"{label}: positions without a finite KL"), f"{part.infinite} of {part.positions}"
         yield ("top_agreement", f"top-1 agreement ({label.removeprefix('KL, ')})"), percent(part.top_agreement)
         if key == "kl_teacher_forced":
             yield ("delta_entropy", "change of token entropy"), bits(part.delta_entropy)
     yield ("exposure_index", "exposure index"), number(tokens.exposure)
-    yield ("kl_llama_cpp", "KLD as llama.cpp"), "" if tokens.llama_cpp is None else f"{tokens.llama_cpp:.5f} nats"
+    yield ("kl_llama_cpp", "KLD as llama.cpp"), nats(tokens.llama_cpp)
     if tokens.survival is not None:
         yield ("survival", "coupled pairs that parted"), f"{tokens.parted} of {tokens.coupled_pairs}"
-        median = tokens.survival.median
-        yield ("survival", "median position"), "none: most never part" if median is None else str(median)
+        median, found = tokens.survival.median, tokens.survival.median_interval
+        text = "none: most never part" if median is None else number(Estimate(float(median), found), 0)
+        yield ("survival", "median position"), text
     yield ("hazard", "partings per 100 tokens"), number(tokens.hazard)
 
 
@@ -232,26 +240,6 @@ def _mode_change(change: ModeChange, k: int) -> Iterator[tuple[str, str]]:
     yield f"change of V@{k}", points(change.vote_at_k)
     yield f"change of D@{k}", points(change.deliberate_at_k)
     yield "change of tokens an answer", _text(change.tokens, 1.0, 1, "", signed=True)
-
-
-OWN_DEFINITIONS = {
-    "mean_at_k": "Accuracy of a single trajectory, over the K of every answer.",
-    "pass_at_k_mode": "Share of answers with at least one right trajectory: what a perfect judge could reach.",
-    "vote_at_k": "Share of answers whose vote was right; of tied answers, the one of the first trajectory.",
-    "deliberate_at_k": "Share of answers that were right after the deliberation; where it came to none, the vote's.",
-    "cost": "Of one answer, all trajectories and passes included; questions one at a time. Joules of the processor "
-    "packages (RAPL), whatever else ran on them included; absent where the machine does not tell.",
-    "mode_change": "What quantization did to each way to answer: bundle less reference, paired by prompt, with the "
-    "same noise.",
-    "tied": "Share of answers whose vote had several answers in the first place.",
-    "decided_by": "Number of answers by what decided them.",
-    "length": "Generated tokens, reasoning included; means over prompts of each prompt's mean.",
-    "kl_path": "KL in nats between scoring (many positions at once) and decoding (one at a time) of the same bundle: "
-    "how far its two numerical paths lie apart.",
-    "token_entropy": "Mean entropy of the next token on the reference's replies, as each of the two models has it.",
-    "delta_entropy": "Mean change of the entropy of the next token, bundle less reference, on the reference's replies.",
-}
-"""Definitions of what only reports name; the others are in ``definitions``."""
 
 
 def path_text(report: VerifyReport) -> str:

@@ -66,14 +66,14 @@ def beta_quantile(p: float, a: float, b: float) -> float:
     return 0.5 * (low + high)
 
 
-def student_quantile(p: float, degrees: int) -> float:
+def student_quantile(p: float, degrees: float) -> float:
     """The quantile of p in (0, 1) of Student's t with ``degrees`` of freedom, through the beta distribution."""
     x = beta_quantile(2 * min(p, 1 - p), degrees / 2, 0.5)
     t = math.sqrt(degrees * (1 / x - 1))
     return t if p > 0.5 else -t
 
 
-def chi_square_tail(x: float, degrees: int) -> float:
+def chi_square_tail(x: float, degrees: float) -> float:
     """P(X >= x) of a chi-square variable: the upper regularised gamma function Q(degrees / 2, x / 2).
 
     Series below, Lentz's continued fraction above (DLMF 8.11.4, 8.9.2).
@@ -102,3 +102,16 @@ def chi_square_tail(x: float, degrees: int) -> float:
         if abs(d * c - 1.0) < 1e-15:
             break
     return front * value
+
+
+def chi_square_quantile(p: float, degrees: float) -> float:
+    """The quantile of p in (0, 1) of a chi-square variable, by bisection to the last bits."""
+    low, high = 0.0, max(1.0, degrees)
+    while chi_square_tail(high, degrees) > 1 - p:
+        low, high = high, 2 * high
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if chi_square_tail(middle, degrees) > 1 - p else (low, middle)
+    return 0.5 * (low + high)

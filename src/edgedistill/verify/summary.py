@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.accuracy import hallucination_variance, majority_at_k, pass_at_k
+from edgedistill.verify.accuracy import hallucination_variance, majority_at_k_estimate, pass_at_k_estimate
 from edgedistill.verify.collapse import collapse_audit
 from edgedistill.verify.consistency import (
     agreement,
     answer_entropy,
+    class_entropies,
     majority_share,
-    miller_madow_bits,
-    plug_in_bits,
 )
 from edgedistill.verify.counts import Codebook, by_prompt, tally
-from edgedistill.verify.intervals import LEVEL, prompt_mean, wilson
+from edgedistill.verify.intervals import LEVEL, prompt_mean, sample_mean, wilson
 from edgedistill.verify.lengths import form_summary
 from edgedistill.verify.types import Estimate
 from edgedistill.verify.verdict import verdict
@@ -43,11 +42,12 @@ KS = (1, 4, 16, 64)
 
 @dataclass(frozen=True, slots=True)
 class PromptSummary:
-    """One prompt. ``histogram``: answers and how often, most frequent first; ``unparsed`` and ``truncated`` besides.
+    """One prompt; intervals are over its samples.
 
-    ``accuracy``, ``loose`` (checks after loosening) and the k-dicts are None without gold; the dicts hold the k that
-    the number of samples allows. Entropies in bits. ``unclosed``: samples whose reasoning was never closed;
-    ``repetition``: mean share of repeated 8-grams; not in reports of schema 1.
+    ``histogram``: answers and how often, most frequent first; ``unparsed`` and ``truncated`` samples besides, and
+    ``unclosed``, whose reasoning was never closed; the same as shares in ``*_share``. ``accuracy``, ``loose`` (checks
+    after loosening) and the k-dicts are None without gold; the dicts hold the k that the number of samples allows.
+    Entropies in bits. ``repetition``: mean share of repeated 8-grams. What has a default is not in earlier reports.
     """
 
     prompt_id: str
@@ -59,16 +59,19 @@ class PromptSummary:
     majority_share: Estimate
     agreement: Estimate
     entropy: Estimate
-    entropy_plug_in: float
-    entropy_miller_madow: float
+    entropy_plug_in: Estimate
+    entropy_miller_madow: Estimate
     accuracy: Estimate | None
-    loose: float | None
-    pass_at: dict[int, float] | None
-    majority_at: dict[int, float] | None
-    mean_tokens: float
-    mean_reasoning_tokens: float = math.nan
+    loose: Estimate | None
+    pass_at: dict[int, Estimate] | None
+    majority_at: dict[int, Estimate] | None
+    mean_tokens: Estimate
+    mean_reasoning_tokens: Estimate | None = None
     unclosed: int | None = None
-    repetition: float = math.nan
+    repetition: Estimate | None = None
+    unparsed_share: Estimate | None = None
+    truncated_share: Estimate | None = None
+    unclosed_share: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ class SuiteResult:
     collapse: Collapse | None
     verdict: Verdict | None
     verdict_reason: str
+    entropy_plug_in: Estimate | None = None
+    entropy_miller_madow: Estimate | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: numbers that are not finite become None."""
@@ -156,7 +161,7 @@ def summarise_suite(
         agreement=agree,
         entropy=mean([row.entropy.value for row in rows], math.log2(max(2, fewest))),
         accuracy=accuracy,
-        loose=mean([row.loose for row in rows if row.loose is not None], 1.0) if _has_checks(suite) else None,
+        loose=mean([row.loose.value for row in rows if row.loose], 1.0) if _has_checks(suite) else None,
         pass_at={k: mean(values, 1.0) for k, values in _over_prompts([row.pass_at for row in rows]).items()},
         majority_at={k: mean(values, 1.0) for k, values in _over_prompts([row.majority_at for row in rows]).items()},
         form=form_summary(groups, level=level, seed=seed),
@@ -165,6 +170,8 @@ def summarise_suite(
         collapse=collapse,
         verdict=word,
         verdict_reason=reason,
+        entropy_plug_in=mean([row.entropy_plug_in.value for row in rows], math.log2(max(2, fewest))),
+        entropy_miller_madow=mean([row.entropy_miller_madow.value for row in rows], math.inf),
     )
 
 
@@ -177,18 +184,28 @@ def _prompt(
     order = np.argsort(-often, kind="stable")
     histogram = tuple((answers[int(found[i])], int(often[i])) for i in order)
     total = counts.total
+
+    def share(successes: int) -> Estimate:
+        return Estimate(successes / total, wilson(successes, total, level))
+
+    def mean(values: list[float], high: float) -> Estimate:
+        return sample_mean(values, low=0.0, high=high, level=level)
+
     accuracy = loose = passes = votes = None
     if prompt.scored:
         right = sum(sample.correct is True for sample in group)
-        accuracy = Estimate(right / total, wilson(right, total, level))
-        passes = {k: pass_at_k(right, total, k) for k in KS if k <= total}
+        accuracy = share(right)
+        passes = {k: pass_at_k_estimate(right, total, k, level) for k in KS if k <= total}
     if prompt.answer is not None:
         code = book.answer_code(prompt.answer)
         at = np.flatnonzero(found == code)
         gold = int(at[0]) if at.size else -1
-        votes = {k: majority_at_k(often.astype(np.int64), counts.garbage, gold, k) for k in KS if k <= total}
+        cells = tuple(often.tolist())
+        votes = {k: majority_at_k_estimate(cells, counts.garbage, gold, k, level) for k in KS if k <= total}
     if prompt.checks:
-        loose = float(np.mean([sample.loose is True for sample in group]))
+        loose = share(sum(sample.loose is True for sample in group))
+    plug_in, miller_madow = class_entropies(counts, level)
+    unclosed = sum(sample.unclosed for sample in group)
     return PromptSummary(
         prompt_id=prompt.id,
         samples=total,
@@ -199,16 +216,19 @@ def _prompt(
         majority_share=majority_share(counts, level),
         agreement=agreement(counts, level),
         entropy=answer_entropy(counts, level),
-        entropy_plug_in=plug_in_bits(counts),
-        entropy_miller_madow=miller_madow_bits(counts),
+        entropy_plug_in=plug_in,
+        entropy_miller_madow=miller_madow,
         accuracy=accuracy,
         loose=loose,
         pass_at=passes,
         majority_at=votes,
-        mean_tokens=float(np.mean([sample.tokens for sample in group])),
-        mean_reasoning_tokens=float(np.mean([sample.reasoning_tokens for sample in group])),
-        unclosed=sum(sample.unclosed for sample in group),
-        repetition=float(np.mean([sample.repetition for sample in group])),
+        mean_tokens=mean([sample.tokens for sample in group], math.inf),
+        mean_reasoning_tokens=mean([sample.reasoning_tokens for sample in group], math.inf),
+        unclosed=unclosed,
+        repetition=mean([sample.repetition for sample in group], 1.0),
+        unparsed_share=share(counts.unparsed),
+        truncated_share=share(counts.truncated),
+        unclosed_share=share(unclosed),
     )
 
 
@@ -243,15 +263,15 @@ def _has_checks(suite: Suite) -> bool:
 
 def _hallucination(groups: Mapping[str, Sequence[Sample]], level: float, seed: int) -> HallucinationVariance:
     wrong = [sum(sample.correct is not True for sample in group) for group in groups.values()]
-    garbage = sum(sample.kind != "parsed" for group in groups.values() for sample in group)
+    garbage = [sum(sample.kind != "parsed" for sample in group) for group in groups.values()]
     return hallucination_variance(wrong, [len(group) for group in groups.values()], garbage, level=level, seed=seed)
 
 
-def _over_prompts(rows: Sequence[dict[int, float] | None]) -> dict[int, list[float]]:
+def _over_prompts(rows: Sequence[dict[int, Estimate] | None]) -> dict[int, list[float]]:
     """The prompts' values of each k that all prompts have."""
     known = [row for row in rows if row is not None]
     shared = set.intersection(*(set(row) for row in known)) if known and len(known) == len(rows) else set()
-    return {k: [row[k] for row in known] for k in sorted(shared)}
+    return {k: [row[k].value for row in known] for k in sorted(shared)}
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.verify.intervals import LEVEL, cluster_interval, wilson
+from edgedistill.verify.clusters import cluster_share
+from edgedistill.verify.intervals import LEVEL, cluster_interval
+from edgedistill.verify.special import normal_quantile, student_quantile
 from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:
@@ -46,7 +48,12 @@ def first_divergence(reference: Sequence[int], other: Sequence[int]) -> Parting:
 class SurvivalCurve:
     """Kaplan and Meier's estimate (JASA 1958) of P(still equal before position t + 1) at the positions of partings.
 
-    ``low`` and ``high`` are pointwise, log-log transformed with Greenwood's variance; they treat pairs as independent.
+    ``low`` and ``high`` are pointwise and log-log transformed. Their variance is the one between prompts (Williams,
+    Biometrics 1995), since pairs of one prompt part alike, or Greenwood's where that is larger.
+
+    ``median``: the first position before which half the pairs have parted; None where half never part. Its interval is
+    what the ends of the curve allow (Brookmeyer and Crowley, Biometrics 1982), infinite where the upper one stays above
+    one half.
     """
 
     positions: tuple[int, ...]
@@ -54,34 +61,61 @@ class SurvivalCurve:
     low: tuple[float, ...]
     high: tuple[float, ...]
     median: int | None
+    median_interval: Interval | None = None
 
 
-def survival_curve(partings: Sequence[Parting], level: float = LEVEL) -> SurvivalCurve:
-    """The survival curve of at least one pair; ``median`` is None where half the pairs never part."""
-    from edgedistill.verify.special import normal_quantile
+def survival_curve(prompts: Sequence[Sequence[Parting]], level: float = LEVEL) -> SurvivalCurve:
+    """The survival curve of at least one pair.
 
-    z = normal_quantile(0.5 + level / 2)
-    at = np.array([parting.position for parting in partings])
-    parted = np.array([parting.parted for parting in partings], np.bool_)
-    positions = np.unique(at[parted])
-    survival, variance = 1.0, 0.0
-    rows: list[tuple[int, float, float, float]] = []
-    for position in positions:
-        # A pair that ended equal after L tokens was compared at the positions 0 .. L - 1.
-        exposed = int((at[parted] >= position).sum() + (at[~parted] > position).sum())
-        events = int((at[parted] == position).sum())
-        survival *= 1 - events / exposed
-        if exposed > events:
-            variance += events / (exposed * (exposed - events))
-        if 0.0 < survival < 1.0:
-            factor = math.exp(z * math.sqrt(variance) / abs(math.log(survival)))
-            low, high = survival**factor, survival ** (1 / factor)
-        else:
-            low, high = 0.0, clipped_upper(exposed, level)
-        rows.append((int(position), survival, low, high))
-    median = next((row[0] for row in rows if row[1] <= 0.5), None)
-    columns: list[tuple[float, ...]] = list(zip(*rows, strict=True)) if rows else [(), (), (), ()]
-    return SurvivalCurve(tuple(int(p) for p in columns[0]), columns[1], columns[2], columns[3], median)
+    Args:
+        prompts: The pairs of each prompt.
+    """
+    flat = [parting for pairs in prompts for parting in pairs]
+    positions = np.unique([parting.position for parting in flat if parting.parted]).astype(np.int64)
+    if not positions.size:
+        return SurvivalCurve((), (), (), (), None)
+    counts = np.array([_at_risk(pairs, positions) for pairs in prompts], np.float64)  # [prompts, 2, positions]
+    exposed, events = counts.sum(axis=0)
+    survival = np.cumprod(1 - events / exposed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        greenwood = np.cumsum(events / (exposed * (exposed - events)))
+        parts = np.cumsum((counts[:, 1] - counts[:, 0] * events / exposed) / (exposed - events), axis=1)
+    count = len(prompts)
+    between = (parts**2).sum(axis=0) * count / (count - 1) if count > 1 else greenwood
+    error = np.sqrt(np.fmax(greenwood, between))
+    p = 0.5 + level / 2
+    factor = student_quantile(p, count - 1) if count > 2 else normal_quantile(p)
+    ends = [_ends(float(s), factor * float(e), int(n), level) for s, e, n in zip(survival, error, exposed, strict=True)]
+    low, high = tuple(end[0] for end in ends), tuple(end[1] for end in ends)
+
+    def crossing(curve: Sequence[float]) -> int | None:
+        return next((int(t) for t, value in zip(positions, curve, strict=True) if value <= 0.5), None)
+
+    median, first, last = crossing(tuple(survival)), crossing(low), crossing(high)
+    interval = None
+    if median is not None and first is not None:
+        interval = Interval(float(first), math.inf if last is None else float(last), level, "Brookmeyer-Crowley")
+    return SurvivalCurve(tuple(map(int, positions)), tuple(map(float, survival)), low, high, median, interval)
+
+
+def _at_risk(pairs: Sequence[Parting], positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """[2, positions]: pairs compared at each position, and those that part there.
+
+    A pair that ended equal after L tokens was compared at the positions 0 .. L - 1.
+    """
+    parted = np.sort([pair.position for pair in pairs if pair.parted])
+    last = np.sort([_compared(pair) - 1 for pair in pairs])
+    exposed = last.size - np.searchsorted(last, positions, side="left")
+    events = np.searchsorted(parted, positions, side="right") - np.searchsorted(parted, positions, side="left")
+    return np.stack([exposed, events])
+
+
+def _ends(survival: float, half: float, exposed: int, level: float) -> tuple[float, float]:
+    """Ends on the scale of log(-log S), ``half`` being that of log S."""
+    if not 0.0 < survival < 1.0:
+        return 0.0, clipped_upper(exposed, level)
+    factor = math.exp(half / abs(math.log(survival)))
+    return survival**factor, survival ** (1 / factor)
 
 
 def clipped_upper(exposed: int, level: float) -> float:
@@ -92,15 +126,14 @@ def clipped_upper(exposed: int, level: float) -> float:
 def hazard_per_100(prompts: Sequence[Sequence[Parting]], *, level: float = LEVEL, seed: int = 0) -> Estimate:
     """Partings per 100 tokens compared, over all pairs; the interval resamples prompts.
 
-    No parting at all: the one-sided exact bound 1 - (1 - level)^(1 / tokens), which treats tokens as independent.
+    No parting at all: the one-sided exact bound 1 - (1 - level)^(1 / tokens).
     """
     rows = np.array([[sum(p.parted for p in pairs), sum(_compared(p) for p in pairs)] for pairs in prompts], np.float64)
     events, tokens = rows.sum(axis=0)
     if tokens == 0:
         return Estimate(math.nan)
     if events == 0:
-        bound = PER * (1 - (1 - level) ** (1 / tokens))
-        return Estimate(0.0, Interval(0.0, bound, level, "Clopper-Pearson, one-sided"))
+        return _no_parting(float(tokens), level)
 
     def statistic(weights: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         sums = weights @ values
@@ -109,17 +142,32 @@ def hazard_per_100(prompts: Sequence[Sequence[Parting]], *, level: float = LEVEL
     return Estimate(float(PER * events / tokens), cluster_interval(rows, statistic, level=level, seed=seed))
 
 
-def hazard_by_position(partings: Sequence[Parting], level: float = LEVEL) -> list[Estimate]:
-    """Hazard per 100 tokens within positions 0-99, 100-199, ..., with Wilson's interval per token compared."""
-    longest = max((_compared(parting) for parting in partings), default=0)
+def hazard_by_position(prompts: Sequence[Sequence[Parting]], level: float = LEVEL) -> list[Estimate]:
+    """Hazard per 100 tokens within positions 0-99, 100-199, ..., with an interval over prompts.
+
+    Args:
+        prompts: The pairs of each prompt.
+    """
+    longest = max((_compared(pair) for pairs in prompts for pair in pairs), default=0)
     hazards = []
     for start in range(0, longest, PER):
-        tokens = sum(min(max(_compared(p) - start, 0), PER) for p in partings)
-        events = sum(p.parted and start <= p.position < start + PER for p in partings)
-        interval = wilson(events, tokens, level)
-        scaled = Interval(PER * interval.low, PER * interval.high, level, interval.method)
-        hazards.append(Estimate(PER * events / tokens, scaled))
+        tokens = [sum(min(max(_compared(p) - start, 0), PER) for p in pairs) for pairs in prompts]
+        events = [sum(p.parted and start <= p.position < start + PER for p in pairs) for pairs in prompts]
+        if not sum(events):
+            hazards.append(_no_parting(sum(tokens), level))
+            continue
+        share = cluster_share(events, tokens, level)
+        scaled = None
+        if (found := share.interval) is not None:
+            scaled = Interval(PER * found.low, PER * found.high, level, found.method)
+        hazards.append(Estimate(PER * share.value, scaled))
     return hazards
+
+
+def _no_parting(tokens: float, level: float) -> Estimate:
+    """Of so many tokens compared; they are treated as independent, since nothing tells how far they are not."""
+    bound = PER * (1 - (1 - level) ** (1 / tokens))
+    return Estimate(0.0, Interval(0.0, bound, level, "Clopper-Pearson, one-sided"))
 
 
 def _compared(parting: Parting) -> int:
