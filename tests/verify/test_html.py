@@ -15,6 +15,7 @@ from report_support import make_report
 from edgedistill.verify.figures import figures, histograms
 from edgedistill.verify.html import html
 from edgedistill.verify.plots import Axes, Bar, Series, bars, chart, ticks
+from edgedistill.verify.prompt_rows import prompt_rows
 from edgedistill.verify.result import VerifyReport
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -63,6 +64,19 @@ def test_it_shows_the_gate_the_plots_and_the_definitions(report: VerifyReport) -
         assert text in page
     assert report.definitions["agreement"] in page.replace("&#x27;", "'")
     assert page.count("<svg") == len(figures(report)) + len(histograms(report))
+
+
+def test_each_prompt_has_its_numbers_and_each_definition_stands_once(report: VerifyReport) -> None:
+    page = html(report)
+    rows = prompt_rows(report, report.prompts[0].prompt_id)
+    texts = {row.label: (row.reference, row.bundle) for row in rows}
+    assert {"accuracy", "pass@4", "maj@16", "answer entropy", "distance of answers", "flips"} <= texts.keys()
+    assert texts["distance of answers"][0] == ""
+    assert all(text in page for text in texts["answer entropy"])
+    assert page.count("<th>over samples</th>") == page.count("<details>") == 40
+    assert page.count(report.definitions["pass_at_k"]) == 1
+    audit = make_report(audit=True)
+    assert all(row.reference == "" for row in prompt_rows(audit, audit.prompts[0].prompt_id))
 
 
 def test_an_audit_has_no_reference_and_no_gate() -> None:

@@ -94,6 +94,8 @@ def majority_at_k(
     if gold < 0 or counts[gold] == 0:
         return 0.0
     urn = np.append(counts, garbage)
+    if k == 1:
+        return float(counts[gold]) / total
     if k == total:
         drawn = urn[None, :]
     else:

@@ -31,7 +31,7 @@ _STYLE = """\
   --reference: #9aa0aa; --bundle: #5fb0ee; --other: #f0a352; --limit: #565c64; --pass: #56c271; --fail: #f2766d;
   --inconclusive: #e0b341; --card: #1b1f24; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1120px; padding: 24px; background: var(--bg); color: var(--fg);
+body { margin: 0 auto; max-width: 1280px; padding: 24px; background: var(--bg); color: var(--fg);
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 22px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 36px 0 8px; } h3 { font-size: 15px; margin: 0; }
 p { margin: 6px 0; max-width: 80ch; } .soft, .note { color: var(--soft); font-size: 13px; }
@@ -41,6 +41,7 @@ td .badge { padding: 0 8px; font-size: 13px; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; margin: 8px 0; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 4px 14px 4px 0; border-bottom: 1px solid var(--grid); vertical-align: top; }
 th { color: var(--soft); font-weight: 500; font-size: 13px; }
+td { white-space: nowrap; } td:first-child, td:last-child { white-space: normal; } td:first-child { min-width: 15em; }
 td.definition { color: var(--soft); font-size: 13px; max-width: 46ch; }
 .plots { display: flex; flex-wrap: wrap; gap: 18px; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--grid); border-radius: 8px; padding: 12px;
@@ -150,10 +151,11 @@ def _plots(report: VerifyReport) -> str:
 
 def _metrics(report: VerifyReport) -> str:
     headers = ["metric", "reference", "bundle", "definition"]
-    rows = [
-        [*map(escape, (row.label, row.reference, row.bundle)), f'<span class="soft">{escape(row.definition)}</span>']
-        for row in metric_rows(report)
-    ]
+    rows, before = [], ""
+    for row in metric_rows(report):
+        told = row.definition if row.key != before else ""  # once for all rows that it holds for
+        before = row.key
+        rows.append([*map(escape, (row.label, row.reference, row.bundle)), f'<span class="soft">{escape(told)}</span>'])
     if report.reference is None:
         headers.remove("reference")
         rows = [[row[0], *row[2:]] for row in rows]

@@ -54,9 +54,9 @@ class Preset:
 PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
     {
         # Fast scores only tokens that are there already: the reference's.
-        "fast": Preset(150, 16, 30, 1, False, 2, 0, 20, 4),
-        "default": Preset(None, 64, 60, 2, True, 6, 4, 30, 8),
-        "thorough": Preset(None, 256, 200, 4, True, 16, 16, 60, 16),
+        "fast": Preset(150, 16, 30, 1, False, 5, 0, 20, 4),
+        "default": Preset(None, 64, 60, 2, True, 10, 4, 30, 8),
+        "thorough": Preset(None, 256, 200, 4, True, 20, 16, 60, 16),
     }
 )
 

@@ -183,7 +183,7 @@ def _frame(scale: _Scale, axes: Axes) -> str:
     for value in scale.y_ticks():
         y = scale.y(value)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick end" x="{_LEFT - 6}" y="{y + 4:.1f}">{value:.4g}</text>')
+        parts.append(f'<text class="tick end" x="{_LEFT - 6}" y="{y + 4:.1f}">{_tick(value)}</text>')
     for value in ticks(scale.x_low, scale.x_high):
         parts.append(f'<text class="tick middle" x="{scale.x(value):.1f}" y="{bottom + 16}">{value:.4g}</text>')
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
@@ -194,6 +194,11 @@ def _frame(scale: _Scale, axes: Axes) -> str:
         f"{escape(axes.y_label)}</text>"
     )
     return "".join(parts)
+
+
+def _tick(value: float) -> str:
+    """Short enough to leave room for the name of the axis."""
+    return f"{value:.4g}" if not 0 < abs(value) < 0.001 else f"{value:.1e}".replace("e-0", "e-").replace(".0e", "e")
 
 
 def _series(one: Series, scale: _Scale) -> str:
