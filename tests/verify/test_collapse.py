@@ -15,8 +15,9 @@ from edgedistill.verify.diversity import MOST_TEXTS, distinct_n, diversity, self
 from edgedistill.verify.perturbations import perturbation_check, temperature_sweep
 from edgedistill.verify.sampler_audit import audit_sampler, chi_square, seeds_differ
 from edgedistill.verify.self_bleu import SelfBleu
+from edgedistill.verify.suites import load_suite
 from edgedistill.verify.summary import SuiteResult, summarise_suite
-from edgedistill.verify.types import Estimate, Interval, Message, Prompt, Suite
+from edgedistill.verify.types import Estimate, Interval, Message, Prompt, Sample, Suite
 from edgedistill.verify.verdict import verdict
 
 PROMPTS, SAMPLES = 40, 16
@@ -86,6 +87,36 @@ def test_garbage_alone_is_not_consistent() -> None:
     assert found.collapse is not None
     assert found.collapse.garbage.value == 1.0
     assert found.collapse.top_share.value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("texts", "name", "certain"),
+    [
+        (None, "consistent-correct", True),  # all different
+        (1, "collapsed", True),
+        (8, "collapsed", True),
+        (20, "collapsed", False),  # two prompts share a text with probability 0.05
+        (400, "consistent-correct", True),
+    ],
+)
+def test_following_instructions_in_ever_new_words_is_no_collapse(texts: int | None, name: str, certain: bool) -> None:
+    """Texts take the place of answers there: all different, they tell nothing, and nothing against the model."""
+    suite, rng = load_suite("instructions"), np.random.default_rng(0)
+
+    def text(prompt: Prompt, index: int) -> str:
+        return f"{prompt.id} {index}" if texts is None else f"favourite {rng.integers(texts)}"
+
+    samples = [
+        Sample(prompt.id, index, "parsed", "follows", text(prompt, index), 9, 0, False, 0.0, True, True)
+        for prompt in suite.prompts
+        for index in range(SAMPLES)
+    ]
+    found = summarise_suite(suite, samples).verdict
+    assert found is not None
+    assert found.certain is certain
+    if certain:
+        assert found.name == name
+    assert "right ones" not in found.reason
 
 
 def test_without_gold_nothing_is_called_right() -> None:

@@ -21,7 +21,7 @@ from edgedistill.verify.counts import tally
 from edgedistill.verify.distance import distance_estimate, distribution_distance
 from edgedistill.verify.divergence import TokenDivergence
 from edgedistill.verify.diversity import diversity
-from edgedistill.verify.intervals import clopper_pearson, sample_mean
+from edgedistill.verify.intervals import clopper_pearson, clopper_pearson_upper, sample_mean
 from edgedistill.verify.jackknife import jackknife_error, jackknife_interval, leave_out, ratio_left_out
 from edgedistill.verify.token_report import PromptDivergences, prompt_tokens
 from edgedistill.verify.types import Estimate
@@ -158,9 +158,24 @@ def test_what_does_not_vary_is_bounded_by_prompts_that_were_not_asked() -> None:
     assert constant.top_share.interval.low == pytest.approx(clopper_pearson(30, 30).low)
     assert constant.effective_answers.interval is not None
     assert constant.effective_answers.interval.low == 1.0 < constant.effective_answers.interval.high
-    # Fifteen pairs of prompts have none in common; none of them collided.
     assert perfect.off_prompt_collision.interval is not None
-    assert perfect.off_prompt_collision.interval.high == pytest.approx(clopper_pearson(0, 15).high)
+    assert perfect.off_prompt_collision.interval.high == pytest.approx(clopper_pearson_upper(1, 30) ** 2)
+    assert constant.off_prompt_collision.interval is not None
+    assert constant.off_prompt_collision.interval.low == pytest.approx((1 - unseen) ** 2)
+
+
+@pytest.mark.parametrize("favourites", [1, 2, 10])
+def test_collisions_that_were_not_seen_are_covered(favourites: int) -> None:
+    """Answers that are all different, but for favourites that few prompts have: often none collide."""
+    rng, none, found = np.random.default_rng(favourites), 0, []
+    share = {1: 0.12, 2: 0.06, 10: 0.015}[favourites]
+    for _ in range(300):
+        kinds = rng.random(30) // share  # below ``favourites``: that one
+        rows = [np.full(4, kind if kind < favourites else 100 + i, np.int64) for i, kind in enumerate(kinds)]
+        found.append(collapse_audit(rows, permutations=1).off_prompt_collision)
+        none += found[-1].value == 0
+    assert none > 25, "the case that is tested"
+    assert covers(found, favourites * share**2) >= LEAST
 
 
 def test_diversity_is_covered() -> None:

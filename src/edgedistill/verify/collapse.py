@@ -18,7 +18,7 @@ import numpy as np
 from edgedistill.errors import VerifyError
 from edgedistill.verify.clusters import effective_number, share_interval
 from edgedistill.verify.consistency import binary_bits
-from edgedistill.verify.intervals import LEVEL, prompt_mean
+from edgedistill.verify.intervals import LEVEL, clopper_pearson_lower, clopper_pearson_upper, prompt_mean
 from edgedistill.verify.jackknife import jackknife_error, jackknife_interval, leave_out
 from edgedistill.verify.special import normal_quantile, student_quantile
 from edgedistill.verify.types import Estimate, Interval
@@ -53,8 +53,8 @@ class Collapse:
             interval on the scale of bits. Where all samples are equal, its upper end is what prompts that were not
             asked could add, if they had answers as varied as the gold ones.
         off_prompt_collision: Mean over i != j of sum_a p_i(a) p_j(a): how often two prompts get the same answer.
-            Interval from the jackknife error of this U-statistic; where no prompts collide, or all do, from the pairs
-            of prompts that have none in common.
+            Interval from the jackknife error of this U-statistic; where no prompts collide, or all do, what prompts
+            that were not asked could change.
         gold_collision: The same of the gold answers.
         garbage: Mean share of samples without an answer; they are one class here, which tells nothing about a prompt.
 
@@ -235,7 +235,11 @@ def _collisions(p: Floats, kept: Sequence[npt.NDArray[np.bool_]], level: float) 
     value = _collision(p)
     error = jackknife_error([_collision(p[rows]) for rows in kept if rows.sum() > 1])
     if not (error > 0 and 0.0 < value < 1.0):
-        return Estimate(value, share_interval(value, len(p) // 2, level))
+        # No two prompts coincide: of all ways to do so that such a finding allows, most often where they all do in one
+        # answer, and then at most one of the prompts has it. All coincide: at most a share of them might not.
+        high = clopper_pearson_upper(1, len(p), level) ** 2 if value == 0.0 else 1.0
+        low = clopper_pearson_lower(len(p), len(p), level) ** 2 if value == 1.0 else 0.0
+        return Estimate(value, Interval(low, high, level, "unseen prompts"))
     narrow = (normal_quantile(0.5 + level / 2) / student_quantile(0.5 + level / 2, len(kept) - 1)) ** 2
     number = narrow * value * (1 - value) / error**2
     return Estimate(value, share_interval(value, min(number, len(p) * (len(p) - 1) / 2), level))

@@ -15,7 +15,9 @@ DEFINITIONS = MappingProxyType(
         "answer agree with nothing.",
         "entropy": "Grassberger's estimate of the entropy of the answers, in bits. Samples without an answer count as "
         "all different, so that a prompt that yields only garbage has log2 N bits and not none. Where all samples "
-        "agree, the upper end is what answers that were not seen could still add.",
+        "agree, the upper end is what answers that were not seen could still add. Of a suite it is the mean of the "
+        "prompts' estimates; what few samples a prompt could not see its interval over prompts does not show, those of "
+        "the prompts do.",
         "entropy_plug_in": "Entropy of the observed shares, in bits; biased low. Samples without an answer are one "
         "class (unparsed) or two (truncated).",
         "entropy_miller_madow": "Plug-in entropy plus (classes - 1) / (2 N ln 2), in bits.",
@@ -44,10 +46,11 @@ DEFINITIONS = MappingProxyType(
         "which half have parted (Brookmeyer and Crowley).",
         "hallucination_variance": "Variance over samples of being wrong, split into parts between and within prompts. "
         "Within = 0: every prompt is either always right or always wrong.",
-        "information": "Mutual information of prompt and answer in bits, less what permuted labels give; its ratio to "
-        "the same of the gold answers (less what permuted labels give of them, else a perfect model with few samples "
-        "would seem to know little) is near 0 for a model that answers the same whatever is asked, and 1 for one that "
-        "is always right. In between, few samples a prompt put it somewhat too low.",
+        "information": "Mutual information of prompt and answer in bits, less what permuted labels give. What it could "
+        "be is the same of the gold answers, or where there are none of an answer of its own to each prompt (less what "
+        "permuted labels give of them, else a perfect model with few samples would seem to know little); the share of "
+        "it is near 0 for a model that answers the same whatever is asked, and 1 for one that is always right. In "
+        "between, few samples a prompt put it somewhat too low.",
         "top_share": "Share of the most frequent answer over all prompts; the interval allows for having picked the "
         "largest.",
         "effective_answers": "2 to the entropy of the answers over all prompts. It grows with the number of prompts "

@@ -163,7 +163,7 @@ def _suite(result: SuiteResult) -> Iterator[tuple[tuple[str, str], str]]:
         )
     if (collapse := result.collapse) is not None:
         yield ("information", "information on the prompt"), bits(collapse.information_bits)
-        yield ("information", "its share of the gold answers'"), percent(collapse.ratio)
+        yield ("information", "... of what it could be"), percent(collapse.ratio)
         yield ("top_share", "most frequent answer"), percent(collapse.top_share)
         yield ("effective_answers", "effective answers"), number(collapse.effective_answers, 1)
         yield ("off_prompt_collision", "off-prompt collision"), percent(collapse.off_prompt_collision, 2)

@@ -150,7 +150,15 @@ def summarise_suite(
     word = None
     if collapse is not None or deterministic:
         ratio = Estimate(math.nan) if collapse is None else collapse.ratio
-        word = verdict(agree, ratio, accuracy, deterministic=deterministic, thresholds=thresholds)
+        word = verdict(
+            agree,
+            ratio,
+            accuracy,
+            deterministic=deterministic,
+            texts=collapse.off_prompt_collision if collapse is not None and _has_checks(suite) else None,
+            gold=suite.has_gold and not _has_checks(suite),
+            thresholds=thresholds,
+        )
         reason = word.reason
     return SuiteResult(
         suite=suite.name,

@@ -21,12 +21,14 @@ VerdictName = Literal["consistent-correct", "consistent-wrong", "collapsed", "de
 class Thresholds:
     """``agreement``: mean agreement C from which a model counts as consistent. ``information``: share of the gold
     answers' information below which its answers do not depend on the question. ``accuracy``: from which consistent
-    answers count as correct.
+    answers count as correct. ``collision``: where texts take the place of answers, the probability that two prompts get
+    the same text below which they are too varied for a verdict of collapse.
     """
 
     agreement: float = 0.5
     information: float = 0.5
     accuracy: float = 0.5
+    collision: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ def verdict(
     accuracy: Estimate | None,
     *,
     deterministic: bool,
+    texts: Estimate | None = None,
+    gold: bool = True,
     thresholds: Thresholds | None = None,
 ) -> Verdict:
     """Name the state of a model.
@@ -56,6 +60,10 @@ def verdict(
         information: Ratio of the mutual information to that of the gold answers (``collapse.Collapse.ratio``).
         accuracy: Share of right answers; None without gold.
         deterministic: Decoding left no choice (temperature 0 or top_k 1): consistency is then no property of the model.
+        texts: Where the information is that of texts, not of the answers whose agreement is given: the probability that
+            two prompts get the same text. Texts that are all different carry no information that could be told from
+            chance, and are no collapse.
+        gold: Whether the information is compared with that of gold answers, or of an answer of its own to each prompt.
     """
     limits = thresholds or Thresholds()
     if deterministic:
@@ -69,13 +77,13 @@ def verdict(
     share = f"two samples agree with probability {agreement.value:.3f}"
     if not consistent:
         return Verdict("diffuse", certain, f"On average {share}, less than {limits.agreement:g}.")
-    certain = certain and _clears(information, limits.information)
-    told = f"answers carry {max(0.0, information.value):.0%} of the information that the right ones would"
-    if information.value < limits.information:
+    collapsed, sure, told = _collapsed(information, texts, limits, gold=gold)
+    certain = certain and sure
+    if collapsed:
         return Verdict("collapsed", certain, f"Although {share}, the {told}: they hardly depend on the question.")
     if accuracy is None:
         return Verdict(
-            None, certain, f"Consistent ({share}) and not collapsed ({told}); right or wrong needs gold answers."
+            None, certain, f"Consistent ({share}) and not collapsed (the {told}); right or wrong needs gold answers."
         )
     certain = certain and _clears(accuracy, limits.accuracy)
     right = accuracy.value >= limits.accuracy
@@ -84,6 +92,23 @@ def verdict(
         certain,
         f"On average {share}, the {told}, and {accuracy.value:.1%} of them are right.",
     )
+
+
+def _collapsed(
+    information: Estimate, texts: Estimate | None, limits: Thresholds, *, gold: bool
+) -> tuple[bool, bool, str]:
+    """Whether answers hardly depend on the question, whether that is certain, and what shows it."""
+    of = "the right ones" if gold else "one of its own to each prompt"
+    low, told = information.value < limits.information, f"answers carry {max(0.0, information.value):.0%} of the"
+    told = f"{told} information that {of} would"
+    sure = _clears(information, limits.information)
+    if texts is None:
+        return low, sure, told
+    varied = texts.value < limits.collision
+    apart = _clears(texts, limits.collision)
+    if low and varied:
+        return False, apart, f"texts of two prompts are equal with probability {texts.value:.3f} only"
+    return low, sure and (apart or not low), told
 
 
 def _clears(estimate: Estimate, threshold: float) -> bool:
