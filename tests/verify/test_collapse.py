@@ -73,6 +73,11 @@ def test_diffuse_and_deterministic() -> None:
     diffuse = judge([{f"{gold}-{k}": 0.1 for k in range(10)} for gold in GOLD], GOLD)
     assert diffuse.verdict is not None
     assert diffuse.verdict.name == "diffuse"
+    assert "depend" not in diffuse.verdict.reason
+    few = judge([{str(k): 0.25 for k in range(4)}] * PROMPTS, GOLD)
+    assert few.verdict is not None
+    assert few.verdict.name == "diffuse"
+    assert "hardly depend on the question either" in few.verdict.reason
     greedy = judge([{gold: 1.0} for gold in GOLD], GOLD, deterministic=True)
     assert greedy.verdict is not None
     assert greedy.verdict.name == "deterministic-decoding"

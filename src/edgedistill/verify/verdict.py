@@ -75,9 +75,10 @@ def verdict(
     consistent = agreement.value >= limits.agreement
     certain = _clears(agreement, limits.agreement)
     share = f"two samples agree with probability {agreement.value:.3f}"
-    if not consistent:
-        return Verdict("diffuse", certain, f"On average {share}, less than {limits.agreement:g}.")
     collapsed, sure, told = _collapsed(information, texts, limits, gold=gold)
+    if not consistent:
+        also = f"; the {told}, so that they hardly depend on the question either" if collapsed and sure else ""
+        return Verdict("diffuse", certain, f"On average {share}, less than {limits.agreement:g}{also}.")
     certain = certain and sure
     if collapsed:
         return Verdict("collapsed", certain, f"Although {share}, the {told}: they hardly depend on the question.")
