@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from fake_engine import FakeEngine, drive, make_app, until
 from pty_terminal import Terminal
 
 from edgedistill_tui.data.store import Store
+from edgedistill_tui.opening import LeftError
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
@@ -70,3 +72,35 @@ def test_a_model_that_is_loaded_only_after_the_end_is_closed(tmp_path: Path, pag
         time.sleep(0.01)
     assert late.closed
     assert app.engine is None
+
+
+def test_quitting_does_not_wait_for_gigabytes_that_are_being_hashed(tmp_path: Path, tiny_bundle_dir: Path) -> None:
+    """The bundle has a file without an end, as far as hashing is concerned."""
+    large = tmp_path / "work" / "large"
+    shutil.copytree(tiny_bundle_dir, large)
+    hashed, left = threading.Event(), []
+
+    def endless(path: Path, progress: Any) -> str:
+        while True:
+            hashed.set()
+            time.sleep(0.01)
+            try:
+                progress.advance(1)
+            except LeftError:
+                left.append(path.name)
+                raise
+
+    async def steps(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: type(pilot.app.screen).__name__ == "BundlesScreen")
+        screen: Any = pilot.app.screen
+        await until(pilot, lambda: len(screen.known) == 1)
+        await pilot.press("v")
+        await until(pilot, hashed.is_set)
+        await pilot.press("v")  # already at it
+        await until(pilot, lambda: "checking… 0 %" in screen._checked.values())
+        await pilot.press("ctrl+q")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgedistill.bundle.hash_file", endless)
+        drive(make_app(tmp_path, FakeEngine([]), page="bundles", bundle=None), steps, ready=False)
+    assert len(left) == 1

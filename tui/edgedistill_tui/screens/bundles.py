@@ -5,6 +5,7 @@ Must not know: how bundles are made or run.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,10 @@ from textual.widgets import DataTable, Static
 
 from edgedistill.bundle import Bundle
 from edgedistill.errors import EdgedistillError
+from edgedistill.progress import NullProgress
 from edgedistill.units import format_bytes
 from edgedistill_tui.data.bundles import Known, describe
+from edgedistill_tui.opening import LeftError
 from edgedistill_tui.screens.dialogs import Ask, Confirm
 from edgedistill_tui.screens.page import Page, key
 
@@ -25,10 +28,44 @@ if TYPE_CHECKING:
 
     from textual.widget import Widget
 
+    from edgedistill.progress import Unit
+
 _EMPTY = (
     "No bundles yet.\n\nE exports the built-in tiny-reasoner, O opens a directory.\n"
     "On the command line: edgedistill export MODEL -o DIR"
 )
+
+
+class Hashing(NullProgress):
+    """Progress of hashing a bundle, which stops where it next reports once ``left`` is set.
+
+    Raises:
+        LeftError: From ``advance``: the program ends.
+    """
+
+    def __init__(self, left: threading.Event) -> None:
+        self._left = left
+        self._done, self._total = 0, 1
+
+    def begin(self, stage: str, total: int, unit: Unit) -> None:
+        """Bytes of all files."""
+        super().begin(stage, total, unit)
+        self._done, self._total = 0, max(1, total)
+
+    def advance(self, amount: int) -> None:
+        """So many more were hashed."""
+        if self._left.is_set():
+            raise LeftError
+        self._done += amount
+
+    def end(self) -> None:
+        """All of them."""
+        self._done = self._total
+
+    @property
+    def percent(self) -> int:
+        """How much is done."""
+        return 100 * self._done // self._total
 
 
 class BundlesScreen(Page):
@@ -50,6 +87,8 @@ class BundlesScreen(Page):
         self._detail = Static("", markup=False)
         self.known: list[Known] = []
         self._checked: dict[Path, str] = {}
+        self._hashing: dict[Path, Hashing] = {}
+        self._left = threading.Event()
 
     def body(self) -> Iterator[Widget]:
         """Table and details."""
@@ -62,6 +101,7 @@ class BundlesScreen(Page):
         """The columns."""
         self.table.add_columns("bundle", "model", "bits", "size", "profile")
         self.table.focus()
+        self.set_interval(0.25, self._show_hashing)
 
     def on_screen_resume(self) -> None:
         """Look again whenever the page is shown."""
@@ -132,23 +172,36 @@ class BundlesScreen(Page):
     def action_verify(self) -> None:
         """Compare every file's SHA-256 with the manifest."""
         known = self.selected
-        if known is not None and known.bundle is not None:
-            self._checked[known.path] = "checking…"
-            self._show()
-            self._verify(known.path)
+        if known is not None and known.bundle is not None and known.path not in self._hashing:
+            self._hashing[known.path] = Hashing(self._left)
+            self._show_hashing()
+            self._verify(known.path, self._hashing[known.path])
 
     @work(thread=True)
-    def _verify(self, path: Path) -> None:
+    def _verify(self, path: Path, hashing: Hashing) -> None:
         try:
-            bundle = Bundle.open(path, check="full")
+            bundle = Bundle.open(path, check="full", progress=hashing)
             found = f"all {len(bundle.manifest.files)} files are as the manifest says"
-        except EdgedistillError as error:
+        except LeftError:
+            return
+        except (EdgedistillError, OSError) as error:
             found = f"DAMAGED: {error}"
         self.app.call_from_thread(self._verified, path, found)
 
     def _verified(self, path: Path, found: str) -> None:
+        self._hashing.pop(path, None)
         self._checked[path] = found
         self._show()
+
+    def _show_hashing(self) -> None:
+        for path, hashing in self._hashing.items():
+            self._checked[path] = f"checking… {hashing.percent} %"
+        if self._hashing:
+            self._show()
+
+    def on_unmount(self) -> None:
+        """The program ends: gigabytes that are still to be hashed hold nobody up."""
+        self._left.set()
 
     @work
     async def action_add(self) -> None:
