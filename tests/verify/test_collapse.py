@@ -277,8 +277,8 @@ def test_a_sampler_that_ignores_its_seed_is_stopped() -> None:
     stuck = audit_sampler(first, first, [first] * 4, [0.01, 0.02], good, P)
     assert stuck.varies is False
     with pytest.raises(VerifyError, match="different seeds gave the same tokens"):
-        stuck.require_sound()
-    audit_sampler(first, first, [[[1, 2], [3, 5]]], [0.01, 0.02], good, P).require_sound()
+        stuck.require_sound("m")
+    audit_sampler(first, first, [[[1, 2], [3, 5]]], [0.01, 0.02], good, P).require_sound("m")
     drifting = audit_sampler(first, [[1, 2], [3, 9]], [[[0]] * 2], [0.5, 0.5], good, P)
     assert not drifting.sound
     biased = audit_sampler(first, first, [[[0]] * 2], [0.5, 0.5], np.array([10_000, 0, 0, 0, 0]), P)

@@ -158,13 +158,13 @@ def test_a_sampler_that_ignores_its_seed_stops_the_run(sampled, prompts):
     assert found.reproduces
     assert found.varies is False
     with pytest.raises(VerifyError, match="different seeds gave the same tokens"):
-        found.require_sound()
+        found.require_sound("m")
 
 
 def test_a_sampler_with_the_wrong_frequencies_stops_the_run(sampled, prompts):
     found = check_sampler(sampled(noise=Biased()), prompts, HOT, draws=4000)
     with pytest.raises(VerifyError, match="chi-square"):
-        found.require_sound()
+        found.require_sound("m")
 
 
 def test_deterministic_decoding_has_no_sampler_to_audit(sampled, prompts):

@@ -250,6 +250,7 @@ def _append(path: Path, text: str) -> None:
 def print_summary(report: VerifyReport) -> None:
     """The report as text: outcome, reasons, tables."""
     from edgedistill.verify import rows
+    from edgedistill.verify.sampler_text import samplers_text
 
     against = f" against {report.reference.name}" if report.reference is not None else ""
     outcome = {0: "pass", 1: "fail"}.get(report.exit_code, "inconclusive")
@@ -277,7 +278,7 @@ def print_summary(report: VerifyReport) -> None:
         console.out(console.table(("metric", "reference", "bundle"), lines))
     console.out()
     size = f"{report.suite.prompts} prompts, {report.settings.samples} samples each; {rows.settings_text(report)}."
-    paragraph(f"{size} {rows.path_text(report)}")
+    paragraph(f"{size} {rows.path_text(report)} {samplers_text(report)}".rstrip())
     if report.bundle_extras.sweep is not None:
         paragraph(report.bundle_extras.sweep.sentence)
     for note in report.notes:

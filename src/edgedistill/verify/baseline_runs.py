@@ -54,7 +54,9 @@ def make_baseline(
             raise UsageError(f"{model} is a baseline already.", hint="Give the model that it was made of.")
         prompts = options.choose(loaded)
         settings = options.draw_settings(loaded.sampling, reference.generation_defaults)
-        drawn = Run(loaded, settings, options, store, progress).draw(spread_over(cluster, reference), prompts)
+        run = Run(loaded, settings, options, store, progress)
+        run.audit_sampler(reference, prompts)
+        drawn = run.draw(spread_over(cluster, reference), prompts)
         return Baseline.create(
             reference, loaded, prompts, settings, drawn, scored_samples=scored_samples, progress=progress
         )

@@ -15,6 +15,7 @@ from edgedistill.verify.rows import (
     path_text,
     settings_text,
 )
+from edgedistill.verify.sampler_text import samplers_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,8 @@ def job_summary(report: VerifyReport) -> str:
         lines.append(_cell(report.bundle_result.verdict_reason))
     metrics = [(row.label, row.reference, row.bundle) for row in metric_rows(report)]
     lines += ["", "<details><summary>All metrics</summary>", "", _table(("metric", "reference", "bundle"), metrics)]
-    lines += ["", "</details>", "", f"{_cell(settings_text(report))}. {_cell(path_text(report))}", ""]
+    told = " ".join([f"{settings_text(report)}.", path_text(report), samplers_text(report)])
+    lines += ["", "</details>", "", _cell(told), ""]
     return "\n".join(lines)
 
 

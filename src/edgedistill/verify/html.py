@@ -18,6 +18,7 @@ from edgedistill.verify.rows import (
     path_text,
     settings_text,
 )
+from edgedistill.verify.sampler_text import audit_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -203,10 +204,8 @@ def _provenance(report: VerifyReport) -> str:
             facts = ", ".join(f"{key} {value}" for key, value in identity.details.items())
             pairs.append((role, f"{identity.kind} {identity.name}, weights {identity.sha256}; {facts}"))
             pairs.append((f"tokenizer of the {role}", identity.tokenizer_sha256))
-    if (audit := report.sampler) is not None:
-        chance = f"chi-square p {audit.chi_square.p_value:.3g}"
-        varies = {True: "seeds differ", False: "seeds do not differ", None: "too little choice to tell seeds apart"}
-        repeats = "the same seed repeats" if audit.reproduces else "the same seed does not repeat"
-        pairs.append(("sampler audit", f"{repeats}, {varies[audit.varies]}, {chance}"))
+    for role, audit in (("", report.sampler), (" of the reference", report.reference_sampler)):
+        if audit is not None:
+            pairs.append((f"sampler audit{role}", audit_text(audit)))
     pairs += [*report.versions.items(), *report.machine.items()]
     return f"<h2>Provenance</h2>{_table(('what', 'value'), [[escape(k), escape(v)] for k, v in pairs])}"

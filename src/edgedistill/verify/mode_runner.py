@@ -103,6 +103,7 @@ def _run(
         require_margins(suite, options.margins)
     run = Run(suite, settings, options, store, progress)
     sampler = run.audit_sampler(ours.bundle, prompts)
+    reference_sampler = None if theirs is None else run.audit_sampler(theirs.bundle, prompts)
     before, state = None, None
     if theirs is not None and margins is not None and options.sequential:
         before, after, state = run.until_decided(theirs, ours, prompts, margins)
@@ -131,4 +132,4 @@ def _run(
         None if before is None else mode_change(after, before, mode.name, level=level, seed=seed),
     )
     # Tokens of the text that stands say nothing about the trajectories behind it.
-    return replace(report, mode=scored, tokens=TokenReport())
+    return replace(report, mode=scored, tokens=TokenReport(), reference_sampler=reference_sampler)

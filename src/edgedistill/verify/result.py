@@ -223,6 +223,8 @@ class VerifyReport:
     ``claim``: what the samples support of "x % consistent, y bits", in sentences. ``definitions``: name to text.
     ``devices``: who drew the bundle's samples, if they were spread over a cluster.
     ``mode``: what stands behind the answers, where a mode was scored; None for single replies drawn in batches.
+    ``sampler``, ``reference_sampler``: audits of the samplers; None where decoding was deterministic, of the reference
+    also where its samples were stored in a baseline or it drew none.
     """
 
     kind: Kind
@@ -247,6 +249,7 @@ class VerifyReport:
     notes: tuple[str, ...] = ()
     devices: DeviceReport | None = None
     mode: ModeReport | None = None
+    reference_sampler: SamplerAudit | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -1,4 +1,4 @@
-"""The runs: audit of the sampler, samples of both models, divergences, analysis; in this order, resumable.
+"""The runs: audit of the samplers, samples of both models, divergences, analysis; in this order, resumable.
 
     >>> report = edgedistill.verify("my-bundle", reference="my-fp32-bundle", suite="arithmetic")
     >>> report.gate.result.outcome
@@ -108,6 +108,7 @@ def verify_models(
     sampler = run.audit_sampler(bundle, prompts)
     if not getattr(reference, "can_draw", True):
         return _without_samples(run, reference, bundle, prompts, sampler)
+    reference_sampler = run.audit_sampler(reference, prompts)
     state = None
     if options.sequential:
         theirs, ours, state = run.until_decided(reference, bundle, prompts, margins)
@@ -129,7 +130,7 @@ def verify_models(
         sequential=state,
         notes=run.notes,
     )
-    return replace(report, devices=devices)
+    return replace(report, devices=devices, reference_sampler=reference_sampler)
 
 
 def _without_samples(

@@ -68,12 +68,13 @@ class SamplerAudit:
             )
         return found
 
-    def require_sound(self) -> None:
-        """Raises VerifyError naming every problem."""
+    def require_sound(self, model: str) -> None:
+        """Raises VerifyError naming every problem; ``model`` is whose sampler it is."""
         problems = self.problems()
         if problems:
             raise VerifyError(
-                f"the sampler failed its audit: {'; '.join(problems)}. No consistency can be measured with it.",
+                f"the sampler of {model} failed its audit: {'; '.join(problems)}. No consistency can be measured with "
+                "it.",
                 hint="Report this with the output of `edgedistill inspect`.",
             )
 

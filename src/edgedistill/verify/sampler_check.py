@@ -5,14 +5,14 @@ Must not know: how the audit judges (``sampler_audit``).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from edgedistill.errors import VerifyError
 from edgedistill.runtime.choice import choose
 from edgedistill.runtime.sampling import candidates
-from edgedistill.verify.models import slices
+from edgedistill.verify.models import SampledModel, slices
 from edgedistill.verify.sampler_audit import DRAWS, SamplerAudit, audit_sampler
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgedistill.verify.bundle_model import BundleModel
+    from edgedistill.runtime.choice import NoiseSource
     from edgedistill.verify.run_settings import DrawSettings
     from edgedistill.verify.types import Prompt
 
@@ -31,8 +31,14 @@ TOKENS = 48
 _CHUNK = 1 << 22  # logits compared at a time
 
 
+class NoisyModel(SampledModel, Protocol):
+    """A model that draws and scores here, with noise of its own; no stored one."""
+
+    noise: NoiseSource
+
+
 def check_sampler(
-    model: BundleModel, prompts: Sequence[Prompt], settings: DrawSettings, *, draws: int = DRAWS
+    model: NoisyModel, prompts: Sequence[Prompt], settings: DrawSettings, *, draws: int = DRAWS
 ) -> SamplerAudit:
     """Draw a few short replies twice with one seed and once with each of several others, and many tokens from one known
     distribution: the least certain one that these replies met.
@@ -74,7 +80,7 @@ def check_sampler(
 
 
 def _walk(
-    model: BundleModel, prompt: Prompt, tokens: Sequence[int], settings: DrawSettings
+    model: NoisyModel, prompt: Prompt, tokens: Sequence[int], settings: DrawSettings
 ) -> tuple[float, float, npt.NDArray[np.float32], int]:
     """Probability of a reply, and the least certain distribution in it: entropy, logits, position."""
     log_probability, best = 0.0, (-1.0, np.empty(0, dtype=np.float32), 0)
@@ -94,7 +100,7 @@ def _walk(
 
 
 def _many(
-    model: BundleModel,
+    model: NoisyModel,
     prompt_id: str,
     logits: npt.NDArray[np.float32],
     position: int,

@@ -6,7 +6,7 @@ Must not know: statistics over prompts, reports, the command line.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from edgedistill.errors import VerifyError
 from edgedistill.verify.baseline_model import BaselineModel
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.options import Preset, VerifyOptions
     from edgedistill.verify.run_settings import Drawn, DrawSettings
     from edgedistill.verify.sampler_audit import SamplerAudit
+    from edgedistill.verify.sampler_check import NoisyModel
     from edgedistill.verify.sequential_gate import SequentialState
     from edgedistill.verify.types import Prompt, Sample, Suite
 
@@ -93,17 +94,22 @@ class Run:
             margins=limits,
         )
 
-    def audit_sampler(self, bundle: BundleModel, prompts: Sequence[Prompt]) -> SamplerAudit | None:
-        """The audit that comes first; None (and a note) where decoding is deterministic.
+    def audit_sampler(self, model: SampledModel, prompts: Sequence[Prompt]) -> SamplerAudit | None:
+        """The audit that comes before a model's samples; None where there is no sampler: samples that are stored, a
+        model that can only score, and (with a note) deterministic decoding.
 
         Raises:
             VerifyError: the sampler is not sound.
         """
-        if self._settings.deterministic:
-            self.notes.append("The sampler was not audited: decoding was deterministic.")
+        if isinstance(model, BaselineModel) or not model.can_draw:
             return None
-        found = check_sampler(bundle.here, spread(prompts, _AUDITED_PROMPTS), self._settings)
-        found.require_sound()
+        if self._settings.deterministic:
+            note = "The sampler was not audited: decoding was deterministic."
+            self.notes += [] if note in self.notes else [note]
+            return None
+        here = cast("NoisyModel", model.here if isinstance(model, BundleModel) else model)
+        found = check_sampler(here, spread(prompts, _AUDITED_PROMPTS), self._settings)
+        found.require_sound(model.identity.name)
         return found
 
     def devices(self, bundle: BundleModel, prompts: Sequence[Prompt]) -> DeviceReport | None:
