@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import special as scipy_special
 from scipy import stats
 
@@ -11,6 +13,7 @@ from edgedistill.verify.consistency import grassberger_g
 from edgedistill.verify.special import (
     beta_cdf,
     beta_quantile,
+    chi_square_quantile,
     chi_square_tail,
     normal_cdf,
     normal_quantile,
@@ -25,6 +28,22 @@ def test_beta(a: float, b: float) -> None:
         assert beta_cdf(x, a, b) == pytest.approx(scipy_special.betainc(a, b, x), rel=1e-9, abs=1e-12)
     for p in (0.025, 0.05, 0.5, 0.975):
         assert beta_quantile(p, a, b) == pytest.approx(scipy_special.betaincinv(a, b, p), rel=1e-8, abs=1e-12)
+
+
+@given(st.floats(-1, 4), st.floats(-1, 4), st.floats(1e-4, 1 - 1e-4))
+def test_beta_quantiles_of_any_shape(log_a: float, log_b: float, p: float) -> None:
+    a, b = 10**log_a, 10**log_b
+    x = beta_quantile(p, a, b)
+    assert 0 <= x <= 1
+    if 1e-200 < x < 1 - 1e-12:
+        assert scipy_special.betainc(a, b, x) == pytest.approx(p, rel=1e-6)
+    assert (beta_quantile(0.0, a, b), beta_quantile(1.0, a, b)) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("degrees", [1, 2.5, 5, 30, 200])
+def test_chi_square_quantiles(degrees: float) -> None:
+    for p in (0.025, 0.5, 0.95, 0.999):
+        assert chi_square_quantile(p, degrees) == pytest.approx(stats.chi2.ppf(p, degrees), rel=1e-9)
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 5, 30, 200])

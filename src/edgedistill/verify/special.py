@@ -8,6 +8,7 @@ Must not know: what is being estimated.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from statistics import NormalDist
 
 _TINY = 1e-300
@@ -55,15 +56,25 @@ def _beta_fraction(x: float, a: float, b: float) -> float:
     return value
 
 
+@lru_cache(maxsize=1 << 16)
 def beta_quantile(p: float, a: float, b: float) -> float:
-    """The x with I_x(a, b) = p, by bisection to the last bits (a, b > 0)."""
+    """The x with I_x(a, b) = p, to the last bits (a, b > 0): Newton's steps, bisection where they leave the bracket."""
+    if p <= 0.0 or p >= 1.0:
+        return 0.0 if p <= 0.0 else 1.0
     low, high = 0.0, 1.0
+    x = min(max(a / (a + b), 1e-3), 1 - 1e-3)
+    scale = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     for _ in range(200):
-        middle = 0.5 * (low + high)
-        if middle in (low, high):
+        error = beta_cdf(x, a, b) - p
+        low, high = (x, high) if error < 0 else (low, x)
+        density = scale + (a - 1) * math.log(x) + (b - 1) * math.log1p(-x)
+        # A step that overflows or leaves the bracket is no step.
+        step = error / math.exp(density) if -700 < density < 700 else math.inf
+        following = x - step if low < x - step < high else 0.5 * (low + high)
+        if following in (low, high) or abs(following - x) <= 4e-16 * x:
             break
-        low, high = (middle, high) if beta_cdf(middle, a, b) < p else (low, middle)
-    return 0.5 * (low + high)
+        x = following
+    return x
 
 
 def student_quantile(p: float, degrees: float) -> float:
