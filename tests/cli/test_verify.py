@@ -78,6 +78,18 @@ def test_a_baseline_takes_the_place_of_the_reference(
     assert 0 < stored["tokens"]["forced"]["kl"]["value"] <= drawn["tokens"]["forced"]["kl"]["value"] + 1e-9
 
 
+def test_a_part_of_a_baseline_is_that_part_of_its_reference(
+    tiny_bundle_dir: Path, reference: Path, suite: Path, baseline: Path
+) -> None:
+    common = ("--suite", suite, "--no-store", "--json", "--fast", "--prompts", 12, "--samples", 3)
+    stored = here("verify", tiny_bundle_dir, "--baseline", baseline, *common).report
+    drawn = here("verify", tiny_bundle_dir, "--reference", reference, *common).report
+    assert (stored["suite"]["prompts"], stored["settings"]["samples"]) == (12, 3)
+    assert stored["gate"]["result"]["endpoints"] == drawn["gate"]["result"]["endpoints"]
+    told = here("verify", tiny_bundle_dir, "--baseline", baseline, "--suite", suite, "--no-store", "--thorough")
+    assert "asks for 256 samples per prompt (the baseline holds 4)" in told.out
+
+
 def test_a_baseline_that_does_not_fit_is_refused(
     tiny_bundle_dir: Path, suite: Path, baseline: Path, tmp_path: Path
 ) -> None:

@@ -39,7 +39,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
     parser.add_argument("--reference", metavar="REF", help="what it is compared with (see references below)")
-    parser.add_argument("--baseline", type=Path, metavar="FILE", help="the same, samples stored earlier")
+    parser.add_argument("--baseline", type=Path, metavar="FILE", help="the same, samples stored earlier: all of "
+                        "them, unless --fast, --prompts or --samples asks for fewer")  # fmt: skip
     parser.add_argument("--margin", action="append", default=[], metavar="NAME=VALUE", help="instead of the profile's: "
                         "accuracy, agreement, entropy_bits, length_ratio, truncation (repeatable)")  # fmt: skip
     parser.add_argument("--sequential", action="store_true", help="stop as soon as the evidence decides")

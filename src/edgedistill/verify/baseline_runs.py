@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgedistill.bundle import Bundle
 from edgedistill.errors import UsageError, VerifyError
@@ -69,18 +69,32 @@ def check_baseline(baseline: Baseline, bundle: str | Path) -> None:
     require_same_source(baseline.identity, identity)
 
 
-def as_dictated(
-    suite: Suite, reference: BaselineModel, bundle: BundleModel, options: VerifyOptions
-) -> tuple[VerifyOptions, list[Prompt], DrawSettings]:
-    """Options, prompts and settings that a baseline dictates; what was asked for otherwise is refused."""
+class Dictated(NamedTuple):
+    """What is run against a baseline; ``notes``: what was asked for in vain."""
+
+    options: VerifyOptions
+    prompts: list[Prompt]
+    settings: DrawSettings
+    notes: list[str]
+
+
+def as_dictated(suite: Suite, reference: BaselineModel, bundle: BundleModel, options: VerifyOptions) -> Dictated:
+    """The settings of a baseline, and all its prompts and samples unless the options ask for fewer.
+
+    Numbers that were given ask for fewer, and so does the preset ``fast``: the first samples of each prompt, whose
+    noise is that of a run with the reference itself. The preset ``default`` asks for nothing: the size of a baseline
+    was chosen when it was made.
+
+    Raises:
+        VerifyError: other settings, another suite or tokenizer, or numbers that exceed the baseline's.
+    """
     baseline = reference.baseline
     settings = replace(baseline.settings, **options.overrides)
-    options = replace(options, samples=baseline.samples if options.samples is None else options.samples)
     baseline.check(
         suite=suite,
         settings=settings,
         tokenizer_sha256=bundle.identity.tokenizer_sha256,
-        samples=options.n_samples,
+        samples=options.samples,
     )
     stored = {prompt_id for prompt_id, _ in baseline.drawn}
     known = [prompt for prompt in suite.prompts if prompt.id in stored]
@@ -89,8 +103,39 @@ def as_dictated(
             f"the baseline holds {len(known)} prompts of the suite, {options.prompts} are wanted.",
             hint=f"Ask for fewer with --prompts. {REMAKE}",
         )
-    prompts = spread(known, options.prompts)
-    return options, prompts, settings
+    plan, fast = options.plan, options.preset == "fast"
+    prompts = spread(known, plan.prompts if fast and options.prompts is None else options.prompts)
+    samples = options.samples
+    if samples is None:
+        samples = min(plan.samples, baseline.samples) if fast else baseline.samples
+    notes = _in_vain(suite, len(known), baseline.samples, options)
+    # Numbers that are the preset's own leave the report its name.
+    as_planned = len(prompts) == _planned(suite, options)
+    options = replace(
+        options,
+        samples=None if options.samples is None and samples == plan.samples else samples,
+        prompts=options.prompts if as_planned else len(prompts),
+    )
+    return Dictated(options, prompts, settings, notes)
+
+
+def _planned(suite: Suite, options: VerifyOptions) -> int:
+    """Prompts that the preset takes of a suite."""
+    return min(len(suite.prompts), options.plan.prompts or len(suite.prompts))
+
+
+def _in_vain(suite: Suite, prompts: int, samples: int, options: VerifyOptions) -> list[str]:
+    """What a preset that was asked for would take and the baseline does not hold, in a sentence."""
+    if options.preset == "default":
+        return []
+    missing = []
+    if options.prompts is None and prompts < (planned := _planned(suite, options)):
+        missing.append(f"{planned} prompts (the baseline holds {prompts})")
+    if options.samples is None and samples < options.plan.samples:
+        missing.append(f"{options.plan.samples} samples per prompt (the baseline holds {samples})")
+    return (
+        [f"The preset `{options.preset}` asks for {' and '.join(missing)}: what there is was used."] if missing else []
+    )
 
 
 def other_versions(baseline: Baseline) -> list[str]:

@@ -95,16 +95,17 @@ def verify_models(
     progress = progress or NullProgress()
     require_same_vocabulary(reference.identity, bundle.identity)
     require_same_source(reference.identity, bundle.identity)
+    notes: list[str] = []
     if isinstance(reference, BaselineModel):
-        options, prompts, settings = as_dictated(suite, reference, bundle, options)
+        options, prompts, settings, notes = as_dictated(suite, reference, bundle, options)
+        notes += other_versions(reference.baseline)
     else:
         prompts = options.choose(suite)
         settings = options.draw_settings(suite.sampling, bundle.generation_defaults)
     margins = resolve_margins(bundle_margins(bundle), options.margins, options.n_samples)
     require_margins(suite, options.margins)
     run = Run(suite, settings, options, store, progress)
-    if isinstance(reference, BaselineModel):
-        run.notes += other_versions(reference.baseline)
+    run.notes += notes
     sampler = run.audit_sampler(bundle, prompts)
     if not getattr(reference, "can_draw", True):
         return _without_samples(run, reference, bundle, prompts, sampler)
