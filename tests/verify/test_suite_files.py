@@ -60,6 +60,96 @@ def test_math(tmp_path: Path) -> None:
     assert suite.prompts[1].id == "test/1.json"
 
 
+PUBLISHED = {
+    "problem": "What is $1 + 1$?",
+    "level": "Level 1",
+    "type": "Prealgebra",
+    "solution": "It is $\\boxed{2}$.",
+}
+
+
+def publish(path: Path, record: Any) -> None:
+    """Write one of MATH's files, pretty-printed as they are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=4), encoding="utf-8")
+
+
+def test_math_as_it_was_published(tmp_path: Path) -> None:
+    root = tmp_path / "test"
+    publish(root / "prealgebra" / "2.json", PUBLISHED)
+    publish(root / "prealgebra" / "10.json", {**PUBLISHED, "solution": "so $\\boxed 9$."})
+    publish(root / "algebra" / "7.json", {**PUBLISHED, "type": "Algebra", "solution": r"$\boxed{\frac{1}{2}}$"})
+    publish(root / "algebra" / "._7.json", [])
+    (root / "readme.txt").write_text("not a problem")
+    (root / "algebra" / "up").symlink_to(root)
+    suite = load_suite(root)
+    assert suite.name == "test"
+    assert [(p.id, p.answer, p.tags) for p in suite.prompts] == [
+        ("algebra/7", "1/2", ("Level 1", "Algebra")),
+        ("prealgebra/10", "9", ("Level 1", "Prealgebra")),
+        ("prealgebra/2", "2", ("Level 1", "Prealgebra")),
+    ]
+
+
+def test_a_json_file_holds_an_array_or_an_object_or_lines(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    gsm8k = [{"question": f"{i}?", "answer": f"#### {i}"} for i in range(2)]
+    publish(path, gsm8k)
+    assert [(p.id, p.answer) for p in load_suite(path).prompts] == [("s-00001", "0"), ("s-00002", "1")]
+    publish(path, [{"suite": "Mine", "sampling": {"top_k": 3}}, {"id": "a", "prompt": "x", "answer": 1}])
+    suite = load_suite(path)
+    assert (suite.name, suite.sampling.top_k, suite.prompts[0].id) == ("Mine", 3, "a")
+    publish(path, gsm8k[1])
+    assert [(p.id, p.answer) for p in load_suite(path).prompts] == [("s", "1")]
+    write(path, *gsm8k)
+    assert [p.id for p in load_suite(path).prompts] == ["s-00001", "s-00002"]
+    path.write_text(json.dumps(gsm8k))
+    assert len(load_suite(path).prompts) == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, r"has no \.json files"),
+        ({"a/1.json": []}, "suite has no prompts"),
+        ({"a/1.json": PUBLISHED, "b/2.json": {"problem": "x", "solution": "1"}}, r"suite/b/2\.json: `solution` has no"),
+        ({"1.json": [PUBLISHED, {"problem": 5}]}, r"suite/1\.json, entry 2: `problem` is a number"),
+        ({"1.json": [PUBLISHED, 5]}, r"suite/1\.json, entry 2: found a number"),
+        ({"1.json": 5}, r"suite/1\.json: found a number"),
+        ({"1.json": PUBLISHED, "2.json": {"prompt": "x"}}, r"2\.json: the format is edgedistill, that .* MATH"),
+        ({"1.json": [{"id": "x", **PUBLISHED}], "2.json": {"id": "x", **PUBLISHED}}, "suite: the id `x` occurs more"),
+        ({"1.json": {"data": [PUBLISHED]}}, r"1\.json: found the keys 'data'"),
+    ],
+)
+def test_damage_in_a_directory_is_named_with_its_file(tmp_path: Path, files: dict[str, Any], message: str) -> None:
+    root = tmp_path / "suite"
+    root.mkdir()
+    for name, value in files.items():
+        publish(root / name, value)
+    with pytest.raises(SuiteError, match=message) as raised:
+        load_suite(root)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{\n "problem": "x",\n}', r"s\.json: not JSON: .* at line 3, column 1"),
+        ('[{"prompt": "x"}', r"s\.json: not JSON: .* at column 17"),
+        ('{"prompt": "x"}\n{"prompt": ', r"s\.json, line 2: not JSON"),
+        ('[{"prompt": "x", "prompt": "y"}]', "the key `prompt` occurs more than once"),
+        ("", r"s\.json: not JSON"),
+        ("[" * 100_000, r"s\.json: not JSON"),
+    ],
+)
+def test_a_damaged_json_file(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "s.json"
+    path.write_text(text)
+    with pytest.raises(SuiteError, match=message) as raised:
+        load_suite(path)
+    assert "\n" not in str(raised.value)
+
+
 def test_choice_and_text_answers(tmp_path: Path) -> None:
     suite = load_suite(
         write(
@@ -94,7 +184,10 @@ def test_choice_and_text_answers(tmp_path: Path) -> None:
         ([{"prompt": "x", "tags": "a"}], "`tags`"),
         ([{"prompt": "x", "id": ""}], "`id` is an empty text"),
         ([{"prompt": "x", "checks": [{"n": 1}]}], r"`checks\[0\]` has no `kind`"),
-        ([{"prompt": "x"}, {"question": "y", "answer": "#### 1"}], "line 2: the line is in the format GSM8K"),
+        (
+            [{"prompt": "x"}, {"question": "y", "answer": "#### 1"}],
+            "line 2: the format is GSM8K, that of what came before edgedistill",
+        ),
         ([{"question": "y", "answer": "1"}], "no `#### x`"),
         ([{"problem": "y", "solution": "1"}], r"no \\boxed"),
         ([{"text": "y"}], "expected `prompt` or `messages`"),
@@ -126,16 +219,16 @@ def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.binary(max_size=200) | st.text(alphabet='{}[]",:0123456789promtanswe \n', max_size=200).map(str.encode))
 def test_no_file_does_anything_but_load_or_be_refused(tmp_path: Path, data: bytes) -> None:
-    path = tmp_path / "fuzz.jsonl"
-    path.write_bytes(data)
-    try:
-        suite = load_suite(path)
-    except SuiteError as error:
-        message = str(error)
-    else:
-        message = ""
-        assert suite.prompts
-    assert "\n" not in message
+    for path in (tmp_path / "fuzz.jsonl", tmp_path / "fuzz.json"):
+        path.write_bytes(data)
+        try:
+            suite = load_suite(path)
+        except SuiteError as error:
+            message = str(error)
+        else:
+            message = ""
+            assert suite.prompts
+        assert "\n" not in message
 
 
 KEYS = st.sampled_from(

@@ -33,7 +33,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is asked")
     group.add_argument("--suite", default="arithmetic", metavar="S", help="arithmetic (default; "
                        "arithmetic-seed7x60: of another seed, 60 prompts in each of 5 bands), instructions, "
-                       "open-ended, or a JSONL file")  # fmt: skip
+                       "open-ended, a JSONL or JSON file, or a directory of JSON files")  # fmt: skip
     size = group.add_mutually_exclusive_group()
     size.add_argument("--fast", dest="preset", action="store_const", const="fast", help="a couple of minutes on a "
                       "small model: fewer prompts and samples, only the reference's tokens are scored")  # fmt: skip

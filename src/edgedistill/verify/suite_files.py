@@ -1,10 +1,10 @@
-"""Suites from files: the toolkit's JSONL, and the formats of GSM8K and MATH.
+"""Suites from files: the toolkit's own format, and those of GSM8K and MATH.
 
-One JSON object a line. Own format: ``id`` and ``prompt`` (text) or ``messages``; optional ``answer``, ``extract``,
-``tags``, ``checks``, ``variant`` with ``variant_of``. GSM8K: ``question`` and ``answer`` with ``#### x`` at its end.
-MATH: ``problem`` and ``solution`` with ``\\boxed{x}`` (optional ``level``, ``type``, or ``answer``). The format is that
-of the first line's keys; mixing is an error. A first line {"suite": name, "sampling": {...}} may precede the own
-format.
+One JSON object a line, or the other forms that ``suite_records`` reads. Own format: ``id`` and ``prompt`` (text) or
+``messages``; optional ``answer``, ``extract``, ``tags``, ``checks``, ``variant`` with ``variant_of``. GSM8K:
+``question`` and ``answer`` with ``#### x`` at its end. MATH: ``problem`` and ``solution`` with ``\\boxed{x}`` (optional
+``level``, ``type``, or ``answer``). The format is that of the first object's keys; mixing is an error. A first object
+{"suite": name, "sampling": {...}} may precede the own format.
 
 Must not know: models, samples, what a check means.
 """
@@ -12,22 +12,21 @@ Must not know: models, samples, what a check means.
 from __future__ import annotations
 
 import difflib
-import json
+import re
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_args
 
 from edgedistill.answers.canonical import canonical
 from edgedistill.answers.extract import extract
 from edgedistill.errors import SuiteError
+from edgedistill.verify.suite_records import kind, records
 from edgedistill.verify.types import Check, Extraction, Message, Prompt, Role, Suite, SuiteSampling, Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-MAX_FILE_BYTES = 256 * 1024 * 1024
-
 _KEYS = ("id", "prompt", "messages", "answer", "extract", "tags", "checks", "variant", "variant_of")
+_UNBRACED = re.compile(r"\\boxed\s+([^$]+)")
 _NUMERIC_RANGES = {
     "temperature": (0.0, 10.0),
     "top_p": (0.0, 1.0),
@@ -38,64 +37,29 @@ _NUMERIC_RANGES = {
 
 
 def read_suite(path: Path) -> Suite:
-    """Read a suite; its name is the file's stem unless the file says otherwise.
+    """Read a suite; its name is the file's stem, or the directory's name, unless a header says otherwise.
 
     Raises:
-        SuiteError: unreadable, not UTF-8, or a malformed line (named by its number).
+        SuiteError: unreadable, not UTF-8, or a malformed record (named by its file and line or entry).
     """
+    whole = path.resolve().name if path.is_dir() else path.name
     prompts: list[Prompt] = []
-    name, sampling, form = path.stem, SuiteSampling(), ""
-    for number, record in _records(path):
-        where = f"{path.name}, line {number}"
-        if "suite" in record and not prompts:
-            name, sampling = _header(record, where)
+    name, sampling, form = whole if path.is_dir() else path.stem, SuiteSampling(), ""
+    for record in records(path):
+        if "suite" in record.fields and not prompts:
+            name, sampling = _header(record.fields, record.where)
             continue
-        found = _form(record, where)
+        found = _form(record.fields, record.where)
         if form and found != form:
-            raise SuiteError(f"{where}: the line is in the format {found}, the lines before in {form}; expected one.")
+            raise SuiteError(f"{record.where}: the format is {found}, that of what came before {form}; expected one.")
         form = found
         reader = {"edgedistill": _own, "GSM8K": _gsm8k, "MATH": _math}[form]
-        prompts.append(reader(record, where, f"{path.stem}-{number:05}"))
+        prompts.append(reader(record.fields, record.where, record.default_id))
     if not prompts:
-        raise SuiteError(f"{path.name} has no prompts; expected one JSON object a line.")
-    _refuse_duplicates(prompts, path.name)
+        raise SuiteError(f"{whole} has no prompts; expected one JSON object a line, or an array of them.")
+    _refuse_duplicates(prompts, whole)
     plain = tuple(prompt for prompt in prompts if prompt.variant is None)
     return Suite(name, plain, tuple(prompt for prompt in prompts if prompt.variant is not None), sampling)
-
-
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise SuiteError(f"{path.name} has more than {MAX_FILE_BYTES >> 20} MiB; expected a suite of prompts.")
-        data = path.read_bytes()
-    except OSError as error:
-        raise SuiteError(f"suite {path} cannot be read: {error.strerror or error}.") from error
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path.name}, line {number}"
-        try:
-            record = json.loads(line.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique_keys)
-        except UnicodeDecodeError as error:
-            raise SuiteError(f"{where}: not UTF-8 at byte {error.start}.") from error
-        except (ValueError, RecursionError) as error:
-            reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise SuiteError(f"{where}: not JSON: {reason}; expected one object a line.") from error
-        if not isinstance(record, dict):
-            raise SuiteError(f"{where}: found {_kind(record)}; expected an object.")
-        yield number, record
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
-        raise ValueError(f"the key `{twice}` occurs more than once")
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _form(record: dict[str, Any], where: str) -> str:
@@ -117,7 +81,7 @@ def _header(record: dict[str, Any], where: str) -> tuple[str, SuiteSampling]:
             raise SuiteError(f"{where}: key `{key}` is unknown in the suite's header; expected `suite`, `sampling`.")
     sampling = record.get("sampling", {})
     if not isinstance(sampling, dict):
-        raise SuiteError(f"{where}: `sampling` is {_kind(sampling)}; expected an object.")
+        raise SuiteError(f"{where}: `sampling` is {kind(sampling)}; expected an object.")
     known = [field.name for field in fields(SuiteSampling)]
     for key, value in sampling.items():
         if key not in known:
@@ -177,12 +141,19 @@ def _math(record: dict[str, Any], where: str, default_id: str) -> Prompt:
     if "answer" in record:
         answer = _gold(record["answer"], "auto", where)
     else:
-        answer = extract(_text(record, "solution", where), "boxed")
+        solution = _text(record, "solution", where)
+        answer = extract(solution, "boxed") or _unbraced(solution)
     if answer is None:
         raise SuiteError(f"{where}: `solution` has no \\boxed{{...}} and there is no `answer`; expected one of them.")
     tags = tuple(str(record[key]) for key in ("level", "type", "subject") if key in record)
     prompt_id = _id(record, where) if "id" in record else str(record.get("unique_id", default_id))
     return Prompt(prompt_id, (Message("user", problem),), answer, tags=tags)
+
+
+def _unbraced(solution: str) -> str | None:
+    """The answer of the few solutions of MATH that end in ``$\\boxed 2$``."""
+    found = _UNBRACED.findall(solution)
+    return canonical(found[-1]) if found else None
 
 
 def _id(record: dict[str, Any], where: str) -> str:
@@ -197,7 +168,7 @@ def _text(record: dict[str, Any], key: str, where: str, *, empty: bool = False) 
         raise SuiteError(f"{where}: `{key}` is missing.")
     value = record[key]
     if not isinstance(value, str) or (not empty and not value.strip()):
-        raise SuiteError(f"{where}: `{key}` is {_kind(value)}; expected a text{'' if empty else ' that is not empty'}.")
+        raise SuiteError(f"{where}: `{key}` is {kind(value)}; expected a text{'' if empty else ' that is not empty'}.")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -209,7 +180,7 @@ def _gold(value: Any, rule: Extraction, where: str) -> str | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise SuiteError(f"{where}: `answer` is {_kind(value)}; expected a text or a number.")
+        raise SuiteError(f"{where}: `answer` is {kind(value)}; expected a text or a number.")
     gold = extract(str(value), rule) if rule in ("text", "choice") else canonical(str(value))
     if gold is None:
         raise SuiteError(
@@ -220,7 +191,7 @@ def _gold(value: Any, rule: Extraction, where: str) -> str | None:
 
 def _messages(value: Any, where: str) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
-        raise SuiteError(f"{where}: `messages` is {_kind(value)}; expected a list of at least one message.")
+        raise SuiteError(f"{where}: `messages` is {kind(value)}; expected a list of at least one message.")
     messages = []
     for index, entry in enumerate(value):
         at = f"{where}: `messages[{index}]`"
@@ -236,7 +207,7 @@ def _messages(value: Any, where: str) -> tuple[Message, ...]:
 
 def _checks(value: Any, where: str) -> tuple[Check, ...]:
     if not isinstance(value, list):
-        raise SuiteError(f"{where}: `checks` is {_kind(value)}; expected a list.")
+        raise SuiteError(f"{where}: `checks` is {kind(value)}; expected a list.")
     checks = []
     for index, entry in enumerate(value):
         if not isinstance(entry, dict) or not isinstance(entry.get("kind"), str):
@@ -257,15 +228,3 @@ def _refuse_duplicates(prompts: list[Prompt], name: str) -> None:
 def _near(key: str, known: tuple[str, ...] | list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1)
     return f"; did you mean `{near[0]}`?" if near else f"; expected one of {', '.join(known)}."
-
-
-def _kind(value: Any) -> str:
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "a text",
-        bool: "a truth value",
-        int: "a number",
-        float: "a number",
-    }
-    return "an empty text" if value == "" else names.get(type(value), "null")

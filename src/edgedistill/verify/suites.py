@@ -34,12 +34,13 @@ _ARITHMETIC = re.compile(r"arithmetic-seed(\d{1,18})x(\d{1,6})")
 
 
 def load_suite(name_or_path: str | Path) -> Suite:
-    """A built-in suite by name, or the file at a path (anything with a separator or a suffix); validated.
+    """A built-in suite by name, or the file or directory at a path (anything with a separator or a suffix);
+    validated.
 
     ``arithmetic-seed7x60`` is arithmetic of another seed with 60 prompts in each of its five bands.
 
     Raises:
-        SuiteError: no such suite (with the nearest name), a malformed file (with the line), a broken rule.
+        SuiteError: no such suite (with the nearest name), a malformed file (with the line or entry), a broken rule.
     """
     text = str(name_or_path)
     generated = _ARITHMETIC.fullmatch(text) if isinstance(name_or_path, str) else None
@@ -53,7 +54,8 @@ def load_suite(name_or_path: str | Path) -> Suite:
             near = difflib.get_close_matches(text, BUILT_IN, n=1)
             guess = f" Did you mean `{near[0]}`?" if near else ""
             raise SuiteError(
-                f"suite `{text}` is unknown; expected one of {', '.join(BUILT_IN)}, or the path of a JSONL file.{guess}"
+                f"suite `{text}` is unknown; expected one of {', '.join(BUILT_IN)}, or the path of a JSONL or JSON "
+                f"file or of a directory of JSON files.{guess}"
             )
         suite = read_suite(path)
     validate_suite(suite)
