@@ -86,8 +86,18 @@ def test_a_part_of_a_baseline_is_that_part_of_its_reference(
     drawn = here("verify", tiny_bundle_dir, "--reference", reference, *common).report
     assert (stored["suite"]["prompts"], stored["settings"]["samples"]) == (12, 3)
     assert stored["gate"]["result"]["endpoints"] == drawn["gate"]["result"]["endpoints"]
-    told = here("verify", tiny_bundle_dir, "--baseline", baseline, "--suite", suite, "--no-store", "--thorough")
+    told = here("verify", tiny_bundle_dir, "--baseline", baseline, "--suite", suite, "--no-store", "--thorough",
+                "--prompts", 400)  # fmt: skip
     assert "asks for 256 samples per prompt (the baseline holds 4)" in told.out
+    assert "400 prompts were asked for, and the suite `texts` has 32." in told.out
+
+
+def test_a_baseline_of_fewer_prompts_than_were_asked_for_says_so(reference: Path, suite: Path, tmp_path: Path) -> None:
+    options = ("-o", tmp_path / "x.baseline", "--suite", suite, *SMALL, "--prompts", 33)
+    assert (
+        "note: 33 prompts were asked for, and the suite `texts` has 32."
+        in here("baseline", "create", reference, *options).err
+    )
 
 
 def test_a_baseline_that_does_not_fit_is_refused(

@@ -68,6 +68,8 @@ def test_without_a_preset_the_size_is_the_baseline_s(held, label):
 def test_numbers_ask_for_less():
     found = dictated(200, 64, preset="thorough", prompts=50, samples=4)
     assert (len(found.prompts), found.options.n_samples, found.notes) == (50, 4, [])
+    in_vain = dictated(200, 64, preset="fast", prompts=300)
+    assert (len(in_vain.prompts), in_vain.options.prompts) == (200, 300)  # the report says so
     assert dictated(200, 64, preset="fast", prompts=180).options.n_samples == 16
     assert len(dictated(200, 64, preset="fast", samples=32).prompts) == 150
 

@@ -14,7 +14,7 @@ from edgedistill.verify.arithmetic_suite import arithmetic_suite
 from edgedistill.verify.checks import KINDS as CHECKS
 from edgedistill.verify.checks import follows, holds, sentences, validate
 from edgedistill.verify.instruction_suite import instruction_suite
-from edgedistill.verify.suites import BUILT_IN, load_suite, require_gold, validate_suite
+from edgedistill.verify.suites import BUILT_IN, asked_in_vain, load_suite, require_gold, validate_suite
 from edgedistill.verify.types import Check, Message, Prompt, Suite
 
 
@@ -196,3 +196,41 @@ def test_unknown_names_get_a_suggestion() -> None:
 def test_metrics_that_need_gold_say_so() -> None:
     with pytest.raises(SuiteError, match="accuracy needs them"):
         require_gold(load_suite("open-ended"), "accuracy")
+
+
+@pytest.mark.parametrize(
+    ("name", "prompts", "told"),
+    [
+        ("arithmetic", None, []),
+        ("arithmetic", 150, []),
+        ("arithmetic", 400, [
+            "400 prompts were asked for, and the suite `arithmetic` has 150. `--suite arithmetic-seed0x80` has 400.",
+        ]),
+        ("arithmetic-seed7x31", 156, [
+            "156 prompts were asked for, and the suite `arithmetic-seed7x31` has 155. `--suite "
+            "arithmetic-seed7x32` has 160.",
+        ]),
+        ("arithmetic", 2000, [
+            "2000 prompts were asked for, and the suite `arithmetic` has 150. `--suite arithmetic-seed0x200` has 1000.",
+        ]),
+        ("arithmetic-seed1x200", 2000, [
+            "2000 prompts were asked for, and the suite `arithmetic-seed1x200` has 1000, the most that arithmetic "
+            "of one seed can have.",
+        ]),
+        ("open-ended", 999, ["999 prompts were asked for, and the suite `open-ended` has"]),
+    ],
+)  # fmt: skip
+def test_more_prompts_than_there_are_is_said(name: str, prompts: int | None, told: list[str]) -> None:
+    suite = load_suite(name)
+    found = asked_in_vain(suite, prompts)
+    assert [text[: len(start)] for text, start in zip(found, told, strict=True)] == told
+    if found and "--suite" in found[0]:
+        named = load_suite(found[0].split("`")[-2].removeprefix("--suite "))
+        assert len(suite.prompts) < len(named.prompts)
+        assert len(named.prompts) >= min(prompts or 0, 1000)
+
+
+def test_a_file_by_the_name_of_arithmetic_is_no_arithmetic() -> None:
+    suite = load_suite("arithmetic")
+    suite = replace(suite, prompts=suite.prompts[:9])
+    assert asked_in_vain(suite, 10) == ["10 prompts were asked for, and the suite `arithmetic` has 9."]

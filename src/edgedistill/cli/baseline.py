@@ -61,11 +61,15 @@ def _create(args: argparse.Namespace) -> int:
     options = verification.options(args)
     verification.require_writable(args.output, "Choose another file with -o.")
     from edgedistill.verify.baseline_runs import make_baseline
+    from edgedistill.verify.suites import asked_in_vain, load_suite
 
+    suite = load_suite(args.suite)
+    for note in asked_in_vain(suite, options.prompts):
+        console.note(f"note: {note}")
     with verification.cluster(args) as cluster, console.progress() as progress:
         baseline = make_baseline(
             args.model,
-            suite=args.suite,
+            suite=suite,
             options=options,
             scored_samples=args.scored_samples,
             store=verification.store(args),

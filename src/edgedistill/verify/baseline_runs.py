@@ -114,7 +114,7 @@ def as_dictated(suite: Suite, reference: BaselineModel, bundle: BundleModel, opt
     options = replace(
         options,
         samples=None if options.samples is None and samples == plan.samples else samples,
-        prompts=options.prompts if as_planned else len(prompts),
+        prompts=options.prompts if as_planned or options.prompts is not None else len(prompts),
     )
     return Dictated(options, prompts, settings, notes)
 

@@ -23,6 +23,7 @@ from edgedistill.verify.scoring import compare_on, path_distance
 from edgedistill.verify.sequential import prompt_order
 from edgedistill.verify.sequential_gate import SequentialGate
 from edgedistill.verify.store import SampleStore, collect, store_header, store_path
+from edgedistill.verify.suites import asked_in_vain
 from edgedistill.verify.token_report import PromptDivergences
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Run:
         store: Directory of the samples; None keeps them in memory.
 
     Attributes:
-        notes: Sentences for the report about what was left out and why.
+        notes: Sentences for the report about what was asked for in vain, or left out, and why.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Run:
         progress: Progress,
         plan: Preset | None = None,
     ) -> None:
-        self.notes: list[str] = []
+        self.notes: list[str] = asked_in_vain(suite, options.prompts)
         self.suite, self._settings, self._options = suite, settings, options
         self._plan = plan or options.plan
         self._store, self._progress = store, progress

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedistill.errors import SuiteError
-from edgedistill.verify.arithmetic_suite import arithmetic_suite
+from edgedistill.verify.arithmetic_problems import BANDS
+from edgedistill.verify.arithmetic_suite import MOST_PER_BAND, arithmetic_suite
 from edgedistill.verify.checks import validate as validate_check
 from edgedistill.verify.instruction_suite import instruction_suite
 from edgedistill.verify.open_ended_suite import open_ended_suite
@@ -60,6 +61,23 @@ def load_suite(name_or_path: str | Path) -> Suite:
         suite = read_suite(path)
     validate_suite(suite)
     return suite
+
+
+def asked_in_vain(suite: Suite, prompts: int | None) -> list[str]:
+    """A sentence if more prompts were asked for than the suite has, with the arithmetic suite that has them."""
+    if prompts is None or prompts <= len(suite.prompts):
+        return []
+    told = f"{prompts} prompts were asked for, and the suite `{suite.name}` has {len(suite.prompts)}"
+    generated = _ARITHMETIC.fullmatch(suite.name)
+    if (suite.name != "arithmetic" and generated is None) or suite != load_suite(
+        suite.name
+    ):  # a file may have the name
+        return [f"{told}."]
+    seed = 0 if generated is None else int(generated[1])
+    per_band = min(-(-prompts // len(BANDS)), MOST_PER_BAND)
+    if len(suite.prompts) >= per_band * len(BANDS):
+        return [f"{told}, the most that arithmetic of one seed can have."]
+    return [f"{told}. `--suite arithmetic-seed{seed}x{per_band}` has {per_band * len(BANDS)}."]
 
 
 def validate_suite(suite: Suite) -> None:
