@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from edgedistill.errors import VerifyError
 from edgedistill.verify.baseline_model import BaselineModel
 from edgedistill.verify.bundle_model import BundleModel
+from edgedistill.verify.collapse_look import collapse_is_open
 from edgedistill.verify.compare import compare
 from edgedistill.verify.counts import by_prompt
 from edgedistill.verify.mode_model import ModeModel
@@ -171,12 +172,19 @@ class Run:
     def until_decided(
         self, reference: SampledModel, bundle: SampledModel, prompts: Sequence[Prompt], margins: Margins
     ) -> tuple[list[Drawn], list[Drawn], SequentialState]:
-        """Prompts in random order, some at a time, until the gate decides or they run out."""
+        """Prompts in random order, some at a time, until nothing is open or they run out.
+
+        The endpoints may pass while the collapse verdict is not certain, which would leave the run inconclusive: it
+        goes on for the sake of that verdict. Looking again costs no validity. The bets of the endpoints hold at any
+        stopping time, and what they have decided stays; the collapse verdict is no part of them. It claims no error
+        rate over looks, and can only withhold a pass, never make one of an endpoint likelier.
+        """
         by_id = {prompt.id: prompt for prompt in prompts}
         order = [by_id[prompt_id] for prompt_id in prompt_order(list(by_id), self._settings.seed)]
         gate = SequentialGate(margins, alpha=self._options.alpha)
         theirs: list[Drawn] = []
         ours: list[Drawn] = []
+        passed_at: int | None = None
         state = gate.state()
         while len(ours) < len(order) * self._options.n_samples:
             at = len(ours) // self._options.n_samples
@@ -187,9 +195,27 @@ class Run:
             theirs += before
             ours += after
             state = gate.update(compare(_groups(before), _groups(after)))
-            if state.outcome != "inconclusive":
+            if state.outcome == "fail" or (state.outcome == "pass" and not self._collapse_is_open(theirs, ours)):
                 break
+            if state.outcome == "pass" and passed_at is None:
+                passed_at = stop
+        asked = len(ours) // self._options.n_samples
+        if passed_at is not None and asked > passed_at:
+            self.notes.append(
+                f"The endpoints had passed after {passed_at} prompts; {asked - passed_at} more were asked because the "
+                "collapse verdict was not certain."
+            )
         return theirs, ours, state
+
+    def _collapse_is_open(self, theirs: Sequence[Drawn], ours: Sequence[Drawn]) -> bool:
+        return collapse_is_open(
+            self.suite,
+            [one.sample for one in theirs],
+            [one.sample for one in ours],
+            deterministic=self._settings.deterministic,
+            level=1 - self._options.alpha,
+            seed=self._settings.seed,
+        )
 
     def divergences(
         self,
