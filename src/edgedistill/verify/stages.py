@@ -177,7 +177,7 @@ class Run:
         The endpoints may pass while the collapse verdict is not certain, which would leave the run inconclusive: it
         goes on for the sake of that verdict. Looking again costs no validity. The bets of the endpoints hold at any
         stopping time, and what they have decided stays; the collapse verdict is no part of them. It can withhold a
-        pass, never make one of an endpoint likelier. It claims no error rate over looks: of equal models exactly at its
+        pass, never make one of an endpoint likelier. It claims no error rate over looks: of equal models at or near its
         threshold, drawn under different noise, 1 of 75 simulated runs failed for it.
         """
         by_id = {prompt.id: prompt for prompt in prompts}
