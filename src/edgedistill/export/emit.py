@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from edgedistill.export import emit_w8a8
+from edgedistill.export import emit_planes, emit_w8a8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgedistill.quantize.spec import ArraySpec, WeightFormat
+    from edgedistill.widened import WidenedMatrix
 
 MICROSOFT = "com.microsoft"
+_NOWHERE = 1 << 60
 
 
 class Planned(Protocol):
@@ -104,6 +106,18 @@ class GraphBuilder:
             self._add(name, tensor)
         return self.initializers[name]
 
+    def supplied(self, name: str, location: str, shape: tuple[int, ...]) -> ir.Value:
+        """A uint8 initializer that is handed over when the graph is opened.
+
+        It lies beyond the end of every file, so that opening the graph without it is an error; ONNX Runtime wants the
+        file ``location`` to exist all the same.
+        """
+        if name not in self.initializers:
+            dtype, size = ir.DataType.UINT8, math.prod(shape)
+            tensor = ir.ExternalTensor(location, _NOWHERE, size, dtype, shape=ir.Shape(shape), name=name)
+            self._add(name, tensor)
+        return self.initializers[name]
+
     def _add(self, name: str, tensor: ir.TensorProtocol) -> None:
         shape = ir.Shape(tensor.shape.numpy())
         self.initializers[name] = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
@@ -115,11 +129,19 @@ class WeightEmitter:
     Args:
         plan: Shape and format of every matrix by weight name (vectors need none).
         stored: Place of every array by array name (see ``quantize.spec.array_specs``).
+        supply: Leave matrices whose codes lie in planes to whoever opens the graph (see ``supplied``), instead of
+            putting them together by nodes.
     """
 
-    def __init__(self, plan: Mapping[str, Planned], stored: Mapping[str, Stored]) -> None:
+    def __init__(self, plan: Mapping[str, Planned], stored: Mapping[str, Stored], *, supply: bool = False) -> None:
         self._plan = plan
         self._stored = stored
+        self._supplied: dict[str, WidenedMatrix] | None = {} if supply else None
+
+    @property
+    def supplied(self) -> tuple[WidenedMatrix, ...]:
+        """The matrices used so far that have to be supplied."""
+        return tuple((self._supplied or {}).values())
 
     def vector(self, b: GraphBuilder, name: str) -> ir.Value:
         """A norm or bias, float32 [N]."""
@@ -178,7 +200,10 @@ class WeightEmitter:
         padded = fmt.blocks(k) * fmt.block_size
         codes, scales, zero_points = self._operands(b, name, fmt)
         if len(fmt.planes) > 1:
-            rows = self._gather_unpacked(b, ids, codes, scales, zero_points, fmt, name, output)
+            rows = emit_planes.rows(
+                b, ids, codes, scales, zero_points, name=name, shape=(n, k), fmt=fmt, output=output,
+                flat=output if padded == k else f"{output}.padded",
+            )  # fmt: skip
         else:
             # Another initializer over the same bytes: a Reshape would be folded into a private copy of the matrix.
             data = b.external(f"{name}.rows", self._stored[f"{name}.q"], (n, padded * fmt.bits // 8))
@@ -203,7 +228,7 @@ class WeightEmitter:
     def _operands(self, b: GraphBuilder, name: str, fmt: WeightFormat) -> tuple[ir.Value, ir.Value, ir.Value | None]:
         """Codes, scales and zero points of a quantized matrix as the kernels want them.
 
-        What the file holds in fewer bits is widened by nodes over constants, which ONNX Runtime folds on loading.
+        Scales in fewer bits are widened by nodes over constants, which ONNX Runtime folds on loading.
         """
         scales = b.external(f"{name}.scales", self._stored[f"{name}.scales"])
         if fmt.scale_bits != 32:
@@ -214,96 +239,15 @@ class WeightEmitter:
         zero_points = None
         if not fmt.symmetric:
             zero_points = b.external(f"{name}.zero_points", self._stored[f"{name}.zero_points"])
+        return self._codes(b, name, fmt), scales, zero_points
+
+    def _codes(self, b: GraphBuilder, name: str, fmt: WeightFormat) -> ir.Value:
+        """uint8 [N, blocks, block * kernel_bits / 8]."""
         if len(fmt.planes) == 1:
-            return b.external(f"{name}.q", self._stored[f"{name}.q"]), scales, zero_points
-        return self._unpacked(b, name, fmt), scales, zero_points
-
-    def _unpacked(self, b: GraphBuilder, name: str, fmt: WeightFormat) -> ir.Value:
-        """uint8 [N, blocks, block * kernel_bits / 8]: codes put together from their planes (``packing.pack_plane``)."""
-        total: ir.Value | None = None
-        shift = 0
-        for width in fmt.planes:
-            plane = f"{name}.q{width}"
-            packed = b.external(plane, self._stored[plane])
-            mask = b.constant(f"mask.{width}", np.array((1 << width) - 1, dtype=np.uint8))
-            pieces = []
-            for i in range(8 // width):
-                piece = _shifted(b, packed, i * width, "RIGHT", f"{plane}.piece{i}.shifted")
-                pieces.append(b.once("BitwiseAnd", [piece, mask], f"{plane}.piece{i}"))
-            codes = b.once("Concat", pieces, f"{plane}.codes", axis=-1)
-            codes = _shifted(b, codes, shift, "LEFT", f"{plane}.codes.shifted")
-            total = codes if total is None else b.once("BitwiseOr", [total, codes], f"{plane}.sum")
-            shift += width
-        assert total is not None  # a format has at least one plane
-        if fmt.symmetric:  # the kernel's zero point is the middle of its own, wider range
-            middle = (1 << (fmt.kernel_bits - 1)) - (1 << (fmt.bits - 1))
-            offset = b.constant(f"middle.{fmt.bits}", np.array(middle, dtype=np.uint8))
-            total = b.once("Add", [total, offset], f"{name}.q.centred")
-        if fmt.kernel_bits == 8:
-            return total
-        # Two codes a byte, the even one low: pairs along the last axis.
+            return b.external(f"{name}.q", self._stored[f"{name}.q"])
         n, k = self._plan[name].shape
-        shape = np.array([n, fmt.blocks(k), fmt.block_size // 2, 2], dtype=np.int64)
-        pairs = b.once("Reshape", [total, b.constant(f"{name}.q.pairs", shape)], f"{name}.q.by_pair")
-        sizes = b.constant("one_and_one", np.array([1, 1], dtype=np.int64))
-        low, high = b.once_many("Split", [pairs, sizes], f"{name}.q.split", 2, axis=-1)
-        both = b.once("BitwiseOr", [low, _shifted(b, high, 4, "LEFT", f"{name}.q.high")], f"{name}.q.both")
-        return b.once("Squeeze", [both, b.constant("axis_pairs", np.array([-1], dtype=np.int64))], f"{name}.q.packed")
-
-    def _gather_unpacked(
-        self,
-        b: GraphBuilder,
-        ids: ir.Value,
-        codes: ir.Value,
-        scales: ir.Value,
-        zero_points: ir.Value | None,
-        fmt: WeightFormat,
-        name: str,
-        output: str,
-    ) -> ir.Value:
-        """Rows of a matrix that is put together on loading, seen as [N, blocks, block] so that it exists once."""
-        n, k = self._plan[name].shape
-        blocks = fmt.blocks(k)
-        last = b.constant("axis_last_one", np.array([-1], dtype=np.int64))
-        inputs = [codes, ids, b.once("Unsqueeze", [scales, last], f"{name}.scales.by_block")]
-        if zero_points is not None:
-            if fmt.kernel_bits == 4:
-                zero_points = self._one_per_byte(b, zero_points, name, n, blocks)
-            inputs.append(b.once("Unsqueeze", [zero_points, last], f"{name}.zero_points.by_block"))
-        rows = b.call(
-            "GatherBlockQuantized",
-            inputs,
-            f"{output}.by_block",
-            domain=MICROSOFT,
-            bits=fmt.kernel_bits,
-            block_size=fmt.block_size,
-            gather_axis=0,
-            quantize_axis=2,
-        )
-        padded = blocks * fmt.block_size
-        shape = b.constant(f"{output}.flat", np.array([0, 0, padded], dtype=np.int64))
-        return b.call("Reshape", [rows, shape], output if padded == k else f"{output}.padded")
-
-    def _one_per_byte(self, b: GraphBuilder, packed: ir.Value, name: str, n: int, blocks: int) -> ir.Value:
-        """4-bit zero points uint8 [N, ceil(blocks/2)], low ones first, as uint8 [N, blocks]."""
-        base = f"{name}.zero_points"
-        last = b.constant("axis_last_one", np.array([-1], dtype=np.int64))
-        mask = b.constant("mask.4", np.array(15, dtype=np.uint8))
-        low = b.once("BitwiseAnd", [packed, mask], f"{base}.low")
-        high = _shifted(b, packed, 4, "RIGHT", f"{base}.high")
-        parts = [b.once("Unsqueeze", [part, last], f"{part.name}.column") for part in (low, high)]
-        pairs = b.once("Concat", parts, f"{base}.pairs", axis=-1)
-        shape = b.constant(f"{base}.flat", np.array([n, 2 * (-(-blocks // 2))], dtype=np.int64))
-        flat = b.once("Reshape", [pairs, shape], f"{base}.padded")
-        bounds = [
-            b.constant(f"{base}.{part}", np.array([v], dtype=np.int64)) for part, v in (("from", 0), ("to", blocks))
-        ]
-        return b.once("Slice", [flat, *bounds, last], f"{base}.bytes")
-
-
-def _shifted(b: GraphBuilder, value: ir.Value, bits: int, direction: str, name: str) -> ir.Value:
-    """``value`` uint8 shifted by a constant; itself for 0 bits."""
-    if not bits:
-        return value
-    amount = b.constant(f"shift.{bits}", np.array(bits, dtype=np.uint8))
-    return b.once("BitShift", [value, amount], name, direction=direction)
+        planes = [self._stored[f"{name}.q{width}"] for width in fmt.planes]
+        if self._supplied is None:
+            return emit_planes.unpacked(b, name, (n, k), fmt, planes)
+        self._supplied[name] = emit_planes.supplied_matrix(name, (n, k), fmt, planes)
+        return emit_planes.supplied(b, self._supplied[name])

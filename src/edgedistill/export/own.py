@@ -32,6 +32,7 @@ from edgedistill.quantize.gptq import GptqOptions
 from edgedistill.quantize.plan import PREFILL, parse_format
 from edgedistill.speed import StepModel, prediction_points
 from edgedistill.timings import Machine, Timings
+from edgedistill.widened import WidenedGraph, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -244,26 +245,31 @@ class OwnExporter:
 
 
 def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> None:
-    """Write both graphs over the weights file: the runtime's own, with a quantized cache where ``kv`` has scales, and
-    onnxruntime-genai's, whose cache stays float32.
+    """Write the graphs over the weights file: the runtime's own, with a quantized cache where ``kv`` has scales; one of
+    the second form, if there is one; onnxruntime-genai's, whose cache stays float32; and those that stand for the
+    runtime's where matrices lie in planes, with widened.json.
     """
     import onnx_ir
 
-    emitter = WeightEmitter(plan.planned.by_name(), plan.layout.arrays)
-    graphs: tuple[tuple[str, Signature], ...] = ((files.MODEL, "edgedistill"), (files.GENAI_MODEL, "genai"))
-    for name, signature in graphs:
-        graph = build_graph(
-            plan.spec,
-            emitter,
-            signature=signature,
-            context_length=plan.context_length,
-            kv=kv if signature == "edgedistill" else None,
-        )
+    def write(name: str, emitter: WeightEmitter, signature: Signature = "edgedistill") -> None:
+        cache = kv if signature == "edgedistill" else None
+        graph = build_graph(plan.spec, emitter, signature=signature, context_length=plan.context_length, kv=cache)
         onnx_ir.save(graph, directory / name)
-    if any(name.startswith(PREFILL) for name in plan.planned.by_name()):
-        second = WeightEmitter(of_second_form(plan.planned.by_name()), of_second_form(plan.layout.arrays))
-        graph = build_graph(plan.spec, second, signature="edgedistill", context_length=plan.context_length, kv=kv)
-        onnx_ir.save(graph, directory / files.PREFILL_MODEL)
+
+    planned, stored = plan.planned.by_name(), plan.layout.arrays
+    write(files.GENAI_MODEL, WeightEmitter(planned, stored), "genai")
+    forms = {files.MODEL: (planned, stored)}
+    if any(name.startswith(PREFILL) for name in planned):
+        forms[files.PREFILL_MODEL] = (of_second_form(planned), of_second_form(stored))
+    widened = []
+    for name, (formats, places) in forms.items():
+        write(name, WeightEmitter(formats, places))
+        emitter = WeightEmitter(formats, places, supply=True)
+        if any(len(weight.format.planes) > 1 for weight in formats.values()):
+            write(files.WIDENED_MODELS[name], emitter)
+            widened.append(WidenedGraph(files.WIDENED_MODELS[name], name, emitter.supplied))
+    if widened:
+        (directory / files.WIDENED).write_text(to_json(tuple(widened)), encoding="utf-8")
 
 
 def _write_weights(

@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from edgedistill.bundle import MODEL, WIDENED
 from edgedistill.export.emit import GraphBuilder, WeightEmitter
 from edgedistill.export.graph import IR_VERSION, OPSET
 from edgedistill.export.layout import plan_layout
 from edgedistill.planning.room import wanted_copies
 from edgedistill.quantize.plan import PlannedWeight
 from edgedistill.quantize.spec import array_specs
-from edgedistill.runtime.session import SessionConfig, open_session
+from edgedistill.runtime.session import SessionConfig, open_session, usable_threads
+from edgedistill.runtime.widening import Widening
 from edgedistill.scratch import scratch
+from edgedistill.widened import WidenedGraph, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +67,7 @@ def time_matrix(case: MatrixCase, config: SessionConfig, copies: int | None = No
             planned[f"w{i}"] = PlannedWeight(f"w{i}", (case.rows, case.columns), case.format, specs)
         layout = plan_layout([spec for weight in planned.values() for spec in weight.arrays], _WEIGHTS)
         _write_random(folder / _WEIGHTS, layout.arrays, layout.size, rng)
-        emitter, b = WeightEmitter(planned, layout.arrays), GraphBuilder()
+        emitter, b = WeightEmitter(planned, layout.arrays, supply=True), GraphBuilder()
         x = ir.Value(
             name="x", shape=ir.Shape(["batch", "sequence", case.columns]), type=ir.TensorType(ir.DataType.FLOAT)
         )
@@ -72,8 +75,10 @@ def time_matrix(case: MatrixCase, config: SessionConfig, copies: int | None = No
         for product in products:
             product.shape = ir.Shape(["batch", "sequence", case.rows])
             product.type = ir.TensorType(ir.DataType.FLOAT)
-        save_graph(folder / "model.onnx", b, [x], products)
-        session, _ = open_session(folder / "model.onnx", config)
+        save_graph(folder / MODEL, b, [x], products)
+        if emitter.supplied:
+            (folder / WIDENED).write_text(to_json((WidenedGraph(MODEL, MODEL, emitter.supplied),)), encoding="utf-8")
+        session, _ = open_session(folder / MODEL, config, Widening(folder, threads=usable_threads(config)))
     values = rng.standard_normal((1, case.tokens, case.columns), dtype=np.float32)
     out = np.zeros((1, case.tokens, case.rows), dtype=np.float32)
     return time_runs(session, {"x": values}, dict.fromkeys((p.name or "" for p in products), out)) / copies

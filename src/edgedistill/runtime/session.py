@@ -21,6 +21,7 @@ from edgedistill.runtime.decoder import Decoder
 from edgedistill.runtime.failures import first_line
 from edgedistill.runtime.huge_pages import use_huge_pages
 from edgedistill.runtime.kv_cache import CacheGeometry, KVCache
+from edgedistill.runtime.widening import Widening
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,12 +74,22 @@ def physical_cores() -> int:
     return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
 
 
-def open_session(path: Path, config: SessionConfig) -> tuple[ort.InferenceSession, int]:
-    """Session over a graph file and the number of its threads; raises BundleError if it cannot be loaded."""
+def usable_threads(config: SessionConfig) -> int:
+    """Threads that a session of ``config`` gets; raises GenerationError for a negative number."""
     if config.threads < 0:
         raise GenerationError(f"threads is {config.threads}; expected 0 (one per physical core) or more.")
     cores = physical_cores()
-    threads = min(config.threads or cores, cores)
+    return min(config.threads or cores, cores)
+
+
+def open_session(
+    path: Path, config: SessionConfig, widening: Widening | None = None
+) -> tuple[ort.InferenceSession, int]:
+    """Session over a graph file and the number of its threads; raises BundleError if it cannot be loaded.
+
+    With ``widening``, over the graph that stands for it there, if any.
+    """
+    threads = usable_threads(config)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -88,21 +99,27 @@ def open_session(path: Path, config: SessionConfig) -> tuple[ort.InferenceSessio
     # Work is handed out in shrinking pieces, so that one thread that was held up does not hold up the step.
     options.add_session_config_entry("session.dynamic_block_base", "4")
     options.log_severity_level = 4  # an error is raised as well, and says the same
+    graph, supplied = (path, {}) if widening is None else widening.supply(path)
+    for name in supplied:
+        options.add_initializer(name, supplied[name])
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base but this
         raise BundleError(
-            f"ONNX Runtime cannot load {path.name}: {first_line(error)}.",
+            f"ONNX Runtime cannot load {graph.name}: {first_line(error)}.",
             hint="Check the bundle with: edgedistill inspect BUNDLE --verify",
         ) from error
+    # The options go on naming what was supplied, which is now the session's alone: never another one from them.
+    session.disable_fallback()
+    supplied.clear()
     _give_back_memory()
     use_huge_pages()
     return session, threads
 
 
 def _give_back_memory() -> None:
-    """Return what loading freed to the system. Widening codes of 5 or 6 bits takes several copies of every matrix,
-    which glibc would keep (SmolLM2-135M in int6: 1,135 MB resident after loading, 291 MB after this).
+    """Return what loading freed to the system. A graph that widens codes of 5 or 6 bits by itself takes several copies
+    of every matrix, which glibc would keep (SmolLM2-135M in int6: 1,135 MB resident after loading, 291 MB after this).
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -119,12 +136,13 @@ class DecoderSession:
         """Load ``path``; raises BundleError if ONNX Runtime refuses it or its inputs are others."""
         self.config = config or SessionConfig()
         self.info = info
-        self.raw, self.threads = open_session(path, self.config)
+        widening = Widening(path.parent, threads=usable_threads(self.config))
+        self.raw, self.threads = open_session(path, self.config, widening)
         self.wide = self.raw
         second = path.with_name(PREFILL_MODEL)
         if path.name == MODEL and second.is_file():
             # Its steps are long: threads that wait for work would only take time from the other session's.
-            self.wide, _ = open_session(second, replace(self.config, allow_spinning=False))
+            self.wide, _ = open_session(second, replace(self.config, allow_spinning=False), widening)
         found = {value.name: value.type for value in self.raw.get_inputs()}
         missing = {"input_ids", "seqlens_k", "query_seqlens", "logit_index", self.past_names[-1]} - found.keys()
         if missing:

@@ -1,0 +1,103 @@
+"""Supplies the matrices that a graph wants put together from planes: read, widened, handed to ONNX Runtime.
+
+The arrays are shared with ONNX Runtime by DLPack, which counts references: what a session has packed for its kernels is
+freed once nobody here refers to it, and what it goes on reading stays.
+
+Must not know: what is in a graph, what the matrices mean.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime as ort
+
+from edgedistill.bundle import WIDENED
+from edgedistill.errors import BundleError
+from edgedistill.quantize.widen import widen_rows, widened_shape
+from edgedistill.widened import from_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgedistill.widened import WidenedGraph, WidenedMatrix
+
+    Key = tuple[str, tuple[int, ...]]
+
+_SLICE_CODES = 1 << 19
+"""Codes put together at a time: their temporaries fit a processor's cache."""
+
+
+class Widening:
+    """The graphs of a directory that stand for others, and their matrices."""
+
+    def __init__(self, folder: Path, *, threads: int = 1) -> None:
+        """Read ``folder``'s widened.json, if there is one; raises BundleError where it is malformed."""
+        self._folder = folder
+        self._threads = threads
+        self._graphs: dict[str, WidenedGraph] = {}
+        self._made: dict[Key, ort.OrtValue] = {}
+        if (folder / WIDENED).is_file():
+            text = (folder / WIDENED).read_text(encoding="utf-8", errors="replace")
+            self._graphs = {graph.stands_for: graph for graph in from_json(text)}
+
+    def supply(self, path: Path) -> tuple[Path, dict[str, ort.OrtValue]]:
+        """The graph to open instead of ``path`` and what to supply to it by initializer; ``path`` itself and nothing
+        where no graph stands for it. What later graphs want too is kept until they are supplied.
+
+        Raises:
+            BundleError: The weights end before a plane.
+        """
+        graph = self._graphs.pop(path.name, None)
+        if graph is None:
+            return path, {}
+        missing = {_key(matrix): matrix for matrix in graph.matrices if _key(matrix) not in self._made}
+        self._made |= self._widened(missing)
+        values = {matrix.initializer: self._made[_key(matrix)] for matrix in graph.matrices}
+        later = {_key(matrix) for other in self._graphs.values() for matrix in other.matrices}
+        self._made = {key: value for key, value in self._made.items() if key in later}
+        return self._folder / graph.name, values
+
+    def _widened(self, matrices: dict[Key, WidenedMatrix]) -> dict[Key, ort.OrtValue]:
+        arrays = {
+            key: np.empty(widened_shape(matrix.shape, matrix.format), np.uint8) for key, matrix in matrices.items()
+        }
+        with ThreadPoolExecutor(max_workers=self._threads, thread_name_prefix="widen") as pool:
+            done = [
+                pool.submit(self._fill, matrix, start, arrays[key][start : start + step])
+                for key, matrix in matrices.items()
+                for step in [_rows_at_a_time(matrix)]
+                for start in range(0, matrix.shape[0], step)
+            ]
+            for future in done:
+                future.result()
+        return {key: ort.OrtValue.from_dlpack(array) for key, array in arrays.items()}
+
+    def _fill(self, matrix: WidenedMatrix, start: int, out: npt.NDArray[np.uint8]) -> None:
+        """Put the rows from ``start`` on together in ``out``."""
+        rows, blocks, _ = out.shape
+        planes = []
+        with (self._folder / matrix.location).open("rb", buffering=0) as stream:
+            for width, offset in zip(matrix.format.planes, matrix.offsets, strict=True):
+                size = blocks * matrix.format.block_size * width // 8
+                stream.seek(offset + start * size)
+                packed = np.fromfile(stream, np.uint8, rows * size)
+                if packed.size != rows * size:
+                    raise BundleError(
+                        f"{matrix.location} ends before {matrix.initializer}.",
+                        hint="Copy the bundle again or export it again.",
+                    )
+                planes.append(packed.reshape(rows, blocks, -1))
+        widen_rows(planes, matrix.format, out)
+
+
+def _key(matrix: WidenedMatrix) -> Key:
+    return matrix.location, matrix.offsets
+
+
+def _rows_at_a_time(matrix: WidenedMatrix) -> int:
+    return max(1, _SLICE_CODES // (matrix.format.blocks(matrix.shape[1]) * matrix.format.block_size))
