@@ -202,3 +202,26 @@ def test_this_machine_must_hold_the_bundle_and_open_it():
         check_machine(budget, free_disk=GB)
     with pytest.raises(BudgetError, match=r"Opening the bundle .* 2\.00 GB are available.*--no-check"):
         check_machine(budget, free_disk=10 * GB, available_ram=2 * GB)
+
+
+@pytest.mark.parametrize("weight_format", ["int3", "int5", "int6"])
+def test_opening_holds_widened_codes_beside_their_packed_copies(weight_format):
+    spec, weights = QWEN_06
+    plan = plan_weights(weights, parse_format(weight_format))
+    short, long = (predict(spec, plan, context_length=length) for length in (64, 4096))
+    bits = parse_format(weight_format).kernel_bits
+    elements = sum(w.shape[0] * w.shape[1] for w in plan.weights if len(w.shape) == 2 and w.weight_name != "embed")
+    assert short.weights_opening == long.weights_opening == elements * bits // 8
+    assert short.needed_bytes == short.opening_bytes > long.opening_bytes - long.weights_opening
+    assert long.needed_bytes == long.opening_bytes - long.weights_opening + long.kv_bytes + long.activation_bytes
+    assert predict(spec, plan_weights(weights, parse_format("int8")), context_length=64).weights_opening == 0
+
+
+def test_an_untied_embedding_in_planes_is_in_memory_once():
+    spec, weights = QWEN_8
+    body = [weight for weight in weights if weight.name != "embed"]
+    fmt = parse_format("int6-b32-sym")
+    whole, rest = (predict(spec, plan_weights(some, fmt), context_length=64) for some in (weights, body))
+    blocks = 151936 * 4096 // 32
+    assert whole.weights_private - rest.weights_private == 151936 * 4096 + 4 * blocks
+    assert whole.weights_opening == rest.weights_opening

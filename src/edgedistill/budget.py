@@ -12,6 +12,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from edgedistill.opening import in_planes, supplied_bytes
 from edgedistill.quantize.plan import PREFILL, Plan, plan_weights
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Budget:
         activation_bytes: Largest set of intermediate tensors in one prefill chunk.
         logits_bytes: Logits of the last position, bound for the steps of several widths, and the sampler's copies.
         base_bytes: Interpreter, libraries and tokenizer.
+        weights_opening: Matrices put together from planes, until their packed copies are made.
     """
 
     file_bytes: int
@@ -82,17 +84,23 @@ class Budget:
     activation_bytes: int
     logits_bytes: int
     base_bytes: int
+    weights_opening: int = 0
 
     @property
     def ram_bytes(self) -> int:
-        """Resident memory of a process that generates up to ``context_length`` tokens, where memory is plenty."""
+        """Most resident memory of a process that generates up to ``context_length`` tokens, where memory is plenty."""
         return self.needed_bytes + self.weights_reclaimable
 
     @property
     def needed_bytes(self) -> int:
         """Memory that such a process cannot do without: what limits are compared with."""
-        parts = (self.weights_private, self.weights_mapped, self.kv_bytes, self.activation_bytes)
-        return sum(parts) + self.logits_bytes + self.base_bytes
+        loaded = self.weights_private + self.weights_mapped + self.base_bytes + self.logits_bytes
+        return loaded + max(self.weights_opening, self.kv_bytes + self.activation_bytes)
+
+    @property
+    def opening_bytes(self) -> int:
+        """The part of ``needed_bytes`` that opening alone takes, at its peak."""
+        return self.weights_private + self.weights_mapped + self.base_bytes + self.logits_bytes + self.weights_opening
 
     def to_dict(self) -> dict[str, int]:
         """All parts and the total, JSON-able."""
@@ -111,14 +119,15 @@ def predict(
     """Sizes of a bundle of ``plan``; ``kv_itemsize`` is in bytes per key or value, ``tokenizer_bytes`` the size of
     tokenizer.json where it is known.
 
-    Prepacking copies every matrix that is multiplied: the codes once and, for scales and block sums, twice the scales
-    (q + 2 * scales; measured 72, 54, 123, 110 and 385 MiB for matrices of 62, 51, 108, 102 and 384 MiB in
-    int4-b32-asym, int4-b128-asym, int8-b32-sym, int8-b64-sym and fp32, with float32 scales). Scales stay in use beside
-    that: mapped where they lie as float32, else in memory. Of the mapped file the zero points stay in use. A tied
-    embedding that is put together from planes exists once more, and one in float32 stays mapped beside its packed copy.
-    Rows of an embedding that is not in float32 are read from the mapped file as their tokens occur, which soon makes
-    most of it resident (``MAPPED_BY_ONE_READ``); an untied one is nowhere else. Rotary tables of cos and sin, float32
-    [context, head_dim/2] each, are in memory alone, once for each form of the layers.
+    Prepacking copies every matrix that is multiplied: the codes once and, for scales and block sums, twice the
+    scales (q + 2 * scales; measured 72, 54, 123, 110 and 385 MiB for matrices of 62, 51, 108, 102 and 384 MiB in
+    int4-b32-asym, int4-b128-asym, int8-b32-sym, int8-b64-sym and fp32, with float32 scales). Scales stay in use
+    beside that: mapped where they lie as float32, else in memory. Of the mapped file the zero points stay in use. A
+    tied embedding that is put together from planes exists once more (an untied one only so), and one in float32
+    stays mapped beside its packed copy. Rows of an embedding that is not in float32 are read from the mapped file
+    as their tokens occur, which soon makes most of it resident (``MAPPED_BY_ONE_READ``); an untied one is nowhere
+    else. Rotary tables of cos and sin, float32 [context, head_dim/2] each, are in memory alone, once for each form
+    of the layers.
     """
     forms = 2 if any(weight.weight_name.startswith(PREFILL) for weight in plan.weights) else 1
     private = forms * model.ropes * 4 * context_length * model.head_dim
@@ -126,7 +135,10 @@ def predict(
     looked_up = context_length * MAPPED_BY_ONE_READ
     for weight in plan.weights:
         fmt = weight.format
-        if weight.weight_name == "embed" and not model.tie_word_embeddings:
+        if weight.weight_name == "embed" and not model.tie_word_embeddings and in_planes(fmt):
+            blocks = weight.shape[0] * fmt.blocks(weight.shape[1])
+            private += blocks * (fmt.block_size * fmt.kernel_bits // 8 + 4 + (0 if fmt.symmetric else 1))
+        elif weight.weight_name == "embed" and not model.tie_word_embeddings:
             reclaimable += min(weight.nbytes, looked_up)
         elif fmt.is_float:
             private += weight.nbytes
@@ -140,7 +152,7 @@ def predict(
             codes, scales = blocks * fmt.block_size * fmt.kernel_bits // 8, 4 * blocks
             private += codes + 2 * scales
             if weight.weight_name == "embed":
-                if len(fmt.planes) > 1:
+                if in_planes(fmt):
                     private += codes
                 else:
                     reclaimable += min(codes, looked_up)
@@ -169,6 +181,7 @@ def predict(
         activation_bytes=activations,
         logits_bytes=8 * 4 * model.vocab_size,
         base_bytes=BASE_BYTES + tokenizer,
+        weights_opening=supplied_bytes((weight.weight_name, weight.shape, weight.format) for weight in plan.weights),
     )
 
 

@@ -99,7 +99,7 @@ def check_machine(budget: Budget, *, free_disk: int, available_ram: int | None =
     """Whether this machine can write the bundle and, if ``available_ram`` is given, open it for its check.
 
     Args:
-        budget: What was predicted; for an opening short of the whole context, its KV cache is left out.
+        budget: What was predicted; of the memory, what opening takes.
         free_disk: Free bytes on the file system of the output.
         available_ram: Bytes that can still be allocated; None skips that check (``--no-check``).
 
@@ -112,13 +112,12 @@ def check_machine(budget: Budget, *, free_disk: int, available_ram: int | None =
             f"The bundle needs {_gb(needed)} of disk; {_gb(free_disk)} are free where it would be written.",
             hint=f"Free {_gb(needed - free_disk)}, or choose another place with -o.",
         )
-    if available_ram is not None:
-        opening = budget.needed_bytes - budget.kv_bytes - budget.activation_bytes
-        if opening > available_ram:
-            raise BudgetError(
-                f"Opening the bundle for its check needs {_gb(opening)} of memory; {_gb(available_ram)} are available.",
-                hint="Close other programs, or export with --no-check.",
-            )
+    if available_ram is not None and budget.opening_bytes > available_ram:
+        needs, has = _gb(budget.opening_bytes), _gb(available_ram)
+        raise BudgetError(
+            f"Opening the bundle for its check needs {needs} of memory; {has} are available.",
+            hint="Close other programs, or export with --no-check.",
+        )
 
 
 def _is_x86(profile: Profile) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.bundle import Bundle
 from edgedistill.cli import console
+from edgedistill.opening import is_supplied, opening_bytes
 from edgedistill.quantize.plan import PREFILL
 from edgedistill.units import format_bytes, format_count
 from edgedistill.verification_record import sentence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from edgedistill.manifest import KVCacheInfo, WeightEntry
+    from edgedistill.manifest import KVCacheInfo, Manifest, WeightEntry
 
 _EXAMPLES = """\
 examples:
@@ -118,6 +119,7 @@ def _print_model(bundle: Bundle) -> None:
         ),
         *_choice(manifest.choice),
         ("activations", _activations(manifest.weights)),
+        *_opening(manifest),
         (
             "KV cache",
             f"{_cache_type(manifest.kv_cache)}, {format_bytes(manifest.kv_cache.bytes_per_token)} per token, "
@@ -153,6 +155,15 @@ def _activations(weights: Sequence[WeightEntry]) -> str:
     if len(counts) == 1:
         return next(iter(counts))
     return ", ".join(f"{count} x {words}" for words, count in counts.items())
+
+
+def _opening(manifest: Manifest) -> list[tuple[str, str]]:
+    """What widening codes of 3, 5 or 6 bits takes, if there are any."""
+    size = opening_bytes(manifest)
+    if not size:
+        return []
+    how = "by the runtime" if is_supplied(manifest) else "by the graph (an export with this version takes less)"
+    return [("opening", f"up to {format_bytes(size)} of memory: codes in bit planes are widened {how}")]
 
 
 def _calibration(record: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from edgedistill.cgroup import available_memory
 from edgedistill.errors import BudgetError, OutputError
+from edgedistill.opening import in_planes
 from edgedistill.quantize.plan import PlannedWeight
 from edgedistill.quantize.spec import array_specs
 from edgedistill.speed import kernel_bytes
@@ -30,9 +31,6 @@ LEAST_BYTES = 64 << 20
 _CHUNK_COPIES = 2
 _OF_DISK = 0.75
 _OF_MEMORY = 0.5
-_UNPACKING = 12
-"""Bytes a weight of codes in planes, while a session puts them together. Measured with the file: int3-b64 11.9,
-int3-b32-sym 13.1, int5-b32 8.5, int6-b32 9.7."""
 _WITHOUT = "or leave timing out with --no-measure."
 
 
@@ -71,9 +69,13 @@ def weight_bytes(case: MatrixCase) -> int:
 
 
 def memory_bytes(case: MatrixCase) -> int:
-    """Memory that one matrix takes at most: the file, which may lie there too, what kernels read, and unpacking."""
-    planes = len(case.format.planes) > 1
-    return 2 * weight_bytes(case) + (_UNPACKING * case.rows * case.columns if planes else 0)
+    """Memory that one matrix takes at most: the file, which may lie there too, what kernels read, and, of codes in
+    planes, what is put together for them.
+    """
+    stored = weight_bytes(case)
+    if not in_planes(case.format):
+        return 2 * stored
+    return stored + kernel_bytes(_weight(case)) + case.rows * case.columns * case.format.kernel_bits // 8
 
 
 def wanted_copies(case: MatrixCase) -> int:

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from edgedistill.bundle import TOKENIZER
 from edgedistill.cgroup import available_memory
 from edgedistill.errors import BudgetError, BundleError
+from edgedistill.opening import is_supplied, opening_bytes
 from edgedistill.runtime.template import ChatTemplate, PassThrough
 
 if TYPE_CHECKING:
@@ -23,14 +24,21 @@ def require_memory(bundle: Bundle) -> None:
     """Refuse to start what would push the machine into swapping: the weights are copied into memory when they load.
 
     Raises:
-        BudgetError: Less memory is available than the weights alone take.
+        BudgetError: Less memory is available than the weights alone take, or than opening takes at its peak.
     """
-    needed, available = int(bundle.manifest.predicted.get("weights_private", 0)), available_memory()
-    if needed > available:
+    manifest, name, available = bundle.manifest, bundle.path.name, available_memory()
+    kept, opening = int(manifest.predicted.get("weights_private", 0)), opening_bytes(manifest)
+    if kept > available:
         raise BudgetError(
-            f"The weights of {bundle.path.name} take {needed / 1e9:.2f} GB of memory; {available / 1e9:.2f} GB are "
-            "available.",
+            f"The weights of {name} take {kept / 1e9:.2f} GB of memory; {available / 1e9:.2f} GB are available.",
             hint="Close other programs, or export with a smaller --format such as int4-b128.",
+        )
+    if opening > available:
+        better = "" if is_supplied(manifest) else "export it again with this version, which opens it in less, "
+        raise BudgetError(
+            f"Opening {name} takes {opening / 1e9:.2f} GB of memory for a moment, in which its codes of 3, 5 or 6 bits "
+            f"are widened; {available / 1e9:.2f} GB are available.",
+            hint=f"Close other programs, {better}or export with --format int4 or int8.",
         )
 
 

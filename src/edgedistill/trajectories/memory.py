@@ -116,8 +116,9 @@ def plan_memory(
     limits = {"of the memory that is free": free + held}
     target = profile.get("target", {}).get("ram_gb")
     if target and predicted.get("ram_bytes"):
-        reclaimable = int(predicted.get("weights_reclaimable", 0))
-        fixed = int(predicted["ram_bytes"]) - int(predicted.get("kv_bytes", 0)) - reclaimable
+        parts = ("weights_reclaimable", "kv_bytes", "activation_bytes", "weights_opening")
+        reclaimable, kv, activations, opening = (int(predicted.get(part, 0)) for part in parts)
+        fixed = int(predicted["ram_bytes"]) - reclaimable - max(opening, kv + activations) + activations
         limits[f"of the {float(target):g} GB of profile {profile.get('name', '')}"] = int(float(target) * 1e9) - fixed
     source, budget = min(limits.items(), key=lambda item: item[1])
     if budget < row:
