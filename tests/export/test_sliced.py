@@ -17,12 +17,15 @@ PROMPT = [3, 4, 5, 6, 9]
 STEPS = 6
 
 
-@pytest.fixture(scope="module", params=["qwen3", "gemma3_text", "llama"])
+@pytest.fixture(scope="module", params=["qwen3", "gemma3_text", "llama", "qwen3 int3-b32-acc1", "llama int6-b32-acc1"])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    root = tmp_path_factory.mktemp(request.param)
-    save_random_model(root / "hf", request.param)
+    family, *weight_format = request.param.split()
+    root = tmp_path_factory.mktemp(family)
+    save_random_model(root / "hf", family)
     (root / "hf" / "tokenizer.json").write_text(json.dumps(TOKENIZER), encoding="utf-8")
-    export(root / "hf", root / "bundle", weight_format="int4-b32-acc1", check=False)
+    export(
+        root / "hf", root / "bundle", weight_format=weight_format[0] if weight_format else "int4-b32-acc1", check=False
+    )
     return Bundle.open(root / "bundle")
 
 

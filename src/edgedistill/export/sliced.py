@@ -16,6 +16,7 @@ import numpy as np
 
 from edgedistill.bundle import MODEL
 from edgedistill.errors import ExportError
+from edgedistill.runtime.widening import Widening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -167,7 +168,7 @@ def _load(directory: Path, manifest: Manifest, limit: int) -> tuple[ir.Model, li
     """The graph, with types for the values between the pieces, and the pieces."""
     import onnx_ir as ir
 
-    model = ir.load(directory / MODEL)
+    model = ir.load(Widening(directory).graph(directory / MODEL))
     cuts = list(pieces(manifest, limit))
     for value in ir.convenience.create_value_mapping(model.graph).values():
         if value.name in {name for cut in cuts for name in cut.outputs if "norm" in name}:
@@ -207,6 +208,9 @@ def _open(directory: Path, model: ir.Model, cut: Piece) -> onnxruntime.Inference
     options = onnxruntime.SessionOptions()
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
+    supplied = Widening(directory, threads=2).part(directory / MODEL, graph.initializers)
+    for name in supplied:
+        options.add_initializer(name, supplied[name])
     return onnxruntime.InferenceSession(str(directory / _CUT), options, providers=["CPUExecutionProvider"])
 
 

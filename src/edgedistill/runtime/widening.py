@@ -20,6 +20,7 @@ from edgedistill.quantize.widen import widen_rows, widened_shape
 from edgedistill.widened import from_json
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from pathlib import Path
 
     import numpy.typing as npt
@@ -44,6 +45,22 @@ class Widening:
         if (folder / WIDENED).is_file():
             text = (folder / WIDENED).read_text(encoding="utf-8", errors="replace")
             self._graphs = {graph.stands_for: graph for graph in from_json(text)}
+
+    def graph(self, path: Path) -> Path:
+        """The graph that stands for ``path``; ``path`` itself where none does."""
+        found = self._graphs.get(path.name)
+        return path if found is None else self._folder / found.name
+
+    def part(self, path: Path, names: Container[str]) -> dict[str, ort.OrtValue]:
+        """What to supply to a part of the graph that stands for ``path``: of its initializers those in ``names``.
+
+        Raises:
+            BundleError: The weights end before a plane.
+        """
+        found = self._graphs.get(path.name)
+        wanted = {_key(m): m for m in found.matrices if m.initializer in names} if found else {}
+        values = self._widened(wanted)
+        return {matrix.initializer: values[key] for key, matrix in wanted.items()}
 
     def supply(self, path: Path) -> tuple[Path, dict[str, ort.OrtValue]]:
         """The graph to open instead of ``path`` and what to supply to it by initializer; ``path`` itself and nothing
