@@ -19,8 +19,10 @@ from edgedistill.export.graph_attention import AttentionInputs
 if TYPE_CHECKING:
     from edgedistill.export.emit import WeightEmitter
     from edgedistill.export.spec import ModelSpec
+    from edgedistill.widened import WidenedMatrix
 
 OUTPUT = "hidden.out"
+_SUPPLIED = "edgedistill.supplied"
 
 
 def inputs_of(spec: ModelSpec, weight: str) -> str:
@@ -41,7 +43,7 @@ def build_embedding(spec: ModelSpec, weights: WeightEmitter) -> ir.Model:
     b = GraphBuilder()
     ids = _value("input_ids", ir.DataType.INT64, ["batch", "sequence"])
     hidden = Decoder(b, spec, weights).embed(ids)
-    return _model(b, [ids], [_named(b, hidden, spec.hidden_size)], spec)
+    return _model(b, [ids], [_named(b, hidden, spec.hidden_size)], spec, weights)
 
 
 def build_layer(
@@ -83,7 +85,7 @@ def build_layer(
     out = b.call("Add", [update, residual], "hidden.sum")
     inputs = [hidden, *lengths, total, *past]
     if not taps:
-        return _model(b, inputs, [_named(b, out, spec.hidden_size)], spec)
+        return _model(b, inputs, [_named(b, out, spec.hidden_size)], spec, weights)
     made = {value.name: value for node in b.nodes for value in node.outputs}
     outputs = []
     for name in taps:
@@ -91,9 +93,15 @@ def build_layer(
         value.type = ir.TensorType(ir.DataType.FLOAT)
         value.shape = ir.Shape(["batch", "sequence", None])
         outputs.append(value)
-    model = _model(b, inputs, outputs, spec)
+    model = _model(b, inputs, outputs, spec, weights)
     needed = ir.convenience.extract(model.graph, [value.name or "" for value in inputs], list(taps))
-    return ir.Model(needed, ir_version=IR_VERSION, producer_name="edgedistill")
+    return _with_supplied(ir.Model(needed, ir_version=IR_VERSION, producer_name="edgedistill"), weights)
+
+
+def supplied(model: ir.Model) -> tuple[WidenedMatrix, ...]:
+    """What a part that was built here has to be supplied with."""
+    matrices: tuple[WidenedMatrix, ...] = model.meta.get(_SUPPLIED, ())
+    return matrices
 
 
 def build_head(spec: ModelSpec, weights: WeightEmitter) -> ir.Model:
@@ -104,7 +112,7 @@ def build_head(spec: ModelSpec, weights: WeightEmitter) -> ir.Model:
     logits = decoder.logits(decoder.norm(hidden, "final_norm"))
     logits.type = ir.TensorType(ir.DataType.FLOAT)
     logits.shape = ir.Shape(["batch", "sequence", spec.vocab_size])
-    return _model(b, [hidden], [logits], spec)
+    return _model(b, [hidden], [logits], spec, weights)
 
 
 def _named(b: GraphBuilder, value: ir.Value, size: int) -> ir.Value:
@@ -118,7 +126,9 @@ def _value(name: str, dtype: ir.DataType, shape: list[str | int]) -> ir.Value:
     return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
 
 
-def _model(b: GraphBuilder, inputs: list[ir.Value], outputs: list[ir.Value], spec: ModelSpec) -> ir.Model:
+def _model(
+    b: GraphBuilder, inputs: list[ir.Value], outputs: list[ir.Value], spec: ModelSpec, weights: WeightEmitter
+) -> ir.Model:
     graph = ir.Graph(
         inputs,
         outputs,
@@ -127,4 +137,11 @@ def _model(b: GraphBuilder, inputs: list[ir.Value], outputs: list[ir.Value], spe
         opset_imports={"": OPSET, MICROSOFT: 1},
         name=f"{spec.family}_part",
     )
-    return ir.Model(graph, ir_version=IR_VERSION, producer_name="edgedistill")
+    return _with_supplied(ir.Model(graph, ir_version=IR_VERSION, producer_name="edgedistill"), weights)
+
+
+def _with_supplied(model: ir.Model, weights: WeightEmitter) -> ir.Model:
+    """``model``, knowing which of its initializers ``weights`` left to be supplied (not stored with the graph)."""
+    names = model.graph.initializers
+    model.meta[_SUPPLIED] = tuple(matrix for matrix in weights.supplied if matrix.initializer in names)
+    return model

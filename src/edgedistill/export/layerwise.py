@@ -239,7 +239,7 @@ class _Run:
         for name, place in scratch.items():
             if name not in quantized:
                 stored[name] = place
-        return WeightEmitter(planned, stored)
+        return WeightEmitter(planned, stored, supply=True)
 
     # ---- streams ----------------------------------------------------------------------------------------------
 

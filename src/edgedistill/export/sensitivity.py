@@ -26,6 +26,7 @@ from edgedistill.export.emit import WeightEmitter
 from edgedistill.export.graph_parts import OUTPUT, build_embedding, build_head, build_layer, inputs_of
 from edgedistill.export.layerwise import PlannedFormat
 from edgedistill.export.layout import plan_layout
+from edgedistill.export.streams import open_part
 from edgedistill.export.writer import Job, WeightsWriter
 from edgedistill.progress import NullProgress
 from edgedistill.quantize import dequantize_rows, quantize_rows
@@ -192,6 +193,7 @@ class _Run:
         emitter = WeightEmitter(
             {**self._planned, weight.name: PlannedFormat(weight.shape, fmt)},
             {**self._plan.layout.arrays, **layout.arrays},
+            supply=True,
         )
         spec, head, first = self._plan.spec, self._head, len(self._layers)
         hidden: Floats = self._inputs[first]
@@ -248,16 +250,7 @@ class _Run:
         return build_layer(self._plan.spec, emitter, index, taps, positions=longest)
 
     def _session(self, model: Any) -> Any:
-        import onnx_ir
-        import onnxruntime
-
-        onnx_ir.save(model, self._folder / "part.onnx")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.enable_cpu_mem_arena = False
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.disable_prepacking", "1")
-        return onnxruntime.InferenceSession(str(self._folder / "part.onnx"), options, ["CPUExecutionProvider"])
+        return open_part(model, self._folder / "part.onnx", threads=self._threads, prepack=False)
 
 
 def kl_sum(reference: Floats, other: Floats) -> float:

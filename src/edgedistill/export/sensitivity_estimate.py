@@ -250,7 +250,8 @@ class _Run:
         place = self._write(
             f"{weight.name}.{fmt.label()}.bin" if index is None else "candidate.bin", [Job(weight, fmt)]
         )
-        emitter = WeightEmitter({**self._planned, weight.name: PlannedFormat(weight.shape, fmt)}, {**stored, **place})
+        planned = {**self._planned, weight.name: PlannedFormat(weight.shape, fmt)}
+        emitter = WeightEmitter(planned, {**stored, **place}, supply=True)
         return build_head(self._plan.spec, emitter) if index is None else self._part(emitter, index)
 
     # ---- running -----------------------------------------------------------------------------------------------

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgedistill.export.graph_parts import supplied
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
     import onnx_ir as ir
+    import onnxruntime
 
     from edgedistill.export.spec import ModelSpec
 
@@ -100,6 +103,26 @@ class Stream:
         self._path.unlink(missing_ok=True)
 
 
+def open_part(model: ir.Model, path: Path, *, threads: int, prepack: bool) -> onnxruntime.InferenceSession:
+    """A session of a part of a model (see ``Part``), supplied with the matrices that its builder left out."""
+    import onnx_ir
+    import onnxruntime
+
+    from edgedistill.runtime.widening import widened_values
+
+    onnx_ir.save(model, path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    if not prepack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    values = widened_values(path.parent, supplied(model), threads=threads)
+    for name in values:
+        options.add_initializer(name, values[name])
+    return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+
+
 class Part:
     """A session of a part of a model. It is fed only what its graph still has as inputs: parts that end early need
     fewer.
@@ -112,17 +135,7 @@ class Part:
     """
 
     def __init__(self, model: ir.Model, path: Path, *, threads: int, prepack: bool = True) -> None:
-        import onnx_ir
-        import onnxruntime
-
-        onnx_ir.save(model, path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.enable_cpu_mem_arena = False
-        options.log_severity_level = 3
-        if not prepack:
-            options.add_session_config_entry("session.disable_prepacking", "1")
-        self._raw = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        self._raw = open_part(model, path, threads=threads, prepack=prepack)
         self._names = {value.name for value in self._raw.get_inputs()}
 
     def run(self, outputs: list[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:

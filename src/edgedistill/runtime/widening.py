@@ -20,14 +20,12 @@ from edgedistill.quantize.widen import widen_rows, widened_shape
 from edgedistill.widened import from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from edgedistill.widened import WidenedGraph, WidenedMatrix
-
-    Key = tuple[str, tuple[int, ...]]
 
 _SLICE_CODES = 1 << 19
 """Codes put together at a time: their temporaries fit a processor's cache."""
@@ -41,7 +39,7 @@ class Widening:
         self._folder = folder
         self._threads = threads
         self._graphs: dict[str, WidenedGraph] = {}
-        self._made: dict[Key, ort.OrtValue] = {}
+        self._kept: dict[WidenedMatrix, ort.OrtValue] = {}
         if (folder / WIDENED).is_file():
             text = (folder / WIDENED).read_text(encoding="utf-8", errors="replace")
             self._graphs = {graph.stands_for: graph for graph in from_json(text)}
@@ -58,9 +56,8 @@ class Widening:
             BundleError: The weights end before a plane.
         """
         found = self._graphs.get(path.name)
-        wanted = {_key(m): m for m in found.matrices if m.initializer in names} if found else {}
-        values = self._widened(wanted)
-        return {matrix.initializer: values[key] for key, matrix in wanted.items()}
+        wanted = [matrix for matrix in found.matrices if matrix.initializer in names] if found else []
+        return widened_values(self._folder, wanted, threads=self._threads)
 
     def supply(self, path: Path) -> tuple[Path, dict[str, ort.OrtValue]]:
         """The graph to open instead of ``path`` and what to supply to it by initializer; ``path`` itself and nothing
@@ -72,48 +69,49 @@ class Widening:
         graph = self._graphs.pop(path.name, None)
         if graph is None:
             return path, {}
-        missing = {_key(matrix): matrix for matrix in graph.matrices if _key(matrix) not in self._made}
-        self._made |= self._widened(missing)
-        values = {matrix.initializer: self._made[_key(matrix)] for matrix in graph.matrices}
-        later = {_key(matrix) for other in self._graphs.values() for matrix in other.matrices}
-        self._made = {key: value for key, value in self._made.items() if key in later}
+        kept = {matrix.initializer: self._kept[matrix] for matrix in graph.matrices if matrix in self._kept}
+        missing = [matrix for matrix in graph.matrices if matrix not in self._kept]
+        values = kept | widened_values(self._folder, missing, threads=self._threads)
+        later = {matrix for other in self._graphs.values() for matrix in other.matrices}
+        self._kept = {matrix: values[matrix.initializer] for matrix in graph.matrices if matrix in later}
         return self._folder / graph.name, values
 
-    def _widened(self, matrices: dict[Key, WidenedMatrix]) -> dict[Key, ort.OrtValue]:
-        arrays = {
-            key: np.empty(widened_shape(matrix.shape, matrix.format), np.uint8) for key, matrix in matrices.items()
-        }
-        with ThreadPoolExecutor(max_workers=self._threads, thread_name_prefix="widen") as pool:
-            done = [
-                pool.submit(self._fill, matrix, start, arrays[key][start : start + step])
-                for key, matrix in matrices.items()
-                for step in [_rows_at_a_time(matrix)]
-                for start in range(0, matrix.shape[0], step)
-            ]
-            for future in done:
-                future.result()
-        return {key: ort.OrtValue.from_dlpack(array) for key, array in arrays.items()}
 
-    def _fill(self, matrix: WidenedMatrix, start: int, out: npt.NDArray[np.uint8]) -> None:
-        """Put the rows from ``start`` on together in ``out``."""
-        rows, blocks, _ = out.shape
-        planes = []
-        with (self._folder / matrix.location).open("rb", buffering=0) as stream:
-            for width, offset in zip(matrix.format.planes, matrix.offsets, strict=True):
-                size = blocks * matrix.format.block_size * width // 8
-                stream.seek(offset + start * size)
-                packed = np.fromfile(stream, np.uint8, rows * size)
-                if packed.size != rows * size:
-                    raise BundleError(
-                        f"{matrix.location} ends before {matrix.initializer}.",
-                        hint="Copy the bundle again or export it again.",
-                    )
-                planes.append(packed.reshape(rows, blocks, -1))
-        widen_rows(planes, matrix.format, out)
+def widened_values(folder: Path, matrices: Sequence[WidenedMatrix], *, threads: int = 1) -> dict[str, ort.OrtValue]:
+    """Matrices put together from planes in files of ``folder``, by initializer.
+
+    Raises:
+        BundleError: A file ends before a plane.
+    """
+    arrays = [np.empty(widened_shape(matrix.shape, matrix.format), np.uint8) for matrix in matrices]
+    with ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="widen") as pool:
+        done = [
+            pool.submit(_fill, folder, matrix, start, array[start : start + step])
+            for matrix, array in zip(matrices, arrays, strict=True)
+            for step in [_rows_at_a_time(matrix)]
+            for start in range(0, matrix.shape[0], step)
+        ]
+        for future in done:
+            future.result()
+    return {matrix.initializer: ort.OrtValue.from_dlpack(array) for matrix, array in zip(matrices, arrays, strict=True)}
 
 
-def _key(matrix: WidenedMatrix) -> Key:
-    return matrix.location, matrix.offsets
+def _fill(folder: Path, matrix: WidenedMatrix, start: int, out: npt.NDArray[np.uint8]) -> None:
+    """Put the rows from ``start`` on together in ``out``."""
+    rows, blocks, _ = out.shape
+    planes = []
+    with (folder / matrix.location).open("rb", buffering=0) as stream:
+        for width, offset in zip(matrix.format.planes, matrix.offsets, strict=True):
+            size = blocks * matrix.format.block_size * width // 8
+            stream.seek(offset + start * size)
+            packed = np.fromfile(stream, np.uint8, rows * size)
+            if packed.size != rows * size:
+                raise BundleError(
+                    f"{matrix.location} ends before {matrix.initializer}.",
+                    hint="Copy the bundle again or export it again.",
+                )
+            planes.append(packed.reshape(rows, blocks, -1))
+    widen_rows(planes, matrix.format, out)
 
 
 def _rows_at_a_time(matrix: WidenedMatrix) -> int:
