@@ -16,7 +16,6 @@ import numpy as np
 
 from edgedistill.bundle import MODEL
 from edgedistill.errors import ExportError
-from edgedistill.runtime.widening import Widening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -168,6 +167,8 @@ def _load(directory: Path, manifest: Manifest, limit: int) -> tuple[ir.Model, li
     """The graph, with types for the values between the pieces, and the pieces."""
     import onnx_ir as ir
 
+    from edgedistill.runtime.widening import Widening
+
     model = ir.load(Widening(directory).graph(directory / MODEL))
     cuts = list(pieces(manifest, limit))
     for value in ir.convenience.create_value_mapping(model.graph).values():
@@ -201,6 +202,8 @@ def _empty_caches(model: ir.Model, batch: int, capacity: int) -> dict[str, npt.N
 def _open(directory: Path, model: ir.Model, cut: Piece) -> onnxruntime.InferenceSession:
     import onnx_ir as ir
     import onnxruntime
+
+    from edgedistill.runtime.widening import Widening
 
     graph = ir.convenience.extract(model.graph, cut.inputs, cut.outputs)
     # External data is found relative to the graph's file, so the piece lies beside the weights.
