@@ -225,3 +225,12 @@ def test_an_untied_embedding_in_planes_is_in_memory_once():
     blocks = 151936 * 4096 // 32
     assert whole.weights_private - rest.weights_private == 151936 * 4096 + 4 * blocks
     assert whole.weights_opening == rest.weights_opening
+
+
+def test_a_limit_that_opening_alone_exceeds_is_said_to_be_that():
+    profile = load_profile("laptop-cpu").with_overrides(weight_format=parse_format("int6"), context_length=512)
+    with pytest.raises(
+        BudgetError, match=r"9\.\d\d GB of memory while it opens, in which codes of 3, 5 or 6"
+    ) as caught:
+        check(*QWEN_4, profile)
+    assert "--format int4" in caught.value.hint

@@ -52,10 +52,10 @@ def check(
     if budget.file_bytes > disk:
         excess.append(f"{_gb(budget.file_bytes)} on disk (profile {profile.name} allows {_gb(disk)})")
     if budget.needed_bytes > ram:
-        excess.append(
-            f"{_gb(budget.needed_bytes)} of memory at {budget.context_length} tokens, {_gb(budget.kv_bytes)} of it KV "
-            f"cache (profile {profile.name} allows {_gb(ram)})"
-        )
+        when = f"at {budget.context_length} tokens, {_gb(budget.kv_bytes)} of it KV cache"
+        if budget.needed_bytes == budget.opening_bytes:
+            when = "while it opens, in which codes of 3, 5 or 6 bits are widened"
+        excess.append(f"{_gb(budget.needed_bytes)} of memory {when} (profile {profile.name} allows {_gb(ram)})")
     if not excess:
         return budget
     label = profile.weights.default.label()
