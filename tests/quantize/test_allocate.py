@@ -46,7 +46,10 @@ def test_within_damage(options: dict[str, list[Candidate]], budget: float) -> No
         return
     size, damage = total(allocate(options, max_damage=budget))
     assert damage <= budget + 1e-6
-    fitting = [s for s, d in every if d <= budget + 1e-9]
+    # Sums in another order differ in their last bits: what fits only by these is not asked for.
+    fitting = [s for s, d in every if d < budget * (1 - 1e-12)]
+    if not fitting:
+        return
     largest = max(a.nbytes - b.nbytes for g in options.values() for a in hull(g) for b in hull(g))
     assert size <= min(fitting) + largest
 
