@@ -101,11 +101,16 @@ def majority_at_k(
     else:
         rng = np.random.default_rng(seed)
         drawn = rng.multivariate_hypergeometric(urn, k, size=draws, method="marginals")
-    votes = drawn[:, :-1]
-    best = votes.max(axis=1)
-    winners = (votes == best[:, None]).sum(axis=1)
-    wins = (votes[:, gold] == best) & (best > 0)
-    return float((wins / winners).mean())
+    return float(_won(drawn[:, :-1], gold).mean())
+
+
+def _won(votes: npt.NDArray[np.int64], gold: int) -> Floats:
+    """Share of the vote that ``gold`` wins, float64 [...] of ``votes`` [..., answers]: ties are shared, and nobody wins
+    without a vote.
+    """
+    best = votes.max(axis=-1)
+    wins = (votes[..., gold] == best) & (best > 0)
+    return np.asarray(wins / (votes == best[..., None]).sum(axis=-1))
 
 
 @lru_cache(maxsize=4096)
@@ -142,10 +147,7 @@ def majority_at_k_estimate(
     shares = np.clip(np.stack(cells), 0.0, 1.0)
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(k, shares / shares.sum(axis=1, keepdims=True), size=(draws, len(cells)))
-    votes = drawn[..., :-1]
-    best = votes.max(axis=-1)
-    wins = (votes[..., 0] == best) & (best > 0)
-    chances = (wins / (votes == best[..., None]).sum(axis=-1)).mean(axis=0)
+    chances = _won(drawn[..., :-1], 0).mean(axis=0)
     low, high = min(value, float(chances.min())), max(value, float(chances.max()))
     return Estimate(value, Interval(low, high, level, "Clopper-Pearson, gold and rival"))
 

@@ -49,10 +49,16 @@ def effective_number(share: float, residuals: Floats, sizes: Floats, level: floa
         return least
     spread = float((residuals**4).sum()) - squares**2 / count
     degrees = min(count - 1.0, 2 * squares**2 / spread) if spread > 0 else count - 1.0
-    p = 0.5 + level / 2
-    narrow = (normal_quantile(p) / student_quantile(p, max(1.0, degrees))) ** 2
     variance = count / (count - 1) * squares
-    return min(most, max(least, narrow * share * (1 - share) / variance))
+    return min(most, max(least, number_of_error(share, variance, max(1.0, degrees), level)))
+
+
+def number_of_error(share: float, variance: float, degrees: float, level: float = LEVEL) -> float:
+    """Independent observations of a share whose estimate has so large a variance, reduced by (z / t)^2 for its
+    ``degrees`` of freedom.
+    """
+    p = 0.5 + level / 2
+    return (normal_quantile(p) / student_quantile(p, degrees)) ** 2 * share * (1 - share) / variance
 
 
 def share_interval(share: float, number: float, level: float = LEVEL) -> Interval:

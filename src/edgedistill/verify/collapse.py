@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.clusters import effective_number, share_interval
+from edgedistill.verify.clusters import effective_number, number_of_error, share_interval
 from edgedistill.verify.consistency import binary_bits
 from edgedistill.verify.intervals import LEVEL, clopper_pearson_lower, clopper_pearson_upper, prompt_mean
 from edgedistill.verify.jackknife import jackknife_error, jackknife_interval, leave_out
-from edgedistill.verify.special import normal_quantile, student_quantile
 from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:
@@ -192,7 +191,7 @@ def _unseen(prompts: int, gold_bits: float, level: float) -> tuple[float, float]
     """Of prompts that all behave alike: the largest share (exact, one-sided) that could behave otherwise, and the most
     bits that these add to the answers' entropy if they are as varied as the gold answers.
     """
-    share = 1 - (1 - level) ** (1 / prompts)
+    share = clopper_pearson_upper(0, prompts, level)
     return share, binary_bits(min(share, 0.5)) + share * gold_bits
 
 
@@ -240,6 +239,5 @@ def _collisions(p: Floats, kept: Sequence[npt.NDArray[np.bool_]], level: float) 
         high = clopper_pearson_upper(1, len(p), level) ** 2 if value == 0.0 else 1.0
         low = clopper_pearson_lower(len(p), len(p), level) ** 2 if value == 1.0 else 0.0
         return Estimate(value, Interval(low, high, level, "unseen prompts"))
-    narrow = (normal_quantile(0.5 + level / 2) / student_quantile(0.5 + level / 2, len(kept) - 1)) ** 2
-    number = narrow * value * (1 - value) / error**2
+    number = number_of_error(value, error**2, len(kept) - 1, level)
     return Estimate(value, share_interval(value, min(number, len(p) * (len(p) - 1) / 2), level))

@@ -95,33 +95,14 @@ def diversity(
     )
 
 
-def distinct_n(texts: Sequence[str], n: int) -> float:
-    """Different n-grams over all n-grams of the texts; NaN if there is none."""
-    return _distinct([_grams(text, n) for text in texts])
-
-
 def _distinct(grams: Sequence[Sequence[tuple[str, ...]]]) -> float:
+    """Different n-grams over all n-grams of the texts; NaN if there is none."""
     total = sum(map(len, grams))
     return len({gram for text in grams for gram in text}) / total if total else math.nan
 
 
-def self_bleu(texts: Sequence[str]) -> float:
-    """Mean BLEU of each text against all others, over at most MOST_BLEU texts; NaN for fewer than two.
-
-    Raises:
-        MissingExtraError: sacrebleu is not installed.
-    """
-    return SelfBleu(_thin([text for text in texts if text.strip()], MOST_BLEU)).score()
-
-
-def vendi_score(texts: Sequence[str]) -> float:
-    """The effective number of different texts: 1 where all are the same, their number where none share an n-gram."""
-    if not texts:
-        return math.nan
-    return _vendi(similarity(texts))
-
-
 def _vendi(kernel: npt.NDArray[np.float64]) -> float:
+    """The effective number of different texts: 1 where all are the same, their number where none share an n-gram."""
     values = np.linalg.eigvalsh(kernel / len(kernel))
     values = values[values > 1e-12]
     return float(np.exp(-(values * np.log(values)).sum()))

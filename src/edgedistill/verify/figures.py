@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 
 from edgedistill.verify.gate_report import LABELS
 from edgedistill.verify.plots import Axes, Bar, Series, bars, chart
-from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.collapse import Collapse
     from edgedistill.verify.result import PromptPair, VerifyReport
     from edgedistill.verify.summary import PromptSummary, SuiteResult
+    from edgedistill.verify.types import Estimate
 
 MOST_HISTOGRAMS = 60
 _MOST_ANSWERS = 8
@@ -154,7 +154,7 @@ def _collapse(report: VerifyReport) -> Iterator[Figure]:
         ("information / H(gold)", lambda c: c.ratio),
         ("most frequent answer", lambda c: c.top_share),
         ("off-prompt collision", lambda c: c.off_prompt_collision),
-        ("effective answers / gold", lambda c: _scaled(c.effective_answers, 1 / c.effective_gold)),
+        ("effective answers / gold", lambda c: c.effective_answers.scaled(1 / c.effective_gold)),
         ("without an answer", lambda c: c.garbage),
     )
     found = [(name, result.collapse) for name, result in models if result.collapse is not None]
@@ -175,14 +175,6 @@ def _collapse(report: VerifyReport) -> Iterator[Figure]:
         "answer for everything, however consistent it is."
     )
     yield Figure("collapse", "Collapse panel", bars(rows, top=1.0, label="Collapse audit"), note)
-
-
-def _scaled(estimate: Estimate, factor: float) -> Estimate:
-    if (found := estimate.interval) is None:
-        return Estimate(factor * estimate.value)
-    return Estimate(
-        factor * estimate.value, Interval(factor * found.low, factor * found.high, found.level, found.method)
-    )
 
 
 def _bar(style: str, estimate: Estimate) -> Bar:

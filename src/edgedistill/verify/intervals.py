@@ -107,10 +107,10 @@ def sample_mean(values: npt.ArrayLike, *, low: float, high: float, level: float 
 
 
 def _unseen(value: float, count: int, low: float, high: float, level: float, method: str) -> Interval | None:
-    """Where ``count`` observations were all equal: at most a share 1 - (1 - level)^(1 / count) of all can differ."""
+    """Where ``count`` observations were all equal: at most so large a share of all can differ (exact, one-sided)."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return None
-    unseen = 1 - (1 - level) ** (1 / count)
+    unseen = clopper_pearson_upper(0, count, level)
     return Interval(value - unseen * (value - low), value + unseen * (high - value), level, method)
 
 

@@ -21,7 +21,7 @@ from edgedistill.verify.consistency import (
     majority_share,
 )
 from edgedistill.verify.counts import Codebook, by_prompt, tally
-from edgedistill.verify.intervals import LEVEL, prompt_mean, sample_mean, wilson
+from edgedistill.verify.intervals import LEVEL, clopper_pearson_upper, prompt_mean, sample_mean, wilson
 from edgedistill.verify.lengths import form_summary
 from edgedistill.verify.types import Estimate
 from edgedistill.verify.verdict import verdict
@@ -173,7 +173,9 @@ def summarise_suite(
         pass_at={k: mean(values, 1.0) for k, values in _over_prompts([row.pass_at for row in rows]).items()},
         majority_at={k: mean(values, 1.0) for k, values in _over_prompts([row.majority_at for row in rows]).items()},
         form=form_summary(groups, level=level, seed=seed),
-        all_equal_bound=1 - (1 - level) ** (1 / fewest) if all(row.majority_share.value == 1 for row in rows) else None,
+        all_equal_bound=clopper_pearson_upper(0, fewest, level)
+        if all(row.majority_share.value == 1 for row in rows)
+        else None,
         hallucination=_hallucination(groups, level, seed) if scored and len(rows) > 1 else None,
         collapse=collapse,
         verdict=word,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.verify.clusters import cluster_share
-from edgedistill.verify.intervals import LEVEL, cluster_interval
+from edgedistill.verify.intervals import LEVEL, clopper_pearson_upper, cluster_interval
 from edgedistill.verify.special import normal_quantile, student_quantile
 from edgedistill.verify.types import Estimate, Interval
 
@@ -113,14 +113,9 @@ def _at_risk(pairs: Sequence[Parting], positions: npt.NDArray[np.int64]) -> npt.
 def _ends(survival: float, half: float, exposed: int, level: float) -> tuple[float, float]:
     """Ends on the scale of log(-log S), ``half`` being that of log S."""
     if not 0.0 < survival < 1.0:
-        return 0.0, clipped_upper(exposed, level)
+        return 0.0, clopper_pearson_upper(0, exposed, level) if exposed else 1.0  # the last pairs parted at once
     factor = math.exp(half / abs(math.log(survival)))
     return survival**factor, survival ** (1 / factor)
-
-
-def clipped_upper(exposed: int, level: float) -> float:
-    """Upper end where all of the last ``exposed`` pairs parted at once."""
-    return float(1 - (1 - level) ** (1 / exposed)) if exposed else 1.0
 
 
 def hazard_per_100(prompts: Sequence[Sequence[Parting]], *, level: float = LEVEL, seed: int = 0) -> Estimate:
@@ -133,7 +128,7 @@ def hazard_per_100(prompts: Sequence[Sequence[Parting]], *, level: float = LEVEL
     if tokens == 0:
         return Estimate(math.nan)
     if events == 0:
-        return _no_parting(float(tokens), level)
+        return _no_parting(int(tokens), level)
 
     def statistic(weights: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         sums = weights @ values
@@ -156,18 +151,14 @@ def hazard_by_position(prompts: Sequence[Sequence[Parting]], level: float = LEVE
         if not sum(events):
             hazards.append(_no_parting(sum(tokens), level))
             continue
-        share = cluster_share(events, tokens, level)
-        scaled = None
-        if (found := share.interval) is not None:
-            scaled = Interval(PER * found.low, PER * found.high, level, found.method)
-        hazards.append(Estimate(PER * share.value, scaled))
+        hazards.append(cluster_share(events, tokens, level).scaled(PER))
     return hazards
 
 
-def _no_parting(tokens: float, level: float) -> Estimate:
+def _no_parting(tokens: int, level: float) -> Estimate:
     """Of so many tokens compared; they are treated as independent, since nothing tells how far they are not."""
-    bound = PER * (1 - (1 - level) ** (1 / tokens))
-    return Estimate(0.0, Interval(0.0, bound, level, "Clopper-Pearson, one-sided"))
+    bound = clopper_pearson_upper(0, tokens, level)
+    return Estimate(0.0, Interval(0.0, bound, level, "Clopper-Pearson, one-sided")).scaled(PER)
 
 
 def _compared(parting: Parting) -> int:

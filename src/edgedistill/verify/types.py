@@ -178,6 +178,13 @@ class Estimate:
     value: float
     interval: Interval | None = None
 
+    def scaled(self, factor: float) -> Estimate:
+        """In another unit: value and ends times a positive ``factor``."""
+        found = self.interval
+        if found is not None:
+            found = Interval(factor * found.low, factor * found.high, found.level, found.method)
+        return Estimate(factor * self.value, found)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: NaN and infinities become None."""
         interval = None if self.interval is None else asdict(self.interval)
