@@ -58,3 +58,12 @@ def tiny_bundle_dir(tiny_checkpoint_dir: Path, tmp_path_factory: pytest.TempPath
     from edgedistill.export.pipeline import export
 
     return export(tiny_checkpoint_dir, tmp_path_factory.mktemp("bundle") / "tiny", profile="laptop-cpu").path
+
+
+@pytest.fixture
+def user_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a user's own profiles lie, empty."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    directory = tmp_path / "config" / "edgedistill" / "profiles"
+    directory.mkdir(parents=True)
+    return directory

@@ -72,12 +72,7 @@ profiles = st.builds(
 )
 
 
-@pytest.fixture(autouse=True)
-def user_dir(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    directory = tmp_path / "config" / "edgedistill" / "profiles"
-    directory.mkdir(parents=True)
-    return directory
+pytestmark = pytest.mark.usefixtures("user_dir")
 
 
 def write(directory, name, text):

@@ -22,12 +22,7 @@ from edgedistill.profile import (
 PROFILES = Path(__file__).parents[1] / "profiles"
 
 
-@pytest.fixture(autouse=True)
-def user_dir(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    directory = tmp_path / "config" / "edgedistill" / "profiles"
-    directory.mkdir(parents=True)
-    return directory
+pytestmark = pytest.mark.usefixtures("user_dir")
 
 
 def test_the_readme_documents_every_key_and_every_profile():

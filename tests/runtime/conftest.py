@@ -9,9 +9,10 @@ import pytest
 from runtime_support import CONTEXT, save_checkpoint
 
 from edgedistill.export.pipeline import export
+from edgedistill.runtime.model import Model, open_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +35,10 @@ def tiny_bundle(checkpoint: tuple[Path, Any], tmp_path_factory: pytest.TempPathF
         return made[weight_format]
 
     return get
+
+
+@pytest.fixture(scope="module")
+def fp32(tiny_bundle: Callable[[str], Path]) -> Iterator[Model]:
+    """The tiny checkpoint in full precision, opened with one thread."""
+    with open_bundle(tiny_bundle("fp32"), threads=1) as model:
+        yield model

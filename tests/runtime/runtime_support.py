@@ -11,11 +11,14 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from edgedistill.bundle import MODEL, Bundle
 from edgedistill.runtime.session import DecoderSession, SessionConfig
+from edgedistill.runtime.settings import GenerationSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 CONTEXT = 160
+GREEDY = GenerationSettings(temperature=0.0, max_new_tokens=20, ignore_eos=True)
+SAMPLED = GenerationSettings(temperature=1.0, max_new_tokens=20, ignore_eos=True, seed=5)
 TEXTS = ["What is 12 + 30? The answer is 42.", "größer, naïve café 数学", "system user assistant think", "0123456789"]
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from runtime_support import GREEDY, SAMPLED
 
 import edgedistill
 from edgedistill.errors import BudgetError, BundleError, GenerationError
@@ -12,22 +13,12 @@ from edgedistill.export.pipeline import export
 from edgedistill.runtime.events import Generation
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.reasoning import DEFAULT_TAGS
-from edgedistill.runtime.settings import GenerationSettings
 from edgedistill.runtime.template import PassThrough
 from edgedistill.runtime.transcript import Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-GREEDY = GenerationSettings(temperature=0.0, max_new_tokens=20, ignore_eos=True)
-SAMPLED = GenerationSettings(temperature=1.0, max_new_tokens=20, ignore_eos=True, seed=5)
-
-
-@pytest.fixture(scope="module")
-def fp32(tiny_bundle: Callable[[str], Path]) -> Iterator[Model]:
-    with open_bundle(tiny_bundle("fp32"), threads=1) as model:
-        yield model
 
 
 @pytest.fixture(scope="module", params=["int4-b32", "int8-b64"])

@@ -7,25 +7,15 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from runtime_support import GREEDY, SAMPLED
 
 from edgedistill.errors import ContextLengthError
 from edgedistill.runtime.events import Event
-from edgedistill.runtime.model import Model, open_bundle
-from edgedistill.runtime.settings import GenerationSettings
+from edgedistill.runtime.model import Model
 from edgedistill.runtime.stopping import StopStrings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-GREEDY = GenerationSettings(temperature=0.0, max_new_tokens=20, ignore_eos=True)
-SAMPLED = GenerationSettings(temperature=1.0, max_new_tokens=20, ignore_eos=True, seed=5)
-
-
-@pytest.fixture(scope="module")
-def fp32(tiny_bundle: Callable[[str], Path]) -> Iterator[Model]:
-    with open_bundle(tiny_bundle("fp32"), threads=1) as model:
-        yield model
+    pass
 
 
 # ---- the stream ---------------------------------------------------------------------------------------------------
