@@ -58,6 +58,16 @@ class Hardware:
         """JSON-able form."""
         return {**asdict(self), "isa": list(self.isa)}
 
+    @property
+    def details(self) -> dict[str, str]:
+        """What reports say of a machine, for people."""
+        return {
+            "cpu": self.cpu,
+            "cores": str(self.physical_cores),
+            "isa": " ".join(self.isa),
+            "system": f"{platform.system()} {self.machine}",
+        }
+
     def decode_ceiling(self, weight_bytes: int) -> float | None:
         """Most tokens per second for one sequence: every weight is read once per token. None without a probe."""
         return self.bandwidth_gbs * GB / weight_bytes if self.bandwidth_gbs and weight_bytes else None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import shutil
 import socket
 import threading
@@ -88,14 +87,8 @@ def survey() -> Survey:
     from edgedistill.hardware import detect
 
     hardware = detect(probe=False)
-    details = {
-        "cpu": hardware.cpu,
-        "isa": " ".join(hardware.isa),
-        "cores": str(hardware.physical_cores),
-        "system": f"{platform.system()} {hardware.machine}",
-    }
-    name = f"{hardware.cpu} ({details['isa'] or hardware.machine})"
-    return Survey(socket.gethostname(), name, details, versions())
+    name = f"{hardware.cpu} ({' '.join(hardware.isa) or hardware.machine})"
+    return Survey(socket.gethostname(), name, hardware.details, versions())
 
 
 def versions() -> dict[str, str]:

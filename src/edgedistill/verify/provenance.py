@@ -23,11 +23,4 @@ def provenance() -> Provenance:
         except PackageNotFoundError:
             continue
     found["python"] = platform.python_version()
-    hardware = detect(probe=False)
-    machine = {
-        "cpu": hardware.cpu,
-        "cores": str(hardware.physical_cores),
-        "isa": " ".join(hardware.isa),
-        "system": f"{platform.system()} {hardware.machine}",
-    }
-    return Provenance(datetime.now(UTC).isoformat(timespec="seconds"), found, machine)
+    return Provenance(datetime.now(UTC).isoformat(timespec="seconds"), found, detect(probe=False).details)
