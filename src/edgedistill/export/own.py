@@ -26,6 +26,7 @@ from edgedistill.export.probe import WHOLE_LIMIT
 from edgedistill.export.record import make_manifest
 from edgedistill.export.staging import free_disk
 from edgedistill.export.writer import Job, WeightsWriter
+from edgedistill.opening import in_planes
 from edgedistill.profile import list_profiles, load_profile
 from edgedistill.quantize import kv as kv_format
 from edgedistill.quantize.gptq import GptqOptions
@@ -264,8 +265,8 @@ def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> Non
     widened = []
     for name, (formats, places) in forms.items():
         write(name, WeightEmitter(formats, places))
-        emitter = WeightEmitter(formats, places, supply=True)
-        if any(len(weight.format.planes) > 1 for weight in formats.values()):
+        if any(in_planes(weight.format) for weight in formats.values()):
+            emitter = WeightEmitter(formats, places, supply=True)
             write(files.WIDENED_MODELS[name], emitter)
             widened.append(WidenedGraph(files.WIDENED_MODELS[name], name, emitter.supplied))
     if widened:

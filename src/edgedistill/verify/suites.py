@@ -69,9 +69,8 @@ def asked_in_vain(suite: Suite, prompts: int | None) -> list[str]:
         return []
     told = f"{prompts} prompts were asked for, and the suite `{suite.name}` has {len(suite.prompts)}"
     generated = _ARITHMETIC.fullmatch(suite.name)
-    if (suite.name != "arithmetic" and generated is None) or suite != load_suite(
-        suite.name
-    ):  # a file may have the name
+    built_in = suite.name == "arithmetic" or generated is not None
+    if not built_in or suite != load_suite(suite.name):  # a file may have the name
         return [f"{told}."]
     seed = 0 if generated is None else int(generated[1])
     per_band = min(-(-prompts // len(BANDS)), MOST_PER_BAND)
