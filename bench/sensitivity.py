@@ -27,7 +27,7 @@ from edgedistill.calibrate.prepare import DEFAULT_TOKENS, traces_for
 from edgedistill.calibrate.traces import self_generated
 from edgedistill.comparison import quality
 from edgedistill.export import sensitivity, sensitivity_estimate
-from edgedistill.export.checkpoint import open_checkpoint
+from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.export.choose import SizeBudget
 from edgedistill.export.decisions import make_plan
 from edgedistill.export.own import usable_cores

@@ -71,7 +71,7 @@ def transformers_generate(name: str, threads: int) -> Callable[[BundleModel, Seq
     """``generate(num_return_sequences=...)`` of the fp32 original."""
     import torch
 
-    from edgedistill.export.checkpoint import open_checkpoint
+    from edgedistill.checkpoint.open import open_checkpoint
     from edgedistill.verify.torch_weights import build_module
 
     torch.set_num_threads(threads)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,6 @@ import pytest
 # A run started in the background by a shell without job control inherits an ignored Ctrl-C, and so would every command
 # that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# The helpers of tests/export serve the other directories too.
-sys.path.insert(0, str(Path(__file__).parent / "export"))
 
 _TEMPLATE = """\
 {%- for message in messages %}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgedistill.budget import MAPPED_BY_ONE_READ, predict, predict_profile
 from edgedistill.errors import BudgetError
-from edgedistill.export.spec import LayerSpec, LogicalWeight, ModelSpec, RopeSpec
+from edgedistill.architecture.spec import LayerSpec, LogicalWeight, ModelSpec, RopeSpec
 from edgedistill.limits import GB, alternatives, check, check_machine, fits
 from edgedistill.profile import list_profiles, load_profile
 from edgedistill.quantize.plan import parse_format, plan_weights

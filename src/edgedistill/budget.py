@@ -36,7 +36,7 @@ seen (Linux 6.18, ext4); being clean, they are given back where memory is short.
 
 
 class ModelLike(Protocol):
-    """Dimensions that a budget needs; ``export.spec.ModelSpec`` has them."""
+    """Dimensions that a budget needs; ``architecture.spec.ModelSpec`` has them."""
 
     @property
     def hidden_size(self) -> int: ...

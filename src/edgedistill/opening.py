@@ -1,7 +1,7 @@
 """What matrices in planes take in memory while a bundle opens, beside what stays.
 
 Supplied by the runtime (``runtime/widening.py``), every matrix exists as the kernels' codes until all are packed. Put
-together by the graph, everything that its nodes make exists until the last one is done (``export/emit_planes.py``);
+together by the graph, everything that its nodes make exists until the last one is done (``graph/bit_planes.py``);
 measured with onnxruntime 1.32, a model in Qwen3-0.6B's shape: 11.2 bytes a weight in int3, 7.4 in int5, 8.4 in
 symmetric int6, and the formula gives 11.1, 7.4 and 8.25.
 

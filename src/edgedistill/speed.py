@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from edgedistill.export.spec import LayerSpec, ModelSpec
+    from edgedistill.architecture.spec import LayerSpec, ModelSpec
     from edgedistill.profile import Profile
     from edgedistill.quantize.plan import Plan, PlannedWeight
     from edgedistill.quantize.spec import WeightFormat

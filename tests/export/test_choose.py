@@ -11,7 +11,7 @@ import pytest
 from edgedistill.calibrate.prepare import traces_for
 from edgedistill.errors import BudgetError, UsageError
 from edgedistill.export import sensitivity
-from edgedistill.export.checkpoint import open_checkpoint
+from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.export.choose import SizeBudget, choose_formats
 from edgedistill.export.decisions import make_plan
 from edgedistill.export.pipeline import export

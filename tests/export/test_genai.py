@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from parity_support import BASE, CONTEXT, Decoder, Exported, export, random_tokens, save_random_model
 
-from edgedistill.export.architecture import FAMILIES, build_spec
-from edgedistill.export.checkpoint_types import SpecialTokens
+from edgedistill.architecture.families import FAMILIES, build_spec
+from edgedistill.checkpoint.types import SpecialTokens
 from edgedistill.export.genai import genai_config, tokenizer_config
 from edgedistill.quantize.plan import parse_format
 

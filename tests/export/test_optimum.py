@@ -12,8 +12,8 @@ from parity_support import random_tokens, reference_logits, save_random_model
 
 from edgedistill.errors import CheckpointError, MissingExtraError, UnsupportedModelError
 from edgedistill.export import optimum as fallback
-from edgedistill.export.checkpoint_types import Checkpoint, SourceInfo, SpecialTokens
-from edgedistill.export.safetensors_source import open_safetensors
+from edgedistill.checkpoint.types import Checkpoint, SourceInfo, SpecialTokens
+from edgedistill.checkpoint.safetensors import open_safetensors
 from edgedistill.quantize.plan import Rule
 from edgedistill.quantize.spec import FLOAT32, WeightFormat
 

@@ -7,7 +7,7 @@ import pytest
 
 from edgedistill.calibrate.prepare import traces_for
 from edgedistill.export import sensitivity, sensitivity_estimate
-from edgedistill.export.checkpoint import open_checkpoint
+from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.export.decisions import make_plan
 from edgedistill.export.sensitivity_estimate import estimate, followed_layers
 from edgedistill.profile import load_profile

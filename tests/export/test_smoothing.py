@@ -11,7 +11,7 @@ from parity_support import save_random_model
 
 from edgedistill.bundle import Bundle
 from edgedistill.export import own, smooth_calibrate
-from edgedistill.export.checkpoint import open_checkpoint
+from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.export.own import OwnExporter
 from edgedistill.export.pipeline import export
 from edgedistill.export.smoothing import Fold, Group, folds

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from edgedistill.errors import CheckpointError, OutputError
 from edgedistill.export import writer as module
 from edgedistill.export.layout import plan_layout
-from edgedistill.export.source import TensorInfo
-from edgedistill.export.spec import LogicalWeight
+from edgedistill.checkpoint.tensor_source import TensorInfo
+from edgedistill.architecture.spec import LogicalWeight
 from edgedistill.export.writer import Job, WeightsWriter, slices
 from edgedistill.progress import NullProgress
 from edgedistill.quantize import dequantize_rows, quantize_rows

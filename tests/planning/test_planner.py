@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgedistill.errors import UsageError
-from edgedistill.export.checkpoint import open_checkpoint
+from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.export.decisions import make_plan
 from edgedistill.export.pipeline import export
 from edgedistill.planning import kernels, measure

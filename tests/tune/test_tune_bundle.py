@@ -13,7 +13,7 @@ import pytest
 
 from edgedistill.bundle import MANIFEST, MODEL, WEIGHTS, Bundle
 from edgedistill.errors import BundleError, CalibrationError, EdgedistillError, OutputError, UsageError
-from edgedistill.export.checkpoint import open_checkpoint
+from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.export.pipeline import export
 from edgedistill.profile import Profile, load_profile
 from edgedistill.progress import NullProgress
@@ -165,7 +165,7 @@ FORMATS = {
 def test_the_module_computes_what_the_bundle_computes(
     name: str, tied: bool, tiny_checkpoint_dir: Path, tmp_path: Path
 ) -> None:
-    from edgedistill.export.architecture import build_spec, logical_weights
+    from edgedistill.architecture.families import build_spec, logical_weights
     from edgedistill.tune import kernels
     from edgedistill.tune.student import Student
     from edgedistill.tune.teacher import padded

@@ -19,7 +19,7 @@ from edgedistill.calibrate.traces import from_file, self_generated
 from edgedistill.catalog import cache_dir
 from edgedistill.errors import BudgetError, CalibrationError
 from edgedistill.export import pipeline
-from edgedistill.export.checkpoint import open_checkpoint
+from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.profile import DEFAULT_PROFILE
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.model import open_bundle
@@ -29,7 +29,7 @@ from edgedistill.traces import Traces
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.profile import Profile
     from edgedistill.progress import Progress
 

@@ -23,7 +23,7 @@ from edgedistill.comparison.quality import Quality, Text
 from edgedistill.comparison.result import Comparison, Row, Spread
 from edgedistill.comparison.work import Built, Source, Variant, build
 from edgedistill.errors import BudgetError, OutputError, UsageError
-from edgedistill.export.checkpoint import open_checkpoint
+from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.profile import Profile, load_profile
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.quantize.plan import parse_format

@@ -25,7 +25,7 @@ from edgedistill.quantize.spec import array_specs
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.profile import Profile
     from edgedistill.progress import Progress
     from edgedistill.quantize.spec import WeightFormat

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from edgedistill import bundle as files
 from edgedistill.errors import UsageError
-from edgedistill.export import architecture
+from edgedistill.architecture import families as architecture
 from edgedistill.export.layout import Layout, plan_layout
 from edgedistill.quantize.plan import PREFILL, Rule, plan_weights, searched
 from edgedistill.quantize.plan import Plan as WeightPlan
@@ -18,8 +18,8 @@ from edgedistill.quantize.plan import Plan as WeightPlan
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from edgedistill.export.checkpoint import Checkpoint
-    from edgedistill.export.spec import LogicalWeight, ModelSpec
+    from edgedistill.checkpoint.open import Checkpoint
+    from edgedistill.architecture.spec import LogicalWeight, ModelSpec
     from edgedistill.profile import Profile
     from edgedistill.quantize.spec import WeightFormat
 

@@ -20,7 +20,7 @@ from edgedistill.export.staging import free_disk
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.manifest import Manifest
     from edgedistill.profile import Profile
     from edgedistill.progress import Progress

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgedistill.export.checkpoint_types import SpecialTokens
-    from edgedistill.export.spec import ModelSpec
+    from edgedistill.checkpoint.types import SpecialTokens
+    from edgedistill.architecture.spec import ModelSpec
 
 
 def genai_config(

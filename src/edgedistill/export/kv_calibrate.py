@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgedistill.export.spec import ModelSpec
+    from edgedistill.architecture.spec import ModelSpec
     from edgedistill.profile import KvCache
     from edgedistill.progress import Progress
     from edgedistill.runtime.model import Model

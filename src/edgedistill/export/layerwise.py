@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.export.emit import WeightEmitter
-from edgedistill.export.graph_parts import OUTPUT, build_embedding, build_layer, inputs_of
+from edgedistill.graph.weights import WeightEmitter
+from edgedistill.graph.parts import OUTPUT, build_embedding, build_layer, inputs_of
 from edgedistill.export.layout import StoredArray, plan_layout
 from edgedistill.export.streams import Part, Stream, batches
 from edgedistill.export.writer import Job, WeightsWriter
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from edgedistill.export.decisions import Plan
     from edgedistill.export.smoothing import Fold
-    from edgedistill.export.source import TensorSource
-    from edgedistill.export.spec import LogicalWeight
+    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.architecture.spec import LogicalWeight
     from edgedistill.progress import Progress
     from edgedistill.quantize.spec import WeightFormat
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from edgedistill.export.emit import MICROSOFT
-from edgedistill.export.spec import LogicalWeight
+from edgedistill.graph.weights import MICROSOFT
+from edgedistill.architecture.spec import LogicalWeight
 from edgedistill.quantize import quantize_rows
 from edgedistill.quantize.plan import Plan, Rule, plan_weights
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from edgedistill.export.checkpoint_types import Checkpoint
+    from edgedistill.checkpoint.types import Checkpoint
     from edgedistill.progress import Progress
     from edgedistill.quantize.plan import Plan, Rule
     from edgedistill.quantize.spec import WeightFormat

@@ -18,8 +18,8 @@ from edgedistill._version import __version__
 from edgedistill.cgroup import available_memory
 from edgedistill.export import kv_calibrate, smooth_calibrate
 from edgedistill.export.decisions import make_plan, of_second_form
-from edgedistill.export.emit import WeightEmitter
-from edgedistill.export.graph import Signature, build_graph
+from edgedistill.graph.weights import WeightEmitter
+from edgedistill.graph.decoder import Signature, build_graph
 from edgedistill.export.layerwise import Outcome, write_calibrated
 from edgedistill.export.made import Made
 from edgedistill.export.probe import WHOLE_LIMIT
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.budget import Budget
-    from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.export.decisions import Plan
     from edgedistill.export.smoothing import Fold
     from edgedistill.manifest import Manifest

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.errors import UnsupportedModelError, UsageError
 from edgedistill.export import optimum, probe, record, texts
-from edgedistill.export.checkpoint import Checkpoint, open_checkpoint
+from edgedistill.checkpoint.open import Checkpoint, open_checkpoint
 from edgedistill.export.choose import Sensitivity, SizeBudget, choose_formats
 from edgedistill.export.fallback import FallbackExporter
 from edgedistill.export.own import OwnExporter, usable_cores
-from edgedistill.export.spec import ModelSpec
+from edgedistill.architecture.spec import ModelSpec
 from edgedistill.export.staging import Staging, check_target, disk_errors
 from edgedistill.profile import Profile, load_profile
 from edgedistill.progress import NullProgress, Progress

@@ -18,7 +18,7 @@ from edgedistill.manifest import FileEntry, KVCacheInfo, Manifest, ModelInfo, We
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.export.made import Made
     from edgedistill.profile import Profile
     from edgedistill.progress import Progress

@@ -22,8 +22,8 @@ import numpy as np
 
 from edgedistill._version import __version__
 from edgedistill.catalog import cache_dir
-from edgedistill.export.emit import WeightEmitter
-from edgedistill.export.graph_parts import OUTPUT, build_embedding, build_head, build_layer, inputs_of
+from edgedistill.graph.weights import WeightEmitter
+from edgedistill.graph.parts import OUTPUT, build_embedding, build_head, build_layer, inputs_of
 from edgedistill.export.layerwise import PlannedFormat
 from edgedistill.export.layout import plan_layout
 from edgedistill.export.streams import open_part
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.export.decisions import Plan
-    from edgedistill.export.source import TensorSource
-    from edgedistill.export.spec import LogicalWeight
+    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.architecture.spec import LogicalWeight
     from edgedistill.progress import Progress
     from edgedistill.quantize.spec import WeightFormat
     from edgedistill.traces import Traces

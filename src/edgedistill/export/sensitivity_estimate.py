@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.export import sensitivity
-from edgedistill.export.emit import WeightEmitter
-from edgedistill.export.graph_parts import OUTPUT, build_head, build_layer, inputs_of
+from edgedistill.graph.weights import WeightEmitter
+from edgedistill.graph.parts import OUTPUT, build_head, build_layer, inputs_of
 from edgedistill.export.layerwise import PlannedFormat
 from edgedistill.export.layout import plan_layout
 from edgedistill.export.streams import Batch, Part
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
     from edgedistill.export.decisions import Plan
     from edgedistill.export.layout import StoredArray
-    from edgedistill.export.source import TensorSource
-    from edgedistill.export.spec import LogicalWeight
+    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.architecture.spec import LogicalWeight
     from edgedistill.progress import Progress
     from edgedistill.quantize.spec import ArraySpec, WeightFormat
     from edgedistill.traces import Traces

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.export.smoothing import Group
-    from edgedistill.export.spec import LogicalWeight, ModelSpec
+    from edgedistill.architecture.spec import LogicalWeight, ModelSpec
     from edgedistill.manifest import Manifest
     from edgedistill.progress import Progress
     from edgedistill.quantize.plan import PlannedWeight

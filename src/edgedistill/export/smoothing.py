@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgedistill.export.spec import ModelSpec
+    from edgedistill.architecture.spec import ModelSpec
     from edgedistill.quantize.plan import PlannedWeight
 
     Floats = npt.NDArray[np.float32]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.export.graph_parts import supplied
+from edgedistill.graph.parts import supplied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import onnxruntime
 
-    from edgedistill.export.spec import ModelSpec
+    from edgedistill.architecture.spec import ModelSpec
 
     Floats = npt.NDArray[np.float32]
     Ids = npt.NDArray[np.int64]

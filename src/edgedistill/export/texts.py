@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from edgedistill.export.checkpoint import Checkpoint
-    from edgedistill.export.spec import ModelSpec
+    from edgedistill.checkpoint.open import Checkpoint
+    from edgedistill.architecture.spec import ModelSpec
     from edgedistill.manifest import Manifest
     from edgedistill.profile import Profile
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from edgedistill.export.layout import Layout
     from edgedistill.export.smoothing import Fold
-    from edgedistill.export.source import TensorSource
-    from edgedistill.export.spec import LogicalWeight
+    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.architecture.spec import LogicalWeight
     from edgedistill.progress import Progress
     from edgedistill.quantize.gptq import Solver
     from edgedistill.quantize.spec import WeightFormat

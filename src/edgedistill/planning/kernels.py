@@ -17,8 +17,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgedistill.bundle import MODEL, WIDENED
-from edgedistill.export.emit import GraphBuilder, WeightEmitter
-from edgedistill.export.graph import IR_VERSION, OPSET
+from edgedistill.graph.weights import GraphBuilder, WeightEmitter
+from edgedistill.graph.decoder import IR_VERSION, OPSET
 from edgedistill.export.layout import plan_layout
 from edgedistill.planning.room import wanted_copies
 from edgedistill.quantize.plan import PlannedWeight

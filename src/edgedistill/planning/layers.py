@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from edgedistill.export.emit import GraphBuilder, WeightEmitter
-from edgedistill.export.graph import build_graph
-from edgedistill.export.weights import logical_weights
+from edgedistill.graph.weights import GraphBuilder, WeightEmitter
+from edgedistill.graph.decoder import build_graph
+from edgedistill.architecture.weights import logical_weights
 from edgedistill.planning.kernels import SCRATCH, time_runs
 from edgedistill.quantize.kv import kv_scales
 from edgedistill.runtime.session import SessionConfig, open_session
@@ -27,7 +27,7 @@ from edgedistill.scratch import scratch
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from edgedistill.export.spec import ModelSpec
+    from edgedistill.architecture.spec import ModelSpec
     from edgedistill.profile import Profile
     from edgedistill.quantize.kv import Granularity, KvScales
     from edgedistill.speed import LayerCase

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgedistill import limits
 from edgedistill.budget import predict
 from edgedistill.errors import BudgetError
-from edgedistill.export.checkpoint import open_checkpoint
+from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.export.decisions import Plan, make_plan
 from edgedistill.planning.measure import measure_missing
 from edgedistill.planning.size import bundle_bytes

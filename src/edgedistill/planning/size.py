@@ -16,7 +16,7 @@ from edgedistill.export import own, texts
 from edgedistill.quantize.kv import kv_scales
 
 if TYPE_CHECKING:
-    from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.export.decisions import Plan
     from edgedistill.profile import Profile
     from edgedistill.quantize.kv import Granularity, KvScales

@@ -42,7 +42,7 @@ DEFAULT_FORMATS = {
 
 
 class Plannable(Protocol):
-    """What a plan needs to know of a weight; ``export.spec.LogicalWeight`` is one."""
+    """What a plan needs to know of a weight; ``architecture.spec.LogicalWeight`` is one."""
 
     @property
     def name(self) -> str: ...

@@ -126,7 +126,7 @@ def _give_back_memory() -> None:
 
 
 class DecoderSession:
-    """The loaded graph of a bundle with the ``edgedistill`` signature (see export/graph.py).
+    """The loaded graph of a bundle with the ``edgedistill`` signature (see graph/decoder.py).
 
     Where the bundle has a second form of its layers, ``wide`` is the session of that: it serves exact steps and steps
     of several tokens, over the same KV cache. Else it is ``raw``.

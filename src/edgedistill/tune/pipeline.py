@@ -17,8 +17,8 @@ from edgedistill.bundle import MODEL, MODEL_CARD, TOKENIZER, Bundle
 from edgedistill.cgroup import available_memory
 from edgedistill.errors import BudgetError, BundleError, UsageError
 from edgedistill.export import probe, record
-from edgedistill.export.architecture import build_spec, check_tensors, logical_weights
-from edgedistill.export.checkpoint import open_checkpoint
+from edgedistill.architecture.families import build_spec, check_tensors, logical_weights
+from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.export.staging import Staging, check_target, disk_errors
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.model import Model
@@ -31,8 +31,8 @@ from edgedistill.verify.reference import original_name
 from edgedistill.verify.torch_weights import import_torch
 
 if TYPE_CHECKING:
-    from edgedistill.export.checkpoint import Checkpoint
-    from edgedistill.export.spec import LogicalWeight, ModelSpec
+    from edgedistill.checkpoint.open import Checkpoint
+    from edgedistill.architecture.spec import LogicalWeight, ModelSpec
     from edgedistill.manifest import Manifest
     from edgedistill.progress import Progress
     from edgedistill.traces import Traces

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.progress import Progress
     from edgedistill.verify.models import Slice
     from edgedistill.verify.run_settings import Drawn, DrawSettings, Finish, SampleKey
@@ -88,7 +88,7 @@ class TorchModel:
             MissingExtraError, CheckpointError, ModelNotFoundError: See there.
         """
         import_torch()
-        from edgedistill.export.checkpoint import open_checkpoint
+        from edgedistill.checkpoint.open import open_checkpoint
 
         checkpoint = open_checkpoint(name, offline=True)
         try:

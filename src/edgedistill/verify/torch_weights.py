@@ -16,7 +16,7 @@ from edgedistill.errors import CheckpointError, MissingExtraError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgedistill.export.checkpoint import Checkpoint
+    from edgedistill.checkpoint.open import Checkpoint
 
 
 def import_torch() -> tuple[Any, Any]:

@@ -1,0 +1,164 @@
+"""Rotary position embedding: a config's RoPE parameters to inverse frequencies (tables: ``graph_rope.py``).
+
+The formulas are those of transformers ``modeling_rope_utils.py`` (``ROPE_INIT_FUNCTIONS``): linear position
+interpolation, llama3 (Llama 3.1's wavelength-dependent interpolation) and YaRN (Peng et al. 2023, arXiv:2309.00071).
+``freq_factors`` is llama.cpp's form, a list of divisors of the inverse frequencies stored in a GGUF file.
+
+Must not know: ONNX, weights, which model family asks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgedistill.errors import CheckpointError, UnsupportedModelError
+from edgedistill.checkpoint.config_values import number
+from edgedistill.architecture.spec import RopeSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy.typing as npt
+
+    from edgedistill.architecture.spec import ModelSpec
+
+    Floats = npt.NDArray[np.float32]
+
+
+def rope_spec(params: Mapping[str, Any], *, head_dim: int, theta: float, max_position_embeddings: int) -> RopeSpec:
+    """Inverse frequencies of one RoPE.
+
+    Args:
+        params: ``rope_scaling`` (transformers 4) or ``rope_parameters`` (transformers 5), possibly empty. A
+            ``rope_theta`` inside it wins over ``theta``. The kind is ``rope_type`` (or the older ``type``).
+        head_dim: Elements of a head; all of them are rotated.
+        theta: Base of the frequencies if ``params`` names none.
+        max_position_embeddings: Training length if ``params`` has no ``original_max_position_embeddings`` (YaRN).
+
+    Raises:
+        UnsupportedModelError: An unknown kind, or only a part of each head rotated.
+        CheckpointError: A parameter of the kind is missing or no number.
+    """
+    kind = str(params.get("rope_type") or params.get("type") or "default")
+    if kind not in _KINDS:
+        raise UnsupportedModelError(
+            f"The model uses the RoPE kind '{kind}'; known are {', '.join(_KINDS)}.", hint="Try --exporter optimum."
+        )
+    if number(params, "partial_rotary_factor", 1.0) != 1.0:
+        raise UnsupportedModelError(
+            f"The model rotates only a part of each head (partial_rotary_factor {params['partial_rotary_factor']}); "
+            "only full rotation is known.",
+            hint="Try --exporter optimum.",
+        )
+    base = number(params, "rope_theta", theta)
+    if not (math.isfinite(base) and base > 0):
+        raise CheckpointError(
+            f"config.json has rope_theta = {base}; a positive number is expected.",
+            hint="Compare config.json with the original model's.",
+        )
+    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    # The power in float64: NumPy's in float32 is off by an ulp for many frequencies, torch's hardly ever.
+    pos_freqs = (np.float64(base) ** exponents.astype(np.float64)).astype(np.float32)
+    inv_freq, attention_scaling = _KINDS[kind](_Parameters(params, pos_freqs, base, max_position_embeddings))
+    return RopeSpec(tuple(float(f) for f in inv_freq.astype(np.float32)), attention_scaling, kind)
+
+
+def distinct_ropes(spec: ModelSpec) -> dict[RopeSpec, int]:
+    """Every RoPE that some layer uses, numbered in order of first use."""
+    ropes = dict.fromkeys(layer.rope for layer in spec.layers if layer.rope is not None)
+    return {rope: index for index, rope in enumerate(ropes)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameters:
+    """What a formula may use: the config's values, base^(2i/dim) float32 [dim/2], the base and the training length."""
+
+    values: Mapping[str, Any]
+    pos_freqs: Floats
+    base: float
+    length: int
+
+    def number(self, key: str, default: float | None = None) -> float:
+        return number(self.values, key, default)
+
+    @property
+    def inv_freq(self) -> Floats:
+        return np.float32(1.0) / self.pos_freqs
+
+
+def _default(p: _Parameters) -> tuple[Floats, float]:
+    return p.inv_freq, 1.0
+
+
+def _linear(p: _Parameters) -> tuple[Floats, float]:
+    return p.inv_freq / np.float32(p.number("factor")), 1.0
+
+
+def _llama3(p: _Parameters) -> tuple[Floats, float]:
+    factor, low, high = p.number("factor"), p.number("low_freq_factor"), p.number("high_freq_factor")
+    old_length = p.number("original_max_position_embeddings")
+    wavelength = 2 * math.pi / p.inv_freq
+    smooth = (old_length / wavelength - low) / (high - low)
+    medium = (1 - smooth) * p.inv_freq / factor + smooth * p.inv_freq
+    scaled = np.where(wavelength > old_length / low, p.inv_freq / factor, medium)
+    return np.where(wavelength < old_length / high, p.inv_freq, scaled).astype(np.float32), 1.0
+
+
+def _yarn(p: _Parameters) -> tuple[Floats, float]:
+    factor = p.number("factor")
+    old_length = p.number("original_max_position_embeddings", p.length)
+    dim = 2 * len(p.pos_freqs)
+
+    def correction_dim(rotations: float) -> float:
+        return dim * math.log(old_length / (rotations * 2 * math.pi)) / (2 * math.log(p.base))
+
+    low = correction_dim(p.number("beta_fast", 32))
+    high = correction_dim(p.number("beta_slow", 1))
+    if p.values.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, dim - 1)
+    if low == high:
+        high += 0.001  # as transformers does, against a division by zero
+    ramp = np.clip((np.arange(dim // 2, dtype=np.float32) - low) / (high - low), 0, 1)
+    # In transformers' order of operations, whose rounding long positions multiply.
+    interpolated = np.float32(1.0) / (np.float32(factor) * p.pos_freqs)
+    kept = 1 - ramp
+    inv_freq = interpolated * (1 - kept) + p.inv_freq * kept
+    return inv_freq.astype(np.float32), _yarn_attention_factor(p, factor)
+
+
+def _yarn_attention_factor(p: _Parameters, factor: float) -> float:
+    """The factor on cos and sin: given, or from mscale and mscale_all_dim (DeepSeek), or 0.1 ln(factor) + 1."""
+    if p.values.get("attention_factor") is not None:
+        return p.number("attention_factor")
+
+    def mscale(weight: float) -> float:
+        return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
+
+    if p.values.get("mscale") and p.values.get("mscale_all_dim"):
+        return mscale(p.number("mscale")) / mscale(p.number("mscale_all_dim"))
+    return mscale(1.0)
+
+
+def _freq_factors(p: _Parameters) -> tuple[Floats, float]:
+    values = p.values.get("freq_factors") or ()
+    factors = np.array([x for x in values if isinstance(x, int | float) and x > 0], dtype=np.float32)
+    if factors.shape != p.pos_freqs.shape:
+        raise CheckpointError(
+            f"The model has {factors.size} positive RoPE frequency factors; its head size needs {p.pos_freqs.size}.",
+            hint="The GGUF file is damaged or was made by a different converter.",
+        )
+    return p.inv_freq / factors, 1.0
+
+
+_KINDS: dict[str, Callable[[_Parameters], tuple[Floats, float]]] = {
+    "default": _default,
+    "linear": _linear,
+    "llama3": _llama3,
+    "yarn": _yarn,
+    "freq_factors": _freq_factors,
+}

@@ -1,0 +1,98 @@
+"""The weights that a model consists of: which checkpoint tensors make up each one, and whether they are there.
+
+Must not know: ONNX, quantization, how tensors are read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgedistill.errors import CheckpointError
+from edgedistill.architecture.spec import LogicalWeight
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.architecture.spec import ModelSpec
+
+
+def logical_weights(spec: ModelSpec) -> tuple[LogicalWeight, ...]:
+    """All weights of the model in graph order: ``embed``, the layers, ``final_norm`` and, if untied, ``lm_head``."""
+    h, v = spec.hidden_size, spec.vocab_size
+    embed = LogicalWeight(
+        "embed",
+        "embedding",
+        (v, h),
+        ("model.embed_tokens.weight",),
+        aliases=("lm_head",) if spec.tie_word_embeddings else (),
+    )
+    weights = [embed]
+    for index in range(spec.num_hidden_layers):
+        weights += _layer(spec, index)
+    weights.append(LogicalWeight("final_norm", "norm", (h,), ("model.norm.weight",), offset=spec.norm_offset))
+    if not spec.tie_word_embeddings:
+        weights.append(LogicalWeight("lm_head", "linear", (v, h), ("lm_head.weight",)))
+    return tuple(weights)
+
+
+def check_tensors(spec: ModelSpec, source: TensorSource) -> None:
+    """Check that every tensor of the model exists with the shape that its config promises.
+
+    Raises CheckpointError that names the tensor, the shape found and the shape expected.
+    """
+    present = set(source.names())
+    for weight in logical_weights(spec):
+        for part, shape in _part_shapes(spec, weight):
+            if part not in present:
+                hint = "The checkpoint is incomplete or belongs to another config.json."
+                if part == "lm_head.weight":
+                    hint = "If the model ties its embeddings, set tie_word_embeddings to true in config.json."
+                raise CheckpointError(
+                    f"The checkpoint has no tensor '{part}'; one of shape {list(shape)} is expected.", hint=hint
+                )
+            found = tuple(source.info(part).shape)
+            if found != shape:
+                raise CheckpointError(
+                    f"The tensor '{part}' has shape {list(found)}; config.json asks for {list(shape)}.",
+                    hint="The checkpoint and config.json do not belong together.",
+                )
+
+
+def _part_shapes(spec: ModelSpec, weight: LogicalWeight) -> Iterator[tuple[str, tuple[int, ...]]]:
+    rows = (spec.q_size, spec.kv_size, spec.kv_size) if len(weight.parts) == 3 else (weight.shape[0],)
+    for part, count in zip(weight.parts, rows, strict=True):
+        yield part, (count, *weight.shape[1:])
+
+
+def _layer(spec: ModelSpec, index: int) -> list[LogicalWeight]:
+    ours, theirs = f"layers.{index}", f"model.layers.{index}"
+    h, inner, qkv = spec.hidden_size, spec.intermediate_size, spec.q_size + 2 * spec.kv_size
+    weights: list[LogicalWeight] = []
+
+    def norm(name: str, tensor: str, size: int) -> None:
+        weights.append(
+            LogicalWeight(f"{ours}.{name}", "norm", (size,), (f"{theirs}.{tensor}.weight",), offset=spec.norm_offset)
+        )
+
+    def linear(name: str, tensors: tuple[str, ...], shape: tuple[int, int], bias: bool) -> None:
+        parts = tuple(f"{theirs}.{tensor}" for tensor in tensors)
+        weights.append(LogicalWeight(f"{ours}.{name}", "linear", shape, tuple(f"{p}.weight" for p in parts)))
+        if bias:
+            weights.append(LogicalWeight(f"{ours}.{name}.bias", "bias", shape[:1], tuple(f"{p}.bias" for p in parts)))
+
+    norm("input_norm", "input_layernorm", h)
+    linear("attn.qkv", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), (qkv, h), spec.qkv_bias)
+    if spec.qk_norm:
+        norm("attn.q_norm", "self_attn.q_norm", spec.head_dim)
+        norm("attn.k_norm", "self_attn.k_norm", spec.head_dim)
+    linear("attn.o", ("self_attn.o_proj",), (h, spec.q_size), spec.o_bias)
+    norm("post_attention_norm", "post_attention_layernorm", h)
+    if spec.sandwich_norms:
+        norm("pre_feedforward_norm", "pre_feedforward_layernorm", h)
+    linear("mlp.gate", ("mlp.gate_proj",), (inner, h), spec.mlp_bias)
+    linear("mlp.up", ("mlp.up_proj",), (inner, h), spec.mlp_bias)
+    linear("mlp.down", ("mlp.down_proj",), (h, inner), spec.mlp_bias)
+    if spec.sandwich_norms:
+        norm("post_feedforward_norm", "post_feedforward_layernorm", h)
+    return weights

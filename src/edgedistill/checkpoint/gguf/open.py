@@ -1,0 +1,77 @@
+"""A GGUF file as a ``Checkpoint``: what a Hugging Face directory of the same model would hold.
+
+Must not know: ONNX, hubs, catalogues.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from edgedistill.errors import CheckpointError
+from edgedistill.checkpoint.types import Checkpoint, SourceInfo
+from edgedistill.checkpoint.hf_directory import check_layers, check_vocabulary
+from edgedistill.checkpoint.gguf.config import build_config, find_architecture, map_tensors
+from edgedistill.checkpoint.gguf.header import open_gguf
+from edgedistill.checkpoint.gguf.rope import ROPE_FACTORS
+from edgedistill.checkpoint.gguf.tensors import GgufSource, read_stored
+from edgedistill.checkpoint.gguf.tokenizer import (
+    build_tokenizer,
+    read_chat_template,
+    read_generation_config,
+    read_special_tokens,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgedistill.checkpoint.gguf.header import GgufHeader
+    from edgedistill.checkpoint.raw_file import RawFile
+
+
+def load_gguf(path: Path, source: SourceInfo) -> Checkpoint:
+    """Open the GGUF file ``path``.
+
+    Raises CheckpointError for damaged or inconsistent files, UnsupportedModelError for architectures, tokenizers and
+    features that are not known.
+    """
+    header, file = open_gguf(path)
+    try:
+        architecture = find_architecture(header)
+        config = build_config(header, architecture, _rope_factors(header, file))
+        tensors = GgufSource(file, map_tensors(header, architecture, config))
+        check_layers(config, tensors)
+        tokenizer_json = build_tokenizer(header.metadata)
+        check_vocabulary(tokenizer_json, tensors)
+        special = read_special_tokens(header.metadata)
+        config |= {
+            "bos_token_id": special.bos_token_id,
+            "eos_token_id": list(special.eos_token_ids),
+            "pad_token_id": special.pad_token_id,
+        }
+        stated = header.metadata.get("general.license")
+        return Checkpoint(
+            config=config,
+            tensors=tensors,
+            tokenizer_json=tokenizer_json,
+            chat_template=read_chat_template(header.metadata),
+            special_tokens=special,
+            generation_config=read_generation_config(header.metadata, special),
+            source=dataclasses.replace(source, license=source.license or (str(stated) if stated else None)),
+            weight_files=(path,),
+        )
+    except BaseException:
+        file.close()
+        raise
+
+
+def _rope_factors(header: GgufHeader, file: RawFile) -> npt.NDArray[np.float32] | None:
+    stored = header.tensors.get(ROPE_FACTORS)
+    if stored is None:
+        return None
+    if len(stored.shape) != 1 or stored.shape[0] > 4096:
+        raise CheckpointError(f"{ROPE_FACTORS} has shape {list(stored.shape)}, expected a short vector.")
+    return read_stored(file, stored, 0, 1).reshape(-1)

@@ -1,0 +1,148 @@
+"""Tensors of a GGUF file under Hugging Face names, dequantized row by row.
+
+Rows of a quantized tensor are whole blocks, so any range of rows can be read on its own; every tensor has its own
+type. What llama.cpp's converter changed in values is undone: the order of query and key rows (it pairs neighbouring
+elements for RoPE where Hugging Face pairs halves) and the 1 that it adds to Gemma's norms.
+
+Must not know: ONNX, tokenizers, metadata.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf.quants import dequantize
+
+from edgedistill.errors import UnsupportedModelError
+from edgedistill.checkpoint.safetensors import check_finite, check_rows, missing_tensor
+from edgedistill.checkpoint.tensor_source import TensorInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgedistill.checkpoint.gguf.header import GgufTensor
+    from edgedistill.checkpoint.raw_file import RawFile
+
+# Elements dequantized at once: the formats with lookup tables need some twenty bytes of scratch for each.
+_GROUP = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class GgufPart:
+    """How a Hugging Face tensor comes from a stored one.
+
+    ``heads`` > 0: rows are grouped into that many heads, in each of which llama.cpp interleaved the two halves.
+    ``shift`` is added to every element.
+    """
+
+    stored: GgufTensor
+    heads: int = 0
+    shift: float = 0.0
+
+
+class GgufSource:
+    """Rows of the tensors of one GGUF file, as float32."""
+
+    def __init__(self, file: RawFile, parts: Mapping[str, GgufPart]) -> None:
+        self._file = file
+        self._parts = parts
+
+    @property
+    def path(self) -> Path:
+        """The GGUF file."""
+        return self._file.path
+
+    def names(self) -> Iterable[str]:
+        """All Hugging Face names."""
+        return self._parts.keys()
+
+    def info(self, name: str) -> TensorInfo:
+        """Header of ``name``; raises CheckpointError if there is none."""
+        stored = self._find(name).stored
+        return TensorInfo(name, stored.shape, stored.kind.name)
+
+    def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Rows ``start:stop`` as float32, exactly what the stored blocks stand for.
+
+        Raises CheckpointError on NaN or Inf and on a file that ends early, UnsupportedModelError on tensor types
+        that the gguf package cannot dequantize.
+        """
+        part = self._find(name)
+        check_rows(self.info(name), start, stop)
+        if part.heads:
+            rows = self._read_interleaved(part, start, stop)
+        elif len(part.stored.shape) == 1:
+            rows = read_stored(self._file, part.stored, 0, 1).reshape(-1)[start:stop]
+        else:
+            rows = read_stored(self._file, part.stored, start, stop)
+        check_finite(rows, name, start, self._file.path.name)
+        if part.shift:
+            rows += np.float32(part.shift)
+        return rows
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _read_interleaved(self, part: GgufPart, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Rows of a query or key tensor in Hugging Face's order.
+
+        In a head of 2n rows, llama.cpp stores row (half, i) of Hugging Face at 2i + half.
+        """
+        total = part.stored.shape[0]
+        size = total // part.heads
+        first, last = start // size * size, math.ceil(stop / size) * size
+        if len(part.stored.shape) == 1:
+            block = read_stored(self._file, part.stored, 0, 1).reshape(-1)[first:last]
+        else:
+            block = read_stored(self._file, part.stored, first, last)
+        wanted = np.arange(start, stop)
+        head, inside = np.divmod(wanted, size)
+        half, index = np.divmod(inside, size // 2)
+        rows: npt.NDArray[np.float32] = block[head * size + 2 * index + half - first]
+        return rows
+
+    def _find(self, name: str) -> GgufPart:
+        if (part := self._parts.get(name)) is None:
+            raise missing_tensor(name, self._parts)
+        return part
+
+
+def read_stored(file: RawFile, stored: GgufTensor, start: int, stop: int) -> npt.NDArray[np.float32]:
+    """Stored rows ``start:stop`` as a new float32 array [stop-start, ...]; a vector counts as one row."""
+    shape = stored.shape if len(stored.shape) > 1 else (1, *stored.shape)
+    block, size = GGML_QUANT_SIZES[stored.kind]
+    elements = math.prod(shape[1:])
+    row_bytes = elements // block * size
+    out = np.empty((stop - start, *shape[1:]), np.float32)
+    step = max(1, _GROUP // elements)
+    for begin in range(start, stop, step):
+        end = min(stop, begin + step)
+        raw = np.empty((end - begin) * row_bytes, np.uint8)
+        file.read_into(raw, stored.offset + begin * row_bytes)
+        out[begin - start : end - start] = _dequantize(raw, stored).reshape(-1, *shape[1:])
+    return out
+
+
+def _dequantize(raw: npt.NDArray[np.uint8], stored: GgufTensor) -> npt.NDArray[np.float32]:
+    if stored.kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
+        dtype = "<f4" if stored.kind == GGMLQuantizationType.F32 else "<f2"
+        return raw.view(dtype).astype(np.float32, copy=False)
+    try:
+        # Damaged scales may be Inf or NaN: that is reported with the tensor's name, not as a NumPy warning.
+        with np.errstate(all="ignore"):
+            # As one row: the package works through an array sixteen rows at a time.
+            result: npt.NDArray[np.float32] = dequantize(raw.reshape(1, -1), stored.kind)
+    except NotImplementedError as error:
+        raise UnsupportedModelError(
+            f"Tensor {stored.name} has type {stored.kind.name}, which cannot be dequantized.",
+            hint="Use a GGUF file of another quantization, such as Q8_0 or Q4_K_M.",
+        ) from error
+    return result

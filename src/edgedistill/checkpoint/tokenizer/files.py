@@ -1,0 +1,183 @@
+"""Tokenizer, special tokens and chat template of a Hugging Face directory, without transformers.
+
+Reads what transformers 4 and 5 write: special tokens as strings or tables, templates inside tokenizer_config.json
+or in files of their own.
+
+Must not know: weights, ONNX.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.errors import CheckpointError, UnsupportedModelError
+from edgedistill.checkpoint.tokenizer.byte_level_bpe import build_byte_level_bpe, load_tokenizer
+from edgedistill.checkpoint.types import SpecialTokens
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tokenizers import Tokenizer
+
+# Pre-tokenizer of vocab.json + merges.txt by tokenizer class; others need tokenizer.json.
+_BPE_CLASSES = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
+_SPECIAL_ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from ``path``, ``{}`` if there is no such file; CheckpointError if it is something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path.name} is not valid JSON ({error}).", hint="Download it again.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path.name} holds a JSON {type(content).__name__}, expected an object.")
+    return content
+
+
+def read_tokenizer_json(directory: Path, tokenizer_config: Mapping[str, Any]) -> bytes:
+    """Content of tokenizer.json, or one built from vocab.json and merges.txt.
+
+    Raises CheckpointError if there is no tokenizer, UnsupportedModelError if only a SentencePiece model is there.
+    """
+    path = directory / "tokenizer.json"
+    try:
+        if path.exists():
+            return path.read_bytes()
+        vocab_path, merges_path = directory / "vocab.json", directory / "merges.txt"
+        if vocab_path.exists() and merges_path.exists():
+            return _from_vocab_and_merges(vocab_path, merges_path, tokenizer_config)
+    except OSError as error:
+        raise CheckpointError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+    if (directory / "tokenizer.model").exists():
+        raise UnsupportedModelError(
+            f"{directory.name} has only tokenizer.model (SentencePiece); expected tokenizer.json.",
+            hint="Write it with transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR).",
+        )
+    raise CheckpointError(
+        f"{directory.name} has no tokenizer.json.", hint="Copy tokenizer.json of the original model into it."
+    )
+
+
+def _from_vocab_and_merges(vocab_path: Path, merges_path: Path, tokenizer_config: Mapping[str, Any]) -> bytes:
+    kind = tokenizer_config.get("tokenizer_class") or "GPT2Tokenizer"
+    pre = _BPE_CLASSES.get(str(kind).removesuffix("Fast"))
+    if pre is None:
+        raise UnsupportedModelError(
+            f"vocab.json and merges.txt of a {kind} cannot be converted; known are {', '.join(_BPE_CLASSES)}.",
+            hint="Write tokenizer.json with transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR).",
+        )
+    vocab = read_json(vocab_path)
+    added = tokenizer_config.get("added_tokens_decoder")
+    table = {int(key): value for key, value in added.items()} if isinstance(added, dict) else {}
+    tokens: dict[int, str] = {index: text for text, index in vocab.items()}
+    tokens |= {index: entry["content"] for index, entry in table.items()}
+    lines = merges_path.read_text(encoding="utf-8").splitlines()
+    merges = [line for line in lines if line and not line.startswith("#version")]
+    special = [index for index, entry in table.items() if entry.get("special")]
+    plain = [index for index, entry in table.items() if not entry.get("special")]
+    return build_byte_level_bpe(tokens, merges, pre, special=special, added=plain)
+
+
+def read_chat_template(directory: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
+    """The default chat template: chat_template.jinja, else chat_template.json, else tokenizer_config.json."""
+    path = directory / "chat_template.jinja"
+    try:
+        if path.exists():
+            return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path.name}: cannot be read as UTF-8 text ({error}).") from error
+    template = read_json(directory / "chat_template.json").get("chat_template") or tokenizer_config.get("chat_template")
+    if isinstance(template, list):  # transformers 4: [{"name": ..., "template": ...}]
+        named = {entry["name"]: entry["template"] for entry in template if isinstance(entry, dict) and "name" in entry}
+        template = named.get("default") or next(iter(named.values()), None)
+    elif isinstance(template, dict):
+        template = template.get("default") or next(iter(template.values()), None)
+    if template is not None and not isinstance(template, str):
+        raise CheckpointError(f"The chat template is a {type(template).__name__}, expected text.")
+    return template
+
+
+def read_special_tokens(
+    directory: Path,
+    tokenizer_json: bytes,
+    config: Mapping[str, Any],
+    generation_config: Mapping[str, Any],
+    tokenizer_config: Mapping[str, Any],
+) -> SpecialTokens:
+    """Collect special tokens from all files that may state them.
+
+    End tokens are the union of generation_config.json (or config.json where that says nothing) and the tokenizer's
+    own, since chat models often name their end of turn in only one of the two.
+    Raises CheckpointError for a token or id that the tokenizer does not have.
+    """
+    tokenizer = load_tokenizer(tokenizer_json)
+    texts = read_json(directory / "special_tokens_map.json") | dict(tokenizer_config)
+    role = {name: _token_text(texts.get(name), name) for name in _SPECIAL_ROLES}
+    bos = _resolve(tokenizer, "bos_token", role["bos_token"], generation_config, config)
+    pad = _resolve(tokenizer, "pad_token", role["pad_token"], generation_config, config)
+    ends = _ids(generation_config.get("eos_token_id")) or _ids(config.get("eos_token_id"))
+    if role["eos_token"] is not None and (own := tokenizer.token_to_id(role["eos_token"])) is not None:
+        ends = (*ends, own)
+    ends = tuple(dict.fromkeys(ends))
+    for index in ends:
+        if tokenizer.id_to_token(index) is None:
+            raise CheckpointError(
+                f"eos_token_id is {index}, which the tokenizer ({tokenizer.get_vocab_size()} tokens) does not have.",
+                hint="Check that tokenizer.json belongs to this model.",
+            )
+    eos_text = role["eos_token"] or (tokenizer.id_to_token(ends[0]) if ends else None)
+    return SpecialTokens(
+        bos_token=tokenizer.id_to_token(bos) if bos is not None else None,
+        eos_token=eos_text,
+        pad_token=tokenizer.id_to_token(pad) if pad is not None else None,
+        bos_token_id=bos,
+        pad_token_id=pad,
+        eos_token_ids=ends,
+        add_bos=_adds_bos(tokenizer, bos, tokenizer_config),
+    )
+
+
+def _adds_bos(tokenizer: Tokenizer, bos: int | None, tokenizer_config: Mapping[str, Any]) -> bool:
+    if bos is None:
+        return False
+    stated = tokenizer_config.get("add_bos_token")
+    if isinstance(stated, bool):
+        return stated
+    # Otherwise the tokenizer's own post-processor decides.
+    first: list[int] = tokenizer.encode("a").ids[:1]
+    return first == [bos]
+
+
+def _token_text(value: object, role: str) -> str | None:
+    """Text of a special token that is stored as a string or as a table (AddedToken)."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    if value is not None and not isinstance(value, str):
+        raise CheckpointError(f"{role} in the tokenizer's configuration is {value!r}, expected text.")
+    return value or None
+
+
+def _resolve(tokenizer: Tokenizer, role: str, text: str | None, *configs: Mapping[str, Any]) -> int | None:
+    own: int | None = tokenizer.token_to_id(text) if text is not None else None
+    if own is not None:
+        return own
+    for config in configs:
+        for index in _ids(config.get(f"{role}_id")):
+            if tokenizer.id_to_token(index) is not None:
+                return index
+    return None
+
+
+def _ids(value: object) -> tuple[int, ...]:
+    """Token ids from a config value: a number, a list of numbers, or nothing."""
+    values: list[Any] = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(index) is int for index in values):
+        raise CheckpointError(f"A token id in the configuration is {value!r}, expected whole numbers.")
+    return tuple(index for index in values if index >= 0)

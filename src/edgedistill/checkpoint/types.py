@@ -1,0 +1,120 @@
+"""What an opened checkpoint is, whatever it was read from.
+
+Must not know: file formats, hubs, ONNX.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgedistill.checkpoint.raw_file import sha256_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.progress import Progress
+
+SourceKind = Literal["builtin", "hub", "directory", "gguf"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """Where a checkpoint came from, for the manifest; holds no path of this machine.
+
+    Attributes:
+        kind: ``builtin``, ``hub``, ``directory`` or ``gguf``.
+        name: Built-in name, hub id, or the last component of the path.
+        revision: Commit hash of a hub repository.
+        sha256: Hash of the weights as ``Checkpoint.hash_source`` defines it; None until it was computed.
+        license: Identifier that the model card or the GGUF metadata states.
+        adapter: Name, rank and scaling of a merged LoRA adapter.
+    """
+
+    kind: SourceKind
+    name: str
+    revision: str | None = None
+    sha256: str | None = None
+    license: str | None = None
+    adapter: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """Tokens with a meaning. ``add_bos``: a prompt starts with ``bos_token_id``.
+
+    Text is encoded without special tokens and ``bos_token_id`` is put in front, unless a chat template wrote it.
+    """
+
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    bos_token_id: int | None
+    pad_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+    add_bos: bool
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """A model as Hugging Face would store it; a context manager that closes its files.
+
+    Nothing in it changes but ``source``, which gets its hash once ``hash_source`` has read the files.
+
+    Attributes:
+        config: Content of config.json (rebuilt from metadata for GGUF).
+        tensors: Lazy tensors under Hugging Face names, an adapter already merged.
+        tokenizer_json: Content of tokenizer.json (rebuilt for GGUF), UTF-8.
+        chat_template: Jinja source of the default template.
+        special_tokens: Beginning, end and padding.
+        generation_config: Content of generation_config.json, empty if there is none.
+        source: Where all this came from.
+        weight_files: Files that hold the weights, adapter included: what ``hash_source`` hashes.
+        extra_files: Model card and license texts by file name.
+    """
+
+    config: dict[str, Any]
+    tensors: TensorSource
+    tokenizer_json: bytes
+    chat_template: str | None
+    special_tokens: SpecialTokens
+    generation_config: dict[str, Any]
+    source: SourceInfo
+    weight_files: tuple[Path, ...]
+    extra_files: dict[str, bytes] = field(default_factory=dict)
+
+    def hash_source(self, progress: Progress | None = None) -> str:
+        """SHA-256 (hex) over the lines ``name<TAB>size<TAB>sha256`` of all weights files, in order of their names.
+
+        Reads every byte of the weights once, streaming; the result is kept in ``source.sha256``. Raises
+        CheckpointError if a file cannot be read.
+        """
+        if self.source.sha256 is not None:
+            return self.source.sha256
+        files = sorted(self.weight_files, key=lambda path: path.name)
+        sizes = [path.stat().st_size for path in files]
+        if progress is not None:
+            progress.begin("hash", sum(sizes), "bytes")
+        total = hashlib.sha256()
+        for path, size in zip(files, sizes, strict=True):
+            total.update(f"{path.name}\t{size}\t{sha256_file(path, progress)}\n".encode())
+        if progress is not None:
+            progress.end()
+        self.source = dataclasses.replace(self.source, sha256=total.hexdigest())
+        return total.hexdigest()
+
+    def close(self) -> None:
+        """Close the weights files."""
+        self.tensors.close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,239 @@
+"""The decoder as an ONNX graph over fused operators, from a ``ModelSpec`` alone.
+
+Two signatures share every weight:
+
+``edgedistill``: B sequences in slots of a KV cache of capacity C, each with its own past and its own number of new
+tokens (right-padded to S), logits for chosen positions only.
+
+    ============================== ======= ======================== =============================================
+    input                          type    shape                    meaning
+    ============================== ======= ======================== =============================================
+    input_ids                      int64   [B, S]                   new tokens
+    seqlens_k                      int32   [B]                      past + valid new tokens - 1
+    query_seqlens                  int32   [B]                      valid new tokens (0: the slot is idle)
+    total_sequence_length          int32   []                       C, always
+    logit_index                    int64   [B, P]                   positions within S whose logits are wanted
+    past_key_values.{i}.key/.value float32 [B, kv_heads, C, head]   keys are stored after RoPE
+    ============================== ======= ======================== =============================================
+
+    With ``kv`` scales the cache is int8, or uint8 [B, kv_heads, C, head/2] with two 4-bit values in a byte.
+
+    Outputs: logits float32 [B, P, V] and present.{i}.key/.value, meant to be bound to the buffers of the past.
+
+``genai``: what onnxruntime-genai feeds: input_ids, attention_mask int64 [B, total], past_key_values.*; outputs logits
+[B, S, V] and present.*.
+
+Must not know: bits, profiles, files.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from edgedistill.graph.weights import MICROSOFT, GraphBuilder
+from edgedistill.graph.attention import AttentionInputs, attention
+
+if TYPE_CHECKING:
+    from edgedistill.graph.weights import WeightEmitter
+    from edgedistill.architecture.spec import LayerSpec, ModelSpec
+    from edgedistill.quantize.kv import KvScales
+
+Signature = Literal["edgedistill", "genai"]
+OPSET = 21
+IR_VERSION = 10
+
+
+def build_graph(
+    spec: ModelSpec, weights: WeightEmitter, *, signature: Signature, context_length: int, kv: KvScales | None = None
+) -> ir.Model:
+    """Build the decoder; save it with ``onnx_ir.save`` beside the weights file.
+
+    Args:
+        spec: The model.
+        weights: Emitter that knows every array of ``logical_weights(spec)``.
+        signature: Inputs and outputs, see the module's docstring.
+        context_length: Positions in the RoPE tables: no sequence, and no cache capacity, may exceed it.
+        kv: Scales of a quantized KV cache, kept inside the graph; None: float32.
+    """
+    b = GraphBuilder()
+    inputs = _Inputs(spec, signature, kv, context_length)
+    attention_inputs = inputs.edgedistill() if signature == "edgedistill" else inputs.genai(b)
+    decoder = Decoder(b, spec, weights)
+    hidden, present = decoder.layers(decoder.embed(inputs.input_ids), attention_inputs)
+    if inputs.logit_index is not None:
+        last_axis = b.constant("axis_last", np.array([-1], dtype=np.int64))
+        index = b.call("Unsqueeze", [inputs.logit_index, last_axis], "logit_index.nd")
+        hidden = b.call("GatherND", [hidden, index], "logit_hidden", batch_dims=1)
+    logits = decoder.logits(hidden)
+    logits.shape = ir.Shape(["batch", "logits" if inputs.logit_index is not None else "sequence", spec.vocab_size])
+    logits.type = ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.Graph(
+        inputs.all(),
+        [logits, *present],
+        nodes=b.nodes,
+        initializers=list(b.initializers.values()),
+        opset_imports={"": OPSET, MICROSOFT: 1},
+        name=f"{spec.family}_{signature}",
+    )
+    metadata = {"edgedistill.signature": signature, "edgedistill.context_length": str(context_length)}
+    return ir.Model(graph, ir_version=IR_VERSION, producer_name="edgedistill", metadata_props=metadata)
+
+
+class Decoder:
+    """Embedding, layers and head; each method appends nodes and returns the values they make."""
+
+    def __init__(self, b: GraphBuilder, spec: ModelSpec, weights: WeightEmitter) -> None:
+        self._b = b
+        self._spec = spec
+        self._weights = weights
+
+    def embed(self, input_ids: ir.Value) -> ir.Value:
+        hidden = self._weights.embedding(self._b, input_ids, "embed", output="embedding")
+        if self._spec.embedding_scale is None:
+            return hidden
+        scale = self._b.constant("embedding_scale", np.array(self._spec.embedding_scale, dtype=np.float32))
+        return self._b.call("Mul", [hidden, scale], "embedding.scaled")
+
+    def layers(self, hidden: ir.Value, inputs: AttentionInputs) -> tuple[ir.Value, list[ir.Value]]:
+        """All layers and the final norm, and the present caches. The residual is added inside the norm after it."""
+        spec = self._spec
+        next_norms = [*(f"layers.{i}.input_norm" for i in range(1, spec.num_hidden_layers)), "final_norm"]
+        normed, residual = self.norm(hidden, "layers.0.input_norm"), hidden
+        present: list[ir.Value] = []
+        for layer, next_norm in zip(spec.layers, next_norms, strict=True):
+            update, residual, key_value = self.layer(layer, normed, residual, inputs)
+            present += key_value
+            normed, residual = self._skip_norm(update, residual, next_norm)
+        return normed, present
+
+    def layer(
+        self, layer: LayerSpec, normed: ir.Value, residual: ir.Value, inputs: AttentionInputs
+    ) -> tuple[ir.Value, ir.Value, tuple[ir.Value, ir.Value]]:
+        """One layer: what it adds to the residual at last, the residual so far, and present key and value."""
+        spec, name = self._spec, f"layers.{layer.index}"
+        update, key_value = attention(self._b, spec, self._weights, layer, normed, inputs=inputs)
+        if spec.sandwich_norms:
+            update = self.norm(update, f"{name}.post_attention_norm")
+            normed, residual = self._skip_norm(update, residual, f"{name}.pre_feedforward_norm")
+        else:
+            normed, residual = self._skip_norm(update, residual, f"{name}.post_attention_norm")
+        update = self._mlp(normed, f"{name}.mlp")
+        if spec.sandwich_norms:
+            update = self.norm(update, f"{name}.post_feedforward_norm")
+        return update, residual, key_value
+
+    def logits(self, hidden: ir.Value) -> ir.Value:
+        matrix = "embed" if self._spec.tie_word_embeddings else "lm_head"
+        cap = self._spec.final_logit_softcapping
+        if cap is None:
+            return self._weights.linear(self._b, hidden, matrix, output="logits")
+        raw = self._weights.linear(self._b, hidden, matrix, output="logits.raw")
+        limit = self._b.constant("final_logit_softcapping", np.array(cap, dtype=np.float32))
+        squashed = self._b.call("Tanh", [self._b.call("Div", [raw, limit], "logits.scaled")], "logits.tanh")
+        return self._b.call("Mul", [squashed, limit], "logits")
+
+    def norm(self, x: ir.Value, name: str) -> ir.Value:
+        return self._b.call(
+            "SimplifiedLayerNormalization",
+            [x, self._weights.vector(self._b, name)],
+            f"{name}.out",
+            axis=-1,
+            epsilon=self._spec.rms_norm_eps,
+            stash_type=1,
+        )
+
+    def _skip_norm(self, x: ir.Value, residual: ir.Value, name: str) -> tuple[ir.Value, ir.Value]:
+        """Norm of ``x + residual``, and that sum."""
+        # The second and third output (statistics for training) are left out; an empty name says so.
+        outputs = [ir.Value(name=n) for n in (f"{name}.out", "", "", f"{name}.sum")]
+        self._b.nodes.append(
+            ir.node(
+                "SkipSimplifiedLayerNormalization",
+                [x, residual, self._weights.vector(self._b, name)],
+                {"epsilon": self._spec.rms_norm_eps},
+                domain=MICROSOFT,
+                outputs=outputs,
+                name=name,
+            )
+        )
+        return outputs[0], outputs[3]
+
+    def _mlp(self, x: ir.Value, name: str) -> ir.Value:
+        gate, up = self._linear(x, f"{name}.gate"), self._linear(x, f"{name}.up")
+        if self._spec.activation == "silu":
+            # ONNX Runtime fuses this pair into one operator.
+            active = self._b.call("Mul", [gate, self._b.call("Sigmoid", [gate], f"{name}.sigmoid")], f"{name}.active")
+        else:
+            approximate = "tanh" if self._spec.activation == "gelu_tanh" else "none"
+            active = self._b.call("Gelu", [gate], f"{name}.active", approximate=approximate)
+        return self._linear(self._b.call("Mul", [active, up], f"{name}.gated"), f"{name}.down")
+
+    def _linear(self, x: ir.Value, name: str) -> ir.Value:
+        bias = f"{name}.bias" if self._spec.mlp_bias else None
+        return self._weights.linear(self._b, x, name, output=f"{name}.out", bias=bias)
+
+
+class _Inputs:
+    """Graph inputs of a signature, in order."""
+
+    def __init__(self, spec: ModelSpec, signature: Signature, kv: KvScales | None, positions: int) -> None:
+        self._spec = spec
+        self._kv = kv
+        self._positions = positions
+        self._past_axis = "capacity" if signature == "edgedistill" else "past_sequence_length"
+        self._present_axis = "capacity" if signature == "edgedistill" else "total_sequence_length"
+        self._scalars: list[ir.Value] = []
+        self.input_ids = self._input("input_ids", ir.DataType.INT64, ["batch", "sequence"])
+        self.logit_index: ir.Value | None = None
+        self._past: list[ir.Value] = []
+
+    def all(self) -> list[ir.Value]:
+        return [*self._scalars, *self._past]
+
+    def edgedistill(self) -> AttentionInputs:
+        seqlens_k = self._input("seqlens_k", ir.DataType.INT32, ["batch"])
+        query_seqlens = self._input("query_seqlens", ir.DataType.INT32, ["batch"])
+        total = self._input("total_sequence_length", ir.DataType.INT32, [])
+        self.logit_index = self._input("logit_index", ir.DataType.INT64, ["batch", "logits"])
+        return self._attention_inputs(seqlens_k, total, query_seqlens)
+
+    def genai(self, b: GraphBuilder) -> AttentionInputs:
+        """Lengths from the attention mask, as the exporter of onnxruntime-genai computes them."""
+        mask = self._input("attention_mask", ir.DataType.INT64, ["batch", "total_sequence_length"])
+        one = b.constant("one", np.array([1], dtype=np.int64))
+        valid = b.call("ReduceSum", [mask, one], "attention_mask.sum", keepdims=0)
+        seqlens_k = b.call("Cast", [b.call("Sub", [valid, one], "seqlens_k.int64")], "seqlens_k", to=ir.DataType.INT32)
+        shape = b.call("Shape", [mask], "attention_mask.shape")
+        axis = b.constant("axis_total", np.array(1, dtype=np.int64))
+        length = b.call("Gather", [shape, axis], "total_sequence_length.int64", axis=0)
+        total = b.call("Cast", [length], "total_length", to=ir.DataType.INT32)
+        return self._attention_inputs(seqlens_k, total, None)
+
+    def _input(self, name: str, dtype: ir.DataType, shape: list[str | int]) -> ir.Value:
+        value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+        self._scalars.append(value)
+        return value
+
+    def _attention_inputs(
+        self, seqlens_k: ir.Value, total: ir.Value, query_seqlens: ir.Value | None
+    ) -> AttentionInputs:
+        past = []
+        for index in range(self._spec.num_hidden_layers):
+            pair = tuple(self._cache(f"past_key_values.{index}.{kind}", self._past_axis) for kind in ("key", "value"))
+            past.append((pair[0], pair[1]))
+            self._past += pair
+        return AttentionInputs(seqlens_k, total, query_seqlens, tuple(past), self._present, self._positions, self._kv)
+
+    def _present(self, index: int) -> tuple[ir.Value, ir.Value]:
+        key, value = (self._cache(f"present.{index}.{kind}", self._present_axis) for kind in ("key", "value"))
+        return key, value
+
+    def _cache(self, name: str, axis: str) -> ir.Value:
+        bits = 32 if self._kv is None else self._kv.bits
+        dtype = {32: ir.DataType.FLOAT, 8: ir.DataType.INT8, 4: ir.DataType.UINT8}[bits]
+        width = self._spec.head_dim // 2 if bits == 4 else self._spec.head_dim
+        shape = ir.Shape(["batch", self._spec.num_key_value_heads, axis, width])
+        return ir.Value(name=name, shape=shape, type=ir.TensorType(dtype))

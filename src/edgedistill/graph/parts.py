@@ -1,0 +1,147 @@
+"""Parts of the decoder as graphs of their own: the embedding, one layer up to a chosen point, the head.
+
+They are built by the same code as the whole decoder, so that what is measured on a part holds for the whole; which
+weights are quantized and where they lie is the emitter's affair. A layer takes whole sequences and no past.
+
+Must not know: bits, profiles, files.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from edgedistill.graph.weights import MICROSOFT, GraphBuilder
+from edgedistill.graph.decoder import IR_VERSION, OPSET, Decoder
+from edgedistill.graph.attention import AttentionInputs
+
+if TYPE_CHECKING:
+    from edgedistill.graph.weights import WeightEmitter
+    from edgedistill.architecture.spec import ModelSpec
+    from edgedistill.widened import WidenedMatrix
+
+OUTPUT = "hidden.out"
+_SUPPLIED = "edgedistill.supplied"
+
+
+def inputs_of(spec: ModelSpec, weight: str) -> str:
+    """Name of the value that the matrix ``weight`` of a layer multiplies."""
+    layer, _, part = weight.partition(".attn.") if ".attn." in weight else weight.partition(".mlp.")
+    before_mlp = "pre_feedforward_norm" if spec.sandwich_norms else "post_attention_norm"
+    return {
+        "qkv": f"{layer}.input_norm.out",
+        "o": f"{layer}.attn.out",
+        "gate": f"{layer}.{before_mlp}.out",
+        "up": f"{layer}.{before_mlp}.out",
+        "down": f"{layer}.mlp.gated",
+    }[part]
+
+
+def build_embedding(spec: ModelSpec, weights: WeightEmitter) -> ir.Model:
+    """input_ids int64 [B, S] to ``hidden.out`` float32 [B, S, H]."""
+    b = GraphBuilder()
+    ids = _value("input_ids", ir.DataType.INT64, ["batch", "sequence"])
+    hidden = Decoder(b, spec, weights).embed(ids)
+    return _model(b, [ids], [_named(b, hidden, spec.hidden_size)], spec, weights)
+
+
+def build_layer(
+    spec: ModelSpec, weights: WeightEmitter, index: int, taps: tuple[str, ...] = (), *, positions: int
+) -> ir.Model:
+    """One layer over whole sequences.
+
+    Inputs: ``hidden`` float32 [B, S, H], ``seqlens_k`` int32 [B] (length - 1), ``query_seqlens`` int32 [B] (length),
+    ``total_sequence_length`` int32 [] (S), ``past.key`` and ``past.value`` float32 [B, kv_heads, S, head], any content.
+
+    Args:
+        spec, weights: See ``build_graph``.
+        index: Which layer.
+        taps: Names of values inside the layer (``inputs_of``) to give out instead of the layer's output; nothing
+            behind the last of them is computed.
+        positions: The longest sequence. Every session computes its own rotary tables, so it pays to keep them short.
+    """
+    b = GraphBuilder()
+    decoder = Decoder(b, spec, weights)
+    hidden = _value("hidden", ir.DataType.FLOAT, ["batch", "sequence", spec.hidden_size])
+    lengths = [_value(name, ir.DataType.INT32, ["batch"]) for name in ("seqlens_k", "query_seqlens")]
+    total = _value("total_sequence_length", ir.DataType.INT32, [])
+    cache: list[str | int] = ["batch", spec.num_key_value_heads, "sequence", spec.head_dim]
+    past = [_value(f"past.{kind}", ir.DataType.FLOAT, cache) for kind in ("key", "value")]
+    unused = (past[0], past[1])
+    attention_inputs = AttentionInputs(
+        lengths[0],
+        total,
+        lengths[1],
+        (unused,) * spec.num_hidden_layers,
+        lambda _: (
+            _value("present.key", ir.DataType.FLOAT, cache),
+            _value("present.value", ir.DataType.FLOAT, cache),
+        ),
+        positions,
+    )
+    normed = decoder.norm(hidden, f"layers.{index}.input_norm")
+    update, residual, _ = decoder.layer(spec.layers[index], normed, hidden, attention_inputs)
+    out = b.call("Add", [update, residual], "hidden.sum")
+    inputs = [hidden, *lengths, total, *past]
+    if not taps:
+        return _model(b, inputs, [_named(b, out, spec.hidden_size)], spec, weights)
+    made = {value.name: value for node in b.nodes for value in node.outputs}
+    outputs = []
+    for name in taps:
+        value = made[name]
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+        value.shape = ir.Shape(["batch", "sequence", None])
+        outputs.append(value)
+    model = _model(b, inputs, outputs, spec, weights)
+    needed = ir.convenience.extract(model.graph, [value.name or "" for value in inputs], list(taps))
+    return _with_supplied(ir.Model(needed, ir_version=IR_VERSION, producer_name="edgedistill"), weights)
+
+
+def supplied(model: ir.Model) -> tuple[WidenedMatrix, ...]:
+    """What a part that was built here has to be supplied with."""
+    matrices: tuple[WidenedMatrix, ...] = model.meta.get(_SUPPLIED, ())
+    return matrices
+
+
+def build_head(spec: ModelSpec, weights: WeightEmitter) -> ir.Model:
+    """``hidden`` float32 [B, S, H], as the last layer gives it, to ``logits`` float32 [B, S, V]."""
+    b = GraphBuilder()
+    decoder = Decoder(b, spec, weights)
+    hidden = _value("hidden", ir.DataType.FLOAT, ["batch", "sequence", spec.hidden_size])
+    logits = decoder.logits(decoder.norm(hidden, "final_norm"))
+    logits.type = ir.TensorType(ir.DataType.FLOAT)
+    logits.shape = ir.Shape(["batch", "sequence", spec.vocab_size])
+    return _model(b, [hidden], [logits], spec, weights)
+
+
+def _named(b: GraphBuilder, value: ir.Value, size: int) -> ir.Value:
+    out = b.call("Identity", [value], OUTPUT)
+    out.type = ir.TensorType(ir.DataType.FLOAT)
+    out.shape = ir.Shape(["batch", "sequence", size])
+    return out
+
+
+def _value(name: str, dtype: ir.DataType, shape: list[str | int]) -> ir.Value:
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+
+
+def _model(
+    b: GraphBuilder, inputs: list[ir.Value], outputs: list[ir.Value], spec: ModelSpec, weights: WeightEmitter
+) -> ir.Model:
+    graph = ir.Graph(
+        inputs,
+        outputs,
+        nodes=b.nodes,
+        initializers=list(b.initializers.values()),
+        opset_imports={"": OPSET, MICROSOFT: 1},
+        name=f"{spec.family}_part",
+    )
+    return _with_supplied(ir.Model(graph, ir_version=IR_VERSION, producer_name="edgedistill"), weights)
+
+
+def _with_supplied(model: ir.Model, weights: WeightEmitter) -> ir.Model:
+    """``model``, knowing which of its initializers ``weights`` left to be supplied (not stored with the graph)."""
+    names = model.graph.initializers
+    model.meta[_SUPPLIED] = tuple(matrix for matrix in weights.supplied if matrix.initializer in names)
+    return model

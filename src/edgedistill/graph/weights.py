@@ -1,0 +1,254 @@
+"""From stored weights to ONNX nodes: the only place that knows how a number format becomes an operator.
+
+Initializers are references into the weights file and are never loaded. Two initializers of different shapes may refer
+to the same bytes: a tied quantized embedding is one region, seen as [N, blocks, bytes] by MatMulNBits and as
+[N, blocks * bytes] by GatherBlockQuantized (its zero points then have MatMulNBits' packing too).
+
+Must not know: model architectures, disk, how arrays are filled.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from edgedistill.graph import bit_planes as emit_planes
+from edgedistill.graph import w8a8 as emit_w8a8
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgedistill.quantize.spec import ArraySpec, WeightFormat
+    from edgedistill.widened import WidenedMatrix
+
+MICROSOFT = "com.microsoft"
+_NOWHERE = 1 << 60
+
+
+class Planned(Protocol):
+    """The part of a weight's plan that nodes depend on."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def format(self) -> WeightFormat: ...
+
+
+class Stored(Protocol):
+    """An array's place: ``offset`` in bytes inside the file ``location``, relative to the graph's directory."""
+
+    @property
+    def spec(self) -> ArraySpec: ...
+    @property
+    def location(self) -> str: ...
+    @property
+    def offset(self) -> int: ...
+
+
+class GraphBuilder:
+    """Collects nodes and initializers in order; every value gets the name of the node that makes it."""
+
+    def __init__(self) -> None:
+        self.nodes: list[ir.Node] = []
+        self.initializers: dict[str, ir.Value] = {}
+        self._made: dict[str, tuple[ir.Value, ...]] = {}
+
+    def op(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        name: str,
+        *,
+        domain: str = "",
+        outputs: int = 1,
+        **attributes: Any,
+    ) -> tuple[ir.Value, ...]:
+        """Append a node; its outputs are called ``name``, ``name.1``, and so on."""
+        values = [ir.Value(name=name if i == 0 else f"{name}.{i}") for i in range(outputs)]
+        self.nodes.append(ir.node(op_type, inputs, attributes, domain=domain, outputs=values, name=name))
+        return tuple(values)
+
+    def call(
+        self, op_type: str, inputs: Sequence[ir.Value | None], name: str, *, domain: str = "", **attributes: Any
+    ) -> ir.Value:
+        """Append a node with one output."""
+        return self.op(op_type, inputs, name, domain=domain, **attributes)[0]
+
+    def once(self, op_type: str, inputs: Sequence[ir.Value | None], name: str, **attributes: Any) -> ir.Value:
+        """Like ``call`` for work on weights: asking twice for one name gives the same value."""
+        return self.once_many(op_type, inputs, name, 1, **attributes)[0]
+
+    def once_many(
+        self, op_type: str, inputs: Sequence[ir.Value | None], name: str, outputs: int, **attributes: Any
+    ) -> tuple[ir.Value, ...]:
+        """``once`` with several outputs."""
+        if name not in self._made:
+            self._made[name] = self.op(op_type, inputs, name, outputs=outputs, **attributes)
+        return self._made[name]
+
+    def constant(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
+        """A small constant stored in the graph itself; asking twice for one name gives the same value."""
+        if name not in self.initializers:
+            self._add(name, ir.tensor(array, name=name))
+        return self.initializers[name]
+
+    def external(self, name: str, stored: Stored, shape: tuple[int, ...] | None = None) -> ir.Value:
+        """An initializer that refers to ``stored``, seen as ``shape`` (its own by default)."""
+        if name not in self.initializers:
+            shape = stored.spec.shape if shape is None else shape
+            if math.prod(shape) != math.prod(stored.spec.shape):
+                raise ValueError(f"{stored.spec.name} of shape {stored.spec.shape} cannot be seen as {shape}")
+            dtype = ir.DataType.from_numpy(np.dtype(stored.spec.dtype))
+            nbytes = stored.spec.nbytes
+            tensor = ir.ExternalTensor(stored.location, stored.offset, nbytes, dtype, shape=ir.Shape(shape), name=name)
+            self._add(name, tensor)
+        return self.initializers[name]
+
+    def supplied(self, name: str, location: str, shape: tuple[int, ...]) -> ir.Value:
+        """A uint8 initializer that is handed over when the graph is opened.
+
+        It lies beyond the end of every file, so that opening the graph without it is an error; ONNX Runtime wants the
+        file ``location`` to exist all the same.
+        """
+        if name not in self.initializers:
+            dtype, size = ir.DataType.UINT8, math.prod(shape)
+            tensor = ir.ExternalTensor(location, _NOWHERE, size, dtype, shape=ir.Shape(shape), name=name)
+            self._add(name, tensor)
+        return self.initializers[name]
+
+    def _add(self, name: str, tensor: ir.TensorProtocol) -> None:
+        shape = ir.Shape(tensor.shape.numpy())
+        self.initializers[name] = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+
+
+class WeightEmitter:
+    """Turns names of logical weights into nodes that use them.
+
+    Args:
+        plan: Shape and format of every matrix by weight name (vectors need none).
+        stored: Place of every array by array name (see ``quantize.spec.array_specs``).
+        supply: Leave matrices whose codes lie in planes to whoever opens the graph (see ``supplied``), instead of
+            putting them together by nodes.
+    """
+
+    def __init__(self, plan: Mapping[str, Planned], stored: Mapping[str, Stored], *, supply: bool = False) -> None:
+        self._plan = plan
+        self._stored = stored
+        self._supplied: dict[str, WidenedMatrix] | None = {} if supply else None
+
+    @property
+    def supplied(self) -> tuple[WidenedMatrix, ...]:
+        """The matrices used so far that have to be supplied."""
+        return tuple((self._supplied or {}).values())
+
+    def vector(self, b: GraphBuilder, name: str) -> ir.Value:
+        """A norm or bias, float32 [N]."""
+        return b.external(name, self._stored[name])
+
+    def linear(self, b: GraphBuilder, x: ir.Value, name: str, *, output: str, bias: str | None = None) -> ir.Value:
+        """``x`` float32 [..., K] times the transposed matrix ``name`` [N, K], plus ``bias`` [N]: float32 [..., N]."""
+        planned = self._plan[name]
+        n, k = planned.shape
+        fmt = planned.format
+        offset = self.vector(b, bias) if bias else None
+        if fmt.is_float:
+            # The file keeps rows of outputs so that tensors stream row by row; the kernel packs the transposed
+            # matrix when the session opens, as it would pack any other.
+            weight = b.external(name, self._stored[name])
+            name_product = f"{output}.product" if offset is not None else output
+            product = b.call("FusedMatMul", [x, weight], name_product, domain=MICROSOFT, transB=1)
+            return product if offset is None else b.call("Add", [product, offset], output)
+        if fmt.is_w8a8:
+            codes, scales, sums = self._channels(b, name, fmt)
+            return emit_w8a8.product(b, x, codes, scales, sums, name=name, shape=(n, k), output=output, bias=offset)
+        codes, scales, zero_points = self._operands(b, name, fmt)
+        inputs: list[ir.Value | None] = [x, codes, scales, zero_points]
+        if offset is not None:
+            inputs += [None, offset]
+        elif fmt.symmetric:
+            inputs.pop()
+        return b.call(
+            "MatMulNBits",
+            inputs,
+            output,
+            domain=MICROSOFT,
+            K=k,
+            N=n,
+            bits=fmt.kernel_bits,
+            block_size=fmt.block_size,
+            accuracy_level=fmt.accuracy_level,
+        )
+
+    def _channels(self, b: GraphBuilder, name: str, fmt: WeightFormat) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+        """Codes, scales and, for activations with zero points, sums of a W8A8 matrix."""
+        names = ("q", "scales") if fmt.symmetric else ("q", "scales", "sums")
+        found = [b.external(f"{name}.{suffix}", self._stored[f"{name}.{suffix}"]) for suffix in names]
+        return found[0], found[1], None if fmt.symmetric else found[2]
+
+    def embedding(self, b: GraphBuilder, ids: ir.Value, name: str, *, output: str) -> ir.Value:
+        """Rows ``ids`` int64 [B, S] of the matrix ``name`` [V, H]: float32 [B, S, H]."""
+        planned = self._plan[name]
+        n, k = planned.shape
+        fmt = planned.format
+        if fmt.is_float:
+            return b.call("Gather", [b.external(name, self._stored[name]), ids], output, axis=0)
+        if fmt.is_w8a8:
+            codes, scales, _ = self._channels(b, name, fmt)
+            return emit_w8a8.rows(b, ids, codes, scales, output=output)
+        padded = fmt.blocks(k) * fmt.block_size
+        codes, scales, zero_points = self._operands(b, name, fmt)
+        if len(fmt.planes) > 1:
+            rows = emit_planes.rows(
+                b, ids, codes, scales, zero_points, name=name, shape=(n, k), fmt=fmt, output=output,
+                flat=output if padded == k else f"{output}.padded",
+            )  # fmt: skip
+        else:
+            # Another initializer over the same bytes: a Reshape would be folded into a private copy of the matrix.
+            data = b.external(f"{name}.rows", self._stored[f"{name}.q"], (n, padded * fmt.bits // 8))
+            rows = b.call(
+                "GatherBlockQuantized",
+                [data, ids, scales] + ([] if zero_points is None else [zero_points]),
+                output if padded == k else f"{output}.padded",
+                domain=MICROSOFT,
+                bits=fmt.bits,
+                block_size=fmt.block_size,
+                gather_axis=0,
+                quantize_axis=1,
+            )
+        if padded == k:
+            return rows
+        bounds = [
+            b.constant(f"{output}.{part}", np.array([value], dtype=np.int64))
+            for part, value in (("start", 0), ("stop", k), ("axis", 2))
+        ]
+        return b.call("Slice", [rows, *bounds], output)
+
+    def _operands(self, b: GraphBuilder, name: str, fmt: WeightFormat) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+        """Codes, scales and zero points of a quantized matrix as the kernels want them.
+
+        Scales in fewer bits are widened by nodes over constants, which ONNX Runtime folds on loading.
+        """
+        scales = b.external(f"{name}.scales", self._stored[f"{name}.scales"])
+        if fmt.scale_bits != 32:
+            scales = b.once("Cast", [scales], f"{name}.scales.wide", to=ir.DataType.FLOAT)
+        if fmt.scale_bits == 8:
+            unit = b.external(f"{name}.scale_unit", self._stored[f"{name}.scale_unit"])
+            scales = b.once("Mul", [scales, unit], f"{name}.scales.product")
+        zero_points = None
+        if not fmt.symmetric:
+            zero_points = b.external(f"{name}.zero_points", self._stored[f"{name}.zero_points"])
+        return self._codes(b, name, fmt), scales, zero_points
+
+    def _codes(self, b: GraphBuilder, name: str, fmt: WeightFormat) -> ir.Value:
+        """uint8 [N, blocks, block * kernel_bits / 8]."""
+        if len(fmt.planes) == 1:
+            return b.external(f"{name}.q", self._stored[f"{name}.q"])
+        n, k = self._plan[name].shape
+        planes = [self._stored[f"{name}.q{width}"] for width in fmt.planes]
+        if self._supplied is None:
+            return emit_planes.unpacked(b, name, (n, k), fmt, planes)
+        self._supplied[name] = emit_planes.supplied_matrix(name, (n, k), fmt, planes)
+        return emit_planes.supplied(b, self._supplied[name])

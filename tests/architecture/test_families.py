@@ -1,0 +1,209 @@
+"""Configs to specs: both spellings, defaults of the config classes, and everything that must be refused."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from parity_support import BASE, save_random_model
+
+from edgedistill.errors import CheckpointError, UnsupportedModelError
+from edgedistill.architecture.families import FAMILIES, build_spec, is_known
+from edgedistill.checkpoint.tensor_source import TensorInfo
+from edgedistill.architecture.weights import check_tensors, logical_weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def config(model_type: str, **values: Any) -> dict[str, Any]:
+    return BASE | {"model_type": model_type} | values
+
+
+def windows(**values: Any) -> list[int | None]:
+    return [layer.sliding_window for layer in build_spec(config(**values)).layers]
+
+
+class Headers:
+    """A tensor source of headers only."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        self.shapes = shapes
+
+    def names(self) -> list[str]:
+        return list(self.shapes)
+
+    def info(self, name: str) -> TensorInfo:
+        return TensorInfo(name, self.shapes[name], "F32")
+
+    def read_rows(self, name: str, start: int, stop: int) -> Any:
+        raise AssertionError("a check of headers reads no weights")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.next
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_are_exactly_the_checkpoints(family: str, tmp_path: Path) -> None:
+    """Every tensor that transformers saves is used once, with its shape."""
+    pytest.importorskip("transformers")
+    model = save_random_model(tmp_path, family, attention_bias=True, mlp_bias=True)
+    spec = build_spec(json.loads((tmp_path / "config.json").read_text()))
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    parts = [part for weight in logical_weights(spec) for part in weight.parts]
+    assert sorted(parts) == sorted(shapes)
+    check_tensors(spec, Headers(shapes))
+    assert sum(int(np.prod(w.shape)) for w in logical_weights(spec)) == model.num_parameters()
+
+
+def test_both_spellings_of_rope_give_the_same_spec() -> None:
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24}
+    old = config("qwen3", rope_theta=5e5, rope_scaling=scaling)
+    new = config("qwen3", rope_parameters=scaling | {"rope_theta": 5e5})
+    assert build_spec(old) == build_spec(new)
+    types = ["sliding_attention", "full_attention", "sliding_attention"]
+    old = config("gemma3_text", rope_theta=1e6, rope_local_base_freq=1e4, layer_types=types)
+    new = config(
+        "gemma3_text",
+        layer_types=types,
+        rope_parameters={
+            "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    )
+    assert build_spec(old) == build_spec(new)
+    assert build_spec(old).layers[0].rope != build_spec(old).layers[1].rope
+
+
+def test_defaults_where_the_config_is_silent() -> None:
+    silent = {k: v for k, v in BASE.items() if k not in ("num_key_value_heads", "head_dim", "max_position_embeddings")}
+    spec = build_spec(silent | {"model_type": "llama", "hidden_size": 64})
+    assert (spec.num_key_value_heads, spec.head_dim, spec.max_position_embeddings) == (4, 16, 2048)
+    spec = build_spec(silent | {"model_type": "qwen3", "num_attention_heads": 32})
+    assert (spec.num_key_value_heads, spec.head_dim, spec.max_position_embeddings) == (32, 128, 32768)
+
+
+def test_flags_of_each_family() -> None:
+    assert build_spec(config("qwen2")).qkv_bias
+    assert not build_spec(config("qwen2")).o_bias
+    assert build_spec(config("llama", attention_bias=True)).o_bias
+    assert not build_spec(config("mistral", attention_bias=True)).qkv_bias
+    assert not build_spec(config("llama")).tie_word_embeddings
+    assert build_spec(config("smollm3")).tie_word_embeddings
+    assert build_spec(config("qwen3")).qk_norm
+    gemma = build_spec(config("gemma3_text", query_pre_attn_scalar=64))
+    assert gemma.attention_scale == pytest.approx(1 / 8)
+    assert gemma.embedding_scale == pytest.approx(48**0.5)
+    assert gemma.activation == "gelu_tanh"
+    assert gemma.tie_word_embeddings
+    assert gemma.sandwich_norms
+    norms = [w for w in logical_weights(gemma) if w.kind == "norm"]
+    assert {w.offset for w in norms} == {1.0}
+    assert len(norms) == 6 * 3 + 1
+
+
+def test_sliding_windows() -> None:
+    assert windows(model_type="llama", sliding_window=5) == [None] * 3
+    assert windows(model_type="mistral", sliding_window=5) == [5] * 3
+    assert windows(model_type="mistral") == [4096] * 3
+    assert windows(model_type="mistral", sliding_window=None) == [None] * 3
+    assert windows(model_type="qwen2", sliding_window=5) == [None] * 3
+    assert windows(model_type="qwen2", sliding_window=5, use_sliding_window=True, max_window_layers=1) == [None, 5, 5]
+    types = ["full_attention", "sliding_attention", "full_attention"]
+    values = {"sliding_window": 5, "use_sliding_window": True, "layer_types": types}
+    assert windows(model_type="qwen3", **values) == [None, 5, None]
+    assert windows(model_type="gemma3_text", sliding_window=5, sliding_window_pattern=2) == [5, None, 5]
+    assert windows(model_type="gemma3_text", sliding_window=5, num_hidden_layers=7) == [5] * 5 + [None, 5]
+    assert windows(model_type="smollm3", sliding_window=5, use_sliding_window=True, num_hidden_layers=4) == [
+        None,
+        None,
+        None,
+        5,
+    ]
+
+
+def test_layers_without_position_encoding() -> None:
+    rotated = [layer.rope is not None for layer in build_spec(config("smollm3", num_hidden_layers=9)).layers]
+    assert rotated == [True, True, True, False, True, True, True, False, True]
+    rotated = [layer.rope is not None for layer in build_spec(config("smollm3", no_rope_layers=[0, 1, 0])).layers]
+    assert rotated == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model_type": "gpt_neox"}, "type 'gpt_neox'; known are llama, .*--exporter optimum"),
+        ({"model_type": None}, "type 'None'"),
+        (
+            {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}},
+            "type 'gemma3'.*wraps a text model of type 'gemma3_text'",
+        ),
+        ({"model_type": "llama", "num_local_experts": 8}, "num_local_experts = 8 .a mixture of experts"),
+        ({"model_type": "llama", "attention_multiplier": 0.1}, "attention_multiplier"),
+        ({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}, "already quantized .gptq"),
+        ({"model_type": "llama", "partial_rotary_factor": 0.25}, "partial_rotary_factor 0.25"),
+        ({"model_type": "llama", "rope_scaling": {"rope_type": "dynamic"}}, "RoPE kind 'dynamic'"),
+        ({"model_type": "llama", "hidden_act": "relu2"}, "activation 'relu2'; known are silu"),
+        ({"model_type": "llama", "head_dim": 12}, "heads have 12 elements"),
+        ({"model_type": "gemma3_text", "attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
+        ({"model_type": "gemma3_text", "use_bidirectional_attention": True}, "bidirectional"),
+        (
+            {
+                "model_type": "qwen3",
+                "use_sliding_window": True,
+                "layer_types": ["full_attention", "chunked_attention", "full_attention"],
+            },
+            "layers of type chunked_attention",
+        ),
+    ],
+)
+def test_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=message):
+        build_spec(BASE | values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hidden_size": None}, "hidden_size = None; a positive integer"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers = -1"),
+        ({"vocab_size": "many"}, "vocab_size = 'many'"),
+        ({"num_key_value_heads": 3}, "4 attention heads cannot share 3"),
+        ({"model_type": "smollm3", "no_rope_layers": [1]}, "no_rope_layers = .1.; a list of 3 values"),
+        ({"rope_scaling": 3}, "rope_scaling = 3; an object"),
+        ({"rope_theta": []}, "rope_theta = ..; a number"),
+        ({"sliding_window": "wide", "model_type": "mistral"}, "sliding_window = 'wide'; a positive integer"),
+        ({"rms_norm_eps": "small"}, "rms_norm_eps = 'small'; a number"),
+    ],
+)
+def test_contradictions(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        build_spec(config("llama") | values)
+
+
+def test_is_known() -> None:
+    assert is_known({"model_type": "qwen3"})
+    assert not is_known({"model_type": "opt"})
+    assert not is_known({})
+
+
+def test_tensors_missing_or_of_another_shape() -> None:
+    spec = build_spec(config("llama"))
+    shapes = {}
+    for weight in logical_weights(spec):
+        rows = [64, 32, 32] if len(weight.parts) == 3 else [weight.shape[0]]
+        shapes |= {part: (n, *weight.shape[1:]) for part, n in zip(weight.parts, rows, strict=True)}
+    check_tensors(spec, Headers(shapes))
+    with pytest.raises(
+        CheckpointError, match=r"'model.layers.1.self_attn.k_proj.weight' has shape \[64, 48\].*\[32, 48\]"
+    ):
+        check_tensors(spec, Headers(shapes | {"model.layers.1.self_attn.k_proj.weight": (64, 48)}))
+    with pytest.raises(CheckpointError, match=r"no tensor 'lm_head.weight'.*tie_word_embeddings"):
+        check_tensors(spec, Headers({k: v for k, v in shapes.items() if k != "lm_head.weight"}))
+    with pytest.raises(
+        CheckpointError, match=r"no tensor 'model.layers.2.mlp.up_proj.weight'; one of shape \[80, 48\]"
+    ):
+        check_tensors(spec, Headers({k: v for k, v in shapes.items() if "2.mlp.up" not in k}))

@@ -1,0 +1,195 @@
+"""LoRA adapters merged while streaming: equal to PEFT's own merge, and refused where it would not be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoint_fixtures import CONFIG, tokenizer, write_directory, write_safetensors
+
+from edgedistill.errors import CheckpointError, UnsupportedModelError
+from edgedistill.checkpoint.open import open_checkpoint
+
+LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
+TARGET = "model.layers.0.self_attn.q_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_directory(tmp_path_factory.mktemp("base") / "tiny")
+
+
+def randomize(model: Any, seed: int = 0) -> None:
+    """Give every adapter parameter random values (B starts at zero, which would hide errors)."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(0, 0.1, generator=generator)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["q_proj", "v_proj", "down_proj"]},
+        {"target_modules": "all-linear", "use_rslora": True},
+        {
+            "target_modules": ["q_proj", "k_proj", "gate_proj"],
+            "rank_pattern": {"layers.1.self_attn.q_proj": 3, "gate_proj": 5},
+            "alpha_pattern": {"self_attn.k_proj": 40, ".*gate_proj": 1},
+        },
+        {"target_modules": ["o_proj"], "modules_to_save": ["input_layernorm", "norm"]},
+        {"target_modules": ["embed_tokens", "up_proj"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+        {"target_modules": ["q_proj", "lm_head"]},
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_equal_to_pefts_own_merge(base: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    peft = pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    tied = "lm_head" not in str(options)
+    if not tied:  # merging into one of two tied weights would change both
+        model.config.tie_word_embeddings = False
+        model.lm_head.weight = type(model.lm_head.weight)(model.lm_head.weight.detach().clone())
+    model = peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=12, task_type="CAUSAL_LM", **options))
+    randomize(model)
+    model.save_pretrained(tmp_path / "adapter")
+    merged = {name: tensor.float().numpy() for name, tensor in model.merge_and_unload().state_dict().items()}
+    with open_checkpoint(str(base), adapter=tmp_path / "adapter") as checkpoint:
+        assert checkpoint.config["tie_word_embeddings"] is tied
+        names = set(checkpoint.tensors.names())
+        assert names == set(merged) - ({"lm_head.weight"} if tied else set())
+        changed = 0
+        with open_checkpoint(str(base)) as plain:
+            for name in names:
+                rows = checkpoint.tensors.info(name).shape[0]
+                got = checkpoint.tensors.read_rows(name, 0, rows)
+                np.testing.assert_allclose(got, merged[name], rtol=0, atol=2e-6)
+                np.testing.assert_array_equal(checkpoint.tensors.read_rows(name, 3, 9), got[3:9])
+                before = "model.embed_tokens.weight" if name == "lm_head.weight" else name
+                changed += not np.allclose(got, plain.tensors.read_rows(before, 0, rows), atol=1e-4)
+        facts = checkpoint.source.adapter
+        assert facts is not None
+        assert facts["merged_tensors"] + facts["replaced_tensors"] >= changed > 0
+        assert (facts["name"], facts["rank"], facts["alpha"]) == ("adapter", 4, 12)
+        assert facts["base_model"] == "tiny"  # no path of this machine
+        assert len(checkpoint.weight_files) == 2
+
+
+def write_adapter(path: Path, tensors: dict[str, np.ndarray] | None = None, **config: Any) -> Path:
+    path.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    default = {
+        f"{LAYER}.lora_A.weight": rng.normal(0, 1, (2, 32)).astype(np.float32),
+        f"{LAYER}.lora_B.weight": rng.normal(0, 1, (64, 2)).astype(np.float32),
+    }
+    write_safetensors(path / "adapter_model.safetensors", default if tensors is None else tensors)
+    (path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4} | config))
+    return path
+
+
+def test_sum_of_base_and_product(base: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "a")
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 1, (2, 32)).astype(np.float32), rng.normal(0, 1, (64, 2)).astype(np.float32)
+    with open_checkpoint(str(base)) as plain, open_checkpoint(str(base), adapter=adapter) as merged:
+        expected = plain.tensors.read_rows(TARGET, 0, 64) + 2.0 * (b @ a)
+        np.testing.assert_allclose(merged.tensors.read_rows(TARGET, 0, 64), expected, rtol=1e-6, atol=1e-6)
+        assert plain.hash_source() != merged.hash_source()
+
+
+def test_tokens_added_in_training(base: Path, tmp_path: Path) -> None:
+    """An embedding that grew comes with its own tokenizer."""
+    rows = np.random.default_rng(1).normal(0, 1, (324, 32)).astype(np.float32)
+    adapter = write_adapter(tmp_path / "a", {"base_model.model.model.embed_tokens.weight": rows})
+    grown = tokenizer()
+    grown.add_special_tokens(["<|tool|>"])
+    (adapter / "tokenizer.json").write_text(grown.to_str())
+    (adapter / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|tool|>", "chat_template": "own"}))
+    with open_checkpoint(str(base), adapter=adapter) as checkpoint:
+        assert checkpoint.config["vocab_size"] == 324
+        assert checkpoint.special_tokens.eos_token_ids == (2, 300)
+        assert checkpoint.chat_template == "own"
+        np.testing.assert_array_equal(checkpoint.tensors.read_rows("model.embed_tokens.weight", 300, 324), rows[300:])
+
+
+@pytest.mark.parametrize(
+    ("config", "match"),
+    [
+        ({"use_dora": True}, r"DoRA \(use_dora\)"),
+        ({"fan_in_fan_out": True}, "transposed"),
+        ({"lora_bias": True}, "LoRA biases"),
+        ({"layer_replication": [[0, 2]]}, "replicated"),
+        ({"trainable_token_indices": [1]}, "single trained tokens"),
+        ({"peft_type": "IA3"}, "of type 'IA3'"),
+        ({"init_lora_weights": "pissa_niter_4"}, "initialised by 'pissa_niter_4'"),
+        ({"lora_alpha": None}, "no usable lora_alpha"),
+        ({"alpha_pattern": {"(": 3}}, "no usable lora_alpha"),
+    ],
+)
+def test_options_that_are_refused(base: Path, tmp_path: Path, config: dict[str, Any], match: str) -> None:
+    adapter = write_adapter(tmp_path / "a", **config)
+    with pytest.raises((CheckpointError, UnsupportedModelError), match=match):
+        open_checkpoint(str(base), adapter=adapter)
+
+
+ONE = np.ones((2, 32), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "match"),
+    [
+        ({}, "changes no tensor"),
+        ({f"{LAYER}.lora_A.weight": ONE}, "only one of lora_A and lora_B"),
+        ({f"{LAYER}.lora_A.weight": ONE, f"{LAYER}.lora_B.weight": ONE.T}, "but the tensor has shape"),
+        ({f"{LAYER}.lora_A.weight": ONE, f"{LAYER}.lora_B.weight": np.ones((64, 3), np.float32)}, "but the tensor"),
+        ({f"{LAYER}.lora_magnitude_vector": ONE}, "lora_magnitude_vector, which is not known"),
+        ({"model.layers.0.x": ONE}, "tensor model.layers.0.x, which is not known"),
+        ({"base_model.model.score.weight": ONE}, "replaces score.weight, which the base model does not have"),
+        ({"base_model.model.model.norm.weight": ONE}, "replaces model.norm.weight by shape"),
+        (
+            {LAYER.replace(".0.", ".7.") + s: ONE if "A" in s else ONE.T for s in (".lora_A.weight", ".lora_B.weight")},
+            "layers.7.self_attn.q_proj.weight, which the base model does not have",
+        ),
+        ({f"{LAYER}.lora_A.weight": ONE * np.nan, f"{LAYER}.lora_B.weight": np.ones((64, 2), np.float32)}, "holds nan"),
+    ],
+)
+def test_adapters_that_do_not_fit(base: Path, tmp_path: Path, tensors: dict[str, np.ndarray], match: str) -> None:
+    adapter = write_adapter(tmp_path / "a", tensors)
+    with (
+        pytest.raises((CheckpointError, UnsupportedModelError), match=match),
+        open_checkpoint(str(base), adapter=adapter) as checkpoint,
+    ):
+        checkpoint.tensors.read_rows(TARGET, 0, 64)
+
+
+def test_incomplete_directories(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such adapter directory"):
+        open_checkpoint(str(base), adapter=tmp_path / "none")
+    adapter = write_adapter(tmp_path / "a")
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    with pytest.raises(UnsupportedModelError, match=r"adapter_model\.bin; expected"):
+        open_checkpoint(str(base), adapter=adapter)
+    (adapter / "adapter_model.bin").unlink()
+    with pytest.raises(CheckpointError, match=r"no adapter_model\.safetensors"):
+        open_checkpoint(str(base), adapter=adapter)
+    (adapter / "adapter_config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no adapter_config\.json"):
+        open_checkpoint(str(base), adapter=adapter)
+
+
+def test_tokenizer_that_outgrew_the_adapter(base: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "a")
+    grown = tokenizer()
+    grown.add_special_tokens([f"<|{i}|>" for i in range(CONFIG["vocab_size"])])
+    (adapter / "tokenizer.json").write_text(grown.to_str())
+    with pytest.raises(CheckpointError, match=r"but model.embed_tokens.weight has 320 rows"):
+        open_checkpoint(str(base), adapter=adapter)
+    shutil.rmtree(adapter)

@@ -1,0 +1,76 @@
+"""Every way to store a matrix, through the emitter and ONNX Runtime: what the nodes widen is what was quantized."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from edgedistill.graph.weights import GraphBuilder, WeightEmitter
+from edgedistill.export.layout import plan_layout
+from edgedistill.quantize import dequantize_rows, quantize_rows
+from edgedistill.quantize.spec import WeightFormat, array_specs
+
+N, K = 24, 96
+
+
+@dataclass
+class Planned:
+    shape: tuple[int, ...]
+    format: WeightFormat
+
+
+def session(directory: Path, rows: np.ndarray, fmt: WeightFormat) -> ort.InferenceSession:
+    arrays = quantize_rows(rows, fmt)
+    layout = plan_layout(array_specs("w", rows.shape, fmt), "weights.bin")
+    content = bytearray(layout.size)
+    for name, array in arrays.items():
+        stored = layout.arrays[f"w.{name}"]
+        content[stored.offset : stored.offset + array.nbytes] = np.ascontiguousarray(array).tobytes()
+    (directory / "weights.bin").write_bytes(content)
+    b = GraphBuilder()
+    emitter = WeightEmitter({"w": Planned(rows.shape, fmt)}, layout.arrays)
+    x = ir.Value(name="x", shape=ir.Shape(["b", "s", rows.shape[1]]), type=ir.TensorType(ir.DataType.FLOAT))
+    ids = ir.Value(name="ids", shape=ir.Shape(["b", "s"]), type=ir.TensorType(ir.DataType.INT64))
+    y = emitter.linear(b, x, "w", output="y")
+    y.type = ir.TensorType(ir.DataType.FLOAT)
+    found = emitter.embedding(b, ids, "w", output="rows")
+    found.type = ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.Graph(
+        [x, ids],
+        [y, found],
+        nodes=b.nodes,
+        initializers=list(b.initializers.values()),
+        opset_imports={"": 21, "com.microsoft": 1},
+    )
+    ir.save(ir.Model(graph, ir_version=10), directory / "m.onnx")
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(directory / "folded.onnx")
+    options.log_severity_level = 3
+    return ort.InferenceSession(str(directory / "m.onnx"), options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize(("symmetric", "scale_bits"), itertools.product([True, False], [8, 16, 32]))
+@pytest.mark.parametrize("k", [K, 100])
+def test_a_product_is_that_of_the_dequantized_matrix(
+    tmp_path: Path, bits: int, symmetric: bool, scale_bits: int, k: int
+) -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((N, k)).astype(np.float32)
+    fmt = WeightFormat(bits, 32, symmetric, "search", accuracy_level=1, scale_bits=scale_bits)
+    run = session(tmp_path, rows, fmt)
+    x = rng.standard_normal((2, 3, k)).astype(np.float32)
+    ids = np.array([[0, 5, 23], [7, 7, 1]], dtype=np.int64)
+    restored = dequantize_rows(quantize_rows(rows, fmt), fmt, k)
+    got = run.run(None, {"x": x, "ids": ids})
+    np.testing.assert_allclose(got[0], x @ restored.T, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(got[1], restored[ids], rtol=1e-6, atol=1e-7)
+    # All that widens weights was folded when the session opened: nothing of it is left to do at run time.
+    left = {node.op_type for node in ir.load(tmp_path / "folded.onnx").graph}
+    assert not left & {"BitShift", "BitwiseAnd", "BitwiseOr", "Concat", "Cast", "Mul"}

@@ -1,0 +1,215 @@
+"""The graph against transformers, for every family and RoPE kind, in every way of feeding tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from parity_support import (
+    CONTEXT,
+    Decoder,
+    Exported,
+    export,
+    genai_session,
+    random_tokens,
+    reference_logits,
+    save_random_model,
+)
+
+from edgedistill.graph.weights import WeightEmitter
+from edgedistill.graph.parts import build_embedding, build_head, build_layer, inputs_of
+from edgedistill.architecture.weights import logical_weights
+from edgedistill.quantize.plan import plan_weights
+from edgedistill.quantize.spec import FLOAT32
+
+pytest.importorskip("transformers")
+pytestmark = pytest.mark.next
+
+TOLERANCE = 1e-4
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24}
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "llama-tied": ("llama", {"tie_word_embeddings": True, "hidden_size": 64, "head_dim": None}),
+    "llama-bias": ("llama", {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"}),
+    "llama-linear": ("llama", {"rope": {"rope_type": "linear", "factor": 2.0}}),
+    "llama-llama3": ("llama", {"rope": LLAMA3, "rope_theta": 500000.0}),
+    "llama-mha": ("llama", {"num_key_value_heads": 4}),
+    "mistral": ("mistral", {"sliding_window": None}),
+    "mistral-window": ("mistral", {"sliding_window": 7}),
+    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen2-yarn": ("qwen2", {"rope": YARN}),
+    "qwen2-window": ("qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+    "qwen3": ("qwen3", {"tie_word_embeddings": True}),
+    "qwen3-yarn": ("qwen3", {"rope": YARN | {"attention_factor": 0.9, "beta_fast": 16, "beta_slow": 2}}),
+    "qwen3-window": ("qwen3", {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 2}),
+    "qwen3-bias": ("qwen3", {"attention_bias": True}),
+    "smollm3": ("smollm3", {"num_hidden_layers": 5}),
+    "smollm3-nope": ("smollm3", {"no_rope_layers": [0, 1, 1], "tie_word_embeddings": False, "mlp_bias": True}),
+    "gemma2": (
+        "gemma2",
+        {
+            "sliding_window": 6,
+            "query_pre_attn_scalar": 20,
+            "attn_logit_softcapping": 5.0,
+            "final_logit_softcapping": 3.0,
+        },
+    ),
+    "gemma3": ("gemma3_text", {"num_hidden_layers": 7, "sliding_window": 6, "query_pre_attn_scalar": 20}),
+    "gemma3-linear": (
+        "gemma3_text",
+        {
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "sliding_window": 9,
+            "rope_theta": 50000.0,
+            "rope_local_base_freq": 500.0,
+            "rope": {"rope_type": "linear", "factor": 8.0},
+        },
+    ),
+    "gemma3-caps": (
+        "gemma3_text",
+        {
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "sliding_window": 9,
+            "final_logit_softcapping": 4.0,
+        },
+    ),
+}
+
+
+class Case:
+    """A random model, its export, and 40 tokens with transformers' logits for them."""
+
+    def __init__(self, model: Any, exported: Exported) -> None:
+        self.model = model
+        self.exported = exported
+        self.tokens = random_tokens(40)
+        self.expected = reference_logits(model, self.tokens)
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    model_type, values = CASES[request.param]
+    directory = tmp_path_factory.mktemp(request.param)
+    model = save_random_model(directory / "hf", model_type, **values)
+    return Case(model, export(directory / "hf", directory / "out"))
+
+
+def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
+    assert found.shape == expected.shape
+    assert expected.std() > 0.3, "logits of the reference hardly differ: the comparison would prove nothing"
+    assert np.abs(found - expected).max() < TOLERANCE
+
+
+def test_prefill_at_once(case: Case) -> None:
+    assert_close(Decoder(case.exported, 1).step([case.tokens])[0], case.expected)
+
+
+def test_token_by_token(case: Case) -> None:
+    decoder = Decoder(case.exported, 1)
+    found = np.concatenate([decoder.step([[token]])[0] for token in case.tokens])
+    assert_close(found, case.expected)
+
+
+def test_chunks(case: Case) -> None:
+    decoder = Decoder(case.exported, 1)
+    sizes = np.split(np.array(case.tokens), [9, 11, 12, 25])
+    found = np.concatenate([decoder.step([chunk.tolist()])[0] for chunk in sizes])
+    assert_close(found, case.expected)
+
+
+def test_ragged_batch(case: Case) -> None:
+    """Rows with different pasts and different numbers of new tokens, one of them idle for a step."""
+    rows = [random_tokens(n, seed) for seed, n in enumerate((30, 19, 12))]
+    cuts = [[14, 3, 1], [15, 10, 1], [22, 10, 10], [30, 19, 12]]
+    decoder = Decoder(case.exported, 3)
+    found: list[list[np.ndarray]] = [[], [], []]
+    before = [0, 0, 0]
+    for after in cuts:
+        pieces = [row[a:b] for row, a, b in zip(rows, before, after, strict=True)]
+        logits = decoder.step(pieces)
+        for index, piece in enumerate(pieces):
+            found[index].append(logits[index, : len(piece)])
+        before = after
+    for row, parts in zip(rows, found, strict=True):
+        assert_close(np.concatenate(parts), reference_logits(case.model, row))
+
+
+def test_rollback(case: Case) -> None:
+    """Rejected tokens are forgotten by lowering the past."""
+    decoder = Decoder(case.exported, 1)
+    first = decoder.step([case.tokens[:20]])[0]
+    decoder.step([random_tokens(6, seed=9)])
+    decoder.past -= 6
+    second = decoder.step([case.tokens[20:]])[0]
+    assert_close(np.concatenate([first, second]), case.expected)
+
+
+def test_chosen_positions(case: Case) -> None:
+    wanted = np.array([[39, 0, 17], [5, 5, 21]])
+    found = Decoder(case.exported, 2).step([case.tokens, case.tokens[:22]], wanted)
+    assert_close(found, case.expected[wanted])
+
+
+def test_genai_signature(case: Case) -> None:
+    """The second graph over the same weights: attention mask in, all logits out, a cache that grows."""
+    session = genai_session(case.exported)
+    spec = case.exported.spec
+    shape = (1, spec.num_key_value_heads, 0, spec.head_dim)
+    kinds = [f"{i}.{kind}" for i in range(spec.num_hidden_layers) for kind in ("key", "value")]
+    past = {f"past_key_values.{k}": np.zeros(shape, dtype=np.float32) for k in kinds}
+    found, total = [], 0
+    for chunk in ([*case.tokens[:30]], *([token] for token in case.tokens[30:])):
+        total += len(chunk)
+        feeds = {"input_ids": np.array([chunk]), "attention_mask": np.ones((1, total), dtype=np.int64)} | past
+        names = ["logits", *(f"present.{k}" for k in kinds)]
+        logits, *present = session.run(names, feeds)
+        past = dict(zip(past, present, strict=True))
+        found.append(logits[0])
+    assert present[0].shape[2] == len(case.tokens) < CONTEXT
+    assert_close(np.concatenate(found), case.expected)
+
+
+def test_parts_one_after_another_are_the_whole(case: Case) -> None:
+    """What calibration runs on: embedding, layers and head as graphs of their own, rows of unequal length."""
+    spec, directory = case.exported.spec, case.exported.path
+    planned = plan_weights(logical_weights(spec), FLOAT32).by_name()
+    emitter = WeightEmitter(planned, case.exported.layout.arrays)
+
+    def run(model: ir.Model, outputs: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        ir.save(model, directory / ".part.onnx")
+        session = ort.InferenceSession(str(directory / ".part.onnx"), providers=["CPUExecutionProvider"])
+        names = {value.name for value in session.get_inputs()}
+        return session.run(outputs, {name: value for name, value in feeds.items() if name in names})
+
+    ids = np.array([case.tokens, [*case.tokens[:11], *[0] * 29]])
+    lengths = np.array([40, 11], np.int32)
+    cache = np.zeros((2, spec.num_key_value_heads, 40, spec.head_dim), np.float32)
+    (hidden,) = run(build_embedding(spec, emitter), ["hidden.out"], {"input_ids": ids})
+    for index in range(spec.num_hidden_layers):
+        feeds = {
+            "hidden": hidden,
+            "seqlens_k": lengths - 1,
+            "query_seqlens": lengths,
+            "total_sequence_length": np.array(40, np.int32),
+            "past.key": cache,
+            "past.value": cache,
+        }
+        tap = inputs_of(spec, f"layers.{index}.mlp.down")
+        (tapped,) = run(build_layer(spec, emitter, index, (tap,), positions=40), [tap], feeds)
+        assert tapped.shape == (2, 40, spec.intermediate_size)
+        (hidden,) = run(build_layer(spec, emitter, index, positions=40), ["hidden.out"], feeds)
+    (logits,) = run(build_head(spec, emitter), ["logits"], {"hidden": hidden})
+    np.testing.assert_allclose(logits[0], case.expected, rtol=0, atol=TOLERANCE * 10)
+    np.testing.assert_allclose(logits[1, :11], case.expected[:11], rtol=0, atol=TOLERANCE * 10)

@@ -1,0 +1,231 @@
+"""Tiny random models: written by transformers, exported with the graph builder, run with plain onnxruntime.
+
+Used by the tests of this directory only. Works with transformers 4 and 5.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgedistill.architecture.families import build_spec
+from edgedistill.graph.weights import WeightEmitter
+from edgedistill.graph.decoder import build_graph
+from edgedistill.export.layout import Layout, plan_layout
+from edgedistill.checkpoint.safetensors import open_safetensors
+from edgedistill.architecture.weights import check_tensors, logical_weights
+from edgedistill.quantize import dequantize_rows, quantize_rows
+from edgedistill.quantize.plan import plan_weights
+from edgedistill.quantize.spec import FLOAT32
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.architecture.spec import ModelSpec
+    from edgedistill.quantize.plan import Rule
+    from edgedistill.quantize.spec import WeightFormat
+
+CONTEXT = 96
+VOCAB = 67
+
+BASE: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": CONTEXT,
+    "rms_norm_eps": 1e-5,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
+def save_random_model(
+    directory: Path, model_type: str, *, rope: Mapping[str, Any] | None = None, seed: int = 0, **overrides: Any
+) -> Any:
+    """Write a random checkpoint of ``model_type`` and return the transformers model (float32, eager attention).
+
+    ``rope`` is the content of ``rope_scaling``; it goes where the installed transformers expects it.
+    """
+    import torch
+    import transformers
+
+    values = BASE | overrides
+    if rope is not None and int(transformers.__version__.split(".")[0]) < 5:
+        values["rope_scaling"] = dict(rope)
+    elif rope is not None:
+        full = {"rope_theta": values.pop("rope_theta", 10000.0)} | dict(rope)
+        local = {"rope_theta": values.pop("rope_local_base_freq", 10000.0), "rope_type": "default"}
+        both = {"full_attention": full, "sliding_attention": local}
+        values["rope_parameters"] = both if model_type == "gemma3_text" else full
+    config = transformers.AutoConfig.for_model(model_type, **values)
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            # Large enough that attention is far from uniform and logits differ; norms and biases far from their
+            # initial ones and zeros, or a forgotten one would not show.
+            noise = torch.randn(parameter.shape, generator=generator)
+            if "norm" in name:
+                parameter.copy_(0.4 * noise + (0.0 if "gemma" in model_type else 1.0))
+            elif name.endswith("bias"):
+                parameter.copy_(0.3 * noise)
+            else:
+                parameter.copy_(noise * 1.5 / parameter.shape[-1] ** 0.5)
+    model = model.float().eval()
+    model.save_pretrained(directory)
+    return model
+
+
+@dataclass
+class Exported:
+    """A directory with model.onnx, model-genai.onnx and weights.bin, and what they were made from."""
+
+    path: Path
+    spec: ModelSpec
+    layout: Layout
+
+
+def export(
+    checkpoint: Path,
+    out: Path,
+    fmt: WeightFormat = FLOAT32,
+    *,
+    rules: Sequence[Rule] = (),
+    context_length: int = CONTEXT,
+    dequantize: bool = False,
+) -> Exported:
+    """Export ``checkpoint`` the short way: all in memory. ``dequantize`` stores fmt's values as float32."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    source = open_safetensors(checkpoint)
+    try:
+        return export_source(
+            config, source, out, fmt, rules=rules, context_length=context_length, dequantize=dequantize
+        )
+    finally:
+        source.close()
+
+
+def export_source(
+    config: Mapping[str, Any],
+    source: TensorSource,
+    out: Path,
+    fmt: WeightFormat = FLOAT32,
+    *,
+    rules: Sequence[Rule] = (),
+    context_length: int = CONTEXT,
+    dequantize: bool = False,
+) -> Exported:
+    """Like ``export``, from an opened checkpoint."""
+    spec = build_spec(config)
+    check_tensors(spec, source)
+    out.mkdir(parents=True, exist_ok=True)
+    weights = logical_weights(spec)
+    target = plan_weights(weights, fmt, rules)
+    stored_plan = plan_weights(weights, FLOAT32) if dequantize else target
+    specs = [a for w in stored_plan.weights for a in w.arrays]
+    layout = plan_layout(specs, "weights.bin")
+    blob = np.zeros(layout.size, dtype=np.uint8)
+
+    def put(name: str, array: np.ndarray) -> None:
+        place = layout.arrays[name]
+        assert array.dtype == place.spec.dtype
+        assert array.shape == place.spec.shape, name
+        blob[place.offset : place.offset + place.spec.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+    for weight, planned in zip(weights, target.weights, strict=True):
+        rows = np.concatenate([source.read_rows(p, 0, source.info(p).shape[0]) for p in weight.parts]) + np.float32(
+            weight.offset
+        )
+        if planned.format.is_float:
+            put(weight.name, rows)
+            continue
+        arrays = quantize_rows(rows, planned.format)
+        if dequantize:
+            put(weight.name, dequantize_rows(arrays, planned.format, rows.shape[1]))
+        else:
+            for suffix, array in arrays.items():
+                put(f"{weight.name}.{suffix}", array)
+    blob.tofile(out / "weights.bin")
+    emitter = WeightEmitter(stored_plan.by_name(), layout.arrays)
+    for signature, file in (("edgedistill", "model.onnx"), ("genai", "model-genai.onnx")):
+        ir.save(build_graph(spec, emitter, signature=signature, context_length=context_length), out / file)
+    return Exported(out, spec, layout)
+
+
+class Decoder:
+    """The edgedistill signature over plain onnxruntime, past and present copied on every call.
+
+    Slow and simple on purpose: a reference for the graph's contract, row by row.
+    """
+
+    def __init__(self, exported: Exported, batch: int, capacity: int = CONTEXT) -> None:
+        self.session = _session(exported.path / "model.onnx")
+        self.capacity = capacity
+        self.past = np.zeros(batch, dtype=np.int64)
+        spec = exported.spec
+        shape = (batch, spec.num_key_value_heads, capacity, spec.head_dim)
+        # Garbage, not zeros: entries beyond the past must not matter.
+        self.cache = {
+            f"past_key_values.{i}.{kind}": np.full(shape, 7.0, dtype=np.float32)
+            for i in range(spec.num_hidden_layers)
+            for kind in ("key", "value")
+        }
+
+    def step(self, rows: Sequence[Sequence[int]], logit_index: np.ndarray | None = None) -> np.ndarray:
+        """Append ``rows`` (of unequal length, possibly empty); logits float32 [B, P, V], by default of all."""
+        width = max(len(row) for row in rows)
+        valid = np.array([len(row) for row in rows], dtype=np.int32)
+        ids = np.zeros((len(rows), width), dtype=np.int64)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = row
+        if logit_index is None:
+            logit_index = np.tile(np.arange(width, dtype=np.int64), (len(rows), 1))
+        feeds = {
+            "input_ids": ids,
+            "seqlens_k": (self.past + valid - 1).astype(np.int32),
+            "query_seqlens": valid,
+            "total_sequence_length": np.array(self.capacity, dtype=np.int32),
+            "logit_index": logit_index,
+        }
+        names = [o.name for o in self.session.get_outputs()]
+        outputs = dict(zip(names, self.session.run(None, feeds | self.cache), strict=True))
+        self.cache = {name: outputs[name.replace("past_key_values", "present")] for name in self.cache}
+        self.past += valid
+        return outputs["logits"]
+
+
+def genai_session(exported: Exported) -> Any:
+    """Session over the graph of onnxruntime-genai's signature."""
+    return _session(exported.path / "model-genai.onnx")
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def reference_logits(model: Any, tokens: Sequence[int]) -> np.ndarray:
+    """transformers' logits for one sequence without a cache, float32 [S, V]."""
+    import torch
+
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0].numpy()
+
+
+def random_tokens(count: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(3, VOCAB, count).tolist()
