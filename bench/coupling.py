@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.verify.compare import per_prompt
-from edgedistill.verify.counts import by_prompt
+from edgedistill.verify.metrics.paired import per_prompt
+from edgedistill.verify.stats.answer_counts import by_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from edgedistill.verify.compare import PerPrompt
+    from edgedistill.verify.metrics.paired import PerPrompt
     from edgedistill.verify.types import Sample
 
     Floats = npt.NDArray[np.float64]

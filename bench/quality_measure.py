@@ -17,7 +17,7 @@ import psutil
 
 from edgedistill.comparison.quality import Text, decoding, scoring
 from edgedistill.comparison.quality import texts as texts_of
-from edgedistill.verify.divergence import TokenDivergence, concatenate, divergence, summarise
+from edgedistill.verify.metrics.token_divergence import TokenDivergence, concatenate, divergence, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

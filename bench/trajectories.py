@@ -28,16 +28,16 @@ from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import physical_cores
 from edgedistill.trajectories import TrajectoryOptions, solve
 from edgedistill.units import format_seconds
-from edgedistill.verify.arithmetic_suite import arithmetic_suite
-from edgedistill.verify.bundle_model import BundleModel
-from edgedistill.verify.intervals import prompt_mean
-from edgedistill.verify.mode_model import Mode, ModeModel
-from edgedistill.verify.mode_score import mode_score
+from edgedistill.verify.suites.arithmetic import arithmetic_suite
+from edgedistill.verify.models.bundle import BundleModel
+from edgedistill.verify.stats.intervals import prompt_mean
+from edgedistill.verify.models.mode import Mode, ModeModel
+from edgedistill.verify.metrics.mode_score import mode_score
 from edgedistill.verify.options import spread
-from edgedistill.verify.rows import number, percent
-from edgedistill.verify.run_settings import Drawn, DrawSettings
-from edgedistill.verify.store import SampleStore, store_header, store_path
-from edgedistill.verify.suites import load_suite
+from edgedistill.verify.report.tables import number, percent
+from edgedistill.verify.sampling.settings import Drawn, DrawSettings
+from edgedistill.verify.sampling.store import SampleStore, store_header, store_path
+from edgedistill.verify.suites.registry import load_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

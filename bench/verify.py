@@ -29,12 +29,12 @@ from coupling import savings
 from edgedistill.export.pipeline import export
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import physical_cores
-from edgedistill.verify.bundle_model import BundleModel
+from edgedistill.verify.models.bundle import BundleModel
 from edgedistill.verify.options import spread
-from edgedistill.verify.replay import ReplayStats, replay
-from edgedistill.verify.run_settings import DrawSettings
-from edgedistill.verify.store import collect
-from edgedistill.verify.suites import load_suite
+from edgedistill.verify.models.replay import ReplayStats, replay
+from edgedistill.verify.sampling.settings import DrawSettings
+from edgedistill.verify.sampling.store import collect
+from edgedistill.verify.suites.registry import load_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -72,7 +72,7 @@ def transformers_generate(name: str, threads: int) -> Callable[[BundleModel, Seq
     import torch
 
     from edgedistill.checkpoint.open import open_checkpoint
-    from edgedistill.verify.torch_weights import build_module
+    from edgedistill.verify.models.torch_weights import build_module
 
     torch.set_num_threads(threads)
     checkpoint = open_checkpoint(name, offline=True)

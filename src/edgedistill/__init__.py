@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from edgedistill.trajectories.options import TrajectoryOptions
     from edgedistill.trajectories.result import TrajectoryResult
     from edgedistill.trajectories.run import solve
-    from edgedistill.verify.result import VerifyReport
-    from edgedistill.verify.runner import verify
+    from edgedistill.verify.report.model import VerifyReport
+    from edgedistill.verify.run import verify
     from edgedistill.workflow import export
 
 # Since 1.32 the wheels of ONNX Runtime (and of onnxruntime-genai) report usage over the network, with an identifier
@@ -49,8 +49,8 @@ __all__ = [
 _LAZY = {
     "export": "edgedistill.workflow",
     "ExportResult": "edgedistill.export.pipeline",
-    "verify": "edgedistill.verify.runner",
-    "VerifyReport": "edgedistill.verify.result",
+    "verify": "edgedistill.verify.run",
+    "VerifyReport": "edgedistill.verify.report.model",
     "open_bundle": "edgedistill.runtime.model",
     "Model": "edgedistill.runtime.model",
     "solve": "edgedistill.trajectories.run",

@@ -16,7 +16,7 @@ from edgedistill.calibrate.traces import from_file_for, self_generated
 from edgedistill.errors import CalibrationError
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.traces import Traces
-from edgedistill.verify.suites import BUILT_IN
+from edgedistill.verify.suites.registry import BUILT_IN
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ class Result:
     @property
     def report(self) -> Any:
         """``json``, checked against the published schema of reports."""
-        from edgedistill.verify.schema import SCHEMA_PATH
+        from edgedistill.verify.report.json_schema import SCHEMA_PATH
 
         jsonschema.Draft202012Validator(json.loads(SCHEMA_PATH.read_text())).validate(self.json)
         return self.json

@@ -11,7 +11,7 @@ import pytest
 from cli_support import SUITE_PROMPTS as PROMPTS
 from cli_support import edgedistill, here
 
-from edgedistill.verify.result import read_report
+from edgedistill.verify.report.model import read_report
 
 SMALL = ("--samples", 4, "--no-store")
 
@@ -205,7 +205,6 @@ def test_another_tokenizer_is_refused(
 
 def test_a_cluster_draws_the_same_samples(tiny_bundle_dir: Path, reference: Path, suite: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
-    sys.path.insert(0, str(Path(__file__).parents[1] / "verify"))
     from cluster_support import local_cluster
 
     options = ("--reference", reference, "--suite", suite, "--fast", *SMALL, "--json")

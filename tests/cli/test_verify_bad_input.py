@@ -183,7 +183,7 @@ def stored_whole(directory: Path) -> list[tuple[str, int]]:
 def test_ctrl_c_in_the_middle(
     tiny_bundle_dir: Path, options: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgedistill.verify.store import SampleStore
+    from edgedistill.verify.sampling.store import SampleStore
 
     command = ("verify", tiny_bundle_dir, *options)
     append = SampleStore.append

@@ -13,8 +13,6 @@ from cli_support import here
 
 from edgedistill.export import optimum as fallback
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
-
 SMALL = ("--samples", 2, "--no-store", "--fast")
 
 
@@ -54,7 +52,7 @@ def test_an_original_larger_than_memory_scores_and_there_is_no_gate(
     pytest.importorskip("transformers")
     from edgedistill.cli import main
 
-    monkeypatch.setattr("edgedistill.verify.torch_model._MEMORY_SHARE", 0.0)
+    monkeypatch.setattr("edgedistill.verify.models.torch._MEMORY_SHARE", 0.0)
     arguments = ["verify", tiny_bundle_dir, "--reference", f"hf:{tiny_checkpoint_dir}", "--suite", suite]
     # Of the presets, only the default scores the bundle's own replies.
     code = main([str(a) for a in (*arguments, "--samples", 4, "--no-store", "--json")])

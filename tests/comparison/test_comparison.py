@@ -22,7 +22,7 @@ from edgedistill.comparison.run import CompareOptions, compare
 from edgedistill.errors import BudgetError, MissingExtraError, OutputError, UsageError
 from edgedistill.planning.formats import read_formats
 from edgedistill.runtime.model import open_bundle
-from edgedistill.verify.divergence import divergence
+from edgedistill.verify.metrics.token_divergence import divergence
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,10 +13,10 @@ from edgedistill.trajectories.deliberate import Serializer, prune, share_out
 from edgedistill.trajectories.prompts import PassPrompt, load_prompt
 from edgedistill.trajectories.result import Trajectory
 from edgedistill.trajectories.vote import Ballot, majority
-from edgedistill.verify.bundle_model import BundleModel
-from edgedistill.verify.mode_model import Mode, ModeModel
-from edgedistill.verify.run_settings import DrawSettings
-from edgedistill.verify.suites import load_suite
+from edgedistill.verify.models.bundle import BundleModel
+from edgedistill.verify.models.mode import Mode, ModeModel
+from edgedistill.verify.sampling.settings import DrawSettings
+from edgedistill.verify.suites.registry import load_suite
 
 QUESTION = "What is 48 + 37 - 20?"
 DELIBERATE = TrajectoryOptions(count=4, deliberate=True)

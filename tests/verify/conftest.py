@@ -8,8 +8,8 @@ import pytest
 
 from edgedistill.export.pipeline import export
 from edgedistill.runtime.model import open_bundle
-from edgedistill.verify.bundle_model import BundleModel
-from edgedistill.verify.suites import load_suite
+from edgedistill.verify.models.bundle import BundleModel
+from edgedistill.verify.suites.registry import load_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

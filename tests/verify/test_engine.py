@@ -14,7 +14,7 @@ from edgedistill.errors import ContextLengthError, GenerationError
 from edgedistill.runtime.choice import NoiseSource, choose
 from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.settings import GenerationSettings
-from edgedistill.verify.run_settings import DrawSettings
+from edgedistill.verify.sampling.settings import DrawSettings
 from edgedistill.verify.types import Message, Prompt, SuiteSampling
 
 

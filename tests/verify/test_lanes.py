@@ -9,9 +9,9 @@ import pytest
 from engine_support import SETTINGS
 
 from edgedistill.errors import GenerationError
-from edgedistill.verify import bundle_model
-from edgedistill.verify.lanes import run_lanes
-from edgedistill.verify.replay import replay
+from edgedistill.verify.models import bundle as bundle_model
+from edgedistill.runtime.batch.replicas import run_lanes
+from edgedistill.verify.models.replay import replay
 
 SAMPLES = 6
 

@@ -10,18 +10,18 @@ import pytest
 from report_support import LOOSE, identity, make_suite
 
 from edgedistill.progress import NullProgress
-from edgedistill.verify.analyse import analyse
-from edgedistill.verify.extras import ModelSamples
+from edgedistill.verify.report.build import analyse
+from edgedistill.verify.report.extras import ModelSamples
 from edgedistill.verify.options import VerifyOptions
-from edgedistill.verify.provenance import provenance
-from edgedistill.verify.run_settings import Drawn, DrawSettings
+from edgedistill.verify.report.provenance import provenance
+from edgedistill.verify.sampling.settings import Drawn, DrawSettings
 from edgedistill.verify.stages import Run
 from edgedistill.verify.types import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgedistill.verify.result import VerifyReport
+    from edgedistill.verify.report.model import VerifyReport
 
 SUITE = make_suite(400)
 SAMPLES = 8

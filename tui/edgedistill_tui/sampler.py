@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.verify.bundle_model import BundleModel
+from edgedistill.verify.models.bundle import BundleModel
 
 if TYPE_CHECKING:
     import threading
 
     from edgedistill.runtime.model import Model
-    from edgedistill.verify.engine import Engine
+    from edgedistill.runtime.batch.scheduler import Engine
 
 
 class StoppableModel(BundleModel):

@@ -56,8 +56,8 @@ class Count:
             return None
         import numpy as np
 
-        from edgedistill.verify.consistency import agreement, answer_entropy, majority_share
-        from edgedistill.verify.counts import Tally
+        from edgedistill.verify.metrics.consistency import agreement, answer_entropy, majority_share
+        from edgedistill.verify.stats.answer_counts import Tally
 
         counts = np.array(sorted(self.answers.values()), dtype=np.int64)
         tally = Tally(counts, self.garbage["unparsed"], self.garbage["truncated"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from random import Random
 
-from edgedistill.verify.arithmetic_suite import arithmetic_suite
+from edgedistill.verify.suites.arithmetic import arithmetic_suite
 from edgedistill.verify.types import Message, Prompt
 
 ARITHMETIC_SEED = 90_001

@@ -20,8 +20,8 @@ from edgedistill.calibrate.prompts import calibration_prompts
 from edgedistill.catalog import cache_dir
 from edgedistill.errors import CalibrationError, EdgedistillError
 from edgedistill.traces import Traces, check_ids, is_traces_file
-from edgedistill.verify.bundle_model import BundleModel
-from edgedistill.verify.run_settings import DrawSettings
+from edgedistill.verify.models.bundle import BundleModel
+from edgedistill.verify.sampling.settings import DrawSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -229,7 +229,7 @@ def _tokenizer_hash(model: Model) -> str:
 
 
 def _cache_path(model: Model, sequences: int, length: int, seed: int) -> Path:
-    from edgedistill.verify.bundle_model import bundle_identity
+    from edgedistill.verify.models.bundle import bundle_identity
 
     identity = bundle_identity(model.bundle)
     key = json.dumps([identity.sha256, identity.tokenizer_sha256, sequences, length, seed, _TEMPERATURE, _TOP_K])

@@ -13,7 +13,7 @@ from edgedistill.cli import console, verification
 if TYPE_CHECKING:
     import argparse
 
-    from edgedistill.verify.mode_model import Mode
+    from edgedistill.verify.models.mode import Mode
     from edgedistill.verify.options import VerifyOptions
 
 _EXAMPLES = """\
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     verification.check_outputs(args)
     if mode is not None:
         return _mode(args, mode, options)
-    from edgedistill.verify.runner import audit
+    from edgedistill.verify.run import audit
 
     with verification.cluster(args) as cluster, console.progress() as progress:
         report = audit(
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _mode(args: argparse.Namespace, mode: Mode, options: VerifyOptions) -> int:
-    from edgedistill.verify.mode_runner import verify_mode
+    from edgedistill.verify.run_modes import verify_mode
 
     with console.progress() as progress:
         report = verify_mode(

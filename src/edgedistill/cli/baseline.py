@@ -60,8 +60,8 @@ def _create(args: argparse.Namespace) -> int:
         raise UsageError(f"--scored-samples is {args.scored_samples}; expected a whole number from 0.")
     options = verification.options(args)
     verification.require_writable(args.output, "Choose another file with -o.")
-    from edgedistill.verify.baseline_runs import make_baseline
-    from edgedistill.verify.suites import asked_in_vain, load_suite
+    from edgedistill.verify.create_baseline import make_baseline
+    from edgedistill.verify.suites.registry import asked_in_vain, load_suite
 
     suite = load_suite(args.suite)
     for note in asked_in_vain(suite, options.prompts):
@@ -81,16 +81,16 @@ def _create(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from edgedistill.verify.baseline import Baseline
+    from edgedistill.verify.references.baseline_file import Baseline
 
     _print(Baseline.load(args.file).summary(), args.file, as_json=args.json)
     return 0
 
 
 def _check(args: argparse.Namespace) -> int:
-    from edgedistill.verify.baseline import Baseline
-    from edgedistill.verify.baseline_runs import check_baseline
-    from edgedistill.verify.suites import load_suite
+    from edgedistill.verify.references.baseline_file import Baseline
+    from edgedistill.verify.create_baseline import check_baseline
+    from edgedistill.verify.suites.registry import load_suite
 
     baseline = Baseline.load(args.file)
     if args.suite is not None:

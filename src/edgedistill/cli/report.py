@@ -14,7 +14,7 @@ from edgedistill.errors import UsageError
 if TYPE_CHECKING:
     import argparse
 
-    from edgedistill.verify.diff import ReportDiff
+    from edgedistill.verify.report.diff import ReportDiff
 
 _EXAMPLES = """\
 examples:
@@ -35,8 +35,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show one report or compare two; the exit code is 0 whatever they say."""
-    from edgedistill.verify.diff import diff
-    from edgedistill.verify.result import read_report
+    from edgedistill.verify.report.diff import diff
+    from edgedistill.verify.report.model import read_report
 
     first = read_report(args.first)
     if args.second is None:

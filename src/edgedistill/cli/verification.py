@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from edgedistill.verify.cluster import Cluster
-    from edgedistill.verify.mode_model import Mode
+    from edgedistill.verify.cluster.client import Cluster
+    from edgedistill.verify.models.mode import Mode
     from edgedistill.verify.options import VerifyOptions
-    from edgedistill.verify.result import VerifyReport
+    from edgedistill.verify.report.model import VerifyReport
 
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 REPORT_NAMES = {"json": "report.json", "html": "report.html", "junit": "report.junit.xml"}
@@ -85,7 +85,7 @@ def mode(args: argparse.Namespace) -> Mode | None:
         return None
     if args.dask is not None:
         raise UsageError("the answers of a mode are made on one machine.", hint="Drop --dask or --mode.")
-    from edgedistill.verify.mode_model import Mode
+    from edgedistill.verify.models.mode import Mode
 
     count = 8 if args.trajectories is None else args.trajectories
     return Mode(args.procedure, count, args.vote or "majority")
@@ -143,7 +143,7 @@ def cluster(args: argparse.Namespace) -> Iterator[Cluster | None]:
             raise UsageError(f"{name} needs a cluster.", hint="Name its scheduler with --dask ADDRESS.")
         yield None
         return
-    from edgedistill.verify.cluster import Cluster
+    from edgedistill.verify.cluster.client import Cluster
 
     with Cluster.connect(args.dask, bundle_path=args.dask_bundle, compare=args.compare_devices) as found:
         yield found
@@ -189,9 +189,9 @@ def _partial(path: Path) -> Path:
 
 def deliver(report: VerifyReport, args: argparse.Namespace) -> None:
     """Write and print the report in every form that was asked for."""
-    from edgedistill.verify.html import html
-    from edgedistill.verify.junit import junit
-    from edgedistill.verify.result import report_json
+    from edgedistill.verify.report.html import html
+    from edgedistill.verify.report.junit import junit
+    from edgedistill.verify.report.model import report_json
 
     # ``report`` draws no samples and has no store.
     kept = None if getattr(args, "no_store", True) else "The samples are kept: run the same command again."
@@ -225,7 +225,7 @@ def write(path: Path, text: str, *, hint: str | None = None) -> None:
 
 
 def _github(report: VerifyReport, *, quiet: bool) -> None:
-    from edgedistill.verify.github import annotate, job_summary
+    from edgedistill.verify.report.github import annotate, job_summary
 
     for line in annotate(report):
         (console.note if quiet else console.out)(line)
@@ -249,8 +249,8 @@ def _append(path: Path, text: str) -> None:
 
 def print_summary(report: VerifyReport) -> None:
     """The report as text: outcome, reasons, tables."""
-    from edgedistill.verify import rows
-    from edgedistill.verify.sampler_text import samplers_text
+    from edgedistill.verify.report import tables as rows
+    from edgedistill.verify.report.sampler_text import samplers_text
 
     against = f" against {report.reference.name}" if report.reference is not None else ""
     outcome = {0: "pass", 1: "fail"}.get(report.exit_code, "inconclusive")

@@ -14,7 +14,7 @@ from edgedistill.errors import UsageError
 if TYPE_CHECKING:
     import argparse
 
-    from edgedistill.verify.mode_model import Mode
+    from edgedistill.verify.models.mode import Mode
     from edgedistill.verify.options import VerifyOptions
 
 _EXAMPLES = """\
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     verification.check_outputs(args)
     if mode is not None:
         return _mode(args, mode, options)
-    from edgedistill.verify.runner import verify
+    from edgedistill.verify.run import verify
 
     with verification.cluster(args) as cluster, console.progress() as progress:
         report = verify(
@@ -89,7 +89,7 @@ def _mode(args: argparse.Namespace, mode: Mode, options: VerifyOptions) -> int:
         raise UsageError(
             "a baseline holds single replies, and no answers of a mode.", hint="Name a bundle with --reference."
         )
-    from edgedistill.verify.mode_runner import verify_mode
+    from edgedistill.verify.run_modes import verify_mode
 
     with console.progress() as progress:
         report = verify_mode(

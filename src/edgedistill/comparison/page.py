@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgedistill.comparison.result import front
 from edgedistill.errors import MissingExtraError
 from edgedistill.units import format_bytes
-from edgedistill.verify.plots import Axes, Series, chart
+from edgedistill.svg_plots import Axes, Series, chart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

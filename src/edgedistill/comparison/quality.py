@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.verify.divergence import TokenDivergence, concatenate, divergence, log_softmax, summarise
+from edgedistill.verify.metrics.token_divergence import TokenDivergence, concatenate, divergence, log_softmax, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from edgedistill.progress import Progress
     from edgedistill.runtime.session import DecoderSession
-    from edgedistill.verify.divergence import DivergenceSummary
+    from edgedistill.verify.metrics.token_divergence import DivergenceSummary
 
     Floats = npt.NDArray[np.float64]
     Logits = npt.NDArray[np.float32]

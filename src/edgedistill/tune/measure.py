@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edgedistill.errors import BundleError
 from edgedistill.runtime.session import DecoderSession
 from edgedistill.tune.options import Deployed
-from edgedistill.verify.divergence import concatenate, divergence, summarise
+from edgedistill.verify.metrics.token_divergence import concatenate, divergence, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgedistill.progress import Progress
     from edgedistill.runtime.model import Model
     from edgedistill.tune.teacher import Teacher
-    from edgedistill.verify.divergence import TokenDivergence
+    from edgedistill.verify.metrics.token_divergence import TokenDivergence
 
     Ids = npt.NDArray[np.int64]
 

@@ -26,9 +26,9 @@ from edgedistill.tune import card
 from edgedistill.tune.arrays import StoredArrays
 from edgedistill.tune.options import TuneOptions, TuneResult
 from edgedistill.tune.sources import own_traces, traces_for
-from edgedistill.verify.bundle_model import bundle_identity
-from edgedistill.verify.reference import original_name
-from edgedistill.verify.torch_weights import import_torch
+from edgedistill.verify.models.bundle import bundle_identity
+from edgedistill.verify.references.open import original_name
+from edgedistill.verify.models.torch_weights import import_torch
 
 if TYPE_CHECKING:
     from edgedistill.checkpoint.open import Checkpoint

@@ -24,7 +24,7 @@ from edgedistill.quantize import dequantize_rows
 from edgedistill.quantize.spec import array_specs
 from edgedistill.tune import kernels
 from edgedistill.tune.kernels import BlockMatrix
-from edgedistill.verify.torch_weights import empty_module
+from edgedistill.verify.models.torch_weights import empty_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch  # noqa: TID251
 
-from edgedistill.verify.torch_weights import build_module
+from edgedistill.verify.models.torch_weights import build_module
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,15 +13,15 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgedistill.verify.result import VerifyReport
+    from edgedistill.verify.report.model import VerifyReport
 
 
 class _CallablePackage(types.ModuleType):
     """``edgedistill.verify(...)`` is ``runner.verify``; callable for the reason that ``edgedistill.export`` is."""
 
     def __call__(self, *args: Any, **options: Any) -> VerifyReport:
-        """Compare a bundle with its reference; see ``edgedistill.verify.runner.verify``."""
-        from edgedistill.verify.runner import verify
+        """Compare a bundle with its reference; see ``edgedistill.verify.run.verify``."""
+        from edgedistill.verify.run import verify
 
         return verify(*args, **options)
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgedistill.errors import UsageError, VerifyError
-from edgedistill.verify.endpoints import Margins
-from edgedistill.verify.run_settings import DrawSettings
+from edgedistill.verify.gate.endpoints import Margins
+from edgedistill.verify.sampling.settings import DrawSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

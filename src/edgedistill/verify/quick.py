@@ -19,22 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import BudgetError, EdgedistillError
 from edgedistill.progress import NullProgress
-from edgedistill.verify.analyse import analyse
-from edgedistill.verify.bundle_model import open_sampled
-from edgedistill.verify.extras import ModelSamples
+from edgedistill.verify.report.build import analyse
+from edgedistill.verify.models.bundle import open_sampled
+from edgedistill.verify.report.extras import ModelSamples
 from edgedistill.verify.options import VerifyOptions, spread
-from edgedistill.verify.provenance import provenance
-from edgedistill.verify.reference import open_reference
-from edgedistill.verify.runner import bundle_margins
+from edgedistill.verify.report.provenance import provenance
+from edgedistill.verify.references.open import open_reference
+from edgedistill.verify.run import bundle_margins
 from edgedistill.verify.stages import Run
-from edgedistill.verify.suites import load_suite
+from edgedistill.verify.suites.registry import load_suite
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgedistill.progress import Progress, Unit
-    from edgedistill.verify.bundle_model import BundleModel
-    from edgedistill.verify.run_settings import DrawSettings
+    from edgedistill.verify.models.bundle import BundleModel
+    from edgedistill.verify.sampling.settings import DrawSettings
     from edgedistill.verify.types import Prompt
 
 PROMPTS, SAMPLES, LONGEST = 30, 4, 256

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.divergence import TokenDivergence, concatenate, divergence
-from edgedistill.verify.models import require_same_vocabulary, slices
+from edgedistill.verify.metrics.token_divergence import TokenDivergence, concatenate, divergence
+from edgedistill.verify.models.protocol import require_same_vocabulary, slices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgedistill.verify.bundle_model import BundleModel
-    from edgedistill.verify.models import SampledModel
+    from edgedistill.verify.models.bundle import BundleModel
+    from edgedistill.verify.models.protocol import SampledModel
     from edgedistill.verify.types import Prompt
 
 
@@ -54,7 +54,7 @@ def compare_on(
     Raises:
         VerifyError: Different vocabularies; logits that are not finite; a model that cannot score.
     """
-    from edgedistill.verify.baseline_model import BaselineModel
+    from edgedistill.verify.references.baseline import BaselineModel
 
     require_same_vocabulary(p.identity, q.identity)
     if isinstance(p, BaselineModel):

@@ -1,0 +1,203 @@
+"""How much a model agrees with itself on one prompt: majority share, agreement, answer entropy, each with an interval.
+
+Sources: Wilson (1927) and Clopper and Pearson (1934) for the share; Hoeffding (1948) for the variance of the
+U-statistic C; Miller (1955) and Grassberger (arXiv physics/0307138) for the entropy.
+
+Must not know: answers as text, prompts, other models.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedistill.errors import VerifyError
+from edgedistill.verify.stats.answer_counts import Tally
+from edgedistill.verify.stats.intervals import LEVEL, clopper_pearson_lower, clopper_pearson_upper, wilson
+from edgedistill.verify.stats.special_functions import EULER_GAMMA, normal_quantile
+from edgedistill.verify.types import Estimate, Interval
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+UNSEEN_ANSWERS = 2
+"""Over how many unseen answers the unseen mass is spread, in the upper bound of an entropy of zero."""
+
+_FEW = 15  # samples beside the majority, below which the normal approximation of an error fails
+_UNDERSAMPLED = 0.15  # share of answers seen once, beyond which no upper end of the entropy is given
+
+
+def require_samples(tally: Tally, least: int) -> None:
+    """Raises VerifyError if there are fewer than ``least`` samples."""
+    if tally.total < least:
+        raise VerifyError(
+            f"found {tally.total} sample(s) of a prompt; agreement and entropy need at least {least}.",
+            hint="Use --samples 16 or more.",
+        )
+
+
+def majority_share(tally: Tally, level: float = LEVEL) -> Estimate:
+    """max_a n_a / N. Wilson's interval; where all samples agree, the exact one-sided bound (1 - level)^(1/N)."""
+    require_samples(tally, 1)
+    total, largest = tally.total, tally.largest
+    if largest == total:
+        bound = clopper_pearson_lower(total, total, level)
+        return Estimate(1.0, Interval(bound, 1.0, level, "Clopper-Pearson, one-sided"))
+    return Estimate(largest / total, wilson(largest, total, level))
+
+
+def agreement(tally: Tally, level: float = LEVEL) -> Estimate:
+    """C = sum_a n_a (n_a - 1) / (N (N - 1)): the unbiased probability that two samples give the same answer.
+
+    Interval: with fewer than 15 samples beside the majority, from the exact interval [l, u] of the largest share p,
+    since p^2 <= C <= p^2 + (1 - p)^2 (and C <= p); all samples equal is the one-sided case of it. With more, normal on
+    the logit scale with the unbiased variance of the U-statistic. Where no two samples agree, up to the exact upper
+    bound of a share that was seen at most once.
+    """
+    value = agreement_value(tally)
+    n, total = tally.answers.astype(np.float64), float(tally.total)
+    rest = tally.total - tally.largest
+    if value == 0.0:
+        high = clopper_pearson_upper(1, tally.total, level)
+        return Estimate(0.0, Interval(0.0, high, level, "Clopper-Pearson, one-sided"))
+    if rest < _FEW:
+        confidence = level if rest == 0 else 0.5 + level / 2
+        low = clopper_pearson_lower(tally.largest, tally.total, confidence)
+        high = clopper_pearson_upper(tally.largest, tally.total, confidence)
+        top = high**2 + (1 - high) ** 2 if high > 0.5 else high
+        method = "Clopper-Pearson, one-sided" if rest == 0 else "mass beside the majority"
+        return Estimate(value, Interval(min(value, low**2), max(value, top), level, method))
+    # A floor of what one other sample would change keeps a share that was hit exactly from looking certain.
+    error = max(math.sqrt(_agreement_variance(n, total)), 1.0 / total)
+    half = normal_quantile(0.5 + level / 2) * error / (value * (1 - value))
+    logit = math.log(value / (1 - value))
+    ends = [1.0 / (1.0 + math.exp(-(logit + shift))) for shift in (-half, half)]
+    return Estimate(value, Interval(ends[0], ends[1], level, "logit-normal, U-statistic"))
+
+
+def agreement_value(tally: Tally) -> float:
+    """C alone."""
+    require_samples(tally, 2)
+    return _pairs(tally.answers.astype(np.float64), float(tally.total))
+
+
+def _pairs(n: npt.NDArray[np.float64], total: float) -> float:
+    return float((n * (n - 1)).sum() / (total * (total - 1)))
+
+
+def _agreement_variance(n: npt.NDArray[np.float64], total: float) -> float:
+    """Variance of C, exact in its form (Hoeffding): 2 / (N (N-1)) [2 (N-2) (S3 - S2^2) + S2 - S2^2], S_k = sum p^k."""
+    second = _pairs(n, total)
+    third = float((n * (n - 1) * (n - 2)).sum() / (total * (total - 1) * (total - 2))) if total > 2 else second**2
+    projection = max(0.0, third - second**2)
+    return 2 / (total * (total - 1)) * (2 * (total - 2) * projection + second - second**2)
+
+
+def plug_in_bits(tally: Tally) -> float:
+    """-sum p log2 p over the classes of answers, unparsed and truncated being one class each; biased low."""
+    p = _classes(tally) / tally.total
+    return float(-(p * np.log2(p)).sum()) + 0.0  # no negative zero
+
+
+def miller_madow_bits(tally: Tally) -> float:
+    """Plug-in plus (K - 1) / (2 N ln 2), K the classes seen."""
+    return plug_in_bits(tally) + (len(_classes(tally)) - 1) / (2 * tally.total * math.log(2))
+
+
+def grassberger_bits(tally: Tally) -> float:
+    """(ln N - (1/N) sum n_a G(n_a)) / ln 2, G(n) = psi(n) + 0.5 (-1)^n [psi((n+1)/2) - psi(n/2)]."""
+    n = _classes(tally)
+    g = grassberger_g(int(n.max()))
+    return float((math.log(tally.total) - (n * g[n.astype(np.int64)]).sum() / tally.total) / math.log(2))
+
+
+def grassberger_g(largest: int) -> npt.NDArray[np.float64]:
+    """G(0..largest), float64; index 0 is unused. By the recurrence G(2m+1) = G(2m), G(2m+2) = G(2m) + 2/(2m+1)."""
+    g = np.zeros(largest + 2)
+    g[1] = -EULER_GAMMA - math.log(2)
+    g[2::2] = g[1] + np.cumsum(2.0 / (2.0 * np.arange(len(g[2::2])) + 1.0))
+    g[3::2] = g[2 : len(g) - 1 : 2]
+    return g[: largest + 1]
+
+
+def class_entropies(tally: Tally, level: float = LEVEL) -> tuple[Estimate, Estimate]:
+    """``plug_in_bits`` and ``miller_madow_bits`` with the interval of ``answer_entropy`` for the same classes: both
+    estimate one entropy, and the interval is of that.
+    """
+    known = answer_entropy(Tally(_classes(tally).astype(np.int64), 0, 0), level).interval
+    values = plug_in_bits(tally), miller_madow_bits(tally)
+    if known is None:
+        return Estimate(values[0]), Estimate(values[1])
+    first, second = (
+        Estimate(value, Interval(min(known.low, value), max(known.high, value), level, known.method))
+        for value in values
+    )
+    return first, second
+
+
+def garbage_bits(tally: Tally) -> float:
+    """What garbage adds to the entropy: its samples may all have been different, u log2(u N) per kind of share u.
+
+    By the chain rule this is the most that the missing answers can hold; so a prompt that yields only garbage has log2
+    N bits, not none.
+    """
+    return sum(k / tally.total * math.log2(k) for k in (tally.unparsed, tally.truncated) if k)
+
+
+def answer_entropy(tally: Tally, level: float = LEVEL) -> Estimate:
+    """Grassberger's entropy of the answers plus ``garbage_bits``, in bits, kept within [0, log2 N].
+
+    Interval: with at least 15 samples beside the majority, normal with the delta-method variance
+    (sum p log2^2 p - H^2) / N, and Miller's bias as slack on both sides; no upper end (infinite) where more than 15 %
+    of the samples are answers seen once. With fewer, the exact interval [l, u] of the mass beside the majority gives
+    h(l) <= H <= h(u) + u log2 K, h the binary entropy and K the other classes: those seen, and as many unseen ones as
+    there are classes seen once (at least 1; 2 where none was seen). All samples equal is the one-sided case of it,
+    whose upper end is what the data allow instead of 0.00.
+    """
+    value, extra = entropy_value(tally), garbage_bits(tally)
+    n = _classes(tally)
+    rest = tally.total - int(n.max())
+    singletons = int(np.count_nonzero(tally.answers == 1))
+    if rest < _FEW:
+        one_sided = rest == 0
+        confidence = level if one_sided else 0.5 + level / 2
+        high = clopper_pearson_upper(rest, tally.total, confidence)
+        low = clopper_pearson_lower(rest, tally.total, confidence)
+        others = len(n) - 1
+        spread = math.log2(max(UNSEEN_ANSWERS, others + max(1, singletons)))
+        top = (binary_bits(high) if high < 0.5 else 1.0) + high * spread
+        bottom = binary_bits(min(low, 0.5))
+        if singletons / tally.total > 2 * _UNDERSAMPLED:
+            top = math.inf
+        method = "unseen mass, one-sided" if one_sided else "mass beside the majority"
+        return Estimate(value, Interval(min(bottom, value), max(value, top + extra), level, method))
+    p = n / tally.total
+    entropy = float(-(p * np.log2(p)).sum())
+    variance = max(0.0, float((p * np.log2(p) ** 2).sum()) - entropy**2) / tally.total
+    # Near a uniform distribution the first-order term vanishes; the second-order one is (K - 1) / (2 N^2 ln^2 2).
+    variance += (len(n) - 1) / (2 * tally.total**2 * math.log(2) ** 2)
+    half = normal_quantile(0.5 + level / 2) * math.sqrt(variance)
+    # What the correction of the bias may be off by: its own first-order size (G of odd counts is too low, of even ones
+    # too high); and nothing bounds it from above where many answers were seen only once (Good's unseen mass).
+    slack = len(n) / (2 * tally.total * math.log(2))
+    high = math.inf if singletons / tally.total > _UNDERSAMPLED else value + half + slack
+    return Estimate(value, Interval(max(0.0, value - half - slack), high, level, "delta method"))
+
+
+def entropy_value(tally: Tally) -> float:
+    """The value of ``answer_entropy`` alone."""
+    require_samples(tally, 2)
+    return min(math.log2(tally.total), max(0.0, grassberger_bits(tally)) + garbage_bits(tally))
+
+
+def binary_bits(p: float) -> float:
+    """The entropy of a coin in bits."""
+    return 0.0 if p <= 0 or p >= 1 else -(p * math.log2(p) + (1 - p) * math.log2(1 - p))
+
+
+def _classes(tally: Tally) -> npt.NDArray[np.float64]:
+    require_samples(tally, 1)
+    extra = [count for count in (tally.unparsed, tally.truncated) if count]
+    return np.concatenate([tally.answers, extra]).astype(np.float64)

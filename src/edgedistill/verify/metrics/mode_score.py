@@ -1,0 +1,187 @@
+"""What the answers of a mode come to: M@K, P@K, V@K, D@K with intervals over prompts, what an answer cost, and how
+quantization changed each of them.
+
+Must not know: models, how answers were made, how a report is shown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedistill.verify.stats.intervals import prompt_mean
+from edgedistill.verify.types import Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from edgedistill.verify.sampling.settings import Drawn
+    from edgedistill.verify.sampling.trial import Trial
+
+    Groups = dict[str, list[tuple[Drawn, Trial]]]
+    Value = Callable[[Drawn, Trial], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ModeScore:
+    """One model in one mode; estimates over prompts, None where there are no gold answers or nothing to measure.
+
+    Attributes:
+        mean_at_k: M@K, accuracy of a single trajectory.
+        pass_at_k: P@K, one of K is right: what a perfect judge of the trajectories could reach.
+        vote_at_k: V@K, the vote is right (or the reply that was picked).
+        deliberate_at_k: D@K, the answer after the deliberation is right, fallbacks to the vote included.
+        tokens, pass_tokens: Of one answer, all trajectories and passes; of the passes alone.
+        stopped_tokens: Of one answer if trajectories were cut off once the majority was certain.
+        seconds, joules: Of one answer.
+        tied: Share of answers whose vote was tied.
+        decided_by: Number of answers by what decided them.
+    """
+
+    mean_at_k: Estimate | None
+    pass_at_k: Estimate | None
+    vote_at_k: Estimate | None
+    deliberate_at_k: Estimate | None
+    tokens: Estimate
+    pass_tokens: Estimate
+    stopped_tokens: Estimate
+    seconds: Estimate
+    joules: Estimate | None
+    tied: Estimate
+    decided_by: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ModeChange:
+    """What quantization did to every way to answer: bundle less reference, paired by prompt.
+
+    Both saw the same noise, so that an interval is about the difference alone and far narrower than those of the two
+    scores. Accuracies as in ``ModeScore``, in shares; ``tokens`` of an answer.
+    """
+
+    mean_at_k: Estimate | None
+    pass_at_k: Estimate | None
+    vote_at_k: Estimate | None
+    deliberate_at_k: Estimate | None
+    tokens: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModeReport:
+    """The mode of a run and what it came to; ``reference`` and ``change`` are None in an audit.
+
+    ``mode``: single, vote or deliberate. ``trajectories``: K. ``vote``: majority, confidence or universal.
+    """
+
+    mode: str
+    trajectories: int
+    vote: str
+    bundle: ModeScore
+    reference: ModeScore | None = None
+    change: ModeChange | None = None
+
+
+def mode_score(drawn: Sequence[Drawn], mode: str, *, level: float, seed: int) -> ModeScore:
+    """Score the answers of a mode; all of them carry a ``Trial``.
+
+    Raises:
+        ValueError: An answer without one.
+    """
+    groups = _by_prompt(drawn)
+
+    def mean(value: Value, high: float = np.inf) -> Estimate | None:
+        """Mean over prompts of the prompt's mean; None where a value is missing."""
+        values = _means(groups, value)
+        return (
+            None if values is None else prompt_mean(list(values.values()), low=0.0, high=high, level=level, seed=seed)
+        )
+
+    def cost(value: Callable[[Drawn, Trial], float]) -> Estimate:
+        return mean(value) or Estimate(float("nan"))
+
+    several = mode != "single"
+    return ModeScore(
+        mean_at_k=mean(_single, 1.0),
+        pass_at_k=mean(_any, 1.0) if several else None,
+        vote_at_k=mean(_vote, 1.0) if several else None,
+        deliberate_at_k=mean(_final, 1.0) if mode == "deliberate" else None,
+        tokens=cost(_tokens),
+        pass_tokens=cost(lambda _, t: t.pass_tokens),
+        stopped_tokens=cost(lambda _, t: t.stopped_tokens + t.pass_tokens),
+        seconds=cost(lambda _, t: t.seconds),
+        joules=mean(lambda _, t: t.joules),
+        tied=mean(lambda _, t: float(t.tied), 1.0) or Estimate(float("nan")),
+        decided_by=dict(Counter(trial.decided_by for group in groups.values() for _, trial in group)),
+    )
+
+
+def mode_change(
+    bundle: Sequence[Drawn], reference: Sequence[Drawn], mode: str, *, level: float, seed: int
+) -> ModeChange:
+    """Bundle less reference, for the same mode and the same prompts; all answers carry a ``Trial``.
+
+    Raises:
+        ValueError: An answer without one, or other prompts.
+    """
+    after, before = _by_prompt(bundle), _by_prompt(reference)
+    if after.keys() != before.keys():
+        raise ValueError("the answers are to different prompts")
+
+    def change(value: Value, bound: float = 1.0) -> Estimate | None:
+        ours, theirs = _means(after, value), _means(before, value)
+        if ours is None or theirs is None:
+            return None
+        differences = [ours[prompt_id] - theirs[prompt_id] for prompt_id in ours]
+        return prompt_mean(differences, low=-bound, high=bound, level=level, seed=seed)
+
+    several = mode != "single"
+    return ModeChange(
+        mean_at_k=change(_single),
+        pass_at_k=change(_any) if several else None,
+        vote_at_k=change(_vote) if several else None,
+        deliberate_at_k=change(_final) if mode == "deliberate" else None,
+        tokens=change(_tokens, np.inf),
+    )
+
+
+def _single(_: Drawn, trial: Trial) -> float | None:
+    return None if trial.correct is None else float(np.mean(trial.correct))
+
+
+def _any(_: Drawn, trial: Trial) -> float | None:
+    return None if trial.correct is None else float(any(trial.correct))
+
+
+def _vote(_: Drawn, trial: Trial) -> float | None:
+    return None if trial.vote is None else float(trial.vote)
+
+
+def _final(drawn: Drawn, _: Trial) -> float | None:
+    return None if drawn.sample.correct is None else float(drawn.sample.correct)
+
+
+def _tokens(_: Drawn, trial: Trial) -> float:
+    return trial.trajectory_tokens + trial.pass_tokens
+
+
+def _by_prompt(drawn: Sequence[Drawn]) -> Groups:
+    groups: Groups = {}
+    for one in drawn:
+        if one.trial is None:
+            raise ValueError(f"answer {one.key} is no answer of a mode")
+        groups.setdefault(one.sample.prompt_id, []).append((one, one.trial))
+    return groups
+
+
+def _means(groups: Groups, value: Value) -> dict[str, float] | None:
+    """Each prompt's mean; None where a value is missing."""
+    found: dict[str, float] = {}
+    for prompt_id, group in groups.items():
+        values = [value(one, trial) for one, trial in group]
+        if any(entry is None for entry in values):
+            return None
+        found[prompt_id] = float(np.mean(np.asarray(values, dtype=np.float64)))
+    return found

@@ -1,0 +1,298 @@
+"""A bundle as verification sees it: samples by continuous batching, logits by teacher forcing.
+
+A prompt is prefilled once, whatever the number of samples; its KV cache and the distribution of the first token are
+shared by all of them.
+
+Must not know: how given tokens are fed, answers, statistics, references.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgedistill.bundle import MODEL, TOKENIZER
+from edgedistill.progress import NullProgress
+from edgedistill.runtime.choice import NoiseSource, choose
+from edgedistill.runtime.generate import TokenLoop
+from edgedistill.runtime.model import Model, open_bundle
+from edgedistill.runtime.sampling import NoiseKey, Sampler
+from edgedistill.runtime.session import DecoderSession
+from edgedistill.runtime.batch.scheduler import Engine, Finished, Start
+from edgedistill.runtime.batch.replicas import run_lanes
+from edgedistill.verify.models.protocol import SCORE_BYTES
+from edgedistill.verify.sampling.replies import Encoded, Replies
+from edgedistill.verify.report.model import ModelIdentity
+from edgedistill.verify.models.teacher_forcing import force, force_one, prefill
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgedistill.bundle import Bundle, Check
+    from edgedistill.progress import Progress
+    from edgedistill.verify.metrics.device_agreement import DeviceReport
+    from edgedistill.verify.models.protocol import Slice
+    from edgedistill.verify.sampling.settings import Drawn, DrawSettings, Finish, SampleKey
+    from edgedistill.verify.types import Prompt
+
+    Logits = npt.NDArray[np.float32]
+
+DEFAULT_MEMORY = 2 << 30
+MOST_ROWS = 32
+MOST_SCORED_ROWS = 32
+LANE_BYTES = 64 << 20
+"""Largest bundle that is sampled by engines of one thread each (``lanes``)."""
+MOST_LANES = 4
+LANE_ROWS = 16
+LEAST_LANE_ROWS = 4
+
+
+class BundleModel:
+    """A loaded bundle to be verified. Close it, or use it as a context manager.
+
+    Args:
+        model: The loaded bundle; closed with this object.
+        memory: Bytes for the batch's KV cache and logits; default: a quarter of the free memory, at most 2 GiB.
+        batch: Rows of the batch; default: what ``memory`` allows, at most 32 (more gain nothing: arithmetic
+            is at its limit and the rows' keys and values leave the processor's caches).
+        noise: Whose noise samples get; only tests pass another.
+    """
+
+    can_draw = True
+    can_score = True
+
+    def __init__(
+        self, model: Model, *, memory: int | None = None, batch: int | None = None, noise: NoiseSource | None = None
+    ) -> None:
+        self.model = model
+        self.identity = bundle_identity(model.bundle)
+        self.noise = noise or NoiseSource()
+        self._memory = memory
+        self._batch = batch
+        self._lane_session: DecoderSession | None = None
+        info = model.bundle.manifest.model
+        self._info = info
+        self.replies = Replies(
+            model.tokenizer,
+            lambda messages, thinking: model.render(messages, thinking=thinking),
+            model.encode,
+            context_length=info.context_length,
+            tags=model.tags,
+        )
+
+    @property
+    def generation_defaults(self) -> dict[str, Any]:
+        """The bundle's generation.json."""
+        return self.model.bundle.generation
+
+    @property
+    def here(self) -> BundleModel:
+        """The model that is sampled on this machine: itself, unless its sampling is spread over a cluster."""
+        return self
+
+    def devices(self, prompts: Sequence[Prompt], settings: DrawSettings) -> DeviceReport | None:  # noqa: ARG002
+        """Who drew the samples, and whether devices agree on them; None for this machine alone."""
+        return None
+
+    @property
+    def session(self) -> DecoderSession | None:
+        """The session, None for a bundle of the fallback exporter, which knows one sequence at a time only."""
+        session = self.model.session
+        return session if isinstance(session, DecoderSession) else None
+
+    @property
+    def score_rows(self) -> int:
+        """Sequences scored at a time: as many as keep two positions of each within the bounds of a slice."""
+        if self.session is None:
+            return 1
+        return max(1, min(MOST_SCORED_ROWS, SCORE_BYTES // (8 * self._info.vocab_size)))
+
+    # ---- sampling -------------------------------------------------------------------------------------------
+
+    def draw(
+        self,
+        prompts: Sequence[Prompt],
+        samples: int,
+        settings: DrawSettings,
+        *,
+        done: Collection[SampleKey] = (),
+        progress: Progress | None = None,
+        first_index: int = 0,
+    ) -> Iterator[Drawn]:
+        """See ``models.SampledModel.draw``."""
+        encoded = {prompt.id: self.replies.encode(prompt, settings.thinking) for prompt in prompts}
+        done = frozenset(done)
+        work: list[tuple[Encoded, list[int]]] = []
+        for one in encoded.values():
+            indices = range(first_index, first_index + samples)
+            missing = [index for index in indices if (one.prompt.id, index) not in done]
+            if missing:
+                work.append((one, missing))
+        left = sum(len(indices) for _, indices in work)
+        progress = progress or NullProgress()
+        progress.begin(f"sampling {self.identity.name}", len(prompts) * samples, "items")
+        progress.advance(len(prompts) * samples - left)
+        if self.session is None:
+            finished = self.one_by_one(work, settings)
+        else:
+            longest = max((len(one.ids) for one, _ in work), default=0)
+            session, engines = self.engines(settings, longest=longest, sequences=left)
+            finished = run_lanes(engines, self._starts(session, work, settings))
+        for ended in finished:
+            prompt_id, index = ended.key
+            yield self.replies.drawn(encoded[prompt_id], index, ended.tokens, ended.finish)
+            progress.advance(1)
+        progress.end()
+
+    def engine(self, settings: DrawSettings, *, longest: int, sequences: int) -> Engine:
+        """An engine whose batch fits the memory, for prompts of at most ``longest`` tokens."""
+        if self.session is None:
+            raise ValueError("a bundle of the fallback exporter has no batches")
+        batch = self._batch or self._rows_in_memory(longest + settings.max_new_tokens)
+        return Engine(self.session, settings, batch=min(batch, max(2, sequences)), eos=self._info.eos_token_ids)
+
+    def engines(self, settings: DrawSettings, *, longest: int, sequences: int) -> tuple[DecoderSession, list[Engine]]:
+        """Engines of one thread each and the session under them, where the model is small; else one engine.
+
+        A second session of one thread costs the memory of the weights again. Python runs one thread at a time, so that
+        more than a few engines gain nothing.
+        """
+        session = self.session
+        if session is None:
+            raise ValueError("a bundle of the fallback exporter has no batches")
+        most = min(session.threads, MOST_LANES)
+        rows = self._batch or self._rows_in_memory(longest + settings.max_new_tokens, most=most * LANE_ROWS)
+        lanes = min(most, rows // LEAST_LANE_ROWS, sequences // LEAST_LANE_ROWS)
+        small = sum(entry.size for entry in self.model.bundle.manifest.files) <= LANE_BYTES
+        if lanes < 2 or not small:
+            return session, [self.engine(settings, longest=longest, sequences=sequences)]
+        if self._lane_session is None:
+            path = self.model.bundle.file(MODEL)
+            self._lane_session = DecoderSession(path, session.info, replace(session.config, threads=1))
+        batch = min(rows // lanes, -(-sequences // lanes))
+        eos = self._info.eos_token_ids
+        return self._lane_session, [Engine(self._lane_session, settings, batch=batch, eos=eos) for _ in range(lanes)]
+
+    def one_by_one(self, work: Iterable[tuple[Encoded, list[int]]], settings: DrawSettings) -> Iterator[Finished]:
+        """The same samples by the runtime's own loop, one sequence at a time."""
+        generation = settings.generation
+        decoder = self.model.session.decoder()
+        for one, indices in work:
+            for index, state in zip(indices, self.noise.keys(settings.seed, one.prompt.id, indices), strict=True):
+                loop = TokenLoop(
+                    decoder,
+                    Sampler(generation, NoiseKey(int(state)), vocab_size=self._info.vocab_size),
+                    generation,
+                    context_length=self._info.context_length,
+                    eos=self._info.eos_token_ids,
+                    mode=settings.mode,
+                )
+                for _ in loop.prefill(one.ids, chunk=self.model.prefill_chunk):
+                    pass
+                tokens = tuple(loop)
+                yield Finished((one.prompt.id, index), tokens, _finish(loop.finish_reason))
+
+    def _starts(
+        self, session: DecoderSession, work: Iterable[tuple[Encoded, list[int]]], settings: DrawSettings
+    ) -> Iterator[Start]:
+        """One prefill per prompt; the first token of every sample is drawn from its distribution."""
+        generation = settings.generation
+        for one, indices in work:
+            decoder, logits = prefill(session, one.ids, chunk=self.model.prefill_chunk)
+            seen = None
+            if generation.repetition_penalty != 1.0:
+                seen = np.zeros((1, len(logits)), dtype=np.bool_)
+                seen[0, list(one.ids)] = True
+            for at in range(0, len(indices), MOST_ROWS):
+                part = indices[at : at + MOST_ROWS]
+                shape = (len(part), len(logits))
+                keys = self.noise.keys(settings.seed, one.prompt.id, part)
+                tokens = choose(
+                    np.broadcast_to(logits, shape),
+                    generation,
+                    keys,
+                    np.zeros(len(part), dtype=np.int64),
+                    None if seen is None else np.broadcast_to(seen, shape),
+                )
+                for index, key, token in zip(part, keys, tokens.tolist(), strict=True):
+                    yield Start((one.prompt.id, index), key, decoder.cache, 0, len(one.ids), (token,))
+
+    def _rows_in_memory(self, tokens: int, *, most: int = MOST_ROWS) -> int:
+        import psutil
+
+        memory = self._memory or min(DEFAULT_MEMORY, psutil.virtual_memory().available // 4)
+        per_token = self.model.bundle.manifest.kv_cache.bytes_per_token
+        row = min(tokens, self._info.context_length) * per_token + 16 * self._info.vocab_size
+        return max(2, min(most, memory // row))
+
+    # ---- scoring --------------------------------------------------------------------------------------------
+
+    def score(
+        self, prompt: Prompt, sequences: Sequence[Sequence[int]], slices: Sequence[Slice], *, thinking: bool | None
+    ) -> Iterator[Logits]:
+        """See ``models.SampledModel.score``; the numerical path is that of a prefill."""
+        ids, chunk = self.replies.encode(prompt, thinking).ids, self.model.prefill_chunk
+        if self.session is None:
+            (sequence,) = sequences
+            yield from force_one(self.model.session.decoder(), ids, sequence, slices, chunk=chunk)
+            return
+        for logits, mask in force(self.session, ids, sequences, slices, chunk=chunk)[1]:
+            yield logits[mask]
+
+    # ---- lifetime -------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the model."""
+        self._lane_session = None
+        self.model.close()
+
+    def __enter__(self) -> BundleModel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_sampled(
+    path: str | Path, *, threads: int | None = None, memory: int | None = None, check: Check = "full"
+) -> BundleModel:
+    """Open the bundle at ``path`` for verification.
+
+    Samples are stored, and a verdict is given, under the hashes that the manifest states: unless they were compared
+    a moment ago, they are (``check``), because otherwise altered weights would get the verdict of the original ones.
+
+    Raises:
+        BundleError: No bundle, or one whose files were altered.
+    """
+    return BundleModel(open_bundle(path, threads=threads, check=check), memory=memory)
+
+
+def bundle_identity(bundle: Bundle) -> ModelIdentity:
+    """Which bundle: the hash is over the names and hashes of its graph and weights."""
+    manifest = bundle.manifest
+    text = {TOKENIZER, "tokenizer_config.json", "generation.json", "genai_config.json", "model-genai.onnx"}
+    computed = [f for f in manifest.files if f.name not in text and not f.name.endswith((".md", ".jinja", "LICENSE"))]
+    digest = hashlib.sha256("".join(f"{f.name} {f.sha256}\n" for f in sorted(computed, key=lambda f: f.name)).encode())
+    tokenizer = next((f.sha256 for f in manifest.files if f.name == TOKENIZER), "")
+    details = {
+        "family": manifest.model.family,
+        "parameters": str(manifest.parameters),
+        "bits per weight": f"{manifest.bits_per_weight:.2f}",
+        "activations": ", ".join(sorted({w.format.activations for w in manifest.weights if len(w.shape) == 2})),
+        "source": str(manifest.source.get("name", "")),
+        "profile": str(manifest.profile.get("name", "")),
+    }
+    name = bundle.path.resolve().name
+    return ModelIdentity("bundle", name, digest.hexdigest(), tokenizer, manifest.model.vocab_size, details)
+
+
+def _finish(reason: str | None) -> Finish:
+    if reason == "stop":
+        return "stop"
+    return "context" if reason == "context" else "length"

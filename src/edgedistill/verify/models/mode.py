@@ -1,0 +1,240 @@
+"""A bundle that answers in a mode, seen as a model: one sample is one answer, whatever number of trajectories it took.
+
+Trajectory j of the answer number i is the sample ``i * K + j`` of the mode ``single``: reference and bundle share
+their noise in every mode. Every answer is made as a user's would be, one question at a time, so that its seconds mean
+something.
+
+Must not know: statistics, reports.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgedistill.answers.extract import extract
+from edgedistill.energy import EnergyMeter
+from edgedistill.errors import UsageError, VerifyError
+from edgedistill.progress import NullProgress
+from edgedistill.trajectories.early_stop import decided
+from edgedistill.trajectories.options import TrajectoryOptions
+from edgedistill.trajectories.run import solve
+from edgedistill.verify.suites.checks import follows
+from edgedistill.verify.metrics.lengths import repetition_rate
+from edgedistill.verify.sampling.settings import Drawn
+from edgedistill.verify.sampling.trial import Trial
+from edgedistill.verify.types import Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgedistill.progress import Progress
+    from edgedistill.trajectories.options import VoteRule
+    from edgedistill.trajectories.result import Trajectory, TrajectoryResult
+    from edgedistill.verify.models.bundle import BundleModel
+    from edgedistill.verify.models.protocol import Slice
+    from edgedistill.verify.report.model import ModelIdentity
+    from edgedistill.verify.sampling.settings import DrawSettings, Finish, SampleKey
+    from edgedistill.verify.types import AnswerKind, Prompt
+
+ModeName = Literal["single", "vote", "deliberate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How an answer is come to.
+
+    Attributes:
+        name: ``single``: one trajectory; ``vote``: the vote of K; ``deliberate``: a pass that reads K.
+        trajectories: K; 1 for single.
+        vote: How they vote.
+    """
+
+    name: ModeName
+    trajectories: int = 8
+    vote: VoteRule = "majority"
+
+    def __post_init__(self) -> None:
+        if self.name not in ("single", "vote", "deliberate"):
+            raise UsageError(f"There is no mode {self.name!r}; expected single, vote or deliberate.")
+        _ = self.options
+        if self.name != "single" and self.trajectories < 2:
+            raise UsageError(f"The mode {self.name} needs at least 2 trajectories; found {self.trajectories}.")
+
+    @property
+    def options(self) -> TrajectoryOptions:
+        """As the runs take them. Nothing is stopped early: M@K and P@K need every trajectory."""
+        if self.name == "single":
+            return TrajectoryOptions(count=1, early_stop="off")
+        deliberate = self.name == "deliberate"
+        return TrajectoryOptions(count=self.trajectories, vote=self.vote, deliberate=deliberate, early_stop="off")
+
+    @property
+    def label(self) -> str:
+        """Tells the stored answers of different modes apart."""
+        return "single" if self.name == "single" else f"{self.name}-{self.trajectories}-{self.vote}"
+
+
+class ModeModel:
+    """``bundle`` answering in ``mode``; closed with it. See ``models.SampledModel``."""
+
+    can_draw = True
+    can_score = False
+    score_rows = 1
+
+    def __init__(self, bundle: BundleModel, mode: Mode, meter: EnergyMeter | None = None) -> None:
+        self.bundle = bundle
+        self.mode = mode
+        self._meter = meter or EnergyMeter()
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """The bundle's."""
+        return self.bundle.identity
+
+    @property
+    def generation_defaults(self) -> dict[str, Any]:
+        """The bundle's."""
+        return self.bundle.generation_defaults
+
+    def draw(
+        self,
+        prompts: Sequence[Prompt],
+        samples: int,
+        settings: DrawSettings,
+        *,
+        done: Collection[SampleKey] = (),
+        progress: Progress | None = None,
+        first_index: int = 0,
+    ) -> Iterator[Drawn]:
+        """See ``models.SampledModel.draw``."""
+        progress = progress or NullProgress()
+        progress.begin(f"answers of {self.identity.name} ({self.mode.label})", len(prompts) * samples, "items")
+        for prompt in prompts:
+            for index in range(first_index, first_index + samples):
+                if (prompt.id, index) not in done:
+                    yield self._answer(prompt, index, settings)
+                progress.advance(1)
+        progress.end()
+
+    def _answer(self, prompt: Prompt, index: int, settings: DrawSettings) -> Drawn:
+        options = self.mode.options
+        checked = prompt.extract == "checks"
+        if checked:
+            # Whether a reply keeps the rules is the test, so the vote may not know: replies are free texts to it.
+            options = replace(options, answers="free")
+
+        def read(text: str) -> str | None:
+            return None if prompt.extract == "checks" else extract(text, prompt.extract)
+
+        before = self._meter.read()
+        result = solve(
+            self.bundle.model,
+            [{"role": message.role, "content": message.content} for message in prompt.messages],
+            options=options,
+            settings=settings.generation,
+            mode=settings.mode,
+            thinking=settings.thinking,
+            read=None if checked else read,
+            prompt_id=prompt.id,
+            first_index=index * options.count,
+        )
+        joules = self._meter.joules(before, self._meter.read())
+        tokens = _final_tokens(result)
+        sample = _sample(prompt, index, result, tokens)
+        return Drawn(sample, tokens, _finish(result), _trial(prompt, result, joules))
+
+    def score(
+        self, prompt: Prompt, sequences: Sequence[Sequence[int]], slices: Sequence[Slice], *, thinking: bool | None
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """An answer of several trajectories has no distribution of tokens. Raises VerifyError."""
+        del sequences, slices, thinking
+        raise VerifyError(f"the mode {self.mode.name} has no token probabilities for `{prompt.id}`.")
+
+    def close(self) -> None:
+        """Close the bundle."""
+        self.bundle.close()
+
+
+def _sample(prompt: Prompt, index: int, result: TrajectoryResult, tokens: tuple[int, ...]) -> Sample:
+    """The answer as a sample: what it says, and the tokens of everything that led to it."""
+    kind: AnswerKind = "parsed"
+    answer, correct, loose = result.final, None, None
+    if result.decided_by == "none" or not result.answer:
+        kind = "truncated" if 2 * result.vote.truncated >= len(result.trajectories) else "unparsed"
+        answer = None
+    elif prompt.extract == "checks":
+        correct, loose = follows(prompt.checks, result.answer)
+        answer = "follows" if correct else "violates"
+    elif answer is None:
+        kind = "unparsed"
+    if prompt.answer is not None:
+        correct = answer == prompt.answer
+    elif prompt.checks and kind != "parsed":
+        correct = loose = False
+    return Sample(
+        prompt_id=prompt.id,
+        index=index,
+        kind=kind,
+        answer=answer,
+        text=result.answer,
+        tokens=result.stats.trajectory_tokens + result.stats.pass_tokens,
+        reasoning_tokens=sum(one.reasoning_tokens for one in result.trajectories)
+        + sum(g.stats.reasoning_tokens for g in (result.selection, result.deliberation) if g is not None),
+        unclosed=False,
+        repetition=repetition_rate(tokens),
+        correct=correct,
+        loose=loose,
+    )
+
+
+def _trial(prompt: Prompt, result: TrajectoryResult, joules: float | None) -> Trial:
+    def right(one: Trajectory | None) -> bool:
+        if one is None:
+            return False
+        if prompt.checks:
+            return one.complete and follows(prompt.checks, one.answer)[0]
+        return one.vote is not None and one.vote == prompt.answer
+
+    free = prompt.extract == "checks"
+    voted = None if result.voted is None else result.trajectories[result.voted]
+    return Trial(
+        correct=tuple(right(one) for one in result.trajectories) if prompt.scored else None,
+        vote=right(voted) if prompt.scored else None,
+        answered=sum(one.complete if free else one.kind == "answered" for one in result.trajectories),
+        tied=bool(result.vote.tied),
+        decided_by=result.decided_by,
+        trajectory_tokens=result.stats.trajectory_tokens,
+        pass_tokens=result.stats.pass_tokens,
+        stopped_tokens=stopped_tokens(result.trajectories),
+        seconds=result.stats.total_s,
+        joules=joules,
+    )
+
+
+def stopped_tokens(trajectories: Sequence[Trajectory]) -> int:
+    """Tokens of trajectories that are decoded in step and cut off as soon as the majority is certain."""
+    finished: dict[int, str | None] = {}
+    for one in sorted(trajectories, key=lambda trajectory: len(trajectory.tokens)):
+        finished[one.index] = one.vote
+        if decided("exact", finished, len(trajectories), 0.0):
+            return sum(min(len(other.tokens), len(one.tokens)) for other in trajectories)
+    return sum(len(one.tokens) for one in trajectories)
+
+
+def _final_tokens(result: TrajectoryResult) -> tuple[int, ...]:
+    """Of the text that stands; of the only trajectory even if it came to no answer."""
+    if len(result.trajectories) == 1:
+        return result.trajectories[0].tokens
+    if result.decided_by == "deliberation" and result.deliberation is not None:
+        return result.deliberation.tokens
+    return () if result.winner is None else result.trajectories[result.winner].tokens
+
+
+def _finish(result: TrajectoryResult) -> Finish:
+    if result.decided_by != "none":
+        return "stop"
+    return "context" if all(one.finish == "context" for one in result.trajectories) else "length"

@@ -1,0 +1,138 @@
+"""What verification needs of a model, whatever stands behind it: a bundle, the original in PyTorch, a stored baseline.
+
+Must not know: how any of them works.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgedistill.errors import VerifyError
+from edgedistill.runtime.chunks import chunk_bounds
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgedistill.progress import Progress
+    from edgedistill.verify.report.model import ModelIdentity
+    from edgedistill.verify.sampling.settings import Drawn, DrawSettings, SampleKey
+    from edgedistill.verify.types import Prompt
+
+    Logits = npt.NDArray[np.float32]
+
+SCORE_BYTES = 32 << 20
+"""Most bytes of logits in one slice of scoring."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of teacher-forced scoring: the positions [start, stop) of every sequence that reaches them."""
+
+    start: int
+    stop: int
+
+
+class SampledModel(Protocol):
+    """A model that replies can be drawn from, or whose replies are stored.
+
+    Attributes:
+        identity: Which model.
+        generation_defaults: Its own sampling settings (generation.json), for ``DrawSettings.resolve``.
+        can_draw: Whether it gives samples: False for an original that does not fit the memory.
+        can_score: Whether it can give logits for any tokens, or only what is stored about its own.
+        score_rows: Most sequences it scores at a time.
+    """
+
+    @property
+    def identity(self) -> ModelIdentity: ...
+
+    @property
+    def generation_defaults(self) -> dict[str, Any]: ...
+
+    @property
+    def can_draw(self) -> bool: ...
+
+    @property
+    def can_score(self) -> bool: ...
+
+    @property
+    def score_rows(self) -> int: ...
+
+    def draw(
+        self,
+        prompts: Sequence[Prompt],
+        samples: int,
+        settings: DrawSettings,
+        *,
+        done: Collection[SampleKey] = (),
+        progress: Progress | None = None,
+        first_index: int = 0,
+    ) -> Iterator[Drawn]:
+        """Draw the samples ``first_index`` to ``first_index + samples - 1`` of every prompt, except those ``done``.
+
+        They come in the order in which they end. Progress counts samples ("items"), those done included. May be ended
+        at any time (Ctrl-C, ``close`` of the generator): what was given out is complete.
+
+        Raises:
+            ContextLengthError: A prompt that leaves no room for an answer.
+            GenerationError: Logits that are not finite; out of memory.
+            VerifyError: A stored model that lacks samples, or has them for other settings.
+        """
+        ...
+
+    def score(
+        self, prompt: Prompt, sequences: Sequence[Sequence[int]], slices: Sequence[Slice], *, thinking: bool | None
+    ) -> Iterator[Logits]:
+        """Logits before each token of the sequences, given the prompt and the tokens before it (teacher forcing).
+
+        Yields per slice float32 [n, V] for its n positions, sequence by sequence; valid until the next is asked for.
+        Position t is the distribution that token t was drawn from. At most ``score_rows`` sequences.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what it holds."""
+        ...
+
+
+def slices(lengths: Sequence[int], vocab_size: int, *, widest: int = 256) -> list[Slice]:
+    """Cut the positions of sequences of these lengths so that no slice's logits exceed ``SCORE_BYTES``.
+
+    A slice is at least 2 positions wide, unless it is all there is: a position by itself takes other kernels.
+    """
+    width = max(2, min(widest, SCORE_BYTES // (4 * vocab_size * max(1, len(lengths)))))
+    return [Slice(a, b) for a, b in chunk_bounds(max(lengths, default=0), width)]
+
+
+def require_same_vocabulary(first: ModelIdentity, second: ModelIdentity) -> None:
+    """Raises VerifyError unless both models have the same tokenizer and as many logits."""
+    if first.tokenizer_sha256 != second.tokenizer_sha256:
+        raise VerifyError(
+            f"{first.name} and {second.name} have different tokenizers ({first.tokenizer_sha256[:12]}… and "
+            f"{second.tokenizer_sha256[:12]}…); their tokens cannot be compared.",
+            hint="Take the model that the bundle was exported from as its reference.",
+        )
+    if first.vocab_size != second.vocab_size:
+        raise VerifyError(
+            f"{first.name} has a vocabulary of {first.vocab_size} tokens, {second.name} one of {second.vocab_size}; "
+            "their distributions cannot be compared.",
+            hint="Take the model that the bundle was exported from as its reference.",
+        )
+
+
+def require_same_source(reference: ModelIdentity, bundle: ModelIdentity) -> None:
+    """Raises VerifyError for two models whose sources are known and differ.
+
+    Models of one family share their tokenizer; the names of their sources tell them apart.
+    """
+    theirs, ours = reference.details.get("source", ""), bundle.details.get("source", "")
+    if theirs and ours and theirs != ours:
+        raise VerifyError(
+            f"the reference {reference.name} comes from {theirs}, the bundle {bundle.name} from {ours}; expected the "
+            "same original.",
+            hint="Take the model that the bundle was exported from as its reference.",
+        )

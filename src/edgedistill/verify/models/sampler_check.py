@@ -1,0 +1,125 @@
+"""The audit of the sampler, run on the engine as it will be used.
+
+Must not know: how the audit judges (``sampler_audit``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from edgedistill.errors import VerifyError
+from edgedistill.runtime.choice import choose
+from edgedistill.runtime.sampling import candidates
+from edgedistill.verify.models.protocol import SampledModel, slices
+from edgedistill.verify.stats.sampler_audit import DRAWS, SamplerAudit, audit_sampler
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from edgedistill.runtime.choice import NoiseSource
+    from edgedistill.verify.sampling.settings import DrawSettings
+    from edgedistill.verify.types import Prompt
+
+PROMPTS = 4
+SAMPLES = 2
+OTHER_SEEDS = 3
+TOKENS = 48
+_CHUNK = 1 << 22  # logits compared at a time
+
+
+class NoisyModel(SampledModel, Protocol):
+    """A model that draws and scores here, with noise of its own; no stored one."""
+
+    noise: NoiseSource
+
+
+def check_sampler(
+    model: NoisyModel, prompts: Sequence[Prompt], settings: DrawSettings, *, draws: int = DRAWS
+) -> SamplerAudit:
+    """Draw a few short replies twice with one seed and once with each of several others, and many tokens from one known
+    distribution: the least certain one that these replies met.
+
+    Raises:
+        VerifyError: No prompts, or settings that leave no choice (temperature 0).
+    """
+    if settings.deterministic:
+        raise VerifyError(
+            "decoding is deterministic with these settings, so that there is no sampler to audit.",
+            hint="Give a --temperature above 0.",
+        )
+    if not prompts:
+        raise VerifyError("there are no prompts to audit the sampler with.")
+    short = settings.replace(max_new_tokens=min(TOKENS, settings.max_new_tokens), repetition_penalty=1.0)
+    asked = list(prompts[:PROMPTS])
+    keys = [(prompt.id, index) for prompt in asked for index in range(SAMPLES)]
+
+    def run(seed: int) -> list[tuple[int, ...]]:
+        drawn = {one.key: one.token_ids for one in model.draw(asked, SAMPLES, short.replace(seed=seed))}
+        return [drawn[key] for key in keys]
+
+    first = run(short.seed)
+    others = [run((short.seed + offset) % 2**64) for offset in range(1, OTHER_SEEDS + 1)]
+    again = run(short.seed)
+    repeat: list[float] = []
+    widest: tuple[float, npt.NDArray[np.float32] | None, int] = (-1.0, None, 0)
+    for prompt in asked:
+        sequences = [tokens for (prompt_id, _), tokens in zip(keys, first, strict=True) if prompt_id == prompt.id]
+        for tokens in sequences:
+            probability, entropy, logits, position = _walk(model, prompt, tokens, short)
+            repeat.append(probability)
+            widest = max(widest, (entropy, logits, position), key=lambda found: found[0])
+    _, known, position = widest
+    if known is None:
+        raise VerifyError("the replies have no tokens to audit the sampler with.")
+    counts, probabilities = _many(model, prompts[0].id, known, position, short, draws)
+    return audit_sampler(first, again, others, repeat, counts, probabilities)
+
+
+def _walk(
+    model: NoisyModel, prompt: Prompt, tokens: Sequence[int], settings: DrawSettings
+) -> tuple[float, float, npt.NDArray[np.float32], int]:
+    """Probability of a reply, and the least certain distribution in it: entropy, logits, position."""
+    log_probability, best = 0.0, (-1.0, np.empty(0, dtype=np.float32), 0)
+    parts = slices([len(tokens)], model.identity.vocab_size)
+    at = 0
+    for logits in model.score(prompt, [tokens], parts, thinking=settings.thinking):
+        for row in logits:
+            options = candidates(row, settings.generation)
+            entropy = float(-(np.exp(options.logprobs) * options.logprobs).sum())
+            if entropy > best[0]:
+                best = (entropy, row.copy(), at)
+            chosen = options.logprobs[options.ids == tokens[at]]
+            # A token outside: the decode path saw it among its candidates, the scoring path did not.
+            log_probability += float(chosen[0]) if len(chosen) else float(options.logprobs.min())
+            at += 1
+    return float(np.exp(log_probability)), *best
+
+
+def _many(
+    model: NoisyModel,
+    prompt_id: str,
+    logits: npt.NDArray[np.float32],
+    position: int,
+    settings: DrawSettings,
+    draws: int,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """``draws`` tokens from one distribution under the noise of as many samples: counts, and the probabilities due."""
+    counts = np.zeros(len(logits), dtype=np.int64)
+    step = max(1, _CHUNK // len(logits))
+    for start in range(0, draws, step):
+        indices = range(start, min(start + step, draws))
+        tokens = choose(
+            np.broadcast_to(logits, (len(indices), len(logits))),
+            settings.generation,
+            model.noise.keys(settings.seed, prompt_id, indices),
+            np.full(len(indices), position, dtype=np.int64),
+        )
+        counts += np.bincount(tokens, minlength=len(logits))
+    options = candidates(logits, settings.generation)
+    probabilities = np.zeros(len(logits))
+    probabilities[options.ids] = np.exp(options.logprobs)
+    return counts, probabilities

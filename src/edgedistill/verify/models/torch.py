@@ -1,0 +1,243 @@
+"""The original model in PyTorch as verification sees it: float32, the same noise, the same answers.
+
+Slow on purpose: it is the yardstick. The samples of a prompt share its prefill and are decoded together; a finished one
+leaves the batch.
+
+Must not know: bundles, statistics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from edgedistill.errors import VerifyError
+from edgedistill.progress import NullProgress
+from edgedistill.runtime.choice import NoiseSource, choose
+from edgedistill.runtime.template import ChatTemplate, PassThrough
+from edgedistill.verify.sampling.replies import Encoded, Replies
+from edgedistill.verify.report.model import ModelIdentity
+from edgedistill.verify.models.torch_weights import build_module, import_torch
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from edgedistill.checkpoint.open import Checkpoint
+    from edgedistill.progress import Progress
+    from edgedistill.verify.models.protocol import Slice
+    from edgedistill.verify.sampling.settings import Drawn, DrawSettings, Finish, SampleKey
+    from edgedistill.verify.types import Prompt
+
+    Logits = npt.NDArray[np.float32]
+
+_MEMORY_SHARE = 0.7  # of the free memory that weights may take before they are streamed
+
+
+class TorchModel:
+    """A checkpoint run by transformers. Close it, or use it as a context manager.
+
+    Args:
+        checkpoint: Closed with this object.
+        batch: Samples decoded together.
+        stream: Load layer by layer; such a model can score tokens and cannot draw samples.
+    """
+
+    can_score = True
+
+    def __init__(self, checkpoint: Checkpoint, *, batch: int = 16, stream: bool = False) -> None:
+        """Raises MissingExtraError without PyTorch, CheckpointError for weights that do not fit."""
+        self._torch, _ = import_torch()
+        self._checkpoint = checkpoint
+        self._batch = batch
+        self._stream = stream
+        self._model = build_module(checkpoint, stream=stream)
+        config = self._model.config
+        self._vocab = int(self._model.get_output_embeddings().weight.shape[0])
+        self._cap: float | None = getattr(config, "final_logit_softcapping", None)
+        self._limit = int(config.max_position_embeddings)
+        self._template = _template(checkpoint)
+        self._special = checkpoint.special_tokens
+        self._tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json.decode())
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.noise = NoiseSource()
+        self.replies = Replies(self._tokenizer, self._render, self._encode, context_length=self._limit)
+        self.identity = ModelIdentity(
+            "hf",
+            checkpoint.source.name,
+            checkpoint.hash_source(),
+            hashlib.sha256(checkpoint.tokenizer_json).hexdigest(),
+            self._vocab,
+            {"family": str(config.model_type), "revision": checkpoint.source.revision or ""},
+        )
+
+    @classmethod
+    def open(cls, name: str, *, stream: bool | None = None) -> Self:
+        """Open a checkpoint by built-in name, path or hub name; nothing is downloaded.
+
+        Args:
+            name: As for ``open_checkpoint``.
+            stream: None: only if its float32 weights would take most of the free memory.
+
+        Raises:
+            MissingExtraError, CheckpointError, ModelNotFoundError: See there.
+        """
+        import_torch()
+        from edgedistill.checkpoint.open import open_checkpoint
+
+        checkpoint = open_checkpoint(name, offline=True)
+        try:
+            if stream is None:
+                import psutil
+
+                size = 4 * sum(checkpoint.tensors.info(tensor).size for tensor in checkpoint.tensors.names())
+                stream = size > _MEMORY_SHARE * psutil.virtual_memory().available
+            return cls(checkpoint, stream=stream)
+        except BaseException:
+            checkpoint.close()
+            raise
+
+    @property
+    def can_draw(self) -> bool:
+        """Whether it fits the memory."""
+        return not self._stream
+
+    @property
+    def generation_defaults(self) -> dict[str, Any]:
+        """The checkpoint's generation_config.json."""
+        return self._checkpoint.generation_config
+
+    @property
+    def score_rows(self) -> int:
+        """More at a time where every pass reads all weights from disk."""
+        return 32 if self._stream else 8
+
+    def draw(
+        self,
+        prompts: Sequence[Prompt],
+        samples: int,
+        settings: DrawSettings,
+        *,
+        done: Collection[SampleKey] = (),
+        progress: Progress | None = None,
+        first_index: int = 0,
+    ) -> Iterator[Drawn]:
+        """See ``models.SampledModel.draw``. Settings' ``mode`` means nothing here: there is one path."""
+        if self._stream:
+            raise VerifyError(
+                f"{self.identity.name} does not fit the memory; layer by layer it can score tokens, not draw samples.",
+                hint="Give a baseline made on a larger machine, or an int8 bundle, as the reference.",
+            )
+        done = frozenset(done)
+        encoded = [self.replies.encode(prompt, settings.thinking) for prompt in prompts]
+        progress = progress or NullProgress()
+        progress.begin(f"sampling {self.identity.name}", len(prompts) * samples, "items")
+        for one in encoded:
+            missing = [i for i in range(first_index, first_index + samples) if (one.prompt.id, i) not in done]
+            progress.advance(samples - len(missing))
+            for at in range(0, len(missing), self._batch):
+                for index, tokens, finish in self._decode(one, missing[at : at + self._batch], settings):
+                    yield self.replies.drawn(one, index, tokens, finish)
+                    progress.advance(1)
+        progress.end()
+
+    def _decode(
+        self, one: Encoded, indices: Sequence[int], settings: DrawSettings
+    ) -> Iterator[tuple[int, list[int], Finish]]:
+        torch, generation = self._torch, settings.generation
+        keys = self.noise.keys(settings.seed, one.prompt.id, indices)
+        rows = np.arange(len(indices))
+        replies: list[list[int]] = [[] for _ in indices]
+        seen = np.zeros((len(indices), self._vocab), dtype=np.bool_)
+        seen[:, list(one.ids)] = True
+        with torch.inference_mode():
+            out = self._model(input_ids=torch.tensor([one.ids]), use_cache=True, logits_to_keep=1)
+            cache = out.past_key_values
+            cache.reorder_cache(torch.zeros(len(indices), dtype=torch.long))
+            logits = np.repeat(out.logits[:, -1].float().numpy(), len(indices), axis=0)
+        for position in range(settings.max_new_tokens):
+            penalised = seen[rows] if generation.repetition_penalty != 1.0 else None
+            at = np.full(len(rows), position, dtype=np.int64)
+            tokens = choose(logits, generation, keys[rows], at, penalised)
+            seen[rows, tokens] = True
+            going: list[int] = []
+            for slot, (row, token) in enumerate(zip(rows.tolist(), tokens.tolist(), strict=True)):
+                replies[row].append(token)
+                finish = self._reason(token, position + 1, len(one.ids), settings)
+                if finish is None:
+                    going.append(slot)
+                else:
+                    yield indices[row], replies[row], finish
+            if not going:
+                return
+            with torch.inference_mode():
+                if len(going) < len(rows):
+                    cache.reorder_cache(torch.tensor(going))
+                rows, tokens = rows[going], tokens[going]
+                out = self._model(input_ids=torch.from_numpy(tokens[:, None]), past_key_values=cache, use_cache=True)
+                logits = out.logits[:, -1].float().numpy()
+
+    def _reason(self, token: int, count: int, prompt_tokens: int, settings: DrawSettings) -> Finish | None:
+        if token in self._special.eos_token_ids:
+            return "stop"
+        if count >= settings.max_new_tokens:
+            return "length"
+        return "context" if prompt_tokens + count >= self._limit else None
+
+    def score(
+        self, prompt: Prompt, sequences: Sequence[Sequence[int]], slices: Sequence[Slice], *, thinking: bool | None
+    ) -> Iterator[Logits]:
+        """See ``models.SampledModel.score``. One pass over all layers, then the head slice by slice."""
+        torch = self._torch
+        ids = self.replies.encode(prompt, thinking).ids
+        lengths = np.array([len(sequence) for sequence in sequences])
+        # Padding on the right changes nothing: attention is causal.
+        padded = np.zeros((len(sequences), len(ids) + max(int(lengths.max()) - 1, 0)), dtype=np.int64)
+        for row, sequence in enumerate(sequences):
+            known = [*ids, *sequence[:-1]]
+            padded[row, : len(known)] = known
+        with torch.inference_mode():
+            hidden = self._model.get_decoder()(input_ids=torch.from_numpy(padded), use_cache=False).last_hidden_state
+            hidden = hidden[:, len(ids) - 1 :]
+        for part in slices:
+            positions = np.arange(part.start, part.stop)
+            rows, columns = np.nonzero(positions[None, :] < lengths[:, None])
+            with torch.inference_mode():
+                logits = self._model.get_output_embeddings()(hidden[rows, columns + part.start])
+                if self._cap:
+                    logits = torch.tanh(logits / self._cap) * self._cap
+            yield logits.float().numpy()
+
+    def close(self) -> None:
+        """Close the checkpoint and end the template's helper process."""
+        self._template.close()
+        self._checkpoint.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _render(self, messages: list[dict[str, str]], thinking: bool | None) -> str:
+        return self._template.render(messages, thinking=thinking)
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        bos = self._special.bos_token_id
+        if isinstance(self._template, PassThrough) and self._special.add_bos and bos is not None and ids[:1] != [bos]:
+            return [bos, *ids]
+        return ids
+
+
+def _template(checkpoint: Checkpoint) -> ChatTemplate | PassThrough:
+    if checkpoint.chat_template is None:
+        return PassThrough()
+    special = checkpoint.special_tokens
+    named = {"bos_token": special.bos_token, "eos_token": special.eos_token, "pad_token": special.pad_token}
+    return ChatTemplate(checkpoint.chat_template, special_tokens={k: v for k, v in named.items() if v is not None})

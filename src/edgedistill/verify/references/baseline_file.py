@@ -1,0 +1,290 @@
+"""A baseline: the reference's samples in a file, so that a gate needs no reference at hand.
+
+It holds what the samples depend on (suite, settings, model, versions), the samples themselves, and for the first
+samples of every prompt the most likely tokens at each position with the probability of all others together (the tail).
+The file carries its own SHA-256. A baseline that was altered, or made for something else, is refused and never made
+anew silently.
+
+Divergences against a baseline treat the tail as one token. By the log-sum inequality they are lower bounds of the full
+ones, and so are both entropies, cut in the same way.
+
+Must not know: how samples were drawn, verdicts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from edgedistill.errors import OutputError, VerifyError
+from edgedistill.verify.models.protocol import slices
+from edgedistill.verify.report.model import ModelIdentity
+from edgedistill.verify.sampling.settings import Drawn, DrawSettings
+from edgedistill.verify.sampling.store import store_header
+from edgedistill.verify.references.top_tokens import TopTokens, top_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from edgedistill.progress import Progress
+    from edgedistill.verify.models.protocol import SampledModel
+    from edgedistill.verify.sampling.settings import SampleKey
+    from edgedistill.verify.types import Prompt, Suite
+
+FORMAT = 1
+TOP_K = 20
+SCORED_SAMPLES = 4
+SUFFIX = ".baseline"
+_MAGIC = b"edgedistill-baseline\n"
+REMAKE = "Make one on purpose with: edgedistill baseline create"
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Samples of a reference.
+
+    Attributes:
+        created: ISO 8601.
+        suite_name, suite_sha256: Which suite.
+        settings: Sampling settings and seed.
+        identity: The reference.
+        versions: Of the packages that drew the samples.
+        drawn: All samples.
+        tops: Of some of them, the most likely tokens at each position.
+        sha256: Of the file's content; "" before it is saved.
+    """
+
+    created: str
+    suite_name: str
+    suite_sha256: str
+    settings: DrawSettings
+    identity: ModelIdentity
+    versions: dict[str, str]
+    drawn: dict[SampleKey, Drawn]
+    tops: dict[SampleKey, TopTokens]
+    sha256: str = ""
+
+    @classmethod
+    def create(
+        cls,
+        model: SampledModel,
+        suite: Suite,
+        prompts: Sequence[Prompt],
+        settings: DrawSettings,
+        drawn: Sequence[Drawn],
+        *,
+        top_k: int = TOP_K,
+        scored_samples: int = SCORED_SAMPLES,
+        progress: Progress | None = None,
+    ) -> Self:
+        """A baseline from samples that ``model`` gave on ``prompts``, with ``top_k`` tokens per position of the first
+        ``scored_samples`` samples of each prompt.
+
+        Raises:
+            VerifyError: Samples missing or of other prompts; ``top_k`` below 1; a model that cannot score.
+        """
+        if top_k < 1 or scored_samples < 0:
+            raise VerifyError(f"top_k is {top_k} and scored_samples {scored_samples}; expected at least 1 and 0.")
+        if not model.can_score:
+            raise VerifyError("a baseline cannot be made from a baseline.", hint="Give a bundle, or hf.")
+        by_key = {one.key: one for one in drawn}
+        known = {prompt.id for prompt in prompts}
+        if not drawn or {key[0] for key in by_key} != known:
+            raise VerifyError(f"found samples of {len({k[0] for k in by_key})} prompts; expected all {len(known)}.")
+        if progress is not None:
+            progress.begin("scoring the baseline", len(prompts), "items")
+        tops: dict[SampleKey, TopTokens] = {}
+        for prompt in prompts:
+            keys = sorted(key for key in by_key if key[0] == prompt.id)[:scored_samples]
+            for at in range(0, len(keys), model.score_rows):
+                group = keys[at : at + model.score_rows]
+                sequences = [by_key[key].token_ids for key in group]
+                tops |= dict(zip(group, _score(model, prompt, sequences, settings, top_k), strict=True))
+            if progress is not None:
+                progress.advance(1)
+        if progress is not None:
+            progress.end()
+        return cls(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            suite_name=suite.name,
+            suite_sha256=suite.sha256,
+            settings=settings,
+            identity=model.identity,
+            versions=store_header(suite, settings, model.identity)["versions"],
+            drawn=by_key,
+            tops=tops,
+        )
+
+    @property
+    def samples(self) -> int:
+        """Samples of every prompt (the least, where they differ), counted from index 0."""
+        prompts = {prompt_id for prompt_id, _ in self.drawn}
+        return min(next(n for n in itertools.count() if (prompt_id, n) not in self.drawn) for prompt_id in prompts)
+
+    def save(self, path: Path, *, force: bool = False) -> Self:
+        """Write the file in one go and return this baseline with its ``sha256``.
+
+        Raises:
+            OutputError: It exists and ``force`` is not given; it cannot be written.
+        """
+        if path.exists() and not force:
+            raise OutputError(f"{path} exists already.", hint="Name another file, or replace it with --force.")
+        body = self._pack()
+        digest = hashlib.sha256(body).hexdigest()
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(_MAGIC + digest.encode() + b"\n" + body)
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise OutputError(f"The baseline cannot be written to {path}: {error.strerror}.") from error
+        return dataclasses.replace(self, sha256=digest)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file; raises VerifyError if it is no baseline, altered, or of a newer format."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise VerifyError(f"the baseline {path} cannot be read: {error.strerror}.", hint=REMAKE) from error
+        head, body = data[: len(_MAGIC) + 65], data[len(_MAGIC) + 65 :]
+        if not head.startswith(_MAGIC) or not head.endswith(b"\n"):
+            raise VerifyError(f"{path} is no edgedistill baseline.", hint=REMAKE)
+        digest = head[len(_MAGIC) : -1].decode("ascii", "replace")
+        found = hashlib.sha256(body).hexdigest()
+        if found != digest:
+            raise VerifyError(
+                f"the baseline {path} was altered: its SHA-256 is {found}, the one written in it {digest}.",
+                hint=f"Fetch it again from where it was made. {REMAKE}",
+            )
+        try:
+            return cls._unpack(body, digest)
+        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise VerifyError(f"the baseline {path} is malformed ({error}).", hint=REMAKE) from error
+
+    def check(
+        self,
+        *,
+        suite: Suite | None = None,
+        settings: DrawSettings | None = None,
+        tokenizer_sha256: str | None = None,
+        samples: int | None = None,
+    ) -> None:
+        """Raises VerifyError unless it fits what it is to be used for; None leaves a condition out."""
+        if suite is not None and suite.sha256 != self.suite_sha256:
+            raise VerifyError(
+                f"the baseline was made for the suite `{self.suite_name}` ({self.suite_sha256[:12]}…), this run has "
+                f"`{suite.name}` ({suite.sha256[:12]}…).",
+                hint=REMAKE,
+            )
+        if settings is not None and settings != self.settings:
+            mine, theirs = self.settings.to_dict(), settings.to_dict()
+            name = next(key for key in mine if mine[key] != theirs[key])
+            raise VerifyError(
+                f"the baseline was drawn with {name} {mine[name]}, this run has {theirs[name]}.", hint=REMAKE
+            )
+        if tokenizer_sha256 is not None and tokenizer_sha256 != self.identity.tokenizer_sha256:
+            raise VerifyError(
+                f"the baseline's tokenizer is {self.identity.tokenizer_sha256[:12]}…, the bundle's "
+                f"{tokenizer_sha256[:12]}…; their tokens cannot be compared.",
+                hint=REMAKE,
+            )
+        if samples is not None and samples > self.samples:
+            raise VerifyError(
+                f"the baseline holds {self.samples} samples per prompt, {samples} are wanted.",
+                hint=f"Ask for fewer with --samples. {REMAKE}",
+            )
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-able: what it is, without the samples."""
+        return {
+            "created": self.created,
+            "suite": {"name": self.suite_name, "sha256": self.suite_sha256},
+            "settings": self.settings.to_dict(),
+            "model": dataclasses.asdict(self.identity),
+            "versions": self.versions,
+            "prompts": len({prompt_id for prompt_id, _ in self.drawn}),
+            "samples": self.samples,
+            "tokens": sum(len(one.token_ids) for one in self.drawn.values()),
+            "scored_samples": len(self.tops),
+            "sha256": self.sha256,
+        }
+
+    def _pack(self) -> bytes:
+        header = {
+            "format": FORMAT,
+            "created": self.created,
+            "suite": [self.suite_name, self.suite_sha256],
+            "settings": self.settings.to_dict(),
+            "model": dataclasses.asdict(self.identity),
+            "versions": self.versions,
+            "drawn": [one.to_dict() for one in self.drawn.values()],
+            "tops": [[*key, len(top.tail)] for key, top in self.tops.items()],
+        }
+        text = np.frombuffer(json.dumps(header, separators=(",", ":")).encode(), dtype=np.uint8)
+        width = max((top.ids.shape[1] for top in self.tops.values()), default=1)
+        empty = TopTokens(np.empty((0, width), np.uint32), np.empty((0, width), np.float32), np.empty(0, np.float32))
+        tops = [empty, *self.tops.values()]
+        stream = io.BytesIO()
+        np.savez_compressed(
+            stream,
+            header=text,
+            ids=np.concatenate([top.ids for top in tops]),
+            logprobs=np.concatenate([top.logprobs for top in tops]),
+            tail=np.concatenate([top.tail for top in tops]),
+        )
+        return stream.getvalue()
+
+    @classmethod
+    def _unpack(cls, body: bytes, digest: str) -> Self:
+        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+            header = json.loads(arrays["header"].tobytes())
+            ids, logprobs, tail = arrays["ids"], arrays["logprobs"], arrays["tail"]
+        if header["format"] != FORMAT:
+            raise ValueError(f"format {header['format']} found, {FORMAT} expected")
+        tops: dict[SampleKey, TopTokens] = {}
+        at = 0
+        for prompt_id, index, count in header["tops"]:
+            tops[prompt_id, index] = TopTokens(*(a[at : at + count] for a in (ids, logprobs, tail)))
+            at += count
+        drawn = [Drawn.from_dict(one) for one in header["drawn"]]
+        return cls(
+            created=header["created"],
+            suite_name=header["suite"][0],
+            suite_sha256=header["suite"][1],
+            settings=DrawSettings(**header["settings"]),
+            identity=ModelIdentity(**header["model"]),
+            versions=header["versions"],
+            drawn={one.key: one for one in drawn},
+            tops=tops,
+            sha256=digest,
+        )
+
+
+def _score(
+    model: SampledModel, prompt: Prompt, sequences: Sequence[tuple[int, ...]], settings: DrawSettings, top_k: int
+) -> list[TopTokens]:
+    """The most likely tokens at every position of some samples of a prompt."""
+    lengths = np.array([len(sequence) for sequence in sequences])
+    parts = slices(lengths.tolist(), model.identity.vocab_size)
+    pieces: list[list[TopTokens]] = [[] for _ in sequences]
+    for part, logits in zip(parts, model.score(prompt, sequences, parts, thinking=settings.thinking), strict=True):
+        found = top_tokens(logits, top_k)
+        at = 0
+        for row, count in enumerate(np.clip(lengths - part.start, 0, part.stop - part.start).tolist()):
+            pieces[row].append(found.cut(at, at + count))
+            at += count
+    return [TopTokens.joined(own) for own in pieces]

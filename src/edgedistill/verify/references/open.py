@@ -1,0 +1,79 @@
+"""Which reference: the original in PyTorch, another bundle, or a stored baseline.
+
+Must not know: how any of them works.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgedistill.bundle import MANIFEST, Bundle
+from edgedistill.errors import VerifyError
+
+if TYPE_CHECKING:
+    from edgedistill.verify.models.protocol import SampledModel
+
+HF = "hf"
+
+
+def open_reference(
+    reference: str | Path, bundle: str | Path, *, memory: int | None = None, stream: bool | None = None
+) -> SampledModel:
+    """Open what ``reference`` names.
+
+    Args:
+        reference: ``hf``: the original that the bundle was exported from; ``hf:NAME``: a checkpoint by built-in name,
+            directory, GGUF file or hub name; a directory: a bundle; a file: a baseline.
+        bundle: The bundle that is verified.
+        memory: Bytes for samples of a reference bundle.
+        stream: For ``hf``: load the layers one at a time as they are computed; None: where the original would not fit
+            the free memory.
+
+    Raises:
+        VerifyError: Nothing of that kind there, or an original whose place the bundle does not know.
+        MissingExtraError: ``hf`` without PyTorch.
+        BundleError, CheckpointError, ModelNotFoundError: See there.
+    """
+    text = str(reference)
+    if text == HF or text.startswith(f"{HF}:"):
+        from edgedistill.verify.models.torch import TorchModel
+
+        name = text.removeprefix(HF).removeprefix(":") or original_name(Bundle.open(bundle))
+        return TorchModel.open(name, stream=stream)
+    path = Path(text)
+    if path.is_dir() and (path / MANIFEST).is_file():
+        from edgedistill.verify.models.bundle import open_sampled
+
+        return open_sampled(path, memory=memory)
+    if path.is_file():
+        from edgedistill.verify.references.baseline_file import Baseline
+        from edgedistill.verify.references.baseline import BaselineModel
+
+        return BaselineModel(Baseline.load(path))
+    if path.is_dir():
+        raise VerifyError(
+            f"the reference {path} is a directory without a {MANIFEST}, so no bundle.",
+            hint=f"For a checkpoint write: --reference hf:{path}",
+        )
+    raise VerifyError(
+        f"the reference {text} was not found; expected a bundle, a baseline, hf, or hf:CHECKPOINT.",
+        hint="For the original of the bundle write: --reference hf",
+    )
+
+
+def original_name(bundle: Bundle) -> str:
+    """What ``open_checkpoint`` finds the bundle's source by; raises VerifyError where only its last name is known."""
+    source = bundle.manifest.source
+    kind, name = source.get("kind"), str(source.get("name", ""))
+    if source.get("adapter"):
+        raise VerifyError(
+            f"{bundle.path.name} was exported with an adapter, which `hf` alone does not name.",
+            hint="Merge it into a checkpoint, or export an fp32 bundle as the reference.",
+        )
+    if kind in ("builtin", "hub"):
+        return name
+    raise VerifyError(
+        f"{bundle.path.name} was exported from {name or 'an unknown place'}, whose path a bundle does not keep.",
+        hint=f"Say where it lies: --reference hf:PATH-OF-{name or 'THE-ORIGINAL'}",
+    )

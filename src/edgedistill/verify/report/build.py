@@ -1,0 +1,292 @@
+"""From samples to the report: pure, no model, no file.
+
+Must not know: how samples were drawn or where they are kept, how a report is shown.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedistill.errors import VerifyError
+from edgedistill.verify.metrics.accuracy import flips
+from edgedistill.verify.metrics.paired import compare
+from edgedistill.verify.stats.answer_counts import Codebook, by_prompt, paired
+from edgedistill.verify.report.definitions import DEFINITIONS
+from edgedistill.verify.metrics.answer_distance import distance_estimate
+from edgedistill.verify.report.extras import ModelSamples, audit_extras
+from edgedistill.verify.gate.decide import decide
+from edgedistill.verify.report.gate_text import gate_report
+from edgedistill.verify.stats.intervals import prompt_mean, wilson
+from edgedistill.verify.metrics.lengths import length_ratio
+from edgedistill.verify.report.model import (
+    GateReport,
+    PairMetrics,
+    PromptPair,
+    SuiteInfo,
+    TokenReport,
+    VerifyReport,
+)
+from edgedistill.verify.metrics.suite_summary import summarise_suite
+from edgedistill.verify.report.tokens import by_prompt_id, prompt_tokens, token_report
+from edgedistill.verify.types import Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgedistill.verify.gate.endpoints import Margins
+    from edgedistill.verify.report.model import RunSettings
+    from edgedistill.verify.stats.sampler_audit import SamplerAudit
+    from edgedistill.verify.gate.sequential import SequentialState
+    from edgedistill.verify.metrics.suite_summary import SuiteResult
+    from edgedistill.verify.report.tokens import PromptDivergences
+    from edgedistill.verify.types import Sample, Suite
+
+_QUESTION_CHARACTERS = 400
+_MUCH_GARBAGE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """When and where a report was made, and with what."""
+
+    created: str
+    versions: Mapping[str, str]
+    machine: Mapping[str, str]
+
+
+def analyse(
+    suite: Suite,
+    settings: RunSettings,
+    bundle: ModelSamples,
+    reference: ModelSamples | None = None,
+    *,
+    margins: Margins | None = None,
+    provenance: Provenance,
+    divergences: Sequence[PromptDivergences] = (),
+    sampler: SamplerAudit | None = None,
+    sequential: SequentialState | None = None,
+    notes: Sequence[str] = (),
+) -> VerifyReport:
+    """Compute everything that a report holds; deterministic.
+
+    Args:
+        suite: As loaded; the prompts that were asked are those of the bundle's samples.
+        reference: None audits the bundle alone.
+        margins: Of the gate; needed with a reference.
+        divergences: Token by token, an entry per prompt that was scored.
+        sequential: The state in which a sequential run stopped.
+
+    Raises:
+        VerifyError: too few samples or prompts, no answer in any reply, samples that do not fit together.
+    """
+    asked = asked_suite(suite, bundle.samples)
+    own = by_prompt(bundle.samples)
+    theirs = by_prompt(reference.samples) if reference is not None else None
+    _require_answers(theirs if theirs is not None else own, "the reference" if theirs is not None else "the bundle")
+    result = _summary(asked, bundle, settings)
+    before = None if reference is None else _summary(asked, reference, settings)
+    gate = pairs = None
+    if reference is not None and theirs is not None and before is not None:
+        if margins is None:
+            raise VerifyError("a comparison with a reference needs margins.")
+        pairs = _pair_metrics(theirs, own, settings)
+        gate = _gate(theirs, own, (before, result), margins, settings, sequential)
+    told = [*notes, *_warnings(result, before)]
+    extras = audit_extras(asked, bundle, settings, told)
+    return VerifyReport(
+        kind="audit" if reference is None else "verify",
+        created=provenance.created,
+        versions=dict(provenance.versions),
+        machine=dict(provenance.machine),
+        bundle=bundle.identity,
+        reference=None if reference is None else reference.identity,
+        suite=SuiteInfo(
+            suite.name, suite.sha256, len(asked.prompts), len(suite.prompts), len(asked.variants), suite.has_gold
+        ),
+        settings=settings,
+        sampler=sampler,
+        claim=claim(result, deterministic=settings.deterministic),
+        bundle_result=result,
+        reference_result=before,
+        prompts=_prompt_pairs(asked, own, theirs, divergences, settings),
+        pairs=pairs,
+        bundle_extras=extras,
+        reference_extras=None if reference is None else audit_extras(asked, reference, settings, []),
+        tokens=TokenReport()
+        if reference is None and not divergences
+        else token_report(
+            divergences,
+            () if reference is None else reference.drawn,
+            bundle.drawn,
+            coupled=settings.coupled,
+            level=settings.level,
+            seed=settings.seed,
+        ),
+        gate=gate,
+        definitions=dict(DEFINITIONS),
+        notes=tuple(told),
+    )
+
+
+def asked_suite(suite: Suite, samples: Sequence[Sample]) -> Suite:
+    """The part of a suite that was asked: the prompts with samples, and the variants of these."""
+    ids = {sample.prompt_id for sample in samples}
+    prompts = tuple(prompt for prompt in suite.prompts if prompt.id in ids)
+    variants = tuple(v for v in suite.variants if v.variant_of is None or v.variant_of in ids)
+    return replace(suite, prompts=prompts, variants=variants)
+
+
+def claim(result: SuiteResult, *, deterministic: bool) -> str:
+    """What the samples support of "100 % self-consistency, 0.00 bits", in sentences."""
+    if deterministic:
+        return "Decoding was deterministic: equal answers are no property of the model, and consistency is not scored."
+    unanimous = sum(row.majority_share.value == 1.0 for row in result.prompts)
+    entropies = [row.entropy.interval.high for row in result.prompts if row.entropy.interval is not None]
+    most = max(entropies, default=math.inf)
+    count = len(result.prompts)
+    if result.all_equal_bound is not None:
+        return (
+            f"All {result.samples} samples of each of the {count} prompts gave one answer. For any one prompt that "
+            f"supports a probability of at least {1 - result.all_equal_bound:.4f} for this answer (95 % confidence) "
+            f"and an answer entropy of at most {most:.3f} bits, not 100 % and 0.00 bits."
+        )
+    top = f"at most {most:.3f} bits on the worst prompt"
+    if math.isinf(most):
+        top = "on the worst prompt these samples set no upper bound"
+    return (
+        f"On {unanimous} of {count} prompts all samples gave one answer. Mean majority share "
+        f"{100 * result.majority_share.value:.1f} %, mean answer entropy {result.entropy.value:.3f} bits; {top}."
+    )
+
+
+def _warnings(result: SuiteResult, before: SuiteResult | None) -> list[str]:
+    """What makes the numbers mean less than they seem to."""
+    found = []
+    for who, one in (("reference", before), ("bundle", result)):
+        if one is None:
+            continue
+        without = one.form.truncated.value + one.form.unparsed.value
+        if without > _MUCH_GARBAGE:
+            cut = 100 * one.form.truncated.value
+            found.append(
+                f"Note: {100 * without:.0f} % of the {who}'s replies have no answer ({cut:.0f} % truncated); agreement "
+                "and entropy say little then. A larger --max-new-tokens may help."
+            )
+    return found
+
+
+def _summary(asked: Suite, model: ModelSamples, settings: RunSettings) -> SuiteResult:
+    return summarise_suite(
+        asked, model.samples, deterministic=settings.deterministic, level=settings.level, seed=settings.seed
+    )
+
+
+def _require_answers(groups: Mapping[str, Sequence[Sample]], who: str) -> None:
+    """A reference (or an audited model) without a single answer measures nothing."""
+    samples = [sample for group in groups.values() for sample in group]
+    if any(sample.kind == "parsed" for sample in samples):
+        return
+    truncated = sum(sample.kind == "truncated" for sample in samples)
+    raise VerifyError(
+        f"none of the {len(samples)} replies of {who} has an answer ({truncated} truncated, "
+        f"{len(samples) - truncated} unparsed); expected some.",
+        hint="Raise --max-new-tokens, or set `extract` in the suite to how this model states its answers.",
+    )
+
+
+def _gate(
+    theirs: Mapping[str, Sequence[Sample]],
+    own: Mapping[str, Sequence[Sample]],
+    results: tuple[SuiteResult, SuiteResult],
+    margins: Margins,
+    settings: RunSettings,
+    sequential: SequentialState | None,
+) -> GateReport:
+    comparison = compare(theirs, own)
+    before, after = results[0].verdict, results[1].verdict
+    decision = decide(
+        comparison,
+        margins,
+        verdicts=None if before is None or after is None else (before, after),
+        alpha=1 - settings.level,
+        method="permutation" if sequential is None else "betting",
+        seed=settings.seed,
+    )
+    return gate_report(decision, comparison, margins, sequential=sequential, deterministic=settings.deterministic)
+
+
+def _distance(theirs: Sequence[Sample], own: Sequence[Sample], settings: RunSettings) -> Estimate:
+    left, right = paired(theirs, own)
+    book = Codebook()
+    return distance_estimate(book.encode(left), book.encode(right), coupled=settings.coupled, level=settings.level)
+
+
+def _flips(theirs: Sequence[Sample], own: Sequence[Sample]) -> tuple[int, int, int] | None:
+    left, right = paired(theirs, own)
+    if any(sample.correct is None for sample in (*left, *right)):
+        return None
+    found = flips([sample.correct is True for sample in left], [sample.correct is True for sample in right])
+    return found.pairs, found.lost, found.gained
+
+
+def _pair_metrics(
+    theirs: Mapping[str, Sequence[Sample]], own: Mapping[str, Sequence[Sample]], settings: RunSettings
+) -> PairMetrics:
+    if set(theirs) != set(own):
+        compare(theirs, own)  # says which prompt is missing
+    level, seed = settings.level, settings.seed
+    distances = [_distance(theirs[p], own[p], settings).value for p in theirs]
+    turned = [_flips(theirs[p], own[p]) for p in theirs]
+    known = [counts for counts in turned if counts is not None and counts[0]]
+
+    def rate(parts: Sequence[float]) -> Estimate | None:
+        complete = len(known) == len(turned) and known
+        return prompt_mean(parts, low=0.0, high=1.0, level=level, seed=seed) if complete else None
+
+    def tokens(groups: Mapping[str, Sequence[Sample]]) -> list[float]:
+        return [float(np.mean([sample.tokens for sample in groups[p]])) for p in theirs]
+
+    return PairMetrics(
+        distance=prompt_mean(distances, low=min(0.0, *distances), high=2.0, level=level, seed=seed),
+        flips=rate([(lost + gained) / n for n, lost, gained in known]),
+        lost=rate([lost / n for n, lost, _ in known]),
+        gained=rate([gained / n for n, _, gained in known]),
+        length_ratio=length_ratio(tokens(theirs), tokens(own), level=level, seed=seed),
+    )
+
+
+def _prompt_pairs(
+    asked: Suite,
+    own: Mapping[str, Sequence[Sample]],
+    theirs: Mapping[str, Sequence[Sample]] | None,
+    divergences: Sequence[PromptDivergences],
+    settings: RunSettings,
+) -> tuple[PromptPair, ...]:
+    scored = by_prompt_id(divergences)
+    rows = []
+    for prompt in asked.prompts:
+        question = prompt.messages[-1].content
+        if len(question) > _QUESTION_CHARACTERS:
+            question = question[:_QUESTION_CHARACTERS] + "…"
+        row = PromptPair(prompt.id, question, prompt.tags, prompt.answer)
+        if theirs is not None:
+            row = replace(row, distance=_distance(theirs[prompt.id], own[prompt.id], settings))
+            if (turned := _flips(theirs[prompt.id], own[prompt.id])) is not None and turned[0]:
+                pairs, lost, gained = turned
+                changed = Estimate((lost + gained) / pairs, wilson(lost + gained, pairs, settings.level))
+                row = replace(row, pairs=pairs, lost=lost, gained=gained, flips=changed)
+            if prompt.id in scored:
+                tokens = prompt_tokens(scored[prompt.id], settings.level)
+                row = replace(
+                    row,
+                    kl=tokens.kl,
+                    kl_on_policy=tokens.kl_on_policy,
+                    top_agreement=tokens.top_agreement,
+                    delta_entropy=tokens.delta_entropy,
+                )
+        rows.append(row)
+    return tuple(rows)

@@ -1,0 +1,115 @@
+"""What further sampling of one model shows: its variants, other temperatures, the variety of its texts.
+
+Must not know: the reference, how samples were drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedistill.errors import MissingExtraError
+from edgedistill.verify.metrics.consistency import answer_entropy
+from edgedistill.verify.stats.answer_counts import Codebook, by_prompt, tally
+from edgedistill.verify.metrics.diversity import diversity
+from edgedistill.verify.metrics.perturbations import perturbation_check, temperature_sweep
+from edgedistill.verify.report.model import AuditExtras
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from edgedistill.verify.metrics.perturbations import PerturbationCheck
+    from edgedistill.verify.report.model import ModelIdentity, RunSettings
+    from edgedistill.verify.sampling.settings import Drawn
+    from edgedistill.verify.types import Prompt, Sample, Suite
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSamples:
+    """What was drawn from one model: replies to the prompts, to their variants, and to the prompts by temperature."""
+
+    identity: ModelIdentity
+    drawn: Sequence[Drawn]
+    variants: Sequence[Drawn] = ()
+    sweep: Mapping[float, Sequence[Drawn]] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The replies to the prompts as statistics take them."""
+        return [drawn.sample for drawn in self.drawn]
+
+
+def audit_extras(asked: Suite, model: ModelSamples, settings: RunSettings, notes: list[str]) -> AuditExtras:
+    """What the samples of variants, of other temperatures and the texts themselves show.
+
+    Args:
+        asked: The prompts that were asked, and their variants.
+        notes: Receives a sentence about anything that had to be left out.
+    """
+    groups = by_prompt(model.samples)
+    varied = None
+    if model.variants:
+        varied = _perturbations(asked, groups, by_prompt([drawn.sample for drawn in model.variants]), settings)
+    swept = None
+    if len(model.sweep) > 1:
+        entropies: dict[float, Sequence[float]] = {
+            temperature: [
+                answer_entropy(tally(Codebook().encode(group))).value
+                for _, group in sorted(by_prompt([drawn.sample for drawn in drawn_at]).items())
+            ]
+            for temperature, drawn_at in model.sweep.items()
+        }
+        swept = temperature_sweep(entropies, alpha=1 - settings.level, level=settings.level, seed=settings.seed)
+    various = None
+    if not asked.has_gold or any(prompt.checks for prompt in asked.prompts):
+        texts = [sample.text for sample in model.samples]
+        prompts = [sample.prompt_id for sample in model.samples]
+        try:
+            various = diversity(texts, prompts, level=settings.level)
+        except MissingExtraError as error:
+            notes.append(f"self-BLEU was left out: {error}")
+            various = diversity(texts, prompts, bleu=False, level=settings.level)
+    return AuditExtras(varied, swept, various)
+
+
+def _perturbations(
+    asked: Suite,
+    groups: Mapping[str, Sequence[Sample]],
+    variants: Mapping[str, Sequence[Sample]],
+    settings: RunSettings,
+) -> PerturbationCheck:
+    book = Codebook()
+
+    def codes(prompt: Prompt, group: Sequence[Sample]) -> npt.NDArray[np.int64]:
+        if not prompt.checks:
+            return book.encode(group)
+        # "follows" says nothing about which prompt was answered; the text does.
+        return np.array([book.answer_code(" ".join(sample.text.casefold().split())) for sample in group], np.int64)
+
+    def varied(kind: str) -> dict[str | None, Prompt]:
+        return {v.variant_of: v for v in asked.variants if v.variant == kind and v.id in variants}
+
+    own = [codes(prompt, groups[prompt.id]) for prompt in asked.prompts]
+    paraphrases, changed, empty = varied("paraphrase"), varied("changed-number"), varied("empty")
+
+    def of(found: dict[str | None, Prompt]) -> list[npt.NDArray[np.int64] | None]:
+        picked = [found.get(prompt.id) for prompt in asked.prompts]
+        return [None if variant is None else codes(variant, variants[variant.id]) for variant in picked]
+
+    gold = [
+        None if v is None or v.answer is None else book.answer_code(v.answer)
+        for v in (changed.get(prompt.id) for prompt in asked.prompts)
+    ]
+    nothing = next(iter(empty.values()), None)
+    return perturbation_check(
+        own,
+        of(paraphrases),
+        of(changed),
+        None if nothing is None else codes(nothing, variants[nothing.id]),
+        gold,
+        level=settings.level,
+    )

@@ -1,0 +1,66 @@
+"""The table of one prompt as text: what its samples say of either model, and what compares the two.
+
+Must not know: HTML, other prompts, how a number was computed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgedistill.verify.report.tables import MetricRow, bits, nats, number, percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgedistill.verify.report.model import PromptPair, VerifyReport
+    from edgedistill.verify.metrics.suite_summary import PromptSummary
+
+
+def prompt_rows(report: VerifyReport, prompt_id: str) -> list[MetricRow]:
+    """Every number of a prompt; its intervals are over samples, those of divergences over replies.
+
+    Raises:
+        StopIteration: no such prompt.
+    """
+    bundle = next(row for row in report.bundle_result.prompts if row.prompt_id == prompt_id)
+    before: dict[tuple[str, str], str] = {}
+    if report.reference_result is not None:
+        rows = (row for row in report.reference_result.prompts if row.prompt_id == prompt_id)
+        before = dict(_model(next(rows)))
+    made = [(label, before.get(label, ""), text) for label, text in _model(bundle)]
+    pair = next(row for row in report.prompts if row.prompt_id == prompt_id)
+    made += [(label, "", text) for label, text in _pair(pair)]
+    return [
+        MetricRow(key, label, left, right, report.definitions.get(key, ""))
+        for (key, label), left, right in made
+        if left or right
+    ]
+
+
+def _model(row: PromptSummary) -> Iterator[tuple[tuple[str, str], str]]:
+    yield ("accuracy", "accuracy"), percent(row.accuracy)
+    yield ("accuracy", "accuracy, loose checks"), percent(row.loose)
+    for k, value in (row.pass_at or {}).items():
+        yield ("pass_at_k", f"pass@{k}"), percent(value)
+    for k, value in (row.majority_at or {}).items():
+        yield ("majority_at_k", f"maj@{k}"), percent(value)
+    yield ("majority_share", "majority share"), percent(row.majority_share)
+    yield ("agreement", "agreement C"), number(row.agreement)
+    yield ("entropy", "answer entropy"), bits(row.entropy)
+    yield ("entropy_plug_in", "... plug-in"), bits(row.entropy_plug_in)
+    yield ("entropy_miller_madow", "... Miller-Madow"), bits(row.entropy_miller_madow)
+    yield ("length", "tokens a reply"), number(row.mean_tokens, 1)
+    yield ("length", "reasoning tokens"), number(row.mean_reasoning_tokens, 1)
+    yield ("truncated", "truncated"), percent(row.truncated_share)
+    yield ("unparsed", "unparsed"), percent(row.unparsed_share)
+    yield ("unclosed", "reasoning not closed"), percent(row.unclosed_share)
+    yield ("repetition", "repetition"), percent(row.repetition)
+
+
+def _pair(pair: PromptPair) -> Iterator[tuple[tuple[str, str], str]]:
+    yield ("distance", "distance of answers"), number(pair.distance, 4)
+    yield ("flips", "flips"), percent(pair.flips)
+    yield ("kl_teacher_forced", "KL, teacher-forced"), nats(pair.kl)
+    yield ("kl_on_policy", "KL, on-policy"), nats(pair.kl_on_policy)
+    yield ("top_agreement", "top-1 agreement"), percent(pair.top_agreement)
+    yield ("delta_entropy", "change of token entropy"), bits(pair.delta_entropy)

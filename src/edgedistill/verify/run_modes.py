@@ -1,0 +1,135 @@
+"""Runs that score a mode (single, vote, deliberate) like a model, alone or against the same mode of a reference bundle.
+
+    >>> report = verify_mode("my-bundle", Mode("vote", 8), reference="my-fp32-bundle")
+    >>> report.mode.bundle.vote_at_k, report.gate.result.outcome
+
+Must not know: the command line, how a report is shown.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgedistill.errors import UsageError
+from edgedistill.progress import NullProgress
+from edgedistill.verify.report.build import analyse
+from edgedistill.verify.models.bundle import BundleModel, open_sampled
+from edgedistill.verify.report.extras import ModelSamples
+from edgedistill.verify.models.mode import Mode, ModeModel
+from edgedistill.verify.metrics.mode_score import ModeReport, mode_change, mode_score
+from edgedistill.verify.models.protocol import require_same_vocabulary
+from edgedistill.verify.options import VerifyOptions, resolve_margins
+from edgedistill.verify.report.provenance import provenance
+from edgedistill.verify.references.open import open_reference
+from edgedistill.verify.report.model import TokenReport, VerifyReport
+from edgedistill.verify.run import bundle_margins, require_margins
+from edgedistill.verify.stages import Run
+from edgedistill.verify.suites.registry import load_suite
+
+if TYPE_CHECKING:
+    from edgedistill.progress import Progress
+    from edgedistill.verify.types import Suite
+
+
+def verify_mode(
+    bundle: str | Path,
+    mode: Mode,
+    *,
+    reference: str | Path | None = None,
+    suite: str | Path | Suite = "arithmetic",
+    options: VerifyOptions | None = None,
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Score a bundle's answers in a mode; with a reference, decide whether they are as good as its in the same mode.
+
+    Args:
+        bundle: Bundle directory.
+        reference: Bundle directory; None: no gate, the report is an audit's.
+        suite: Name of a built-in suite, path of a file, or a suite.
+        options: Samples are answers: by default the preset's number divided by the trajectories of each (at least 2),
+            so that every mode costs about the same.
+        store: As in ``verify``.
+
+    Raises:
+        UsageError: Options that a mode excludes, a reference that is no bundle.
+        EdgedistillError: As ``verify``.
+    """
+    options = options or VerifyOptions()
+    if options.replay:
+        raise UsageError("a mode is not replayed: its answers are no single texts.", hint="Drop --replay or --mode.")
+    if options.sequential and reference is None:
+        raise UsageError("without a reference there is no gate to stop early.", hint="Drop --sequential.")
+    samples = options.samples or max(2, options.n_samples // mode.options.count)
+    options = replace(options, samples=samples)
+    loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
+    progress = progress or NullProgress()
+    with ExitStack() as stack:
+        ours = ModeModel(stack.enter_context(closing(open_sampled(bundle))), mode)
+        theirs = None
+        if reference is not None:
+            opened = stack.enter_context(closing(open_reference(reference, bundle)))
+            if not isinstance(opened, BundleModel):
+                raise UsageError(
+                    f"the reference {reference} is no bundle, and a mode needs one that decodes here.",
+                    hint="Export it: edgedistill export MODEL --format fp32 -o DIR",
+                )
+            theirs = ModeModel(opened, mode)
+            require_same_vocabulary(theirs.identity, ours.identity)
+        return _run(ours, theirs, loaded, options, store, progress)
+
+
+def _run(
+    ours: ModeModel,
+    theirs: ModeModel | None,
+    suite: Suite,
+    options: VerifyOptions,
+    store: Path | None,
+    progress: Progress,
+) -> VerifyReport:
+    prompts = options.choose(suite)
+    settings = options.draw_settings(suite.sampling, ours.generation_defaults)
+    if settings.deterministic:
+        raise UsageError(
+            "decoding leaves no choice at these settings, so that trajectories are all equal.",
+            hint="Use --temperature 0.6 and a top-k above 1.",
+        )
+    margins = None
+    if theirs is not None:
+        margins = resolve_margins(bundle_margins(ours.bundle), options.margins, options.n_samples)
+        require_margins(suite, options.margins)
+    run = Run(suite, settings, options, store, progress)
+    sampler = run.audit_sampler(ours.bundle, prompts)
+    reference_sampler = None if theirs is None else run.audit_sampler(theirs.bundle, prompts)
+    before, state = None, None
+    if theirs is not None and margins is not None and options.sequential:
+        before, after, state = run.until_decided(theirs, ours, prompts, margins)
+    else:
+        before = None if theirs is None else run.draw(theirs, prompts)
+        after = run.draw(ours, prompts)
+    report = analyse(
+        suite,
+        run.settings_of(margins),
+        ModelSamples(ours.identity, after),
+        None if theirs is None or before is None else ModelSamples(theirs.identity, before),
+        margins=margins,
+        provenance=provenance(),
+        sampler=sampler,
+        sequential=state,
+        notes=run.notes,
+    )
+    mode = ours.mode
+    level, seed = report.settings.level, settings.seed
+    scored = ModeReport(
+        mode.name,
+        mode.options.count,
+        mode.vote,
+        mode_score(after, mode.name, level=level, seed=seed),
+        None if before is None else mode_score(before, mode.name, level=level, seed=seed),
+        None if before is None else mode_change(after, before, mode.name, level=level, seed=seed),
+    )
+    # Tokens of the text that stands say nothing about the trajectories behind it.
+    return replace(report, mode=scored, tokens=TokenReport(), reference_sampler=reference_sampler)

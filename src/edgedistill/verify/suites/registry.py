@@ -1,0 +1,125 @@
+"""Suites by name or path: the built-in ones, and the rules that every suite must keep.
+
+Must not know: models, samples, how a file is parsed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgedistill.errors import SuiteError
+from edgedistill.verify.suites.arithmetic_problems import BANDS
+from edgedistill.verify.suites.arithmetic import MOST_PER_BAND, arithmetic_suite
+from edgedistill.verify.suites.checks import validate as validate_check
+from edgedistill.verify.suites.instructions import instruction_suite
+from edgedistill.verify.suites.open_ended import open_ended_suite
+from edgedistill.verify.suites.files import read_suite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgedistill.verify.types import Suite
+
+BUILT_IN: dict[str, Callable[[], Suite]] = {
+    "arithmetic": arithmetic_suite,
+    "instructions": instruction_suite,
+    "open-ended": open_ended_suite,
+}
+
+_ARITHMETIC = re.compile(r"arithmetic-seed(\d{1,18})x(\d{1,6})")
+"""Other arithmetic suites: seed and prompts of each band; the name that ``arithmetic_suite`` gives them."""
+
+
+def load_suite(name_or_path: str | Path) -> Suite:
+    """A built-in suite by name, or the file or directory at a path (anything with a separator or a suffix);
+    validated.
+
+    ``arithmetic-seed7x60`` is arithmetic of another seed with 60 prompts in each of its five bands.
+
+    Raises:
+        SuiteError: no such suite (with the nearest name), a malformed file (with the line or entry), a broken rule.
+    """
+    text = str(name_or_path)
+    generated = _ARITHMETIC.fullmatch(text) if isinstance(name_or_path, str) else None
+    if isinstance(name_or_path, str) and text in BUILT_IN:
+        suite = BUILT_IN[text]()
+    elif generated is not None:
+        suite = arithmetic_suite(int(generated[1]), int(generated[2]))
+    else:
+        path = Path(name_or_path)
+        if not path.suffix and "/" not in text and not path.exists():
+            near = difflib.get_close_matches(text, BUILT_IN, n=1)
+            guess = f" Did you mean `{near[0]}`?" if near else ""
+            raise SuiteError(
+                f"suite `{text}` is unknown; expected one of {', '.join(BUILT_IN)}, or the path of a JSONL or JSON "
+                f"file or of a directory of JSON files.{guess}"
+            )
+        suite = read_suite(path)
+    validate_suite(suite)
+    return suite
+
+
+def asked_in_vain(suite: Suite, prompts: int | None) -> list[str]:
+    """A sentence if more prompts were asked for than the suite has, with the arithmetic suite that has them."""
+    if prompts is None or prompts <= len(suite.prompts):
+        return []
+    told = f"{prompts} prompts were asked for, and the suite `{suite.name}` has {len(suite.prompts)}"
+    generated = _ARITHMETIC.fullmatch(suite.name)
+    built_in = suite.name == "arithmetic" or generated is not None
+    if not built_in or suite != load_suite(suite.name):  # a file may have the name
+        return [f"{told}."]
+    seed = 0 if generated is None else int(generated[1])
+    per_band = min(-(-prompts // len(BANDS)), MOST_PER_BAND)
+    if len(suite.prompts) >= per_band * len(BANDS):
+        return [f"{told}, the most that arithmetic of one seed can have."]
+    return [f"{told}. `--suite arithmetic-seed{seed}x{per_band}` has {per_band * len(BANDS)}."]
+
+
+def validate_suite(suite: Suite) -> None:
+    """Check what every suite must keep, wherever it comes from.
+
+    Raises:
+        SuiteError: no prompts; ids that are not unique over prompts and variants; a variant of a prompt that does not
+            exist; a check that does not exist; gold answers on some prompts only.
+    """
+    if not suite.prompts:
+        raise SuiteError(f"suite `{suite.name}` has no prompts; expected at least one.")
+    ids = Counter(prompt.id for prompt in (*suite.prompts, *suite.variants))
+    for prompt_id, count in ids.items():
+        if count > 1:
+            raise SuiteError(f"suite `{suite.name}`: the id `{prompt_id}` occurs {count} times; expected once.")
+    known = {prompt.id for prompt in suite.prompts}
+    for variant in suite.variants:
+        if variant.variant is None:
+            raise SuiteError(f"suite `{suite.name}`: the variant `{variant.id}` does not say what was varied.")
+        if variant.variant != "empty" and variant.variant_of not in known:
+            raise SuiteError(
+                f"suite `{suite.name}`: `{variant.id}` varies `{variant.variant_of}`, which is no prompt of it."
+            )
+    for prompt in (*suite.prompts, *suite.variants):
+        for check in prompt.checks:
+            validate_check(check)
+        if (prompt.extract == "checks") != bool(prompt.checks):
+            raise SuiteError(
+                f"suite `{suite.name}`: `{prompt.id}` has checks without `extract: checks`, or the reverse."
+            )
+    without = [prompt.id for prompt in suite.prompts if not prompt.scored]
+    if without and len(without) < len(suite.prompts):
+        raise SuiteError(
+            f"suite `{suite.name}`: {len(without)} of {len(suite.prompts)} prompts have no gold answer (the first is "
+            f"`{without[0]}`); expected one on all of them or on none.",
+            hint="Split it into two suites.",
+        )
+
+
+def require_gold(suite: Suite, metric: str) -> None:
+    """Raises SuiteError if ``metric`` needs gold answers and the suite has none."""
+    if not suite.has_gold:
+        raise SuiteError(
+            f"suite `{suite.name}` has no gold answers, and {metric} needs them.",
+            hint="Add `answer` to its prompts, or leave the metric out.",
+        )

@@ -1,0 +1,110 @@
+"""Models whose fault is known, sampled by the engine: each has to get the word it deserves."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engine_support import SETTINGS
+
+from edgedistill.export.pipeline import export
+from edgedistill.runtime.model import open_bundle
+from edgedistill.verify.models.bundle import BundleModel
+from edgedistill.verify.metrics.paired import compare
+from edgedistill.verify.stats.answer_counts import by_prompt
+from edgedistill.verify.gate.endpoints import Margins
+from edgedistill.verify.gate.decide import decide
+from edgedistill.verify.sampling.store import collect
+from edgedistill.verify.suites.registry import load_suite
+from edgedistill.verify.metrics.suite_summary import summarise_suite
+
+SCRIPT = Path(__file__).parents[3] / "bench" / "twins.py"
+DRAW = SETTINGS.replace(max_new_tokens=160)
+SAMPLES = 8
+REPETITIONS = 200
+
+
+@pytest.fixture(scope="module")
+def twins():
+    spec = importlib.util.spec_from_file_location("twins", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def suite():
+    whole = load_suite("arithmetic")
+    return replace(whole, prompts=whole.prompts[::4][:36], variants=())
+
+
+@pytest.fixture(scope="module")
+def reference(sampled, suite):
+    return samples(sampled("fp32", batch=16), suite)
+
+
+def samples(model, suite, seed=DRAW.seed):
+    return [one.sample for one in collect(model, suite.prompts, SAMPLES, DRAW.replace(seed=seed))]
+
+
+def twin(twins, tmp_path, edit):
+    source = twins.make_twin(tmp_path / "twin", edit)
+    export(source, tmp_path / "bundle", weight_format="fp32", context_length=256, check=False)
+    return BundleModel(open_bundle(tmp_path / "bundle", threads=1), batch=16)
+
+
+def verdicts(suite, reference, own):
+    return tuple(summarise_suite(suite, group).verdict for group in (reference, own))
+
+
+def test_a_collapsed_twin_is_called_so_however_consistent_it_is(twins, tmp_path, suite, reference):
+    with twin(twins, tmp_path, twins.collapsed) as model:
+        own = samples(model, suite)
+    found = summarise_suite(suite, own)
+    assert found.agreement.value == 1.0
+    assert found.entropy.value == pytest.approx(0, abs=1e-9)
+    assert {one.answer for one in own} == {"7"}
+    assert found.verdict.name == "collapsed"
+    gate = decide(compare(by_prompt(reference), by_prompt(own)), Margins(), verdicts=verdicts(suite, reference, own))
+    assert gate.outcome == "fail"
+
+
+def test_a_twin_that_is_confidently_wrong(twins, tmp_path, suite):
+    with twin(twins, tmp_path, twins.wrong) as model:
+        found = summarise_suite(suite, samples(model, suite))
+    assert found.verdict.name == "consistent-wrong"
+    assert found.agreement.value > 0.6
+    assert found.accuracy.value < 0.3
+
+
+def test_two_bits_rounded_to_nearest_fail(sampled, suite, reference):
+    own = samples(sampled("int2-b32-rtn", batch=16), suite)
+    gate = decide(compare(by_prompt(reference), by_prompt(own)), Margins(), verdicts=verdicts(suite, reference, own))
+    assert gate.outcome == "fail"
+
+
+def test_the_reference_against_itself_does_not_fail(sampled, suite, reference):
+    again = samples(sampled("fp32", batch=16), suite, seed=DRAW.seed + 1)
+    assert again != reference
+    gate = decide(
+        compare(by_prompt(reference), by_prompt(again)), Margins(), verdicts=verdicts(suite, reference, again)
+    )
+    assert gate.outcome != "fail"
+    # Both sides drawn from the same real samples: the hypothesis of no change is exactly true in every repetition.
+    rng, fails = np.random.default_rng(0), 0
+    pool = {prompt: (*group, *by_prompt(again)[prompt]) for prompt, group in by_prompt(reference).items()}
+    for repetition in range(REPETITIONS):
+        theirs, ours = (
+            {
+                prompt: [replace(group[pick], index=i) for i, pick in enumerate(rng.integers(len(group), size=SAMPLES))]
+                for prompt, group in pool.items()
+            }
+            for _ in range(2)
+        )
+        fails += decide(compare(theirs, ours), Margins(), seed=repetition).outcome == "fail"
+    assert fails <= 0.05 * REPETITIONS
