@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgedistill.export.pipeline import export
-from edgedistill.profile import load_profile
+from edgedistill.profile.profile import load_profile
 from edgedistill.quantize.plan import parse_format
+from edgedistill.runtime.measure.selftest import divergence
 from edgedistill.runtime.model import Model, open_bundle
-from edgedistill.runtime.selftest import divergence
 from edgedistill.runtime.session import DecoderSession
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from edgedistill.runtime.decoder import Decoder
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXTS = ("README.md", "profiles/README.md", "CONTRIBUTING.md", "src/edgedistill/models/tiny-reasoner/README.md")
+TEXTS = ("README.md", "profiles/README.md", "CONTRIBUTING.md", "src/edgedistill/catalog/models/tiny-reasoner/README.md")
 STEPS = 32
 
 

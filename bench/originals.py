@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dither import dithered_gguf
 
-from edgedistill.catalog import resolve
+from edgedistill.catalog.builtin import resolve
 
 if TYPE_CHECKING:
     from pathlib import Path

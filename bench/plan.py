@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from plan_turn import CONTEXTS, PREFILL
 
-from edgedistill.bundle import Bundle
+from edgedistill.bundle.bundle import Bundle
 from edgedistill.export.pipeline import export
 from edgedistill.planning.formats import read_formats
 from edgedistill.planning.planner import PlanReport, plan

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from originals import original
 
-from edgedistill.calibrate.traces import self_generated
 from edgedistill.comparison import quality
 from edgedistill.export.pipeline import export
 from edgedistill.progress import NullProgress
-from edgedistill.runtime.bench import bench
+from edgedistill.runtime.measure.bench import bench
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import DecoderSession, physical_cores
+from edgedistill.traces.generate import self_generated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -31,20 +31,20 @@ from quality_measure import CHUNK, Task, measure, whole
 from quality_points import OURS, PEER, Point, conclusion, plot, table, verdicts
 
 from edgedistill._version import __version__
-from edgedistill.bundle import MODEL, WEIGHTS
-from edgedistill.calibrate.traces import from_file_for, self_generated
-from edgedistill.catalog import resolve
+from edgedistill.bundle.bundle import MODEL, WEIGHTS
+from edgedistill.catalog.builtin import resolve
 from edgedistill.comparison.quality import store
 from edgedistill.errors import EdgedistillError
 from edgedistill.export.pipeline import export
-from edgedistill.profile import Profile, load_profile
+from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.progress import NullProgress
 from edgedistill.quantize.gptq import GptqOptions
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import DecoderSession
+from edgedistill.traces.generate import from_file_for, self_generated
 
 if TYPE_CHECKING:
-    from edgedistill.traces import Traces
+    from edgedistill.traces.traces import Traces
 
 EMBEDDING = "int8-b32-sym-search-s8"
 

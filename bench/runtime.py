@@ -28,7 +28,7 @@ import onnxruntime
 import onnxruntime_genai as og
 from tokenizers import Tokenizer
 
-from edgedistill.bundle import TOKENIZER, Bundle
+from edgedistill.bundle.bundle import TOKENIZER, Bundle
 from edgedistill.export.pipeline import export
 from edgedistill.runtime.generate import TokenLoop
 from edgedistill.runtime.model import Model

@@ -23,20 +23,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from originals import original
 
-from edgedistill.calibrate.prepare import DEFAULT_TOKENS, traces_for
-from edgedistill.calibrate.traces import self_generated
-from edgedistill.comparison import quality
-from edgedistill.export import sensitivity, sensitivity_estimate
 from edgedistill.checkpoint.open import open_checkpoint
-from edgedistill.export.choose import SizeBudget
-from edgedistill.export.decisions import make_plan
-from edgedistill.export.own import usable_cores
+from edgedistill.comparison import quality
+from edgedistill.export.mixed_precision import sensitivity, sensitivity_estimate
+from edgedistill.export.mixed_precision.choose import SizeBudget
+from edgedistill.export.native import usable_cores
 from edgedistill.export.pipeline import export
-from edgedistill.profile import Profile, load_profile
+from edgedistill.export.plan import make_plan
+from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.progress import NullProgress
 from edgedistill.quantize.plan import parse_format
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import DecoderSession
+from edgedistill.traces.generate import self_generated
+from edgedistill.workflow.calibration_traces import DEFAULT_TOKENS, traces_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

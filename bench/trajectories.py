@@ -28,15 +28,15 @@ from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import physical_cores
 from edgedistill.trajectories import TrajectoryOptions, solve
 from edgedistill.units import format_seconds
-from edgedistill.verify.suites.arithmetic import arithmetic_suite
-from edgedistill.verify.models.bundle import BundleModel
-from edgedistill.verify.stats.intervals import prompt_mean
-from edgedistill.verify.models.mode import Mode, ModeModel
 from edgedistill.verify.metrics.mode_score import mode_score
+from edgedistill.verify.models.bundle import BundleModel
+from edgedistill.verify.models.mode import Mode, ModeModel
 from edgedistill.verify.options import spread
 from edgedistill.verify.report.tables import number, percent
 from edgedistill.verify.sampling.settings import Drawn, DrawSettings
 from edgedistill.verify.sampling.store import SampleStore, store_header, store_path
+from edgedistill.verify.stats.intervals import prompt_mean
+from edgedistill.verify.suites.arithmetic import arithmetic_suite
 from edgedistill.verify.suites.registry import load_suite
 
 if TYPE_CHECKING:

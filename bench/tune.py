@@ -19,11 +19,11 @@ from typing import Any
 
 from originals import original
 
-from edgedistill.bundle import Bundle
-from edgedistill.calibrate.prepare import DEFAULT_TOKENS, traces_for
+from edgedistill.bundle.bundle import Bundle
 from edgedistill.export.pipeline import export
 from edgedistill.tune.options import TuneOptions
 from edgedistill.tune.pipeline import tune_bundle
+from edgedistill.workflow.calibration_traces import DEFAULT_TOKENS, traces_for
 
 FORMAT = "int4-b32-asym-gptq"
 MINUTES = {"tiny-reasoner": 5.0, "smollm2-135m": 90.0}

@@ -23,7 +23,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from edgedistill import catalog
+from edgedistill.catalog import builtin as catalog
 
 if TYPE_CHECKING:
     from collections.abc import Callable

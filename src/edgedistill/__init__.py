@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgedistill.trajectories.run import solve
     from edgedistill.verify.report.model import VerifyReport
     from edgedistill.verify.run import verify
-    from edgedistill.workflow import export
+    from edgedistill.workflow.export import export
 
 # Since 1.32 the wheels of ONNX Runtime (and of onnxruntime-genai) report usage over the network, with an identifier
 # kept in the user's cache, unless this is set before they are loaded. What runs on a device stays there; =0 leaves it
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    "export": "edgedistill.workflow",
+    "export": "edgedistill.workflow.export",
     "ExportResult": "edgedistill.export.pipeline",
     "verify": "edgedistill.verify.run",
     "VerifyReport": "edgedistill.verify.report.model",

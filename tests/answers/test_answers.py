@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgedistill.answers.canonical import canonical, parse_number
 from edgedistill.answers.extract import boxed_contents, extract
-from edgedistill.runtime.reasoning import TagPair
+from edgedistill.runtime.text.reasoning import TagPair
 from edgedistill.verify.sampling.answers import read_reply
 from edgedistill.verify.types import Check, Message, Prompt
 

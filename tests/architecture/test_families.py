@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from parity_support import BASE, save_random_model
 
-from edgedistill.errors import CheckpointError, UnsupportedModelError
 from edgedistill.architecture.families import FAMILIES, build_spec, is_known
-from edgedistill.checkpoint.tensor_source import TensorInfo
 from edgedistill.architecture.weights import check_tensors, logical_weights
+from edgedistill.checkpoint.tensor_source import TensorInfo
+from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from pathlib import Path

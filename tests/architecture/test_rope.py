@@ -10,11 +10,11 @@ import onnxruntime as ort
 import pytest
 from parity_support import CONTEXT, export, save_random_model
 
-from edgedistill.errors import CheckpointError, UnsupportedModelError
-from edgedistill.graph.weights import GraphBuilder
-from edgedistill.graph.rope import rope_tables
 from edgedistill.architecture.rope import distinct_ropes, rope_spec
 from edgedistill.architecture.spec import RopeSpec
+from edgedistill.errors import CheckpointError, UnsupportedModelError
+from edgedistill.graph.rope import rope_tables
+from edgedistill.graph.weights import GraphBuilder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 import pytest
 
-from edgedistill.catalog import resolve
+from edgedistill.catalog.builtin import resolve
 from edgedistill.export.pipeline import export
 
 BENCH = Path(__file__).parents[2] / "bench"

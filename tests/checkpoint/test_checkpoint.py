@@ -11,9 +11,9 @@ import pytest
 from checkpoint_fixtures import CONFIG, TEMPLATE, qwen3_tensors, tokenizer, write_directory, write_safetensors
 from tokenizers import Tokenizer, processors
 
-from edgedistill import catalog
-from edgedistill.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError, UsageError
+from edgedistill.catalog import builtin as catalog
 from edgedistill.checkpoint.open import open_checkpoint
+from edgedistill.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError, UsageError
 
 
 def edit(path: Path, **changes: object) -> None:

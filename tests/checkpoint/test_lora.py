@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from checkpoint_fixtures import CONFIG, tokenizer, write_directory, write_safetensors
 
-from edgedistill.errors import CheckpointError, UnsupportedModelError
 from edgedistill.checkpoint.open import open_checkpoint
+from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
 TARGET = "model.layers.0.self_attn.q_proj.weight"

@@ -14,8 +14,8 @@ from checkpoint_fixtures import bf16_bits, qwen3_tensors, write_raw, write_safet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgedistill.errors import CheckpointError, EdgedistillError, UnsupportedModelError
 from edgedistill.checkpoint.safetensors import open_safetensors, open_safetensors_file, widen
+from edgedistill.errors import CheckpointError, EdgedistillError, UnsupportedModelError
 
 
 def values(*shape: int, seed: int = 1) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cli_support import COMMAND, environment, here
 
-from edgedistill.runtime.mapped_files import MappedFiles
+from edgedistill.system.file_leases import MappedFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ SPOIL = {
 SHORT_OF_MEMORY = """
 import sys
 from edgedistill.cli import main
-from edgedistill.runtime.mapped_files import MappedFiles
+from edgedistill.system.file_leases import MappedFiles
 MappedFiles.take_over = lambda self: False
 sys.exit(main(sys.argv[1:]))
 """
@@ -155,7 +155,7 @@ def test_without_leases_changed_weights_are_noticed_before_the_next_answer(
         return line
 
     asked: list[str | None] = []
-    monkeypatch.setattr("edgedistill.runtime.mapped_files._leased", lambda _: -1)
+    monkeypatch.setattr("edgedistill.system.file_leases._leased", lambda _: -1)
     monkeypatch.setattr(plain_chat, "_read_line", read)
     result = here("chat", "--plain", "--json", bundle, *GREEDY)
     assert result.code == 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cli_support import edgedistill, here
 
-from edgedistill.bundle import Bundle
+from edgedistill.bundle.bundle import Bundle
 from edgedistill.cli.inspect import group_of, group_weights
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ def loaded_after(code: str) -> set[str]:
         "import edgedistill.runtime",
         "import edgedistill.runtime.model",
         "import edgedistill.trajectories",
-        "import edgedistill.bundle, edgedistill.profile",
+        "import edgedistill.bundle.bundle, edgedistill.profile.profile",
         "import edgedistill.cli",
         "import edgedistill_tui, edgedistill_tui.app, edgedistill_tui.runtime_engine",
     ],

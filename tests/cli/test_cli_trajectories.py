@@ -14,7 +14,7 @@ import pytest
 from cli_support import edgedistill, environment, here
 
 from edgedistill.export.pipeline import export
-from edgedistill.trajectories.batch import Together
+from edgedistill.trajectories.decode import Together
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +65,7 @@ def test_no_answer_is_an_exit_code_of_its_own(bundle):
 SLOW = """
 import os, sys, time
 from edgedistill.cli import main
-from edgedistill.trajectories.batch import Together
+from edgedistill.trajectories.decode import Together
 real, steps = Together.step, []
 def step(self):
     steps.append(1)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from cli_support import Result, edgedistill, here
 
-from edgedistill.manifest import Manifest
-from edgedistill.traces import Traces
+from edgedistill.bundle.manifest import Manifest
+from edgedistill.traces.traces import Traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable

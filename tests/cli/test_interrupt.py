@@ -107,7 +107,7 @@ def interrupt_at(process: subprocess.Popen[str], mark: Path) -> None:
 # Likewise: the short verification makes the file and hangs.
 HANGING_VERIFICATION = """
 import subprocess, sys
-import edgedistill.workflow as workflow
+import edgedistill.workflow.export as workflow
 from edgedistill.cli import main
 real_popen, real_look = subprocess.Popen, workflow._look
 def hang(command, **options):

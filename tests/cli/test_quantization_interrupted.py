@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 # A function of the phase that, called for the n-th time, ends the process by the signal.
 PHASES: dict[str, tuple[str, str, int, signal.Signals]] = {
-    "traces": ("edgedistill.calibrate.prepare", "self_generated", 1, signal.SIGKILL),
-    "sensitivity": ("edgedistill.export.sensitivity", "_Run.damages", 3, signal.SIGKILL),
-    "smoothing": ("edgedistill.export.smooth_calibrate", "_column_maxima", 2, signal.SIGINT),
-    "calibration": ("edgedistill.export.layerwise", "_Run._moments", 6, signal.SIGKILL),
-    "calibration again": ("edgedistill.export.layerwise", "_Run._moments", 2, signal.SIGINT),
-    "writing": ("edgedistill.export.own", "write_graphs", 1, signal.SIGKILL),
-    "KV cache": ("edgedistill.export.kv_calibrate", "_converse", 1, signal.SIGINT),
-    "last step": ("edgedistill.export.staging", "_fsync", 2, signal.SIGKILL),
+    "traces": ("edgedistill.workflow.calibration_traces", "self_generated", 1, signal.SIGKILL),
+    "sensitivity": ("edgedistill.export.mixed_precision.sensitivity", "_Run.damages", 3, signal.SIGKILL),
+    "smoothing": ("edgedistill.export.calibrate.smoothquant", "_column_maxima", 2, signal.SIGINT),
+    "calibration": ("edgedistill.export.calibrate.gptq_layers", "_Run._moments", 6, signal.SIGKILL),
+    "calibration again": ("edgedistill.export.calibrate.gptq_layers", "_Run._moments", 2, signal.SIGINT),
+    "writing": ("edgedistill.export.native", "write_graphs", 1, signal.SIGKILL),
+    "KV cache": ("edgedistill.export.calibrate.kv_cache", "_converse", 1, signal.SIGINT),
+    "last step": ("edgedistill.bundle.staging", "_fsync", 2, signal.SIGKILL),
 }
 # One process imports everything; each run of the command is a fork of it, which saves most of the time.
 FORKS = """
 import importlib, json, os, sys
 import onnx_ir, onnxruntime, tokenizers
-import edgedistill.workflow
+import edgedistill.workflow.export
 from edgedistill.cli import main
 def hook(module, name, count, number):
     owner = importlib.import_module(module)

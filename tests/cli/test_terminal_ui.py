@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 from cli_support import edgedistill, environment
 
-from edgedistill.bundle import Bundle
+from edgedistill.bundle.bundle import Bundle
 from edgedistill.cli import terminal_ui
 from edgedistill.errors import ExportError, MissingExtraError, UsageError
 from edgedistill.progress import Unit

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_support import here
 
-from edgedistill.export import optimum as fallback
+from edgedistill.export.optimum import trace as fallback
 
 SMALL = ("--samples", 2, "--no-store", "--fast")
 

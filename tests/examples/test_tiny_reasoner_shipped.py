@@ -13,7 +13,7 @@ from questions import lines as question_lines
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
-SHIPPED = Path(__file__).parents[2] / "src" / "edgedistill" / "models" / "tiny-reasoner"
+SHIPPED = Path(__file__).parents[2] / "src" / "edgedistill" / "catalog" / "models" / "tiny-reasoner"
 NEEDED = (
     "README.md",
     "chat_template.jinja",

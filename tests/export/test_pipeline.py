@@ -13,11 +13,14 @@ from checkpoint_fixtures import qwen3_tensors, tokenizer, write_directory, write
 from parity_support import save_random_model
 
 from edgedistill import open_bundle
-from edgedistill.bundle import MANIFEST, WEIGHTS, Bundle
+from edgedistill.bundle.bundle import MANIFEST, WEIGHTS, Bundle
 from edgedistill.errors import BudgetError, CheckpointError, EdgedistillError, OutputError, UsageError
-from edgedistill.export import optimum, own, pipeline, sliced
+from edgedistill.export import native as own
+from edgedistill.export import pipeline
+from edgedistill.export.calibrate import sliced_run as sliced
+from edgedistill.export.optimum import trace as optimum
 from edgedistill.export.pipeline import export
-from edgedistill.profile import load_profile
+from edgedistill.profile.profile import load_profile
 from edgedistill.runtime.settings import GenerationSettings
 
 
@@ -144,7 +147,7 @@ def test_trial_in_slices_is_recorded(tiny_bundle_dir: Path, tiny_checkpoint_dir:
     """What a file above the limit goes through: the tokens of the slices start like those of the whole."""
     from tokenizers import Tokenizer
 
-    from edgedistill.export import probe
+    from edgedistill.export import trial_run as probe
 
     manifest = Bundle.open(tiny_bundle_dir).manifest
     prompt = Tokenizer.from_file(str(tiny_bundle_dir / "tokenizer.json")).encode(probe.PROMPT).ids

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgedistill.architecture.spec import LogicalWeight
+from edgedistill.checkpoint.tensor_source import TensorInfo
 from edgedistill.errors import CheckpointError, OutputError
 from edgedistill.export import writer as module
 from edgedistill.export.layout import plan_layout
-from edgedistill.checkpoint.tensor_source import TensorInfo
-from edgedistill.architecture.spec import LogicalWeight
 from edgedistill.export.writer import Job, WeightsWriter, slices
 from edgedistill.progress import NullProgress
 from edgedistill.quantize import dequantize_rows, quantize_rows

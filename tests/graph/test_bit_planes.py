@@ -12,15 +12,15 @@ import onnxruntime as ort
 import pytest
 from onnx_ir.passes.common import ShapeInferencePass
 
-from edgedistill.bundle import MODEL, WIDENED
+from edgedistill.bundle.bit_planes import WidenedGraph, from_json, to_json
+from edgedistill.bundle.bundle import MODEL, WIDENED
+from edgedistill.bundle.opening_memory import folded_bytes
+from edgedistill.export.layout import plan_layout
 from edgedistill.graph import bit_planes as emit_planes
 from edgedistill.graph.weights import GraphBuilder, WeightEmitter
-from edgedistill.export.layout import plan_layout
-from edgedistill.opening import folded_bytes
 from edgedistill.quantize.plan import PlannedWeight
 from edgedistill.quantize.spec import BLOCK_SIZES, PLANES, WeightFormat, array_specs
-from edgedistill.runtime.widening import Widening
-from edgedistill.widened import WidenedGraph, from_json, to_json
+from edgedistill.runtime.bit_planes import Widening
 
 if TYPE_CHECKING:
     from pathlib import Path

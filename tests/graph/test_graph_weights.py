@@ -11,8 +11,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from edgedistill.graph.weights import GraphBuilder, WeightEmitter
 from edgedistill.export.layout import plan_layout
+from edgedistill.graph.weights import GraphBuilder, WeightEmitter
 from edgedistill.quantize import dequantize_rows, quantize_rows
 from edgedistill.quantize.spec import WeightFormat, array_specs
 

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from parity_support import save_random_model
 
-from edgedistill.bundle import GENAI_MODEL, MODEL, Bundle
+from edgedistill.bundle.bundle import GENAI_MODEL, MODEL, Bundle
 from edgedistill.errors import ExportError, UsageError
-from edgedistill.export import kv_calibrate, sliced
-from edgedistill.export.fallback import FallbackExporter
+from edgedistill.export.calibrate import kv_cache as kv_calibrate
+from edgedistill.export.calibrate import sliced_run as sliced
+from edgedistill.export.optimum.exporter import FallbackExporter
 from edgedistill.export.pipeline import export
-from edgedistill.profile import load_profile
+from edgedistill.profile.profile import load_profile
 from edgedistill.quantize.plan import parse_format
+from edgedistill.runtime.measure.selftest import selftest
 from edgedistill.runtime.model import Model, open_bundle
-from edgedistill.runtime.selftest import selftest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -171,7 +172,7 @@ def test_the_trial_in_slices_knows_the_quantized_cache(quantized: Model) -> None
 
 def test_given_sequences_replace_the_models_own(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
     from edgedistill.checkpoint.open import open_checkpoint
-    from edgedistill.export.own import OwnExporter
+    from edgedistill.export.native import OwnExporter
     from edgedistill.progress import NullProgress
 
     path = export(tiny_checkpoint_dir, tmp_path / "b", weight_format="fp32", check=False).path
@@ -189,7 +190,7 @@ def test_failures_are_one_clear_error(tiny_checkpoint_dir: Path, tmp_path: Path)
     (path / MODEL).write_bytes(b"not a graph")
     profile = load_profile("laptop-cpu").with_overrides(kv_cache="int8")
     from edgedistill.checkpoint.open import open_checkpoint
-    from edgedistill.export.own import OwnExporter
+    from edgedistill.export.native import OwnExporter
     from edgedistill.progress import NullProgress
 
     with open_checkpoint(str(tiny_checkpoint_dir)) as checkpoint:

@@ -19,9 +19,9 @@ from parity_support import (
     save_random_model,
 )
 
-from edgedistill.graph.weights import WeightEmitter
-from edgedistill.graph.parts import build_embedding, build_head, build_layer, inputs_of
 from edgedistill.architecture.weights import logical_weights
+from edgedistill.graph.parts import build_embedding, build_head, build_layer, inputs_of
+from edgedistill.graph.weights import WeightEmitter
 from edgedistill.quantize.plan import plan_weights
 from edgedistill.quantize.spec import FLOAT32
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from parity_support import Decoder, export_source, reference_logits
 
-from edgedistill import catalog
+from edgedistill.catalog import builtin as catalog
 from edgedistill.checkpoint.open import open_checkpoint
 
 if TYPE_CHECKING:

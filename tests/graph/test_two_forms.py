@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from edgedistill.bundle import MODEL, PREFILL_MODEL
+from edgedistill.bundle.bundle import MODEL, PREFILL_MODEL
 from edgedistill.export.pipeline import export
-from edgedistill.profile import Profile, load_profile
+from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.quantize.plan import parse_format
+from edgedistill.runtime.measure.selftest import selftest
 from edgedistill.runtime.model import Model, open_bundle
-from edgedistill.runtime.selftest import selftest
 
 if TYPE_CHECKING:
     from pathlib import Path

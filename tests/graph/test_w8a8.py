@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from parity_support import Decoder, export, random_tokens, reference_logits, save_random_model
 
 from edgedistill.errors import UsageError
-from edgedistill.graph.weights import MICROSOFT, GraphBuilder, WeightEmitter
 from edgedistill.export.layout import plan_layout
+from edgedistill.graph.weights import MICROSOFT, GraphBuilder, WeightEmitter
 from edgedistill.quantize import dequantize_rows, quantize_rows
 from edgedistill.quantize.plan import PlannedWeight, override, parse_format
 from edgedistill.quantize.spec import ArraySpec, WeightFormat, array_specs

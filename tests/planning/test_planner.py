@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from edgedistill.errors import UsageError
 from edgedistill.checkpoint.open import open_checkpoint
-from edgedistill.export.decisions import make_plan
+from edgedistill.errors import UsageError
+from edgedistill.estimate.speed import LayerCase, MatrixCase, StepModel
+from edgedistill.estimate.timings import Machine, Timings, path_of
 from edgedistill.export.pipeline import export
+from edgedistill.export.plan import make_plan
 from edgedistill.planning import kernels, measure
 from edgedistill.planning.formats import read_formats
 from edgedistill.planning.measure import measure_missing
 from edgedistill.planning.planner import plan
-from edgedistill.profile import load_profile
+from edgedistill.profile.profile import load_profile
 from edgedistill.progress import NullProgress
 from edgedistill.quantize.plan import parse_format
-from edgedistill.speed import LayerCase, MatrixCase, StepModel
-from edgedistill.timings import Machine, Timings, path_of
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedistill.errors import UsageError
 from edgedistill.architecture.spec import LogicalWeight
+from edgedistill.errors import UsageError
 from edgedistill.quantize.plan import Rule, override, parse_format, plan_weights
 from edgedistill.quantize.spec import BLOCK_SIZES, FLOAT32, WeightFormat
 

@@ -14,8 +14,8 @@ HEAVY = ["torch", "transformers", "onnx", "onnx_ir", "onnxruntime_genai", "textu
     "module",
     [
         "edgedistill.runtime.model",
-        "edgedistill.runtime.bench",
-        "edgedistill.runtime.selftest",
+        "edgedistill.runtime.measure.bench",
+        "edgedistill.runtime.measure.selftest",
         "edgedistill.trajectories",
     ],
 )
@@ -30,7 +30,8 @@ def test_the_template_worker_stands_alone() -> None:
         "import runpy, sys\n"
         "from pathlib import Path\n"
         "import importlib.util\n"
-        "path = Path(importlib.util.find_spec('edgedistill').origin).parent / 'runtime' / 'template_worker.py'\n"
+        "package = Path(importlib.util.find_spec('edgedistill').origin).parent\n"
+        "path = package / 'runtime' / 'text' / 'chat_template_worker.py'\n"
         "before = set(sys.modules)\n"
         "runpy.run_path(str(path), run_name='worker')\n"
         "print([m for m in set(sys.modules) - before if m.split('.')[0] in ('edgedistill', 'numpy', 'onnxruntime')])"

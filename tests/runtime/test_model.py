@@ -12,9 +12,9 @@ from edgedistill.errors import BudgetError, BundleError, GenerationError
 from edgedistill.export.pipeline import export
 from edgedistill.runtime.events import Generation
 from edgedistill.runtime.model import Model, open_bundle
-from edgedistill.runtime.reasoning import DEFAULT_TAGS
-from edgedistill.runtime.template import PassThrough
-from edgedistill.runtime.transcript import Transcript
+from edgedistill.runtime.text.chat_template import PassThrough
+from edgedistill.runtime.text.reasoning import DEFAULT_TAGS
+from edgedistill.runtime.text.transcript import Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

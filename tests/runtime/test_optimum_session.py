@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from runtime_support import make_tokenizer
 
-from edgedistill.bundle import MODEL
+from edgedistill.bundle.bundle import MODEL
 from edgedistill.errors import BundleError, ContextLengthError
-from edgedistill.export import optimum as fallback
+from edgedistill.export.optimum import trace as fallback
 from edgedistill.export.pipeline import export
-from edgedistill.runtime.bench import bench
 from edgedistill.runtime.decoder import InterruptedRunError
+from edgedistill.runtime.measure.bench import bench
+from edgedistill.runtime.measure.selftest import selftest
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.optimum_session import OptimumSession
-from edgedistill.runtime.selftest import selftest
 from edgedistill.runtime.settings import GenerationSettings
 
 if TYPE_CHECKING:

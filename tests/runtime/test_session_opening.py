@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from runtime_support import open_tiny
 
-from edgedistill.bundle import Bundle
+from edgedistill.bundle.bundle import Bundle
 from edgedistill.errors import BundleError, GenerationError
 from edgedistill.runtime.session import DecoderSession, SessionConfig, physical_cores
 

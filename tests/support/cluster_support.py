@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 # (Dask runs a preloaded file more than once.)
 OTHER_DEVICE = """
 import dataclasses
-import edgedistill.hardware as hardware
-import edgedistill.runtime.choice as choice
+import edgedistill.system.hardware as hardware
+import edgedistill.runtime.batch.sampler as choice
 if not hasattr(choice, "patched"):
     choice.patched = True
     detect, noise = hardware.detect, choice.gumbel

@@ -13,11 +13,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgedistill.architecture.families import build_spec
-from edgedistill.graph.weights import WeightEmitter
-from edgedistill.graph.decoder import build_graph
-from edgedistill.export.layout import Layout, plan_layout
-from edgedistill.checkpoint.safetensors import open_safetensors
 from edgedistill.architecture.weights import check_tensors, logical_weights
+from edgedistill.checkpoint.safetensors import open_safetensors
+from edgedistill.export.layout import Layout, plan_layout
+from edgedistill.graph.decoder import build_graph
+from edgedistill.graph.weights import WeightEmitter
 from edgedistill.quantize import dequantize_rows, quantize_rows
 from edgedistill.quantize.plan import plan_weights
 from edgedistill.quantize.spec import FLOAT32
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from edgedistill.checkpoint.tensor_source import TensorSource
     from edgedistill.architecture.spec import ModelSpec
+    from edgedistill.checkpoint.tensor_source import TensorSource
     from edgedistill.quantize.plan import Rule
     from edgedistill.quantize.spec import WeightFormat
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgedistill.errors import BudgetError, ContextLengthError, GenerationError, OutOfMemoryError, UsageError
 from edgedistill.trajectories import TrajectoryOptions, memory, run, solve, stream
-from edgedistill.trajectories.batch import OneByOne
+from edgedistill.trajectories.decode import OneByOne
 from edgedistill.trajectories.memory import plan_memory
 
 HARD = "Tom has 345 cards. He buys 6 packs of 14 cards, then loses 27 cards. How many cards does he have?"

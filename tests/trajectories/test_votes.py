@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedistill.trajectories.confidence import token_confidence, trajectory_confidence
-from edgedistill.trajectories.reading import read_answer
+from edgedistill.trajectories.read_answer import read_answer
 from edgedistill.trajectories.select import most_similar, named_reply
 from edgedistill.trajectories.vote import Ballot, by_confidence, majority
 

@@ -10,7 +10,7 @@ from keys_of_pages import copy_bundle
 from scene import Scene, proves
 from test_tui_measuring import fake_trace
 
-from edgedistill.runtime.trace import TraceEvent
+from edgedistill.runtime.measure.latency_trace import TraceEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

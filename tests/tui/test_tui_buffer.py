@@ -8,7 +8,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedistill.runtime.reasoning import DEFAULT_TAGS, ReasoningSplitter, opened_after, split
+from edgedistill.runtime.text.reasoning import DEFAULT_TAGS, ReasoningSplitter, opened_after, split
 from edgedistill_tui.buffer import ReplyBuffer
 from edgedistill_tui.engine import Chunk, Reply
 from edgedistill_tui.frames import Pace, frames_per_s

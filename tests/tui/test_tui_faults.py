@@ -18,7 +18,7 @@ from pty_terminal import Terminal
 from textual.widgets import Static
 
 from edgedistill.errors import BundleError
-from edgedistill.runtime.mapped_files import SIGNAL, MappedFiles
+from edgedistill.system.file_leases import SIGNAL, MappedFiles
 from edgedistill_tui.data.store import Store
 from edgedistill_tui.runtime_engine import RuntimeEngine
 

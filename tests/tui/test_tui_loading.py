@@ -101,6 +101,6 @@ def test_quitting_does_not_wait_for_gigabytes_that_are_being_hashed(tmp_path: Pa
         await pilot.press("ctrl+q")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgedistill.bundle.hash_file", endless)
+        patch.setattr("edgedistill.bundle.bundle.hash_file", endless)
         drive(make_app(tmp_path, FakeEngine([]), page="bundles", bundle=None), steps, ready=False)
     assert len(left) == 1

@@ -15,7 +15,7 @@ from fake_engine import FACTS, FakeEngine, ask, chat_of, drive, make_app, servic
 from test_tui_pages import ANSWER, app_of, page_text
 
 from edgedistill.errors import GenerationError
-from edgedistill.runtime.trace import TraceEvent
+from edgedistill.runtime.measure.latency_trace import TraceEvent
 from edgedistill_tui.data.bundles import flat_predictions
 from edgedistill_tui.divergence import part_texts, part_tokens
 from edgedistill_tui.screens.dialogs import Ask

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgedistill.bundle import MANIFEST, MODEL, WEIGHTS, Bundle
-from edgedistill.errors import BundleError, CalibrationError, EdgedistillError, OutputError, UsageError
+from edgedistill.bundle.bundle import MANIFEST, MODEL, WEIGHTS, Bundle
 from edgedistill.checkpoint.open import open_checkpoint
+from edgedistill.errors import BundleError, CalibrationError, EdgedistillError, OutputError, UsageError
 from edgedistill.export.pipeline import export
-from edgedistill.profile import Profile, load_profile
+from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.progress import NullProgress
 from edgedistill.quantize.plan import Rule, parse_format
 from edgedistill.runtime.model import open_bundle

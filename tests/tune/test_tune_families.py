@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from parity_support import VOCAB, Decoder, export, save_random_model
 
-from edgedistill.checkpoint.safetensors import open_safetensors
 from edgedistill.architecture.weights import logical_weights
+from edgedistill.checkpoint.safetensors import open_safetensors
 from edgedistill.quantize.plan import parse_format
 from edgedistill.tune import kernels
 from edgedistill.tune.arrays import StoredArrays

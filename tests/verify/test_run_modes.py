@@ -9,21 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedistill.energy import EnergyMeter
 from edgedistill.errors import UsageError
+from edgedistill.system.energy import EnergyMeter
 from edgedistill.trajectories import solve
 from edgedistill.trajectories.result import Trajectory
 from edgedistill.verify import run_modes as mode_runner
-from edgedistill.verify.models.mode import Mode, ModeModel, stopped_tokens
-from edgedistill.verify.run_modes import verify_mode
 from edgedistill.verify.metrics.mode_score import mode_change, mode_score
+from edgedistill.verify.models.mode import Mode, ModeModel, stopped_tokens
 from edgedistill.verify.options import VerifyOptions
 from edgedistill.verify.report.model import VerifyReport
 from edgedistill.verify.report.tables import metric_rows
+from edgedistill.verify.run_modes import verify_mode
 from edgedistill.verify.sampling.settings import Drawn, DrawSettings
+from edgedistill.verify.sampling.trial import Trial
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites.registry import load_suite
-from edgedistill.verify.sampling.trial import Trial
 from edgedistill.verify.types import Sample
 
 SETTINGS = DrawSettings(temperature=0.9, top_k=20, top_p=0.95, max_new_tokens=90, seed=7, mode="exact")

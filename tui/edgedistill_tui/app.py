@@ -15,7 +15,7 @@ from textual.app import SystemCommand
 from textual.binding import Binding
 
 from edgedistill.errors import EdgedistillError
-from edgedistill.runtime.mapped_files import SIGNAL as CHANGE_SIGNAL
+from edgedistill.system.file_leases import SIGNAL as CHANGE_SIGNAL
 from edgedistill_tui import clipboard
 from edgedistill_tui.data.database import StoreError
 from edgedistill_tui.data.session import Session

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from edgedistill_tui import svg
 
 if TYPE_CHECKING:
-    from edgedistill.runtime.trace import TraceEvent
+    from edgedistill.runtime.measure.latency_trace import TraceEvent
 
 _MOST_STEPS = 200_000
 

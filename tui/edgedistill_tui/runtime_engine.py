@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import BundleError
 from edgedistill.runtime import stats
-from edgedistill.runtime.mapped_files import MappedFiles
 from edgedistill.runtime.model import open_bundle
-from edgedistill.runtime.reasoning import opened_after, opened_by
+from edgedistill.runtime.text.reasoning import opened_after, opened_by
+from edgedistill.system.file_leases import MappedFiles
 from edgedistill.units import format_count
 from edgedistill_tui.data.bundles import flat_predictions
 from edgedistill_tui.engine import Answer, Chunk, Facts, Reply, Request, Sampling
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from edgedistill.bundle import Bundle, Check
+    from edgedistill.bundle.bundle import Bundle, Check
     from edgedistill.runtime.events import Generation
     from edgedistill.runtime.model import Model
     from edgedistill.trajectories import TrajectoryEvent, TrajectoryResult
@@ -157,7 +157,7 @@ class RuntimeEngine:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of ids, special tokens left out except the reasoning tags."""
-        from edgedistill.runtime.detokenize import dropped_ids
+        from edgedistill.runtime.text.detokenize import dropped_ids
 
         tags = tuple(tag for pair in self._model.tags for tag in (pair.open, pair.close))
         dropped = dropped_ids(self._model.tokenizer, tags)

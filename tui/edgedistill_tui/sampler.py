@@ -12,8 +12,8 @@ from edgedistill.verify.models.bundle import BundleModel
 if TYPE_CHECKING:
     import threading
 
-    from edgedistill.runtime.model import Model
     from edgedistill.runtime.batch.scheduler import Engine
+    from edgedistill.runtime.model import Model
 
 
 class StoppableModel(BundleModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgedistill.runtime import trace as runtime_trace
+from edgedistill.runtime.measure import latency_trace as runtime_trace
 from edgedistill_tui.data.bundles import Registry
 from edgedistill_tui.data.config import Config, ConfigError
 from edgedistill_tui.data.places import config_file, data_dir
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgedistill.progress import Progress
-    from edgedistill.runtime.trace import TraceEvent
+    from edgedistill.runtime.measure.latency_trace import TraceEvent
     from edgedistill_tui.engine import Engine
 
 
 def this_machine() -> str:
     """The processor and how much of it this process may use."""
-    from edgedistill.hardware import detect
+    from edgedistill.system.hardware import detect
 
     hardware = detect(probe=False)
     return f"{hardware.cpu}, {hardware.physical_cores} cores"
@@ -40,7 +40,7 @@ class Services:
         store, config, registry: Sessions, settings, known bundles.
         make_default: Exports the default bundle into a directory and gives its path; None where that is not offered.
         notices: What went wrong before there was a screen to say so.
-        trace: Measures a bundle (``runtime.trace.trace``).
+        trace: Measures a bundle (``runtime.measure.latency_trace.trace``).
         machine: What runs of the profiler are compared within.
     """
 

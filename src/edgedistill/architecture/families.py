@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgedistill.errors import CheckpointError, UnsupportedModelError
-from edgedistill.checkpoint.config_values import integer, mapping, number, optional_number, per_layer
 from edgedistill.architecture.rope import rope_spec
 from edgedistill.architecture.spec import LayerSpec, ModelSpec
 from edgedistill.architecture.weights import check_tensors, logical_weights
+from edgedistill.checkpoint.config_values import integer, mapping, number, optional_number, per_layer
+from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

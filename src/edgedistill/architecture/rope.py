@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.errors import CheckpointError, UnsupportedModelError
-from edgedistill.checkpoint.config_values import number
 from edgedistill.architecture.spec import RopeSpec
+from edgedistill.checkpoint.config_values import number
+from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgedistill.errors import CheckpointError
 from edgedistill.architecture.spec import LogicalWeight
+from edgedistill.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgedistill.checkpoint.tensor_source import TensorSource
     from edgedistill.architecture.spec import ModelSpec
+    from edgedistill.checkpoint.tensor_source import TensorSource
 
 
 def logical_weights(spec: ModelSpec) -> tuple[LogicalWeight, ...]:

@@ -9,18 +9,23 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.errors import CheckpointError, UnsupportedModelError
-from edgedistill.checkpoint.tokenizer.byte_level_bpe import load_tokenizer
-from edgedistill.checkpoint.types import Checkpoint, SourceInfo
 from edgedistill.checkpoint.safetensors import open_safetensors
-from edgedistill.checkpoint.tokenizer.files import read_chat_template, read_json, read_special_tokens, read_tokenizer_json
+from edgedistill.checkpoint.tokenizer.byte_level_bpe import load_tokenizer
+from edgedistill.checkpoint.tokenizer.files import (
+    read_chat_template,
+    read_json,
+    read_special_tokens,
+    read_tokenizer_json,
+)
+from edgedistill.checkpoint.types import Checkpoint, SourceInfo
+from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from edgedistill.checkpoint.types import SpecialTokens
     from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.checkpoint.types import SpecialTokens
 
 EMBEDDING = "model.embed_tokens.weight"
 _EXTRA_FILES = re.compile(r"(README\.md|(LICENSE|LICENCE|NOTICE|COPYING)(\.\w+)?|USE_POLICY\.md)", re.IGNORECASE)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.errors import CheckpointError, UnsupportedModelError
 from edgedistill.checkpoint.safetensors import SafetensorsSource, check_rows, missing_tensor, open_safetensors_file
 from edgedistill.checkpoint.tensor_source import TensorInfo
 from edgedistill.checkpoint.tokenizer.files import read_json
+from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,9 +12,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgedistill import catalog
-from edgedistill.errors import CheckpointError, ModelNotFoundError, UsageError
+from edgedistill.catalog import builtin as catalog
 from edgedistill.checkpoint.types import Checkpoint, SourceInfo, SourceKind, SpecialTokens
+from edgedistill.errors import CheckpointError, ModelNotFoundError, UsageError
 
 if TYPE_CHECKING:
     from edgedistill.progress import Progress

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.errors import CheckpointError, UnsupportedModelError
 from edgedistill.checkpoint.raw_file import RawFile
 from edgedistill.checkpoint.tensor_source import TensorInfo
+from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -88,8 +88,8 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from edgedistill.verify.references.baseline_file import Baseline
     from edgedistill.verify.create_baseline import check_baseline
+    from edgedistill.verify.references.baseline_file import Baseline
     from edgedistill.verify.suites.registry import load_suite
 
     baseline = Baseline.load(args.file)

@@ -13,7 +13,7 @@ from edgedistill.cli import console
 from edgedistill.units import format_bytes, format_rate, format_seconds
 
 if TYPE_CHECKING:
-    from edgedistill.runtime.bench import BenchResult, Rate
+    from edgedistill.runtime.measure.bench import BenchResult, Rate
 
 _EXAMPLES = """\
 examples:
@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    from edgedistill.runtime.bench import bench
+    from edgedistill.runtime.measure.bench import bench
 
     with console.progress() as progress:
         result = bench(

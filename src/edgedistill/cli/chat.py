@@ -16,7 +16,7 @@ from edgedistill.errors import UsageError
 if TYPE_CHECKING:
     import argparse
 
-    from edgedistill.bundle import Check
+    from edgedistill.bundle.bundle import Check
 
 _EXAMPLES = """\
 examples:
@@ -65,7 +65,7 @@ def _terminal_ui(args: argparse.Namespace) -> int:
     several = parallel.options(args)
     check: Check = "full" if args.verify else "size"
     if args.bundle is not None:
-        from edgedistill.bundle import Bundle
+        from edgedistill.bundle.bundle import Bundle
 
         # Options out of range and a path that is no bundle are refused now, on the command line.
         chosen = generation.settings(args, Bundle.open(args.bundle).generation)

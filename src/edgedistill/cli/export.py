@@ -10,16 +10,16 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgedistill.bundle.verification_record import sentence
 from edgedistill.cli import console
 from edgedistill.errors import UsageError
 from edgedistill.quantize.spec import KV_BITS
 from edgedistill.units import format_bytes, format_count, format_seconds, parse_bytes
-from edgedistill.verification_record import sentence
 
 if TYPE_CHECKING:
     import argparse
 
-    from edgedistill.export.choose import SizeBudget
+    from edgedistill.export.mixed_precision.choose import SizeBudget
     from edgedistill.export.pipeline import ExportResult
 
 _EXAMPLES = """\
@@ -135,8 +135,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             "--calibration-tokens without calibration.", hint="Add --calibrate, or name a text with --calibration FILE."
         )
-    from edgedistill.calibrate.prepare import DEFAULT_TOKENS
-    from edgedistill.workflow import export
+    from edgedistill.workflow.calibration_traces import DEFAULT_TOKENS
+    from edgedistill.workflow.export import export
 
     with console.progress() as progress:
         result = export(
@@ -182,7 +182,7 @@ def _budget(args: argparse.Namespace) -> SizeBudget | None:
     for name, value in (("--format", args.weight_format), ("--block-size", args.block_size)):
         if value is not None:
             raise UsageError(f"{name} and a budget exclude each other.", hint="Drop one of the two.")
-    from edgedistill.export.choose import SizeBudget
+    from edgedistill.export.mixed_precision.choose import SizeBudget
 
     most = None if args.max_size is None else parse_bytes(args.max_size)
     return SizeBudget(bits_per_weight=args.bits_per_weight, max_bytes=most, max_kl=args.max_kl)

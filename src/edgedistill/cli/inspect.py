@@ -9,18 +9,18 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.bundle import Bundle
+from edgedistill.bundle.bundle import Bundle
+from edgedistill.bundle.opening_memory import is_supplied, opening_bytes
+from edgedistill.bundle.verification_record import sentence
 from edgedistill.cli import console
-from edgedistill.opening import is_supplied, opening_bytes
 from edgedistill.quantize.plan import PREFILL
 from edgedistill.units import format_bytes, format_count
-from edgedistill.verification_record import sentence
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from edgedistill.manifest import KVCacheInfo, Manifest, WeightEntry
+    from edgedistill.bundle.manifest import KVCacheInfo, Manifest, WeightEntry
 
 _EXAMPLES = """\
 examples:

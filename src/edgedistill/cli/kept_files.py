@@ -1,6 +1,6 @@
 """What ``run`` and ``chat --plain`` do while other programs change the files of the loaded bundle: go on as loaded.
 
-Must not know: how files are kept (``runtime.mapped_files`` does), how tokens are made.
+Must not know: how files are kept (``system.file_leases`` does), how tokens are made.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from edgedistill.cli import console
 from edgedistill.errors import BundleError
-from edgedistill.runtime.mapped_files import SIGNAL, MappedFiles
+from edgedistill.system.file_leases import SIGNAL, MappedFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgedistill.bundle import Bundle
+    from edgedistill.bundle.bundle import Bundle
 
 
 @contextmanager

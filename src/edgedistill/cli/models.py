@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from edgedistill import catalog
+    from edgedistill.catalog import builtin as catalog
 
     entries = catalog.list_models()
     if args.json:
@@ -58,7 +58,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _pull(args: argparse.Namespace) -> int:
-    from edgedistill import catalog
+    from edgedistill.catalog import builtin as catalog
 
     with console.progress() as progress:
         path = catalog.pull(args.name, progress, force=args.force)

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.cli import console, generation, parallel, trajectory_lines
+from edgedistill.cli.conversation import Conversation, Turn
 from edgedistill.cli.parser import nearest
-from edgedistill.conversation import Conversation, Turn
 from edgedistill.errors import EdgedistillError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from edgedistill.bundle import Check
+    from edgedistill.bundle.bundle import Check
     from edgedistill.cli.kept_files import KeptFiles
     from edgedistill.runtime.model import Model
     from edgedistill.trajectories.options import TrajectoryOptions

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from edgedistill.profile import list_profiles
+    from edgedistill.profile.profile import list_profiles
 
     entries = list_profiles()
     if args.json:
@@ -60,7 +60,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from edgedistill.profile import load_profile
+    from edgedistill.profile.profile import load_profile
 
     table = load_profile(args.profile).to_dict()
     if args.json:
@@ -71,7 +71,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _validate(args: argparse.Namespace) -> int:
-    from edgedistill.profile import load_profile
+    from edgedistill.profile.profile import load_profile
 
     results: list[dict[str, Any]] = []
     for name in args.profiles:
@@ -90,8 +90,8 @@ def _validate(args: argparse.Namespace) -> int:
 
 
 def _detect(args: argparse.Namespace) -> int:
-    from edgedistill import hardware
-    from edgedistill.profile import list_profiles, load_profile
+    from edgedistill.profile.profile import list_profiles, load_profile
+    from edgedistill.system import hardware
 
     found = hardware.detect()
     fits = hardware.fit(found, [load_profile(entry.path) for entry in list_profiles() if entry.error is None])

@@ -14,7 +14,7 @@ from edgedistill.errors import EXIT_FAIL
 if TYPE_CHECKING:
     import argparse
 
-    from edgedistill.runtime.selftest import PropertyCheck, SelfTestResult
+    from edgedistill.runtime.measure.selftest import PropertyCheck, SelfTestResult
 
 _EXAMPLES = """\
 examples:
@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check and print; exit code 1 if a required property does not hold."""
-    from edgedistill.runtime.selftest import selftest
+    from edgedistill.runtime.measure.selftest import selftest
 
     with console.progress() as progress:
         result = selftest(args.bundle, threads=args.threads, progress=progress)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
-    from edgedistill.bundle import Check
+    from edgedistill.bundle.bundle import Check
     from edgedistill.progress import Progress
     from edgedistill_tui.engine import Engine
 

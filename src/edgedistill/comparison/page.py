@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.comparison.result import front
 from edgedistill.errors import MissingExtraError
-from edgedistill.units import format_bytes
 from edgedistill.svg_plots import Axes, Series, chart
+from edgedistill.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

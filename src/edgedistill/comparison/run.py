@@ -15,22 +15,22 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.bundle import Bundle
-from edgedistill.calibrate.traces import from_file_for, self_generated
-from edgedistill.catalog import cache_dir
+from edgedistill.bundle.bundle import Bundle
+from edgedistill.catalog.builtin import cache_dir
+from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.comparison import quality
 from edgedistill.comparison.quality import Quality, Text
 from edgedistill.comparison.result import Comparison, Row, Spread
 from edgedistill.comparison.work import Built, Source, Variant, build
 from edgedistill.errors import BudgetError, OutputError, UsageError
-from edgedistill.checkpoint.open import open_checkpoint
-from edgedistill.profile import Profile, load_profile
+from edgedistill.estimate.timings import Machine
+from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.quantize.plan import parse_format
-from edgedistill.runtime.bench import bench
+from edgedistill.runtime.measure.bench import bench
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.session import DecoderSession
-from edgedistill.timings import Machine
+from edgedistill.traces.generate import from_file_for, self_generated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgedistill._version import __version__
-from edgedistill.bundle import Bundle
+from edgedistill.bundle.bundle import Bundle
 from edgedistill.errors import BudgetError, BundleError, OutputError
 from edgedistill.export.pipeline import export
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgedistill.profile import Profile
+    from edgedistill.profile.profile import Profile
     from edgedistill.progress import Progress
     from edgedistill.quantize.spec import WeightFormat
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 class _CallablePackage(types.ModuleType):
     def __call__(self, *args: Any, **options: Any) -> ExportResult:
-        """Export a model; see ``edgedistill.workflow.export`` (above this package: only the name lies here)."""
-        from edgedistill.workflow import export
+        """Export a model; see ``edgedistill.workflow.export.export`` (above this package: only the name lies here)."""
+        from edgedistill.workflow.export import export
 
         return export(*args, **options)
 

@@ -12,23 +12,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgedistill.errors import UnsupportedModelError, UsageError
-from edgedistill.export import optimum, probe, record, texts
-from edgedistill.checkpoint.open import Checkpoint, open_checkpoint
-from edgedistill.export.choose import Sensitivity, SizeBudget, choose_formats
-from edgedistill.export.fallback import FallbackExporter
-from edgedistill.export.own import OwnExporter, usable_cores
 from edgedistill.architecture.spec import ModelSpec
-from edgedistill.export.staging import Staging, check_target, disk_errors
-from edgedistill.profile import Profile, load_profile
+from edgedistill.bundle.staging import Staging, check_target, disk_errors
+from edgedistill.checkpoint.open import Checkpoint, open_checkpoint
+from edgedistill.errors import UnsupportedModelError, UsageError
+from edgedistill.export import manifest as record
+from edgedistill.export import text_files as texts
+from edgedistill.export import trial_run as probe
+from edgedistill.export.mixed_precision.choose import Sensitivity, SizeBudget, choose_formats
+from edgedistill.export.native import OwnExporter, usable_cores
+from edgedistill.export.optimum import trace as optimum
+from edgedistill.export.optimum.exporter import FallbackExporter
+from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.quantize.plan import parse_format
 
 if TYPE_CHECKING:
-    from edgedistill.manifest import Manifest
+    from edgedistill.bundle.manifest import Manifest
     from edgedistill.quantize.gptq import GptqOptions
     from edgedistill.quantize.spec import WeightFormat
-    from edgedistill.traces import Traces
+    from edgedistill.traces.traces import Traces
 
 Exporter = Literal["auto", "own", "optimum"]
 

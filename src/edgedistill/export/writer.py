@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.export.staging import os_error
+from edgedistill.bundle.staging import os_error
 from edgedistill.quantize import quantize_rows
 from edgedistill.quantize.spec import array_specs
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgedistill.export.layout import Layout
-    from edgedistill.export.smoothing import Fold
-    from edgedistill.checkpoint.tensor_source import TensorSource
     from edgedistill.architecture.spec import LogicalWeight
+    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.export.calibrate.smoothing import Fold
+    from edgedistill.export.layout import Layout
     from edgedistill.progress import Progress
     from edgedistill.quantize.gptq import Solver
     from edgedistill.quantize.spec import WeightFormat

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from edgedistill.graph.weights import MICROSOFT
-from edgedistill.graph.rope import rope_tables
 from edgedistill.architecture.rope import distinct_ropes
+from edgedistill.graph.rope import rope_tables
+from edgedistill.graph.weights import MICROSOFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgedistill.graph.weights import GraphBuilder, WeightEmitter
     from edgedistill.architecture.spec import LayerSpec, ModelSpec
+    from edgedistill.graph.weights import GraphBuilder, WeightEmitter
     from edgedistill.quantize.kv import KvScales
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgedistill.bundle.bit_planes import WidenedMatrix
 from edgedistill.quantize.widen import centring, widened_shape
-from edgedistill.widened import WidenedMatrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

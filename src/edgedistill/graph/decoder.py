@@ -33,12 +33,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import onnx_ir as ir
 
-from edgedistill.graph.weights import MICROSOFT, GraphBuilder
 from edgedistill.graph.attention import AttentionInputs, attention
+from edgedistill.graph.weights import MICROSOFT, GraphBuilder
 
 if TYPE_CHECKING:
-    from edgedistill.graph.weights import WeightEmitter
     from edgedistill.architecture.spec import LayerSpec, ModelSpec
+    from edgedistill.graph.weights import WeightEmitter
     from edgedistill.quantize.kv import KvScales
 
 Signature = Literal["edgedistill", "genai"]

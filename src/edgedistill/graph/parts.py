@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from edgedistill.graph.weights import MICROSOFT, GraphBuilder
-from edgedistill.graph.decoder import IR_VERSION, OPSET, Decoder
 from edgedistill.graph.attention import AttentionInputs
+from edgedistill.graph.decoder import IR_VERSION, OPSET, Decoder
+from edgedistill.graph.weights import MICROSOFT, GraphBuilder
 
 if TYPE_CHECKING:
-    from edgedistill.graph.weights import WeightEmitter
     from edgedistill.architecture.spec import ModelSpec
-    from edgedistill.widened import WidenedMatrix
+    from edgedistill.bundle.bit_planes import WidenedMatrix
+    from edgedistill.graph.weights import WeightEmitter
 
 OUTPUT = "hidden.out"
 _SUPPLIED = "edgedistill.supplied"

@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 if TYPE_CHECKING:
-    from edgedistill.graph.weights import GraphBuilder
     from edgedistill.architecture.spec import RopeSpec
+    from edgedistill.graph.weights import GraphBuilder
 
 
 def rope_tables(b: GraphBuilder, rope: RopeSpec, name: str, positions: int) -> tuple[ir.Value, ir.Value]:

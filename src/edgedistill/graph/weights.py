@@ -21,8 +21,8 @@ from edgedistill.graph import w8a8 as emit_w8a8
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from edgedistill.bundle.bit_planes import WidenedMatrix
     from edgedistill.quantize.spec import ArraySpec, WeightFormat
-    from edgedistill.widened import WidenedMatrix
 
 MICROSOFT = "com.microsoft"
 _NOWHERE = 1 << 60

@@ -16,26 +16,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from edgedistill.bundle import MODEL, WIDENED
-from edgedistill.graph.weights import GraphBuilder, WeightEmitter
-from edgedistill.graph.decoder import IR_VERSION, OPSET
+from edgedistill.bundle.bit_planes import WidenedGraph, to_json
+from edgedistill.bundle.bundle import MODEL, WIDENED
 from edgedistill.export.layout import plan_layout
+from edgedistill.graph.decoder import IR_VERSION, OPSET
+from edgedistill.graph.weights import GraphBuilder, WeightEmitter
 from edgedistill.planning.room import wanted_copies
 from edgedistill.quantize.plan import PlannedWeight
 from edgedistill.quantize.spec import array_specs
+from edgedistill.runtime.bit_planes import Widening
 from edgedistill.runtime.session import SessionConfig, open_session, usable_threads
-from edgedistill.runtime.widening import Widening
-from edgedistill.scratch import scratch
-from edgedistill.widened import WidenedGraph, to_json
+from edgedistill.system.temporary import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy.typing as npt
 
+    from edgedistill.estimate.speed import MatrixCase
     from edgedistill.export.layout import StoredArray
     from edgedistill.quantize.spec import ArraySpec
-    from edgedistill.speed import MatrixCase
 
 SECONDS = 0.25
 """Least time that a case is repeated for."""

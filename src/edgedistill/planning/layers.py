@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from edgedistill.graph.weights import GraphBuilder, WeightEmitter
-from edgedistill.graph.decoder import build_graph
 from edgedistill.architecture.weights import logical_weights
+from edgedistill.graph.decoder import build_graph
+from edgedistill.graph.weights import GraphBuilder, WeightEmitter
 from edgedistill.planning.kernels import SCRATCH, time_runs
 from edgedistill.quantize.kv import kv_scales
 from edgedistill.runtime.session import SessionConfig, open_session
-from edgedistill.scratch import scratch
+from edgedistill.system.temporary import scratch
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.architecture.spec import ModelSpec
-    from edgedistill.profile import Profile
+    from edgedistill.estimate.speed import LayerCase
+    from edgedistill.profile.profile import Profile
     from edgedistill.quantize.kv import Granularity, KvScales
-    from edgedistill.speed import LayerCase
 
 _CACHE_BYTES = 48 << 20
 """Keys and values of the layers timed together: more than stays in most processors' caches."""

@@ -8,17 +8,17 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from edgedistill.hardware import detect, memory_bandwidth
+from edgedistill.estimate.speed import MatrixCase
 from edgedistill.planning.room import Room, copies_in, has_room, wanted_copies, weight_bytes
 from edgedistill.runtime.session import SessionConfig
-from edgedistill.speed import MatrixCase
+from edgedistill.system.hardware import detect, memory_bandwidth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgedistill.estimate.speed import LayerCase, StepModel
+    from edgedistill.estimate.timings import Timings
     from edgedistill.progress import Progress
-    from edgedistill.speed import LayerCase, StepModel
-    from edgedistill.timings import Timings
 
     _Cases = dict[str, tuple[MatrixCase | LayerCase, StepModel]]
 

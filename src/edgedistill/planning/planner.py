@@ -8,23 +8,23 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgedistill import limits
-from edgedistill.budget import predict
-from edgedistill.errors import BudgetError
 from edgedistill.checkpoint.open import open_checkpoint
-from edgedistill.export.decisions import Plan, make_plan
+from edgedistill.errors import BudgetError
+from edgedistill.estimate import limits
+from edgedistill.estimate.memory import predict
+from edgedistill.estimate.speed import Speed, StepModel, prediction_points
+from edgedistill.estimate.timings import Machine, Timings
+from edgedistill.export.plan import Plan, make_plan
 from edgedistill.planning.measure import measure_missing
 from edgedistill.planning.size import bundle_bytes
-from edgedistill.profile import Profile, list_profiles, load_profile
+from edgedistill.profile.profile import Profile, list_profiles, load_profile
 from edgedistill.progress import NullProgress, Progress
-from edgedistill.speed import Speed, StepModel, prediction_points
-from edgedistill.timings import Machine, Timings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from edgedistill.budget import Budget
+    from edgedistill.estimate.memory import Budget
     from edgedistill.quantize.spec import WeightFormat
 
 MEMORY_CONTEXTS = (1024, 4096)

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgedistill.cgroup import available_memory
+from edgedistill.bundle.opening_memory import in_planes
 from edgedistill.errors import BudgetError, OutputError
-from edgedistill.opening import in_planes
+from edgedistill.estimate.speed import kernel_bytes
 from edgedistill.quantize.plan import PlannedWeight
 from edgedistill.quantize.spec import array_specs
-from edgedistill.speed import kernel_bytes
+from edgedistill.system.cgroup import available_memory
 from edgedistill.units import format_bytes
 
 if TYPE_CHECKING:
-    from edgedistill.speed import MatrixCase
+    from edgedistill.estimate.speed import MatrixCase
 
 MOST_COPIES = 384
 LEAST_BYTES = 64 << 20

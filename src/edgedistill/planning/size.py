@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.bundle import WEIGHTS
-from edgedistill.export import own, texts
+from edgedistill.bundle.bundle import WEIGHTS
+from edgedistill.export import native as own
+from edgedistill.export import text_files as texts
 from edgedistill.quantize.kv import kv_scales
 
 if TYPE_CHECKING:
     from edgedistill.checkpoint.open import Checkpoint
-    from edgedistill.export.decisions import Plan
-    from edgedistill.profile import Profile
+    from edgedistill.export.plan import Plan
+    from edgedistill.profile.profile import Profile
     from edgedistill.quantize.kv import Granularity, KvScales
 
 _CARD_BYTES = 1500

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
-from edgedistill.bundle import TOKENIZER
-from edgedistill.cgroup import available_memory
+from edgedistill.bundle.bundle import TOKENIZER
+from edgedistill.bundle.opening_memory import is_supplied, opening_bytes
 from edgedistill.errors import BudgetError, BundleError
-from edgedistill.opening import is_supplied, opening_bytes
-from edgedistill.runtime.template import ChatTemplate, PassThrough
+from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
+from edgedistill.system.cgroup import available_memory
 
 if TYPE_CHECKING:
-    from edgedistill.bundle import Bundle
-    from edgedistill.runtime.template import Template
+    from edgedistill.bundle.bundle import Bundle
+    from edgedistill.runtime.text.chat_template import Template
 
 
 def require_memory(bundle: Bundle) -> None:

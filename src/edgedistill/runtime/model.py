@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from edgedistill.bundle import MODEL, Bundle, Check
+from edgedistill.bundle.bundle import MODEL, Bundle, Check
 from edgedistill.errors import GenerationError
 from edgedistill.runtime import stats
 from edgedistill.runtime.events import Event, Generation
 from edgedistill.runtime.generate import FinishReason, TokenLoop
 from edgedistill.runtime.loading import load_template, load_tokenizer, require_memory
 from edgedistill.runtime.optimum_session import OptimumSession
-from edgedistill.runtime.reasoning import DEFAULT_TAGS, TagPair, opened_after, opened_by
 from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.session import DecoderSession, SessionConfig
 from edgedistill.runtime.settings import GenerationSettings, Mode, check_mode
-from edgedistill.runtime.template import PassThrough
-from edgedistill.runtime.transcript import Transcript
+from edgedistill.runtime.text.chat_template import PassThrough
+from edgedistill.runtime.text.reasoning import DEFAULT_TAGS, TagPair, opened_after, opened_by
+from edgedistill.runtime.text.transcript import Transcript
 
 if TYPE_CHECKING:
     import threading

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgedistill.manifest import ModelInfo
+    from edgedistill.bundle.manifest import ModelInfo
 
     Ids = npt.NDArray[np.int64]
     Logits = npt.NDArray[np.float32]

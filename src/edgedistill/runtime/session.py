@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 
-from edgedistill.bundle import MODEL, PREFILL_MODEL
+from edgedistill.bundle.bundle import MODEL, PREFILL_MODEL
 from edgedistill.errors import BundleError, GenerationError
+from edgedistill.runtime.bit_planes import Widening
 from edgedistill.runtime.decoder import Decoder
 from edgedistill.runtime.failures import first_line
-from edgedistill.runtime.huge_pages import use_huge_pages
 from edgedistill.runtime.kv_cache import CacheGeometry, KVCache
-from edgedistill.runtime.widening import Widening
+from edgedistill.system.huge_pages import use_huge_pages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from edgedistill.manifest import ModelInfo
+    from edgedistill.bundle.manifest import ModelInfo
 
 DEFAULT_KV_STEP = 256
 _LEVELS = {

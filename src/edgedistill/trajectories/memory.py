@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.cgroup import available_memory
 from edgedistill.errors import BudgetError, ContextLengthError
 from edgedistill.runtime.session import DecoderSession
+from edgedistill.system.cgroup import available_memory
 from edgedistill.units import format_bytes
 
 if TYPE_CHECKING:

@@ -25,20 +25,20 @@ import numpy as np
 from edgedistill.errors import GenerationError, OutOfMemoryError
 from edgedistill.runtime.decoder import Decoder
 from edgedistill.runtime.generate import TokenLoop
-from edgedistill.runtime.reasoning import opened_by
 from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.session import DecoderSession
 from edgedistill.runtime.settings import Mode, check_mode
 from edgedistill.runtime.stats import Stopwatch, peak_rss_bytes
-from edgedistill.runtime.transcript import Transcript
-from edgedistill.trajectories.batch import Decoding, OneByOne, Start, Together
+from edgedistill.runtime.text.reasoning import opened_by
+from edgedistill.runtime.text.transcript import Transcript
+from edgedistill.trajectories.collect import Growing
+from edgedistill.trajectories.decide import Passes, Verdict
+from edgedistill.trajectories.decode import Decoding, OneByOne, Start, Together
 from edgedistill.trajectories.early_stop import decided, saved_tokens
-from edgedistill.trajectories.growing import Growing
 from edgedistill.trajectories.memory import plan_run
 from edgedistill.trajectories.options import TrajectoryOptions
-from edgedistill.trajectories.passes import Passes, Verdict
 from edgedistill.trajectories.prompts import load_prompt
-from edgedistill.trajectories.reading import read_answer
+from edgedistill.trajectories.read_answer import read_answer
 from edgedistill.trajectories.result import RunStats, Trajectory, TrajectoryEvent, TrajectoryResult
 from edgedistill.trajectories.vote import Ballot, VoteResult, by_confidence, majority
 

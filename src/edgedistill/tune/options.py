@@ -14,7 +14,7 @@ from edgedistill.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgedistill.manifest import Manifest
+    from edgedistill.bundle.manifest import Manifest
 
 DEFAULT_STEPS = 300
 

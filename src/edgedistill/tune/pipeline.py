@@ -13,29 +13,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill._version import __version__
-from edgedistill.bundle import MODEL, MODEL_CARD, TOKENIZER, Bundle
-from edgedistill.cgroup import available_memory
-from edgedistill.errors import BudgetError, BundleError, UsageError
-from edgedistill.export import probe, record
 from edgedistill.architecture.families import build_spec, check_tensors, logical_weights
+from edgedistill.bundle.bundle import MODEL, MODEL_CARD, TOKENIZER, Bundle
+from edgedistill.bundle.staging import Staging, check_target, disk_errors
 from edgedistill.checkpoint.open import open_checkpoint
-from edgedistill.export.staging import Staging, check_target, disk_errors
+from edgedistill.errors import BudgetError, BundleError, UsageError
+from edgedistill.export import manifest as record
+from edgedistill.export import trial_run as probe
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.model import Model
+from edgedistill.system.cgroup import available_memory
 from edgedistill.tune import card
 from edgedistill.tune.arrays import StoredArrays
 from edgedistill.tune.options import TuneOptions, TuneResult
 from edgedistill.tune.sources import own_traces, traces_for
 from edgedistill.verify.models.bundle import bundle_identity
-from edgedistill.verify.references.open import original_name
 from edgedistill.verify.models.torch_weights import import_torch
+from edgedistill.verify.references.open import original_name
 
 if TYPE_CHECKING:
-    from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.architecture.spec import LogicalWeight, ModelSpec
-    from edgedistill.manifest import Manifest
+    from edgedistill.bundle.manifest import Manifest
+    from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.progress import Progress
-    from edgedistill.traces import Traces
+    from edgedistill.traces.traces import Traces
 
 CHECKPOINT = ".tuning.pt"
 _ACTIVATIONS = 0.5  # share of the memory left that activations may take before layers are computed twice
@@ -263,7 +264,7 @@ def _size(shape: tuple[int, ...]) -> int:
 
 def _fingerprint(source: Bundle, reference: str, calibration: Path | None, options: TuneOptions) -> str:
     """Identity of a run: one with another fingerprint starts anew."""
-    from edgedistill.bundle import hash_file
+    from edgedistill.bundle.bundle import hash_file
 
     content = {
         "version": __version__,

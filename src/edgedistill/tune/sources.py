@@ -10,16 +10,16 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from edgedistill.bundle import TOKENIZER, Bundle
-from edgedistill.calibrate.traces import from_file_for, self_generated
+from edgedistill.bundle.bundle import TOKENIZER, Bundle
 from edgedistill.export.pipeline import export
 from edgedistill.runtime.model import Model, open_bundle
-from edgedistill.traces import Traces
+from edgedistill.traces.generate import from_file_for, self_generated
+from edgedistill.traces.traces import Traces
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgedistill.manifest import Manifest
+    from edgedistill.bundle.manifest import Manifest
     from edgedistill.progress import Progress
     from edgedistill.tune.options import TuneOptions
 
@@ -46,7 +46,7 @@ def traces_for(
         bundle: Whose tokenizer and template read the file.
 
     Raises:
-        CalibrationError: See ``calibrate.traces``.
+        CalibrationError: See ``traces.generate``.
     """
     kept = directory / _TRACES
     if kept.is_file():

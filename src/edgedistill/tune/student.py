@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.architecture.spec import LogicalWeight, ModelSpec
+    from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.quantize.spec import WeightFormat
     from edgedistill.tune.arrays import StoredArrays
 

@@ -10,17 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgedistill.bundle import Bundle
+from edgedistill.bundle.bundle import Bundle
 from edgedistill.errors import UsageError, VerifyError
 from edgedistill.progress import NullProgress
-from edgedistill.verify.references.baseline_file import REMAKE, SCORED_SAMPLES, Baseline
-from edgedistill.verify.references.baseline import BaselineModel
+from edgedistill.verify.cluster.model import spread_over
 from edgedistill.verify.models.bundle import BundleModel, bundle_identity
 from edgedistill.verify.models.protocol import require_same_source
 from edgedistill.verify.options import VerifyOptions, spread
-from edgedistill.verify.report.provenance import provenance
+from edgedistill.verify.references.baseline import BaselineModel
+from edgedistill.verify.references.baseline_file import REMAKE, SCORED_SAMPLES, Baseline
 from edgedistill.verify.references.open import open_reference
-from edgedistill.verify.cluster.model import spread_over
+from edgedistill.verify.report.provenance import provenance
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites.registry import load_suite
 

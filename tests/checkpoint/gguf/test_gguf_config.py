@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from gguf_fixtures import LLAMA, model_tensors, write_gguf
 
-from edgedistill.errors import CheckpointError, UnsupportedModelError
 from edgedistill.checkpoint.open import open_checkpoint
+from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 
 def config_of(path: Path, arch: str = "llama", **kwargs: Any) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from gguf_fixtures import LLAMA, finish, model_tensors, write_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgedistill.errors import CheckpointError, EdgedistillError, UnsupportedModelError
-from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.checkpoint.gguf.header import open_gguf
 from edgedistill.checkpoint.gguf.tensors import GgufPart, GgufSource
+from edgedistill.checkpoint.open import open_checkpoint
+from edgedistill.errors import CheckpointError, EdgedistillError, UnsupportedModelError
 
 Q = GGMLQuantizationType
 

@@ -12,10 +12,10 @@ from gguf.constants import GGML_QUANT_SIZES
 from gguf.quants import dequantize, quantize
 from gguf_fixtures import LLAMA, finish, model_tensors, write_gguf
 
-from edgedistill.errors import CheckpointError, UnsupportedModelError
-from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.checkpoint.gguf.header import open_gguf
 from edgedistill.checkpoint.gguf.tensors import GgufPart, GgufSource
+from edgedistill.checkpoint.open import open_checkpoint
+from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 Q = GGMLQuantizationType
 QUANTIZED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS",

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from edgedistill import catalog
-from edgedistill.errors import CheckpointError, UnsupportedModelError
-from edgedistill.checkpoint.tokenizer.byte_level_bpe import build_byte_level_bpe
-from edgedistill.checkpoint.open import open_checkpoint
+from edgedistill.catalog import builtin as catalog
 from edgedistill.checkpoint.gguf.tokenizer import build_tokenizer, read_generation_config, read_special_tokens
+from edgedistill.checkpoint.open import open_checkpoint
+from edgedistill.checkpoint.tokenizer.byte_level_bpe import build_byte_level_bpe
+from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 SAMPLES = [
     "Ann has 3 apples and buys 4 more apples.",

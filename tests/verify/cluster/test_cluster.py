@@ -15,17 +15,17 @@ pytest.importorskip("distributed")
 from cluster_support import OTHER_DEVICE, STUCK, LocalCluster, local_cluster
 from engine_support import SETTINGS
 
-from edgedistill.bundle import Bundle
+from edgedistill.bundle.bundle import Bundle
 from edgedistill.errors import BundleError, MissingExtraError, VerifyError
 from edgedistill.runtime.model import open_bundle
 from edgedistill.verify.cluster import client as cluster_module
 from edgedistill.verify.cluster import worker as cluster_worker
-from edgedistill.verify.models.bundle import BundleModel
 from edgedistill.verify.cluster.client import Cluster
+from edgedistill.verify.cluster.model import SpreadBundle, units_of
 from edgedistill.verify.cluster.worker import Place, Unit, bundle_key, locate, receive, received, versions
 from edgedistill.verify.metrics.device_agreement import compare_devices, divergence
+from edgedistill.verify.models.bundle import BundleModel
 from edgedistill.verify.sampling.settings import Drawn
-from edgedistill.verify.cluster.model import SpreadBundle, units_of
 from edgedistill.verify.sampling.store import SampleStore, collect, store_header
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from engine_support import SETTINGS
 
 from edgedistill.export.pipeline import export
 from edgedistill.runtime.model import open_bundle
-from edgedistill.verify.models.bundle import BundleModel
-from edgedistill.verify.metrics.paired import compare
-from edgedistill.verify.stats.answer_counts import by_prompt
-from edgedistill.verify.gate.endpoints import Margins
 from edgedistill.verify.gate.decide import decide
-from edgedistill.verify.sampling.store import collect
-from edgedistill.verify.suites.registry import load_suite
+from edgedistill.verify.gate.endpoints import Margins
+from edgedistill.verify.metrics.paired import compare
 from edgedistill.verify.metrics.suite_summary import summarise_suite
+from edgedistill.verify.models.bundle import BundleModel
+from edgedistill.verify.sampling.store import collect
+from edgedistill.verify.stats.answer_counts import by_prompt
+from edgedistill.verify.suites.registry import load_suite
 
 SCRIPT = Path(__file__).parents[3] / "bench" / "twins.py"
 DRAW = SETTINGS.replace(max_new_tokens=160)

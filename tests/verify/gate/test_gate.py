@@ -10,12 +10,12 @@ import pytest
 from simulated import damaged, draw, skilled
 
 from edgedistill.errors import VerifyError
-from edgedistill.profile import VerifyMargins
-from edgedistill.verify.metrics.paired import Comparison, PerPrompt, compare
-from edgedistill.verify.gate.endpoints import Margins, endpoints
+from edgedistill.profile.profile import VerifyMargins
 from edgedistill.verify.gate.decide import SAFE_PROMPTS, GateResult, collapse_endpoint, decide, overall
-from edgedistill.verify.stats.permutation import sign_flip
+from edgedistill.verify.gate.endpoints import Margins, endpoints
 from edgedistill.verify.metrics.collapse_verdict import Verdict
+from edgedistill.verify.metrics.paired import Comparison, PerPrompt, compare
+from edgedistill.verify.stats.permutation import sign_flip
 
 MARGINS = Margins(accuracy=0.05, agreement=0.08, entropy_bits=0.25, length_ratio=1.15, truncation=0.05)
 SAMPLES = 12

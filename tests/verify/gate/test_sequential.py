@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from simulated import damaged, draw, skilled
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.metrics.paired import Comparison, compare
 from edgedistill.verify.gate.endpoints import Margins
+from edgedistill.verify.gate.sequential import SequentialGate, one_prompt
+from edgedistill.verify.metrics.paired import Comparison, compare
+from edgedistill.verify.stats.e_process import Bettor, bet_on, prompt_order
 from edgedistill.verify.stats.power import (
     components,
     decider,
@@ -23,8 +25,6 @@ from edgedistill.verify.stats.power import (
     smallest_effect,
     variance_of_mean,
 )
-from edgedistill.verify.stats.e_process import Bettor, bet_on, prompt_order
-from edgedistill.verify.gate.sequential import SequentialGate, one_prompt
 
 MARGINS = Margins(accuracy=0.10, agreement=0.15, entropy_bits=0.5, length_ratio=1.3, truncation=0.10)
 

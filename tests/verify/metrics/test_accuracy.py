@@ -13,10 +13,10 @@ from simulated import sample
 
 from edgedistill.errors import VerifyError
 from edgedistill.verify.metrics.accuracy import flips, hallucination_variance, majority_at_k, pass_at_k
-from edgedistill.verify.metrics.consistency import agreement
-from edgedistill.verify.stats.answer_counts import TRUNCATED, UNPARSED, Codebook, by_prompt, paired, tally
 from edgedistill.verify.metrics.answer_distance import distribution_distance
+from edgedistill.verify.metrics.consistency import agreement
 from edgedistill.verify.metrics.lengths import repetition_rate
+from edgedistill.verify.stats.answer_counts import TRUNCATED, UNPARSED, Codebook, by_prompt, paired, tally
 
 
 @given(st.integers(1, 60), st.data())

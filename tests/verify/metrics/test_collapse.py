@@ -11,14 +11,14 @@ from simulated import draw, skilled
 
 from edgedistill.errors import VerifyError
 from edgedistill.verify.metrics.collapse import collapse_audit
+from edgedistill.verify.metrics.collapse_verdict import verdict
 from edgedistill.verify.metrics.diversity import MOST_TEXTS, diversity
 from edgedistill.verify.metrics.perturbations import perturbation_check, temperature_sweep
-from edgedistill.verify.stats.sampler_audit import audit_sampler, chi_square, seeds_differ
 from edgedistill.verify.metrics.self_bleu import SelfBleu
-from edgedistill.verify.suites.registry import load_suite
 from edgedistill.verify.metrics.suite_summary import SuiteResult, summarise_suite
+from edgedistill.verify.stats.sampler_audit import audit_sampler, chi_square, seeds_differ
+from edgedistill.verify.suites.registry import load_suite
 from edgedistill.verify.types import Estimate, Interval, Message, Prompt, Sample, Suite
-from edgedistill.verify.metrics.collapse_verdict import verdict
 
 PROMPTS, SAMPLES = 40, 16
 

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.metrics.token_divergence import (
-    divergence,
-    exposure_index,
-    llama_cpp_positions,
-    log_softmax,
-    summarise,
-)
 from edgedistill.verify.metrics.survival import (
     Parting,
     first_divergence,
     hazard_by_position,
     hazard_per_100,
     survival_curve,
+)
+from edgedistill.verify.metrics.token_divergence import (
+    divergence,
+    exposure_index,
+    llama_cpp_positions,
+    log_softmax,
+    summarise,
 )
 
 

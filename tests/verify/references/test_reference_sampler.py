@@ -11,15 +11,15 @@ from report_support import make_report
 from edgedistill.errors import EXIT_USAGE, VerifyError
 from edgedistill.verify import create_baseline as baseline_runs
 from edgedistill.verify import run_modes as mode_runner
-from edgedistill.verify.references.baseline_file import Baseline
-from edgedistill.verify.references.baseline import BaselineModel
-from edgedistill.verify.report.github import job_summary
 from edgedistill.verify.models.mode import Mode
 from edgedistill.verify.options import VerifyOptions
+from edgedistill.verify.references.baseline import BaselineModel
+from edgedistill.verify.references.baseline_file import Baseline
 from edgedistill.verify.references.open import open_reference
+from edgedistill.verify.report.github import job_summary
+from edgedistill.verify.report.sampler_text import samplers_text
 from edgedistill.verify.run import verify_models
 from edgedistill.verify.stats.sampler_audit import ChiSquare, SamplerAudit
-from edgedistill.verify.report.sampler_text import samplers_text
 from edgedistill.verify.suites.registry import load_suite
 
 OPTIONS = VerifyOptions(

@@ -9,8 +9,8 @@ import pytest
 from report_support import LOOSE, PROVENANCE, SETTINGS, divergences, draw, make_report, make_suite, model
 
 from edgedistill.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, VerifyError
-from edgedistill.verify.report.build import analyse
 from edgedistill.verify.gate.endpoints import Margins
+from edgedistill.verify.report.build import analyse
 from edgedistill.verify.report.extras import ModelSamples
 from edgedistill.verify.types import Suite
 

@@ -12,11 +12,11 @@ from xml.etree import ElementTree as ET
 import pytest
 from report_support import make_report
 
+from edgedistill.svg_plots import Axes, Bar, Series, bars, chart, ticks
 from edgedistill.verify.report.figures import figures, histograms
 from edgedistill.verify.report.html import html
-from edgedistill.svg_plots import Axes, Bar, Series, bars, chart, ticks
-from edgedistill.verify.report.prompt_tables import prompt_rows
 from edgedistill.verify.report.model import VerifyReport
+from edgedistill.verify.report.prompt_tables import prompt_rows
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 

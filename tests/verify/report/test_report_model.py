@@ -13,8 +13,9 @@ import pytest
 from report_support import make_report
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.report.json_codec import decode, encode
 from edgedistill.verify.report.html import html
+from edgedistill.verify.report.json_codec import decode, encode
+from edgedistill.verify.report.json_schema import SCHEMA_PATH, schema_text
 from edgedistill.verify.report.model import (
     NAMES,
     PairMetrics,
@@ -27,7 +28,6 @@ from edgedistill.verify.report.model import (
     report_json,
 )
 from edgedistill.verify.report.tables import metric_rows
-from edgedistill.verify.report.json_schema import SCHEMA_PATH, schema_text
 from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:

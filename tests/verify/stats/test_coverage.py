@@ -14,16 +14,21 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from edgedistill.verify.metrics.accuracy import majority_at_k_estimate, pass_at_k_estimate
-from edgedistill.verify.stats.cluster_intervals import cluster_quantiles, cluster_share, effective_number, share_interval
+from edgedistill.verify.metrics.answer_distance import distance_estimate, distribution_distance
 from edgedistill.verify.metrics.collapse import Collapse, collapse_audit
 from edgedistill.verify.metrics.consistency import class_entropies
-from edgedistill.verify.stats.answer_counts import tally
-from edgedistill.verify.metrics.answer_distance import distance_estimate, distribution_distance
-from edgedistill.verify.metrics.token_divergence import TokenDivergence
 from edgedistill.verify.metrics.diversity import diversity
+from edgedistill.verify.metrics.token_divergence import TokenDivergence
+from edgedistill.verify.report.tokens import PromptDivergences, prompt_tokens
+from edgedistill.verify.stats.answer_counts import tally
+from edgedistill.verify.stats.cluster_intervals import (
+    cluster_quantiles,
+    cluster_share,
+    effective_number,
+    share_interval,
+)
 from edgedistill.verify.stats.intervals import clopper_pearson, clopper_pearson_upper, sample_mean
 from edgedistill.verify.stats.jackknife import jackknife_error, jackknife_interval, leave_out, ratio_left_out
-from edgedistill.verify.report.tokens import PromptDivergences, prompt_tokens
 from edgedistill.verify.types import Estimate
 
 LEAST = 0.90

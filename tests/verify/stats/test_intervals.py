@@ -10,6 +10,7 @@ from scipy import stats
 from simulated import draw
 
 from edgedistill.verify.metrics.accuracy import hallucination_variance
+from edgedistill.verify.metrics.answer_distance import distribution_distance
 from edgedistill.verify.metrics.collapse import collapse_audit
 from edgedistill.verify.metrics.consistency import (
     agreement,
@@ -19,8 +20,8 @@ from edgedistill.verify.metrics.consistency import (
     miller_madow_bits,
     plug_in_bits,
 )
+from edgedistill.verify.metrics.lengths import form_summary, length_ratio
 from edgedistill.verify.stats.answer_counts import Tally, tally
-from edgedistill.verify.metrics.answer_distance import distribution_distance
 from edgedistill.verify.stats.intervals import (
     bca,
     clopper_pearson,
@@ -30,7 +31,6 @@ from edgedistill.verify.stats.intervals import (
     weighted_mean,
     wilson,
 )
-from edgedistill.verify.metrics.lengths import form_summary, length_ratio
 
 LEVEL = 0.95
 DISTRIBUTIONS = {

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from edgedistill.errors import SuiteError
-from edgedistill.verify.suites.arithmetic_problems import BANDS, KINDS
 from edgedistill.verify.suites.arithmetic import arithmetic_suite
+from edgedistill.verify.suites.arithmetic_problems import BANDS, KINDS
 from edgedistill.verify.suites.checks import KINDS as CHECKS
 from edgedistill.verify.suites.checks import follows, holds, sentences, validate
 from edgedistill.verify.suites.instructions import instruction_suite

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgedistill.bundle import MANIFEST, Bundle
+from edgedistill.bundle.bundle import MANIFEST, Bundle
+from edgedistill.bundle.verification_record import sentence
 from edgedistill.errors import BundleError, EdgedistillError, OutputError
 from edgedistill.units import format_bytes, format_count
-from edgedistill.verification_record import sentence
 
 REMEMBERED = 100
 

@@ -14,7 +14,7 @@ from textual import work
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import DataTable, Static
 
-from edgedistill.bundle import Bundle
+from edgedistill.bundle.bundle import Bundle
 from edgedistill.errors import EdgedistillError
 from edgedistill.progress import NullProgress
 from edgedistill.units import format_bytes

@@ -12,10 +12,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.errors import CheckpointError, UnsupportedModelError
 from edgedistill.checkpoint.gguf.metadata import Keys
 from edgedistill.checkpoint.gguf.rope import ROPE_FACTORS, rope_scaling
 from edgedistill.checkpoint.gguf.tensors import GgufPart
+from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from edgedistill.errors import CheckpointError, UnsupportedModelError
 from edgedistill.checkpoint.raw_file import RawFile
+from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,9 +8,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from edgedistill.errors import CheckpointError
-from edgedistill.checkpoint.types import Checkpoint, SourceInfo
-from edgedistill.checkpoint.hf_directory import check_layers, check_vocabulary
 from edgedistill.checkpoint.gguf.config import build_config, find_architecture, map_tensors
 from edgedistill.checkpoint.gguf.header import open_gguf
 from edgedistill.checkpoint.gguf.rope import ROPE_FACTORS
@@ -21,6 +18,9 @@ from edgedistill.checkpoint.gguf.tokenizer import (
     read_generation_config,
     read_special_tokens,
 )
+from edgedistill.checkpoint.hf_directory import check_layers, check_vocabulary
+from edgedistill.checkpoint.types import Checkpoint, SourceInfo
+from edgedistill.errors import CheckpointError
 
 if TYPE_CHECKING:
     from pathlib import Path

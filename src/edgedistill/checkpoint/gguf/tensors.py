@@ -17,9 +17,9 @@ import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
-from edgedistill.errors import UnsupportedModelError
 from edgedistill.checkpoint.safetensors import check_finite, check_rows, missing_tensor
 from edgedistill.checkpoint.tensor_source import TensorInfo
+from edgedistill.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

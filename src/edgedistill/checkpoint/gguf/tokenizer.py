@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.errors import CheckpointError, UnsupportedModelError
 from edgedistill.checkpoint.tokenizer.byte_level_bpe import ADD_BOS, build_byte_level_bpe
-from edgedistill.checkpoint.types import SpecialTokens
 from edgedistill.checkpoint.tokenizer.sentencepiece_bpe import build_sentencepiece_bpe
+from edgedistill.checkpoint.types import SpecialTokens
+from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -42,7 +42,7 @@ from edgedistill.verify.metrics.device_agreement import Device, DeviceReport, co
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from edgedistill.bundle import Bundle
+    from edgedistill.bundle.bundle import Bundle
     from edgedistill.verify.models.bundle import BundleModel
     from edgedistill.verify.sampling.settings import Drawn, DrawSettings
     from edgedistill.verify.types import Prompt

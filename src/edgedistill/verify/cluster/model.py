@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgedistill.progress import NullProgress
-from edgedistill.verify.models.bundle import BundleModel
 from edgedistill.verify.cluster.worker import Unit
+from edgedistill.verify.models.bundle import BundleModel
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

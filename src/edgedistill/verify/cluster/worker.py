@@ -19,8 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgedistill.bundle import MANIFEST, Bundle
-from edgedistill.catalog import cache_dir
+from edgedistill.bundle.bundle import MANIFEST, Bundle
+from edgedistill.catalog.builtin import cache_dir
 from edgedistill.errors import BundleError, EdgedistillError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Survey:
 
 def survey() -> Survey:
     """This machine."""
-    from edgedistill.hardware import detect
+    from edgedistill.system.hardware import detect
 
     hardware = detect(probe=False)
     name = f"{hardware.cpu} ({' '.join(hardware.isa) or hardware.machine})"

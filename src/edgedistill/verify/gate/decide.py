@@ -26,16 +26,16 @@ import numpy as np
 
 from edgedistill.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, VerifyError
 from edgedistill.verify.gate.endpoints import endpoints
+from edgedistill.verify.stats.e_process import bet_on, chance_of_wealth, further_bets
 from edgedistill.verify.stats.intervals import bca_at, prompt_mean, weighted_mean
 from edgedistill.verify.stats.permutation import sign_flip
 from edgedistill.verify.stats.power import MOST, Decider, components, decider, power_curve
-from edgedistill.verify.stats.e_process import bet_on, chance_of_wealth, further_bets
 from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:
-    from edgedistill.verify.metrics.paired import Comparison
     from edgedistill.verify.gate.endpoints import Endpoint, Margins, Side
     from edgedistill.verify.metrics.collapse_verdict import Verdict
+    from edgedistill.verify.metrics.paired import Comparison
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 Method = Literal["permutation", "bootstrap", "betting"]

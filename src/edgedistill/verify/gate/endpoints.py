@@ -19,7 +19,7 @@ from edgedistill.errors import VerifyError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from edgedistill.profile import VerifyMargins
+    from edgedistill.profile.profile import VerifyMargins
     from edgedistill.verify.metrics.paired import Comparison, PerPrompt
 
     Floats = npt.NDArray[np.float64]

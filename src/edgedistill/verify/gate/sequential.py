@@ -15,17 +15,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.metrics.paired import Comparison, PerPrompt
-from edgedistill.verify.gate.endpoints import endpoints
 from edgedistill.verify.gate.decide import ALPHA, overall
+from edgedistill.verify.gate.endpoints import endpoints
+from edgedistill.verify.metrics.paired import Comparison, PerPrompt
 from edgedistill.verify.stats.e_process import Bettor, further_bets
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgedistill.verify.gate.endpoints import Margins, Name
     from edgedistill.verify.gate.decide import Outcome
+    from edgedistill.verify.gate.endpoints import Margins, Name
 
 
 @dataclass(frozen=True, slots=True)

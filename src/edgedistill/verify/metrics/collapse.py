@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.stats.cluster_intervals import effective_number, number_of_error, share_interval
 from edgedistill.verify.metrics.consistency import binary_bits
+from edgedistill.verify.stats.cluster_intervals import effective_number, number_of_error, share_interval
 from edgedistill.verify.stats.intervals import LEVEL, clopper_pearson_lower, clopper_pearson_upper, prompt_mean
 from edgedistill.verify.stats.jackknife import jackknife_error, jackknife_interval, leave_out
 from edgedistill.verify.types import Estimate, Interval

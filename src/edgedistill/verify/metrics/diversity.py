@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgedistill.verify.metrics.self_bleu import SelfBleu
 from edgedistill.verify.stats.intervals import LEVEL
 from edgedistill.verify.stats.jackknife import each_left_out, jackknife_interval
-from edgedistill.verify.metrics.self_bleu import SelfBleu
 from edgedistill.verify.types import Estimate
 
 if TYPE_CHECKING:

@@ -14,17 +14,17 @@ import numpy as np
 from edgedistill.errors import VerifyError
 from edgedistill.verify.metrics.accuracy import hallucination_variance, majority_at_k_estimate, pass_at_k_estimate
 from edgedistill.verify.metrics.collapse import collapse_audit
+from edgedistill.verify.metrics.collapse_verdict import verdict
 from edgedistill.verify.metrics.consistency import (
     agreement,
     answer_entropy,
     class_entropies,
     majority_share,
 )
+from edgedistill.verify.metrics.lengths import form_summary
 from edgedistill.verify.stats.answer_counts import Codebook, by_prompt, tally
 from edgedistill.verify.stats.intervals import LEVEL, clopper_pearson_upper, prompt_mean, sample_mean, wilson
-from edgedistill.verify.metrics.lengths import form_summary
 from edgedistill.verify.types import Estimate
-from edgedistill.verify.metrics.collapse_verdict import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     from edgedistill.verify.metrics.accuracy import HallucinationVariance
     from edgedistill.verify.metrics.collapse import Collapse
+    from edgedistill.verify.metrics.collapse_verdict import Thresholds, Verdict
     from edgedistill.verify.metrics.lengths import FormSummary
     from edgedistill.verify.types import Prompt, Sample, Suite
-    from edgedistill.verify.metrics.collapse_verdict import Thresholds, Verdict
 
 KS = (1, 4, 16, 64)
 

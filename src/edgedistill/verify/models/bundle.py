@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.bundle import MODEL, TOKENIZER
+from edgedistill.bundle.bundle import MODEL, TOKENIZER
 from edgedistill.progress import NullProgress
-from edgedistill.runtime.choice import NoiseSource, choose
+from edgedistill.runtime.batch.replicas import run_lanes
+from edgedistill.runtime.batch.sampler import NoiseSource, choose
+from edgedistill.runtime.batch.scheduler import Engine, Finished, Start
 from edgedistill.runtime.generate import TokenLoop
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.session import DecoderSession
-from edgedistill.runtime.batch.scheduler import Engine, Finished, Start
-from edgedistill.runtime.batch.replicas import run_lanes
 from edgedistill.verify.models.protocol import SCORE_BYTES
-from edgedistill.verify.sampling.replies import Encoded, Replies
-from edgedistill.verify.report.model import ModelIdentity
 from edgedistill.verify.models.teacher_forcing import force, force_one, prefill
+from edgedistill.verify.report.model import ModelIdentity
+from edgedistill.verify.sampling.replies import Encoded, Replies
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgedistill.bundle import Bundle, Check
+    from edgedistill.bundle.bundle import Bundle, Check
     from edgedistill.progress import Progress
     from edgedistill.verify.metrics.device_agreement import DeviceReport
     from edgedistill.verify.models.protocol import Slice

@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.answers.extract import extract
-from edgedistill.energy import EnergyMeter
 from edgedistill.errors import UsageError, VerifyError
 from edgedistill.progress import NullProgress
+from edgedistill.system.energy import EnergyMeter
 from edgedistill.trajectories.early_stop import decided
 from edgedistill.trajectories.options import TrajectoryOptions
 from edgedistill.trajectories.run import solve
-from edgedistill.verify.suites.checks import follows
 from edgedistill.verify.metrics.lengths import repetition_rate
 from edgedistill.verify.sampling.settings import Drawn
 from edgedistill.verify.sampling.trial import Trial
+from edgedistill.verify.suites.checks import follows
 from edgedistill.verify.types import Sample
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ import numpy as np
 
 from edgedistill.errors import VerifyError
 from edgedistill.progress import NullProgress
-from edgedistill.runtime.choice import choose
-from edgedistill.runtime.batch.scheduler import Start
 from edgedistill.runtime.batch.replicas import run_lanes
+from edgedistill.runtime.batch.sampler import choose
+from edgedistill.runtime.batch.scheduler import Start
 from edgedistill.verify.models.protocol import slices
 from edgedistill.verify.models.teacher_forcing import force
 

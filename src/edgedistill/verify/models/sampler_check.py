@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from edgedistill.errors import VerifyError
-from edgedistill.runtime.choice import choose
+from edgedistill.runtime.batch.sampler import choose
 from edgedistill.runtime.sampling import candidates
 from edgedistill.verify.models.protocol import SampledModel, slices
 from edgedistill.verify.stats.sampler_audit import DRAWS, SamplerAudit, audit_sampler
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgedistill.runtime.choice import NoiseSource
+    from edgedistill.runtime.batch.sampler import NoiseSource
     from edgedistill.verify.sampling.settings import DrawSettings
     from edgedistill.verify.types import Prompt
 

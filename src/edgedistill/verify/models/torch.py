@@ -16,11 +16,11 @@ from tokenizers import Tokenizer
 
 from edgedistill.errors import VerifyError
 from edgedistill.progress import NullProgress
-from edgedistill.runtime.choice import NoiseSource, choose
-from edgedistill.runtime.template import ChatTemplate, PassThrough
-from edgedistill.verify.sampling.replies import Encoded, Replies
-from edgedistill.verify.report.model import ModelIdentity
+from edgedistill.runtime.batch.sampler import NoiseSource, choose
+from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
 from edgedistill.verify.models.torch_weights import build_module, import_torch
+from edgedistill.verify.report.model import ModelIdentity
+from edgedistill.verify.sampling.replies import Encoded, Replies
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

@@ -9,8 +9,8 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.references.baseline_file import REMAKE, Baseline
 from edgedistill.verify.models.protocol import slices as cut
+from edgedistill.verify.references.baseline_file import REMAKE, Baseline
 from edgedistill.verify.references.top_tokens import coarse_divergence
 
 if TYPE_CHECKING:

@@ -29,10 +29,10 @@ import numpy as np
 
 from edgedistill.errors import OutputError, VerifyError
 from edgedistill.verify.models.protocol import slices
+from edgedistill.verify.references.top_tokens import TopTokens, top_tokens
 from edgedistill.verify.report.model import ModelIdentity
 from edgedistill.verify.sampling.settings import Drawn, DrawSettings
 from edgedistill.verify.sampling.store import store_header
-from edgedistill.verify.references.top_tokens import TopTokens, top_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

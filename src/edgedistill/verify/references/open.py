@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgedistill.bundle import MANIFEST, Bundle
+from edgedistill.bundle.bundle import MANIFEST, Bundle
 from edgedistill.errors import VerifyError
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def open_reference(
 
         return open_sampled(path, memory=memory)
     if path.is_file():
-        from edgedistill.verify.references.baseline_file import Baseline
         from edgedistill.verify.references.baseline import BaselineModel
+        from edgedistill.verify.references.baseline_file import Baseline
 
         return BaselineModel(Baseline.load(path))
     if path.is_dir():

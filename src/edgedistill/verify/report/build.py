@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.metrics.accuracy import flips
-from edgedistill.verify.metrics.paired import compare
-from edgedistill.verify.stats.answer_counts import Codebook, by_prompt, paired
-from edgedistill.verify.report.definitions import DEFINITIONS
-from edgedistill.verify.metrics.answer_distance import distance_estimate
-from edgedistill.verify.report.extras import ModelSamples, audit_extras
 from edgedistill.verify.gate.decide import decide
-from edgedistill.verify.report.gate_text import gate_report
-from edgedistill.verify.stats.intervals import prompt_mean, wilson
+from edgedistill.verify.metrics.accuracy import flips
+from edgedistill.verify.metrics.answer_distance import distance_estimate
 from edgedistill.verify.metrics.lengths import length_ratio
+from edgedistill.verify.metrics.paired import compare
+from edgedistill.verify.metrics.suite_summary import summarise_suite
+from edgedistill.verify.report.definitions import DEFINITIONS
+from edgedistill.verify.report.extras import ModelSamples, audit_extras
+from edgedistill.verify.report.gate_text import gate_report
 from edgedistill.verify.report.model import (
     GateReport,
     PairMetrics,
@@ -30,19 +29,20 @@ from edgedistill.verify.report.model import (
     TokenReport,
     VerifyReport,
 )
-from edgedistill.verify.metrics.suite_summary import summarise_suite
 from edgedistill.verify.report.tokens import by_prompt_id, prompt_tokens, token_report
+from edgedistill.verify.stats.answer_counts import Codebook, by_prompt, paired
+from edgedistill.verify.stats.intervals import prompt_mean, wilson
 from edgedistill.verify.types import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgedistill.verify.gate.endpoints import Margins
-    from edgedistill.verify.report.model import RunSettings
-    from edgedistill.verify.stats.sampler_audit import SamplerAudit
     from edgedistill.verify.gate.sequential import SequentialState
     from edgedistill.verify.metrics.suite_summary import SuiteResult
+    from edgedistill.verify.report.model import RunSettings
     from edgedistill.verify.report.tokens import PromptDivergences
+    from edgedistill.verify.stats.sampler_audit import SamplerAudit
     from edgedistill.verify.types import Sample, Suite
 
 _QUESTION_CHARACTERS = 400

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgedistill.verify.report.build import asked_suite
 from edgedistill.verify.gate.decide import collapse_endpoint
 from edgedistill.verify.metrics.suite_summary import summarise_suite
+from edgedistill.verify.report.build import asked_suite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

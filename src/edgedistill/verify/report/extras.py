@@ -12,10 +12,10 @@ import numpy as np
 
 from edgedistill.errors import MissingExtraError
 from edgedistill.verify.metrics.consistency import answer_entropy
-from edgedistill.verify.stats.answer_counts import Codebook, by_prompt, tally
 from edgedistill.verify.metrics.diversity import diversity
 from edgedistill.verify.metrics.perturbations import perturbation_check, temperature_sweep
 from edgedistill.verify.report.model import AuditExtras
+from edgedistill.verify.stats.answer_counts import Codebook, by_prompt, tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

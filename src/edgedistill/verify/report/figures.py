@@ -9,15 +9,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from edgedistill.verify.report.gate_text import LABELS
 from edgedistill.svg_plots import Axes, Bar, Series, bars, chart
+from edgedistill.verify.report.gate_text import LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from edgedistill.verify.metrics.collapse import Collapse
-    from edgedistill.verify.report.model import PromptPair, VerifyReport
     from edgedistill.verify.metrics.suite_summary import PromptSummary, SuiteResult
+    from edgedistill.verify.report.model import PromptPair, VerifyReport
     from edgedistill.verify.types import Estimate
 
 MOST_HISTOGRAMS = 60

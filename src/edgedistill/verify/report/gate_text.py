@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.verify.gate.endpoints import endpoints
 from edgedistill.verify.gate.decide import overall
-from edgedistill.verify.stats.power import components, power_curve, smallest_effect
+from edgedistill.verify.gate.endpoints import endpoints
 from edgedistill.verify.report.model import GateReport, PowerCurve
+from edgedistill.verify.stats.power import components, power_curve, smallest_effect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgedistill.verify.metrics.paired import Comparison
-    from edgedistill.verify.gate.endpoints import Endpoint, Margins
     from edgedistill.verify.gate.decide import EndpointResult, GateResult, Outcome
+    from edgedistill.verify.gate.endpoints import Endpoint, Margins
     from edgedistill.verify.gate.sequential import SequentialState
+    from edgedistill.verify.metrics.paired import Comparison
 
 LABELS: Mapping[str, str] = {
     "accuracy": "accuracy",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgedistill.verify.report.sampler_text import samplers_text
 from edgedistill.verify.report.tables import (
     ENDPOINT_HEADERS,
     endpoint_rows,
@@ -15,7 +16,6 @@ from edgedistill.verify.report.tables import (
     path_text,
     settings_text,
 )
-from edgedistill.verify.report.sampler_text import samplers_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

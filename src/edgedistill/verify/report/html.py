@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgedistill.verify.report.figures import figures, histograms
 from edgedistill.verify.report.prompt_tables import prompt_rows
+from edgedistill.verify.report.sampler_text import audit_text
 from edgedistill.verify.report.tables import (
     ENDPOINT_HEADERS,
     endpoint_rows,
@@ -18,7 +19,6 @@ from edgedistill.verify.report.tables import (
     path_text,
     settings_text,
 )
-from edgedistill.verify.report.sampler_text import audit_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

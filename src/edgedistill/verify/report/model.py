@@ -13,24 +13,24 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, VerifyError
-from edgedistill.verify.metrics.accuracy import HallucinationVariance
-from edgedistill.verify.report.json_codec import decode, encode
-from edgedistill.verify.metrics.collapse import Collapse
-from edgedistill.verify.metrics.device_agreement import Device, DeviceComparison, DeviceReport
-from edgedistill.verify.metrics.token_divergence import DivergenceSummary
-from edgedistill.verify.metrics.diversity import Diversity
-from edgedistill.verify.gate.endpoints import Name
 from edgedistill.verify.gate.decide import CollapseResult, EndpointResult, GateResult, Method, Outcome
+from edgedistill.verify.gate.endpoints import Name
+from edgedistill.verify.gate.sequential import SequentialState
+from edgedistill.verify.metrics.accuracy import HallucinationVariance
+from edgedistill.verify.metrics.collapse import Collapse
+from edgedistill.verify.metrics.collapse_verdict import Verdict
+from edgedistill.verify.metrics.device_agreement import Device, DeviceComparison, DeviceReport
+from edgedistill.verify.metrics.diversity import Diversity
 from edgedistill.verify.metrics.lengths import FormSummary
 from edgedistill.verify.metrics.mode_score import ModeChange, ModeReport, ModeScore
 from edgedistill.verify.metrics.perturbations import PerturbationCheck, TemperatureSweep
-from edgedistill.verify.stats.power import Decider
-from edgedistill.verify.stats.sampler_audit import SamplerAudit
-from edgedistill.verify.gate.sequential import SequentialState
 from edgedistill.verify.metrics.suite_summary import PromptSummary, SuiteResult
 from edgedistill.verify.metrics.survival import SurvivalCurve
+from edgedistill.verify.metrics.token_divergence import DivergenceSummary
+from edgedistill.verify.report.json_codec import decode, encode
+from edgedistill.verify.stats.power import Decider
+from edgedistill.verify.stats.sampler_audit import SamplerAudit
 from edgedistill.verify.types import Estimate, Interval
-from edgedistill.verify.metrics.collapse_verdict import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path

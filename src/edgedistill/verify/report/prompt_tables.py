@@ -12,8 +12,8 @@ from edgedistill.verify.report.tables import MetricRow, bits, nats, number, perc
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgedistill.verify.report.model import PromptPair, VerifyReport
     from edgedistill.verify.metrics.suite_summary import PromptSummary
+    from edgedistill.verify.report.model import PromptPair, VerifyReport
 
 
 def prompt_rows(report: VerifyReport, prompt_id: str) -> list[MetricRow]:

@@ -14,7 +14,7 @@ from edgedistill.verify.report.build import Provenance
 
 def provenance() -> Provenance:
     """Now, here, with these versions."""
-    from edgedistill.hardware import detect
+    from edgedistill.system.hardware import detect
 
     found: dict[str, str] = {}
     for package in ("edgedistill", "onnxruntime", "numpy"):

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgedistill.verify.metrics.mode_score import ModeChange, ModeReport, ModeScore
-    from edgedistill.verify.report.model import AuditExtras, VerifyReport
     from edgedistill.verify.metrics.suite_summary import SuiteResult
+    from edgedistill.verify.report.model import AuditExtras, VerifyReport
 
 ENDPOINT_HEADERS = ("endpoint", "reference", "bundle", "change", "margin", "outcome")
 

@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.verify.metrics.token_divergence import concatenate, exposure_index, llama_cpp_positions, position_mean, summarise
-from edgedistill.verify.stats.jackknife import jackknife_interval, ratio_left_out
-from edgedistill.verify.report.model import PositionBin, TokenReport
 from edgedistill.verify.metrics.survival import first_divergence, hazard_by_position, hazard_per_100, survival_curve
+from edgedistill.verify.metrics.token_divergence import (
+    concatenate,
+    exposure_index,
+    llama_cpp_positions,
+    position_mean,
+    summarise,
+)
+from edgedistill.verify.report.model import PositionBin, TokenReport
+from edgedistill.verify.stats.jackknife import jackknife_interval, ratio_left_out
 from edgedistill.verify.types import Estimate
 
 if TYPE_CHECKING:
@@ -22,9 +28,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from edgedistill.verify.metrics.survival import Parting
     from edgedistill.verify.metrics.token_divergence import TokenDivergence
     from edgedistill.verify.sampling.settings import Drawn
-    from edgedistill.verify.metrics.survival import Parting
 
     Floats = npt.NDArray[np.float64]
     Values = npt.NDArray[np.float64] | npt.NDArray[np.bool_]

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgedistill.answers.extract import extract
-from edgedistill.runtime.reasoning import DEFAULT_TAGS, split
+from edgedistill.runtime.text.reasoning import DEFAULT_TAGS, split
 from edgedistill.verify.suites.checks import follows
 
 if TYPE_CHECKING:
-    from edgedistill.runtime.reasoning import TagPair
+    from edgedistill.runtime.text.reasoning import TagPair
     from edgedistill.verify.types import AnswerKind, Prompt
 
 

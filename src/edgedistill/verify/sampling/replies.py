@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgedistill.errors import ContextLengthError
-from edgedistill.runtime.detokenize import dropped_ids
-from edgedistill.runtime.reasoning import DEFAULT_TAGS, TagPair, opened_by
-from edgedistill.runtime.transcript import Transcript
-from edgedistill.verify.sampling.answers import read_reply
+from edgedistill.runtime.text.detokenize import dropped_ids
+from edgedistill.runtime.text.reasoning import DEFAULT_TAGS, TagPair, opened_by
+from edgedistill.runtime.text.transcript import Transcript
 from edgedistill.verify.metrics.lengths import repetition_rate
+from edgedistill.verify.sampling.answers import read_reply
 from edgedistill.verify.sampling.settings import Drawn
 from edgedistill.verify.types import Sample
 

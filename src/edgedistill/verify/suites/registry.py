@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedistill.errors import SuiteError
-from edgedistill.verify.suites.arithmetic_problems import BANDS
 from edgedistill.verify.suites.arithmetic import MOST_PER_BAND, arithmetic_suite
+from edgedistill.verify.suites.arithmetic_problems import BANDS
 from edgedistill.verify.suites.checks import validate as validate_check
+from edgedistill.verify.suites.files import read_suite
 from edgedistill.verify.suites.instructions import instruction_suite
 from edgedistill.verify.suites.open_ended import open_ended_suite
-from edgedistill.verify.suites.files import read_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,260 @@
+"""Calibrated quantization in the memory of one layer: activations flow through the model layer by layer.
+
+Two streams of hidden states run side by side, one through the original and one through what has been quantized so far
+(in the very kernels that will be deployed). Before a matrix is quantized, the second moments of its inputs in both
+streams are collected; matrices of a layer are quantized in the order in which they act, so that each sees inputs made
+by the quantized ones before it. Hidden states lie in two files; weights of one layer are held as float32 at a time.
+
+A resumed run sends the streams through finished layers again and quantizes the rest: the kernels give the same bits, so
+the result is that of an uninterrupted run.
+
+Must not know: how a matrix is quantized, where the sequences come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedistill.export.calibrate.hidden_states import Part, Stream, batches
+from edgedistill.export.layout import StoredArray, plan_layout
+from edgedistill.export.writer import Job, WeightsWriter
+from edgedistill.graph.parts import OUTPUT, build_embedding, build_layer, inputs_of
+from edgedistill.graph.weights import WeightEmitter
+from edgedistill.progress import NullProgress
+from edgedistill.quantize.gptq import GptqOptions, Moments, Solver
+from edgedistill.quantize.spec import FLOAT32, array_specs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+    import onnx_ir as ir
+
+    from edgedistill.architecture.spec import LogicalWeight
+    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.export.calibrate.smoothing import Fold
+    from edgedistill.export.plan import Plan
+    from edgedistill.progress import Progress
+    from edgedistill.quantize.spec import WeightFormat
+
+    Floats = npt.NDArray[np.float32]
+    Ids = npt.NDArray[np.int64]
+
+STAGES = (("attn.qkv",), ("attn.o",), ("mlp.gate", "mlp.up"), ("mlp.down",))
+"""Matrices of a layer in the order in which they act; those of one stage have the same inputs."""
+_GRAPH = ".part.onnx"
+_SCRATCH = ".layer.bin"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """``reused`` weights came from an interrupted run; ``failed`` says, by weight, why scale search had to do."""
+
+    reused: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFormat:
+    """A matrix in the format that a part of the model is to have: what ``WeightEmitter`` wants to know."""
+
+    shape: tuple[int, ...]
+    format: WeightFormat
+
+
+def write_calibrated(
+    writer: WeightsWriter,
+    plan: Plan,
+    source: TensorSource,
+    sequences: Sequence[Ids],
+    *,
+    options: GptqOptions,
+    threads: int,
+    progress: Progress,
+    folds: Mapping[str, Fold] | None = None,
+) -> Outcome:
+    """Quantize and write all weights of ``plan``, those of method ``gptq`` with moments from ``sequences``.
+
+    Args:
+        writer: Its file's directory takes the scratch files.
+        plan: Formats and places.
+        source: Where rows come from.
+        sequences: Token ids, int64 [n] each.
+        options: How to solve.
+        threads: Slices worked on at a time.
+        progress: Receives elements of weights.
+        folds: Factors that smoothing moves between weights, by name.
+    """
+    run = _Run(writer, plan, source, sequences, options, threads, progress, folds or {})
+    try:
+        run.everything()
+    finally:
+        run.close()
+    return run.outcome
+
+
+class _Run:
+    def __init__(
+        self,
+        writer: WeightsWriter,
+        plan: Plan,
+        source: TensorSource,
+        sequences: Sequence[Ids],
+        options: GptqOptions,
+        threads: int,
+        progress: Progress,
+        folds: Mapping[str, Fold],
+    ) -> None:
+        self.outcome = Outcome()
+        self._writer, self._plan, self._source = writer, plan, source
+        self._options, self._threads, self._progress, self._folds = options, threads, progress, folds
+        self._directory = writer.path.parent
+        self._planned = plan.planned.by_name()
+        longest = plan.context_length
+        # Sequences of like length share a batch: little padding.
+        self._sequences = sorted((ids[:longest] for ids in sequences), key=len, reverse=True)
+        tokens = sum(len(ids) for ids in self._sequences)
+        self._longest = max(map(len, self._sequences), default=1)
+        self._original = Stream(self._directory / ".hidden.original", tokens, plan.spec.hidden_size)
+        self._quantized = Stream(self._directory / ".hidden.quantized", tokens, plan.spec.hidden_size)
+
+    def everything(self) -> None:
+        by_layer: dict[int, list[LogicalWeight]] = {}
+        before: list[LogicalWeight] = []
+        after: list[LogicalWeight] = []
+        for weight in self._plan.weights:
+            if weight.name.startswith("layers."):
+                by_layer.setdefault(int(weight.name.split(".")[1]), []).append(weight)
+            else:
+                (after if by_layer else before).append(weight)
+        self._write(before)
+        self._embed()
+        for index in sorted(by_layer):
+            self._layer(index, by_layer[index], last=index == self._plan.spec.num_hidden_layers - 1)
+        self._write(after)
+
+    def close(self) -> None:
+        self._original.remove()
+        self._quantized.remove()
+        for name in (_GRAPH, _SCRATCH):
+            (self._directory / name).unlink(missing_ok=True)
+
+    # ---- one layer --------------------------------------------------------------------------------------------
+
+    def _layer(self, index: int, weights: list[LogicalWeight], *, last: bool) -> None:
+        """Quantize a layer stage by stage, and move both streams behind it."""
+        scratch = self._decoded(weights)
+        wanted = [w for w in weights if w.is_matrix and self._planned[w.name].format.method == "gptq"]
+        wanted = [w for w in wanted if not self._planned[w.name].format.is_float]
+        todo = {w.name for w in wanted if not self._writer.is_finished(self._job(w), self._source)}
+        for weight in wanted:
+            if weight.name not in todo and (reason := self._writer.failure(weight.name)):
+                self.outcome.failed[weight.name] = reason
+        matrices = {w.name for w in weights if w.is_matrix}
+        self._write([w for w in weights if w.name not in todo])
+        written = matrices - todo
+        for stage in STAGES:
+            names = [f"layers.{index}.{part}" for part in stage if f"layers.{index}.{part}" in todo]
+            if not names:
+                continue
+            solver = Solver(self._moments(index, inputs_of(self._plan.spec, names[0]), scratch, written), self._options)
+            if solver.failed:
+                self.outcome.failed |= dict.fromkeys(names, solver.failed)
+            self._write([w for w in weights if w.name in names], dict.fromkeys(names, solver))
+            written |= set(names)
+        if last:
+            return
+        for stream, emitter in (
+            (self._original, self._emitter(scratch, frozenset())),
+            (self._quantized, self._emitter(scratch, matrices)),
+        ):
+            session = self._session(build_layer(self._plan.spec, emitter, index, positions=self._longest))
+            for part in batches(self._sequences):
+                stream.put(part, session.run([OUTPUT], part.feeds(self._plan.spec, stream.get(part)))[0])
+
+    def _moments(self, index: int, tap: str, scratch: Mapping[str, StoredArray], written: set[str]) -> Moments:
+        """Second moments of the values called ``tap``, with the layer's ``written`` matrices quantized already."""
+        spec = self._plan.spec
+        original = self._session(
+            build_layer(spec, self._emitter(scratch, frozenset()), index, (tap,), positions=self._longest)
+        )
+        quantized = self._session(
+            build_layer(spec, self._emitter(scratch, written), index, (tap,), positions=self._longest)
+        )
+        second = cross = np.zeros(0, np.float32)
+        tokens = 0
+        for part in batches(self._sequences):
+            x = part.valid(original.run([tap], part.feeds(spec, self._original.get(part)))[0])
+            y = part.valid(quantized.run([tap], part.feeds(spec, self._quantized.get(part)))[0])
+            if not tokens:
+                second = np.zeros((y.shape[1], y.shape[1]), np.float32)
+                cross = np.zeros_like(second)
+            second += y.T @ y
+            x -= y
+            cross += x.T @ y
+            tokens += len(y)
+        second /= tokens
+        cross /= tokens
+        return Moments(second, cross, tokens)
+
+    # ---- weights ----------------------------------------------------------------------------------------------
+
+    def _job(self, weight: LogicalWeight) -> Job:
+        return Job(weight, self._planned[weight.name].format, self._folds.get(weight.name))
+
+    def _write(self, weights: Sequence[LogicalWeight], solvers: Mapping[str, Solver] | None = None) -> None:
+        self.outcome.reused += self._writer.write_weights(
+            [self._job(w) for w in weights],
+            self._source,
+            threads=self._threads,
+            progress=self._progress,
+            solvers=solvers,
+        )
+
+    def _decoded(self, weights: Sequence[LogicalWeight]) -> dict[str, StoredArray]:
+        """Write a layer's matrices as float32 to the scratch file; places of these, by name."""
+        matrices = [w for w in weights if w.is_matrix]
+        specs = [a for w in matrices for a in array_specs(w.name, (w.shape[0], w.shape[1]), FLOAT32)]
+        layout = plan_layout(specs, _SCRATCH)
+        path = self._directory / _SCRATCH
+        path.unlink(missing_ok=True)
+        writer = WeightsWriter(path, layout, resume=False, journal=False)
+        try:
+            jobs = [Job(w, FLOAT32, self._folds.get(w.name)) for w in matrices]
+            writer.write_weights(jobs, self._source, threads=self._threads, progress=NullProgress())
+        finally:
+            writer.close()
+        return layout.arrays
+
+    def _emitter(self, scratch: Mapping[str, StoredArray], quantized: set[str] | frozenset[str]) -> WeightEmitter:
+        """Weights named in ``quantized`` as deployed, other matrices as float32 from the scratch file."""
+        planned = {
+            name: PlannedFormat(weight.shape, weight.format if name in quantized or name not in scratch else FLOAT32)
+            for name, weight in self._planned.items()
+        }
+        stored = dict(self._plan.layout.arrays)
+        for name, place in scratch.items():
+            if name not in quantized:
+                stored[name] = place
+        return WeightEmitter(planned, stored, supply=True)
+
+    # ---- streams ----------------------------------------------------------------------------------------------
+
+    def _embed(self) -> None:
+        """Start both streams: rows of the original embedding, and what the quantized one gives."""
+        session = self._session(build_embedding(self._plan.spec, self._emitter({}, frozenset())))
+        embed = next(w for w in self._plan.weights if w.name == "embed")
+        ids = np.unique(np.concatenate(self._sequences))
+        table = np.concatenate([self._source.read_rows(embed.parts[0], int(i), int(i) + 1) for i in ids])
+        table += np.float32(embed.offset)
+        if self._plan.spec.embedding_scale is not None:
+            table *= np.float32(self._plan.spec.embedding_scale)
+        for part in batches(self._sequences):
+            self._original.put(part, table[np.searchsorted(ids, part.ids)])
+            self._quantized.put(part, session.run([OUTPUT], {"input_ids": part.ids})[0])
+
+    def _session(self, model: ir.Model) -> Part:
+        return Part(model, self._directory / _GRAPH, threads=self._threads)

@@ -1,0 +1,255 @@
+"""Scales of a quantized KV cache: runs the finished weights with a float32 cache and looks at what it holds.
+
+By default over texts that the model itself writes, which are what the cache will hold later. The run happens in a
+process of its own, as the trial does: ``python -m edgedistill.export.calibrate.kv_cache DIR`` takes a request on stdin,
+leaves the maxima in ``DIR`` and reports lines of JSON. Models too large to run whole go through in slices of a few
+layers; then the texts are the prompts alone.
+
+Must not know: how weights are quantized, how the graph uses the scales.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgedistill.bundle.bundle import TOKENIZER, WEIGHTS, Bundle
+from edgedistill.bundle.manifest import FileEntry, Manifest
+from edgedistill.errors import EdgedistillError, ExportError
+from edgedistill.quantize.kv import Granularity, KvScales, kv_scales, rotated_maxima
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from edgedistill.architecture.spec import ModelSpec
+    from edgedistill.profile.profile import KvCache
+    from edgedistill.progress import Progress
+    from edgedistill.runtime.model import Model
+
+    Cached = Iterator[tuple[int, npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+
+NEW_TOKENS = 160
+PROMPTS = (
+    "A train leaves at 9:40 and arrives at 13:05. How long is the journey? Think step by step.",
+    "Write a Python function that returns the n-th Fibonacci number, and explain it.",
+    "Explain in simple words why the sky is blue.",
+    "Translate into French and German: The museum opens at ten, but the garden is closed today.",
+    "Write a short story about a lighthouse keeper and a storm.",
+    "List five differences between copper and aluminium as a table.",
+    "If 3x + 7 = 31, what is x? Check your answer.",
+    "Summarise the causes of the French Revolution in a few sentences.",
+)
+_MAXIMA = ".kv_maxima.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Scales, and what they rest on: ``tokens`` of texts from ``source`` (own texts, prompts, or given)."""
+
+    scales: KvScales
+    source: str
+    tokens: int
+
+
+def calibrate(
+    directory: Path,
+    manifest: Manifest,
+    spec: ModelSpec,
+    cache: KvCache,
+    *,
+    sequences: Sequence[npt.NDArray[np.int64]] | None = None,
+    progress: Progress,
+) -> Calibration:
+    """Calibrate the scales for the bundle that grows in ``directory``.
+
+    Args:
+        directory: Holds the graph with a float32 cache, the weights, the tokenizer and the template.
+        manifest: Of that bundle; its list of files may be empty.
+        spec: The model, for the rotary frequencies of its layers.
+        cache: The format asked for.
+        sequences: Token ids int64 [n] to run; None: texts that the model writes on built-in prompts.
+        progress: Receives tokens.
+
+    Raises:
+        ExportError: The model does not run, or its keys or values are not finite.
+    """
+    request = {
+        "manifest": _with_present_files(directory, manifest).to_json(),
+        "sequences": None if sequences is None else [np.asarray(s).tolist() for s in sequences],
+        "inv_freq": [None if layer.rope is None else list(layer.rope.inv_freq) for layer in spec.layers],
+    }
+    progress.begin("calibrating the KV cache", 0, "tokens")
+    try:
+        outcome = _converse(directory, request, progress)
+        with np.load(directory / _MAXIMA) as maxima:
+            key, value = maxima["key"], maxima["value"]
+    finally:
+        (directory / _MAXIMA).unlink(missing_ok=True)
+    progress.end()
+    if not np.isfinite(key).all() or not np.isfinite(value).all():
+        raise ExportError(
+            "Keys or values of the model are not finite, so that its KV cache cannot be quantized.",
+            hint="Export with --kv-cache float32 and try the bundle with: edgedistill run",
+        )
+    granularity: Granularity = "per-tensor" if cache.scales == "per-tensor" else "per-channel"
+    scales = kv_scales(list(key), list(value), bits=cache.bits, granularity=granularity)
+    return Calibration(scales, outcome["source"], outcome["tokens"])
+
+
+def _with_present_files(directory: Path, manifest: Manifest) -> Manifest:
+    """The manifest listing what is there, without hashes: enough to open the bundle for a run."""
+    import dataclasses
+
+    files = (FileEntry(p.name, p.stat().st_size, "") for p in sorted(directory.iterdir()) if p.is_file())
+    return dataclasses.replace(manifest, files=tuple(files))
+
+
+def _converse(directory: Path, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    command = [sys.executable, "-m", "edgedistill.export.calibrate.kv_cache", str(directory)]
+    outcome: dict[str, Any] = {}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        try:
+            child.stdin.write(json.dumps(request))
+            child.stdin.close()
+            for line in child.stdout:
+                outcome = json.loads(line)
+                progress.advance(outcome.get("advance", 0))
+            complaint = child.stderr.read().strip().splitlines()[-1:]
+        except BaseException:
+            child.kill()
+            raise
+    if "tokens" not in outcome:
+        reason = outcome.get("error") or (complaint or [f"exit code {child.returncode}"])[0]
+        raise ExportError(
+            f"Calibrating the KV cache failed ({reason}).",
+            hint="Export with --kv-cache float32, or free memory and try again.",
+        )
+    return outcome
+
+
+# ---- the other process --------------------------------------------------------------------------------------
+
+
+def maxima_of(
+    cached: Iterable[tuple[int, npt.NDArray[np.float32], npt.NDArray[np.float32]]],
+    inv_freq: Sequence[Sequence[float] | None],
+    context: int,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Largest magnitudes of keys and values per channel, float32 [layers, heads, head_dim] each.
+
+    ``cached`` gives a layer's index, its keys and its values [heads, tokens, head_dim] from position 0 on, any number
+    of times per layer. Where ``inv_freq`` of the layer is known, keys count with what rotation makes of them anywhere
+    in the context (see ``rotated_maxima``).
+    """
+    layers = len(inv_freq)
+    key: list[npt.NDArray[np.float32] | None] = [None] * layers
+    value: list[npt.NDArray[np.float32] | None] = [None] * layers
+    for layer, keys, values in cached:
+        frequencies = inv_freq[layer]
+        if frequencies is None:
+            largest = np.abs(keys).max(axis=1, initial=0)
+        else:
+            positions = np.arange(keys.shape[1])
+            largest = rotated_maxima(keys, np.asarray(frequencies, np.float32), positions, context)
+        here = np.abs(values).max(axis=1, initial=0)
+        known_key, known_value = key[layer], value[layer]
+        key[layer] = largest if known_key is None else np.maximum(known_key, largest)
+        value[layer] = here if known_value is None else np.maximum(known_value, here)
+    if any(part is None for part in (*key, *value)):
+        raise ValueError("a layer without keys or values")
+    return np.stack([k for k in key if k is not None]), np.stack([v for v in value if v is not None])
+
+
+def _main(directory: Path, request: dict[str, Any]) -> dict[str, Any]:
+    from edgedistill.export.trial_run import WHOLE_LIMIT
+
+    manifest = Manifest.from_json(request["manifest"])
+    given = request["sequences"]
+    limit = manifest.model.context_length
+    if (directory / WEIGHTS).stat().st_size > WHOLE_LIMIT:
+        sequences = given or _prompts(directory)
+        source = "given" if given else "prompts"
+        cached = _through_slices(directory, manifest, [s[:limit] for s in sequences])
+    else:
+        from edgedistill.runtime.model import Model
+
+        model = Model(Bundle(directory, manifest))
+        sequences = given or _own_texts(model)
+        source = "given" if given else "own texts"
+        cached = _through_session(model, [s[:limit] for s in sequences])
+    sequences = [s[:limit] for s in sequences if s]
+    key, value = maxima_of(cached, request["inv_freq"], limit)
+    with (directory / _MAXIMA).open("wb") as stream:
+        np.savez(stream, key=key, value=value)
+    return {"source": source, "tokens": sum(len(s) for s in sequences)}
+
+
+def _prompts(directory: Path) -> list[list[int]]:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(directory / TOKENIZER))
+    return [tokenizer.encode(prompt, add_special_tokens=False).ids or [0] for prompt in PROMPTS]
+
+
+def _own_texts(model: Model) -> list[list[int]]:
+    """Each prompt through the chat template, and what the model says, sampled with a fixed seed."""
+    import dataclasses
+
+    texts = []
+    room = model.bundle.manifest.model.context_length
+    for seed, prompt in enumerate(PROMPTS):
+        ids = model.encode(model.render(prompt))[: max(1, room // 2)]
+        settings = dataclasses.replace(
+            model.default_settings, seed=seed, max_new_tokens=min(NEW_TOKENS, room - len(ids)), temperature=1.0
+        )
+        decoded = model.generate(prompt, settings=settings) if len(ids) < room // 2 else None
+        texts.append([*ids, *(decoded.tokens if decoded else ())])
+        _say({"advance": len(texts[-1])})
+    return texts
+
+
+def _through_session(model: Model, sequences: Sequence[Sequence[int]]) -> Cached:
+    for sequence in sequences:
+        decoder: Any = model.session.decoder()
+        for start in range(0, len(sequence), model.prefill_chunk):
+            decoder.feed(sequence[start : start + model.prefill_chunk], logits=False)
+        buffers = decoder.cache.buffers
+        for layer in range(len(buffers) // 2):
+            yield layer, buffers[2 * layer][0, :, : len(sequence)], buffers[2 * layer + 1][0, :, : len(sequence)]
+        _say({"advance": len(sequence)})
+
+
+def _through_slices(directory: Path, manifest: Manifest, sequences: Sequence[Sequence[int]]) -> Cached:
+    from edgedistill.export.calibrate import sliced_run as sliced
+
+    for layer, keys, values in sliced.sweep(directory, manifest, sequences):
+        _say({"advance": 0})
+        yield layer, keys, values
+
+
+def _say(line: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    try:
+        result = _main(Path(sys.argv[1]), json.loads(sys.stdin.read()))
+    except EdgedistillError as error:
+        result = {"error": str(error)}
+    except Exception as error:  # the parent reports every failure as one line
+        result = {"error": f"{type(error).__name__}: {error}"}
+    _say(result)

@@ -1,0 +1,224 @@
+"""Runs a large bundle's own graph in slices of a few layers, so that trying it needs the memory of one slice.
+
+The written model.onnx is cut between layers; each piece becomes a session over the same weights file, runs, and is
+closed before the next one opens. Slow (every step opens every slice again) and constant in memory: right for a trial
+of a few tokens, wrong for anything else.
+
+Must not know: how the graph was built beyond the names of the values between layers, what a token means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgedistill.bundle.bundle import MODEL
+from edgedistill.errors import ExportError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+    import onnx_ir as ir
+    import onnxruntime
+
+    from edgedistill.bundle.manifest import Manifest
+
+SLICE_BYTES = 192 << 20
+_CUT = ".slice.onnx"
+_LENGTHS = ("seqlens_k", "query_seqlens", "total_sequence_length")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of the graph: names of its inputs and outputs, and the layers whose caches it owns."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    layers: range
+
+
+def pieces(manifest: Manifest, limit: int = SLICE_BYTES) -> Iterator[Piece]:
+    """Cut the decoder into runs of layers of about ``limit`` bytes of weights, and the head by itself."""
+    count = manifest.model.num_hidden_layers
+    sizes = [0] * count
+    for weight in manifest.weights:
+        if weight.name.startswith("layers."):
+            sizes[int(weight.name.split(".")[1])] += weight.nbytes
+    begin = 0
+    while begin < count:
+        end = begin + 1
+        while end < count and sum(sizes[begin : end + 1]) <= limit:
+            end += 1
+        caches = [f"{i}.{kind}" for i in range(begin, end) for kind in ("key", "value")]
+        entry = ("input_ids",) if begin == 0 else _boundary(begin)
+        leave = ("final_norm.out",) if end == count else _boundary(end)
+        yield Piece(
+            inputs=(*entry, *_LENGTHS, *(f"past_key_values.{c}" for c in caches)),
+            outputs=(*leave, *(f"present.{c}" for c in caches)),
+            layers=range(begin, end),
+        )
+        begin = end
+    yield Piece(("final_norm.out", "logit_index"), ("logits",), range(0))
+
+
+def _boundary(layer: int) -> tuple[str, str]:
+    """What flows into ``layer``: its normed input and the residual."""
+    return f"layers.{layer}.input_norm.out", f"layers.{layer}.input_norm.sum"
+
+
+def decode(directory: Path, manifest: Manifest, prompt: list[int], steps: int, limit: int = SLICE_BYTES) -> list[int]:
+    """Greedy continuation of ``prompt`` by ``steps`` tokens, in slices of about ``limit`` bytes of weights.
+
+    Raises:
+        ExportError: Logits that are not finite.
+    """
+    model, cuts = _load(directory, manifest, limit)
+    capacity = len(prompt) + steps
+    caches = _empty_caches(model, 1, capacity)
+    tokens: list[int] = []
+    new, past = list(prompt), 0
+    try:
+        for _ in range(steps):
+            feeds = _feeds(new, past, capacity)
+            for cut in cuts:
+                session = _open(directory, model, cut)
+                feeds.update(_run(session, cut, {**feeds, **caches}))
+                del session
+                for name in cut.outputs:
+                    if name.startswith("present."):
+                        caches[f"past_key_values.{name.removeprefix('present.')}"] = feeds.pop(name)
+            logits = feeds["logits"][0, -1]
+            if not np.isfinite(logits).all():
+                raise ExportError("The trial decode gave logits that are not finite.")
+            past += len(new)
+            new = [int(np.argmax(logits))]
+            tokens += new
+    finally:
+        (directory / _CUT).unlink(missing_ok=True)
+    return tokens
+
+
+def sweep(
+    directory: Path, manifest: Manifest, sequences: Sequence[Sequence[int]], limit: int = SLICE_BYTES
+) -> Iterator[tuple[int, npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Prefill every sequence and give each layer's index, keys and values [kv_heads, tokens, head_dim] of each one.
+
+    Every slice is opened once, for all sequences. Layers come in order; within a slice, sequence by sequence.
+    """
+    model, cuts = _load(directory, manifest, limit)
+    feeds = [_feeds(list(sequence), 0, len(sequence)) for sequence in sequences if sequence]
+    empty = [_empty_caches(model, 1, len(feed["input_ids"][0])) for feed in feeds]
+    try:
+        for cut in cuts[:-1]:
+            session = _open(directory, model, cut)
+            for feed, caches in zip(feeds, empty, strict=True):
+                out = _run(session, cut, {**feed, **caches})
+                for layer in cut.layers:
+                    yield layer, out.pop(f"present.{layer}.key")[0], out.pop(f"present.{layer}.value")[0]
+                feed.update(out)
+            del session
+    finally:
+        (directory / _CUT).unlink(missing_ok=True)
+
+
+def observe(
+    directory: Path,
+    manifest: Manifest,
+    sequences: Sequence[Sequence[int]],
+    names: Sequence[str],
+    limit: int = SLICE_BYTES,
+) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+    """Prefill every sequence and give the values ``names`` of the graph, float32 [tokens, width], for each one.
+
+    Names are those of values within or at the end of layers (``layers.3.mlp.gated``, ``final_norm.out``).
+    """
+    import onnx_ir as ir
+
+    model, cuts = _load(directory, manifest, limit)
+    wanted = set(names)
+    for value in ir.convenience.create_value_mapping(model.graph).values():
+        if value.name in wanted and value.type is None:
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+            value.shape = ir.Shape(["batch", "sequence", None])
+    feeds = [_feeds(list(sequence), 0, len(sequence)) for sequence in sequences if sequence]
+    try:
+        for cut in cuts[:-1]:
+            inside = [n for n in names if _layer(n) in cut.layers and n not in cut.inputs and n not in cut.outputs]
+            tapped = Piece(cut.inputs, (*cut.outputs, *inside), cut.layers)
+            session = _open(directory, model, tapped)
+            for feed in feeds:
+                out = _run(session, tapped, {**feed, **_empty_caches(model, 1, feed["input_ids"].shape[1])})
+                yield from ((name, out[name][0]) for name in out if name in wanted)
+                feed.update((name, value) for name, value in out.items() if name in cut.outputs and "norm" in name)
+            del session
+    finally:
+        (directory / _CUT).unlink(missing_ok=True)
+
+
+def _layer(name: str) -> int:
+    return int(name.split(".")[1]) if name.startswith("layers.") else -1
+
+
+def _load(directory: Path, manifest: Manifest, limit: int) -> tuple[ir.Model, list[Piece]]:
+    """The graph, with types for the values between the pieces, and the pieces."""
+    import onnx_ir as ir
+
+    from edgedistill.runtime.bit_planes import Widening
+
+    model = ir.load(Widening(directory).graph(directory / MODEL))
+    cuts = list(pieces(manifest, limit))
+    for value in ir.convenience.create_value_mapping(model.graph).values():
+        if value.name in {name for cut in cuts for name in cut.outputs if "norm" in name}:
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+            value.shape = ir.Shape(["batch", "sequence", manifest.model.hidden_size])
+    return model, cuts
+
+
+def _feeds(new: list[int], past: int, capacity: int) -> dict[str, npt.NDArray[Any]]:
+    return {
+        "input_ids": np.array([new], dtype=np.int64),
+        "seqlens_k": np.array([past + len(new) - 1], dtype=np.int32),
+        "query_seqlens": np.array([len(new)], dtype=np.int32),
+        "total_sequence_length": np.array(capacity, dtype=np.int32),
+        "logit_index": np.array([[len(new) - 1]], dtype=np.int64),
+    }
+
+
+def _empty_caches(model: ir.Model, batch: int, capacity: int) -> dict[str, npt.NDArray[Any]]:
+    """Zeros for every cache input, of the type that the graph says."""
+    caches: dict[str, npt.NDArray[Any]] = {}
+    for value in model.graph.inputs:
+        if value.name is not None and value.name.startswith("past_key_values.") and value.shape is not None:
+            _, heads, _, width = value.shape
+            dtype = value.dtype.numpy() if value.dtype is not None else np.float32
+            caches[value.name] = np.zeros((batch, int(str(heads)), capacity, int(str(width))), dtype=dtype)
+    return caches
+
+
+def _open(directory: Path, model: ir.Model, cut: Piece) -> onnxruntime.InferenceSession:
+    import onnx_ir as ir
+    import onnxruntime
+
+    from edgedistill.runtime.bit_planes import Widening
+
+    graph = ir.convenience.extract(model.graph, cut.inputs, cut.outputs)
+    # External data is found relative to the graph's file, so the piece lies beside the weights.
+    ir.save(ir.Model(graph, ir_version=model.ir_version), directory / _CUT)
+    options = onnxruntime.SessionOptions()
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    supplied = Widening(directory, threads=2).part(directory / MODEL, graph.initializers)
+    for name in supplied:
+        options.add_initializer(name, supplied[name])
+    return onnxruntime.InferenceSession(str(directory / _CUT), options, providers=["CPUExecutionProvider"])
+
+
+def _run(
+    session: onnxruntime.InferenceSession, cut: Piece, feeds: dict[str, npt.NDArray[Any]]
+) -> dict[str, npt.NDArray[Any]]:
+    outputs = session.run(list(cut.outputs), {name: feeds[name] for name in cut.inputs})
+    return dict(zip(cut.outputs, outputs, strict=True))

@@ -1,0 +1,104 @@
+"""What onnxruntime-genai wants beside a graph: genai_config.json and tokenizer_config.json, as plain data.
+
+The keys are those that onnxruntime-genai's own model builder writes (``models/builders/base.py`` of its package). A
+bundle does not need these files itself: they let onnxruntime-genai 0.18 open its directory unchanged.
+
+Must not know: files, weights, graphs beyond the names of their inputs and outputs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgedistill.architecture.spec import ModelSpec
+    from edgedistill.checkpoint.types import SpecialTokens
+
+
+def genai_config(
+    spec: ModelSpec,
+    special: SpecialTokens,
+    *,
+    context_length: int,
+    generation: Mapping[str, Any],
+    filename: str = "model-genai.onnx",
+) -> dict[str, Any]:
+    """Content of genai_config.json.
+
+    Args:
+        spec: The model; its family is a model type that onnxruntime-genai knows by the same name.
+        special: Ids of the tokens that begin, end and pad.
+        context_length: Longest prompt plus output. onnxruntime-genai allocates its whole cache for ``max_length``.
+        generation: Sampling defaults (``temperature``, ``top_k``, ``top_p``, ``repetition_penalty``); a temperature
+            of 0 means greedy.
+        filename: The graph of onnxruntime-genai's signature.
+    """
+    eos = list(special.eos_token_ids)
+    # Without a padding token the field must still hold a token; it only ever fills masked positions.
+    pad = special.pad_token_id if special.pad_token_id is not None else (eos[0] if eos else 0)
+    temperature = float(generation.get("temperature") or 0.0)
+    return {
+        "model": {
+            "type": spec.family,
+            "bos_token_id": special.bos_token_id if special.bos_token_id is not None else (eos[0] if eos else 0),
+            "eos_token_id": eos[0] if len(eos) == 1 else eos,
+            "pad_token_id": pad,
+            "context_length": context_length,
+            "vocab_size": spec.vocab_size,
+            "decoder": {
+                "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+                "filename": filename,
+                "head_size": spec.head_dim,
+                "hidden_size": spec.hidden_size,
+                "num_attention_heads": spec.num_attention_heads,
+                "num_hidden_layers": spec.num_hidden_layers,
+                "num_key_value_heads": spec.num_key_value_heads,
+                "inputs": {
+                    "input_ids": "input_ids",
+                    "attention_mask": "attention_mask",
+                    "past_key_names": "past_key_values.%d.key",
+                    "past_value_names": "past_key_values.%d.value",
+                },
+                "outputs": {
+                    "logits": "logits",
+                    "present_key_names": "present.%d.key",
+                    "present_value_names": "present.%d.value",
+                },
+            },
+        },
+        "search": {
+            "diversity_penalty": 0.0,
+            "do_sample": temperature > 0,
+            "early_stopping": True,
+            "length_penalty": 1.0,
+            "max_length": context_length,
+            "min_length": 0,
+            "no_repeat_ngram_size": 0,
+            "num_beams": 1,
+            "num_return_sequences": 1,
+            "past_present_share_buffer": True,
+            "repetition_penalty": float(generation.get("repetition_penalty") or 1.0),
+            "temperature": temperature if temperature > 0 else 1.0,
+            "top_k": int(generation.get("top_k") or 0) or 50,
+            "top_p": float(generation.get("top_p") or 1.0),
+        },
+    }
+
+
+def tokenizer_config(special: SpecialTokens, chat_template: str | None, context_length: int) -> dict[str, Any]:
+    """Content of tokenizer_config.json, for onnxruntime-genai and for transformers' AutoTokenizer."""
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context_length,
+        "clean_up_tokenization_spaces": False,
+        "add_bos_token": special.add_bos,
+        "add_eos_token": False,
+    }
+    for key in ("bos_token", "eos_token", "pad_token"):
+        if (token := getattr(special, key)) is not None:
+            config[key] = token
+    if chat_template is not None:
+        config["chat_template"] = chat_template
+    return config

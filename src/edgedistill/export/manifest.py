@@ -1,0 +1,80 @@
+"""The manifest of an export: what was decided and what was written, put into the bundle's schema.
+
+Must not know: how anything was done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import platform
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from edgedistill._version import __version__
+from edgedistill.bundle.bundle import MANIFEST, hash_file
+from edgedistill.bundle.manifest import FileEntry, KVCacheInfo, Manifest, ModelInfo, WeightEntry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgedistill.checkpoint.open import Checkpoint
+    from edgedistill.export.result import Made
+    from edgedistill.profile.profile import Profile
+    from edgedistill.progress import Progress
+
+
+def make_manifest(checkpoint: Checkpoint, profile: Profile, made: Made, source_hash: str) -> Manifest:
+    """The manifest before its files are known."""
+    geometry, special = made.geometry, checkpoint.special_tokens
+    return Manifest(
+        created=now(),
+        tool=tool_versions(),
+        source={**dataclasses.asdict(checkpoint.source), "sha256": source_hash},
+        profile=profile.to_dict(),
+        model=ModelInfo(
+            family=geometry.family,
+            hidden_size=geometry.hidden_size,
+            num_hidden_layers=geometry.num_hidden_layers,
+            num_attention_heads=geometry.num_attention_heads,
+            num_key_value_heads=geometry.num_key_value_heads,
+            head_dim=geometry.head_dim,
+            vocab_size=geometry.vocab_size,
+            context_length=made.context_length,
+            eos_token_ids=special.eos_token_ids,
+            bos_token_id=special.bos_token_id,
+            pad_token_id=special.pad_token_id,
+            add_bos=special.add_bos,
+            signature=made.signature,
+        ),
+        kv_cache=KVCacheInfo(profile.kv_cache.dtype, geometry.kv_bytes_per_token(profile.kv_cache.itemsize)),
+        parameters=made.planned.parameters,
+        bits_per_weight=made.planned.bits_per_weight,
+        weights=tuple(WeightEntry(w.weight_name, w.shape, w.format, w.nbytes) for w in made.planned.weights),
+        files=(),
+        predicted=made.predicted,
+        calibration=made.calibration,
+    )
+
+
+def with_files(directory: Path, manifest: Manifest, progress: Progress) -> Manifest:
+    """The manifest with every file in ``directory`` (hidden ones and the manifest left out), sizes and hashes."""
+    paths = sorted(p for p in directory.iterdir() if not p.name.startswith(".") and p.name != MANIFEST)
+    sizes = {path: path.stat().st_size for path in paths}
+    progress.begin("hashing files", sum(sizes.values()), "bytes")
+    entries = tuple(FileEntry(path.name, sizes[path], hash_file(path, progress)) for path in paths)
+    progress.end()
+    return dataclasses.replace(manifest, files=entries)
+
+
+def now() -> str:
+    """The present time for a manifest: ISO 8601, UTC, whole seconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of what made the bundle."""
+    versions = {"edgedistill": __version__, "python": platform.python_version()}
+    for package in ("onnxruntime", "onnx", "onnx-ir", "numpy"):
+        versions[package] = metadata.version(package)
+    return versions

@@ -1,0 +1,181 @@
+"""Formats for every weight under a budget of size or of damage: measure, allocate, write down as rules.
+
+Sensitivities are measured (``sensitivity.py``) or, for large models, estimated (``sensitivity_estimate.py``) with
+searched scales; layers are then calibrated, which leaves a share of the damage. Damages add up to first order, since KL
+is quadratic in small errors that do not know of each other.
+
+Must not know: how damage is measured, how bytes are allocated, how weights are written.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgedistill.errors import BudgetError, UsageError
+from edgedistill.export.mixed_precision.sensitivity import measure
+from edgedistill.export.mixed_precision.sensitivity_estimate import estimate
+from edgedistill.export.plan import make_plan
+from edgedistill.profile.profile import load_profile
+from edgedistill.quantize.allocate import Candidate, allocate
+from edgedistill.quantize.plan import Rule, parse_format, searched
+from edgedistill.quantize.spec import array_specs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgedistill.checkpoint.open import Checkpoint
+    from edgedistill.profile.profile import Profile
+    from edgedistill.progress import Progress
+    from edgedistill.quantize.spec import WeightFormat
+    from edgedistill.traces.traces import Traces
+
+Sensitivity = Literal["auto", "measured", "estimated"]
+MEASURED_PARAMETERS = 1_000_000_000
+"""Above that many parameters, ``auto`` estimates: measuring runs the rest of the model once for every matrix."""
+CANDIDATES = tuple(
+    parse_format(label)
+    for label in (
+        "int4-b64-asym-gptq-s8",
+        "int4-b32-asym-gptq-s8",
+        "int4-b16-asym-gptq-s8",
+        "int5-b32-asym-gptq-s8",
+        "int6-b32-sym-gptq-s8",
+        "int8-b32-sym-gptq-s8",
+    )
+)
+"""Where a profile names none (``[weights] candidates``). Fewer than 4 bits only where a profile says so."""
+CALIBRATED = 0.35
+"""What calibration leaves of the damage of searched scales in a layer: .30 to .35 of the squared output error on random
+layers with correlated inputs (``tests/quantize/test_gptq.py`` has such layers); of the KL of all layers in int4-b32 .35
+on tiny-reasoner with 3,072 tokens (``tests/export/test_layerwise.py``) and .23 with 4,096, .16 on SmolLM2-135M with
+16,384. ``make bench-sensitivity ARGS="--bits 5 6"`` measures it and what it predicts: with 4,096 tokens KLs of .0029
+and .0006 on tiny-reasoner, where the bundles then had .0025 and .0008."""
+
+
+@dataclass(frozen=True, slots=True)
+class SizeBudget:
+    """Exactly one of: ``bits_per_weight`` over all parameters, ``max_bytes`` of all weights, ``max_kl`` in nats."""
+
+    bits_per_weight: float | None = None
+    max_bytes: int | None = None
+    max_kl: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.bits_per_weight, self.max_bytes, self.max_kl) if value is not None]
+        if len(given) != 1:
+            raise UsageError("A budget is bits per weight, a size or a KL: give one of them.")
+        if not 0 < given[0] < math.inf:
+            raise UsageError(f"A budget of {given[0]:g} was given; expected more than 0, and finite.")
+
+
+def choose_formats(
+    checkpoint: Checkpoint,
+    profile: Profile,
+    traces: Traces,
+    budget: SizeBudget,
+    *,
+    source_hash: str,
+    threads: int,
+    context_length: int | None = None,
+    sensitivity: Sensitivity = "auto",
+    progress: Progress | None = None,
+) -> tuple[Profile, dict[str, Any]]:
+    """The profile with a rule for every matrix, and what was measured and chosen, for the manifest.
+
+    Args:
+        checkpoint: Of an architecture that the own exporter knows.
+        profile: Its candidates, if it names any, else ``CANDIDATES``; its own rules are replaced.
+        traces: Some of its tokens measure.
+        budget: What to keep to.
+        source_hash: Identity of the checkpoint, for the cache of measurements.
+        threads, context_length, progress: As for the export.
+        sensitivity: ``measured`` for every matrix, ``estimated`` from some, or ``auto``: by the number of parameters.
+
+    Raises:
+        BudgetError: It cannot be met; the nearest that can is named.
+        UnsupportedModelError, CheckpointError: See ``make_plan``.
+    """
+    candidates = profile.weights.candidates or CANDIDATES
+    plan = make_plan(checkpoint, load_profile("reference-fp32"), context_length)
+    matrices = {w.name: w for w in plan.weights if w.is_matrix}
+    twins = {fmt.label(): searched(fmt) for fmt in candidates}
+    if sensitivity == "auto":
+        sensitivity = "estimated" if plan.planned.parameters > MEASURED_PARAMETERS else "measured"
+    measured = (estimate if sensitivity == "estimated" else measure)(
+        plan,
+        checkpoint.tensors,
+        traces,
+        list(dict.fromkeys(twins.values())),
+        source_hash=source_hash,
+        threads=threads,
+        progress=progress,
+    )
+
+    def stored(name: str, fmt: WeightFormat) -> int:
+        rows, columns = matrices[name].shape
+        return sum(array.nbytes for array in array_specs(name, (rows, columns), fmt))
+
+    def damage(name: str, fmt: WeightFormat) -> float:
+        found = measured[name][searched(fmt).label()]
+        calibrated = name.startswith("layers.") and fmt.method == "gptq"
+        return found * (CALIBRATED if calibrated else 1.0)
+
+    options = {
+        name: [Candidate(fmt.label(), stored(name, fmt), damage(name, fmt)) for fmt in candidates] for name in matrices
+    }
+    vectors = sum(w.nbytes for w in plan.planned.weights if w.weight_name not in matrices)
+    if budget.max_kl is not None:
+        chosen = allocate(options, max_damage=_reachable(budget.max_kl, options))
+    else:
+        chosen = allocate(options, max_bytes=_affordable(budget, options, vectors, plan.planned.parameters) - vectors)
+    by_label = {fmt.label(): fmt for fmt in candidates}
+    rules = tuple(Rule(name, by_label[one.label]) for name, one in chosen.items())
+    record = {
+        "budget": {
+            key: value
+            for key in ("bits_per_weight", "max_bytes", "max_kl")
+            if (value := getattr(budget, key)) is not None
+        },
+        "sensitivity": sensitivity,
+        "candidates": list(by_label),
+        "predicted_kl": sum(one.damage for one in chosen.values()),
+        "predicted_kl_without_calibration": sum(
+            measured[name][searched(by_label[one.label]).label()] for name, one in chosen.items()
+        ),
+        "weights_bytes": sum(one.nbytes for one in chosen.values()) + vectors,
+        "weights": {name: {"format": one.label, "bytes": one.nbytes, "kl": one.damage} for name, one in chosen.items()},
+    }
+    return replace(profile, weights=replace(profile.weights, rules=rules)), record
+
+
+def _affordable(budget: SizeBudget, options: Mapping[str, Sequence[Candidate]], vectors: int, parameters: int) -> int:
+    """Bytes that all weights may take; raises BudgetError in the units that were asked for."""
+    most = budget.max_bytes or 0
+    if budget.bits_per_weight is not None:
+        most = int(budget.bits_per_weight * parameters / 8)
+    smallest = sum(min(one.nbytes for one in group) for group in options.values()) + vectors
+    if smallest > most:
+        bits, megabytes = math.ceil(800 * smallest / parameters) / 100, math.ceil(smallest / 1e4) / 100
+        asked = f"{most / 1e6:.2f} MB"
+        if budget.bits_per_weight is not None:
+            asked = f"{budget.bits_per_weight:g} bits per weight"
+        raise BudgetError(
+            f"{asked} cannot be met: the smallest formats allowed take {bits:.2f} bits per weight "
+            f"({megabytes:.2f} MB).",
+            hint=f"Allow --bits-per-weight {bits:.2f} or --max-size {megabytes:.2f}MB, or smaller formats among the "
+            "profile's candidates.",
+        )
+    return most
+
+
+def _reachable(max_kl: float, options: Mapping[str, Sequence[Candidate]]) -> float:
+    """``max_kl``; raises BudgetError where even the best formats are predicted to do more."""
+    least = sum(min(one.damage for one in group) for group in options.values())
+    if least > max_kl:
+        raise BudgetError(
+            f"A KL of {max_kl:g} cannot be reached: the best formats allowed are predicted to leave {least:.3g}.",
+            hint=f"Allow --max-kl {least * 1.01:.3g}, or better formats among the profile's candidates.",
+        )
+    return max_kl

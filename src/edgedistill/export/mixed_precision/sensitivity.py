@@ -1,0 +1,265 @@
+"""How much the model's output suffers when one matrix alone is quantized.
+
+Reference sequences run once through the float32 model layer by layer; every layer's input and the final log
+probabilities are kept in files. For each matrix its layer runs again with that matrix in a reference format, in the
+kernels that will be deployed, then the layers behind it and the head in float32: the damage is the mean KL divergence
+of the model's output. Other formats are scaled by tr(dW H dW^T), H the second moments of the matrix's input: to
+lowest order KL is quadratic in dW. Embedding and head are measured for every format. Float32 weights lie in one
+scratch file that sessions map (``session.disable_prepacking``), so memory does not grow with the model.
+
+Results are kept in the user's cache, a line per matrix: an interrupted run goes on where it stopped.
+
+Must not know: budgets, profiles' rules, bundles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgedistill._version import __version__
+from edgedistill.catalog.builtin import cache_dir
+from edgedistill.export.calibrate.gptq_layers import PlannedFormat
+from edgedistill.export.calibrate.hidden_states import open_part
+from edgedistill.export.layout import plan_layout
+from edgedistill.export.writer import Job, WeightsWriter
+from edgedistill.graph.parts import OUTPUT, build_embedding, build_head, build_layer, inputs_of
+from edgedistill.graph.weights import WeightEmitter
+from edgedistill.progress import NullProgress
+from edgedistill.quantize import dequantize_rows, quantize_rows
+from edgedistill.quantize.plan import parse_format
+from edgedistill.quantize.spec import array_specs
+from edgedistill.system.temporary import scratch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgedistill.architecture.spec import LogicalWeight
+    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.export.plan import Plan
+    from edgedistill.progress import Progress
+    from edgedistill.quantize.spec import WeightFormat
+    from edgedistill.traces.traces import Traces
+
+    Floats = npt.NDArray[np.float32]
+
+REFERENCE = parse_format("int4-b32-asym-search")
+TOKENS = 1024
+LENGTH = 512
+HEAD_TOKENS = 128
+
+
+def measure(
+    plan: Plan,
+    source: TensorSource,
+    traces: Traces,
+    formats: Sequence[WeightFormat],
+    *,
+    source_hash: str,
+    threads: int,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, float]]:
+    """Mean KL in nats per token, by matrix and by label of ``formats`` (searched, not calibrated).
+
+    Args:
+        plan: Of the model with every matrix in float32; no second form.
+        source: Where rows come from.
+        traces: Of which about ``TOKENS`` tokens are used.
+        formats: Candidates, of methods that need no calibration.
+        source_hash: Identity of the checkpoint, for the cache.
+        threads: For kernels and quantization.
+        progress: Receives matrices.
+    """
+    progress = progress or NullProgress()
+    matrices = [w for w in plan.weights if w.is_matrix]
+    cache = cache_file([source_hash, traces.sha256, [f.label() for f in formats]])
+    found = read_cache(cache)
+    todo = [w for w in matrices if w.name not in found]
+    if todo:
+        progress.begin("measuring sensitivity", len(matrices), "items")
+        progress.advance(len(found))
+        with scratch(cache.parent, "scratch-") as folder:
+            run = _Run(folder, plan, source, sequences_of(traces), threads)
+            for weight in todo:
+                found[weight.name] = run.damages(weight, formats)
+                with cache.open("a", encoding="utf-8") as file:
+                    file.write("\n" + json.dumps([weight.name, found[weight.name]]))
+                progress.advance(1)
+        progress.end()
+    return found
+
+
+def cache_file(key: list[Any]) -> Path:
+    """Where the measurements that ``key`` identifies are kept, for this version."""
+    text = json.dumps([__version__, *key])
+    return cache_dir() / "sensitivity" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.jsonl"
+
+
+def read_cache(path: Path) -> dict[str, dict[str, float]]:
+    """Numbers by matrix that an earlier run kept, the last line of each counting; torn lines are left out."""
+    found: dict[str, dict[str, float]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            name, damages = json.loads(line)
+        except (ValueError, TypeError):
+            continue  # empty, or torn by an interruption
+        found[name] = damages
+    return found
+
+
+def sequences_of(traces: Traces) -> list[npt.NDArray[np.int64]]:
+    """About ``TOKENS`` tokens from the front of the traces, in sequences of at most ``LENGTH``."""
+    found: list[npt.NDArray[np.int64]] = []
+    left = TOKENS
+    for ids in traces.sequences:
+        if left < 2:
+            break
+        found.append(ids[: min(LENGTH, left)])
+        left -= len(found[-1])
+    return found
+
+
+class _Run:
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        source: TensorSource,
+        sequences: list[npt.NDArray[np.int64]],
+        threads: int,
+    ) -> None:
+        self._folder, self._plan, self._source, self._threads = folder, plan, source, threads
+        self._sequences = [ids[: plan.context_length] for ids in sequences]
+        self._tokens = sum(map(len, self._sequences))
+        self._planned = {n: PlannedFormat(w.shape, w.format) for n, w in plan.planned.by_name().items()}
+        writer = WeightsWriter(folder / "weights.bin", plan.layout, resume=False, journal=False)
+        try:
+            jobs = [Job(w, self._planned[w.name].format) for w in plan.weights]
+            writer.write_weights(jobs, source, threads=threads, progress=NullProgress())
+        finally:
+            writer.close()
+        self._float = WeightEmitter(self._planned, plan.layout.arrays)
+        count = plan.spec.num_hidden_layers
+        self._layers = [self._session(self._part(self._float, i)) for i in range(count)]
+        self._head = self._session(build_head(plan.spec, self._float))
+        self._inputs = self._file("inputs", (count + 1, self._tokens, plan.spec.hidden_size))
+        self._inputs[0] = self._embed(self._float)
+        for index in range(count):
+            self._inputs[index + 1] = self._through(self._layers[index], self._inputs[index])
+        self._reference = self._file("logits", (self._tokens, plan.spec.vocab_size))
+        for part in self._slices():
+            self._reference[part] = log_softmax(self._logits(self._head, self._inputs[count][part]))
+
+    def damages(self, weight: LogicalWeight, formats: Sequence[WeightFormat]) -> dict[str, float]:
+        """KL by label of ``formats``."""
+        if not weight.name.startswith("layers."):
+            return {fmt.label(): self._direct(weight, fmt) for fmt in formats}
+        direct = self._direct(weight, REFERENCE)
+        index = int(weight.name.split(".")[1])
+        tap = inputs_of(self._plan.spec, weight.name)
+        session = self._session(self._part(self._float, index, (tap,)))
+        x = self._through(session, self._inputs[index], tap)
+        second = x.T @ x / np.float32(len(x))
+        rows = np.concatenate(
+            [self._source.read_rows(p, 0, self._source.info(p).shape[0]) for p in weight.parts]
+        ) + np.float32(weight.offset)
+
+        def error(fmt: WeightFormat) -> float:
+            if fmt.is_float:
+                return 0.0
+            change = rows - dequantize_rows(quantize_rows(rows, fmt, threads=self._threads), fmt, rows.shape[1])
+            return float(np.einsum("ij,ij->", change @ second, change, dtype=np.float64))
+
+        base = error(REFERENCE)
+        return {fmt.label(): direct * error(fmt) / base if base else 0.0 for fmt in formats}
+
+    def _direct(self, weight: LogicalWeight, fmt: WeightFormat) -> float:
+        """Measured KL with ``weight`` alone in ``fmt``."""
+        if fmt.is_float:
+            return 0.0
+        layout = plan_layout(array_specs(weight.name, (weight.shape[0], weight.shape[1]), fmt), "candidate.bin")
+        (self._folder / "candidate.bin").unlink(missing_ok=True)
+        writer = WeightsWriter(self._folder / "candidate.bin", layout, resume=False, journal=False)
+        try:
+            writer.write_weights([Job(weight, fmt)], self._source, threads=self._threads, progress=NullProgress())
+        finally:
+            writer.close()
+        emitter = WeightEmitter(
+            {**self._planned, weight.name: PlannedFormat(weight.shape, fmt)},
+            {**self._plan.layout.arrays, **layout.arrays},
+            supply=True,
+        )
+        spec, head, first = self._plan.spec, self._head, len(self._layers)
+        hidden: Floats = self._inputs[first]
+        if weight.name.startswith("layers."):
+            first = int(weight.name.split(".")[1])
+            hidden = self._through(self._session(self._part(emitter, first)), self._inputs[first])
+            first += 1
+        else:
+            head = self._session(build_head(spec, emitter))
+            if weight.name == "embed":
+                hidden, first = self._embed(emitter), 0
+        for session in self._layers[first:]:
+            hidden = self._through(session, hidden)
+        total = 0.0
+        for part in self._slices():
+            total += kl_sum(self._reference[part], log_softmax(self._logits(head, hidden[part])))
+        return max(0.0, total / self._tokens)
+
+    def _embed(self, emitter: WeightEmitter) -> Floats:
+        session = self._session(build_embedding(self._plan.spec, emitter))
+        return np.concatenate([session.run([OUTPUT], {"input_ids": ids[None]})[0][0] for ids in self._sequences])
+
+    def _through(self, session: Any, hidden: Floats, output: str = OUTPUT) -> Floats:
+        """What a layer makes of ``hidden`` [tokens, H], sequence by sequence."""
+        spec, names = self._plan.spec, {value.name for value in session.get_inputs()}
+        found, start = [], 0
+        for ids in self._sequences:
+            width = len(ids)
+            cache = np.zeros((1, spec.num_key_value_heads, width, spec.head_dim), np.float32)
+            feeds = {
+                "hidden": np.asarray(hidden[start : start + width])[None],
+                "seqlens_k": np.array([width - 1], np.int32),
+                "query_seqlens": np.array([width], np.int32),
+                "total_sequence_length": np.array(width, np.int32),
+                "past.key": cache,
+                "past.value": cache,
+            }
+            found.append(session.run([output], {n: v for n, v in feeds.items() if n in names})[0][0])
+            start += width
+        return np.concatenate(found)
+
+    def _logits(self, session: Any, hidden: Floats) -> Floats:
+        found: Floats = session.run(["logits"], {"hidden": np.asarray(hidden)[None]})[0][0]
+        return found
+
+    def _slices(self) -> list[slice]:
+        return [slice(i, min(i + HEAD_TOKENS, self._tokens)) for i in range(0, self._tokens, HEAD_TOKENS)]
+
+    def _file(self, name: str, shape: tuple[int, ...]) -> Any:
+        return np.memmap(self._folder / name, np.float32, "w+", shape=shape)
+
+    def _part(self, emitter: WeightEmitter, index: int, taps: tuple[str, ...] = ()) -> Any:
+        longest = max(map(len, self._sequences))
+        return build_layer(self._plan.spec, emitter, index, taps, positions=longest)
+
+    def _session(self, model: Any) -> Any:
+        return open_part(model, self._folder / "part.onnx", threads=self._threads, prepack=False)
+
+
+def kl_sum(reference: Floats, other: Floats) -> float:
+    """KL(reference || other) summed over rows of log probabilities float32 [tokens, V], in nats."""
+    return float(np.einsum("ij,ij->", np.exp(reference), reference - other, dtype=np.float64))
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Log probabilities of logits float32 [tokens, V]."""
+    logits = logits - logits.max(axis=1, keepdims=True)
+    found: Floats = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return found

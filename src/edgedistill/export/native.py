@@ -1,0 +1,299 @@
+"""The own exporter: check the budget of a plan, stream the weights, write both graphs.
+
+Must not know: other exporters, how formats and places are decided, model cards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from edgedistill._version import __version__
+from edgedistill.bundle import bundle as files
+from edgedistill.bundle.bit_planes import WidenedGraph, to_json
+from edgedistill.bundle.opening_memory import in_planes
+from edgedistill.bundle.staging import free_disk
+from edgedistill.estimate import limits
+from edgedistill.estimate.speed import StepModel, prediction_points
+from edgedistill.estimate.timings import Machine, Timings
+from edgedistill.export.calibrate import kv_cache as kv_calibrate
+from edgedistill.export.calibrate import smoothquant as smooth_calibrate
+from edgedistill.export.calibrate.gptq_layers import Outcome, write_calibrated
+from edgedistill.export.manifest import make_manifest
+from edgedistill.export.plan import make_plan, of_second_form
+from edgedistill.export.result import Made
+from edgedistill.export.trial_run import WHOLE_LIMIT
+from edgedistill.export.writer import Job, WeightsWriter
+from edgedistill.graph.decoder import Signature, build_graph
+from edgedistill.graph.weights import WeightEmitter
+from edgedistill.profile.profile import list_profiles, load_profile
+from edgedistill.quantize import kv as kv_format
+from edgedistill.quantize.gptq import GptqOptions
+from edgedistill.quantize.plan import PREFILL, parse_format
+from edgedistill.system.cgroup import available_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgedistill.bundle.manifest import Manifest
+    from edgedistill.checkpoint.open import Checkpoint
+    from edgedistill.estimate.memory import Budget
+    from edgedistill.export.calibrate.smoothing import Fold
+    from edgedistill.export.plan import Plan
+    from edgedistill.profile.profile import Profile
+    from edgedistill.progress import Progress
+    from edgedistill.quantize.kv import KvScales
+    from edgedistill.traces.traces import Traces
+
+
+class OwnExporter:
+    """One export by the own graph builder. Making it plans everything; nothing is written before ``make``."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        profile: Profile,
+        context_length: int | None = None,
+        traces: Traces | None = None,
+        gptq: GptqOptions | None = None,
+    ) -> None:
+        """Plan the export.
+
+        Args:
+            checkpoint, profile, context_length: What to make of what.
+            traces: Calibration data. None: formats of method ``gptq`` come to scale search.
+            gptq: How to solve.
+
+        Raises:
+            UnsupportedModelError: Unknown architecture or feature.
+            CheckpointError: Tensors missing or of the wrong shape.
+            UsageError: A context longer than the model's.
+        """
+        self._checkpoint = checkpoint
+        self._profile = profile
+        self._traces = traces
+        self._gptq = gptq or GptqOptions()
+        self.plan = make_plan(checkpoint, profile, context_length, calibrated=traces is not None)
+        self._predicted: Budget | None = None
+
+    def check_budget(self, out: Path, *, trial: bool) -> None:
+        """Refuse what would not fit the profile's target, this machine's disk or, for the ``trial``, its memory.
+
+        Raises BudgetError. A bundle that is tried in slices needs no memory to speak of (see ``probe.py``).
+        """
+        others = [load_profile(entry.path) for entry in list_profiles() if entry.error is None]
+        profile = self._profile.with_overrides(context_length=self.plan.context_length)
+        self._predicted = limits.check(self.plan.spec, self.plan.weights, profile, others=others)
+        runs = trial or self._profile.kv_cache.is_quantized
+        whole = runs and self.plan.layout.size <= WHOLE_LIMIT
+        available = available_memory() if whole else None
+        limits.check_machine(self._predicted, free_disk=free_disk(out), available_ram=available)
+
+    def fingerprint(self, source_hash: str) -> str:
+        """Identity of the weights file: same source, same plan, same version."""
+        arrays = self.plan.layout.arrays.values()
+        content = {
+            "version": __version__,
+            "source": source_hash,
+            "arrays": [(a.spec.name, a.spec.dtype, a.spec.shape, a.offset) for a in arrays],
+            "formats": [(weight.weight_name, weight.format.label()) for weight in self.plan.planned.weights],
+            "context": self.plan.context_length,
+            "smoothing": self._profile.weights.smoothing,
+            "calibration": [self._traces.sha256, asdict(self._gptq)] if self._traces else None,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def make(self, directory: Path, *, resume: bool, progress: Progress) -> Made:
+        """Write weights.bin and both graphs into ``directory``, taking over what an interrupted run finished there."""
+        begun = time.perf_counter()
+        two_forms = self._profile.weights.prefill is not None
+        planned = self.plan.planned.by_name()
+        folds = smooth_calibrate.prepare(
+            directory,
+            self._checkpoint,
+            self.plan.spec,
+            of_second_form(planned) if two_forms else planned,
+            self.plan.weights,
+            lambda run: self._write_run(run, progress),
+            alpha=self._profile.weights.smoothing,
+            sequences=self._traces.sequences if self._traces else None,
+            resume=resume,
+            progress=progress,
+        )
+        if two_forms:
+            folds = {f"{PREFILL}{name}": fold for name, fold in folds.items() if name.startswith("layers.")}
+        outcome = self._write_weights(directory / files.WEIGHTS, resume, progress, folds)
+        seconds = time.perf_counter() - begun
+        write_graphs(directory, self.plan)
+        return Made(
+            geometry=self.plan.spec,
+            planned=self.plan.planned,
+            context_length=self.plan.context_length,
+            signature="edgedistill",
+            predicted=self._predictions(),
+            weights_seconds=seconds,
+            reused_weights=outcome.reused,
+            calibration=self._calibration(outcome),
+        )
+
+    def _write_run(self, directory: Path, progress: Progress) -> Manifest:
+        """Weights and graph of the same model in a format that is near the original, for a run that observes it."""
+        profile = self._profile.with_overrides(weight_format=parse_format(smooth_calibrate.FORMAT))
+        profile = replace(profile, weights=replace(profile.weights, prefill=None))
+        plan = make_plan(self._checkpoint, profile, self.plan.context_length)
+        _write_weights(directory / files.WEIGHTS, self._checkpoint, plan, False, progress)
+        write_graphs(directory, plan)
+        made = Made(plan.spec, plan.planned, plan.context_length, "edgedistill", {}, 0.0, 0)
+        return make_manifest(self._checkpoint, profile, made, "")
+
+    def _predictions(self) -> dict[str, Any]:
+        """The budget and, where this machine's kernels were timed before, the speed; nothing is timed here."""
+        if self._predicted is None:
+            return {}
+        machine = Machine.here(self._profile.session.intra_op_num_threads)
+        length = self.plan.context_length
+        steps = StepModel(self.plan.spec, self.plan.planned, self._profile.with_overrides(context_length=length))
+        prompts, contexts = prediction_points(length)
+        timings = Timings.load(machine)
+        speed = steps.speed(timings.seconds, contexts=contexts, prompts=prompts)
+        found: dict[str, Any] = self._predicted.to_dict()
+        if speed is None:
+            return found
+        over = timings.least_over(case.key for case in steps.cases())
+        less_sure = {} if over is None else {"timed_over_bytes": over}
+        return found | {"speed": {**speed.to_dict(), "machine": asdict(machine), **less_sure}}
+
+    def _write_weights(
+        self, path: Path, resume: bool, progress: Progress, folds: Mapping[str, Fold] | None = None
+    ) -> Outcome:
+        plan = self.plan
+        if self._traces is None or not plan.planned.is_calibrated:
+            return Outcome(_write_weights(path, self._checkpoint, plan, resume, progress, folds))
+        writer = WeightsWriter(path, plan.layout, resume=resume)
+        try:
+            progress.begin("calibrating", plan.planned.parameters, "items")
+            outcome = write_calibrated(
+                writer,
+                plan,
+                self._checkpoint.tensors,
+                self._traces.sequences,
+                options=self._gptq,
+                folds=folds or {},
+                threads=usable_cores(),
+                progress=progress,
+            )
+            progress.end()
+        finally:
+            writer.close()
+        return outcome
+
+    def _calibration(self, outcome: Outcome) -> dict[str, Any]:
+        """What the manifest says about calibration; empty where there was none."""
+        if self._traces is None or not self.plan.planned.is_calibrated:
+            return {}
+        return {
+            "origin": self._traces.origin,
+            "sha256": self._traces.sha256,
+            "sequences": len(self._traces.sequences),
+            "tokens": self._traces.tokens,
+            "gptq": asdict(self._gptq),
+            "failed": outcome.failed,
+        }
+
+    def quantize_cache(
+        self,
+        directory: Path,
+        manifest: Manifest,
+        sequences: Sequence[npt.NDArray[np.int64]] | None,
+        progress: Progress,
+    ) -> Manifest:
+        """Calibrate the KV cache that the profile asks for and write the graphs again with its scales.
+
+        Args:
+            directory: Holds everything of the bundle but its manifest.
+            manifest: The bundle's, so far.
+            sequences: Token ids to calibrate with; None: texts that the model writes.
+            progress: Receives tokens.
+
+        Returns:
+            The manifest, saying what was calibrated how; as given where the cache stays float32.
+
+        Raises:
+            ExportError: The model does not run, or its keys or values are not finite.
+        """
+        cache = self._profile.kv_cache
+        if not cache.is_quantized:
+            return manifest
+        found = kv_calibrate.calibrate(
+            directory, manifest, self.plan.spec, cache, sequences=sequences, progress=progress
+        )
+        write_graphs(directory, self.plan, found.scales)
+        info = replace(
+            manifest.kv_cache,
+            scales=cache.scales,
+            margin=kv_format.MARGINS[cache.bits],
+            calibration=found.source,
+            calibration_tokens=found.tokens,
+        )
+        return replace(manifest, kv_cache=info)
+
+
+def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> None:
+    """Write the graphs over the weights file: the runtime's own, with a quantized cache where ``kv`` has scales; one of
+    the second form, if there is one; onnxruntime-genai's, whose cache stays float32; and those that stand for the
+    runtime's where matrices lie in planes, with widened.json.
+    """
+    import onnx_ir
+
+    def write(name: str, emitter: WeightEmitter, signature: Signature = "edgedistill") -> None:
+        cache = kv if signature == "edgedistill" else None
+        graph = build_graph(plan.spec, emitter, signature=signature, context_length=plan.context_length, kv=cache)
+        onnx_ir.save(graph, directory / name)
+
+    planned, stored = plan.planned.by_name(), plan.layout.arrays
+    write(files.GENAI_MODEL, WeightEmitter(planned, stored), "genai")
+    forms = {files.MODEL: (planned, stored)}
+    if any(name.startswith(PREFILL) for name in planned):
+        forms[files.PREFILL_MODEL] = (of_second_form(planned), of_second_form(stored))
+    widened = []
+    for name, (formats, places) in forms.items():
+        write(name, WeightEmitter(formats, places))
+        if any(in_planes(weight.format) for weight in formats.values()):
+            emitter = WeightEmitter(formats, places, supply=True)
+            write(files.WIDENED_MODELS[name], emitter)
+            widened.append(WidenedGraph(files.WIDENED_MODELS[name], name, emitter.supplied))
+    if widened:
+        (directory / files.WIDENED).write_text(to_json(tuple(widened)), encoding="utf-8")
+
+
+def _write_weights(
+    path: Path,
+    checkpoint: Checkpoint,
+    plan: Plan,
+    resume: bool,
+    progress: Progress,
+    folds: Mapping[str, Fold] | None = None,
+) -> int:
+    writer = WeightsWriter(path, plan.layout, resume=resume)
+    try:
+        formats = plan.planned.by_name()
+        jobs = [Job(weight, formats[weight.name].format, (folds or {}).get(weight.name)) for weight in plan.weights]
+        progress.begin("quantizing weights", plan.planned.parameters, "items")
+        reused = writer.write_weights(jobs, checkpoint.tensors, threads=usable_cores(), progress=progress)
+        progress.end()
+    finally:
+        writer.close()
+    return reused
+
+
+def usable_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

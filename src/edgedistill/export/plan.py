@@ -1,0 +1,98 @@
+"""Every decision of an export, taken before the first weight is read: formats, places in the file, context length.
+
+Must not know: how weights are read or written, graphs, budgets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from edgedistill.architecture import families as architecture
+from edgedistill.bundle import bundle as files
+from edgedistill.errors import UsageError
+from edgedistill.export.layout import Layout, plan_layout
+from edgedistill.quantize.plan import PREFILL, Rule, plan_weights, searched
+from edgedistill.quantize.plan import Plan as WeightPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from edgedistill.architecture.spec import LogicalWeight, ModelSpec
+    from edgedistill.checkpoint.open import Checkpoint
+    from edgedistill.profile.profile import Profile
+    from edgedistill.quantize.spec import WeightFormat
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All decisions, taken before the first weight is read.
+
+    ``planned`` holds the format of every weight, ``layout`` the place of every array in weights.bin.
+    """
+
+    spec: ModelSpec
+    weights: tuple[LogicalWeight, ...]
+    planned: WeightPlan
+    layout: Layout
+    context_length: int
+
+
+def make_plan(
+    checkpoint: Checkpoint, profile: Profile, context_length: int | None = None, *, calibrated: bool = False
+) -> Plan:
+    """Decide every format, shape and offset; reads headers only (errors: see ``OwnExporter``)."""
+    spec = architecture.build_spec(checkpoint.config)
+    architecture.check_tensors(spec, checkpoint.tensors)
+    weights = architecture.logical_weights(spec)
+    if profile.weights.prefill is not None:
+        weights += second_form(weights)
+    default, rules = profile.weights.default, profile.weights.all_rules
+    if calibrated:
+        rules = (*_uncalibrated(weights, default, rules), *rules)
+    else:
+        default, rules = searched(default), tuple(Rule(rule.match, searched(rule.format)) for rule in rules)
+    planned = plan_weights(weights, default, rules)
+    length = choose_context(spec.max_position_embeddings, profile, context_length)
+    arrays = [array for weight in planned.weights for array in weight.arrays]
+    return Plan(spec, weights, planned, plan_layout(arrays, files.WEIGHTS), length)
+
+
+def _uncalibrated(weights: Sequence[LogicalWeight], default: WeightFormat, rules: Sequence[Rule]) -> list[Rule]:
+    """Rules that keep embedding, head and the form for prefill to scale search: only layers are calibrated."""
+    found = []
+    for weight in weights:
+        if weight.is_matrix and not weight.name.startswith("layers."):
+            fmt = next((rule.format for rule in rules if rule.matches(weight)), default)
+            found.append(Rule(weight.name, searched(fmt)))
+    return found
+
+
+def second_form(weights: Iterable[LogicalWeight]) -> tuple[LogicalWeight, ...]:
+    """The layers' weights once more, for the graph that takes several tokens; embedding and head are shared."""
+    layers = (weight for weight in weights if weight.name.startswith("layers."))
+    return tuple(replace(weight, name=f"{PREFILL}{weight.name}") for weight in layers)
+
+
+def of_second_form(entries: Mapping[str, T]) -> dict[str, T]:
+    """Entries by the names of the first form, those of the second in their place where there are any."""
+    second = {name.removeprefix(PREFILL): entry for name, entry in entries.items() if name.startswith(PREFILL)}
+    return {name: entry for name, entry in entries.items() if not name.startswith(PREFILL)} | second
+
+
+def choose_context(longest: int, profile: Profile, asked: int | None) -> int:
+    """Context length in tokens: as ``asked``, else the profile's, never more than the model's ``longest``.
+
+    Raises:
+        UsageError: ``asked`` is out of range.
+    """
+    if asked is None:
+        return min(profile.context.length, longest)
+    if not 16 <= asked <= longest:
+        raise UsageError(
+            f"A context of {asked} tokens was asked for; this model allows 16 to {longest}.",
+            hint="Choose --context within that range.",
+        )
+    return asked

@@ -1,0 +1,118 @@
+"""Supplies the matrices that a graph wants put together from planes: read, widened, handed to ONNX Runtime.
+
+The arrays are shared with ONNX Runtime by DLPack, which counts references: what a session has packed for its kernels is
+freed once nobody here refers to it, and what it goes on reading stays.
+
+Must not know: what is in a graph, what the matrices mean.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime as ort
+
+from edgedistill.bundle.bit_planes import from_json
+from edgedistill.bundle.bundle import WIDENED
+from edgedistill.errors import BundleError
+from edgedistill.quantize.widen import widen_rows, widened_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgedistill.bundle.bit_planes import WidenedGraph, WidenedMatrix
+
+_SLICE_CODES = 1 << 19
+"""Codes put together at a time: their temporaries fit a processor's cache."""
+
+
+class Widening:
+    """The graphs of a directory that stand for others, and their matrices."""
+
+    def __init__(self, folder: Path, *, threads: int = 1) -> None:
+        """Read ``folder``'s widened.json, if there is one; raises BundleError where it is malformed."""
+        self._folder = folder
+        self._threads = threads
+        self._graphs: dict[str, WidenedGraph] = {}
+        self._kept: dict[WidenedMatrix, ort.OrtValue] = {}
+        if (folder / WIDENED).is_file():
+            text = (folder / WIDENED).read_text(encoding="utf-8", errors="replace")
+            self._graphs = {graph.stands_for: graph for graph in from_json(text)}
+
+    def graph(self, path: Path) -> Path:
+        """The graph that stands for ``path``; ``path`` itself where none does."""
+        found = self._graphs.get(path.name)
+        return path if found is None else self._folder / found.name
+
+    def part(self, path: Path, names: Container[str]) -> dict[str, ort.OrtValue]:
+        """What to supply to a part of the graph that stands for ``path``: of its initializers those in ``names``.
+
+        Raises:
+            BundleError: The weights end before a plane.
+        """
+        found = self._graphs.get(path.name)
+        wanted = [matrix for matrix in found.matrices if matrix.initializer in names] if found else []
+        return widened_values(self._folder, wanted, threads=self._threads)
+
+    def supply(self, path: Path) -> tuple[Path, dict[str, ort.OrtValue]]:
+        """The graph to open instead of ``path`` and what to supply to it by initializer; ``path`` itself and nothing
+        where no graph stands for it. What later graphs want too is kept until they are supplied.
+
+        Raises:
+            BundleError: The weights end before a plane.
+        """
+        graph = self._graphs.pop(path.name, None)
+        if graph is None:
+            return path, {}
+        kept = {matrix.initializer: self._kept[matrix] for matrix in graph.matrices if matrix in self._kept}
+        missing = [matrix for matrix in graph.matrices if matrix not in self._kept]
+        values = kept | widened_values(self._folder, missing, threads=self._threads)
+        later = {matrix for other in self._graphs.values() for matrix in other.matrices}
+        self._kept = {matrix: values[matrix.initializer] for matrix in graph.matrices if matrix in later}
+        return self._folder / graph.name, values
+
+
+def widened_values(folder: Path, matrices: Sequence[WidenedMatrix], *, threads: int = 1) -> dict[str, ort.OrtValue]:
+    """Matrices put together from planes in files of ``folder``, by initializer.
+
+    Raises:
+        BundleError: A file ends before a plane.
+    """
+    arrays = [np.empty(widened_shape(matrix.shape, matrix.format), np.uint8) for matrix in matrices]
+    with ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="widen") as pool:
+        done = [
+            pool.submit(_fill, folder, matrix, start, array[start : start + step])
+            for matrix, array in zip(matrices, arrays, strict=True)
+            for step in [_rows_at_a_time(matrix)]
+            for start in range(0, matrix.shape[0], step)
+        ]
+        for future in done:
+            future.result()
+    return {matrix.initializer: ort.OrtValue.from_dlpack(array) for matrix, array in zip(matrices, arrays, strict=True)}
+
+
+def _fill(folder: Path, matrix: WidenedMatrix, start: int, out: npt.NDArray[np.uint8]) -> None:
+    """Put the rows from ``start`` on together in ``out``."""
+    rows, blocks, _ = out.shape
+    planes = []
+    with (folder / matrix.location).open("rb", buffering=0) as stream:
+        for width, offset in zip(matrix.format.planes, matrix.offsets, strict=True):
+            size = blocks * matrix.format.block_size * width // 8
+            stream.seek(offset + start * size)
+            packed = np.fromfile(stream, np.uint8, rows * size)
+            if packed.size != rows * size:
+                raise BundleError(
+                    f"{matrix.location} ends before {matrix.initializer}.",
+                    hint="Copy the bundle again or export it again.",
+                )
+            planes.append(packed.reshape(rows, blocks, -1))
+    widen_rows(planes, matrix.format, out)
+
+
+def _rows_at_a_time(matrix: WidenedMatrix) -> int:
+    return max(1, _SLICE_CODES // (matrix.format.blocks(matrix.shape[1]) * matrix.format.block_size))

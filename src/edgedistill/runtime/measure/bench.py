@@ -1,0 +1,265 @@
+"""Speed and memory of a bundle: load time, prefill and decode rates over repeats, peak memory.
+
+Everything is measured in a process of its own, so that the peak memory is the bundle's and not the caller's.
+``python -m edgedistill.runtime.measure.bench`` is that process: a request as JSON on stdin, the result on stdout.
+
+Must not know: terminals, other engines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgedistill.bundle.bundle import MODEL, Bundle
+from edgedistill.errors import BundleError, EdgedistillError, GenerationError
+from edgedistill.progress import NullProgress, Progress
+from edgedistill.runtime.chunks import chunk_bounds
+from edgedistill.runtime.optimum_session import OptimumSession
+from edgedistill.runtime.sampling import greedy
+from edgedistill.runtime.session import DecoderSession, SessionConfig
+from edgedistill.runtime.stats import peak_rss_bytes, percentile, rss_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+DEFAULT_PROMPT_TOKENS = (64, 256, 1024)
+DEFAULT_NEW_TOKENS = 64
+DEFAULT_REPEATS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Tokens per second over the repeats; ``tokens`` is how many each repeat computed."""
+
+    tokens: int
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Median of the repeats."""
+        return median(self.values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form with median, min and max."""
+        spread = {"median": self.median, "min": min(self.values), "max": max(self.values)}
+        return {"tokens": self.tokens, **spread, "values": list(self.values)}
+
+
+@dataclass(frozen=True, slots=True)
+class BenchResult:
+    """Measurements of one bundle.
+
+    Attributes:
+        bundle: Name of its directory.
+        threads: Threads of the session.
+        bundle_bytes: Size of its files.
+        load_s: Seconds from the start of loading to a usable session.
+        prefill: One rate per prompt length.
+        decode: Rate of one-token steps after a prompt of ``decode_context`` tokens.
+        step_p50_s, step_p95_s: Percentiles of a step's latency.
+        kv_bytes_per_token: Growth of the cache.
+        rss_loaded_bytes, peak_rss_bytes: Resident memory after loading and at its highest, of the whole process.
+    """
+
+    bundle: str
+    threads: int
+    bundle_bytes: int
+    load_s: float
+    prefill: tuple[Rate, ...]
+    decode: Rate
+    decode_context: int
+    step_p50_s: float
+    step_p95_s: float
+    kv_bytes_per_token: int
+    rss_loaded_bytes: int
+    peak_rss_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        rates = {"prefill": [rate.to_dict() for rate in self.prefill], "decode": self.decode.to_dict()}
+        return {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, **rates}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> BenchResult:
+        """The inverse of ``to_dict``."""
+        prefill = tuple(Rate(rate["tokens"], tuple(rate["values"])) for rate in values["prefill"])
+        decode = Rate(values["decode"]["tokens"], tuple(values["decode"]["values"]))
+        return cls(**{**values, "prefill": prefill, "decode": decode})
+
+
+def bench(
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    prompt_tokens: int | Sequence[int] | None = None,
+    new_tokens: int | None = None,
+    repeats: int | None = None,
+    progress: Progress | None = None,
+) -> BenchResult:
+    """Measure the bundle at ``path`` in a process of its own.
+
+    Args:
+        path: Bundle directory.
+        threads: Overrides the profile's; 0 is one per physical core.
+        prompt_tokens: Prompt length or lengths; default 64, 256 and 1024, as far as the context reaches.
+        new_tokens: Decode steps per repeat; default 64.
+        repeats: Default 5, after one that does not count.
+        progress: Receives one item per repeat.
+
+    Raises:
+        BundleError: No bundle, a damaged one, or a child process that died.
+        GenerationError: Numbers that make no sense or do not fit the context.
+    """
+    progress = progress or NullProgress()
+    context = Bundle.open(path).manifest.model.context_length
+    request = _request(context, prompt_tokens, new_tokens, repeats)
+    request |= {"path": str(Path(path).resolve()), "threads": threads}
+    progress.begin("bench", (len(request["prompt_tokens"]) + 1) * request["repeats"], "items")
+    command = [sys.executable, "-m", "edgedistill.runtime.measure.bench"]
+    # A session of its own: Ctrl-C in a terminal reaches the caller alone, which then ends the child.
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True
+    ) as child:
+        try:
+            reply = _converse(child, request, progress)
+        except BaseException:
+            child.kill()
+            raise
+    progress.end()
+    if reply is None:
+        raise BundleError(
+            f"The process that measures {Path(path).name} ended early (exit code {child.returncode}).",
+            hint="Is there enough memory? Compare with: edgedistill inspect BUNDLE",
+        )
+    if "error" in reply:
+        raise GenerationError(str(reply["error"]))
+    return BenchResult.from_dict(reply["result"])
+
+
+def _converse(child: subprocess.Popen[str], request: dict[str, Any], progress: Progress) -> dict[str, Any] | None:
+    """Send the request and read lines until the result; None if the child ended without one."""
+    if child.stdin is None or child.stdout is None:
+        return None
+    try:
+        child.stdin.write(json.dumps(request) + "\n")
+        child.stdin.close()
+    except BrokenPipeError:
+        return None
+    for line in child.stdout:
+        reply: dict[str, Any] = json.loads(line)
+        if "advance" not in reply:
+            return reply
+        progress.advance(int(reply["advance"]))
+    return None
+
+
+def _request(
+    context: int, prompt_tokens: int | Sequence[int] | None, new_tokens: int | None, repeats: int | None
+) -> dict[str, Any]:
+    new = DEFAULT_NEW_TOKENS if new_tokens is None else new_tokens
+    if prompt_tokens is None:
+        new = min(new, context // 2) if new_tokens is None else new
+        lengths = [n for n in DEFAULT_PROMPT_TOKENS if n + new <= context] or [max(1, context - new)]
+    else:
+        lengths = [prompt_tokens] if isinstance(prompt_tokens, int) else list(prompt_tokens)
+    rounds = DEFAULT_REPEATS if repeats is None else repeats
+    if min([new, rounds, *lengths], default=0) < 1 or not lengths:
+        raise GenerationError("prompt_tokens, new_tokens and repeats are expected to be at least 1.")
+    if max(lengths) + new > context:
+        raise GenerationError(
+            f"{max(lengths)} prompt and {new} new tokens do not fit the context of {context}.",
+            hint="Lower --prompt-tokens or --new-tokens.",
+        )
+    return {"prompt_tokens": lengths, "new_tokens": new, "repeats": rounds}
+
+
+# ---- the measuring process --------------------------------------------------------------------------------------
+
+
+def measure(
+    path: Path, *, threads: int | None, prompt_tokens: Sequence[int], new_tokens: int, repeats: int
+) -> Iterator[BenchResult | None]:
+    """Measure in this process; gives None after every repeat and the result at the end."""
+    bundle = Bundle.open(path)
+    info = bundle.manifest.model
+    profile = bundle.manifest.profile
+    chunk = max(2, int(profile.get("context", {}).get("prefill_chunk", 256)))
+    started = time.perf_counter()
+    kind = OptimumSession if info.signature == "optimum" else DecoderSession
+    session: DecoderSession | OptimumSession = kind(
+        bundle.file(MODEL), info, SessionConfig.from_profile(profile, threads=threads)
+    )
+    load_s = time.perf_counter() - started
+    loaded = rss_bytes()
+    decoder = session.decoder()
+    ids = np.random.default_rng(0).integers(0, info.vocab_size, max(prompt_tokens)).tolist()
+
+    def prefill(count: int) -> float:
+        decoder.truncate(0)
+        start = time.perf_counter()
+        for a, b in chunk_bounds(count, chunk):
+            decoder.feed(ids[a:b], exact=True, logits=b == count)
+        return count / (time.perf_counter() - start)
+
+    prefills = []
+    for count in prompt_tokens:
+        prefill(count)
+        values = []
+        for _ in range(repeats):
+            values.append(prefill(count))
+            yield None
+        prefills.append(Rate(count, tuple(values)))
+    steps: list[float] = []
+    values = []
+    context = min(prompt_tokens)
+    for repeat in range(repeats + 1):
+        prefill(context)
+        token, laps = ids[0], []
+        for _ in range(new_tokens):
+            start = time.perf_counter()
+            token = greedy(decoder.feed([token]))
+            laps.append(time.perf_counter() - start)
+        if repeat:  # the first one warms caches and threads up
+            values.append(new_tokens / sum(laps))
+            steps += laps
+            yield None
+    yield BenchResult(
+        bundle=path.name,
+        threads=session.threads,
+        bundle_bytes=bundle.size,
+        load_s=load_s,
+        prefill=tuple(prefills),
+        decode=Rate(new_tokens, tuple(values)),
+        decode_context=context,
+        step_p50_s=percentile(steps, 50),
+        step_p95_s=percentile(steps, 95),
+        kv_bytes_per_token=bundle.manifest.kv_cache.bytes_per_token,
+        rss_loaded_bytes=loaded,
+        peak_rss_bytes=peak_rss_bytes(),
+    )
+
+
+def _main() -> None:
+    request = json.loads(sys.stdin.readline())
+    path = Path(request.pop("path"))
+    try:
+        for result in measure(path, **request):
+            reply = {"advance": 1} if result is None else {"result": result.to_dict()}
+            sys.stdout.write(json.dumps(reply) + "\n")
+            sys.stdout.flush()
+    except EdgedistillError as error:
+        sys.stdout.write(json.dumps({"error": str(error)}) + "\n")
+
+
+if __name__ == "__main__":
+    _main()

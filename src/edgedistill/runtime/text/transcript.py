@@ -1,0 +1,74 @@
+"""From generated tokens to text events: detokenizer, stop strings and reasoning splitter in a row.
+
+Must not know: sessions, sampling.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgedistill.runtime.events import Event
+from edgedistill.runtime.text.detokenize import Detokenizer
+from edgedistill.runtime.text.reasoning import ReasoningSplitter, Segment, TagPair
+from edgedistill.runtime.text.stop_strings import StopStrings
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class Transcript:
+    """The text of one generation as it grows.
+
+    Attributes:
+        tokens: Ids so far.
+        reasoning_tokens: How many of them were inside the reasoning when they came.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, stops: tuple[str, ...], tags: tuple[TagPair, ...], *, opened: TagPair | None
+    ) -> None:
+        """``opened``: the reasoning tags that the prompt has opened already."""
+        keep = [tag for pair in tags for tag in (pair.open, pair.close)]
+        self._detokenizer = Detokenizer(tokenizer, keep=keep)
+        self._stops = StopStrings(stops)
+        self._splitter = ReasoningSplitter(tags, opened=opened)
+        self._segments: list[Segment] = []
+        self._unreported = 0
+        self.tokens: list[int] = []
+        self.reasoning_tokens = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string has come."""
+        return self._stops.found is not None
+
+    @property
+    def closed(self) -> bool:
+        """False inside the reasoning."""
+        return not self._splitter.in_reasoning
+
+    def add(self, token: int) -> list[Event]:
+        """Take one token; the events that are certain now."""
+        self.tokens.append(token)
+        self._unreported += 1
+        before = self._splitter.in_reasoning
+        events = self._events(self._splitter.feed(self._stops.feed(self._detokenizer.feed(token))))
+        self.reasoning_tokens += before or self._splitter.in_reasoning
+        return events
+
+    def finish(self) -> list[Event]:
+        """The rest, once no more tokens come."""
+        rest = self._stops.feed(self._detokenizer.finish())
+        return self._events(self._splitter.feed(rest + self._stops.finish()) + self._splitter.finish())
+
+    def text(self, *kinds: str) -> str:
+        """All text so far, or that of some kinds of segments."""
+        return "".join(segment.text for segment in self._segments if not kinds or segment.kind in kinds)
+
+    def _events(self, segments: list[Segment]) -> list[Event]:
+        self._segments += segments
+        events = []
+        for segment in segments:
+            events.append(Event(segment.kind, text=segment.text, tokens=self._unreported))
+            self._unreported = 0
+        return events

@@ -1,0 +1,242 @@
+"""What this machine has, and which profile fits it.
+
+Must not know: models, bundles, onnxruntime.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.system.cgroup import read_limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from edgedistill.profile.profile import Profile
+
+GB = 10**9
+PROBE_SECONDS = 2.0
+_X86 = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
+_ARM = {"asimd": "neon", "asimddp": "dotprod", "i8mm": "i8mm", "sve": "sve"}
+_MEMORY_TOLERANCE = 0.9  # firmware and graphics keep a share of what is printed on the box
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """A machine as this process sees it: affinity and container limits are taken off.
+
+    Attributes:
+        cpu: Model name as the system tells it.
+        machine: Instruction set family, such as ``x86_64`` or ``aarch64``.
+        physical_cores: Cores that threads should be started for.
+        logical_cores: Hardware threads.
+        isa: Detected flags among ``profile.ISA_FLAGS``.
+        ram_bytes: Whole memory.
+        available_ram_bytes: Memory that can still be allocated without swapping.
+        free_disk_bytes: Free space where ``detect`` was told to look.
+        bandwidth_gbs: Read bandwidth of memory in 10^9 bytes per second with a thread on every core; None: not probed.
+    """
+
+    cpu: str
+    machine: str
+    physical_cores: int
+    logical_cores: int
+    isa: tuple[str, ...]
+    ram_bytes: int
+    available_ram_bytes: int
+    free_disk_bytes: int
+    bandwidth_gbs: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {**asdict(self), "isa": list(self.isa)}
+
+    @property
+    def details(self) -> dict[str, str]:
+        """What reports say of a machine, for people."""
+        return {
+            "cpu": self.cpu,
+            "cores": str(self.physical_cores),
+            "isa": " ".join(self.isa),
+            "system": f"{platform.system()} {self.machine}",
+        }
+
+    def decode_ceiling(self, weight_bytes: int) -> float | None:
+        """Most tokens per second for one sequence: every weight is read once per token. None without a probe."""
+        return self.bandwidth_gbs * GB / weight_bytes if self.bandwidth_gbs and weight_bytes else None
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How well one profile suits a machine: whether it ``fits`` at all, ``reasons`` for people, ``score`` for order."""
+
+    profile: Profile
+    fits: bool
+    score: float
+    reasons: tuple[str, ...]
+
+
+def detect(*, disk: Path | None = None, probe: bool = True, root: Path = Path("/")) -> Hardware:
+    """Look at this machine.
+
+    Args:
+        disk: A path on the file system whose free space counts; the current directory by default.
+        probe: Measure the memory bandwidth, which takes ``PROBE_SECONDS``.
+        root: Where ``proc`` and ``sys`` are.
+    """
+    import psutil
+
+    limits = read_limits(root)
+    memory = psutil.virtual_memory()
+    total = memory.total if limits.memory_total is None else min(memory.total, limits.memory_total)
+    available = memory.available if limits.memory_left is None else min(memory.available, limits.memory_left)
+    logical = psutil.cpu_count(logical=True) or os.cpu_count() or 1
+    physical = psutil.cpu_count(logical=False) or logical
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical
+    if limits.cpus is not None:
+        allowed = min(allowed, max(1, math.ceil(limits.cpus)))
+    cores = min(physical, allowed)
+    cpu_info = _text(root / "proc/cpuinfo")
+    return Hardware(
+        cpu=_cpu_name(cpu_info, root),
+        machine=platform.machine().lower(),
+        physical_cores=cores,
+        logical_cores=min(logical, allowed),
+        isa=isa_flags(cpu_info, platform.machine().lower(), platform.system()),
+        ram_bytes=total,
+        available_ram_bytes=available,
+        free_disk_bytes=shutil.disk_usage(_existing(disk or Path.cwd())).free,
+        bandwidth_gbs=memory_bandwidth(cores, available) if probe else None,
+    )
+
+
+def isa_flags(cpu_info: str, machine: str, system: str = "Linux") -> tuple[str, ...]:
+    """Known flags in the text of /proc/cpuinfo (``flags`` on x86, ``Features`` on ARM)."""
+    words: set[str] = set()
+    for line in cpu_info.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            words.update(value.split())
+    found = [flag for flag in _X86 if flag in words] + [name for flag, name in _ARM.items() if flag in words]
+    if not found and machine == "arm64" and system == "Darwin":
+        found = ["neon", "dotprod"]  # every Apple processor of that name has both
+    return tuple(found)
+
+
+def memory_bandwidth(threads: int, available: int, seconds: float = PROBE_SECONDS) -> float | None:
+    """Read bandwidth in 10^9 bytes per second; None if there is too little free memory for an honest figure.
+
+    Each thread sums an int64 array of its own again and again; all arrays together are far larger than the last-level
+    cache. Bytes read by all threads until the time is up, over that time. Filling the arrays and a first pass are part
+    of the time budget but not of the figure. NumPy sums int64 faster than memory delivers it, so memory is what limits.
+    """
+    import numpy as np
+
+    size = min(256 * 1024 * 1024, available // (4 * threads))
+    if size < 32 * 1024 * 1024:
+        return None
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Barrier, BrokenBarrierError
+
+    begun = time.perf_counter()
+    barrier = Barrier(threads)
+
+    def read(_: int) -> float:
+        try:
+            array = np.ones(size // 8, np.int64)
+        except MemoryError:
+            barrier.abort()  # or the others would wait for ever
+            raise
+        barrier.wait()
+        start = time.perf_counter()
+        passes = 0
+        while passes == 0 or time.perf_counter() - begun < seconds:
+            array.sum()
+            passes += 1
+        return passes * array.nbytes / (time.perf_counter() - start)
+
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            return sum(pool.map(read, range(threads))) / GB
+        except (MemoryError, BrokenBarrierError):
+            return None
+
+
+def fit(hardware: Hardware, profiles: Iterable[Profile]) -> tuple[Fit, ...]:
+    """Profiles, best first.
+
+    Instruction set and whole memory decide whether a profile fits. Among those that do, the one made for the largest
+    machine wins, with a deduction for missing cores; at equal targets fewer bits win, and float32 references come last.
+    """
+    ranked = [_fit(hardware, profile) for profile in profiles]
+    return tuple(
+        sorted(
+            ranked,
+            key=lambda fit: (
+                not fit.fits,
+                fit.profile.weights.default.is_float,
+                -fit.score,
+                fit.profile.weights.default.bits,
+                fit.profile.name,
+            ),
+        )
+    )
+
+
+def _fit(hardware: Hardware, profile: Profile) -> Fit:
+    target = profile.target
+    reasons: list[str] = []
+    matching = [flag for flag in target.isa if flag in hardware.isa]
+    wanted = " or ".join(target.isa)
+    reasons.append(f"has {matching[0]}" if matching else f"needs {wanted}, which this CPU lacks")
+    whole = hardware.ram_bytes / GB
+    enough = whole >= target.machine_ram_gb * _MEMORY_TOLERANCE
+    relation = "enough for" if enough else "too little for"
+    reasons.append(f"{whole:.1f} GB of memory, {relation} a profile made for {target.machine_ram_gb:g} GB")
+    missing = max(0.0, 1 - hardware.physical_cores / target.cores)
+    if missing:
+        reasons.append(f"{hardware.physical_cores} of the {target.cores} cores it is made for: slower, but it works")
+    if hardware.available_ram_bytes < target.ram_gb * GB:
+        free = hardware.available_ram_bytes / GB
+        reasons.append(f"only {free:.1f} GB of memory are free now; it may use {target.ram_gb:g} GB")
+    if hardware.free_disk_bytes < target.disk_gb * GB:
+        free = hardware.free_disk_bytes / GB
+        reasons.append(f"only {free:.1f} GB of disk are free; its bundles may take {target.disk_gb:g} GB")
+    if profile.weights.default.is_float:
+        reasons.append("a reference for comparison, not for use")
+    reasons.append(f"run on {profile.verified_on}" if profile.tested else "not run on the hardware it describes")
+    score = min(1.0, target.machine_ram_gb / whole) - 0.25 * missing
+    return Fit(profile, bool(matching) and enough, score, tuple(reasons))
+
+
+def _cpu_name(cpu_info: str, root: Path) -> str:
+    """``model name`` on x86; the device tree's model on ARM boards, whose cpuinfo has no name."""
+    for wanted in ("model name", "Model", "Hardware"):
+        for line in cpu_info.splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == wanted and value.strip():
+                return value.strip()
+    board = _text(root / "proc/device-tree/model").strip("\0 \n")
+    return board or platform.processor() or platform.machine() or "unknown"
+
+
+def _existing(path: Path) -> Path:
+    """The nearest ancestor of ``path`` that exists: an output directory need not exist yet."""
+    path = path.absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

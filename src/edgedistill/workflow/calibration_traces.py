@@ -1,0 +1,141 @@
+"""Calibration data for a checkpoint that is no bundle yet: text through its tokenizer, or traces of a passing bundle.
+
+A model that is to be calibrated on its own traces has to run once before: it is exported in 8 bits into a temporary
+directory, answers the built-in prompts, and is deleted. The traces stay in the user's cache, under the checkpoint's
+hash.
+
+Must not know: what the traces are used for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.catalog.builtin import cache_dir
+from edgedistill.checkpoint.open import open_checkpoint
+from edgedistill.errors import BudgetError, CalibrationError
+from edgedistill.export import pipeline
+from edgedistill.profile.profile import DEFAULT_PROFILE
+from edgedistill.progress import NullProgress
+from edgedistill.runtime.model import open_bundle
+from edgedistill.system.temporary import scratch
+from edgedistill.traces.generate import from_file, self_generated
+from edgedistill.traces.traces import Traces
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgedistill.checkpoint.open import Checkpoint
+    from edgedistill.profile.profile import Profile
+    from edgedistill.progress import Progress
+
+DEFAULT_TOKENS = 16_384
+LENGTH = 512
+FEWEST_TOKENS = 256
+_FORMATS = ("int8-b32-sym-search", "int4-b32-asym-search")
+"""What the model is run in to generate its traces: the first that the memory allows."""
+
+
+def traces_for(
+    model: str | Path,
+    *,
+    file: Path | None = None,
+    tokens: int = DEFAULT_TOKENS,
+    profile: str | Path | Profile = DEFAULT_PROFILE,
+    adapter: str | Path | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Traces:
+    """About ``tokens`` calibration tokens for ``model``.
+
+    Args:
+        model, adapter, revision, offline: What ``export`` takes.
+        file: The user's text (see ``traces.from_file``); None: the model's own traces.
+        tokens: How many; at least 256.
+        profile: Whose limits and context the passing export keeps to.
+        progress: Receives the stages of a passing export and of sampling.
+
+    Raises:
+        CalibrationError: A file that does not do, or too few tokens asked for.
+        EdgedistillError: What opening or exporting the model raises.
+    """
+    if tokens < FEWEST_TOKENS:
+        raise CalibrationError(
+            f"{tokens} calibration tokens were asked for; expected at least {FEWEST_TOKENS}.",
+            hint=f"The default is {DEFAULT_TOKENS}.",
+        )
+    progress = progress or NullProgress()
+    options: dict[str, Any] = {"adapter": Path(adapter) if adapter else None, "revision": revision, "offline": offline}
+    with open_checkpoint(str(model), **options, progress=progress) as checkpoint:
+        tokenizer_sha256 = hashlib.sha256(checkpoint.tokenizer_json).hexdigest()
+        vocab_size = int(checkpoint.config["vocab_size"])
+        if file is not None:
+            return _from_text(file, checkpoint, tokenizer_sha256, vocab_size, tokens)
+        path = _cache_path(checkpoint.hash_source(progress), tokens)
+    if path.is_file():
+        with contextlib.suppress(CalibrationError):
+            return Traces.load(path, tokenizer_sha256=tokenizer_sha256, vocab_size=vocab_size)
+    with scratch(path.parent, "calibration-") as work:
+        traces = _own_traces(model, work / "bundle", tokens, {**options, "profile": profile}, progress)
+    traces.save(path)
+    return traces
+
+
+def _own_traces(model: str | Path, out: Path, tokens: int, options: dict[str, Any], progress: Progress) -> Traces:
+    """What the model answers, in the first of ``_FORMATS`` that profile and memory allow."""
+    for last, fmt in ((fmt == _FORMATS[-1], fmt) for fmt in _FORMATS):
+        try:
+            made = pipeline.export(model, out, weight_format=fmt, check=False, force=True, progress=progress, **options)
+            with open_bundle(made.path) as opened:
+                count = max(2, round(tokens / LENGTH))
+                return self_generated(opened, sequences=count, length=LENGTH, cache=False, progress=progress)
+        except BudgetError:
+            if last:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _from_text(file: Path, checkpoint: Checkpoint, tokenizer_sha256: str, vocab_size: int, tokens: int) -> Traces:
+    from tokenizers import Tokenizer
+
+    from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
+
+    tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json.decode("utf-8"))
+    special = checkpoint.special_tokens
+    names = {f"{name}_token": getattr(special, f"{name}_token") for name in ("bos", "eos", "pad")}
+    template = (
+        PassThrough()
+        if checkpoint.chat_template is None
+        else ChatTemplate(checkpoint.chat_template, special_tokens={k: v for k, v in names.items() if v is not None})
+    )
+
+    def encode(text: str) -> Sequence[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def render(messages: list[dict[str, Any]]) -> str:
+        answered = bool(messages) and isinstance(messages[-1], dict) and messages[-1].get("role") == "assistant"
+        return template.render(messages, add_generation_prompt=not answered)
+
+    try:
+        return from_file(
+            file,
+            encode=encode,
+            render=render,
+            tokenizer_sha256=tokenizer_sha256,
+            vocab_size=vocab_size,
+            length=LENGTH,
+            limit=tokens,
+        )
+    finally:
+        template.close()
+
+
+def _cache_path(source_sha256: str, tokens: int) -> Path:
+    key = json.dumps([source_sha256, tokens, LENGTH, _FORMATS])
+    return cache_dir() / "traces" / f"source-{hashlib.sha256(key.encode()).hexdigest()[:32]}.jsonl"

@@ -1,0 +1,143 @@
+"""Calibrated export of a whole tiny model: parts against the whole graph, resuming, and what calibration gains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgedistill.bundle.manifest import Manifest
+from edgedistill.errors import EdgedistillError
+from edgedistill.export.calibrate import gptq_layers as layerwise
+from edgedistill.export.mixed_precision.choose import CALIBRATED
+from edgedistill.export.pipeline import export
+from edgedistill.quantize.gptq import GptqOptions, Moments
+from edgedistill.runtime.model import open_bundle
+from edgedistill.traces.traces import Traces
+
+FORMAT = "int4-b32-asym-gptq"
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(
+        "tiny-reasoner", tmp_path_factory.mktemp("reference") / "fp32", profile="reference-fp32", check=False
+    ).path
+
+
+@pytest.fixture(scope="module")
+def texts(reference: Path) -> tuple[Traces, Traces]:
+    """Calibration and held-out traces of tiny-reasoner."""
+    from edgedistill.traces.generate import self_generated
+
+    with open_bundle(reference) as model:
+        return tuple(self_generated(model, sequences=24, length=128, seed=seed, cache=False) for seed in (0, 1))
+
+
+def log_probabilities(bundle: Path, traces: Traces) -> np.ndarray:
+    with open_bundle(bundle) as model:
+        parts = []
+        for ids in traces.sequences:
+            for scores in model.session.decoder().score(ids[None, :-1], chunk=256):
+                logits = scores.logits.astype(np.float64)
+                logits -= logits.max(1, keepdims=True)
+                parts.append(logits - np.log(np.exp(logits).sum(1, keepdims=True)))
+    return np.concatenate(parts)
+
+
+def mean_kl(reference: np.ndarray, other: np.ndarray) -> float:
+    return float((np.exp(reference) * (reference - other)).sum(1).mean())
+
+
+def test_calibration_gains_on_held_out_text(reference: Path, texts: tuple[Traces, Traces], tmp_path: Path) -> None:
+    calibration, held_out = texts
+    truth = log_probabilities(reference, held_out)
+    plain = export("tiny-reasoner", tmp_path / "plain", weight_format=FORMAT, check=False)
+    assert {w.format.method for w in plain.manifest.weights if not w.format.is_float} == {"search"}
+    assert plain.manifest.calibration == {}
+    solved = export("tiny-reasoner", tmp_path / "solved", weight_format=FORMAT, calibration=calibration, check=False)
+    assert solved.manifest.calibration["sha256"] == calibration.sha256
+    assert solved.manifest.calibration["failed"] == {}
+    assert not list(solved.path.glob(".*"))
+    before = mean_kl(truth, log_probabilities(plain.path, held_out))
+    after = mean_kl(truth, log_probabilities(solved.path, held_out))
+    assert after < 1.3 * CALIBRATED * before, f"{after / before:.2f} left"  # what budgets take to be left
+
+
+def test_an_interrupted_calibration_goes_on_to_the_same_bytes(
+    texts: tuple[Traces, Traces], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibration = texts[0].head(600)
+    whole = export("tiny-reasoner", tmp_path / "whole", weight_format=FORMAT, calibration=calibration, check=False)
+
+    def interrupt(self: object, index: int, tap: str, *rest: object) -> object:
+        if index == 2 and tap.endswith("gated"):
+            raise KeyboardInterrupt
+        return moments(self, index, tap, *rest)
+
+    moments = layerwise._Run._moments
+    with monkeypatch.context() as patch:
+        patch.setattr(layerwise._Run, "_moments", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            export("tiny-reasoner", tmp_path / "part", weight_format=FORMAT, calibration=calibration, check=False)
+    assert not (tmp_path / "part").exists()
+    resumed = export("tiny-reasoner", tmp_path / "part", weight_format=FORMAT, calibration=calibration, check=False)
+    assert resumed.reused_weights > 10
+    assert (resumed.path / "weights.bin").read_bytes() == (whole.path / "weights.bin").read_bytes()
+
+
+def test_a_resumed_calibration_knows_what_could_not_be_solved(
+    texts: tuple[Traces, Traces], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibration = texts[0].head(300)
+    interrupted_at: set[int] = set()
+
+    def unsolvable(self: object, index: int, tap: str, *rest: object) -> Moments:
+        if index in interrupted_at:
+            raise KeyboardInterrupt
+        found = moments(self, index, tap, *rest)
+        if index == 0 and tap.endswith("gated"):
+            second = np.full_like(found.second, 1e6)
+            np.fill_diagonal(second, 1)  # no damping makes this positive definite
+            return replace(found, second=second)
+        return found
+
+    moments = layerwise._Run._moments
+    monkeypatch.setattr(layerwise._Run, "_moments", unsolvable)
+
+    def exported(name: str) -> dict[str, str]:
+        made = export("tiny-reasoner", tmp_path / name, weight_format=FORMAT, calibration=calibration, check=False)
+        return made.manifest.calibration["failed"]
+
+    whole = exported("whole")
+    assert list(whole) == ["layers.0.mlp.down"]
+    for index in (1, 2):
+        interrupted_at = {index}
+        with pytest.raises(KeyboardInterrupt):
+            exported("part")
+    interrupted_at = set()
+    assert exported("part") == whole
+
+
+def test_other_calibration_is_another_plan(texts: tuple[Traces, Traces], tmp_path: Path) -> None:
+    first = export("tiny-reasoner", tmp_path / "a", weight_format=FORMAT, calibration=texts[0].head(300), check=False)
+    other = export("tiny-reasoner", tmp_path / "b", weight_format=FORMAT, calibration=texts[1].head(300), check=False)
+    assert (first.path / "weights.bin").read_bytes() != (other.path / "weights.bin").read_bytes()
+
+
+def test_options_reach_the_manifest(texts: tuple[Traces, Traces], tmp_path: Path) -> None:
+    made = export(
+        "tiny-reasoner",
+        tmp_path / "out",
+        weight_format=FORMAT,
+        calibration=texts[0].head(300),
+        gptq=GptqOptions(act_order=True, sweeps=1),
+        check=False,
+    )
+    stored = Manifest.from_json((made.path / "manifest.json").read_text())
+    assert stored.calibration["gptq"]["act_order"] is True
+    assert stored.calibration["tokens"] <= 300 + 128
+    with pytest.raises(EdgedistillError):
+        export("tiny-reasoner", tmp_path / "out", weight_format=FORMAT, check=False)

@@ -1,0 +1,121 @@
+"""Formats chosen under a budget, on tiny-reasoner: measured, scaled, allocated, exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgedistill.checkpoint.open import open_checkpoint
+from edgedistill.errors import BudgetError, UsageError
+from edgedistill.export.mixed_precision import sensitivity
+from edgedistill.export.mixed_precision.choose import SizeBudget, choose_formats
+from edgedistill.export.pipeline import export
+from edgedistill.export.plan import make_plan
+from edgedistill.profile.profile import load_profile
+from edgedistill.quantize.plan import Plan, parse_format
+from edgedistill.traces.traces import Traces
+from edgedistill.units import parse_bytes
+from edgedistill.workflow.calibration_traces import traces_for
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEDISTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def traces(cache: None) -> Traces:
+    return traces_for("tiny-reasoner", tokens=1024)
+
+
+def measured(traces: Traces, *labels: str, hashed: str = "h") -> dict[str, dict[str, float]]:
+    with open_checkpoint("tiny-reasoner") as checkpoint:
+        plan = make_plan(checkpoint, load_profile("reference-fp32"))
+        formats = [parse_format(label) for label in labels]
+        return sensitivity.measure(plan, checkpoint.tensors, traces, formats, source_hash=hashed, threads=1)
+
+
+def test_scaled_damage_is_near_the_measured_one(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy: one measurement a matrix, other formats by the error of its output."""
+    labels = ["int4-b32-asym-search", "int4-b128-asym-search"]
+    scaled = measured(traces, *labels)
+    monkeypatch.setattr(sensitivity, "REFERENCE", parse_format(labels[1]))
+    direct = measured(traces, *labels, hashed="other")
+    layers = [name for name in scaled if name.startswith("layers.")]
+    a = np.array([scaled[name][labels[1]] for name in layers])
+    b = np.array([direct[name][labels[1]] for name in layers])
+    ranks = np.corrcoef(np.argsort(np.argsort(a)), np.argsort(np.argsort(b)))[0, 1]
+    assert ranks > 0.9
+    assert 0.7 < np.median(a / b) < 1.4
+
+
+def test_measurements_are_kept_and_go_on(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = measured(traces, "int8-b32-sym-search", hashed="kept")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(sensitivity._Run, "damages", refuse)
+    assert measured(traces, "int8-b32-sym-search", hashed="kept") == first
+
+
+def chosen(traces: Traces, **budget: float) -> tuple[Plan, dict[str, Any]]:
+    """The formats under a budget, as an export plans them, without the calibration that takes most of its time."""
+    with open_checkpoint("tiny-reasoner") as checkpoint:
+        profile, record = choose_formats(
+            checkpoint, load_profile("laptop-cpu"), traces, SizeBudget(**budget),
+            source_hash=checkpoint.hash_source(), threads=2,
+        )  # fmt: skip
+        return make_plan(checkpoint, profile).planned, record
+
+
+def test_a_budget_is_kept_and_more_is_better(traces: Traces) -> None:
+    predicted = []
+    for bits in (5.0, 6.5):
+        planned, record = chosen(traces, bits_per_weight=bits)
+        assert bits - 0.4 < planned.bits_per_weight <= bits
+        predicted.append(record["predicted_kl"])
+    assert predicted[1] < predicted[0]
+    assert len({one["format"] for one in record["weights"].values()}) > 1
+    planned, _ = chosen(traces, max_bytes=1_700_000)
+    assert planned.nbytes <= 1_700_000
+    _, record = chosen(traces, max_kl=0.05)
+    assert record["predicted_kl"] <= 0.05
+
+
+def test_budgets_that_cannot_be(traces: Traces, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match=r"2 bits per weight cannot be met.*smallest") as caught:
+        export("tiny-reasoner", tmp_path / "a", calibration=traces, budget=SizeBudget(bits_per_weight=2.0))
+    # What it names can be met.
+    named = float(str(caught.value).split("--bits-per-weight ")[1].split()[0])
+    made = export(
+        "tiny-reasoner", tmp_path / "b", calibration=traces, budget=SizeBudget(bits_per_weight=named), check=False
+    )
+    assert made.manifest.bits_per_weight <= named
+    choice = made.manifest.choice
+    formats = {w.name: w.format.label() for w in made.manifest.weights}
+    for name, one in choice["weights"].items():
+        assert formats[name].replace("search", "gptq") == one["format"]
+    assert choice["weights_bytes"] == sum(w.nbytes for w in made.manifest.weights)
+    with pytest.raises(BudgetError, match=r"0.10 MB cannot be met.*smallest") as caught:
+        export("tiny-reasoner", tmp_path / "a", calibration=traces, budget=SizeBudget(max_bytes=100_000))
+    size = parse_bytes(str(caught.value).split("--max-size ")[1].split(",")[0])
+    planned, _ = chosen(traces, max_bytes=size)
+    assert planned.nbytes <= size
+    with pytest.raises(BudgetError, match="cannot be reached") as caught:
+        export("tiny-reasoner", tmp_path / "a", calibration=traces, budget=SizeBudget(max_kl=1e-9))
+    kl = float(str(caught.value).split("--max-kl ")[1].split(",")[0])
+    _, record = chosen(traces, max_kl=kl)
+    assert record["predicted_kl"] <= kl
+    with pytest.raises(UsageError, match="quantizes without"):
+        export("tiny-reasoner", tmp_path / "a", calibration=traces, exporter="optimum")
+    with pytest.raises(UsageError, match="calibrat"):
+        export("tiny-reasoner", tmp_path / "a", budget=SizeBudget(bits_per_weight=5.0))
+    with pytest.raises(UsageError, match="one of them"):
+        SizeBudget(bits_per_weight=5.0, max_kl=0.1)
+    assert not (tmp_path / "a").exists()

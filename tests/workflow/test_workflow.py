@@ -1,0 +1,139 @@
+"""An export, the short verification after it, and what of it a bundle keeps, whatever goes wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgedistill.bundle import update as amend
+from edgedistill.bundle.bundle import MODEL_CARD, Bundle
+from edgedistill.bundle.verification_record import section, sentence
+from edgedistill.errors import BundleError, OutputError, UnsupportedModelError
+from edgedistill.verify.quick import quick_check
+from edgedistill.workflow import export as workflow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from edgedistill.export.pipeline import ExportResult
+
+
+@pytest.fixture
+def exported(tiny_checkpoint_dir: Path, tmp_path: Path) -> ExportResult:
+    """A fresh bundle without a record."""
+    return workflow.export(tiny_checkpoint_dir, tmp_path / "bundle", verify=False, check=False)
+
+
+def test_the_record_is_in_the_manifest_and_the_card(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
+    result = workflow.export(tiny_checkpoint_dir, tmp_path / "bundle", check=False)
+    record = result.to_dict()["verification"]
+    assert record["status"] == "checked"
+    assert 8 <= record["prompts"] <= 30
+    assert record["samples"] == 4
+    assert record["accuracy"]["value"] < 0.5  # weights are random
+    bundle = Bundle.open(result.path, check="full")
+    assert bundle.manifest == result.manifest
+    assert sentence(record) in (result.path / MODEL_CARD).read_text().replace("\n\nD", "\n\nd")
+    assert not list(result.path.glob(".*"))
+
+
+def test_with_a_reference_the_outcome_is_recorded(tiny_bundle_dir: Path) -> None:
+    found = quick_check(tiny_bundle_dir, reference=tiny_bundle_dir)
+    assert found["outcome"] in ("pass", "inconclusive")
+    assert f"{found['outcome']} against {tiny_bundle_dir.name}" in sentence(found)
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_slow_or_large_model_is_left_out_and_says_why(tiny_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = quick_check(tiny_bundle_dir, seconds=1e-3)
+    assert slow["status"] == "skipped"
+    assert "tokens/s" in sentence(slow)
+    monkeypatch.setattr("edgedistill.runtime.loading.available_memory", lambda: 1000)
+    large = quick_check(tiny_bundle_dir)
+    assert large["status"] == "skipped"
+    assert "memory" in sentence(large)
+
+
+def test_a_crash_of_the_verification_leaves_the_bundle(exported: ExportResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    (exported.path / "model.onnx").write_bytes(b"no graph")  # opening it fails in the other process
+    monkeypatch.setattr(amend.Bundle, "open", lambda path: Bundle(path, exported.manifest))
+    result = workflow.record_verification(exported)
+    assert result.manifest.verification["status"] == "failed"
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    assert "exit code 1" in workflow.record_verification(result).manifest.verification["reason"]
+
+
+def test_a_reference_that_does_not_exist_is_in_the_record(exported: ExportResult, tmp_path: Path) -> None:
+    result = workflow.record_verification(exported, reference=tmp_path / "none")
+    assert result.manifest.verification["status"] == "failed"
+    assert "none" in sentence(result.manifest.verification)
+    assert Bundle.open(exported.path, check="full").manifest == result.manifest
+
+
+def test_errors_of_the_export_are_its_own(tmp_path: Path, tiny_checkpoint_dir: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_checkpoint_dir, source)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "model_type": "x", "architectures": ["X"]}))
+    with pytest.raises(UnsupportedModelError):
+        workflow.export(source, tmp_path / "out", exporter="own")
+
+
+def steps(monkeypatch: pytest.MonkeyPatch, after: Callable[[int], None]) -> None:
+    """Calls ``after`` with the number of each replacement, before it is made."""
+    real, count = amend._replace, []
+
+    def replace(directory: Path, name: str, text: str) -> None:
+        count.append(name)
+        after(len(count))
+        real(directory, name, text)
+
+    monkeypatch.setattr(amend, "_replace", replace)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_change_that_is_interrupted_anywhere_leaves_a_valid_bundle(
+    exported: ExportResult, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    def interrupt(step: int) -> None:
+        assert Bundle.open(exported.path, check="full")
+        if step == at:
+            raise KeyboardInterrupt
+
+    steps(monkeypatch, interrupt)
+    after = dataclasses.replace(exported.manifest, verification={"status": "checked"})
+    with pytest.raises(KeyboardInterrupt):
+        amend.amend(exported.path, exported.manifest, after, {MODEL_CARD: "new"})
+    assert Bundle.open(exported.path, check="full").manifest.verification == {}
+
+
+def test_a_full_disk_is_said_and_costs_the_record_only(exported: ExportResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(step: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    steps(monkeypatch, full)
+    with pytest.raises(OutputError, match="No space left"):
+        amend.amend(exported.path, exported.manifest, exported.manifest, {})
+    monkeypatch.setattr(workflow, "_look", lambda *_: {"status": "skipped", "reason": "x"})
+    result = workflow.record_verification(exported)
+    assert "No space left" in result.manifest.verification["not_recorded"]
+    assert Bundle.open(exported.path, check="full").manifest == exported.manifest
+
+
+def test_another_bundle_in_the_meantime_is_not_touched(exported: ExportResult, tiny_checkpoint_dir: Path) -> None:
+    workflow.export(tiny_checkpoint_dir, exported.path, verify=False, check=False, force=True, weight_format="int8")
+    with pytest.raises(BundleError, match="another bundle"):
+        amend.amend(exported.path, exported.manifest, exported.manifest, {})
+
+
+def test_words_for_every_kind_of_record() -> None:
+    assert sentence({}) == "not done"
+    assert sentence({"status": "failed", "reason": "It broke."}) == "failed: It broke"
+    record = {"status": "checked", "prompts": 9, "samples": 4, "verdict": None, "accuracy": {"value": None}}
+    assert sentence(record) == "no verdict (9 prompts x 4 samples)"
+    assert section({"status": "skipped", "reason": "slow"}).endswith("Skipped: slow.\n")
