@@ -33,6 +33,7 @@ import numpy as np
 from twins import collapsed, make_twin, noisy, wrong
 
 from edgedistill.export.pipeline import export
+from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.runtime.batch.sampler import NoiseSource
 from edgedistill.runtime.model import open_bundle
 from edgedistill.verify.gate.decide import ALPHA, decide
@@ -41,7 +42,6 @@ from edgedistill.verify.metrics.paired import compare
 from edgedistill.verify.metrics.suite_summary import summarise_suite
 from edgedistill.verify.models.bundle import BundleModel
 from edgedistill.verify.models.sampler_check import check_sampler
-from edgedistill.verify.sampling.settings import DrawSettings
 from edgedistill.verify.sampling.store import SampleStore, collect, store_header, store_path
 from edgedistill.verify.stats.answer_counts import by_prompt
 from edgedistill.verify.stats.intervals import wilson

@@ -14,6 +14,7 @@ machine: measure again before relying on one.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgedistill.export.pipeline import export
+from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import physical_cores
 from edgedistill.trajectories import TrajectoryOptions, solve
@@ -33,7 +35,6 @@ from edgedistill.verify.models.bundle import BundleModel
 from edgedistill.verify.models.mode import Mode, ModeModel
 from edgedistill.verify.options import spread
 from edgedistill.verify.report.tables import number, percent
-from edgedistill.verify.sampling.settings import Drawn, DrawSettings
 from edgedistill.verify.sampling.store import SampleStore, store_header, store_path
 from edgedistill.verify.stats.intervals import prompt_mean
 from edgedistill.verify.suites.arithmetic import arithmetic_suite
@@ -42,7 +43,7 @@ from edgedistill.verify.suites.registry import load_suite
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edgedistill.verify.types import Estimate, Prompt, Suite
+    from edgedistill.verify.types import Drawn, Estimate, Prompt, Suite
 
 MODELS = {"tiny-reasoner": "arithmetic", "smollm2-135m": "instructions"}
 MAX_NEW_TOKENS = {"tiny-reasoner": 256, "smollm2-135m": 192}
@@ -93,7 +94,10 @@ def accuracy(name: str, bundle: BundleModel, args: argparse.Namespace, end: floa
     suite = suite_of(name, args.per_band)
     prompts = spread(suite.prompts, args.prompts)
     settings = DrawSettings.resolve(
-        suite.sampling, bundle.generation_defaults, seed=args.seed, max_new_tokens=MAX_NEW_TOKENS[name]
+        dataclasses.asdict(suite.sampling),
+        bundle.generation_defaults,
+        seed=args.seed,
+        max_new_tokens=MAX_NEW_TOKENS[name],
     )
     free = MODELS[name] == "instructions"
     k = args.trajectories
@@ -160,7 +164,10 @@ def clock(name: str, bundle: BundleModel, args: argparse.Namespace, *, tokens: i
     suite = suite_of(name, args.per_band)
     prompts = spread(suite.prompts, args.timed)
     settings = DrawSettings.resolve(
-        suite.sampling, bundle.generation_defaults, seed=args.seed, max_new_tokens=tokens or MAX_NEW_TOKENS[name]
+        dataclasses.asdict(suite.sampling),
+        bundle.generation_defaults,
+        seed=args.seed,
+        max_new_tokens=tokens or MAX_NEW_TOKENS[name],
     )
     generation = settings.generation.replace(ignore_eos=tokens is not None)
     k = args.trajectories

@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, Any
 from coupling import savings
 
 from edgedistill.export.pipeline import export
+from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import physical_cores
 from edgedistill.verify.models.bundle import BundleModel
 from edgedistill.verify.models.replay import ReplayStats, replay
 from edgedistill.verify.options import spread
-from edgedistill.verify.sampling.settings import DrawSettings
 from edgedistill.verify.sampling.store import collect
 from edgedistill.verify.suites.registry import load_suite
 

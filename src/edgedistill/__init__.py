@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 from edgedistill._version import __version__
@@ -46,6 +47,17 @@ __all__ = [
     "verify",
 ]
 
+
+class _Package(types.ModuleType):
+    """Keeps ``export`` and ``verify`` the functions: importing the packages of these names would set them anew."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _LAZY and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
 _LAZY = {
     "export": "edgedistill.workflow.export",
     "ExportResult": "edgedistill.export.pipeline",
@@ -65,5 +77,4 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     module = importlib.import_module(_LAZY[name])
-    # The subpackages, which can be called: the attributes they become on import anyway.
-    return sys.modules[f"edgedistill.{name}"] if name in ("export", "verify") else getattr(module, name)
+    return getattr(module, name)

@@ -17,7 +17,8 @@ from edgedistill.bundle.bundle import MODEL, WIDENED
 from edgedistill.bundle.opening_memory import folded_bytes
 from edgedistill.export.layout import plan_layout
 from edgedistill.graph import bit_planes as emit_planes
-from edgedistill.graph.weights import GraphBuilder, WeightEmitter
+from edgedistill.graph.builder import GraphBuilder
+from edgedistill.graph.weights import WeightEmitter
 from edgedistill.quantize.plan import PlannedWeight
 from edgedistill.quantize.spec import BLOCK_SIZES, PLANES, WeightFormat, array_specs
 from edgedistill.runtime.bit_planes import Widening

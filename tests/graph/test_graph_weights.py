@@ -12,7 +12,8 @@ import onnxruntime as ort
 import pytest
 
 from edgedistill.export.layout import plan_layout
-from edgedistill.graph.weights import GraphBuilder, WeightEmitter
+from edgedistill.graph.builder import GraphBuilder
+from edgedistill.graph.weights import WeightEmitter
 from edgedistill.quantize import dequantize_rows, quantize_rows
 from edgedistill.quantize.spec import WeightFormat, array_specs
 

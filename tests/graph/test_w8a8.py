@@ -14,7 +14,8 @@ from parity_support import Decoder, export, random_tokens, reference_logits, sav
 
 from edgedistill.errors import UsageError
 from edgedistill.export.layout import plan_layout
-from edgedistill.graph.weights import MICROSOFT, GraphBuilder, WeightEmitter
+from edgedistill.graph.builder import MICROSOFT, GraphBuilder
+from edgedistill.graph.weights import WeightEmitter
 from edgedistill.quantize import dequantize_rows, quantize_rows
 from edgedistill.quantize.plan import PlannedWeight, override, parse_format
 from edgedistill.quantize.spec import ArraySpec, WeightFormat, array_specs

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgedistill.verify.sampling.settings import Drawn, DrawSettings
-from edgedistill.verify.types import Sample
+from edgedistill.runtime.batch.request import DrawSettings
+from edgedistill.verify.types import Drawn, Sample
 
 SETTINGS = DrawSettings(temperature=0.6, top_k=20, top_p=0.95, max_new_tokens=40, seed=7)
 

@@ -11,10 +11,8 @@ from edgedistill.verify.gate.endpoints import Margins
 from edgedistill.verify.metrics.token_divergence import divergence
 from edgedistill.verify.report.build import Provenance, analyse
 from edgedistill.verify.report.extras import ModelSamples
-from edgedistill.verify.report.model import ModelIdentity, RunSettings
 from edgedistill.verify.report.tokens import PromptDivergences
-from edgedistill.verify.sampling.settings import Drawn
-from edgedistill.verify.types import Message, Prompt, Sample, Suite
+from edgedistill.verify.types import Drawn, Message, ModelIdentity, Prompt, RunSettings, Sample, Suite
 
 if TYPE_CHECKING:
     from edgedistill.verify.report.model import VerifyReport

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedistill.errors import GenerationError, TemplateError, UsageError
+from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.runtime.events import Generation
 from edgedistill.trajectories import TrajectoryOptions, solve
 from edgedistill.trajectories.deliberate import Serializer, prune, share_out
@@ -15,7 +16,6 @@ from edgedistill.trajectories.result import Trajectory
 from edgedistill.trajectories.vote import Ballot, majority
 from edgedistill.verify.models.bundle import BundleModel
 from edgedistill.verify.models.mode import Mode, ModeModel
-from edgedistill.verify.sampling.settings import DrawSettings
 from edgedistill.verify.suites.registry import load_suite
 
 QUESTION = "What is 48 + 37 - 20?"

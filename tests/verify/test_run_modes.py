@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedistill.errors import UsageError
+from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.system.energy import EnergyMeter
 from edgedistill.trajectories import solve
 from edgedistill.trajectories.result import Trajectory
@@ -20,11 +21,9 @@ from edgedistill.verify.options import VerifyOptions
 from edgedistill.verify.report.model import VerifyReport
 from edgedistill.verify.report.tables import metric_rows
 from edgedistill.verify.run_modes import verify_mode
-from edgedistill.verify.sampling.settings import Drawn, DrawSettings
-from edgedistill.verify.sampling.trial import Trial
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites.registry import load_suite
-from edgedistill.verify.types import Sample
+from edgedistill.verify.types import Drawn, Sample, Trial
 
 SETTINGS = DrawSettings(temperature=0.9, top_k=20, top_p=0.95, max_new_tokens=90, seed=7, mode="exact")
 OPTIONS = VerifyOptions(prompts=3, samples=2, seed=7, max_new_tokens=90)

@@ -10,13 +10,13 @@ import pytest
 from report_support import LOOSE, identity, make_suite
 
 from edgedistill.progress import NullProgress
+from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.verify.options import VerifyOptions
 from edgedistill.verify.report.build import analyse
 from edgedistill.verify.report.extras import ModelSamples
 from edgedistill.verify.report.provenance import provenance
-from edgedistill.verify.sampling.settings import Drawn, DrawSettings
 from edgedistill.verify.stages import Run
-from edgedistill.verify.types import Sample
+from edgedistill.verify.types import Drawn, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

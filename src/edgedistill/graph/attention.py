@@ -12,14 +12,15 @@ import numpy as np
 import onnx_ir as ir
 
 from edgedistill.architecture.rope import distinct_ropes
+from edgedistill.graph.builder import MICROSOFT
 from edgedistill.graph.rope import rope_tables
-from edgedistill.graph.weights import MICROSOFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgedistill.architecture.spec import LayerSpec, ModelSpec
-    from edgedistill.graph.weights import GraphBuilder, WeightEmitter
+    from edgedistill.graph.builder import GraphBuilder
+    from edgedistill.graph.weights import WeightEmitter
     from edgedistill.quantize.kv import KvScales
 
 

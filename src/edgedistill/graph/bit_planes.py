@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from edgedistill.graph.weights import GraphBuilder, Stored
+    from edgedistill.graph.builder import GraphBuilder, Stored
     from edgedistill.quantize.spec import WeightFormat
 
 _MICROSOFT = "com.microsoft"

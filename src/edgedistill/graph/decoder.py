@@ -34,7 +34,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgedistill.graph.attention import AttentionInputs, attention
-from edgedistill.graph.weights import MICROSOFT, GraphBuilder
+from edgedistill.graph.builder import MICROSOFT, GraphBuilder
 
 if TYPE_CHECKING:
     from edgedistill.architecture.spec import LayerSpec, ModelSpec

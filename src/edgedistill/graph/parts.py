@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from edgedistill.graph.attention import AttentionInputs
+from edgedistill.graph.builder import MICROSOFT, GraphBuilder
 from edgedistill.graph.decoder import IR_VERSION, OPSET, Decoder
-from edgedistill.graph.weights import MICROSOFT, GraphBuilder
 
 if TYPE_CHECKING:
     from edgedistill.architecture.spec import ModelSpec

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 if TYPE_CHECKING:
     from edgedistill.architecture.spec import RopeSpec
-    from edgedistill.graph.weights import GraphBuilder
+    from edgedistill.graph.builder import GraphBuilder
 
 
 def rope_tables(b: GraphBuilder, rope: RopeSpec, name: str, positions: int) -> tuple[ir.Value, ir.Value]:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from edgedistill.quantize.w8a8 import TINY, ZERO_POINT
 
 if TYPE_CHECKING:
-    from edgedistill.graph.weights import GraphBuilder
+    from edgedistill.graph.builder import GraphBuilder
 
 _MICROSOFT = "com.microsoft"
 

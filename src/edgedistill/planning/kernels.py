@@ -19,8 +19,9 @@ import onnx_ir as ir
 from edgedistill.bundle.bit_planes import WidenedGraph, to_json
 from edgedistill.bundle.bundle import MODEL, WIDENED
 from edgedistill.export.layout import plan_layout
+from edgedistill.graph.builder import GraphBuilder
 from edgedistill.graph.decoder import IR_VERSION, OPSET
-from edgedistill.graph.weights import GraphBuilder, WeightEmitter
+from edgedistill.graph.weights import WeightEmitter
 from edgedistill.planning.room import wanted_copies
 from edgedistill.quantize.plan import PlannedWeight
 from edgedistill.quantize.spec import array_specs

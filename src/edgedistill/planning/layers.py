@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from edgedistill.architecture.weights import logical_weights
 from edgedistill.graph.decoder import build_graph
-from edgedistill.graph.weights import GraphBuilder, WeightEmitter
+from edgedistill.graph.weights import WeightEmitter
 from edgedistill.planning.kernels import SCRATCH, time_runs
 from edgedistill.quantize.kv import kv_scales
 from edgedistill.runtime.session import SessionConfig, open_session
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from edgedistill.architecture.spec import ModelSpec
     from edgedistill.estimate.speed import LayerCase
+    from edgedistill.graph.builder import GraphBuilder
     from edgedistill.profile.profile import Profile
     from edgedistill.quantize.kv import Granularity, KvScales
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
+from edgedistill.runtime.geometry import past_names
 from edgedistill.runtime.kv_cache import aligned_zeros
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from edgedistill.runtime.geometry import LoadedGraph
     from edgedistill.runtime.kv_cache import KVCache
-    from edgedistill.runtime.session import DecoderSession
 
     Ids = npt.NDArray[np.int64]
     Logits = npt.NDArray[np.float32]
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class BoundRun:
     """Preallocated inputs and outputs of one (width, logit positions), bound to a cache's present buffers."""
 
-    def __init__(self, session: DecoderSession, cache: KVCache, width: int, positions: int, wide: bool) -> None:
+    def __init__(self, session: LoadedGraph, cache: KVCache, width: int, positions: int, wide: bool) -> None:
         batch = cache.batch
         self.ids: Ids = np.zeros((batch, width), dtype=np.int64)
         self.seqlens_k = np.zeros(batch, dtype=np.int32)
@@ -51,7 +52,7 @@ class BoundRun:
         self._kept: list[Any] = [total]
         for name, array in inputs.items():
             self._bind_input(name, array)
-        for name, buffer in zip(session.past_names, cache.buffers, strict=True):
+        for name, buffer in zip(past_names(session.info.num_hidden_layers), cache.buffers, strict=True):
             value = self._bind_input(name, buffer)
             self.binding.bind_ortvalue_output(name.replace("past_key_values", "present"), value)
         logits = ort.OrtValue.ortvalue_from_numpy(self.logits)

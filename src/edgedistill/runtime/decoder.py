@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from edgedistill.runtime.geometry import LoadedGraph
     from edgedistill.runtime.kv_cache import KVCache
-    from edgedistill.runtime.session import DecoderSession
 
     Ids = npt.NDArray[np.int64]
     Logits = npt.NDArray[np.float32]
@@ -61,7 +61,7 @@ class Scores:
 class Decoder:
     """Steps of one batch of sequences. Not for use by several threads at once, except ``interrupt``."""
 
-    def __init__(self, session: DecoderSession, cache: KVCache) -> None:
+    def __init__(self, session: LoadedGraph, cache: KVCache) -> None:
         self.session = session
         self.cache = cache
         self._shapes: dict[tuple[int, int, bool], BoundRun] = {}

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import mmap
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,34 +23,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from edgedistill.runtime.geometry import CacheGeometry
+
 
 _CACHE_LINE = 64
 _OWN_MAPPING = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class CacheGeometry:
-    """Sizes that a cache is made of.
-
-    ``limit`` is the most tokens per row (the model's position tables end there). ``dtype``: float32, int8, or uint8 for
-    two 4-bit values in a byte.
-    """
-
-    layers: int
-    heads: int
-    head_dim: int
-    limit: int
-    dtype: str = "float32"
-
-    @property
-    def width(self) -> int:
-        """Elements of the stored type per head and token."""
-        return self.head_dim // 2 if self.dtype == "uint8" else self.head_dim
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Bytes of one token over all layers, keys and values."""
-        return 2 * self.layers * self.heads * self.width * np.dtype(self.dtype).itemsize
 
 
 class KVCache:

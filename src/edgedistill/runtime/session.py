@@ -20,7 +20,8 @@ from edgedistill.errors import BundleError, GenerationError
 from edgedistill.runtime.bit_planes import Widening
 from edgedistill.runtime.decoder import Decoder
 from edgedistill.runtime.failures import first_line
-from edgedistill.runtime.kv_cache import CacheGeometry, KVCache
+from edgedistill.runtime.geometry import CacheGeometry, past_names
+from edgedistill.runtime.kv_cache import KVCache
 from edgedistill.system.huge_pages import use_huge_pages
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ class DecoderSession:
             # Its steps are long: threads that wait for work would only take time from the other session's.
             self.wide, _ = open_session(second, replace(self.config, allow_spinning=False), widening)
         found = {value.name: value.type for value in self.raw.get_inputs()}
-        missing = {"input_ids", "seqlens_k", "query_seqlens", "logit_index", self.past_names[-1]} - found.keys()
+        last = past_names(info.num_hidden_layers)[-1]
+        missing = {"input_ids", "seqlens_k", "query_seqlens", "logit_index", last} - found.keys()
         if missing:
             raise BundleError(f"{path.name} has no input {sorted(missing)[0]}.", hint="Export the bundle again.")
         self.geometry = CacheGeometry(
@@ -152,14 +154,8 @@ class DecoderSession:
             info.num_key_value_heads,
             info.head_dim,
             info.context_length,
-            dtype=_CACHE_TYPES[found[self.past_names[-1]]],
+            dtype=_CACHE_TYPES[found[last]],
         )
-
-    @property
-    def past_names(self) -> list[str]:
-        """Names of the cache inputs in the order of ``KVCache.buffers``."""
-        layers = range(self.info.num_hidden_layers)
-        return [f"past_key_values.{i}.{kind}" for i in layers for kind in ("key", "value")]
 
     def decoder(self, batch: int = 1) -> Decoder:
         """A decoder with an empty cache of ``batch`` rows."""

@@ -18,10 +18,10 @@ import numpy as np
 from edgedistill.bundle.bundle import TOKENIZER
 from edgedistill.catalog.builtin import cache_dir
 from edgedistill.errors import CalibrationError, EdgedistillError
+from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.traces.prompts import calibration_prompts
 from edgedistill.traces.traces import Traces, check_ids, is_traces_file
 from edgedistill.verify.models.bundle import BundleModel
-from edgedistill.verify.sampling.settings import DrawSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

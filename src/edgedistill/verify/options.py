@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgedistill.errors import UsageError, VerifyError
+from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.verify.gate.endpoints import Margins
-from edgedistill.verify.sampling.settings import DrawSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,7 +121,7 @@ class VerifyOptions:
 
     def draw_settings(self, sampling: SuiteSampling, defaults: Mapping[str, Any]) -> DrawSettings:
         """Sampling settings: these options over the suite's over the bundle's. Raises GenerationError."""
-        return DrawSettings.resolve(sampling, defaults, **self.overrides)
+        return DrawSettings.resolve(dataclasses.asdict(sampling), defaults, **self.overrides)
 
     @property
     def overrides(self) -> dict[str, Any]:

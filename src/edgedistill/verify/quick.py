@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgedistill.progress import Progress, Unit
+    from edgedistill.runtime.batch.request import DrawSettings
     from edgedistill.verify.models.bundle import BundleModel
-    from edgedistill.verify.sampling.settings import DrawSettings
     from edgedistill.verify.types import Prompt
 
 PROMPTS, SAMPLES, LONGEST = 30, 4, 256

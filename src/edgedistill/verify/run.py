@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING
 from edgedistill.errors import UsageError
 from edgedistill.progress import NullProgress
 from edgedistill.verify.cluster.model import SpreadBundle, spread_over
-from edgedistill.verify.create_baseline import as_dictated, other_versions
 from edgedistill.verify.gate.endpoints import Margins
 from edgedistill.verify.models.bundle import BundleModel, open_sampled
-from edgedistill.verify.models.protocol import require_same_source, require_same_vocabulary
 from edgedistill.verify.models.replay import require_batches
 from edgedistill.verify.options import VerifyOptions, resolve_margins, spread
 from edgedistill.verify.references.baseline import BaselineModel
+from edgedistill.verify.references.dictated import as_dictated, other_versions
 from edgedistill.verify.references.open import open_reference
 from edgedistill.verify.report.build import analyse
 from edgedistill.verify.report.extras import ModelSamples
 from edgedistill.verify.report.provenance import provenance
 from edgedistill.verify.report.tokens import PromptDivergences
+from edgedistill.verify.sampling.protocol import require_same_source, require_same_vocabulary
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites.registry import load_suite, require_gold
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from edgedistill.progress import Progress
     from edgedistill.verify.cluster.client import Cluster
-    from edgedistill.verify.models.protocol import SampledModel
     from edgedistill.verify.report.model import VerifyReport
+    from edgedistill.verify.sampling.protocol import SampledModel
     from edgedistill.verify.stats.sampler_audit import SamplerAudit
     from edgedistill.verify.types import Prompt, Suite
 

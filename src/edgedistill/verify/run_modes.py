@@ -18,7 +18,6 @@ from edgedistill.progress import NullProgress
 from edgedistill.verify.metrics.mode_score import ModeReport, mode_change, mode_score
 from edgedistill.verify.models.bundle import BundleModel, open_sampled
 from edgedistill.verify.models.mode import Mode, ModeModel
-from edgedistill.verify.models.protocol import require_same_vocabulary
 from edgedistill.verify.options import VerifyOptions, resolve_margins
 from edgedistill.verify.references.open import open_reference
 from edgedistill.verify.report.build import analyse
@@ -26,6 +25,7 @@ from edgedistill.verify.report.extras import ModelSamples
 from edgedistill.verify.report.model import TokenReport, VerifyReport
 from edgedistill.verify.report.provenance import provenance
 from edgedistill.verify.run import bundle_margins, require_margins
+from edgedistill.verify.sampling.protocol import require_same_vocabulary
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites.registry import load_suite
 

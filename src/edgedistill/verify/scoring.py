@@ -18,13 +18,13 @@ import numpy as np
 
 from edgedistill.errors import VerifyError
 from edgedistill.verify.metrics.token_divergence import TokenDivergence, concatenate, divergence
-from edgedistill.verify.models.protocol import require_same_vocabulary, slices
+from edgedistill.verify.sampling.protocol import require_same_vocabulary, slices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgedistill.verify.models.bundle import BundleModel
-    from edgedistill.verify.models.protocol import SampledModel
+    from edgedistill.verify.sampling.protocol import SampledModel
     from edgedistill.verify.types import Prompt
 
 

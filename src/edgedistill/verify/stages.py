@@ -19,29 +19,29 @@ from edgedistill.verify.models.sampler_check import check_sampler
 from edgedistill.verify.options import spread
 from edgedistill.verify.references.baseline import BaselineModel
 from edgedistill.verify.report.collapse_open import collapse_is_open
-from edgedistill.verify.report.model import RunSettings
 from edgedistill.verify.report.tokens import PromptDivergences
 from edgedistill.verify.sampling.store import SampleStore, collect, store_header, store_path
 from edgedistill.verify.scoring import compare_on, path_distance
 from edgedistill.verify.stats.answer_counts import by_prompt
 from edgedistill.verify.stats.e_process import prompt_order
 from edgedistill.verify.suites.registry import asked_in_vain
+from edgedistill.verify.types import RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from edgedistill.progress import Progress
+    from edgedistill.runtime.batch.request import DrawSettings
     from edgedistill.verify.gate.endpoints import Margins
     from edgedistill.verify.gate.sequential import SequentialState
     from edgedistill.verify.metrics.device_agreement import DeviceReport
     from edgedistill.verify.metrics.token_divergence import TokenDivergence
-    from edgedistill.verify.models.protocol import SampledModel
     from edgedistill.verify.models.sampler_check import NoisyModel
     from edgedistill.verify.options import Preset, VerifyOptions
-    from edgedistill.verify.sampling.settings import Drawn, DrawSettings
+    from edgedistill.verify.sampling.protocol import SampledModel
     from edgedistill.verify.stats.sampler_audit import SamplerAudit
-    from edgedistill.verify.types import Prompt, Sample, Suite
+    from edgedistill.verify.types import Drawn, Prompt, Sample, Suite
 
 SEQUENTIAL_STEP = 10
 """Prompts between two looks at the evidence."""

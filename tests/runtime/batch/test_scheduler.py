@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgedistill.errors import ContextLengthError, GenerationError
+from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.runtime.batch.sampler import NoiseSource, choose
 from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.settings import GenerationSettings
-from edgedistill.verify.sampling.settings import DrawSettings
 from edgedistill.verify.types import Message, Prompt, SuiteSampling
 
 
@@ -179,9 +180,11 @@ def test_the_batch_fits_the_memory_it_is_given(sampled):
 
 def test_settings_by_precedence():
     suite = SuiteSampling(temperature=0.9)
-    resolved = DrawSettings.resolve(suite, {"temperature": 0.1, "top_k": 5, "eos_token_id": 3}, top_p=0.5, seed=None)
+    resolved = DrawSettings.resolve(
+        asdict(suite), {"temperature": 0.1, "top_k": 5, "eos_token_id": 3}, top_p=0.5, seed=None
+    )
     assert (resolved.temperature, resolved.top_k, resolved.top_p, resolved.seed) == (0.9, 5, 0.5, 0)
-    assert DrawSettings.resolve(SuiteSampling(), {"do_sample": False, "temperature": 0.6}).deterministic
+    assert DrawSettings.resolve({}, {"do_sample": False, "temperature": 0.6}).deterministic
     assert DrawSettings(**resolved.to_dict()) == resolved
     with pytest.raises(GenerationError, match="temperature"):
         DrawSettings(temperature=-1)

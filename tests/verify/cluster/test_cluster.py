@@ -25,8 +25,8 @@ from edgedistill.verify.cluster.model import SpreadBundle, units_of
 from edgedistill.verify.cluster.worker import Place, Unit, bundle_key, locate, receive, received, versions
 from edgedistill.verify.metrics.device_agreement import compare_devices, divergence
 from edgedistill.verify.models.bundle import BundleModel
-from edgedistill.verify.sampling.settings import Drawn
 from edgedistill.verify.sampling.store import SampleStore, collect, store_header
+from edgedistill.verify.types import Drawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,10 +7,10 @@ import pytest
 from engine_support import SETTINGS
 
 from edgedistill.errors import VerifyError
+from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.runtime.batch.sampler import NoiseSource, choose
 from edgedistill.verify.metrics.survival import first_divergence
 from edgedistill.verify.models.replay import ReplayStats, replay
-from edgedistill.verify.sampling.settings import DrawSettings
 from edgedistill.verify.stats.sampler_audit import chi_square
 
 EXACT = SETTINGS.replace(mode="exact", max_new_tokens=60)

@@ -21,14 +21,13 @@ from edgedistill.verify.report.model import (
     PairMetrics,
     PositionBin,
     PromptPair,
-    RunSettings,
     TokenReport,
     VerifyReport,
     read_report,
     report_json,
 )
 from edgedistill.verify.report.tables import metric_rows
-from edgedistill.verify.types import Estimate, Interval
+from edgedistill.verify.types import Estimate, Interval, RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

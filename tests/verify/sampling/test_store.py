@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedistill.errors import OutputError, VerifyError
-from edgedistill.verify.report.model import ModelIdentity
 from edgedistill.verify.sampling.store import SampleStore, collect, store_header, store_path
 from edgedistill.verify.suites.registry import load_suite
+from edgedistill.verify.types import ModelIdentity
 
 IDENTITY = ModelIdentity("bundle", "model", "a" * 64, "b" * 64, 768)
 HEADER = store_header(load_suite("arithmetic"), SETTINGS, IDENTITY)

@@ -10,6 +10,15 @@ from textual.binding import Binding
 from edgedistill_tui.screens import page_class
 from edgedistill_tui.widgets.nav import PAGES
 
+APP_BINDINGS = (
+    Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True),
+    *(
+        Binding(key, f"go('{page}')", title, id=f"go.{page}", show=False, priority=True)
+        for page, key, title, _ in PAGES
+    ),
+)
+"""What holds on every page."""
+
 
 def declared(cls: type) -> list[Binding]:
     """The bindings that a class and its bases declare in full, its own first."""
@@ -23,10 +32,8 @@ def declared(cls: type) -> list[Binding]:
 
 def all_bindings() -> dict[str, tuple[Binding, str]]:
     """Name to (binding, page); "app" for those that hold everywhere."""
-    from edgedistill_tui.app import TuiApp
-
     found: dict[str, tuple[Binding, str]] = {}
-    sources = [("app", TuiApp.BINDINGS), *((name, page_class(name).BINDINGS) for name, *_ in PAGES)]
+    sources = [("app", APP_BINDINGS), *((name, page_class(name).BINDINGS) for name, *_ in PAGES)]
     for page, bindings in sources:
         for binding in bindings:
             if isinstance(binding, Binding) and binding.id:

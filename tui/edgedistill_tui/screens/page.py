@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.widget import Widget
 
-    from edgedistill_tui.app import TuiApp
+    from edgedistill_tui.screens.application import Application
 
 
 def key(name: str, keys: str, action: str, title: str, *, show: bool = True, priority: bool = False) -> Binding:
@@ -44,6 +44,6 @@ class Page(Screen[None]):
         raise NotImplementedError
 
     @property
-    def tui(self) -> TuiApp:
+    def tui(self) -> Application:
         """The application."""
-        return cast("TuiApp", self.app)
+        return cast("Application", self.app)

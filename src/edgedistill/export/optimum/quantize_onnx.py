@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgedistill.architecture.spec import LogicalWeight
-from edgedistill.graph.weights import MICROSOFT
+from edgedistill.graph.builder import MICROSOFT
 from edgedistill.quantize import quantize_rows
 from edgedistill.quantize.plan import Plan, Rule, plan_weights
 

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
     from edgedistill.runtime.kv_cache import KVCache
     from edgedistill.runtime.session import DecoderSession
-    from edgedistill.verify.sampling.settings import DrawSettings, Finish, SampleKey
 
 
 @dataclass(frozen=True, slots=True)

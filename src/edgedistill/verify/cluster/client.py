@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from edgedistill.bundle.bundle import Bundle
+    from edgedistill.runtime.batch.request import DrawSettings
     from edgedistill.verify.models.bundle import BundleModel
-    from edgedistill.verify.sampling.settings import Drawn, DrawSettings
-    from edgedistill.verify.types import Prompt
+    from edgedistill.verify.types import Drawn, Prompt
 
 COMPARED_PROMPTS = 20
 _PIECE = 16 << 20  # bytes of a file sent at a time

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from edgedistill.progress import Progress
+    from edgedistill.runtime.batch.request import DrawSettings, SampleKey
     from edgedistill.verify.cluster.client import Cluster
     from edgedistill.verify.metrics.device_agreement import DeviceReport
-    from edgedistill.verify.models.protocol import SampledModel
-    from edgedistill.verify.sampling.settings import Drawn, DrawSettings, SampleKey
-    from edgedistill.verify.types import Prompt
+    from edgedistill.verify.sampling.protocol import SampledModel
+    from edgedistill.verify.types import Drawn, Prompt
 
 UNIT = 64
 """Samples of a unit of work: two full batches, and little to draw again where a worker dies."""

@@ -26,9 +26,9 @@ from edgedistill.errors import BundleError, EdgedistillError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edgedistill.runtime.batch.request import DrawSettings, SampleKey
     from edgedistill.verify.models.bundle import BundleModel
-    from edgedistill.verify.sampling.settings import Drawn, DrawSettings, SampleKey
-    from edgedistill.verify.types import Prompt
+    from edgedistill.verify.types import Drawn, Prompt
 
 VERSIONED = ("edgedistill", "onnxruntime", "numpy")
 """What has to be of the same version everywhere, because samples depend on it."""

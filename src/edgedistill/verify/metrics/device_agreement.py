@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgedistill.verify.sampling.settings import SampleKey
+    from edgedistill.runtime.batch.request import SampleKey
 
     Replies = Mapping[SampleKey, Sequence[int]]
 

@@ -18,8 +18,7 @@ from edgedistill.verify.types import Estimate
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edgedistill.verify.sampling.settings import Drawn
-    from edgedistill.verify.sampling.trial import Trial
+    from edgedistill.verify.types import Drawn, Trial
 
     Groups = dict[str, list[tuple[Drawn, Trial]]]
     Value = Callable[[Drawn, Trial], float | None]

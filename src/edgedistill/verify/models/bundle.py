@@ -23,10 +23,10 @@ from edgedistill.runtime.generate import TokenLoop
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.session import DecoderSession
-from edgedistill.verify.models.protocol import SCORE_BYTES
 from edgedistill.verify.models.teacher_forcing import force, force_one, prefill
-from edgedistill.verify.report.model import ModelIdentity
+from edgedistill.verify.sampling.protocol import SCORE_BYTES
 from edgedistill.verify.sampling.replies import Encoded, Replies
+from edgedistill.verify.types import ModelIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
     from edgedistill.bundle.bundle import Bundle, Check
     from edgedistill.progress import Progress
+    from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
     from edgedistill.verify.metrics.device_agreement import DeviceReport
-    from edgedistill.verify.models.protocol import Slice
-    from edgedistill.verify.sampling.settings import Drawn, DrawSettings, Finish, SampleKey
-    from edgedistill.verify.types import Prompt
+    from edgedistill.verify.sampling.protocol import Slice
+    from edgedistill.verify.types import Drawn, Prompt
 
     Logits = npt.NDArray[np.float32]
 

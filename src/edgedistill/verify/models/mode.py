@@ -20,10 +20,8 @@ from edgedistill.trajectories.early_stop import decided
 from edgedistill.trajectories.options import TrajectoryOptions
 from edgedistill.trajectories.run import solve
 from edgedistill.verify.metrics.lengths import repetition_rate
-from edgedistill.verify.sampling.settings import Drawn
-from edgedistill.verify.sampling.trial import Trial
 from edgedistill.verify.suites.checks import follows
-from edgedistill.verify.types import Sample
+from edgedistill.verify.types import Drawn, Sample, Trial
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -32,13 +30,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.progress import Progress
+    from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
     from edgedistill.trajectories.options import VoteRule
     from edgedistill.trajectories.result import Trajectory, TrajectoryResult
     from edgedistill.verify.models.bundle import BundleModel
-    from edgedistill.verify.models.protocol import Slice
-    from edgedistill.verify.report.model import ModelIdentity
-    from edgedistill.verify.sampling.settings import DrawSettings, Finish, SampleKey
-    from edgedistill.verify.types import AnswerKind, Prompt
+    from edgedistill.verify.sampling.protocol import Slice
+    from edgedistill.verify.types import AnswerKind, ModelIdentity, Prompt
 
 ModeName = Literal["single", "vote", "deliberate"]
 

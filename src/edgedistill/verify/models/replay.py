@@ -22,8 +22,8 @@ from edgedistill.progress import NullProgress
 from edgedistill.runtime.batch.replicas import run_lanes
 from edgedistill.runtime.batch.sampler import choose
 from edgedistill.runtime.batch.scheduler import Start
-from edgedistill.verify.models.protocol import slices
 from edgedistill.verify.models.teacher_forcing import force
+from edgedistill.verify.sampling.protocol import slices
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.progress import Progress
+    from edgedistill.runtime.batch.request import DrawSettings, SampleKey
     from edgedistill.runtime.session import DecoderSession
     from edgedistill.verify.models.bundle import BundleModel
     from edgedistill.verify.sampling.replies import Encoded
-    from edgedistill.verify.sampling.settings import Drawn, DrawSettings, SampleKey
-    from edgedistill.verify.types import Prompt
+    from edgedistill.verify.types import Drawn, Prompt
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 from edgedistill.errors import VerifyError
 from edgedistill.runtime.batch.sampler import choose
 from edgedistill.runtime.sampling import candidates
-from edgedistill.verify.models.protocol import SampledModel, slices
+from edgedistill.verify.sampling.protocol import SampledModel, slices
 from edgedistill.verify.stats.sampler_audit import DRAWS, SamplerAudit, audit_sampler
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from edgedistill.runtime.batch.request import DrawSettings
     from edgedistill.runtime.batch.sampler import NoiseSource
-    from edgedistill.verify.sampling.settings import DrawSettings
     from edgedistill.verify.types import Prompt
 
 PROMPTS = 4

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgedistill.runtime.decoder import Decoder
     from edgedistill.runtime.optimum_session import OptimumDecoder
     from edgedistill.runtime.session import DecoderSession
-    from edgedistill.verify.models.protocol import Slice
+    from edgedistill.verify.sampling.protocol import Slice
 
     Logits = npt.NDArray[np.float32]
 

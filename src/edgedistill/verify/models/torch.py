@@ -19,8 +19,8 @@ from edgedistill.progress import NullProgress
 from edgedistill.runtime.batch.sampler import NoiseSource, choose
 from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
 from edgedistill.verify.models.torch_weights import build_module, import_torch
-from edgedistill.verify.report.model import ModelIdentity
 from edgedistill.verify.sampling.replies import Encoded, Replies
+from edgedistill.verify.types import ModelIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.progress import Progress
-    from edgedistill.verify.models.protocol import Slice
-    from edgedistill.verify.sampling.settings import Drawn, DrawSettings, Finish, SampleKey
-    from edgedistill.verify.types import Prompt
+    from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
+    from edgedistill.verify.sampling.protocol import Slice
+    from edgedistill.verify.types import Drawn, Prompt
 
     Logits = npt.NDArray[np.float32]
 

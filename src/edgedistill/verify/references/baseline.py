@@ -9,9 +9,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.models.protocol import slices as cut
 from edgedistill.verify.references.baseline_file import REMAKE, Baseline
 from edgedistill.verify.references.top_tokens import coarse_divergence
+from edgedistill.verify.sampling.protocol import slices as cut
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.progress import Progress
+    from edgedistill.runtime.batch.request import DrawSettings, SampleKey
     from edgedistill.verify.metrics.token_divergence import TokenDivergence
-    from edgedistill.verify.models.protocol import SampledModel
-    from edgedistill.verify.sampling.settings import Drawn, DrawSettings, SampleKey
-    from edgedistill.verify.types import Prompt
+    from edgedistill.verify.sampling.protocol import SampledModel
+    from edgedistill.verify.types import Drawn, Prompt
 
     Logits = npt.NDArray[np.float32]
 

@@ -28,19 +28,19 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from edgedistill.errors import OutputError, VerifyError
-from edgedistill.verify.models.protocol import slices
+from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.verify.references.top_tokens import TopTokens, top_tokens
-from edgedistill.verify.report.model import ModelIdentity
-from edgedistill.verify.sampling.settings import Drawn, DrawSettings
+from edgedistill.verify.sampling.protocol import slices
 from edgedistill.verify.sampling.store import store_header
+from edgedistill.verify.types import Drawn, ModelIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from edgedistill.progress import Progress
-    from edgedistill.verify.models.protocol import SampledModel
-    from edgedistill.verify.sampling.settings import SampleKey
+    from edgedistill.runtime.batch.request import SampleKey
+    from edgedistill.verify.sampling.protocol import SampledModel
     from edgedistill.verify.types import Prompt, Suite
 
 FORMAT = 1

@@ -12,7 +12,7 @@ from edgedistill.bundle.bundle import MANIFEST, Bundle
 from edgedistill.errors import VerifyError
 
 if TYPE_CHECKING:
-    from edgedistill.verify.models.protocol import SampledModel
+    from edgedistill.verify.sampling.protocol import SampledModel
 
 HF = "hf"
 

@@ -40,10 +40,9 @@ if TYPE_CHECKING:
     from edgedistill.verify.gate.endpoints import Margins
     from edgedistill.verify.gate.sequential import SequentialState
     from edgedistill.verify.metrics.suite_summary import SuiteResult
-    from edgedistill.verify.report.model import RunSettings
     from edgedistill.verify.report.tokens import PromptDivergences
     from edgedistill.verify.stats.sampler_audit import SamplerAudit
-    from edgedistill.verify.types import Sample, Suite
+    from edgedistill.verify.types import RunSettings, Sample, Suite
 
 _QUESTION_CHARACTERS = 400
 _MUCH_GARBAGE = 0.5

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.verify.metrics.perturbations import PerturbationCheck
-    from edgedistill.verify.report.model import ModelIdentity, RunSettings
-    from edgedistill.verify.sampling.settings import Drawn
-    from edgedistill.verify.types import Prompt, Sample, Suite
+    from edgedistill.verify.types import Drawn, ModelIdentity, Prompt, RunSettings, Sample, Suite
 
 
 @dataclass(frozen=True, slots=True)

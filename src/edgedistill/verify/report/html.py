@@ -23,7 +23,8 @@ from edgedistill.verify.report.tables import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgedistill.verify.report.model import ModelIdentity, VerifyReport
+    from edgedistill.verify.report.model import VerifyReport
+    from edgedistill.verify.types import ModelIdentity
 
 _STYLE = """\
 :root { --bg: #fdfdfc; --fg: #1f2328; --soft: #667; --grid: #e4e4e0; --reference: #7a7f8a; --bundle: #1769aa;

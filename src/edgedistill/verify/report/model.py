@@ -9,7 +9,7 @@ Must not know: samples, how anything was computed, how it is shown.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, VerifyError
@@ -30,41 +30,25 @@ from edgedistill.verify.metrics.token_divergence import DivergenceSummary
 from edgedistill.verify.report.json_codec import decode, encode
 from edgedistill.verify.stats.power import Decider
 from edgedistill.verify.stats.sampler_audit import SamplerAudit
-from edgedistill.verify.types import Estimate, Interval
+from edgedistill.verify.types import Estimate, Interval, ModelIdentity, RunSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA_VERSION = 3
 Kind = Literal["verify", "audit"]
-ModelKind = Literal["bundle", "hf", "baseline"]
-SamplingPath = Literal["decode", "replay"]
 
 NAMES: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         Collapse, CollapseResult, Decider, Device, DeviceComparison, DeviceReport, DivergenceSummary, Diversity,
         EndpointResult, Estimate, FormSummary, GateResult, HallucinationVariance, Interval, ModeChange, ModeReport,
-        ModeScore, PerturbationCheck, PromptSummary, SamplerAudit, SequentialState, SuiteResult, SurvivalCurve,
+        ModelIdentity, ModeScore, PerturbationCheck, PromptSummary, RunSettings, SamplerAudit, SequentialState,
+        SuiteResult, SurvivalCurve,
         TemperatureSweep, Verdict,
     )
 } | {"Outcome": Outcome, "Method": Method, "Name": Name}  # fmt: skip
 """What the annotations of the tree refer to, by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelIdentity:
-    """Which model: ``kind`` bundle, hf (the original in PyTorch) or baseline (samples stored earlier).
-
-    ``sha256`` is of the weights, ``tokenizer_sha256`` of tokenizer.json; ``details`` is for people (family, bits, ...).
-    """
-
-    kind: ModelKind
-    name: str
-    sha256: str
-    tokenizer_sha256: str
-    vocab_size: int
-    details: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,40 +61,6 @@ class SuiteInfo:
     prompts_in_suite: int
     variants: int
     gold: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RunSettings:
-    """How replies were drawn.
-
-    Attributes:
-        preset: fast, default, thorough or custom.
-        samples: Per prompt and model. ``seed``: key of the noise.
-        mode: Kernels of the runtime. ``path``: decode (as deployed) or replay (scored against the reference's tokens).
-        coupled: Whether both models saw the same noise.
-        level: Coverage of the intervals. ``margins``: name to limit; empty in an audit.
-    """
-
-    preset: str
-    samples: int
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float
-    repetition_penalty: float
-    max_new_tokens: int
-    seed: int
-    mode: Literal["fast", "exact"] = "fast"
-    path: SamplingPath = "decode"
-    coupled: bool = True
-    sequential: bool = False
-    level: float = 0.95
-    margins: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def deterministic(self) -> bool:
-        """Whether decoding left no choice, so that consistency says nothing."""
-        return self.temperature == 0.0 or self.top_k == 1
 
 
 @dataclass(frozen=True, slots=True)

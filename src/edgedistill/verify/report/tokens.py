@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from edgedistill.verify.metrics.survival import Parting
     from edgedistill.verify.metrics.token_divergence import TokenDivergence
-    from edgedistill.verify.sampling.settings import Drawn
+    from edgedistill.verify.types import Drawn
 
     Floats = npt.NDArray[np.float64]
     Values = npt.NDArray[np.float64] | npt.NDArray[np.bool_]

@@ -14,15 +14,14 @@ from edgedistill.runtime.text.reasoning import DEFAULT_TAGS, TagPair, opened_by
 from edgedistill.runtime.text.transcript import Transcript
 from edgedistill.verify.metrics.lengths import repetition_rate
 from edgedistill.verify.sampling.answers import read_reply
-from edgedistill.verify.sampling.settings import Drawn
-from edgedistill.verify.types import Sample
+from edgedistill.verify.types import Drawn, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tokenizers import Tokenizer
 
-    from edgedistill.verify.sampling.settings import Finish
+    from edgedistill.runtime.batch.request import Finish
     from edgedistill.verify.types import Prompt
 
 

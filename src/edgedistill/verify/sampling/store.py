@@ -21,7 +21,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
 from edgedistill.errors import OutputError, VerifyError
-from edgedistill.verify.sampling.settings import Drawn
+from edgedistill.verify.types import Drawn
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgedistill.progress import Progress
-    from edgedistill.verify.models.protocol import SampledModel
-    from edgedistill.verify.report.model import ModelIdentity
-    from edgedistill.verify.sampling.settings import DrawSettings, SampleKey
-    from edgedistill.verify.types import Prompt, Suite
+    from edgedistill.runtime.batch.request import DrawSettings, SampleKey
+    from edgedistill.verify.sampling.protocol import SampledModel
+    from edgedistill.verify.types import ModelIdentity, Prompt, Suite
 
 FORMAT = 1
 _NEW = "Delete the file, or name another with a new --store."

@@ -1,18 +1,13 @@
-"""How replies are drawn, and what one drawn reply is.
-
-Must not know: models, files, statistics.
-"""
+"""How replies of a batch are drawn: sampling settings, why a reply ended, what names a sample."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.errors import VerifyError
 from edgedistill.runtime.settings import GenerationSettings, Mode, check_mode
-from edgedistill.verify.sampling.trial import Trial
-from edgedistill.verify.types import Sample, SuiteSampling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,10 +45,11 @@ class DrawSettings:
         _ = self.generation  # validates the rest; raises GenerationError
 
     @classmethod
-    def resolve(cls, suite: SuiteSampling, defaults: Mapping[str, Any], **overrides: Any) -> DrawSettings:
+    def resolve(cls, suite: Mapping[str, Any], defaults: Mapping[str, Any], **overrides: Any) -> DrawSettings:
         """Settings by precedence: an override that is not None, the suite's, the bundle's, the defaults above.
 
-        ``defaults`` is the bundle's generation.json; ``do_sample: false`` in it means temperature 0.
+        ``suite`` holds what a suite of prompts asks for, ``defaults`` is the bundle's generation.json; ``do_sample:
+        false`` in it means temperature 0.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(overrides) - names)
@@ -63,7 +59,7 @@ class DrawSettings:
         values = {k: v for k, v in defaults.items() if k in sampling and v is not None}
         if defaults.get("do_sample") is False:
             values["temperature"] = 0.0
-        values |= {k: v for k, v in dataclasses.asdict(suite).items() if v is not None}
+        values |= {k: v for k, v in suite.items() if v is not None}
         return cls(**values | {k: v for k, v in overrides.items() if v is not None})
 
     @property
@@ -91,35 +87,3 @@ class DrawSettings:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, in order of the fields; ``DrawSettings(**d)`` reads it back."""
         return dataclasses.asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """One reply: what statistics need of it, its tokens (the end-of-sequence token included), and why it ended.
-
-    ``trial`` is set for answers of a mode (``mode_model``): the trajectories behind the reply.
-    """
-
-    sample: Sample
-    token_ids: tuple[int, ...]
-    finish: Finish
-    trial: Trial | None = None
-
-    @property
-    def key(self) -> SampleKey:
-        """(prompt id, index)."""
-        return self.sample.prompt_id, self.sample.index
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        value = {"sample": self.sample.to_dict(), "tokens": list(self.token_ids), "finish": self.finish}
-        return value if self.trial is None else {**value, "trial": self.trial.to_dict()}
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Drawn:
-        """Read back what ``to_dict`` wrote; raises KeyError, TypeError or ValueError on anything else."""
-        trial = None if "trial" not in value else Trial.from_dict(value["trial"])
-        if value["finish"] not in get_args(Finish):
-            raise ValueError(f"finish is {value['finish']!r}")
-        tokens = tuple(int(token) for token in value["tokens"])
-        return cls(Sample.from_dict(value["sample"]), tokens, value["finish"], trial)

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.progress import Progress
-    from edgedistill.verify.report.model import ModelIdentity
-    from edgedistill.verify.sampling.settings import Drawn, DrawSettings, SampleKey
-    from edgedistill.verify.types import Prompt
+    from edgedistill.runtime.batch.request import DrawSettings, SampleKey
+    from edgedistill.verify.types import Drawn, ModelIdentity, Prompt
 
     Logits = npt.NDArray[np.float32]
 

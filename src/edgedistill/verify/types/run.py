@@ -1,0 +1,58 @@
+"""Which model was asked, and how its replies were drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+ModelKind = Literal["bundle", "hf", "baseline"]
+SamplingPath = Literal["decode", "replay"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model: ``kind`` bundle, hf (the original in PyTorch) or baseline (samples stored earlier).
+
+    ``sha256`` is of the weights, ``tokenizer_sha256`` of tokenizer.json; ``details`` is for people (family, bits, ...).
+    """
+
+    kind: ModelKind
+    name: str
+    sha256: str
+    tokenizer_sha256: str
+    vocab_size: int
+    details: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How replies were drawn.
+
+    Attributes:
+        preset: fast, default, thorough or custom.
+        samples: Per prompt and model. ``seed``: key of the noise.
+        mode: Kernels of the runtime. ``path``: decode (as deployed) or replay (scored against the reference's tokens).
+        coupled: Whether both models saw the same noise.
+        level: Coverage of the intervals. ``margins``: name to limit; empty in an audit.
+    """
+
+    preset: str
+    samples: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    max_new_tokens: int
+    seed: int
+    mode: Literal["fast", "exact"] = "fast"
+    path: SamplingPath = "decode"
+    coupled: bool = True
+    sequential: bool = False
+    level: float = 0.95
+    margins: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether decoding left no choice, so that consistency says nothing."""
+        return self.temperature == 0.0 or self.top_k == 1

@@ -1,0 +1,136 @@
+"""One drawn reply as statistics read it, its tokens, and what stands behind the answer of several trajectories."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self, get_args
+
+from edgedistill.runtime.batch.request import Finish, SampleKey
+from edgedistill.verify.types.prompts import AnswerKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One generated reply, reduced to what statistics need.
+
+    Attributes:
+        prompt_id, index: The prompt, and the number of the sample of it, from 0. Samples of two models with equal
+            prompt and index share their noise if they were drawn coupled.
+        kind: "truncated" where the reply ran into the token limit (whatever it says), "unparsed" where no answer could
+            be taken from it, else "parsed".
+        answer: Canonical answer; None unless parsed.
+        text: The reply without its reasoning.
+        tokens: Generated tokens, reasoning included.
+        reasoning_tokens: Of those, the ones inside the reasoning.
+        unclosed: The reasoning was opened and never closed.
+        repetition: Share of repeated 8-grams among the tokens (``lengths.repetition_rate``).
+        correct: Whether the answer is the gold answer (or all checks hold); None without gold. Garbage is not correct.
+        loose: For checks: whether all hold after loosening (see ``checks.follows``).
+    """
+
+    prompt_id: str
+    index: int
+    kind: AnswerKind
+    answer: str | None
+    text: str
+    tokens: int
+    reasoning_tokens: int
+    unclosed: bool
+    repetition: float
+    correct: bool | None
+    loose: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Self:
+        """Read ``to_dict``'s result back; raises KeyError, TypeError or ValueError for anything else."""
+        for name, kinds in _FIELDS.items():
+            found = value.get(name) if name == "loose" else value[name]
+            if type(found) not in kinds:
+                raise TypeError(f"{name} is {found!r}")
+        if value["kind"] not in get_args(AnswerKind) or (value["kind"] == "parsed") != (value["answer"] is not None):
+            raise ValueError(f"kind is {value['kind']!r}, answer {value['answer']!r}")
+        return cls(**value)
+
+
+_NONE = type(None)
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "prompt_id": (str,), "index": (int,), "kind": (str,), "answer": (str, _NONE), "text": (str,), "tokens": (int,),
+    "reasoning_tokens": (int,), "unclosed": (bool,), "repetition": (float, int), "correct": (bool, _NONE),
+    "loose": (bool, _NONE),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What stands behind one answer.
+
+    Attributes:
+        correct: Whether each trajectory is right, in order; None without gold answers.
+        vote: Whether the vote is right; None without gold answers. Equal to the answer's own in the mode ``vote``.
+        answered: Trajectories that had a vote, or, where replies are free texts, that were complete.
+        tied: Several answers shared the first place of the vote.
+        decided_by: As in ``TrajectoryResult``.
+        trajectory_tokens: Of all trajectories. ``pass_tokens``: of the passes after them.
+        stopped_tokens: Of the trajectories, had they been cut off as soon as the majority was certain.
+        seconds: From the question to the answer. ``joules``: None where the machine does not tell.
+    """
+
+    correct: tuple[bool, ...] | None
+    vote: bool | None
+    answered: int
+    tied: bool
+    decided_by: str
+    trajectory_tokens: int
+    pass_tokens: int
+    stopped_tokens: int
+    seconds: float
+    joules: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {**asdict(self), "correct": None if self.correct is None else list(self.correct)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Trial:
+        """Read ``to_dict``'s result back; raises TypeError for anything else."""
+        correct = value.get("correct")
+        return cls(**{**value, "correct": None if correct is None else tuple(correct)})
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One reply: what statistics need of it, its tokens (the end-of-sequence token included), and why it ended.
+
+    ``trial`` is set for answers of a mode (``mode_model``): the trajectories behind the reply.
+    """
+
+    sample: Sample
+    token_ids: tuple[int, ...]
+    finish: Finish
+    trial: Trial | None = None
+
+    @property
+    def key(self) -> SampleKey:
+        """(prompt id, index)."""
+        return self.sample.prompt_id, self.sample.index
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        value = {"sample": self.sample.to_dict(), "tokens": list(self.token_ids), "finish": self.finish}
+        return value if self.trial is None else {**value, "trial": self.trial.to_dict()}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Drawn:
+        """Read back what ``to_dict`` wrote; raises KeyError, TypeError or ValueError on anything else."""
+        trial = None if "trial" not in value else Trial.from_dict(value["trial"])
+        if value["finish"] not in get_args(Finish):
+            raise ValueError(f"finish is {value['finish']!r}")
+        tokens = tuple(int(token) for token in value["tokens"])
+        return cls(Sample.from_dict(value["sample"]), tokens, value["finish"], trial)
