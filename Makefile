@@ -40,9 +40,10 @@ test: $(DEV) ## all tests (installs the extras, PyTorch among them, first)
 test-next: $(NEXT) ## the parity tests against the newest transformers, in an environment of their own
 	$(VENV_NEXT)/bin/pytest -m next $(ARGS)
 
-lint: $(DEV) ## ruff: rules and format
+lint: $(DEV) ## ruff: rules and format; import-linter: the order of the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 format: $(DEV) ## apply ruff's format and safe fixes
 	$(BIN)/ruff check --fix .
