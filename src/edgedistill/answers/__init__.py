@@ -1,4 +1,7 @@
-"""Answers in texts: where a reply states its answer, and one spelling for answers that mean the same.
+"""Answers in text: where a reply states its answer, and one spelling for answers that mean the same.
 
-Must not know: tokens, models, suites, votes.
+Start at ``extract.extract`` (a reply to the answer it states) and ``canonical.canonical`` (1/2, 0.5 and .50 become
+one answer).
+
+Never imports ``checkpoint``, ``runtime`` or ``verify``: it knows no tokens, models or votes.
 """

@@ -1,9 +1,10 @@
 """The ``edgedistill`` command: parse, call one verb, turn errors into one line and an exit code.
 
-``edgedistill --help`` has to answer at once, so nothing is imported here that is not needed for that: every verb is
-a file of its own, loaded when it is called.
+A new command is one file here, named as the command is, with ``configure(parser)`` and ``run(args)``, and a line in
+``parser.VERBS``. A verb's file is imported when it is called, so that ``--help`` answers at once. ``console`` prints,
+the only place that does.
 
-Must not know: what any verb does.
+It holds no algorithm and calls the rooms below; no room imports it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Formats of one model side by side: how far each is from full precision, and what it weighs and does.
+"""``compare``: formats of one model built and measured side by side, as a table, a page and a plot.
 
-Must not know: terminals.
+Start at ``run.compare``; ``quality.compare`` measures divergence from the full-precision model, ``result.Comparison``
+holds the rows, ``page.html`` shows them.
+
+Never imports ``cli``, ``edgedistill_tui`` or ``tune``.
 """

@@ -1,4 +1,8 @@
-"""From an opened checkpoint to a bundle: plan formats, stream and quantize weights, write graph and manifest, try it.
+"""From an opened checkpoint to a bundle: choose formats, quantize and write the weights, write the graph, try it.
 
-Must not know: what verification makes of a bundle, how anything is shown.
+Start at ``pipeline.export``, which reads top to bottom. ``plan.make_plan`` takes every decision before a weight is
+read, ``writer.WeightsWriter`` streams the weights, ``native.OwnExporter`` writes the graphs of the families in
+``architecture.families``, ``trial_run.checked`` decodes a few tokens with the result.
+
+Never imports ``planning``, ``workflow`` or ``cli``.
 """

@@ -1,4 +1,7 @@
-"""What a bundle will take and do, before it is made: sizes by arithmetic, speeds from timings of its kernels.
+"""``plan``: what bundles of a model would weigh and how fast they would be, before any is made.
 
-Must not know: terminals, how a bundle is made beyond its plan.
+Start at ``planner.plan``; ``measure.measure_missing`` times the kernels that no earlier plan has timed on this
+machine.
+
+Never imports ``workflow``, ``comparison`` or ``cli``.
 """

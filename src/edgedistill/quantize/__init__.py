@@ -1,10 +1,11 @@
-"""Weight quantization: arrays in, arrays in MatMulNBits' layout out.
+"""Weight quantization: arrays in, arrays in the layout of ONNX Runtime's MatMulNBits out.
 
-``spec.py`` says what formats look like, ``plan.py`` which weight gets which, ``rtn.py`` and ``search.py`` choose
-scales, ``blockwise.py`` drives them over tiles and threads, ``gptq.py`` minimises the error of the layer's output,
-``storage.py`` and ``packing.py`` put scales and codes into bytes.
+A new algorithm is one file here, reached from ``quantize_rows``. ``spec.WeightFormat`` says what a format is and
+``plan.parse_format`` reads its name; ``rtn.rtn_tile``, ``search.search_tile`` and ``gptq.Solver`` choose the codes,
+``blockwise.quantize_blockwise`` runs them over tiles and threads, ``storage.store_codes`` puts codes into bytes;
+``allocate.allocate`` spends a budget over weights.
 
-Must not know: graphs, disk, profile names, model architectures.
+Never imports ``checkpoint``, ``graph``, ``bundle`` or ``profile``.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Parallel reasoning: several trajectories of one model on one question, a vote, one pass that reads them.
+"""Several attempts at one question: K trajectories over one prefill, a vote, a pass that reads them all.
 
     >>> from edgedistill.trajectories import TrajectoryOptions, solve
     >>> result = solve(edgedistill.open_bundle("my-bundle"), "What is 17 * 23?", options=TrajectoryOptions(count=8))
     >>> result.answer, result.vote.tallies, result.stats.saved_tokens
 
-``stream`` gives the events of a run as they happen (see ``run``); nothing here loads torch or onnx.
+Start at ``run.solve`` and ``run.stream`` (the events of a run as they happen); ``decode.Together`` decodes,
+``vote.majority`` counts, ``early_stop.decided`` says when the rest cannot matter, ``memory.plan_run`` how many fit.
 
-Must not know: verification, terminals.
+Never imports ``verify`` or ``export``; neither torch nor onnx is loaded by it.
 """
 
 from edgedistill.trajectories.options import TrajectoryOptions

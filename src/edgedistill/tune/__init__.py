@@ -1,11 +1,9 @@
-"""Distribution-aligned tuning: a finished bundle's scales, zero points and norms trained towards the original.
+"""``tune``: a finished bundle's scales, zero points and norms trained towards the original model.
 
-``pipeline.py`` is the verb from top to bottom; ``arrays.py`` reads and writes the bundle's arrays; ``student.py`` is
-the bundle as a PyTorch module, ``kernels.py`` its arithmetic; ``loop.py`` trains, ``teacher.py`` says towards what, and
-``measure.py`` judges the bundle in the kernels it is deployed with.
+Start at ``pipeline.tune_bundle``, which reads top to bottom. ``arrays.StoredArrays`` reads and writes the bundle's
+arrays, ``student.Student`` is the bundle as a PyTorch module, ``loop.Trainer`` trains,
+``measure.deployed_divergence`` judges it in the kernels of deployment.
 
-PyTorch is an extra: ``kernels.py``, ``student.py``, ``teacher.py`` and ``loop.py`` import it, and only functions import
-them.
-
-Must not know: how the bundle was quantized.
+Never imports ``cli``, ``edgedistill_tui`` or ``comparison``. PyTorch is an extra: only ``kernels``, ``student``,
+``teacher`` and ``loop`` import it, and only functions import them.
 """

@@ -1,7 +1,9 @@
 """Verification: suites of prompts, statistics on sampled answers, and a gate that says how sure it is.
 
-``stats``, ``metrics`` and ``gate`` are NumPy on plain data; ``models`` and ``sampling`` draw, ``run`` joins them. The
-metrics' definitions, word for word as reports print them, are in ``report.definitions``.
+Start at ``run.verify`` and ``run.audit``. A new metric is a file in ``metrics`` (NumPy on plain data), called from
+``metrics.suite_summary.summarise_suite`` or ``report.build.analyse``, its sentence in ``report.definitions``; a new
+suite goes into ``suites``. ``stats``, ``metrics`` and ``gate`` compute, ``models`` and ``sampling`` draw, ``stages``
+and ``run`` join them, ``report`` shows.
 
-Must not know: the terminal UI, the command line.
+Never imports ``export``, ``traces``, ``workflow`` or ``cli``.
 """

@@ -1,4 +1,12 @@
-"""Screens: one file each; pages are made by name, and loaded when they are first wanted."""
+"""Screens: one file for each page.
+
+A new screen is a file here with a subclass of ``page.Page``, an entry in ``screens.page_class``'s table and a line in
+``widgets.nav.PAGES``. Start at ``chat.ChatScreen`` or, for a short example, ``help.HelpScreen``;
+``application.Application`` is what a page needs of the application.
+
+Pages are imported when they are first opened. They reach models through ``edgedistill_tui.engine.Engine``, not the
+runtime.
+"""
 
 from __future__ import annotations
 

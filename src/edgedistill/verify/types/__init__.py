@@ -1,6 +1,8 @@
-"""The plain data that samplers fill and statistics read: prompts and suites, samples, estimates, who was asked.
+"""Plain data that all of verification shares: prompts, samples, estimates, settings of a run.
 
-Must not know: how samples are drawn, models, files.
+Start at ``prompts.Suite``, ``samples.Sample``, ``estimates.Estimate`` and ``run.RunSettings``.
+
+Never imports ``verify.stats``, ``verify.suites`` or any other part of verification.
 """
 
 from edgedistill.verify.types.estimates import Estimate, Interval
