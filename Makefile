@@ -27,7 +27,7 @@ help: ## list the targets
 
 demo: $(BASE) ## export the built-in model, open the bundle, ask it a question
 	@echo; echo "== export tiny-reasoner for the profile laptop-cpu"
-	@$(BIN)/edgedistill export tiny-reasoner --profile laptop-cpu --output $(DEMO_BUNDLE) --force
+	@$(BIN)/edgedistill export tiny-reasoner --profile laptop-cpu --out $(DEMO_BUNDLE) --force
 	@echo; echo "== open the bundle"
 	@$(BIN)/edgedistill inspect $(DEMO_BUNDLE)
 	@echo; echo "== $(DEMO_QUESTION)"
@@ -54,7 +54,7 @@ types: $(DEV) ## mypy --strict
 
 bench: $(BASE) ## tokens/s, load time and memory of the demo bundle
 	@test -f $(DEMO_BUNDLE)/manifest.json || \
-		$(BIN)/edgedistill export tiny-reasoner --profile laptop-cpu --output $(DEMO_BUNDLE)
+		$(BIN)/edgedistill export tiny-reasoner --profile laptop-cpu --out $(DEMO_BUNDLE)
 	$(BIN)/edgedistill bench $(DEMO_BUNDLE)
 
 bench-export: $(DEV) ## peak memory and time of exporting random 4B- and 8B-shaped checkpoints (needs 30 GB of disk)
@@ -92,12 +92,12 @@ bench-trajectories: $(DEV) ## several attempts: accuracy and tokens of one, a vo
 
 bench-tui: $(BASE) ## the terminal UI against the bare runtime: idle CPU, memory, keys while generating, decode speed
 	@test -f $(DEMO_BUNDLE)/manifest.json || \
-		$(BIN)/edgedistill export tiny-reasoner --profile laptop-cpu --output $(DEMO_BUNDLE)
+		$(BIN)/edgedistill export tiny-reasoner --profile laptop-cpu --out $(DEMO_BUNDLE)
 	$(BIN)/python bench/tui.py $(or $(BUNDLE),$(DEMO_BUNDLE)) $(ARGS)
 
 screenshots: $(BASE) ## docs/tui-chat.svg and docs/tui-profiler.svg from the real program
 	@test -f $(DEMO_BUNDLE)/manifest.json || \
-		$(BIN)/edgedistill export tiny-reasoner --profile laptop-cpu --output $(DEMO_BUNDLE)
+		$(BIN)/edgedistill export tiny-reasoner --profile laptop-cpu --out $(DEMO_BUNDLE)
 	$(BIN)/python examples/tui_screenshots.py $(DEMO_BUNDLE) docs
 
 clean: ## remove what the targets made, environments included

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from twins import collapsed, make_twin, noisy, wrong
 
-from edgedistill.export.pipeline import export
+from edgedistill import export
 from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.runtime.batch.sampler import NoiseSource
 from edgedistill.runtime.model import open_bundle
@@ -191,7 +191,7 @@ def main() -> int:
         reference: Pool | None = None
         for name, (model, weight_format) in sources.items():
             bundle = root / f"bundle-{name.replace(' ', '-')}"
-            export(model, bundle, weight_format=weight_format, context_length=512, check=False)
+            export(model, bundle, format=weight_format, context=512, check=False, verify=False)
             itself = reference is None
             pool = draw_pool(bundle, suite, args.pool if itself else args.twin_pool, settings, args.store)
             reference = reference or pool

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.export.pipeline import export
+from edgedistill import export
 from edgedistill.profile.profile import load_profile
 from edgedistill.quantize.plan import parse_format
 from edgedistill.runtime.measure.selftest import divergence
@@ -54,9 +54,10 @@ def make_bundles(args: argparse.Namespace, root: Path) -> dict[str, Path]:
             args.model,
             made[name],
             profile=profile,
-            weight_format=parse_format(args.format) if args.format else None,
-            context_length=args.context,
+            format=parse_format(args.format) if args.format else None,
+            context=args.context,
             check=False,
+            verify=False,
         )
     return made
 

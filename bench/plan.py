@@ -22,10 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from plan_turn import CONTEXTS, PREFILL
 
+from edgedistill import PlanReport, export, plan
 from edgedistill.bundle.bundle import Bundle
-from edgedistill.export.pipeline import export
 from edgedistill.planning.formats import read_formats
-from edgedistill.planning.planner import PlanReport, plan
 
 HERE = Path(__file__).resolve().parent
 MODELS = ("smollm2-135m", "qwen3-0.6b")
@@ -36,12 +35,12 @@ WITHIN = {"file": 0.02, "memory": 0.10, "decode": 0.25, "prefill": 0.25}
 def rows(name: str, model: str | Path, args: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
     """Predictions and measurements of one model."""
     formats = read_formats(args.formats)
-    report = plan(model, formats=formats, contexts=CONTEXTS, prompts=(PREFILL,), remeasure=not args.known)
+    report = plan(model, format=args.formats, context=CONTEXTS, prompt_tokens=PREFILL, remeasure=not args.known)
     bundles = {}
     for label, _ in formats:
         bundles[label] = work / f"{name}-{label}"
         if not (bundles[label] / "manifest.json").is_file():
-            export(model, bundles[label], weight_format=label, context_length=max(CONTEXTS), check=False)
+            export(model, bundles[label], format=label, context=max(CONTEXTS), check=False, verify=False)
     rounds: dict[str, list[dict[str, float]]] = {label: [] for label in bundles}
     for index in range(args.rounds):
         for label, path in sorted(bundles.items(), reverse=bool(index % 2)):

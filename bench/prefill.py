@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from originals import original
 
+from edgedistill import export
 from edgedistill.comparison import quality
-from edgedistill.export.pipeline import export
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.measure.bench import bench
 from edgedistill.runtime.model import open_bundle
@@ -66,7 +66,7 @@ def make_bundles(name: str, work: Path) -> dict[str, Path]:
         made[form] = work / f"{name}-{form.replace(' + ', '-and-')}"
         if not (made[form] / "manifest.json").is_file():
             say(f"{name}: {form}")
-            export(source, made[form], context_length=CONTEXT, check=False, **options)
+            export(source, made[form], context=CONTEXT, check=False, verify=False, **options)
     return made
 
 

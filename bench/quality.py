@@ -30,12 +30,12 @@ from dither import dithered_gguf
 from quality_measure import CHUNK, Task, measure, whole
 from quality_points import OURS, PEER, Point, conclusion, plot, table, verdicts
 
+from edgedistill import export
 from edgedistill._version import __version__
 from edgedistill.bundle.bundle import MODEL, WEIGHTS
 from edgedistill.catalog.builtin import resolve
 from edgedistill.comparison.quality import store
 from edgedistill.errors import EdgedistillError
-from edgedistill.export.pipeline import export
 from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.progress import NullProgress
 from edgedistill.quantize.gptq import GptqOptions
@@ -116,7 +116,7 @@ class Run:
         args, path = self.args, self._file("float32")
         if not (path / "manifest.json").is_file():
             say(f"{self.name}: float32 bundle")
-            export(self.source, path, profile="reference-fp32", check=False, force=True)
+            export(self.source, path, profile="reference-fp32", check=False, verify=False, force=True)
         model = open_bundle(path, threads=args.threads)
         session = model.session
         assert isinstance(session, DecoderSession)
@@ -155,6 +155,7 @@ class Run:
                 calibration=self.calibration if recipe.calibrated else None,
                 gptq=self.options if recipe.calibrated else None,
                 check=False,
+                verify=False,
                 force=True,
             )
         say(f"{self.name}: exported in {time.perf_counter() - begun:.0f} s")

@@ -28,8 +28,8 @@ import onnxruntime
 import onnxruntime_genai as og
 from tokenizers import Tokenizer
 
+from edgedistill import export
 from edgedistill.bundle.bundle import TOKENIZER, Bundle
-from edgedistill.export.pipeline import export
 from edgedistill.runtime.generate import TokenLoop
 from edgedistill.runtime.model import Model
 from edgedistill.runtime.sampling import NoiseKey, Sampler
@@ -206,7 +206,7 @@ def main() -> int:
         path = args.bundle
         if path is None:
             path = Path(scratch) / f"{args.model}-{args.format}"
-            export(args.model, path, weight_format=args.format, check=False)
+            export(args.model, path, format=args.format, check=False, verify=False)
         result = compare(args, path)
     print(markdown(result))
     if result["first_different_token"] is not None:

@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from originals import original
 
+from edgedistill import ExportOptions, export
 from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.comparison import quality
 from edgedistill.export.mixed_precision import sensitivity, sensitivity_estimate
-from edgedistill.export.mixed_precision.choose import SizeBudget
 from edgedistill.export.native import usable_cores
-from edgedistill.export.pipeline import export
 from edgedistill.export.plan import make_plan
 from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.progress import NullProgress
@@ -50,7 +49,7 @@ def compare(name: str, depths: int, work: Path) -> dict[str, Any]:
     """Both, and how they agree over the matrices of layers in the first of ``FORMATS``; JSON-able."""
     formats = [parse_format(label) for label in FORMATS]
     source = original(name, work)
-    traces = traces_for(source, tokens=1024)
+    traces = traces_for(source, ExportOptions(calibration_tokens=1024))
     with open_checkpoint(source) as checkpoint:
         plan = make_plan(checkpoint, load_profile("reference-fp32"))
         identity = checkpoint.hash_source(NullProgress())
@@ -81,8 +80,8 @@ def compare(name: str, depths: int, work: Path) -> dict[str, Any]:
 def predictions(name: str, bits: Sequence[float], tokens: int, work: Path) -> dict[str, Any]:
     """Predicted and measured KL of budgets, and what calibration leaves of a 4-bit format's; JSON-able."""
     source, made, logits = original(name, work), work / f"{name}-made", work / f"{name}-logits.f32"
-    calibration = traces_for(source, tokens=tokens)
-    export(source, made, profile="reference-fp32", check=False, force=True)
+    calibration = traces_for(source, ExportOptions(calibration_tokens=tokens))
+    export(source, made, profile="reference-fp32", check=False, verify=False, force=True)
     with open_bundle(made) as model:
         held_out = self_generated(model, sequences=8, length=256, seed=1)
         # Prompts count too, as they do where sensitivities are measured.
@@ -97,8 +96,9 @@ def predictions(name: str, bits: Sequence[float], tokens: int, work: Path) -> di
 
     found: dict[str, Any] = {"budgets": {}}
     for value in bits:
-        budget = SizeBudget(bits_per_weight=value)
-        choice = export(source, made, calibration=calibration, budget=budget, check=False, force=True).manifest.choice
+        choice = export(
+            source, made, calibration=calibration, bits_per_weight=value, check=False, verify=False, force=True
+        ).manifest.choice
         keys = ("predicted_kl", "predicted_kl_without_calibration")
         found["budgets"][value] = {key: choice[key] for key in keys} | {"measured_kl": measured()}
     for method in ("search", "gptq"):
@@ -106,7 +106,7 @@ def predictions(name: str, bits: Sequence[float], tokens: int, work: Path) -> di
         values["weights"] |= {"default": f"int4-b32-asym-{method}-s8", "rules": [{"match": "embed", "format": "fp32"}]}
         profile = Profile.from_dict(values, source="benchmark")
         given = calibration if method == "gptq" else None
-        export(source, made, profile=profile, calibration=given, check=False, force=True)
+        export(source, made, profile=profile, calibration=given, check=False, verify=False, force=True)
         found[method] = measured()
     logits.unlink()
     return found

@@ -19,8 +19,8 @@ from typing import Any
 
 from originals import original
 
+from edgedistill import ExportOptions, export
 from edgedistill.bundle.bundle import Bundle
-from edgedistill.export.pipeline import export
 from edgedistill.tune.options import TuneOptions
 from edgedistill.tune.pipeline import tune_bundle
 from edgedistill.workflow.calibration_traces import DEFAULT_TOKENS, traces_for
@@ -40,9 +40,9 @@ def tuned(name: str, options: TuneOptions, tokens: int, work: Path) -> dict[str,
     made, out = work / f"{name}-{tokens}", work / f"{name}-{tokens}-tuned"
     if not (made / "manifest.json").is_file():
         say(f"{name}: {tokens} calibration tokens")
-        traces = traces_for(source, tokens=tokens)
+        traces = traces_for(source, ExportOptions(calibration_tokens=tokens))
         say(f"{name}: calibrated bundle")
-        export(source, made, weight_format=FORMAT, calibration=traces, check=False)
+        export(source, made, format=FORMAT, calibration=traces, check=False, verify=False)
     if (out / "manifest.json").is_file():
         done = Bundle.open(out).manifest.tuning
         if done["options"] != options.to_dict():

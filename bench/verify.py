@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from coupling import savings
 
-from edgedistill.export.pipeline import export
+from edgedistill import export
 from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import physical_cores
@@ -111,7 +111,7 @@ def measure(model_name: str, weight_format: str, args: argparse.Namespace, scrat
     for name, path in paths.items():
         if path.exists():
             continue
-        export(model_name, path, weight_format=name, context_length=1024, check=False)
+        export(model_name, path, format=name, context=1024, check=False, verify=False)
     settings = DrawSettings(temperature=0.6, top_k=20, top_p=0.95, max_new_tokens=args.max_new_tokens)
     model = BundleModel(open_bundle(paths[weight_format], threads=args.threads), batch=args.batch)
     many = spread(suite.prompts, args.coupling_prompts)

@@ -53,7 +53,7 @@ def tiny_checkpoint_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bundle_dir(tiny_checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the tiny checkpoint for the profile laptop-cpu; copy it before changing it."""
-    from edgedistill.export.pipeline import export
+    from exporting import export
 
     return export(tiny_checkpoint_dir, tmp_path_factory.mktemp("bundle") / "tiny", profile="laptop-cpu").path
 

@@ -10,71 +10,108 @@ Importing this package is cheap: the exporter and the runtime load when they are
 
 from __future__ import annotations
 
-import os
-import sys
-import types
-from typing import TYPE_CHECKING, Any
+import os as _os
+import sys as _sys
+import types as _types
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from edgedistill._version import __version__
 from edgedistill.errors import EdgedistillError
+from edgedistill.verbs import compare, export, open_bundle, plan, tune
 
-if TYPE_CHECKING:
+if _TYPE_CHECKING:
+    from edgedistill.comparison.result import Comparison
+    from edgedistill.comparison.run import CompareOptions
+    from edgedistill.export.options import ExportOptions
     from edgedistill.export.pipeline import ExportResult
-    from edgedistill.runtime.model import Model, open_bundle
+    from edgedistill.planning.options import PlanOptions
+    from edgedistill.planning.planner import PlanReport
+    from edgedistill.runtime.events import Event, Generation
+    from edgedistill.runtime.model import Model
+    from edgedistill.runtime.settings import GenerationSettings
     from edgedistill.trajectories.options import TrajectoryOptions
     from edgedistill.trajectories.result import TrajectoryResult
     from edgedistill.trajectories.run import solve
+    from edgedistill.tune.options import TuneOptions, TuneResult
+    from edgedistill.verify.options import VerifyOptions
     from edgedistill.verify.report.model import VerifyReport
-    from edgedistill.verify.run import verify
-    from edgedistill.workflow.export import export
+    from edgedistill.verify.run import audit, verify
 
 # Since 1.32 the wheels of ONNX Runtime (and of onnxruntime-genai) report usage over the network, with an identifier
 # kept in the user's cache, unless this is set before they are loaded. What runs on a device stays there; =0 leaves it
 # on.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+_os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
+    "CompareOptions",
+    "Comparison",
     "EdgedistillError",
+    "Event",
+    "ExportOptions",
     "ExportResult",
+    "Generation",
+    "GenerationSettings",
     "Model",
+    "PlanOptions",
+    "PlanReport",
     "TrajectoryOptions",
     "TrajectoryResult",
+    "TuneOptions",
+    "TuneResult",
+    "VerifyOptions",
     "VerifyReport",
     "__version__",
+    "audit",
+    "compare",
     "export",
     "open_bundle",
+    "plan",
     "solve",
+    "tune",
     "verify",
 ]
 
-
-class _Package(types.ModuleType):
-    """Keeps ``export`` and ``verify`` the functions: importing the packages of these names would set them anew."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _LAZY and isinstance(value, types.ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
-
 _LAZY = {
-    "export": "edgedistill.workflow.export",
-    "ExportResult": "edgedistill.export.pipeline",
-    "verify": "edgedistill.verify.run",
-    "VerifyReport": "edgedistill.verify.report.model",
-    "open_bundle": "edgedistill.runtime.model",
-    "Model": "edgedistill.runtime.model",
-    "solve": "edgedistill.trajectories.run",
-    "TrajectoryOptions": "edgedistill.trajectories.options",
-    "TrajectoryResult": "edgedistill.trajectories.result",
+    "CompareOptions": "comparison.run",
+    "Comparison": "comparison.result",
+    "Event": "runtime.events",
+    "ExportOptions": "export.options",
+    "ExportResult": "export.pipeline",
+    "Generation": "runtime.events",
+    "GenerationSettings": "runtime.settings",
+    "Model": "runtime.model",
+    "PlanOptions": "planning.options",
+    "PlanReport": "planning.planner",
+    "TrajectoryOptions": "trajectories.options",
+    "TrajectoryResult": "trajectories.result",
+    "TuneOptions": "tune.options",
+    "TuneResult": "tune.options",
+    "VerifyOptions": "verify.options",
+    "VerifyReport": "verify.report.model",
+    "audit": "verify.run",
+    "solve": "trajectories.run",
+    "verify": "verify.run",
 }
 
 
-def __getattr__(name: str) -> Any:
+class _Package(_types.ModuleType):
+    """Keeps verbs that share their name with a package functions: importing the package would set the name anew."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in __all__ and isinstance(value, _types.ModuleType)):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted(__all__)
+
+
+_sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> _Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    module = importlib.import_module(_LAZY[name])
-    return getattr(module, name)
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)

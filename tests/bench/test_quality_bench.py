@@ -10,9 +10,9 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from exporting import export
 
 from edgedistill.catalog.builtin import resolve
-from edgedistill.export.pipeline import export
 
 BENCH = Path(__file__).parents[2] / "bench"
 

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def reference(tiny_checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from edgedistill.export.pipeline import export
+    from exporting import export
 
     out = tmp_path_factory.mktemp("reference") / "fp32"
-    return export(tiny_checkpoint_dir, out, profile="laptop-cpu", weight_format="fp32").path
+    return export(tiny_checkpoint_dir, out, profile="laptop-cpu", format="fp32").path
 
 
 @pytest.fixture(scope="session")

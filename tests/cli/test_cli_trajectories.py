@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cli_support import edgedistill, environment, here
+from exporting import export
 
-from edgedistill.export.pipeline import export
 from edgedistill.trajectories.decode import Together
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def test_formats_of_the_built_in_model(tmp_path: Path) -> None:
     out = tmp_path / "out"
     shown = edgedistill(
-        "compare", "tiny-reasoner", "--formats", "int8-b64,int2", "--max-tokens", 96, "--decode-tokens", 32,
+        "compare", "tiny-reasoner", "--format", "int8-b64,int2", "--max-tokens", 96, "--decode-tokens", 32,
         "--rounds", 1, "--new-tokens", 8, "--out", out, home=tmp_path,
     )  # fmt: skip
     assert shown.code == 0, shown.err
@@ -34,7 +34,7 @@ def test_formats_of_the_built_in_model(tmp_path: Path) -> None:
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("x")
-    assert "Did you mean int4-b32?" in here("compare", "tiny-reasoner", "--formats", "int4-b33").one_error()
-    assert "empty" in here("compare", "tiny-reasoner", "--formats", ",").one_error()
+    assert "Did you mean int4-b32?" in here("compare", "tiny-reasoner", "--format", "int4-b33").one_error()
+    assert "empty" in here("compare", "tiny-reasoner", "--format", ",").one_error()
     assert "is a file" in here("compare", "tiny-reasoner", "--out", file).one_error()
     assert "--rounds is -1" in here("compare", "tiny-reasoner", "--rounds", -1).one_error()

@@ -80,10 +80,17 @@ def test_options_and_arguments_come_in_any_order(arguments: list[str]) -> None:
     assert (str(args.bundle), args.prompt, args.max_new_tokens) == ("b", "q", 9)
 
 
+def test_old_names_of_options_go_on_working(capsys: pytest.CaptureFixture[str]) -> None:
+    args = parser.parse(["export", "tiny-reasoner", "--output=out"])
+    assert args is not None
+    assert str(args.out) == "out"
+    assert capsys.readouterr().err == "note: --output is called --out now.\n"
+
+
 def test_the_model_may_come_last() -> None:
     args = parser.parse(["export", "-o", "out", "--json", "tiny-reasoner"])
     assert args is not None
-    assert (args.model, str(args.output)) == ("tiny-reasoner", "out")
+    assert (args.model, str(args.out)) == ("tiny-reasoner", "out")
 
 
 @pytest.mark.parametrize(

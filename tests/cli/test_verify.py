@@ -191,7 +191,7 @@ def test_another_tokenizer_is_refused(
 ) -> None:
     import shutil
 
-    from edgedistill.export.pipeline import export
+    from exporting import export
 
     other = tmp_path / "other"
     shutil.copytree(tiny_checkpoint_dir, other)

@@ -67,11 +67,11 @@ def test_an_original_larger_than_memory_scores_and_there_is_no_gate(
 def test_a_baseline_of_another_model_is_refused(
     tiny_bundle_dir: Path, tiny_checkpoint_dir: Path, suite: Path, tmp_path: Path
 ) -> None:
-    from edgedistill.export.pipeline import export
+    from exporting import export
 
     other = tmp_path / "another-student"
     shutil.copytree(tiny_checkpoint_dir, other)  # the same tokenizer under another name
-    stranger = export(other, tmp_path / "bundle", profile="laptop-cpu", weight_format="fp32", check=False).path
+    stranger = export(other, tmp_path / "bundle", profile="laptop-cpu", format="fp32", check=False).path
     baseline = tmp_path / "x.baseline"
     made = here("baseline", "create", stranger, "-o", baseline, "--suite", suite, *SMALL)
     assert made.code == 0, made.err
@@ -86,9 +86,8 @@ def test_bundles_of_the_fallback_exporter(suite: Path, tmp_path: Path) -> None:
     """Slower, one sequence at a time, but the same command."""
     import torch
     import transformers
+    from exporting import export
     from runtime_support import make_tokenizer
-
-    from edgedistill.export.pipeline import export
 
     config = transformers.GPTNeoXConfig(
         vocab_size=320, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
@@ -104,7 +103,7 @@ def test_bundles_of_the_fallback_exporter(suite: Path, tmp_path: Path) -> None:
     for name, weight_format in (("whole", "fp32"), ("small", "int8")):
         made[name] = tmp_path / name
         export(
-            tmp_path / "hf", made[name], exporter="optimum", weight_format=weight_format, context_length=96,
+            tmp_path / "hf", made[name], exporter="optimum", format=weight_format, context=96,
             check=False,
         )  # fmt: skip
     options = ("--suite", suite, *SMALL)

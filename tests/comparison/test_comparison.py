@@ -20,15 +20,13 @@ from edgedistill.comparison.quality import Quality
 from edgedistill.comparison.result import Comparison, Row, Spread, front
 from edgedistill.comparison.run import CompareOptions, compare
 from edgedistill.errors import BudgetError, MissingExtraError, OutputError, UsageError
-from edgedistill.planning.formats import read_formats
 from edgedistill.runtime.model import open_bundle
 from edgedistill.verify.metrics.token_divergence import divergence
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FORMATS = read_formats("int8-b32,int4-b64")
-OPTIONS = CompareOptions(max_tokens=40, decode_tokens=20, rounds=0)
+OPTIONS = CompareOptions(format="int8-b32,int4-b64", max_tokens=40, decode_tokens=20, rounds=0)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +41,7 @@ def text(path: Path) -> Path:
 
 def test_distances_are_those_of_the_logits(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
     options = dataclasses.replace(OPTIONS, tokens=text(tmp_path / "text.txt"), keep=tmp_path / "kept")
-    result = compare(tiny_checkpoint_dir, formats=FORMATS, context_length=512, options=options)
+    result = compare(tiny_checkpoint_dir, dataclasses.replace(options, context=512))
     rows = {row.name: row for row in result.rows}
     assert list(rows) == ["fp32", "int8-b32", "int4-b64"]
     assert rows["fp32"].reference
@@ -104,14 +102,14 @@ def test_an_interrupted_comparison_goes_on(
 
     monkeypatch.setattr(quality, "compare", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        compare(tiny_checkpoint_dir, formats=FORMATS, context_length=256, options=options)
+        compare(tiny_checkpoint_dir, dataclasses.replace(options, context=256))
     (kept,) = (tmp_path / "cache" / "compare").iterdir()
     before = {path: path.stat().st_mtime_ns for path in kept.glob("*/manifest.json")}
     assert len(before) == 3
     monkeypatch.setattr(quality, "compare", lambda *a, **k: calls.append(k["name"]) or real(*a, **k))
     exports: list[Any] = []
     monkeypatch.setattr("edgedistill.comparison.work.export", lambda *a, **k: exports.append(a))
-    result = compare(tiny_checkpoint_dir, formats=FORMATS, context_length=256, options=options)
+    result = compare(tiny_checkpoint_dir, dataclasses.replace(options, context=256))
     assert calls == ["fp32", "fp32", "int8-b32", "int8-b32", "int4-b64", "int4-b64"]
     assert exports == []
     assert all(row.decode_tps is not None and row.decode_tps.median > 0 for row in result.rows)
@@ -124,16 +122,16 @@ def test_what_cannot_be_measured_is_refused(
 ) -> None:
     for name in ("max_tokens", "decode_tokens", "rounds"):
         with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} is -1"):
-            compare(tiny_checkpoint_dir, options=dataclasses.replace(OPTIONS, **{name: -1}))
+            compare(tiny_checkpoint_dir, dataclasses.replace(OPTIONS, **{name: -1}))
     mine = tmp_path / "mine"
     (mine / "fp32").mkdir(parents=True)
     with pytest.raises(OutputError, match="was not made by a comparison"):
-        compare(tiny_checkpoint_dir, options=dataclasses.replace(OPTIONS, keep=mine))
+        compare(tiny_checkpoint_dir, dataclasses.replace(OPTIONS, keep=mine))
     usage = shutil.disk_usage(tmp_path)
     options = dataclasses.replace(OPTIONS, tokens=text(tmp_path / "t.txt"))
     monkeypatch.setattr(run.shutil, "disk_usage", lambda _: usage._replace(free=150_000_000))
     with pytest.raises(BudgetError, match=r"logits need .* Lower --max-tokens"):
-        compare(tiny_checkpoint_dir, context_length=256, options=options)
+        compare(tiny_checkpoint_dir, dataclasses.replace(options, context=256))
 
 
 def quality_of(kl: float) -> Quality:

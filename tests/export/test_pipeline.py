@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoint_fixtures import qwen3_tensors, tokenizer, write_directory, write_safetensors
+from exporting import export
 from parity_support import save_random_model
 
 from edgedistill import open_bundle
 from edgedistill.bundle.bundle import MANIFEST, WEIGHTS, Bundle
 from edgedistill.errors import BudgetError, CheckpointError, EdgedistillError, OutputError, UsageError
 from edgedistill.export import native as own
-from edgedistill.export import pipeline
 from edgedistill.export.calibrate import sliced_run as sliced
 from edgedistill.export.optimum import trace as optimum
-from edgedistill.export.pipeline import export
+from edgedistill.export.options import Exporter
 from edgedistill.profile.profile import load_profile
 from edgedistill.runtime.settings import GenerationSettings
 
@@ -81,7 +81,7 @@ def test_resume_under_another_plan_starts_again(tiny_checkpoint_dir: Path, tmp_p
     out = tmp_path / "b"
     with pytest.raises(KeyboardInterrupt):
         export(tiny_checkpoint_dir, out, check=False, progress=Interrupting(9))
-    assert export(tiny_checkpoint_dir, out, weight_format="int8", check=False).reused_weights == 0
+    assert export(tiny_checkpoint_dir, out, format="int8", check=False).reused_weights == 0
 
 
 def test_nan_in_the_last_weight_leaves_nothing(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_nan_in_the_last_weight_leaves_nothing(tiny_checkpoint_dir: Path, tmp_pa
 
 def test_too_large_for_the_profile_names_what_would_fit(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
     small = tmp_path / "small.toml"
-    limit = export(tiny_checkpoint_dir, tmp_path / "int4", weight_format="int4-b128", check=False)
+    limit = export(tiny_checkpoint_dir, tmp_path / "int4", format="int4-b128", check=False)
     size = limit.manifest.predicted["file_bytes"] * 1.02 / 1e9
     small.write_text(
         f'extends = "laptop-cpu"\nname = "small"\ndescription = "d"\n[target]\ndisk_gb = {size:.9f}\n'
@@ -140,7 +140,7 @@ def test_context_is_capped_by_the_model_and_checked(tiny_checkpoint_dir: Path, t
     assert load_profile("laptop-cpu").context.length > longest
     assert export(tiny_checkpoint_dir, tmp_path / "b", check=False).manifest.model.context_length == longest
     with pytest.raises(UsageError, match=f"16 to {longest}"):
-        export(tiny_checkpoint_dir, tmp_path / "c", context_length=longest + 1)
+        export(tiny_checkpoint_dir, tmp_path / "c", context=longest + 1)
 
 
 def test_trial_in_slices_is_recorded(tiny_bundle_dir: Path, tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
@@ -151,15 +151,15 @@ def test_trial_in_slices_is_recorded(tiny_bundle_dir: Path, tiny_checkpoint_dir:
 
     manifest = Bundle.open(tiny_bundle_dir).manifest
     prompt = Tokenizer.from_file(str(tiny_bundle_dir / "tokenizer.json")).encode(probe.PROMPT).ids
-    exact = export(tiny_checkpoint_dir, tmp_path / "b", weight_format="fp32").manifest
+    exact = export(tiny_checkpoint_dir, tmp_path / "b", format="fp32").manifest
     assert sliced.decode(tmp_path / "b", exact, prompt, 2, limit=1) == exact.check["tokens"][:2]
     assert manifest.check["mode"] == "whole"
 
 
 _PEAK = """
 import sys
-from edgedistill.export.pipeline import export
-print(export(sys.argv[1], sys.argv[2], check=False).peak_rss_bytes)
+from edgedistill import export
+print(export(sys.argv[1], sys.argv[2], check=False, verify=False).peak_rss_bytes)
 """
 
 
@@ -186,7 +186,7 @@ def test_peak_memory_does_not_follow_the_model(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not optimum.is_available(), reason="the extra optimum is not installed")
 @pytest.mark.parametrize("exporter", ["auto", "optimum"])
-def test_unknown_architecture_falls_back_and_runs(tmp_path: Path, exporter: pipeline.Exporter) -> None:
+def test_unknown_architecture_falls_back_and_runs(tmp_path: Path, exporter: Exporter) -> None:
     """GPT-NeoX through optimum: the bundle opens in the runtime and continues as transformers does."""
     import torch
 
@@ -194,7 +194,7 @@ def test_unknown_architecture_falls_back_and_runs(tmp_path: Path, exporter: pipe
     shape = {"num_hidden_layers": 2, "num_key_value_heads": None, "head_dim": 12, "vocab_size": 320}
     reference = save_random_model(source, "gpt_neox", **shape)
     (source / "tokenizer.json").write_text(tokenizer().to_str())
-    result = export(source, tmp_path / "b", exporter=exporter, weight_format="fp32")
+    result = export(source, tmp_path / "b", exporter=exporter, format="fp32")
     assert result.manifest.model.signature == "optimum"
     assert {p.name for p in (tmp_path / "b").iterdir()} == {MANIFEST, *(f.name for f in result.manifest.files)}
     with open_bundle(tmp_path / "b") as model:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from exporting import export
 from parity_support import save_random_model
 
 from edgedistill.bundle.bundle import GENAI_MODEL, MODEL, Bundle
@@ -15,7 +16,6 @@ from edgedistill.errors import ExportError, UsageError
 from edgedistill.export.calibrate import kv_cache as kv_calibrate
 from edgedistill.export.calibrate import sliced_run as sliced
 from edgedistill.export.optimum.exporter import FallbackExporter
-from edgedistill.export.pipeline import export
 from edgedistill.profile.profile import load_profile
 from edgedistill.quantize.plan import parse_format
 from edgedistill.runtime.measure.selftest import selftest
@@ -53,7 +53,7 @@ def codes(buffer: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 @pytest.fixture(scope="module")
 def reference(tiny_checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     out = tmp_path_factory.mktemp("kv") / "float32"
-    return open_bundle(export(tiny_checkpoint_dir, out, weight_format="fp32", check=False).path)
+    return open_bundle(export(tiny_checkpoint_dir, out, format="fp32", check=False).path)
 
 
 @pytest.fixture(scope="module", params=["int8", "int8 per-tensor", "int4"])
@@ -65,7 +65,7 @@ def quantized(
     cache = dataclasses.replace(profile.kv_cache, dtype=dtype, scales=scales or "per-channel")
     profile = dataclasses.replace(profile, kv_cache=cache)
     out = tmp_path_factory.mktemp("kv") / "quantized"
-    return open_bundle(export(tiny_checkpoint_dir, out, profile=profile, weight_format="fp32").path)
+    return open_bundle(export(tiny_checkpoint_dir, out, profile=profile, format="fp32").path)
 
 
 def test_the_first_layer_holds_rounded_keys_and_values(reference: Model, quantized: Model) -> None:
@@ -132,7 +132,7 @@ def test_the_second_graph_keeps_its_float_cache(reference: Model, quantized: Mod
 def test_an_export_twice_gives_the_same_bytes(quantized: Model, tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
     if quantized.bundle.manifest.kv_cache.dtype != "int8" or quantized.bundle.manifest.kv_cache.scales != "per-channel":
         pytest.skip("one format is enough")
-    again = export(tiny_checkpoint_dir, tmp_path / "again", weight_format="fp32", kv_cache="int8").path
+    again = export(tiny_checkpoint_dir, tmp_path / "again", format="fp32", kv_cache="int8").path
     hashes = [{f.name: f.sha256 for f in Bundle.open(path).manifest.files} for path in (quantized.bundle.path, again)]
     assert hashes[0] == hashes[1]
 
@@ -143,7 +143,7 @@ def test_families_keep_their_logits(family: str, tmp_path: Path) -> None:
     save_random_model(tmp_path / "hf", family, vocab_size=300, sliding_window=12)
     (tmp_path / "hf" / "tokenizer.json").write_text(json.dumps(_TOKENIZER), encoding="utf-8")
     models = [
-        open_bundle(export(tmp_path / "hf", tmp_path / kv, weight_format="fp32", kv_cache=kv, check=False).path)
+        open_bundle(export(tmp_path / "hf", tmp_path / kv, format="fp32", kv_cache=kv, check=False).path)
         for kv in ("float32", "int8")
     ]
     ids = TOKENS[:60].tolist()
@@ -175,7 +175,7 @@ def test_given_sequences_replace_the_models_own(tiny_checkpoint_dir: Path, tmp_p
     from edgedistill.export.native import OwnExporter
     from edgedistill.progress import NullProgress
 
-    path = export(tiny_checkpoint_dir, tmp_path / "b", weight_format="fp32", check=False).path
+    path = export(tiny_checkpoint_dir, tmp_path / "b", format="fp32", check=False).path
     manifest = Bundle.open(path).manifest
     profile = load_profile("laptop-cpu").with_overrides(kv_cache="int8")
     with open_checkpoint(str(tiny_checkpoint_dir)) as checkpoint:
@@ -185,7 +185,7 @@ def test_given_sequences_replace_the_models_own(tiny_checkpoint_dir: Path, tmp_p
 
 
 def test_failures_are_one_clear_error(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
-    path = export(tiny_checkpoint_dir, tmp_path / "b", weight_format="fp32", check=False).path
+    path = export(tiny_checkpoint_dir, tmp_path / "b", format="fp32", check=False).path
     bundle = Bundle.open(path)
     (path / MODEL).write_bytes(b"not a graph")
     profile = load_profile("laptop-cpu").with_overrides(kv_cache="int8")

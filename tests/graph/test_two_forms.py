@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from exporting import export
 
 from edgedistill.bundle.bundle import MODEL, PREFILL_MODEL
-from edgedistill.export.pipeline import export
 from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.quantize.plan import parse_format
 from edgedistill.runtime.measure.selftest import selftest
@@ -24,12 +24,12 @@ TOKENS = np.random.default_rng(4).integers(3, 250, 60).tolist()
 def models(tiny_checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
     """The same model as int4 alone, as W8A8 layers alone (with the int4 bundle's embedding), and as both."""
     root = tmp_path_factory.mktemp("forms")
-    export(tiny_checkpoint_dir, root / "int4", weight_format="int4-b32", check=False)
+    export(tiny_checkpoint_dir, root / "int4", format="int4-b32", check=False)
     rules = [{"match": "layers.*", "format": "w8a8"}]
     table = load_profile("laptop-cpu").to_dict()
     table["weights"] |= {"default": "int4-b32", "rules": rules}
     export(tiny_checkpoint_dir, root / "w8a8", profile=Profile.from_dict(table), check=False)
-    export(tiny_checkpoint_dir, root / "both", weight_format="int4-b32", prefill_format="w8a8")
+    export(tiny_checkpoint_dir, root / "both", format="int4-b32", prefill="w8a8")
     return {name: open_bundle(root / name) for name in ("int4", "w8a8", "both")}
 
 

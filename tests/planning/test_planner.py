@@ -8,17 +8,17 @@ import math
 from pathlib import Path
 
 import pytest
+from exporting import export
 
+from edgedistill import plan
 from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.errors import UsageError
 from edgedistill.estimate.speed import LayerCase, MatrixCase, StepModel
 from edgedistill.estimate.timings import Machine, Timings, path_of
-from edgedistill.export.pipeline import export
 from edgedistill.export.plan import make_plan
 from edgedistill.planning import kernels, measure
 from edgedistill.planning.formats import read_formats
 from edgedistill.planning.measure import measure_missing
-from edgedistill.planning.planner import plan
 from edgedistill.profile.profile import load_profile
 from edgedistill.progress import NullProgress
 from edgedistill.quantize.plan import parse_format
@@ -34,9 +34,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("text", ["fp32", "w8a8", "int8", "int4-b128-sym", "int6-b32", "int4-b16-s8", "profile"])
 def test_sizes_are_those_of_the_bundle(text: str, tmp_path: Path) -> None:
-    formats = [] if text == "profile" else read_formats(text)
-    (row,) = plan("tiny-reasoner", formats=formats, measure=False).rows
-    made = export("tiny-reasoner", tmp_path / "b", weight_format=None if text == "profile" else text, check=False)
+    weight_format = None if text == "profile" else text
+    (row,) = plan("tiny-reasoner", format=weight_format, measure=False).rows
+    made = export("tiny-reasoner", tmp_path / "b", format=weight_format, check=False)
     size = sum(entry.size for entry in made.manifest.files)
     assert row.file_bytes == pytest.approx(size, rel=0.02)
     assert row.bits_per_weight == pytest.approx(made.manifest.bits_per_weight)
@@ -54,19 +54,19 @@ def test_a_quantized_cache_is_counted(tmp_path: Path) -> None:
 
 def test_speeds_are_measured_once_and_then_known(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
     assert plan(tiny_checkpoint_dir, measure=False).machine is None
-    report = plan(tiny_checkpoint_dir, contexts=(100, 500))
+    report = plan(tiny_checkpoint_dir, context=(100, 500))
     (row,) = report.rows
     assert report.machine is not None
     assert row.speed is not None
     assert set(row.speed.decode) == {64, 100, 500}
     assert all(rate > 0 and math.isfinite(rate) for rate in (*row.speed.decode.values(), *row.speed.prefill.values()))
     assert row.speed.decode[500] <= row.speed.decode[100]
-    (again,) = plan(tiny_checkpoint_dir, contexts=(100, 500), measure=False).rows
+    (again,) = plan(tiny_checkpoint_dir, context=(100, 500), measure=False).rows
     assert again.speed == row.speed
     # An export then knows them too, and measures nothing by itself.
-    made = export(tiny_checkpoint_dir, tmp_path / "b", context_length=500, check=False)
+    made = export(tiny_checkpoint_dir, tmp_path / "b", context=500, check=False)
     assert made.manifest.predicted["speed"]["decode_tps"]["500"] == row.speed.decode[500]
-    other = export(tiny_checkpoint_dir, tmp_path / "c", weight_format="int8-b16", check=False)
+    other = export(tiny_checkpoint_dir, tmp_path / "c", format="int8-b16", check=False)
     assert "speed" not in other.manifest.predicted
 
 
@@ -137,7 +137,7 @@ def test_a_prediction_is_the_sum_of_its_parts(tiny_checkpoint_dir: Path) -> None
 def test_a_bound_is_stated_where_the_profile_states_a_bandwidth() -> None:
     profile = load_profile("laptop-cpu")
     target = dataclasses.replace(profile.target, memory_bandwidth_gbs=20.0)
-    (row,) = plan("tiny-reasoner", profiles=[dataclasses.replace(profile, target=target)], measure=False).rows
+    (row,) = plan("tiny-reasoner", profile=dataclasses.replace(profile, target=target), measure=False).rows
     assert row.ceiling_tps is not None
     assert 20e9 / 9.4e6 < row.ceiling_tps < 20e9 / 1.2e6
 

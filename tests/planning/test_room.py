@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from exporting import export
 
+from edgedistill import plan
 from edgedistill.errors import BudgetError, OutputError
 from edgedistill.estimate.speed import WORKING_SETS, MatrixCase
 from edgedistill.estimate.timings import Machine, Timings
-from edgedistill.export.pipeline import export
 from edgedistill.planning import kernels, measure, room
-from edgedistill.planning.planner import plan
 from edgedistill.planning.room import Room, copies_in, has_room, wanted_copies, weight_bytes
 from edgedistill.quantize.plan import parse_format
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from exporting import export
 from runtime_support import CONTEXT, save_checkpoint
 
-from edgedistill.export.pipeline import export
 from edgedistill.runtime.model import Model, open_bundle
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def tiny_bundle(checkpoint: tuple[Path, Any], tmp_path_factory: pytest.TempPathF
     def get(weight_format: str) -> Path:
         if weight_format not in made:
             out = tmp_path_factory.mktemp("bundles") / weight_format
-            export(checkpoint[0], out, weight_format=weight_format, context_length=CONTEXT, check=False)
+            export(checkpoint[0], out, format=weight_format, context=CONTEXT, check=False)
             made[weight_format] = out
         return made[weight_format]
 

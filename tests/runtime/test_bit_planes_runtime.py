@@ -13,12 +13,12 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from checkpoint_fixtures import qwen3_tensors, write_directory, write_safetensors
+from exporting import export
 from runtime_support import open_tiny
 
 from edgedistill.bundle.bundle import MODEL, PREFILL_MODEL, WIDENED, WIDENED_MODELS, Bundle
 from edgedistill.bundle.opening_memory import folded_bytes, is_supplied, opening_bytes, supplied_bytes
 from edgedistill.errors import BudgetError, BundleError
-from edgedistill.export.pipeline import export
 from edgedistill.runtime import loading
 from edgedistill.runtime.model import open_bundle
 
@@ -82,12 +82,12 @@ def test_an_untied_embedding_is_looked_up_only(tmp_path: Path, weight_format: st
     tensors = qwen3_tensors(untied)
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"][::-1].copy()
     write_safetensors(tmp_path / "model" / "model.safetensors", tensors)
-    bundle = export(tmp_path / "model", tmp_path / "untied", weight_format=weight_format).path
+    bundle = export(tmp_path / "model", tmp_path / "untied", format=weight_format).path
     assert_equal(open_tiny(bundle), open_tiny(as_made_before(bundle, tmp_path / "before")))
 
 
 def test_two_forms_share_what_both_look_up(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
-    export(tiny_checkpoint_dir, tmp_path / "both", weight_format="int5-b32", prefill_format="w8a8")
+    export(tiny_checkpoint_dir, tmp_path / "both", format="int5-b32", prefill="w8a8")
     names = {entry.name for entry in Bundle.open(tmp_path / "both", check="full").manifest.files}
     assert names >= {PREFILL_MODEL, WIDENED, *WIDENED_MODELS.values()}
     assert_equal(open_tiny(tmp_path / "both"), open_tiny(as_made_before(tmp_path / "both", tmp_path / "before")))

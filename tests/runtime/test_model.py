@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from exporting import export
 from runtime_support import GREEDY, SAMPLED
 
 import edgedistill
 from edgedistill.errors import BudgetError, BundleError, GenerationError
-from edgedistill.export.pipeline import export
 from edgedistill.runtime.events import Generation
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.text.chat_template import PassThrough
@@ -192,7 +192,7 @@ def test_bundle_without_a_template(checkpoint: Any, tmp_path: Path) -> None:
     from runtime_support import CONTEXT, save_checkpoint
 
     save_checkpoint(tmp_path / "hf", template=None)
-    export(tmp_path / "hf", tmp_path / "out", weight_format="fp32", context_length=CONTEXT, check=False)
+    export(tmp_path / "hf", tmp_path / "out", format="fp32", context=CONTEXT, check=False)
     with open_bundle(tmp_path / "out") as model:
         assert isinstance(model.template, PassThrough)
         got = model.generate("Once upon", settings=GREEDY)

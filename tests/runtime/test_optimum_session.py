@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from exporting import export
 from runtime_support import make_tokenizer
 
 from edgedistill.bundle.bundle import MODEL
 from edgedistill.errors import BundleError, ContextLengthError
 from edgedistill.export.optimum import trace as fallback
-from edgedistill.export.pipeline import export
 from edgedistill.runtime.decoder import InterruptedRunError
 from edgedistill.runtime.measure.bench import bench
 from edgedistill.runtime.measure.selftest import selftest
@@ -56,7 +56,7 @@ def neox(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     model.save_pretrained(root / "hf")
     tokenizer.save(str(root / "hf" / "tokenizer.json"))
     (root / "hf" / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
-    export(root / "hf", root / "out", exporter="optimum", weight_format="fp32", context_length=CONTEXT, check=False)
+    export(root / "hf", root / "out", exporter="optimum", format="fp32", context=CONTEXT, check=False)
     return root / "out", model
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from exporting import export
 
-from edgedistill.export.pipeline import export
 from edgedistill.runtime.model import open_bundle
 from edgedistill.verify.models.bundle import BundleModel
 from edgedistill.verify.suites.registry import load_suite
@@ -26,7 +26,7 @@ def reasoner(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def get(weight_format: str) -> Path:
         if weight_format not in made:
             out = tmp_path_factory.mktemp("reasoner") / weight_format
-            export("tiny-reasoner", out, weight_format=weight_format, context_length=256, check=False)
+            export("tiny-reasoner", out, format=weight_format, context=256, check=False)
             made[weight_format] = out
         return made[weight_format]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from exporting import export
 
-from edgedistill.export.pipeline import export
 from edgedistill.runtime.model import Model, open_bundle
 
 if TYPE_CHECKING:

@@ -23,6 +23,6 @@ def _drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def reasoner_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """tiny-reasoner for laptop-cpu; copy it before changing it."""
-    from edgedistill.export.pipeline import export
+    from exporting import export
 
     return export("tiny-reasoner", tmp_path_factory.mktemp("reasoner") / "tiny", check=False).path

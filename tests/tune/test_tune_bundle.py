@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exporting import export
 
 from edgedistill.bundle.bundle import MANIFEST, MODEL, WEIGHTS, Bundle
 from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.errors import BundleError, CalibrationError, EdgedistillError, OutputError, UsageError
-from edgedistill.export.pipeline import export
 from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.progress import NullProgress
 from edgedistill.quantize.plan import Rule, parse_format

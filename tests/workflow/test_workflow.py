@@ -13,6 +13,7 @@ from edgedistill.bundle import update as amend
 from edgedistill.bundle.bundle import MODEL_CARD, Bundle
 from edgedistill.bundle.verification_record import section, sentence
 from edgedistill.errors import BundleError, OutputError, UnsupportedModelError
+from edgedistill.export.options import ExportOptions
 from edgedistill.verify.quick import quick_check
 from edgedistill.workflow import export as workflow
 
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 @pytest.fixture
 def exported(tiny_checkpoint_dir: Path, tmp_path: Path) -> ExportResult:
     """A fresh bundle without a record."""
-    return workflow.export(tiny_checkpoint_dir, tmp_path / "bundle", verify=False, check=False)
+    return workflow.export(tiny_checkpoint_dir, tmp_path / "bundle", ExportOptions(verify=False, check=False))
 
 
 def test_the_record_is_in_the_manifest_and_the_card(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
-    result = workflow.export(tiny_checkpoint_dir, tmp_path / "bundle", check=False)
+    result = workflow.export(tiny_checkpoint_dir, tmp_path / "bundle", ExportOptions(check=False))
     record = result.to_dict()["verification"]
     assert record["status"] == "checked"
     assert 8 <= record["prompts"] <= 30
@@ -81,7 +82,7 @@ def test_errors_of_the_export_are_its_own(tmp_path: Path, tiny_checkpoint_dir: P
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**config, "model_type": "x", "architectures": ["X"]}))
     with pytest.raises(UnsupportedModelError):
-        workflow.export(source, tmp_path / "out", exporter="own")
+        workflow.export(source, tmp_path / "out", ExportOptions(exporter="own"))
 
 
 def steps(monkeypatch: pytest.MonkeyPatch, after: Callable[[int], None]) -> None:
@@ -126,7 +127,8 @@ def test_a_full_disk_is_said_and_costs_the_record_only(exported: ExportResult, m
 
 
 def test_another_bundle_in_the_meantime_is_not_touched(exported: ExportResult, tiny_checkpoint_dir: Path) -> None:
-    workflow.export(tiny_checkpoint_dir, exported.path, verify=False, check=False, force=True, weight_format="int8")
+    options = ExportOptions(verify=False, check=False, force=True, format="int8")
+    workflow.export(tiny_checkpoint_dir, exported.path, options)
     with pytest.raises(BundleError, match="another bundle"):
         amend.amend(exported.path, exported.manifest, exported.manifest, {})
 

@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     create = actions.add_parser("create", help="draw samples of a reference and store them", allow_abbrev=False)
     create.add_argument("model", metavar="REFERENCE", help="an fp32 bundle, or hf:NAME-OR-DIRECTORY (extra: torch)")
-    create.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="file to write")
+    create.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="file to write")
     create.add_argument("--force", action="store_true", help="replace an existing file")
     create.add_argument("--scored-samples", type=int, metavar="N", default=4, help="replies to each prompt whose token "
                         "probabilities are stored (4)")  # fmt: skip
@@ -52,14 +52,14 @@ def run(args: argparse.Namespace) -> int:
 def _create(args: argparse.Namespace) -> int:
     if args.model == "hf":
         raise UsageError("hf says only that it is the original of a bundle; expected hf:NAME-OR-DIRECTORY.")
-    if args.output.is_dir():
-        raise UsageError(f"{args.output} is a directory; expected a file.", hint=f"Try: -o {args.output}/NAME.baseline")
-    if args.output.exists() and not args.force:
-        raise UsageError(f"{args.output} exists already.", hint="Name another file, or replace it with --force.")
+    if args.out.is_dir():
+        raise UsageError(f"{args.out} is a directory; expected a file.", hint=f"Try: -o {args.out}/NAME.baseline")
+    if args.out.exists() and not args.force:
+        raise UsageError(f"{args.out} exists already.", hint="Name another file, or replace it with --force.")
     if args.scored_samples < 0:
         raise UsageError(f"--scored-samples is {args.scored_samples}; expected a whole number from 0.")
     options = verification.options(args)
-    verification.require_writable(args.output, "Choose another file with -o.")
+    verification.require_writable(args.out, "Choose another file with -o.")
     from edgedistill.verify.create_baseline import make_baseline
     from edgedistill.verify.suites.registry import asked_in_vain, load_suite
 
@@ -75,8 +75,8 @@ def _create(args: argparse.Namespace) -> int:
             store=verification.store(args),
             progress=progress,
             cluster=cluster,
-        ).save(args.output, force=args.force)
-    _print(baseline.summary(), args.output, as_json=args.json)
+        ).save(args.out, force=args.force)
+    _print(baseline.summary(), args.out, as_json=args.json)
     return 0
 
 

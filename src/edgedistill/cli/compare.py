@@ -5,6 +5,7 @@ Must not know: how anything is measured.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,16 +23,16 @@ Builds a bundle of each format and of fp32, compares their distributions on toke
 
 examples:
   edgedistill compare tiny-reasoner
-  edgedistill compare ./my-student --formats int4-b32,int4-b128,int8-b64 --out comparison
+  edgedistill compare ./my-student --format int4-b32,int4-b128,int8-b64 --out comparison
   edgedistill compare ./my-student --profiles laptop-cpu,laptop-cpu-int8 --keep bundles
-  edgedistill compare ./my-student --formats int8 --tokens own-text.txt --max-tokens 8192 --json"""
+  edgedistill compare ./my-student --format int8 --tokens own-text.txt --max-tokens 8192 --json"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``compare``."""
     parser.epilog = _EXAMPLES
     parser.add_argument("model", metavar="MODEL", help="what to export, as for export")
-    parser.add_argument("--formats", metavar="F[,F...]", help="formats (int4-b128,int4-b32,int6-b32,int8-b64)")
+    parser.add_argument("--format", metavar="F[,F...]", help="formats (int4-b128,int4-b32,int6-b32,int8-b64)")
     parser.add_argument("--profiles", metavar="P[,P...]", help="profiles whose own rules are compared as well")
     parser.add_argument("--profile", default="laptop-cpu", metavar="P", help="the rest of the settings (laptop-cpu)")
     parser.add_argument("--context", type=int, metavar="N", help="context of the bundles, in tokens")
@@ -46,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--new-tokens", type=int, default=64, metavar="N", help="decode steps of a round (64)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="other replies to compare on")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="build the bundles there and leave them")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.json, compare.html and compare.png")
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="write compare.json, .html and .png")
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="PEFT LoRA directory to merge")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub")
     parser.add_argument("--offline", action="store_true", help="never touch the network")
@@ -55,40 +56,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print, write."""
-    from edgedistill.comparison.run import DEFAULT_FORMATS, CompareOptions, compare
-    from edgedistill.planning.formats import read_formats
+    from edgedistill.comparison.run import CompareOptions, compare
 
     profiles = [name.strip() for name in (args.profiles or "").split(",") if name.strip()]
     if args.profiles is not None and not profiles:
         raise UsageError("The list of profiles is empty.", hint="See: edgedistill profiles list")
-    text = args.formats if args.formats is not None else "" if profiles else DEFAULT_FORMATS
-    formats = read_formats(text) if text or args.formats is not None else []
     if args.out is not None and args.out.exists() and not args.out.is_dir():
         raise OutputError(f"{args.out} is a file; a directory was expected.", hint="Choose another --out.")
-    options = CompareOptions(
-        tokens=args.tokens,
-        max_tokens=args.max_tokens,
-        decode_tokens=min(args.decode_tokens, args.max_tokens),
-        rounds=args.rounds,
-        prompt_tokens=args.prompt_tokens,
-        new_tokens=args.new_tokens,
-        keep=args.keep,
-        seed=args.seed,
-    )
+    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(CompareOptions)}
+    given |= {"profiles": profiles, "decode_tokens": min(args.decode_tokens, args.max_tokens)}
     with console.progress() as progress:
-        result = compare(
-            args.model,
-            formats=formats,
-            profiles=profiles,
-            base=args.profile,
-            context_length=args.context,
-            kv_cache=args.kv_cache,
-            adapter=args.adapter,
-            revision=args.revision,
-            offline=args.offline,
-            options=options,
-            progress=progress,
-        )
+        result = compare(args.model, CompareOptions(**given), progress=progress)
     written = [] if args.out is None else _write(result, args.out)
     if args.json:
         console.out_json(result.to_dict())

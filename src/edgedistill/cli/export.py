@@ -5,6 +5,7 @@ Must not know: how an export works.
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -14,12 +15,11 @@ from edgedistill.bundle.verification_record import sentence
 from edgedistill.cli import console
 from edgedistill.errors import UsageError
 from edgedistill.quantize.spec import KV_BITS
-from edgedistill.units import format_bytes, format_count, format_seconds, parse_bytes
+from edgedistill.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
     import argparse
 
-    from edgedistill.export.mixed_precision.choose import SizeBudget
     from edgedistill.export.pipeline import ExportResult
 
 _EXAMPLES = """\
@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     parser.add_argument("model", nargs="?", metavar="MODEL", help="what to export (see models below)")
     parser.add_argument("--model", dest="model_option", metavar="MODEL", help="the same, as an option")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="bundle directory to make")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="bundle directory to make")
     parser.add_argument(
         "--profile", default="laptop-cpu", metavar="P", help="hardware profile: name or TOML path (laptop-cpu)"
     )
@@ -62,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="own graph builder, optimum for other architectures, or auto (default)",
     )
-    parser.add_argument("--format", dest="weight_format", metavar="F", help="one format instead of the profile's rules")
+    parser.add_argument("--format", metavar="F", help="one format instead of the profile's rules")
     parser.add_argument("--block-size", type=int, metavar="N", help="block size of the quantized formats: 16 to 256")
     parser.add_argument("--context", type=int, metavar="N", help="longest prompt plus answer, in tokens")
     parser.add_argument(
@@ -120,14 +120,17 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.reference is not None and not args.verify:
         raise UsageError("--reference and --no-verify exclude each other.", hint="Drop one of the two.")
-    budget = _budget(args)
-    calibrate = args.calibrate or args.calibration is not None or budget is not None
+    sized = any(value is not None for value in (args.bits_per_weight, args.max_size, args.max_kl))
+    calibrate = args.calibrate or args.calibration is not None or sized
+    for name, value in (("--format", args.format), ("--block-size", args.block_size)):
+        if sized and value is not None:
+            raise UsageError(f"{name} and a budget exclude each other.", hint="Drop one of the two.")
     if args.exporter == "optimum" and calibrate:
         raise UsageError(
             "--exporter optimum excludes calibration and budgets: it quantizes without them.",
             hint="Drop one of the two.",
         )
-    if args.sensitivity is not None and budget is None:
+    if args.sensitivity is not None and not sized:
         raise UsageError(
             "--sensitivity without a budget.", hint="Add --bits-per-weight, --max-size or --max-kl, or leave it out."
         )
@@ -135,34 +138,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             "--calibration-tokens without calibration.", hint="Add --calibrate, or name a text with --calibration FILE."
         )
-    from edgedistill.workflow.calibration_traces import DEFAULT_TOKENS
+    from edgedistill.export.options import ExportOptions
     from edgedistill.workflow.export import export
 
+    given = {f.name: getattr(args, f.name, None) for f in dataclasses.fields(ExportOptions)}
+    options = ExportOptions(**{name: value for name, value in given.items() if value is not None})
     with console.progress() as progress:
-        result = export(
-            args.model or args.model_option,
-            args.output,
-            profile=args.profile,
-            adapter=args.adapter,
-            revision=args.revision,
-            offline=args.offline,
-            exporter=args.exporter,
-            weight_format=args.weight_format,
-            block_size=args.block_size,
-            context_length=args.context,
-            kv_cache=args.kv_cache,
-            prefill_format=args.prefill,
-            calibrate=calibrate,
-            calibration=args.calibration,
-            calibration_tokens=args.calibration_tokens or DEFAULT_TOKENS,
-            budget=budget,
-            sensitivity=args.sensitivity or "auto",
-            force=args.force,
-            check=args.check,
-            verify=args.verify,
-            reference=args.reference,
-            progress=progress,
-        )
+        result = export(args.model or args.model_option, args.out, options, progress=progress)
     if args.profile.endswith(".toml"):
         # Built-in profiles name weights that only some architectures have; in one's own, it is probably a typing error.
         for rule in result.unused_rules:
@@ -172,20 +154,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_summary(result)
     return 0
-
-
-def _budget(args: argparse.Namespace) -> SizeBudget | None:
-    """What --bits-per-weight, --max-size and --max-kl ask for; raises UsageError."""
-    given = (args.bits_per_weight, args.max_size, args.max_kl)
-    if all(value is None for value in given):
-        return None
-    for name, value in (("--format", args.weight_format), ("--block-size", args.block_size)):
-        if value is not None:
-            raise UsageError(f"{name} and a budget exclude each other.", hint="Drop one of the two.")
-    from edgedistill.export.mixed_precision.choose import SizeBudget
-
-    most = None if args.max_size is None else parse_bytes(args.max_size)
-    return SizeBudget(bits_per_weight=args.bits_per_weight, max_bytes=most, max_kl=args.max_kl)
 
 
 def _print_summary(result: ExportResult) -> None:

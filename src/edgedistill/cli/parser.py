@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from edgedistill._version import __version__
+from edgedistill.cli import console
 from edgedistill.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,6 +100,25 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
+RENAMED = {"--output": "--out", "--formats": "--format"}
+"""Options by their old names, which go on working with a note."""
+
+
+def _current_names(arguments: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """``arguments`` with old names of options replaced, and a note about each."""
+    known = set(parser._option_string_actions)
+    current = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        new = RENAMED.get(name)
+        if new is None or name in known or new not in known:
+            current.append(argument)
+            continue
+        console.note(f"note: {name} is called {new} now.")
+        current.append(f"{new}{equals}{value}")
+    return current
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace | None:
     """Parse a command line into a namespace with ``verb``; None if there was no verb (the help is printed).
 
@@ -120,7 +140,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace | None:
         allow_abbrev=False,
     )
     load_verb(verb.name).configure(parser)
-    rest = arguments[position + 1 :]
+    rest = _current_names(arguments[position + 1 :], parser)
     # An optional positional after an option (run BUNDLE -n 9 PROMPT) needs the intermixed kind of parsing.
     args = parser.parse_args(rest) if parser.has_actions else parser.parse_intermixed_args(rest)
     args.verb = verb.name

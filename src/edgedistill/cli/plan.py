@@ -6,6 +6,7 @@ Must not know: how anything is predicted.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="P[,P...]",
         help="hardware profiles: names or TOML paths (laptop-cpu)",
     )
-    parser.add_argument("--format", dest="formats", metavar="F[,F...]", help="formats instead of the profile's rules")
+    parser.add_argument("--format", metavar="F[,F...]", help="formats instead of the profile's rules")
     parser.add_argument("--block-size", type=int, metavar="N", help="block size of the quantized formats: 16 to 256")
     parser.add_argument(
         "--context", type=_numbers, metavar="N[,N...]", help="context lengths in tokens (1024, 4096, the profile's)"
@@ -60,30 +61,15 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--remeasure and --no-measure exclude each other.", hint="Leave one of them out.")
     if args.threads is not None and args.threads < 0:
         raise UsageError(f"--threads is {args.threads}; expected 0 (one per physical core) or more.")
-    from edgedistill.planning.formats import read_formats
+    from edgedistill.planning.options import PlanOptions
     from edgedistill.planning.planner import plan
 
-    formats = read_formats(args.formats) if args.formats is not None else []
     profiles = [name.strip() for name in args.profile.split(",") if name.strip()]
     if not profiles:
         raise UsageError("The list of profiles is empty.", hint="See: edgedistill profiles list")
+    options = PlanOptions(**{f.name: getattr(args, f.name) for f in dataclasses.fields(PlanOptions)})
     with console.progress() as progress:
-        report = plan(
-            args.model,
-            profiles=profiles,
-            formats=formats,
-            contexts=args.context or (),
-            prompts=args.prompt_tokens or (),
-            block_size=args.block_size,
-            kv_cache=args.kv_cache,
-            adapter=args.adapter,
-            revision=args.revision,
-            offline=args.offline,
-            threads=args.threads,
-            measure=args.measure,
-            remeasure=args.remeasure,
-            progress=progress,
-        )
+        report = plan(args.model, dataclasses.replace(options, profile=profiles), progress=progress)
     if args.json:
         console.out_json(report.to_dict())
     else:

@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``tune``."""
     parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="quantized bundle; it is not changed")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="bundle directory to make")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="bundle directory to make")
     parser.add_argument(
         "--reference",
         metavar="MODEL",
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         with console.progress() as progress:
             result = tune_bundle(
                 args.bundle,
-                args.output,
+                args.out,
                 reference=args.reference,
                 adapter=args.adapter,
                 calibration=args.calibration,
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
                 progress=progress,
             )
     except KeyboardInterrupt:
-        if (args.output.absolute().parent / f".{args.output.absolute().name}.partial").is_dir():
+        if (args.out.absolute().parent / f".{args.out.absolute().name}.partial").is_dir():
             console.note(f"To go on: edgedistill {shlex.join(sys.argv[1:])}")
         raise
     if args.json:

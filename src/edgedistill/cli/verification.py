@@ -94,7 +94,7 @@ def mode(args: argparse.Namespace) -> Mode | None:
 def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Where reports go."""
     group = parser.add_argument_group("reports")
-    group.add_argument("--out", type=Path, metavar="DIR", help=f"write {', '.join(REPORT_NAMES.values())} there")
+    group.add_argument("-o", "--out", type=Path, metavar="DIR", help=f"write {', '.join(REPORT_NAMES.values())} there")
     group.add_argument("--json", action="store_true", help="print the report as JSON")
     group.add_argument("--html", type=Path, metavar="FILE", help="one page with plots that opens without network")
     group.add_argument("--junit", type=Path, metavar="FILE", help="JUnit XML, a test case per endpoint")

@@ -13,6 +13,7 @@ import json
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.bundle.bundle import Bundle
@@ -24,7 +25,8 @@ from edgedistill.comparison.result import Comparison, Row, Spread
 from edgedistill.comparison.work import Built, Source, Variant, build
 from edgedistill.errors import BudgetError, OutputError, UsageError
 from edgedistill.estimate.timings import Machine
-from edgedistill.profile.profile import Profile, load_profile
+from edgedistill.planning.formats import read_formats
+from edgedistill.profile.profile import DEFAULT_PROFILE, Profile, load_profile
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.quantize.plan import parse_format
 from edgedistill.runtime.measure.bench import bench
@@ -34,7 +36,6 @@ from edgedistill.traces.generate import from_file_for, self_generated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from edgedistill.quantize.spec import WeightFormat
 
@@ -46,26 +47,46 @@ _SEQUENCE = 512
 
 @dataclass(frozen=True, slots=True)
 class CompareOptions:
-    """How much to measure.
+    """What to compare and how much to measure; every field has the name of its command line option.
 
     Attributes:
+        format: Weight formats, each for all matrices with the rest of ``profile``; text may hold several, divided by
+            commas. None: ``int4-b128,int4-b32,int6-b32,int8-b64``, or no formats where there are ``profiles``.
+        profiles: Profiles whose own rules are compared as well.
+        profile: Of the formats and of the fp32 reference.
+        context, kv_cache, adapter, revision, offline: As for an export; the reference's cache is float32.
         tokens: File of text or traces to compare on; None: what the reference itself says to built-in prompts.
         max_tokens: Tokens that are predicted along the scoring path.
         decode_tokens: Of those, from the front, also along the decode path.
         rounds: Rounds of timing, all bundles in turn; 0: no timing.
         prompt_tokens, new_tokens: Of each round's measurement.
-        keep: Directory for the bundles, which then stay; None: the user's cache, emptied at the end.
         seed: Of the reference's replies.
+        keep: Directory for the bundles, which then stay; None: the user's cache, emptied at the end.
     """
 
-    tokens: Path | None = None
+    format: str | Sequence[str] | None = None
+    profiles: Sequence[str] = ()
+    profile: str | Profile = DEFAULT_PROFILE
+    context: int | None = None
+    kv_cache: str | None = None
+    adapter: str | Path | None = None
+    revision: str | None = None
+    offline: bool = False
+    tokens: str | Path | None = None
     max_tokens: int = 2048
     decode_tokens: int = 512
     rounds: int = 3
     prompt_tokens: int = 256
     new_tokens: int = 64
-    keep: Path | None = None
     seed: int = 0
+    keep: str | Path | None = None
+
+    @property
+    def formats(self) -> list[tuple[str, WeightFormat]]:
+        """(name, format) of each; raises UsageError for one that does not exist."""
+        if self.format is None:
+            return [] if self.profiles else read_formats(DEFAULT_FORMATS)
+        return read_formats(self.format)
 
     def check(self) -> None:
         """Raises UsageError for numbers that make no sense."""
@@ -77,28 +98,13 @@ class CompareOptions:
 
 
 def compare(
-    model: str | Path,
-    *,
-    formats: Sequence[tuple[str, WeightFormat]] = (),
-    profiles: Sequence[str] = (),
-    base: str | Profile = "laptop-cpu",
-    context_length: int | None = None,
-    kv_cache: str | None = None,
-    adapter: Path | None = None,
-    revision: str | None = None,
-    offline: bool = False,
-    options: CompareOptions | None = None,
-    progress: Progress | None = None,
+    model: str | Path, options: CompareOptions | None = None, *, progress: Progress | None = None
 ) -> Comparison:
     """Compare bundles of ``model`` with its fp32 bundle.
 
     Args:
         model: As for an export.
-        formats: (name, format) pairs, each for all matrices, with the rest of ``base``.
-        profiles: Profiles whose own rules are compared as well.
-        base: Profile of the formats and of the reference.
-        context_length, kv_cache, adapter, revision, offline: As for an export; the reference's cache is float32.
-        options: How much to measure.
+        options: See there.
         progress: Receives everything that takes long.
 
     Raises:
@@ -108,15 +114,18 @@ def compare(
     options = options or CompareOptions()
     options.check()
     progress = progress or NullProgress()
-    profile = base if isinstance(base, Profile) else load_profile(base)
+    kv_cache = options.kv_cache
+    profile = options.profile if isinstance(options.profile, Profile) else load_profile(options.profile)
     variants = [Variant(REFERENCE, profile.with_overrides(kv_cache="float32"), parse_format(REFERENCE))]
     shown = profile.with_overrides(kv_cache=kv_cache)
-    variants += [Variant(n, shown, f) for n, f in formats if kv_cache is not None or n != REFERENCE]
-    variants += [Variant(name, load_profile(name).with_overrides(kv_cache=kv_cache), None) for name in profiles]
+    variants += [Variant(n, shown, f) for n, f in options.formats if kv_cache is not None or n != REFERENCE]
+    variants += [Variant(name, load_profile(name).with_overrides(kv_cache=kv_cache), None) for name in options.profiles]
+    adapter = Path(options.adapter) if options.adapter else None
+    revision, offline = options.revision, options.offline
     with open_checkpoint(
         str(model), adapter=adapter, revision=revision, offline=offline, progress=progress
     ) as checkpoint:
-        source = Source(str(model), checkpoint.hash_source(progress), adapter, revision, offline, context_length)
+        source = Source(str(model), checkpoint.hash_source(progress), adapter, revision, offline, options.context)
         label = checkpoint.source.name
     with _directory(options, source) as directory:
         return _Run(source, directory, options, progress).all(label, variants)
@@ -126,10 +135,11 @@ def compare(
 def _directory(options: CompareOptions, source: Source) -> Iterator[Path]:
     """Where bundles and results lie; what is in the cache goes once everything is done, not when it is interrupted."""
     if options.keep is not None:
-        if options.keep.exists() and not options.keep.is_dir():
-            raise OutputError(f"{options.keep} is a file; a directory was expected.", hint="Choose another --keep.")
-        options.keep.mkdir(parents=True, exist_ok=True)
-        yield options.keep
+        keep = Path(options.keep)
+        if keep.exists() and not keep.is_dir():
+            raise OutputError(f"{keep} is a file; a directory was expected.", hint="Choose another --keep.")
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep
         return
     key = hashlib.sha256(json.dumps([source.sha256, str(source.adapter), source.context_length]).encode()).hexdigest()
     directory = cache_dir() / "compare" / key[:16]
@@ -189,7 +199,7 @@ class _Run:
         options = self._options
         with _opened(reference.path) as (model, _):
             if options.tokens is not None:
-                traces = from_file_for(model, options.tokens, length=_SEQUENCE)
+                traces = from_file_for(model, Path(options.tokens), length=_SEQUENCE)
             else:
                 # Prompts are not predicted: twice the tokens leave enough of the replies.
                 count = max(4, -(-2 * options.max_tokens // _SEQUENCE))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgedistill._version import __version__
 from edgedistill.bundle.bundle import Bundle
 from edgedistill.errors import BudgetError, BundleError, OutputError
+from edgedistill.export.options import ExportOptions
 from edgedistill.export.pipeline import export
 
 if TYPE_CHECKING:
@@ -107,11 +108,18 @@ def slug(name: str) -> str:
 
 
 def _export(variant: Variant, profile: Profile, source: Source, path: Path, progress: Progress) -> None:
-    export(
-        source.model, path, profile=profile, weight_format=variant.format, adapter=source.adapter,
-        revision=source.revision, offline=source.offline, exporter="own", context_length=source.context_length,
-        force=True, check=False, progress=progress,
-    )  # fmt: skip
+    options = ExportOptions(
+        profile=profile,
+        format=variant.format,
+        context=source.context_length,
+        exporter="own",
+        adapter=source.adapter,
+        revision=source.revision,
+        offline=source.offline,
+        force=True,
+        check=False,
+    )
+    export(source.model, path, options, progress=progress)
 
 
 def _identity(variant: Variant, source: Source) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from edgedistill.export.calibrate import kv_cache as kv_calibrate
 from edgedistill.export.calibrate import smoothquant as smooth_calibrate
 from edgedistill.export.calibrate.gptq_layers import Outcome, write_calibrated
 from edgedistill.export.manifest import make_manifest
+from edgedistill.export.options import ExportOptions
 from edgedistill.export.plan import make_plan, of_second_form
 from edgedistill.export.result import Made
 from edgedistill.export.trial_run import WHOLE_LIMIT
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from edgedistill.profile.profile import Profile
     from edgedistill.progress import Progress
     from edgedistill.quantize.kv import KvScales
-    from edgedistill.traces.traces import Traces
 
 
 class OwnExporter:
@@ -61,16 +61,14 @@ class OwnExporter:
         self,
         checkpoint: Checkpoint,
         profile: Profile,
-        context_length: int | None = None,
-        traces: Traces | None = None,
-        gptq: GptqOptions | None = None,
+        options: ExportOptions | None = None,
     ) -> None:
         """Plan the export.
 
         Args:
-            checkpoint, profile, context_length: What to make of what.
-            traces: Calibration data. None: formats of method ``gptq`` come to scale search.
-            gptq: How to solve.
+            checkpoint: The model.
+            profile: With the overrides of ``options``.
+            options: Of them: context, traces (None: formats of method ``gptq`` come to scale search) and gptq.
 
         Raises:
             UnsupportedModelError: Unknown architecture or feature.
@@ -79,9 +77,10 @@ class OwnExporter:
         """
         self._checkpoint = checkpoint
         self._profile = profile
-        self._traces = traces
-        self._gptq = gptq or GptqOptions()
-        self.plan = make_plan(checkpoint, profile, context_length, calibrated=traces is not None)
+        options = options or ExportOptions()
+        self._traces = options.traces
+        self._gptq = options.gptq or GptqOptions()
+        self.plan = make_plan(checkpoint, profile, options.context, calibrated=self._traces is not None)
         self._predicted: Budget | None = None
 
     def check_budget(self, out: Path, *, trial: bool) -> None:

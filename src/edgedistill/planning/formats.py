@@ -13,16 +13,19 @@ from edgedistill.quantize.plan import parse_format
 from edgedistill.quantize.spec import BLOCK_SIZES, STORED_BITS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgedistill.quantize.spec import WeightFormat
 
 
-def read_formats(text: str) -> list[tuple[str, WeightFormat]]:
-    """(name, format) of each part of ``int4-b32,int8-b64``, in order, doubles left out.
+def read_formats(formats: str | Sequence[str]) -> list[tuple[str, WeightFormat]]:
+    """(name, format) of each part of ``int4-b32,int8-b64``, or of a sequence, in order, doubles left out.
 
     Raises:
         UsageError: No format at all, or one that does not exist, with the nearest that does.
     """
-    names = [part.strip() for part in text.split(",") if part.strip()]
+    texts = [formats] if isinstance(formats, str) else formats
+    names = [part.strip() for text in texts for part in text.split(",") if part.strip()]
     if not names:
         raise UsageError("The list of formats is empty.", hint="For example: int4-b32,int8-b64,fp32.")
     return [(name, _read(name)) for name in dict.fromkeys(names)]

@@ -6,6 +6,7 @@ Must not know: terminals, how sizes and speeds are found.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.checkpoint.open import open_checkpoint
@@ -15,14 +16,15 @@ from edgedistill.estimate.memory import predict
 from edgedistill.estimate.speed import Speed, StepModel, prediction_points
 from edgedistill.estimate.timings import Machine, Timings
 from edgedistill.export.plan import Plan, make_plan
+from edgedistill.planning.formats import read_formats
 from edgedistill.planning.measure import measure_missing
+from edgedistill.planning.options import PlanOptions
 from edgedistill.planning.size import bundle_bytes
 from edgedistill.profile.profile import Profile, list_profiles, load_profile
 from edgedistill.progress import NullProgress, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from edgedistill.estimate.memory import Budget
     from edgedistill.quantize.spec import WeightFormat
@@ -103,59 +105,45 @@ class PlanReport:
         }
 
 
-def plan(
-    model: str | Path,
-    *,
-    profiles: Sequence[str | Profile] = ("laptop-cpu",),
-    formats: Sequence[tuple[str, WeightFormat]] = (),
-    contexts: Sequence[int] = (),
-    prompts: Sequence[int] = (),
-    block_size: int | None = None,
-    kv_cache: str | None = None,
-    adapter: Path | None = None,
-    revision: str | None = None,
-    offline: bool = False,
-    threads: int | None = None,
-    measure: bool = True,
-    remeasure: bool = False,
-    progress: Progress | None = None,
-) -> PlanReport:
+def plan(model: str | Path, options: PlanOptions | None = None, *, progress: Progress | None = None) -> PlanReport:
     """Plan bundles of ``model`` without making any: reads its config and the headers of its weights.
 
     Args:
         model: As for an export.
-        profiles: Names, paths or profiles; one row each, or one for each of ``formats``.
-        formats: (name, format) pairs instead of the profiles' own rules.
-        contexts: Tokens that memory and decoding are predicted for, the longest being the bundle's context; default
-            1024, 4096 and the profile's.
-        prompts: Lengths that prefill is predicted for; default 256 and 1024.
-        block_size, kv_cache, adapter, revision, offline: As for an export.
-        threads: Instead of the profile's.
-        measure: Time kernels that were never timed on this machine; False: speeds only from earlier timings.
-        remeasure: Time all of them again.
+        options: See there.
         progress: Receives timed kernels.
 
     Raises:
         EdgedistillError: A model, profile, format or context that cannot be, or no room to time anything; not for what
             merely does not fit.
     """
-    progress = progress or NullProgress()
-    chosen: Sequence[tuple[str, WeightFormat | None]] = formats or [("profile", None)]
-    loaded = [entry if isinstance(entry, Profile) else load_profile(entry) for entry in profiles]
+    options, progress = options or PlanOptions(), progress or NullProgress()
+    chosen: Sequence[tuple[str, WeightFormat | None]] = (
+        [("profile", None)] if options.format is None else read_formats(options.format)
+    )
+    loaded = [entry if isinstance(entry, Profile) else load_profile(entry) for entry in options.profiles]
+    contexts, prompts = options.contexts, options.prompts
     with open_checkpoint(
-        str(model), adapter=adapter, revision=revision, offline=offline, progress=progress
+        str(model),
+        adapter=Path(options.adapter) if options.adapter else None,
+        revision=options.revision,
+        offline=options.offline,
+        progress=progress,
     ) as checkpoint:
         variants: list[tuple[str, Profile, Plan]] = []
         for profile in loaded:
             for name, weight_format in chosen:
-                changed = profile.with_overrides(weight_format=weight_format, block_size=block_size, kv_cache=kv_cache)
+                changed = profile.with_overrides(
+                    weight_format=weight_format, block_size=options.block_size, kv_cache=options.kv_cache
+                )
                 made = make_plan(checkpoint, changed, max(contexts, default=None))
                 changed = changed.with_overrides(context_length=made.context_length)
-                if threads is not None:
-                    changed = replace(changed, session=replace(changed.session, intra_op_num_threads=threads))
+                if options.threads is not None:
+                    session = replace(changed.session, intra_op_num_threads=options.threads)
+                    changed = replace(changed, session=session)
                 variants.append((name, changed, made))
         steps = [StepModel(made.spec, made.planned, profile) for _, profile, made in variants]
-        timings = _timings(steps, progress, measure=measure, remeasure=remeasure)
+        timings = _timings(steps, progress, measure=options.measure, remeasure=options.remeasure)
         sizes = [bundle_bytes(checkpoint, made, profile) for _, profile, made in variants]
         tokenizer_bytes = len(checkpoint.tokenizer_json)
         name = checkpoint.source.name

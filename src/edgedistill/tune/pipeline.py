@@ -49,7 +49,7 @@ def tune_bundle(
     *,
     reference: str | Path | None = None,
     adapter: str | Path | None = None,
-    calibration: Path | None = None,
+    calibration: str | Path | None = None,
     options: TuneOptions | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -76,6 +76,7 @@ def tune_bundle(
         OutputError: ``out`` is in use.
     """
     options, progress, out = options or TuneOptions(), progress or NullProgress(), Path(out)
+    file = None if calibration is None else Path(calibration)
     source = Bundle.open(bundle)
     check_target(out, force=force)
     _check_bundle(source)
@@ -85,9 +86,9 @@ def tune_bundle(
         import_torch()  # before minutes of drawing traces
         reference_hash = checkpoint.hash_source(progress)
         with Staging(out, force=force, keep=True) as staging, disk_errors(staging.path):
-            staging.resume_or_clear(_fingerprint(source, reference_hash, calibration, options))
+            staging.resume_or_clear(_fingerprint(source, reference_hash, file, options))
             traces = traces_for(
-                staging.path, name, adapter=adapter, file=calibration, bundle=source, options=options, progress=progress
+                staging.path, name, adapter=adapter, file=file, bundle=source, options=options, progress=progress
             )
             return _tune(source, staging, checkpoint, spec, traces, options, progress)
 

@@ -11,6 +11,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from edgedistill.bundle.bundle import TOKENIZER, Bundle
+from edgedistill.export.options import ExportOptions
 from edgedistill.export.pipeline import export
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.traces.generate import from_file_for, self_generated
@@ -56,10 +57,15 @@ def traces_for(
         with open_bundle(bundle.path) as model:
             traces = from_file_for(model, file, length=options.length)
     else:
-        made = export(
-            reference, directory / _REFERENCE, profile="reference-fp32", adapter=adapter, offline=True, force=True,
-            check=False, context_length=bundle.manifest.model.context_length, progress=progress,
-        )  # fmt: skip
+        export_options = ExportOptions(
+            profile="reference-fp32",
+            context=bundle.manifest.model.context_length,
+            adapter=adapter,
+            offline=True,
+            force=True,
+            check=False,
+        )
+        made = export(reference, directory / _REFERENCE, export_options, progress=progress)
         with open_bundle(made.path) as model:
             traces = self_generated(
                 model, sequences=options.sequences, length=options.length, seed=2 * options.seed, progress=progress

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from edgedistill.catalog.builtin import cache_dir
 from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.errors import BudgetError, CalibrationError
 from edgedistill.export import pipeline
-from edgedistill.profile.profile import DEFAULT_PROFILE
+from edgedistill.export.options import ExportOptions
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.model import open_bundle
 from edgedistill.system.temporary import scratch
@@ -30,68 +31,62 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgedistill.checkpoint.open import Checkpoint
-    from edgedistill.profile.profile import Profile
     from edgedistill.progress import Progress
 
-DEFAULT_TOKENS = 16_384
 LENGTH = 512
 FEWEST_TOKENS = 256
 _FORMATS = ("int8-b32-sym-search", "int4-b32-asym-search")
 """What the model is run in to generate its traces: the first that the memory allows."""
 
 
-def traces_for(
-    model: str | Path,
-    *,
-    file: Path | None = None,
-    tokens: int = DEFAULT_TOKENS,
-    profile: str | Path | Profile = DEFAULT_PROFILE,
-    adapter: str | Path | None = None,
-    revision: str | None = None,
-    offline: bool = False,
-    progress: Progress | None = None,
-) -> Traces:
-    """About ``tokens`` calibration tokens for ``model``.
+def traces_for(model: str | Path, options: ExportOptions | None = None, *, progress: Progress | None = None) -> Traces:
+    """About ``options.calibration_tokens`` calibration tokens for ``model``.
 
     Args:
-        model, adapter, revision, offline: What ``export`` takes.
-        file: The user's text (see ``traces.from_file``); None: the model's own traces.
-        tokens: How many; at least 256.
-        profile: Whose limits and context the passing export keeps to.
-        progress: Receives the stages of a passing export and of sampling.
+        model: What ``export`` takes.
+        options: Of the export that they are for: ``calibration`` is the user's text (see ``traces.from_file``; None:
+            the model's own traces), ``calibration_tokens`` at least 256; a temporary export, if one is needed, keeps
+            to the limits of ``profile``.
+        progress: Receives the stages of a temporary export and of sampling.
 
     Raises:
         CalibrationError: A file that does not do, or too few tokens asked for.
         EdgedistillError: What opening or exporting the model raises.
     """
+    options = options or ExportOptions()
+    file, tokens = options.calibration, options.calibration_tokens
+    if isinstance(file, Traces):
+        return file
     if tokens < FEWEST_TOKENS:
         raise CalibrationError(
             f"{tokens} calibration tokens were asked for; expected at least {FEWEST_TOKENS}.",
-            hint=f"The default is {DEFAULT_TOKENS}.",
+            hint=f"The default is {ExportOptions().calibration_tokens}.",
         )
     progress = progress or NullProgress()
-    options: dict[str, Any] = {"adapter": Path(adapter) if adapter else None, "revision": revision, "offline": offline}
-    with open_checkpoint(str(model), **options, progress=progress) as checkpoint:
+    adapter = Path(options.adapter) if options.adapter else None
+    source: dict[str, Any] = {"adapter": adapter, "revision": options.revision, "offline": options.offline}
+    with open_checkpoint(str(model), **source, progress=progress) as checkpoint:
         tokenizer_sha256 = hashlib.sha256(checkpoint.tokenizer_json).hexdigest()
         vocab_size = int(checkpoint.config["vocab_size"])
         if file is not None:
-            return _from_text(file, checkpoint, tokenizer_sha256, vocab_size, tokens)
+            return _from_text(Path(file), checkpoint, tokenizer_sha256, vocab_size, tokens)
         path = _cache_path(checkpoint.hash_source(progress), tokens)
     if path.is_file():
         with contextlib.suppress(CalibrationError):
             return Traces.load(path, tokenizer_sha256=tokenizer_sha256, vocab_size=vocab_size)
+    temporary = ExportOptions(profile=options.profile, check=False, force=True, **source)
     with scratch(path.parent, "calibration-") as work:
-        traces = _own_traces(model, work / "bundle", tokens, {**options, "profile": profile}, progress)
+        traces = _own_traces(model, work / "bundle", tokens, temporary, progress)
     traces.save(path)
     return traces
 
 
-def _own_traces(model: str | Path, out: Path, tokens: int, options: dict[str, Any], progress: Progress) -> Traces:
+def _own_traces(model: str | Path, out: Path, tokens: int, options: ExportOptions, progress: Progress) -> Traces:
     """What the model answers, in the first of ``_FORMATS`` that profile and memory allow."""
     for last, fmt in ((fmt == _FORMATS[-1], fmt) for fmt in _FORMATS):
         try:
-            made = pipeline.export(model, out, weight_format=fmt, check=False, force=True, progress=progress, **options)
-            with open_bundle(made.path) as opened:
+            result = pipeline.export(model, out, replace(options, format=fmt), progress=progress)
+            with open_bundle(result.path) as opened:
                 count = max(2, round(tokens / LENGTH))
                 return self_generated(opened, sequences=count, length=LENGTH, cache=False, progress=progress)
         except BudgetError:

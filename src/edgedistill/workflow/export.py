@@ -22,9 +22,10 @@ from edgedistill.bundle.update import amend
 from edgedistill.bundle.verification_record import section
 from edgedistill.errors import EdgedistillError
 from edgedistill.export import pipeline
+from edgedistill.export.options import ExportOptions
 from edgedistill.progress import NullProgress
 from edgedistill.traces.traces import Traces
-from edgedistill.workflow.calibration_traces import DEFAULT_TOKENS, traces_for
+from edgedistill.workflow.calibration_traces import traces_for
 
 if TYPE_CHECKING:
     from edgedistill.export.pipeline import ExportResult
@@ -34,58 +35,33 @@ if TYPE_CHECKING:
 def export(
     model: str | Path,
     out: str | Path,
+    options: ExportOptions | None = None,
     *,
-    calibrate: bool = False,
-    calibration: str | Path | Traces | None = None,
-    calibration_tokens: int = DEFAULT_TOKENS,
-    verify: bool = True,
-    reference: str | Path | None = None,
     progress: Progress | None = None,
-    **options: Any,
 ) -> ExportResult:
-    """Export ``model`` to a bundle at ``out`` and take a short look at how it answers.
+    """Export ``model`` to a bundle at ``out`` and, unless ``options`` say otherwise, verify briefly how it answers.
+
+    A model too large or slow for that verification on this machine is not verified, and the record says why.
 
     Args:
-        model, out, options: As ``edgedistill.export.pipeline.export`` takes them (profile, weight_format, force, ...).
-        calibrate: Quantize the layers so that their outputs change least on the model's own traces (format method
-            ``gptq`` instead of ``search``). Takes minutes for 135 M parameters.
-        calibration: Text or traces to calibrate with instead; implies ``calibrate``.
-        calibration_tokens: How many tokens of either.
-        verify: Ask the bundle some questions and record the outcome in its manifest and model card. A model too large
-            or slow for that on this machine is left out, and the record says why.
-        reference: Also compare with this one; what ``edgedistill.verify`` takes as its reference.
+        model: Built-in name, local directory, GGUF file or Hub id.
+        out: Bundle directory to make.
+        options: See there.
         progress: Receiver of progress.
 
     Raises:
         EdgedistillError: As ``pipeline.export``. The verification raises none: what went wrong is in the record.
-        TypeError: An option that the pipeline does not know.
     """
-    if calibrate or calibration is not None:
+    options = options or ExportOptions()
+    if options.calibrated and not isinstance(options.calibration, Traces):
         # What cannot be should show before minutes of work.
-        check_target(Path(out), force=bool(options.get("force")))
-        overrides = ("profile", "weight_format", "block_size", "kv_cache", "prefill_format", "exporter")
-        pipeline.resolve_profile(
-            **{name: options[name] for name in overrides if name in options},
-            calibrated=True,
-            budgeted=options.get("budget") is not None,
-        )
-        options["calibration"] = _traces(model, calibration, calibration_tokens, options, progress)
-    result = pipeline.export(model, out, progress=progress, **options)
-    return record_verification(result, reference=reference, progress=progress) if verify else result
-
-
-def _traces(
-    model: str | Path,
-    calibration: str | Path | Traces | None,
-    tokens: int,
-    options: dict[str, Any],
-    progress: Progress | None,
-) -> Traces:
-    if isinstance(calibration, Traces):
-        return calibration
-    source = {name: options[name] for name in ("adapter", "revision", "offline", "profile") if name in options}
-    file = None if calibration is None else Path(calibration)
-    return traces_for(model, file=file, tokens=tokens, progress=progress, **source)
+        check_target(Path(out), force=options.force)
+        pipeline.resolve_profile(options)
+        options = dataclasses.replace(options, calibration=traces_for(model, options, progress=progress))
+    result = pipeline.export(model, out, options, progress=progress)
+    if not options.verify:
+        return result
+    return record_verification(result, reference=options.reference, progress=progress)
 
 
 def record_verification(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exporting import export
 
 from edgedistill.bundle.manifest import Manifest
 from edgedistill.errors import EdgedistillError
 from edgedistill.export.calibrate import gptq_layers as layerwise
 from edgedistill.export.mixed_precision.choose import CALIBRATED
-from edgedistill.export.pipeline import export
 from edgedistill.quantize.gptq import GptqOptions, Moments
 from edgedistill.runtime.model import open_bundle
 from edgedistill.traces.traces import Traces
@@ -54,10 +54,10 @@ def mean_kl(reference: np.ndarray, other: np.ndarray) -> float:
 def test_calibration_gains_on_held_out_text(reference: Path, texts: tuple[Traces, Traces], tmp_path: Path) -> None:
     calibration, held_out = texts
     truth = log_probabilities(reference, held_out)
-    plain = export("tiny-reasoner", tmp_path / "plain", weight_format=FORMAT, check=False)
+    plain = export("tiny-reasoner", tmp_path / "plain", format=FORMAT, check=False)
     assert {w.format.method for w in plain.manifest.weights if not w.format.is_float} == {"search"}
     assert plain.manifest.calibration == {}
-    solved = export("tiny-reasoner", tmp_path / "solved", weight_format=FORMAT, calibration=calibration, check=False)
+    solved = export("tiny-reasoner", tmp_path / "solved", format=FORMAT, calibration=calibration, check=False)
     assert solved.manifest.calibration["sha256"] == calibration.sha256
     assert solved.manifest.calibration["failed"] == {}
     assert not list(solved.path.glob(".*"))
@@ -70,7 +70,7 @@ def test_an_interrupted_calibration_goes_on_to_the_same_bytes(
     texts: tuple[Traces, Traces], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calibration = texts[0].head(600)
-    whole = export("tiny-reasoner", tmp_path / "whole", weight_format=FORMAT, calibration=calibration, check=False)
+    whole = export("tiny-reasoner", tmp_path / "whole", format=FORMAT, calibration=calibration, check=False)
 
     def interrupt(self: object, index: int, tap: str, *rest: object) -> object:
         if index == 2 and tap.endswith("gated"):
@@ -81,9 +81,9 @@ def test_an_interrupted_calibration_goes_on_to_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(layerwise._Run, "_moments", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            export("tiny-reasoner", tmp_path / "part", weight_format=FORMAT, calibration=calibration, check=False)
+            export("tiny-reasoner", tmp_path / "part", format=FORMAT, calibration=calibration, check=False)
     assert not (tmp_path / "part").exists()
-    resumed = export("tiny-reasoner", tmp_path / "part", weight_format=FORMAT, calibration=calibration, check=False)
+    resumed = export("tiny-reasoner", tmp_path / "part", format=FORMAT, calibration=calibration, check=False)
     assert resumed.reused_weights > 10
     assert (resumed.path / "weights.bin").read_bytes() == (whole.path / "weights.bin").read_bytes()
 
@@ -108,7 +108,7 @@ def test_a_resumed_calibration_knows_what_could_not_be_solved(
     monkeypatch.setattr(layerwise._Run, "_moments", unsolvable)
 
     def exported(name: str) -> dict[str, str]:
-        made = export("tiny-reasoner", tmp_path / name, weight_format=FORMAT, calibration=calibration, check=False)
+        made = export("tiny-reasoner", tmp_path / name, format=FORMAT, calibration=calibration, check=False)
         return made.manifest.calibration["failed"]
 
     whole = exported("whole")
@@ -122,8 +122,8 @@ def test_a_resumed_calibration_knows_what_could_not_be_solved(
 
 
 def test_other_calibration_is_another_plan(texts: tuple[Traces, Traces], tmp_path: Path) -> None:
-    first = export("tiny-reasoner", tmp_path / "a", weight_format=FORMAT, calibration=texts[0].head(300), check=False)
-    other = export("tiny-reasoner", tmp_path / "b", weight_format=FORMAT, calibration=texts[1].head(300), check=False)
+    first = export("tiny-reasoner", tmp_path / "a", format=FORMAT, calibration=texts[0].head(300), check=False)
+    other = export("tiny-reasoner", tmp_path / "b", format=FORMAT, calibration=texts[1].head(300), check=False)
     assert (first.path / "weights.bin").read_bytes() != (other.path / "weights.bin").read_bytes()
 
 
@@ -131,7 +131,7 @@ def test_options_reach_the_manifest(texts: tuple[Traces, Traces], tmp_path: Path
     made = export(
         "tiny-reasoner",
         tmp_path / "out",
-        weight_format=FORMAT,
+        format=FORMAT,
         calibration=texts[0].head(300),
         gptq=GptqOptions(act_order=True, sweeps=1),
         check=False,
@@ -140,4 +140,4 @@ def test_options_reach_the_manifest(texts: tuple[Traces, Traces], tmp_path: Path
     assert stored.calibration["gptq"]["act_order"] is True
     assert stored.calibration["tokens"] <= 300 + 128
     with pytest.raises(EdgedistillError):
-        export("tiny-reasoner", tmp_path / "out", weight_format=FORMAT, check=False)
+        export("tiny-reasoner", tmp_path / "out", format=FORMAT, check=False)

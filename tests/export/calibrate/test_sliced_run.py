@@ -7,11 +7,11 @@ import json
 import numpy as np
 import onnxruntime
 import pytest
+from exporting import export
 from parity_support import save_random_model
 
 from edgedistill.bundle.bundle import MODEL, Bundle
 from edgedistill.export.calibrate import sliced_run as sliced
-from edgedistill.export.pipeline import export
 
 PROMPT = [3, 4, 5, 6, 9]
 STEPS = 6
@@ -23,9 +23,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     root = tmp_path_factory.mktemp(family)
     save_random_model(root / "hf", family)
     (root / "hf" / "tokenizer.json").write_text(json.dumps(TOKENIZER), encoding="utf-8")
-    export(
-        root / "hf", root / "bundle", weight_format=weight_format[0] if weight_format else "int4-b32-acc1", check=False
-    )
+    export(root / "hf", root / "bundle", format=weight_format[0] if weight_format else "int4-b32-acc1", check=False)
     return Bundle.open(root / "bundle")
 
 

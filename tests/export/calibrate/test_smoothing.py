@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from exporting import export
 from parity_support import save_random_model
 
 from edgedistill.bundle.bundle import Bundle
@@ -15,7 +16,6 @@ from edgedistill.export import native as own
 from edgedistill.export.calibrate import smoothquant as smooth_calibrate
 from edgedistill.export.calibrate.smoothing import Fold, Group, folds
 from edgedistill.export.native import OwnExporter
-from edgedistill.export.pipeline import export
 from edgedistill.profile.profile import load_profile
 from edgedistill.progress import NullProgress
 from edgedistill.quantize.plan import parse_format
@@ -65,7 +65,7 @@ def test_folded_weights_make_the_same_model(family: str, tmp_path: Path, monkeyp
         tmp_path / "hf", family, tie_word_embeddings=False, **({"mlp_bias": True} if family == "llama" else {})
     )
     (tmp_path / "hf" / "tokenizer.json").write_text(TOKENIZER, encoding="utf-8")
-    plain = export(tmp_path / "hf", tmp_path / "plain", weight_format="fp32", check=False).path
+    plain = export(tmp_path / "hf", tmp_path / "plain", format="fp32", check=False).path
     with open_checkpoint(str(tmp_path / "hf")) as checkpoint:
         planned = OwnExporter(
             checkpoint, load_profile("laptop-cpu").with_overrides(weight_format=parse_format("w8a8"))
@@ -79,7 +79,7 @@ def test_folded_weights_make_the_same_model(family: str, tmp_path: Path, monkeyp
     matrices = {n: np.ones(by_name[n][1], np.float32) for group in chosen for n in group.consumers}
     found = folds(chosen, activations, matrices, alpha=1.0)
     monkeypatch.setattr(smooth_calibrate, "prepare", lambda *_, **__: found)
-    folded = export(tmp_path / "hf", tmp_path / "folded", weight_format="fp32", check=False).path
+    folded = export(tmp_path / "hf", tmp_path / "folded", format="fp32", check=False).path
     assert (plain / "weights.bin").read_bytes() != (folded / "weights.bin").read_bytes()
     np.testing.assert_allclose(logits(folded), logits(plain), atol=2e-3)
 
@@ -88,7 +88,7 @@ def test_smoothing_saves_a_model_with_outliers_and_leaves_nothing_behind(tmp_pat
     source = outlier_checkpoint(tmp_path / "hf", "qwen3")
     profile = load_profile("laptop-cpu").with_overrides(weight_format=parse_format("w8a8-sym"))
     rough = dataclasses.replace(profile, weights=dataclasses.replace(profile.weights, smoothing=0.0))
-    reference = logits(export(source, tmp_path / "fp32", weight_format="fp32", check=False).path)
+    reference = logits(export(source, tmp_path / "fp32", format="fp32", check=False).path)
     smoothed = export(source, tmp_path / "smooth", profile=profile).path
     error = np.abs(logits(smoothed) - reference).mean()
     unsmoothed = np.abs(logits(export(source, tmp_path / "rough", profile=rough, check=False).path) - reference).mean()
@@ -99,7 +99,7 @@ def test_smoothing_saves_a_model_with_outliers_and_leaves_nothing_behind(tmp_pat
 
 def test_a_resumed_export_keeps_what_was_observed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = outlier_checkpoint(tmp_path / "hf", "qwen3")
-    whole = export(source, tmp_path / "whole", weight_format="w8a8", check=False).path
+    whole = export(source, tmp_path / "whole", format="w8a8", check=False).path
     write, calls = own._write_weights, []
 
     def interrupted(*args: Any) -> int:
@@ -110,9 +110,9 @@ def test_a_resumed_export_keeps_what_was_observed(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(own, "_write_weights", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        export(source, tmp_path / "out", weight_format="w8a8", check=False)
+        export(source, tmp_path / "out", format="w8a8", check=False)
     assert (tmp_path / ".out.partial" / ".smoothing.npz").is_file()
-    resumed = export(source, tmp_path / "out", weight_format="w8a8", check=False).path
+    resumed = export(source, tmp_path / "out", format="w8a8", check=False).path
     assert len(calls) == 3, "the activations were observed a second time"
     assert (resumed / "weights.bin").read_bytes() == (whole / "weights.bin").read_bytes()
 
@@ -144,7 +144,7 @@ def test_nothing_is_observed_without_w8a8(
     tiny_checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(smooth_calibrate, "_observe", lambda *_: pytest.fail("observed"))
-    export(tiny_checkpoint_dir, tmp_path / "out", weight_format="int8", check=False)
+    export(tiny_checkpoint_dir, tmp_path / "out", format="int8", check=False)
     with open_checkpoint(str(tiny_checkpoint_dir)) as checkpoint:
         made = OwnExporter(checkpoint, load_profile("laptop-cpu"))
         made.make(tmp_path, resume=False, progress=NullProgress())

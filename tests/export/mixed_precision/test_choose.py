@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exporting import export
 
 from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.errors import BudgetError, UsageError
 from edgedistill.export.mixed_precision import sensitivity
 from edgedistill.export.mixed_precision.choose import SizeBudget, choose_formats
-from edgedistill.export.pipeline import export
+from edgedistill.export.options import ExportOptions
 from edgedistill.export.plan import make_plan
 from edgedistill.profile.profile import load_profile
 from edgedistill.quantize.plan import Plan, parse_format
@@ -30,7 +31,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def traces(cache: None) -> Traces:
-    return traces_for("tiny-reasoner", tokens=1024)
+    return traces_for("tiny-reasoner", ExportOptions(calibration_tokens=1024))
 
 
 def measured(traces: Traces, *labels: str, hashed: str = "h") -> dict[str, dict[str, float]]:
@@ -90,12 +91,10 @@ def test_a_budget_is_kept_and_more_is_better(traces: Traces) -> None:
 
 def test_budgets_that_cannot_be(traces: Traces, tmp_path: Path) -> None:
     with pytest.raises(BudgetError, match=r"2 bits per weight cannot be met.*smallest") as caught:
-        export("tiny-reasoner", tmp_path / "a", calibration=traces, budget=SizeBudget(bits_per_weight=2.0))
+        export("tiny-reasoner", tmp_path / "a", calibration=traces, bits_per_weight=2.0)
     # What it names can be met.
     named = float(str(caught.value).split("--bits-per-weight ")[1].split()[0])
-    made = export(
-        "tiny-reasoner", tmp_path / "b", calibration=traces, budget=SizeBudget(bits_per_weight=named), check=False
-    )
+    made = export("tiny-reasoner", tmp_path / "b", calibration=traces, bits_per_weight=named, check=False)
     assert made.manifest.bits_per_weight <= named
     choice = made.manifest.choice
     formats = {w.name: w.format.label() for w in made.manifest.weights}
@@ -103,19 +102,17 @@ def test_budgets_that_cannot_be(traces: Traces, tmp_path: Path) -> None:
         assert formats[name].replace("search", "gptq") == one["format"]
     assert choice["weights_bytes"] == sum(w.nbytes for w in made.manifest.weights)
     with pytest.raises(BudgetError, match=r"0.10 MB cannot be met.*smallest") as caught:
-        export("tiny-reasoner", tmp_path / "a", calibration=traces, budget=SizeBudget(max_bytes=100_000))
+        export("tiny-reasoner", tmp_path / "a", calibration=traces, max_size=100_000)
     size = parse_bytes(str(caught.value).split("--max-size ")[1].split(",")[0])
     planned, _ = chosen(traces, max_bytes=size)
     assert planned.nbytes <= size
     with pytest.raises(BudgetError, match="cannot be reached") as caught:
-        export("tiny-reasoner", tmp_path / "a", calibration=traces, budget=SizeBudget(max_kl=1e-9))
+        export("tiny-reasoner", tmp_path / "a", calibration=traces, max_kl=1e-9)
     kl = float(str(caught.value).split("--max-kl ")[1].split(",")[0])
     _, record = chosen(traces, max_kl=kl)
     assert record["predicted_kl"] <= kl
     with pytest.raises(UsageError, match="quantizes without"):
         export("tiny-reasoner", tmp_path / "a", calibration=traces, exporter="optimum")
-    with pytest.raises(UsageError, match="calibrat"):
-        export("tiny-reasoner", tmp_path / "a", budget=SizeBudget(bits_per_weight=5.0))
     with pytest.raises(UsageError, match="one of them"):
-        SizeBudget(bits_per_weight=5.0, max_kl=0.1)
+        export("tiny-reasoner", tmp_path / "a", bits_per_weight=5.0, max_kl=0.1)
     assert not (tmp_path / "a").exists()

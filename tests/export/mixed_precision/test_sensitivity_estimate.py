@@ -8,6 +8,7 @@ import pytest
 from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.export.mixed_precision import sensitivity, sensitivity_estimate
 from edgedistill.export.mixed_precision.sensitivity_estimate import estimate, followed_layers
+from edgedistill.export.options import ExportOptions
 from edgedistill.export.plan import make_plan
 from edgedistill.profile.profile import load_profile
 from edgedistill.quantize.plan import parse_format
@@ -21,7 +22,7 @@ def test_the_estimate_orders_matrices_as_measuring_does_and_goes_on(
 ) -> None:
     monkeypatch.setenv("EDGEDISTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(sensitivity, "TOKENS", 256)
-    traces = traces_for("tiny-reasoner", tokens=256)
+    traces = traces_for("tiny-reasoner", ExportOptions(calibration_tokens=256))
     with open_checkpoint("tiny-reasoner") as checkpoint:
         plan = make_plan(checkpoint, load_profile("reference-fp32"))
         arguments = (plan, checkpoint.tensors, traces, FORMATS)

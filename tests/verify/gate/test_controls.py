@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from engine_support import SETTINGS
+from exporting import export
 
-from edgedistill.export.pipeline import export
 from edgedistill.runtime.model import open_bundle
 from edgedistill.verify.gate.decide import decide
 from edgedistill.verify.gate.endpoints import Margins
@@ -54,7 +54,7 @@ def samples(model, suite, seed=DRAW.seed):
 
 def twin(twins, tmp_path, edit):
     source = twins.make_twin(tmp_path / "twin", edit)
-    export(source, tmp_path / "bundle", weight_format="fp32", context_length=256, check=False)
+    export(source, tmp_path / "bundle", format="fp32", context=256, check=False)
     return BundleModel(open_bundle(tmp_path / "bundle", threads=1), batch=16)
 
 

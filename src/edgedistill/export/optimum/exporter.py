@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from edgedistill.bundle.manifest import Manifest
     from edgedistill.checkpoint.open import Checkpoint
+    from edgedistill.export.options import ExportOptions
     from edgedistill.profile.profile import Profile
     from edgedistill.progress import Progress
 
@@ -34,7 +35,7 @@ COPIES_ON_DISK = 2
 class FallbackExporter:
     """One export through optimum-onnx. The model's size in float32 decides what it costs; see ``optimum.py``."""
 
-    def __init__(self, checkpoint: Checkpoint, profile: Profile, context_length: int | None = None) -> None:
+    def __init__(self, checkpoint: Checkpoint, profile: Profile, options: ExportOptions | None = None) -> None:
         """Check that the fallback can do it.
 
         Raises:
@@ -61,9 +62,9 @@ class FallbackExporter:
         self._checkpoint = checkpoint
         self._profile = profile
         longest = checkpoint.config.get("max_position_embeddings")
+        self._context_length = None if options is None else options.context
         if isinstance(longest, int):
-            choose_context(longest, profile, context_length)
-        self._context_length = context_length
+            choose_context(longest, profile, self._context_length)
         self._float_bytes = 4 * sum(checkpoint.tensors.info(name).size for name in checkpoint.tensors.names())
 
     def check_budget(self, out: Path, *, trial: bool) -> None:

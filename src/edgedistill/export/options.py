@@ -1,0 +1,101 @@
+"""What an export is asked to do: one frozen record that the command line, the Python API and the exporters share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from edgedistill.profile.profile import DEFAULT_PROFILE
+from edgedistill.units import parse_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgedistill.export.mixed_precision.choose import Sensitivity, SizeBudget
+    from edgedistill.profile.profile import Profile
+    from edgedistill.quantize.gptq import GptqOptions
+    from edgedistill.quantize.spec import WeightFormat
+    from edgedistill.traces.traces import Traces
+
+Exporter = Literal["auto", "own", "optimum"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """Settings of an export; every field has the name of its command line option.
+
+    Attributes:
+        profile: Hardware profile: name, TOML path or Profile.
+        format: One weight format (``int8``, ``fp32``, ``int4-b128-sym``) instead of the profile's rules.
+        block_size: Replaces the block size of every quantized format.
+        context: Longest prompt plus output, in tokens; None: the profile's, at most the model's.
+        kv_cache: Type of keys and values instead of the profile's: ``float32``, ``int8`` or ``int4``.
+        prefill: Format of a second form of the layers' matrices, for prefill and scoring (``w8a8``).
+        calibrate: Quantize the layers so that their outputs change least on the model's own traces (method ``gptq``
+            instead of scale search). Takes minutes for 135 M parameters.
+        calibration: Text file or traces to calibrate with; implies ``calibrate``.
+        calibration_tokens: Number of tokens of either.
+        bits_per_weight: Choose every matrix's format by its sensitivity, so that all take this many bits per weight
+            together. This and the next two exclude each other; each implies ``calibrate``.
+        max_size: The same, within this size of all weights: bytes, or text such as ``900MB``.
+        max_kl: The smallest bundle that is predicted to stay within this divergence, in nats.
+        sensitivity: ``measured`` for every matrix, ``estimated`` from some of them, or by the model's size (``auto``).
+        gptq: How calibration solves; None: ``GptqOptions()``.
+        exporter: ``own`` graph builder, ``optimum`` fallback, or ``auto``: own where the architecture is known.
+        adapter: PEFT LoRA directory to merge.
+        revision: Branch, tag or commit on the Hub.
+        offline: Never touch the network.
+        check: Open the finished bundle and decode a few tokens before it gets its name.
+        verify: Ask the bundle some questions afterwards, and record the outcome in its manifest and model card.
+        reference: Let that short verification compare with this reference too.
+        force: Replace an existing bundle.
+    """
+
+    profile: str | Path | Profile = DEFAULT_PROFILE
+    format: str | WeightFormat | None = None
+    block_size: int | None = None
+    context: int | None = None
+    kv_cache: str | None = None
+    prefill: str | WeightFormat | None = None
+    calibrate: bool = False
+    calibration: str | Path | Traces | None = None
+    calibration_tokens: int = 16_384
+    bits_per_weight: float | None = None
+    max_size: int | str | None = None
+    max_kl: float | None = None
+    sensitivity: Sensitivity = "auto"
+    gptq: GptqOptions | None = None
+    exporter: Exporter = "auto"
+    adapter: str | Path | None = None
+    revision: str | None = None
+    offline: bool = False
+    check: bool = True
+    verify: bool = True
+    reference: str | Path | None = None
+    force: bool = False
+
+    @property
+    def budget(self) -> SizeBudget | None:
+        """The budget that formats are chosen within; raises UsageError for two of them, or one out of range."""
+        if self.bits_per_weight is None and self.max_size is None and self.max_kl is None:
+            return None
+        from edgedistill.export.mixed_precision.choose import SizeBudget
+
+        size = parse_bytes(self.max_size) if isinstance(self.max_size, str) else self.max_size
+        return SizeBudget(self.bits_per_weight, size, self.max_kl)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the export needs calibration data."""
+        return self.calibrate or self.calibration is not None or self.budget is not None
+
+    @property
+    def traces(self) -> Traces | None:
+        """The calibration data once it is there; None where nothing is calibrated."""
+        if not self.calibrated:
+            return None
+        from edgedistill.traces.traces import Traces
+
+        if not isinstance(self.calibration, Traces):
+            raise TypeError(f"calibration is {self.calibration!r}; the exporters expect Traces")
+        return self.calibration

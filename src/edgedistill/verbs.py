@@ -1,0 +1,243 @@
+"""The verbs of the Python API: plain functions with typed keywords, which load what they need when they are called.
+
+A keyword has the name of its command line option. Instead of keywords, a verb takes ``options=``, the frozen record
+with the same fields. Both together are an error, since one of the two would be ignored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from edgedistill.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from edgedistill.bundle.bundle import Check
+    from edgedistill.comparison.result import Comparison
+    from edgedistill.comparison.run import CompareOptions
+    from edgedistill.export.mixed_precision.choose import Sensitivity
+    from edgedistill.export.options import Exporter, ExportOptions
+    from edgedistill.export.pipeline import ExportResult
+    from edgedistill.planning.options import PlanOptions
+    from edgedistill.planning.planner import PlanReport
+    from edgedistill.profile.profile import Profile
+    from edgedistill.progress import Progress
+    from edgedistill.quantize.gptq import GptqOptions
+    from edgedistill.quantize.spec import WeightFormat
+    from edgedistill.runtime.model import Model
+    from edgedistill.traces.traces import Traces
+    from edgedistill.tune.options import TuneOptions, TuneResult
+
+__all__ = ["compare", "export", "open_bundle", "plan", "tune"]
+
+Options = TypeVar("Options")
+
+
+def export(
+    model: str | Path,
+    out: str | Path,
+    *,
+    profile: str | Path | Profile = "laptop-cpu",
+    format: str | WeightFormat | None = None,  # noqa: A002
+    block_size: int | None = None,
+    context: int | None = None,
+    kv_cache: str | None = None,
+    prefill: str | WeightFormat | None = None,
+    calibrate: bool = False,
+    calibration: str | Path | Traces | None = None,
+    calibration_tokens: int = 16_384,
+    bits_per_weight: float | None = None,
+    max_size: int | str | None = None,
+    max_kl: float | None = None,
+    sensitivity: Sensitivity = "auto",
+    gptq: GptqOptions | None = None,
+    exporter: Exporter = "auto",
+    adapter: str | Path | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+    check: bool = True,
+    verify: bool = True,
+    reference: str | Path | None = None,
+    force: bool = False,
+    options: ExportOptions | None = None,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Export ``model`` to a quantized ONNX bundle at ``out``, and verify briefly how it answers.
+
+    Args:
+        model: Built-in name, local directory, GGUF file or Hub id.
+        out: Bundle directory to make; must not exist, be empty, or hold a bundle and ``force`` be given.
+        options: Instead of the keywords above; ``ExportOptions`` describes each of them.
+        progress: Receiver of progress.
+
+    Raises:
+        EdgedistillError: Any problem with the input, the target or the budget; nothing half-written is left.
+    """
+    from edgedistill.export.options import ExportOptions
+    from edgedistill.workflow.export import export as run
+
+    return run(model, out, _chosen(ExportOptions, locals()), progress=progress)
+
+
+def plan(
+    model: str | Path,
+    *,
+    profile: str | Path | Profile | Sequence[str | Path | Profile] = "laptop-cpu",
+    format: str | Sequence[str] | None = None,  # noqa: A002
+    block_size: int | None = None,
+    context: int | Sequence[int] | None = None,
+    prompt_tokens: int | Sequence[int] | None = None,
+    kv_cache: str | None = None,
+    adapter: str | Path | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+    threads: int | None = None,
+    measure: bool = True,
+    remeasure: bool = False,
+    options: PlanOptions | None = None,
+    progress: Progress | None = None,
+) -> PlanReport:
+    """Predict size, memory and speed of bundles of ``model`` without making any.
+
+    Args:
+        model: As for ``export``.
+        options: Instead of the keywords above; ``PlanOptions`` describes each of them.
+        progress: Receives timed kernels.
+
+    Raises:
+        EdgedistillError: A model, profile, format or context that cannot be; not for what merely does not fit.
+    """
+    from edgedistill.planning.options import PlanOptions
+    from edgedistill.planning.planner import plan as run
+
+    return run(model, _chosen(PlanOptions, locals()), progress=progress)
+
+
+def compare(
+    model: str | Path,
+    *,
+    format: str | Sequence[str] | None = None,  # noqa: A002
+    profiles: Sequence[str] = (),
+    profile: str | Profile = "laptop-cpu",
+    context: int | None = None,
+    kv_cache: str | None = None,
+    adapter: str | Path | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+    tokens: str | Path | None = None,
+    max_tokens: int = 2048,
+    decode_tokens: int = 512,
+    rounds: int = 3,
+    prompt_tokens: int = 256,
+    new_tokens: int = 64,
+    seed: int = 0,
+    keep: str | Path | None = None,
+    options: CompareOptions | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Build bundles of ``model`` in several formats, and measure their divergence from fp32, speed, memory and size.
+
+    Args:
+        model: As for ``export``.
+        options: Instead of the keywords above; ``CompareOptions`` describes each of them.
+        progress: Receives everything that takes long.
+
+    Raises:
+        EdgedistillError: A model, format or setting that cannot be, or too little disk or memory for the reference.
+    """
+    from edgedistill.comparison.run import CompareOptions
+    from edgedistill.comparison.run import compare as run
+
+    return run(model, _chosen(CompareOptions, locals()), progress=progress)
+
+
+def tune(
+    bundle: str | Path,
+    out: str | Path,
+    *,
+    reference: str | Path | None = None,
+    adapter: str | Path | None = None,
+    calibration: str | Path | None = None,
+    force: bool = False,
+    steps: int | None = None,
+    minutes: float | None = None,
+    learning_rate: float = 3e-3,
+    norm_rate: float = 3e-3,
+    zero_point_rate: float = 0.0,
+    on_policy: float = 0.0,
+    redraw: int = 100,
+    batch_tokens: int = 1024,
+    sequences: int = 64,
+    length: int = 512,
+    seed: int = 0,
+    warm_up: float = 0.05,
+    clip: float = 1.0,
+    evaluate_every: int = 25,
+    patience: int = 6,
+    held_out: float = 0.1,
+    options: TuneOptions | None = None,
+    progress: Progress | None = None,
+) -> TuneResult:
+    """Train scales, zero points, norms and biases of a bundle towards its original (extra: torch).
+
+    Args:
+        bundle: Quantized bundle; it is not changed, and codes and graph stay as they are.
+        out: Bundle directory to make. An interrupted run with the same arguments is taken up.
+        reference: The original: name, directory, GGUF file or Hub id; None: what the bundle's manifest names.
+        adapter: PEFT LoRA directory to merge into the reference.
+        calibration: Text or traces to train on; None: the reference's own replies to the built-in prompts.
+        force: Replace an existing bundle at ``out``.
+        options: Instead of the keywords from ``steps`` on; ``TuneOptions`` describes each of them.
+        progress: Receiver of progress.
+
+    Raises:
+        MissingExtraError: PyTorch or transformers is not installed.
+        EdgedistillError: A bundle that cannot be tuned, another original, or too little memory.
+    """
+    from edgedistill.tune.options import TuneOptions
+    from edgedistill.tune.pipeline import tune_bundle
+
+    return tune_bundle(
+        bundle,
+        out,
+        reference=reference,
+        adapter=adapter,
+        calibration=calibration,
+        options=_chosen(TuneOptions, locals()),
+        force=force,
+        progress=progress,
+    )
+
+
+def open_bundle(path: str | Path, *, threads: int | None = None, check: Check = "size") -> Model:
+    """Open the bundle at ``path`` and load its model.
+
+    Args:
+        path: Bundle directory.
+        threads: Overrides the profile's; 0 is one per physical core, and more than those are never used.
+        check: ``size`` compares file sizes, ``full`` also SHA-256.
+
+    Raises:
+        BundleError: No bundle, a damaged one, or a newer schema.
+    """
+    from edgedistill.runtime.model import open_bundle as run
+
+    return run(path, threads=threads, check=check)
+
+
+def _chosen(kind: type[Options], given: dict[str, Any]) -> Options:
+    """The record of ``kind`` that the keywords in ``given`` make, or ``given["options"]``; UsageError for both."""
+    keywords = kind(**{f.name: given[f.name] for f in dataclasses.fields(kind)})  # type: ignore[arg-type]
+    options: Options | None = given["options"]
+    if options is None:
+        return keywords
+    for f in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if getattr(keywords, f.name) != f.default:
+            raise UsageError(
+                f"The keyword {f.name} and options= exclude each other.",
+                hint=f"Change the options instead: dataclasses.replace(options, {f.name}=...)",
+            )
+    return options
