@@ -52,8 +52,8 @@ def test_supplied_bytes_are_the_folded_ones(tmp_path: Path, bits: int, block: in
     folded = ort.InferenceSession(str(tmp_path / MODEL), providers=["CPUExecutionProvider"]).run(None, {})[0]
     matrix = emit_planes.supplied_matrix("w", SHAPE, fmt, planes)  # type: ignore[arg-type]
     (tmp_path / WIDENED).write_text(to_json((WidenedGraph("other.onnx", MODEL, (matrix,)),)))
-    path, values = Widening(tmp_path, threads=2).supply(tmp_path / MODEL)
-    assert path == tmp_path / "other.onnx"
+    name, values = Widening.in_directory(tmp_path, threads=2).supply(MODEL)
+    assert name == "other.onnx"
     assert list(values) == ["w.q.widened"]
     np.testing.assert_array_equal(values["w.q.widened"].numpy(), folded)
 

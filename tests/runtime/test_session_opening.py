@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from bundle_files import copy_bundle
 from runtime_support import open_tiny
 
 from edgedistill.bundle.bundle import Bundle
@@ -33,9 +34,12 @@ def test_config_from_profile() -> None:
 
 
 def test_unreadable_graphs_are_bundle_errors(tiny_bundle: Callable[[str], Path], tmp_path: Path) -> None:
-    info = Bundle.open(tiny_bundle("fp32")).manifest.model
-    (tmp_path / "model.onnx").write_bytes(b"not a graph")
-    with pytest.raises(BundleError, match=r"cannot load model\.onnx"):
-        DecoderSession(tmp_path / "model.onnx", info)
-    with pytest.raises(BundleError, match="has no input"):
-        DecoderSession(tiny_bundle("fp32") / "model-genai.onnx", info)
+    bundle = tiny_bundle("fp32")
+    for name, content, words in (
+        ("torn", b"not a graph", r"model\.onnx is no ONNX graph"),
+        ("empty", b"", r"cannot load model\.onnx"),
+        ("genai", (bundle / "model-genai.onnx").read_bytes(), "has no input"),
+    ):
+        other = copy_bundle(bundle, tmp_path / name, model_onnx=content)
+        with pytest.raises(BundleError, match=words):
+            DecoderSession(Bundle.open(other))

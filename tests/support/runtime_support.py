@@ -9,7 +9,7 @@ import chat_templates
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from edgedistill.bundle.bundle import MODEL, Bundle
+from edgedistill.bundle.bundle import Bundle
 from edgedistill.runtime.session import DecoderSession, SessionConfig
 from edgedistill.runtime.settings import GenerationSettings
 
@@ -78,4 +78,4 @@ def open_tiny(path: Path, **config: Any) -> DecoderSession:
     """The session of a bundle, of one thread and with a cache that grows often, unless ``config`` says otherwise."""
     bundle = Bundle.open(path)
     config = {"threads": 1, "kv_step": 16} | config
-    return DecoderSession(bundle.file(MODEL), bundle.manifest.model, SessionConfig(**config))
+    return DecoderSession(bundle, SessionConfig(**config))

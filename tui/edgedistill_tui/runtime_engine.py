@@ -227,12 +227,11 @@ def facts(bundle: Bundle) -> Facts:
     """What an opened bundle's manifest says."""
     manifest = bundle.manifest
     per_token = manifest.kv_cache.bytes_per_token
-    weights = next((f.sha256 for f in manifest.files if f.name == "weights.bin"), "")
     target = manifest.profile.get("target", {})
     return Facts(
         bundle=bundle.path.resolve().name,
         path=str(bundle.path.resolve()),
-        hash=weights[:16],
+        hash=bundle.identity()[:16],
         model=f"{manifest.model.family} {format_count(manifest.parameters)}, "
         f"{manifest.bits_per_weight:.1f} bits/weight",
         profile=str(manifest.profile.get("name", "")),

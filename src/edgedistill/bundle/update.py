@@ -1,8 +1,8 @@
 """Changes to a finished bundle that leave it valid at every moment, whatever interrupts them.
 
 A file that the manifest lists cannot be replaced together with its hash in one step. So the manifest forgets it first
-(files that it does not list are of no concern to a reader), then the file is replaced, then the manifest learns it
-again; each step is a rename.
+(texts for people need not be listed), then the file is replaced, then the manifest learns it again; each step is a
+rename.
 
 Must not know: what the changes are for.
 """
@@ -40,18 +40,19 @@ def amend(path: Path, before: Manifest, after: Manifest, texts: Mapping[str, str
     others = tuple(entry for entry in after.files if entry.name not in texts)
     try:
         if texts:
-            _replace(path, MANIFEST, dataclasses.replace(before, files=others).to_json())
+            replace_file(path, MANIFEST, dataclasses.replace(before, files=others).to_json())
         for name, text in texts.items():
-            _replace(path, name, text)
+            replace_file(path, name, text)
         entries = (*others, *(file_entry(path, name) for name in texts))
         done = dataclasses.replace(after, files=tuple(sorted(entries, key=lambda entry: entry.name)))
-        _replace(path, MANIFEST, done.to_json())
+        replace_file(path, MANIFEST, done.to_json())
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.", hint="Make room on it.") from error
     return done
 
 
-def _replace(directory: Path, name: str, text: str) -> None:
+def replace_file(directory: Path, name: str, text: str) -> None:
+    """Write a text file of a bundle in one go; raises OSError."""
     partial = directory / f".{name}.partial"
     try:
         with partial.open("w", encoding="utf-8") as stream:

@@ -58,7 +58,12 @@ def _dispatch(arguments: list[str]) -> int:
     args = parse(arguments)
     if args is None:
         return EXIT_USAGE
-    return load_verb(args.verb).run(args)
+    if (key := getattr(args, "trusted_key", None)) is None:
+        return load_verb(args.verb).run(args)
+    from edgedistill.cli.trusted_key import trusting
+
+    with trusting(key):
+        return load_verb(args.verb).run(args)
 
 
 def _report(error: EdgedistillError | OSError | MemoryError) -> int:

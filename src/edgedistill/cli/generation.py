@@ -11,7 +11,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.cli import console
+from edgedistill.cli import console, trusted_key
 from edgedistill.units import format_bytes, format_rate, format_seconds
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     running.add_argument("--threads", type=int, metavar="N", help="threads (default: the bundle's profile)")
     running.add_argument("--verify", action="store_true", help="compare the bundle's SHA-256 sums first")
+    trusted_key.add_option(running)
 
 
 def settings(args: argparse.Namespace, defaults: dict[str, Any]) -> GenerationSettings:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.bundle.bundle import Bundle
 from edgedistill.bundle.opening_memory import is_supplied, opening_bytes
+from edgedistill.bundle.signature import trusted_key as required_key
 from edgedistill.bundle.verification_record import sentence
-from edgedistill.cli import console
+from edgedistill.cli import console, trusted_key
 from edgedistill.quantize.plan import PREFILL
 from edgedistill.units import format_bytes, format_count
 
@@ -35,12 +36,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
     parser.add_argument("--weights", action="store_true", help="list every weight")
     parser.add_argument("--verify", action="store_true", help="compare the SHA-256 of every file with the manifest")
+    trusted_key.add_option(parser)
     parser.add_argument("--json", action="store_true", help="print the manifest and the groups as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Open the bundle and show it."""
-    with console.progress(quiet=not args.verify) as progress:
+    key = required_key()
+    verified = args.verify or key is not None
+    with console.progress(quiet=not verified) as progress:
         bundle = Bundle.open(args.bundle, check="full" if args.verify else "size", progress=progress)
     groups = group_weights(bundle.manifest.weights)
     if args.json:
@@ -49,8 +53,10 @@ def run(args: argparse.Namespace) -> int:
         console.out_json(
             {
                 "path": str(bundle.path),
+                "identity": bundle.identity(),
                 "bytes": bundle.size,
-                "verified": "sha256" if args.verify else "size",
+                "signed_by": None if key is None else str(key),
+                "verified": "sha256" if verified else "size",
                 "groups": groups,
                 "manifest": dataclasses.asdict(bundle.manifest),
             }
@@ -60,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     _print_groups(groups)
     if args.weights:
         _print_weights(bundle.manifest.weights)
-    _print_files(bundle, verified=args.verify)
+    _print_files(bundle, verified=verified)
     return 0
 
 
@@ -103,6 +109,7 @@ def _print_model(bundle: Bundle) -> None:
     adapter = f" + adapter {source['adapter'].get('name', '')}" if source.get("adapter") else ""
     pairs = [
         ("bundle", f"{bundle.path} ({format_bytes(bundle.size)})"),
+        ("identity", bundle.identity()),
         ("source", f"{source.get('kind', '?')} {source.get('name', '?')}{revision}{adapter}"),
         ("source sha256", str(source.get("sha256") or "not recorded")),
         ("licence", str(source.get("license") or "not stated by the source")),

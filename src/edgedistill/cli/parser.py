@@ -53,6 +53,7 @@ VERBS = (
     Verb("baseline", "store a reference's samples, so that a gate needs no reference"),
     Verb("report", "show a stored report again, or what moved between two"),
     Verb("inspect", "show what is in a bundle: sizes, bits per weight, plan, hashes"),
+    Verb("sign", "sign a bundle, so that devices can refuse any other (extra: sign)"),
     Verb("bench", "measure a bundle on this machine: tokens/s, load time, memory"),
     Verb("selftest", "check which numerical properties hold on this machine"),
     Verb("profiles", "list, show, validate and detect hardware profiles"),

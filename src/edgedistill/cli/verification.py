@@ -256,6 +256,9 @@ def print_summary(report: VerifyReport) -> None:
     outcome = {0: "pass", 1: "fail"}.get(report.exit_code, "inconclusive")
     word = console.style(rows.headline(report), COLOURS[outcome])
     console.out(f"{word}  {report.bundle.name}{against}, suite {report.suite.name}")
+    for identity in (report.bundle, report.reference):
+        if identity is not None and identity.sha256:
+            console.out(f"{identity.sha256}  {identity.name}")
     console.out()
     paragraph(report.claim)
     verdict = report.bundle_result.verdict

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgedistill.cli import console, verification
+from edgedistill.cli import console, trusted_key, verification
 from edgedistill.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequential", action="store_true", help="stop as soon as the evidence decides")
     parser.add_argument("--replay", action="store_true", help="score the reference's tokens, decode after the first "
                         "divergence: faster; the distribution is the deployed one in exact mode only")  # fmt: skip
+    trusted_key.add_option(parser)
     verification.add_modes(parser)
     verification.add_sampling(parser)
     verification.add_outputs(parser)

@@ -79,7 +79,8 @@ def time_matrix(case: MatrixCase, config: SessionConfig, copies: int | None = No
         save_graph(folder / MODEL, b, [x], products)
         if emitter.supplied:
             (folder / WIDENED).write_text(to_json((WidenedGraph(MODEL, MODEL, emitter.supplied),)), encoding="utf-8")
-        session, _ = open_session(folder / MODEL, config, Widening(folder, threads=usable_threads(config)))
+        name, supplied = Widening.in_directory(folder, threads=usable_threads(config)).supply(MODEL)
+        session, _ = open_session(folder / name, config, supplied=supplied)
     values = rng.standard_normal((1, case.tokens, case.columns), dtype=np.float32)
     out = np.zeros((1, case.tokens, case.rows), dtype=np.float32)
     return time_runs(session, {"x": values}, dict.fromkeys((p.name or "" for p in products), out)) / copies

@@ -9,7 +9,7 @@ Must not know: what is in a graph, what the matrices mean.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import onnxruntime as ort
@@ -20,61 +20,80 @@ from edgedistill.errors import BundleError
 from edgedistill.quantize.widen import widen_rows, widened_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Iterable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from edgedistill.bundle.bit_planes import WidenedGraph, WidenedMatrix
+    from edgedistill.bundle.bundle import Bundle, LoadingFiles
 
 _SLICE_CODES = 1 << 19
 """Codes put together at a time: their temporaries fit a processor's cache."""
 
 
 class Widening:
-    """The graphs of a directory that stand for others, and their matrices."""
+    """Graphs that stand for others, and their matrices.
 
-    def __init__(self, folder: Path, *, threads: int = 1) -> None:
-        """Read ``folder``'s widened.json, if there is one; raises BundleError where it is malformed."""
+    Args:
+        folder: Where the files with the planes lie.
+        graphs: What widened.json says.
+        threads: That put matrices together.
+    """
+
+    def __init__(self, folder: Path, graphs: Iterable[WidenedGraph], *, threads: int = 1) -> None:
         self._folder = folder
         self._threads = threads
-        self._graphs: dict[str, WidenedGraph] = {}
+        self._graphs = {graph.stands_for: graph for graph in graphs}
         self._kept: dict[WidenedMatrix, ort.OrtValue] = {}
-        if (folder / WIDENED).is_file():
-            text = (folder / WIDENED).read_text(encoding="utf-8", errors="replace")
-            self._graphs = {graph.stands_for: graph for graph in from_json(text)}
 
-    def graph(self, path: Path) -> Path:
-        """The graph that stands for ``path``; ``path`` itself where none does."""
-        found = self._graphs.get(path.name)
-        return path if found is None else self._folder / found.name
+    @classmethod
+    def in_directory(cls, folder: Path, *, threads: int = 1) -> Self:
+        """Of a directory that this program writes, by its widened.json, if there is one."""
+        path = folder / WIDENED
+        return cls(folder, from_json(path.read_text(encoding="utf-8")) if path.is_file() else (), threads=threads)
 
-    def part(self, path: Path, names: Container[str]) -> dict[str, ort.OrtValue]:
-        """What to supply to a part of the graph that stands for ``path``: of its initializers those in ``names``.
+    @classmethod
+    def of_bundle(cls, bundle: Bundle, files: LoadingFiles, *, threads: int = 1) -> Self:
+        """Of a bundle; raises BundleError where its widened.json is malformed or names files that are not listed."""
+        if not bundle.has_file(WIDENED):
+            return cls(files.location, ())
+        graphs = from_json(files.read(WIDENED).decode("utf-8", errors="replace"))
+        for name in {graph.name for graph in graphs} | {m.location for graph in graphs for m in graph.matrices}:
+            files.require_listed(name)
+        return cls(files.location, graphs, threads=threads)
+
+    def graph(self, name: str) -> str:
+        """The name of the graph that stands for ``name``; ``name`` itself where none does."""
+        found = self._graphs.get(name)
+        return name if found is None else found.name
+
+    def part(self, name: str, names: Container[str]) -> dict[str, ort.OrtValue]:
+        """What to supply to a part of the graph that stands for ``name``: of its initializers those in ``names``.
 
         Raises:
             BundleError: The weights end before a plane.
         """
-        found = self._graphs.get(path.name)
+        found = self._graphs.get(name)
         wanted = [matrix for matrix in found.matrices if matrix.initializer in names] if found else []
         return widened_values(self._folder, wanted, threads=self._threads)
 
-    def supply(self, path: Path) -> tuple[Path, dict[str, ort.OrtValue]]:
-        """The graph to open instead of ``path`` and what to supply to it by initializer; ``path`` itself and nothing
+    def supply(self, name: str) -> tuple[str, dict[str, ort.OrtValue]]:
+        """The graph to open instead of ``name`` and what to supply to it by initializer; ``name`` itself and nothing
         where no graph stands for it. What later graphs want too is kept until they are supplied.
 
         Raises:
             BundleError: The weights end before a plane.
         """
-        graph = self._graphs.pop(path.name, None)
+        graph = self._graphs.pop(name, None)
         if graph is None:
-            return path, {}
+            return name, {}
         kept = {matrix.initializer: self._kept[matrix] for matrix in graph.matrices if matrix in self._kept}
         missing = [matrix for matrix in graph.matrices if matrix not in self._kept]
         values = kept | widened_values(self._folder, missing, threads=self._threads)
         later = {matrix for other in self._graphs.values() for matrix in other.matrices}
         self._kept = {matrix: values[matrix.initializer] for matrix in graph.matrices if matrix in later}
-        return self._folder / graph.name, values
+        return graph.name, values
 
 
 def widened_values(folder: Path, matrices: Sequence[WidenedMatrix], *, threads: int = 1) -> dict[str, ort.OrtValue]:

@@ -44,11 +44,11 @@ def require_memory(bundle: Bundle) -> None:
 
 def load_tokenizer(bundle: Bundle) -> Tokenizer:
     """The bundle's tokenizer; raises BundleError."""
-    path = bundle.file(TOKENIZER)
+    content = bundle.read(TOKENIZER)
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_buffer(content)
     except Exception as error:  # tokenizers raises plain Exception
-        raise BundleError(f"{path.name} cannot be read: {error}.", hint="Export the bundle again.") from error
+        raise BundleError(f"{TOKENIZER} cannot be read: {error}.", hint="Export the bundle again.") from error
     # Settings for training batches that a tokenizer.json may carry; a prompt is neither cut nor padded.
     tokenizer.no_truncation()
     tokenizer.no_padding()

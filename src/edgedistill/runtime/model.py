@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from edgedistill.bundle.bundle import MODEL, Bundle, Check
+from edgedistill.bundle.bundle import Bundle, Check
 from edgedistill.errors import GenerationError
 from edgedistill.runtime import stats
 from edgedistill.runtime.events import Event, Generation
@@ -46,18 +46,25 @@ if TYPE_CHECKING:
 DEFAULT_PREFILL_CHUNK = 256
 
 
-def open_bundle(path: str | Path, *, threads: int | None = None, check: Check = "size") -> Model:
+def open_bundle(
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    check: Check = "size",
+    trusted: str | Path | None = None,
+) -> Model:
     """Open the bundle at ``path`` and load its model.
 
     Args:
         path: Bundle directory.
         threads: Overrides the profile's; 0 is one per physical core, and more than those are never used.
         check: ``size`` compares file sizes, ``full`` also SHA-256.
+        trusted: Public key that must have signed the bundle (see ``Bundle.open``); implies ``full``.
 
     Raises:
-        BundleError: No bundle, a damaged one, or a newer schema.
+        BundleError: No bundle, a damaged one, one that is not signed by ``trusted``, or a newer schema.
     """
-    return Model(Bundle.open(path, check=check), threads=threads)
+    return Model(Bundle.open(path, check=check, trusted=trusted), threads=threads)
 
 
 class Model:
@@ -85,7 +92,7 @@ class Model:
         info, profile = bundle.manifest.model, bundle.manifest.profile
         config = SessionConfig.from_profile(profile, threads=threads)
         kind = OptimumSession if info.signature == "optimum" else DecoderSession
-        self.session: DecoderSession | OptimumSession = kind(bundle.file(MODEL), info, config)
+        self.session: DecoderSession | OptimumSession = kind(bundle, config)
         self.prefill_chunk = max(2, int(profile.get("context", {}).get("prefill_chunk", DEFAULT_PREFILL_CHUNK)))
         self._idle: list[Decoder | OptimumDecoder] = []
         self.load_s = time.perf_counter() - started

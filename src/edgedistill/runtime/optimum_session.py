@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
+from edgedistill.bundle.bundle import MODEL
 from edgedistill.errors import BundleError, ContextLengthError
 from edgedistill.runtime.chunks import chunk_bounds
 from edgedistill.runtime.decoder import InterruptedRunError, Scores
 from edgedistill.runtime.failures import run_failure
-from edgedistill.runtime.session import SessionConfig, open_session
+from edgedistill.runtime.session import SessionConfig, open_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     import numpy.typing as npt
 
-    from edgedistill.bundle.manifest import ModelInfo
+    from edgedistill.bundle.bundle import Bundle
 
     Ids = npt.NDArray[np.int64]
     Logits = npt.NDArray[np.float32]
@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 class OptimumSession:
     """The loaded graph of a bundle with the ``optimum`` signature."""
 
-    def __init__(self, path: Path, info: ModelInfo, config: SessionConfig | None = None) -> None:
-        """Load ``path``; raises BundleError if ONNX Runtime refuses it or its inputs are others."""
+    def __init__(self, bundle: Bundle, config: SessionConfig | None = None) -> None:
+        """Load the graph of ``bundle``; raises BundleError if ONNX Runtime refuses it or its inputs are others."""
         self.config = config or SessionConfig()
-        self.info = info
-        self.raw, self.threads = open_session(path, self.config)
+        self.info = bundle.manifest.model
+        with bundle.loading() as files:
+            self.raw, self.threads = open_graph(files, MODEL, self.config)
         self.inputs = [value.name for value in self.raw.get_inputs()]
         self.outputs = [value.name for value in self.raw.get_outputs()]
         self.past = [name for name in self.inputs if name.startswith("past_key_values.")]
@@ -48,7 +49,7 @@ class OptimumSession:
             if n.replace("past_key_values", "present") not in self.outputs
         ]
         if "input_ids" not in self.inputs or "logits" not in self.outputs or not self.past or missing:
-            raise BundleError(f"{path.name} is no decoder with a KV cache.", hint="Export the bundle again.")
+            raise BundleError(f"{MODEL} is no decoder with a KV cache.", hint="Export the bundle again.")
 
     def decoder(self) -> OptimumDecoder:
         """A decoder with an empty cache."""

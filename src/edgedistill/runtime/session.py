@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from edgedistill.bundle.manifest import ModelInfo
+    from edgedistill.bundle.bundle import Bundle, LoadingFiles
 
 DEFAULT_KV_STEP = 256
 _LEVELS = {
@@ -84,11 +84,21 @@ def usable_threads(config: SessionConfig) -> int:
 
 
 def open_session(
-    path: Path, config: SessionConfig, widening: Widening | None = None
+    graph: bytes | Path,
+    config: SessionConfig,
+    *,
+    name: str = MODEL,
+    folder: Path | None = None,
+    supplied: dict[str, ort.OrtValue] | None = None,
 ) -> tuple[ort.InferenceSession, int]:
-    """Session over a graph file and the number of its threads; raises BundleError if it cannot be loaded.
+    """Session over a graph and the number of its threads; raises BundleError if it cannot be loaded.
 
-    With ``widening``, over the graph that stands for it there, if any.
+    Args:
+        graph: Serialized ModelProto, or the file of one.
+        config: Options.
+        name: Of the graph, for messages.
+        folder: Where the external data of serialized bytes lies.
+        supplied: Initializers that the graph lacks, by name; emptied.
     """
     threads = usable_threads(config)
     options = ort.SessionOptions()
@@ -100,14 +110,18 @@ def open_session(
     # Work is handed out in shrinking pieces, so that one thread that was held up does not hold up the step.
     options.add_session_config_entry("session.dynamic_block_base", "4")
     options.log_severity_level = 4  # an error is raised as well, and says the same
-    graph, supplied = (path, {}) if widening is None else widening.supply(path)
-    for name in supplied:
-        options.add_initializer(name, supplied[name])
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # never what the bytes claim to be
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    supplied = {} if supplied is None else supplied
+    for initializer in supplied:
+        options.add_initializer(initializer, supplied[initializer])
     try:
-        session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        source = graph if isinstance(graph, bytes) else str(graph)
+        session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base but this
         raise BundleError(
-            f"ONNX Runtime cannot load {graph.name}: {first_line(error)}.",
+            f"ONNX Runtime cannot load {name}: {first_line(error)}.",
             hint="Check the bundle with: edgedistill inspect BUNDLE --verify",
         ) from error
     # The options go on naming what was supplied, which is now the session's alone: never another one from them.
@@ -116,6 +130,14 @@ def open_session(
     _give_back_memory()
     use_huge_pages()
     return session, threads
+
+
+def open_graph(
+    files: LoadingFiles, name: str, config: SessionConfig, widening: Widening | None = None
+) -> tuple[ort.InferenceSession, int]:
+    """Session over a bundle's graph, or over the one that stands for it in ``widening``; see ``open_session``."""
+    name, supplied = (name, {}) if widening is None else widening.supply(name)
+    return open_session(files.graph(name), config, name=name, folder=files.location, supplied=supplied)
 
 
 def _give_back_memory() -> None:
@@ -133,22 +155,23 @@ class DecoderSession:
     of several tokens, over the same KV cache. Else it is ``raw``.
     """
 
-    def __init__(self, path: Path, info: ModelInfo, config: SessionConfig | None = None) -> None:
-        """Load ``path``; raises BundleError if ONNX Runtime refuses it or its inputs are others."""
+    def __init__(self, bundle: Bundle, config: SessionConfig | None = None) -> None:
+        """Load the graphs of ``bundle``; raises BundleError if ONNX Runtime refuses them or their inputs are others."""
         self.config = config or SessionConfig()
-        self.info = info
-        widening = Widening(path.parent, threads=usable_threads(self.config))
-        self.raw, self.threads = open_session(path, self.config, widening)
-        self.wide = self.raw
-        second = path.with_name(PREFILL_MODEL)
-        if path.name == MODEL and second.is_file():
-            # Its steps are long: threads that wait for work would only take time from the other session's.
-            self.wide, _ = open_session(second, replace(self.config, allow_spinning=False), widening)
+        self.info = info = bundle.manifest.model
+        with bundle.loading() as files:
+            widening = Widening.of_bundle(bundle, files, threads=usable_threads(self.config))
+            self.raw, self.threads = open_graph(files, MODEL, self.config, widening)
+            self.wide = self.raw
+            if bundle.has_file(PREFILL_MODEL):
+                # Its steps are long: threads that wait for work would only take time from the other session's.
+                quiet = replace(self.config, allow_spinning=False)
+                self.wide, _ = open_graph(files, PREFILL_MODEL, quiet, widening)
         found = {value.name: value.type for value in self.raw.get_inputs()}
         last = past_names(info.num_hidden_layers)[-1]
         missing = {"input_ids", "seqlens_k", "query_seqlens", "logit_index", last} - found.keys()
         if missing:
-            raise BundleError(f"{path.name} has no input {sorted(missing)[0]}.", hint="Export the bundle again.")
+            raise BundleError(f"{MODEL} has no input {sorted(missing)[0]}.", hint="Export the bundle again.")
         self.geometry = CacheGeometry(
             info.num_hidden_layers,
             info.num_key_value_heads,

@@ -22,7 +22,7 @@ from edgedistill.verify.cluster import client as cluster_module
 from edgedistill.verify.cluster import worker as cluster_worker
 from edgedistill.verify.cluster.client import Cluster
 from edgedistill.verify.cluster.model import SpreadBundle, units_of
-from edgedistill.verify.cluster.worker import Place, Unit, bundle_key, locate, receive, received, versions
+from edgedistill.verify.cluster.worker import Place, Unit, locate, receive, received, versions
 from edgedistill.verify.metrics.device_agreement import compare_devices, divergence
 from edgedistill.verify.models.bundle import BundleModel
 from edgedistill.verify.sampling.store import SampleStore, collect, store_header
@@ -139,7 +139,7 @@ def test_devices_that_differ_are_told_apart_and_compared(
     with local_cluster(tmp_path) as started:
         started.start("other", preload=OTHER_DEVICE)
         with Cluster.connect(str(started.file)) as cluster:
-            place = Place(bundle_key(model.model.bundle), (), tuple(versions().items()))
+            place = Place(model.model.bundle.identity(), (), tuple(versions().items()))
             (worker,) = cluster._nthreads()
             assert cluster._on(worker, locate, place) is None
             monkeypatch.setattr(cluster, "_paths", lambda bundle: ("/nowhere",))
@@ -212,7 +212,7 @@ def test_a_bundle_that_arrives_damaged_is_not_taken(
 ) -> None:
     monkeypatch.setenv("EDGEDISTILL_CACHE", str(tmp_path))
     bundle = Bundle.open(reasoner("int4-b32"))
-    key = bundle_key(bundle)
+    key = bundle.identity()
     place = Place(key, (), tuple(versions().items()))
     for name in (*(entry.name for entry in bundle.manifest.files), "manifest.json"):
         data = (bundle.path / name).read_bytes()

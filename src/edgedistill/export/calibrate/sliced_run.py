@@ -169,7 +169,7 @@ def _load(directory: Path, manifest: Manifest, limit: int) -> tuple[ir.Model, li
 
     from edgedistill.runtime.bit_planes import Widening
 
-    model = ir.load(Widening(directory).graph(directory / MODEL))
+    model = ir.load(directory / Widening.in_directory(directory).graph(MODEL))
     cuts = list(pieces(manifest, limit))
     for value in ir.convenience.create_value_mapping(model.graph).values():
         if value.name in {name for cut in cuts for name in cut.outputs if "norm" in name}:
@@ -211,7 +211,7 @@ def _open(directory: Path, model: ir.Model, cut: Piece) -> onnxruntime.Inference
     options = onnxruntime.SessionOptions()
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
-    supplied = Widening(directory, threads=2).part(directory / MODEL, graph.initializers)
+    supplied = Widening.in_directory(directory, threads=2).part(MODEL, graph.initializers)
     for name in supplied:
         options.add_initializer(name, supplied[name])
     return onnxruntime.InferenceSession(str(directory / _CUT), options, providers=["CPUExecutionProvider"])

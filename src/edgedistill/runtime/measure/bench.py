@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.bundle.bundle import MODEL, Bundle
+from edgedistill.bundle.bundle import Bundle
 from edgedistill.errors import BundleError, EdgedistillError, GenerationError
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.runtime.chunks import chunk_bounds
@@ -196,9 +196,7 @@ def measure(
     chunk = max(2, int(profile.get("context", {}).get("prefill_chunk", 256)))
     started = time.perf_counter()
     kind = OptimumSession if info.signature == "optimum" else DecoderSession
-    session: DecoderSession | OptimumSession = kind(
-        bundle.file(MODEL), info, SessionConfig.from_profile(profile, threads=threads)
-    )
+    session: DecoderSession | OptimumSession = kind(bundle, SessionConfig.from_profile(profile, threads=threads))
     load_s = time.perf_counter() - started
     loaded = rss_bytes()
     decoder = session.decoder()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.bundle.bundle import MODEL, Bundle
+from edgedistill.bundle.bundle import Bundle
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.runtime.model import Model
 from edgedistill.runtime.session import DecoderSession, SessionConfig
@@ -165,7 +165,7 @@ class _SelfTest:
             self._check("one thread and several", prefill, _prefill(single, self._ids), detail)
 
     def _open(self, config: SessionConfig) -> Session:
-        return type(self._session)(self._model.bundle.file(MODEL), self._session.info, config)
+        return type(self._session)(self._model.bundle, config)
 
     def _chunkings(self, prefill: Logits) -> None:
         """Chunks of two, of odd widths, and of one more than a block: where kernels change."""

@@ -28,7 +28,6 @@ from edgedistill.verify.cluster.worker import (
     Refusal,
     Survey,
     Unit,
-    bundle_key,
     different,
     draw_unit,
     locate,
@@ -125,7 +124,7 @@ class Cluster:
             VerifyError: All workers are gone, or the scheduler is.
         """
         bundle = model.model.bundle
-        place = Place(bundle_key(bundle), self._paths(bundle), tuple(versions().items()))
+        place = Place(bundle.identity(), self._paths(bundle), tuple(versions().items()))
         arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
         pending: dict[Any, Unit] = {}
         sent_again = 0

@@ -1,6 +1,6 @@
 """The part of spread sampling that runs on a worker: what it is, which bundles it has, drawing a unit of work.
 
-A bundle is known by the hash of its files' hashes. A worker looks for it where the client has it (a shared or the same
+A bundle is known by its identity. A worker looks for it where the client has it (a shared or the same
 disk), where the user says, and among what was sent to it earlier; every file's SHA-256 is compared before it is used.
 
 Must not know: Dask, who asks.
@@ -8,7 +8,6 @@ Must not know: Dask, who asks.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import socket
@@ -110,16 +109,10 @@ def different(there: Mapping[str, str], here: Mapping[str, str]) -> str | None:
     return None
 
 
-def bundle_key(bundle: Bundle) -> str:
-    """Hash of the names and hashes of all files that samples depend on: all but texts for people."""
-    entries = sorted((f.name, f.sha256) for f in bundle.manifest.files if not f.name.endswith((".md", "LICENSE")))
-    return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in entries).encode()).hexdigest()
-
-
 @lru_cache(maxsize=8)
 def _found(path: str, key: str, changed: float) -> bool:  # noqa: ARG001  # hashed once as long as the manifest stays
     try:
-        return bundle_key(Bundle.open(path, check="full")) == key
+        return Bundle.open(path, check="full").identity() == key
     except (BundleError, OSError):
         return False
 
@@ -160,7 +153,7 @@ def received(key: str, sender: str) -> None:
     """
     directory, final = _arriving(key, sender), _received(key)
     try:
-        if bundle_key(Bundle.open(directory, check="full")) != key:
+        if Bundle.open(directory, check="full").identity() != key:
             raise BundleError("what arrived is another bundle than was sent.")
         if not final.exists():
             directory.rename(final)

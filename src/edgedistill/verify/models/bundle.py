@@ -8,13 +8,12 @@ Must not know: how given tokens are fed, answers, statistics, references.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.bundle.bundle import MODEL, TOKENIZER
+from edgedistill.bundle.bundle import TOKENIZER
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.batch.replicas import run_lanes
 from edgedistill.runtime.batch.sampler import NoiseSource, choose
@@ -173,8 +172,7 @@ class BundleModel:
         if lanes < 2 or not small:
             return session, [self.engine(settings, longest=longest, sequences=sequences)]
         if self._lane_session is None:
-            path = self.model.bundle.file(MODEL)
-            self._lane_session = DecoderSession(path, session.info, replace(session.config, threads=1))
+            self._lane_session = DecoderSession(self.model.bundle, replace(session.config, threads=1))
         batch = min(rows // lanes, -(-sequences // lanes))
         eos = self._info.eos_token_ids
         return self._lane_session, [Engine(self._lane_session, settings, batch=batch, eos=eos) for _ in range(lanes)]
@@ -274,11 +272,8 @@ def open_sampled(
 
 
 def bundle_identity(bundle: Bundle) -> ModelIdentity:
-    """Which bundle: the hash is over the names and hashes of its graph and weights."""
+    """Which bundle: ``Bundle.identity`` with what people want to know."""
     manifest = bundle.manifest
-    text = {TOKENIZER, "tokenizer_config.json", "generation.json", "genai_config.json", "model-genai.onnx"}
-    computed = [f for f in manifest.files if f.name not in text and not f.name.endswith((".md", ".jinja", "LICENSE"))]
-    digest = hashlib.sha256("".join(f"{f.name} {f.sha256}\n" for f in sorted(computed, key=lambda f: f.name)).encode())
     tokenizer = next((f.sha256 for f in manifest.files if f.name == TOKENIZER), "")
     details = {
         "family": manifest.model.family,
@@ -289,7 +284,7 @@ def bundle_identity(bundle: Bundle) -> ModelIdentity:
         "profile": str(manifest.profile.get("name", "")),
     }
     name = bundle.path.resolve().name
-    return ModelIdentity("bundle", name, digest.hexdigest(), tokenizer, manifest.model.vocab_size, details)
+    return ModelIdentity("bundle", name, bundle.identity(), tokenizer, manifest.model.vocab_size, details)
 
 
 def _finish(reason: str | None) -> Finish:

@@ -13,7 +13,8 @@ SamplingPath = Literal["decode", "replay"]
 class ModelIdentity:
     """Which model: ``kind`` bundle, hf (the original in PyTorch) or baseline (samples stored earlier).
 
-    ``sha256`` is of the weights, ``tokenizer_sha256`` of tokenizer.json; ``details`` is for people (family, bits, ...).
+    ``sha256`` is of everything that an answer depends on (of a bundle: ``Bundle.identity``; of an original: its
+    weights), ``tokenizer_sha256`` of tokenizer.json; ``details`` is for people (family, bits, ...).
     """
 
     kind: ModelKind
