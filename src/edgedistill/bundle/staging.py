@@ -2,21 +2,24 @@
 
 ``OUT`` is written as ``.OUT.partial`` beside it (same filesystem, so the rename is atomic), locked against a second
 export, and kept after an interruption so that the next run of the same command resumes. It never holds a manifest
-before everything else is there, so nothing half-written opens as a bundle.
-
-Must not know: what is written.
+before everything else is there, so nothing half-written opens as a bundle. Whatever of the user's lies under that name
+is left alone (``own_directory``), and ``--force`` replaces a bundle alone: not a file that is none of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
+import glob
+import json
 import os
 import shutil
 from typing import TYPE_CHECKING
 
-from edgedistill.bundle.bundle import MANIFEST
+from edgedistill.bundle import own_directory
+from edgedistill.bundle.bundle import MANIFEST, MODEL_CARD
+from edgedistill.bundle.own_directory import MARKER
+from edgedistill.bundle.signature import SIGNATURE
 from edgedistill.errors import OutputError
 
 if TYPE_CHECKING:
@@ -26,22 +29,24 @@ if TYPE_CHECKING:
 
     from edgedistill.bundle.manifest import Manifest
 
-_LOCK = ".lock"
 _FINGERPRINT = ".fingerprint"
+_OLD = ".old"
+"""End of the name of a bundle that steps aside; a random part before it makes it nobody else's."""
 
 
 def check_target(out: Path, *, force: bool) -> None:
     """Refuse an output path that is in use before any work starts.
 
-    An empty directory is fine; a bundle is replaced only with ``force``; anything else is never replaced.
+    An empty directory is fine; a bundle is replaced only with ``force``, and only if nothing else lies in it; anything
+    else is never replaced.
 
     Raises:
         OutputError: ``out`` is in use, or its parent is missing, a file or read-only.
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise OutputError(f"{out} exists and is not a directory.", hint="Choose another output directory.")
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / MANIFEST).is_file():
+    if out.is_dir() and (found := sorted(entry.name for entry in out.iterdir())):
+        if MANIFEST not in found:
             raise OutputError(
                 f"{out} is not empty and not a bundle, so it is never overwritten.",
                 hint="Choose another output directory.",
@@ -50,12 +55,31 @@ def check_target(out: Path, *, force: bool) -> None:
             raise OutputError(
                 f"{out} already holds a bundle.", hint="Choose another directory, or replace it with --force."
             )
+        if others := [name for name in found if name not in _files_of_bundle(out)]:
+            raise OutputError(
+                f"{out} holds {others[0]!r}, which is no file of the bundle there and would be deleted with it.",
+                hint="Move it away, or choose another output directory.",
+            )
     parent = out.absolute().parent
     existing = next(p for p in (parent, *parent.parents) if p.exists())
     if not existing.is_dir():
         raise OutputError(f"{existing} is a file, expected a directory.", hint="Choose another output directory.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(f"{existing} is not writable.", hint="Choose another output directory.")
+
+
+def _files_of_bundle(out: Path) -> set[str]:
+    """Names in ``out`` that its manifest lists or that this program writes beside; of any version, damaged or not."""
+    own = {MANIFEST, SIGNATURE, MODEL_CARD}
+    try:
+        entries = json.loads((out / MANIFEST).read_bytes())["files"]
+        listed = {entry["name"] for entry in entries}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise OutputError(
+            f"The manifest of {out} cannot be read, so it is not known what there belongs to a bundle.",
+            hint="Move the directory away, or choose another one.",
+        ) from error
+    return own | listed | {f".{name}.partial" for name in own} | {MARKER}
 
 
 def free_disk(out: Path) -> int:
@@ -82,28 +106,54 @@ class Staging:
     def __enter__(self) -> Staging:
         check_target(self.out, force=self.force)
         with disk_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock_fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            own_directory.claim(self.path)
         try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock_fd = os.open(self.path / MARKER, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+            _lock(self._lock_fd)
+            # Another run may have finished and moved the directory away in the meantime.
+            if os.fstat(self._lock_fd).st_ino != os.lstat(self.path / MARKER).st_ino:
+                raise FileNotFoundError(self.path)
         except OSError as error:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+            self._unlock()
             raise OutputError(
                 f"Another run is writing to {self.out}.", hint="Wait for it or choose another output directory."
             ) from error
+        try:
+            self._tidy()
+        except BaseException:
+            self._unlock()
+            raise
         return self
+
+    def _unlock(self) -> None:
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    def _tidy(self) -> None:
+        """What a run left that was killed while it replaced a bundle: put the old one back, or remove it."""
+        for old in self.out.parent.glob(f".{glob.escape(self.out.name)}.????????{_OLD}"):
+            if not own_directory.is_own(old):
+                with contextlib.suppress(OSError):  # killed at the last step of a removal: it is empty, or stays
+                    old.rmdir()
+                continue
+            with disk_errors(old):
+                if os.path.lexists(self.out):
+                    own_directory.remove(old)
+                else:
+                    old.rename(self.out)
+                    (self.out / MARKER).unlink()
+        check_target(self.out, force=self.force)
 
     def resume_or_clear(self, fingerprint: str) -> bool:
         """Whether what lies here was made by the same plan; if not, clear it and remember the new ``fingerprint``."""
-        marker = self.path / _FINGERPRINT
-        if marker.is_file() and marker.read_text(encoding="utf-8") == fingerprint:
+        note = self.path / _FINGERPRINT
+        if note.is_file() and note.read_text(encoding="utf-8", errors="replace") == fingerprint:
             return True
         with disk_errors(self.path):
-            for entry in self.path.iterdir():
-                if entry.name != _LOCK:
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-            marker.write_text(fingerprint, encoding="utf-8")
+            own_directory.clear(self.path)
+            note.write_text(fingerprint, encoding="utf-8")
         return False
 
     def commit(self, manifest: Manifest) -> None:
@@ -114,43 +164,76 @@ class Staging:
             # What a resumed run needs goes last: writing out gigabytes leaves time to be killed.
             for name in keep:
                 _fsync(self.path / name)
+            try:
+                check_target(self.out, force=self.force)  # what lies there may have changed since the start
+            except OutputError:
+                self.keep = True
+                raise
             for entry in self.path.iterdir():
-                if entry.name not in keep:
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                if entry.name not in keep and entry.name != MARKER:
+                    own_directory.remove_entry(entry)
             _fsync(self.path)
-            if self.out.is_dir():
-                self._replace()
-            else:
-                self.path.rename(self.out)
+            self._replace() if self.out.is_dir() else self.path.rename(self.out)
+            self._committed = True
+            with contextlib.suppress(OSError):  # hidden, and no part of the bundle
+                (self.out / MARKER).unlink()
             _fsync(self.out.parent)
-        self._committed = True
 
     def _replace(self) -> None:
-        # A directory cannot be swapped in one portable call: the old one steps aside first, and comes back if the
-        # second rename fails.
-        old = self.out.parent / f".{self.out.name}.old"
-        if old.exists():
-            shutil.rmtree(old)
+        """Put the new directory in the place of the old one, which is removed: at no time is there none of the two."""
+        (self.out / MARKER).unlink(missing_ok=True)  # of a run that was killed right here
+        own_directory.mark(self.out)
+        try:
+            old = self.path if own_directory.exchange(self.path, self.out) else self._replace_by_two_renames()
+        except BaseException:
+            (self.out / MARKER).unlink(missing_ok=True)
+            raise
+        with contextlib.suppress(OSError):  # the new bundle is there; the next run tries again
+            own_directory.remove(old)
+
+    def _replace_by_two_renames(self) -> Path:
+        """Where there is no exchange: the old one steps aside, and comes back if the new one cannot take its place."""
+        old = own_directory.unused_name(self.out, _OLD)
         self.out.rename(old)
         try:
             self.path.rename(self.out)
-        except BaseException:
-            old.rename(self.out)
+        except BaseException as error:
+            try:
+                old.rename(self.out)
+            except OSError:
+                self.keep = True
+                raise OutputError(
+                    f"{self.out} could not be replaced ({error}); the old bundle is now {old}, the new {self.path}.",
+                    hint="Rename the one that you want.",
+                ) from error
             raise
-        shutil.rmtree(old, ignore_errors=True)
+        return old
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
         if not self._committed and not interrupted and not self.keep:
-            shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+            with contextlib.suppress(OSError):
+                own_directory.remove(self.path)
+        self._unlock()
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a file against other processes; raises OSError where one has it."""
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        return
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _fsync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no directories
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
