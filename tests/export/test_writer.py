@@ -76,6 +76,21 @@ def write(path: Path, source: MemorySource, *, resume: bool = False) -> int:
         target.close()
 
 
+@pytest.mark.parametrize("fails", [RuntimeError("can't start new thread"), MemoryError()])
+def test_threads_that_cannot_be_started_make_an_export_slower_only(
+    tmp_path: Path, source: MemorySource, monkeypatch: pytest.MonkeyPatch, fails: Exception
+) -> None:
+    monkeypatch.setattr(module, "SLICE_ELEMENTS", 64 * 7)
+    write(tmp_path / "with.bin", source)
+
+    def start(*_: object) -> int:
+        raise fails
+
+    monkeypatch.setattr("_thread.start_new_thread", start)
+    write(tmp_path / "without.bin", source)
+    assert (tmp_path / "without.bin").read_bytes() == (tmp_path / "with.bin").read_bytes()
+
+
 def test_stacked_parts_and_offset(tmp_path: Path, source: MemorySource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SLICE_ELEMENTS", 64 * 7)  # many slices, none a divisor of the parts
     path = tmp_path / "weights.bin"

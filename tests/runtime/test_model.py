@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from exporting import export
+from bundle_files import copy_bundle
 from runtime_support import GREEDY, SAMPLED
 
 import edgedistill
@@ -202,12 +203,7 @@ def test_bundle_without_a_template(checkpoint: Any, tmp_path: Path) -> None:
 
 
 def test_damaged_tokenizer_is_a_bundle_error(tiny_bundle: Callable[[str], Path], tmp_path: Path) -> None:
-    import shutil
-
-    broken = tmp_path / "b"
-    shutil.copytree(tiny_bundle("fp32"), broken)
-    size = (broken / "tokenizer.json").stat().st_size
-    (broken / "tokenizer.json").write_bytes(b"x" * size)
+    broken = copy_bundle(tiny_bundle("fp32"), tmp_path / "b", tokenizer_json=b"x")
     with pytest.raises(BundleError, match=r"tokenizer\.json cannot be read"):
         open_bundle(broken)
 

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ import numpy as np
 from edgedistill.bundle.staging import os_error
 from edgedistill.quantize import quantize_rows
 from edgedistill.quantize.spec import array_specs
+from edgedistill.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from edgedistill.progress import Progress
     from edgedistill.quantize.gptq import Solver
     from edgedistill.quantize.spec import WeightFormat
+    from edgedistill.workers import Work
 
 SLICE_ELEMENTS = 2 << 20  # 8 MiB of float32
 
@@ -169,7 +170,7 @@ class WeightsWriter:
             Number of weights taken over from an interrupted run.
         """
         reused = 0
-        with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="quantize") as pool:
+        with Workers(threads) as pool:
             for job in jobs:
                 cut = list(slices(job.weight, source))
                 digest = self._finished.get(job.weight.name)
@@ -187,30 +188,25 @@ class WeightsWriter:
         job: Job,
         cut: list[Slice],
         source: TensorSource,
-        pool: ThreadPoolExecutor,
+        pool: Workers,
         threads: int,
         progress: Progress,
         solver: Solver | None,
     ) -> str:
         digest = hashlib.sha256()
-        pending: deque[Future[tuple[bytes, int]]] = deque()
+        pending: deque[Work[tuple[bytes, int]]] = deque()
 
         def collect() -> None:
             part, elements = pending.popleft().result()
             digest.update(part)
             progress.advance(elements)
 
-        try:
-            for piece in cut:
-                if len(pending) > threads:
-                    collect()
-                pending.append(pool.submit(self._write_slice, job, piece, source, solver))
-            while pending:
+        for piece in cut:
+            if len(pending) > threads:
                 collect()
-        except BaseException:
-            for future in pending:
-                future.cancel()
-            raise
+            pending.append(pool.submit(self._write_slice, job, piece, source, solver))
+        while pending:
+            collect()
         return digest.hexdigest()
 
     def _write_slice(self, job: Job, piece: Slice, source: TensorSource, solver: Solver | None) -> tuple[bytes, int]:

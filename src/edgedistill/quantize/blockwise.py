@@ -13,7 +13,7 @@ Must not know: which algorithm runs, graphs, files.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from edgedistill.quantize.storage import (
     store_scales,
     store_zero_points,
 )
+from edgedistill.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -192,8 +193,10 @@ def _in_threads(work: Callable[[int, int], None], total: int, width: int, thread
     if threads == 1:
         work(0, total)
         return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, bounds[:-1], bounds[1:]))
+    with Workers(threads) as pool:
+        parts = [pool.submit(work, first, last) for first, last in itertools.pairwise(bounds)]
+        for part in parts:
+            part.result()
 
 
 def _as_blocks(rows: Floats, block: int, blocks: int) -> Floats:

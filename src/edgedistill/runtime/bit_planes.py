@@ -8,7 +8,6 @@ Must not know: what is in a graph, what the matrices mean.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -18,6 +17,7 @@ from edgedistill.bundle.bit_planes import from_json
 from edgedistill.bundle.bundle import WIDENED
 from edgedistill.errors import BundleError
 from edgedistill.quantize.widen import widen_rows, widened_shape
+from edgedistill.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
@@ -103,15 +103,15 @@ def widened_values(folder: Path, matrices: Sequence[WidenedMatrix], *, threads: 
         BundleError: A file ends before a plane.
     """
     arrays = [np.empty(widened_shape(matrix.shape, matrix.format), np.uint8) for matrix in matrices]
-    with ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="widen") as pool:
+    with Workers(threads) as pool:
         done = [
             pool.submit(_fill, folder, matrix, start, array[start : start + step])
             for matrix, array in zip(matrices, arrays, strict=True)
             for step in [_rows_at_a_time(matrix)]
             for start in range(0, matrix.shape[0], step)
         ]
-        for future in done:
-            future.result()
+        for part in done:
+            part.result()
     return {matrix.initializer: ort.OrtValue.from_dlpack(array) for matrix, array in zip(matrices, arrays, strict=True)}
 
 

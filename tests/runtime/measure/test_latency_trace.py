@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from bundle_files import copy_bundle
 
 from edgedistill.errors import BundleError, GenerationError
 from edgedistill.runtime.measure.latency_trace import SWEEP, TraceEvent, trace
@@ -89,8 +88,6 @@ def test_what_cannot_be_measured_is_refused_before_or_reported_by_the_process(
         next(trace(tiny_bundle("int4-b32"), seconds=0.5))
     with pytest.raises(BundleError, match="nothing"):
         next(trace(tmp_path / "nowhere"))
-    damaged = shutil.copytree(tiny_bundle("int4-b32"), tmp_path / "damaged")
-    size = (damaged / "model.onnx").stat().st_size
-    (damaged / "model.onnx").write_bytes(os.urandom(size))
+    damaged = copy_bundle(tiny_bundle("int4-b32"), tmp_path / "damaged", model_onnx=b"")
     with pytest.raises(GenerationError, match=r"cannot load model\.onnx"):
         list(trace(damaged))
