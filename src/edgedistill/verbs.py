@@ -212,20 +212,24 @@ def tune(
     )
 
 
-def open_bundle(path: str | Path, *, threads: int | None = None, check: Check = "size") -> Model:
+def open_bundle(
+    path: str | Path, *, threads: int | None = None, check: Check = "size", trusted: str | Path | None = None
+) -> Model:
     """Open the bundle at ``path`` and load its model.
 
     Args:
         path: Bundle directory.
         threads: Overrides the profile's; 0 is one per physical core, and more than those are never used.
         check: ``size`` compares file sizes, ``full`` also SHA-256.
+        trusted: File of the public key that must have signed the bundle; implies ``full``. Default: the one that
+            ``EDGEDISTILL_TRUSTED_KEY`` names, if it is set.
 
     Raises:
-        BundleError: No bundle, a damaged one, or a newer schema.
+        BundleError: No bundle, a damaged one, one that is not signed by ``trusted``, or a newer schema.
     """
     from edgedistill.runtime.model import open_bundle as run
 
-    return run(path, threads=threads, check=check)
+    return run(path, threads=threads, check=check, trusted=trusted)
 
 
 def _chosen(kind: type[Options], given: dict[str, Any]) -> Options:

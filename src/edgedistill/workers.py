@@ -71,7 +71,7 @@ class Workers:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *reason: object) -> None:
         begun = [work.future for work in self._given if not work.future.cancel()]
         for _ in range(self.started):
             self._queue.put(None)

@@ -88,6 +88,7 @@ def test_a_part_of_a_baseline_is_that_part_of_its_reference(
     told = here("verify", tiny_bundle_dir, "--baseline", baseline, "--suite", suite, "--no-store", "--thorough",
                 "--prompts", 400)  # fmt: skip
     assert "asks for 256 samples per prompt (the baseline holds 4)" in told.out
+    assert stored["bundle"]["sha256"] in told.out
     assert "400 prompts were asked for, and the suite `texts` has 32." in told.out
 
 

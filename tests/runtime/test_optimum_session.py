@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from exporting import export
 from bundle_files import copy_bundle
+from exporting import export
 from runtime_support import make_tokenizer
 
 from edgedistill.bundle.bundle import MODEL, Bundle
