@@ -7,6 +7,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +15,9 @@ import pytest
 
 import edgedistill
 from edgedistill.errors import UsageError
+from edgedistill.renamed import RenamedWarning, current_keys
 
+SHORT = edgedistill.GenerationSettings(max_new_tokens=3)
 VERBS = {
     "export": edgedistill.ExportOptions,
     "plan": edgedistill.PlanOptions,
@@ -88,3 +91,23 @@ def test_options_are_frozen() -> None:
         options = kind()
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(options, dataclasses.fields(kind)[0].name, None)
+
+
+def test_old_keywords_go_on_working_with_a_warning(tiny_bundle_dir: Path) -> None:
+    old: typing.Any = edgedistill.VerifyOptions
+    with pytest.warns(RenamedWarning, match="keyword mode of VerifyOptions is called numerics now"):
+        options = old(mode="exact")
+    assert options.numerics == "exact"
+    with edgedistill.open_bundle(tiny_bundle_dir) as model:
+        generate: typing.Any = model.generate
+        with pytest.warns(RenamedWarning, match="numerics"):
+            found = generate("hi", settings=SHORT, mode="exact")
+        assert found.numerics == "exact"
+        with pytest.raises(TypeError, match="old name"):
+            generate("hi", settings=SHORT, mode="exact", numerics="fast")
+
+
+def test_old_keys_of_files_are_read_with_a_warning() -> None:
+    with pytest.warns(RenamedWarning, match="the baseline is of an earlier version: mode is called numerics now"):
+        found = current_keys({"seed": 1, "mode": "exact"}, {"mode": "numerics"}, "the baseline")
+    assert found == {"seed": 1, "numerics": "exact"}

@@ -49,7 +49,7 @@ def test_options_change_what_the_model_is_given(tiny_bundle_dir: Path) -> None:
 
 def test_exact_mode_and_fast_mode_are_the_callers_choice(tiny_bundle_dir: Path) -> None:
     for mode in ("fast", "exact"):
-        assert here("run", tiny_bundle_dir, "hello", "--path", mode, "-n", "3", "--json").json["mode"] == mode
+        assert here("run", tiny_bundle_dir, "hello", "--numerics", mode, "-n", "3", "--json").json["numerics"] == mode
 
 
 def test_greedy_has_no_seed_to_report(tiny_bundle_dir: Path) -> None:

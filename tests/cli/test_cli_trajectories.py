@@ -48,7 +48,9 @@ def test_json_holds_every_trajectory(bundle):
 
 
 def test_deliberation_says_how_it_ended(bundle):
-    result = here("run", bundle, STORY, "--trajectories", 3, "--deliberate", "--seed", 1, "--show-trajectories")
+    result = here(
+        "run", bundle, STORY, "--trajectories", 3, "--procedure", "deliberate", "--seed", 1, "--show-trajectories"
+    )
     assert result.code == 0, result.err
     assert "deliberation ..." in result.err
     assert "<think>" in result.err  # the trajectories' texts
@@ -192,11 +194,11 @@ def test_memory_is_planned_with_the_rows_of_the_cache_as_it_is_stored(bundle, tm
         (["--trajectories", "9999999"], "expected 1 to 64"),
         (["--trajectories", "4", "--temperature", "0"], "leave a choice"),
         (["--vote", "confidence", "--early-stop", "exact"], "majority vote"),
-        (["--deliberation-prompt", "x.jinja"], "--deliberate"),
-        (["--deliberate", "--deliberation-prompt", "missing.jinja"], "cannot be read"),
-        (["--deliberate", "--raw"], "chat template"),
+        (["--deliberation-prompt", "x.jinja"], "--procedure deliberate"),
+        (["--procedure", "deliberate", "--deliberation-prompt", "missing.jinja"], "cannot be read"),
+        (["--procedure", "deliberate", "--raw"], "chat template"),
         (["--show-trajectories"], "--trajectories"),
-        (["--mode", "exact"], "--path exact"),
+        (["--procedure", "exact"], "--numerics exact"),
     ],
 )
 def test_bad_input_is_one_line(bundle, options, message):
@@ -205,7 +207,7 @@ def test_bad_input_is_one_line(bundle, options, message):
 
 def test_a_prompt_file_without_a_field_is_refused(bundle, tmp_path):
     (tmp_path / "mine.jinja").write_text("{{ question }}: what do you think?")
-    options = ("--deliberate", "--deliberation-prompt", tmp_path / "mine.jinja")
+    options = ("--procedure", "deliberate", "--deliberation-prompt", tmp_path / "mine.jinja")
     error = here("run", bundle, STORY, *options).one_error()
     assert "'trajectories'" in error
 

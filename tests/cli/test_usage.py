@@ -87,6 +87,24 @@ def test_old_names_of_options_go_on_working(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == "note: --output is called --out now.\n"
 
 
+@pytest.mark.parametrize(
+    ("old", "name", "value"),
+    [
+        (["verify", "b", "--mode", "vote"], "procedure", "vote"),
+        (["verify", "b", "--path=exact"], "numerics", "exact"),
+        (["run", "b", "--mode", "exact"], "numerics", "exact"),
+        (["run", "b", "--deliberate"], "procedure", "deliberate"),
+        (["compare", "m", "--formats", "int8"], "format", "int8"),
+    ],
+)
+def test_every_old_name_gets_one_note(
+    old: list[str], name: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = parser.parse(old)
+    assert getattr(args, name) == value
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_the_model_may_come_last() -> None:
     args = parser.parse(["export", "-o", "out", "--json", "tiny-reasoner"])
     assert args is not None

@@ -129,8 +129,8 @@ def test_baseline_show_and_check(tiny_bundle_dir: Path, suite: Path, baseline: P
 
 def test_sequential_and_replay(tiny_bundle_dir: Path, reference: Path, suite: Path) -> None:
     options = ("--reference", reference, "--suite", suite, *SMALL, "--fast", "--json")
-    plain = here("verify", tiny_bundle_dir, *options, "--path", "exact").report
-    replayed = here("verify", tiny_bundle_dir, *options, "--path", "exact", "--replay").report
+    plain = here("verify", tiny_bundle_dir, *options, "--numerics", "exact").report
+    replayed = here("verify", tiny_bundle_dir, *options, "--numerics", "exact", "--replay").report
     assert replayed["settings"]["path"] == "replay"
     assert replayed["bundle_result"] == plain["bundle_result"]
     stopped = here("verify", tiny_bundle_dir, *options, "--sequential").report
@@ -238,7 +238,7 @@ def test_a_mode_is_scored_like_a_model(tiny_bundle_dir: Path, reference: Path, s
     options = (
         "--suite",
         suite,
-        "--mode",
+        "--procedure",
         "vote",
         "--trajectories",
         2,
@@ -263,12 +263,12 @@ def test_a_mode_is_scored_like_a_model(tiny_bundle_dir: Path, reference: Path, s
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--mode", "exact"), "--path exact"),
-        (("--mode", "vote", "--trajectories", 0), "expected 1 to 64"),
-        (("--trajectories", 4), "--mode vote"),
-        (("--mode", "single", "--vote", "majority"), "--mode vote"),
-        (("--mode", "vote", "--replay"), "--replay"),
-        (("--mode", "vote", "--dask", "x"), "one machine"),
+        (("--procedure", "exact"), "--numerics exact"),
+        (("--procedure", "vote", "--trajectories", 0), "expected 1 to 64"),
+        (("--trajectories", 4), "--procedure vote"),
+        (("--procedure", "single", "--vote", "majority"), "--procedure vote"),
+        (("--procedure", "vote", "--replay"), "--replay"),
+        (("--procedure", "vote", "--dask", "x"), "one machine"),
     ],
 )
 def test_modes_that_make_no_sense_are_refused(tiny_bundle_dir: Path, reference: Path, options, message: str) -> None:

@@ -35,7 +35,7 @@ def bundle(tiny_bundle_dir: Path, tmp_path: Path) -> Path:
         (("--margin", "accuracy=0.1", "--margin", "accuracy=0.2"), "twice"),
         (("--margin", "entropy_bits=3", "--samples", 4), "entropy_bits"),
         (("--margin", "accuracy=0.1"), "has no gold answers, and the margin `accuracy` needs them"),
-        (("--mode", "vote", "--trajectories", 2, "--margin", "accuracy=0.1"), "has no gold answers"),
+        (("--procedure", "vote", "--trajectories", 2, "--margin", "accuracy=0.1"), "has no gold answers"),
         (("--suite", "arithmetik"), "arithmetic"),
         (("--seed", -1), "--seed"),
         (("--fast", "--thorough"), "not allowed with"),
@@ -101,7 +101,7 @@ def test_weights_that_were_altered_get_no_verdict(bundle: Path, reference: Path,
         ("verify", bundle, "--reference", reference, *common),
         ("verify", reference, "--reference", bundle, *common),
         ("audit", bundle, *common),
-        ("audit", bundle, "--mode", "vote", *common),
+        ("audit", bundle, "--procedure", "vote", *common),
         ("baseline", "create", bundle, "-o", bundle.parent / "x.baseline", *common),
     ):
         refused = here(*command)

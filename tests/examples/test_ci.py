@@ -56,14 +56,14 @@ def test_the_action_passes_the_outcome_on(
 ) -> None:
     inputs = {
         "BUNDLE": "my bundle", "BASELINE": "b.baseline", "REFERENCE": "", "SUITE": "arithmetic", "PRESET": "fast",
-        "MODE": "vote",
+        "PROCEDURE": "vote",
         "MARGINS": "accuracy=0.05\nagreement=0.1\n", "INCONCLUSIVE": inconclusive, "OUT": "reports", "CODE": str(code),
     }  # fmt: skip
     assert shell(action_script(), {**fake, **inputs}, tmp_path) == expected
     given = (tmp_path / "arguments").read_text().splitlines()
     assert given[:2] == ["verify", "my bundle"]
     assert given.count("--margin") == 2
-    assert given[given.index("--mode") + 1] == "vote"
+    assert given[given.index("--procedure") + 1] == "vote"
     assert "--fast" in given
     assert "--reference" not in given
     output = tmp_path / "output"
@@ -74,7 +74,7 @@ def test_the_action_passes_the_outcome_on(
 
 
 def test_the_action_refuses_an_unknown_preset(fake: dict[str, str], tmp_path: Path) -> None:
-    names = ("BUNDLE", "BASELINE", "REFERENCE", "SUITE", "MODE", "MARGINS", "INCONCLUSIVE", "OUT")
+    names = ("BUNDLE", "BASELINE", "REFERENCE", "SUITE", "PROCEDURE", "MARGINS", "INCONCLUSIVE", "OUT")
     assert shell(action_script(), {**fake, **dict.fromkeys(names, ""), "PRESET": "slow", "CODE": "0"}, tmp_path) == 2
 
 

@@ -45,7 +45,7 @@ def test_64_greedy_tokens_equal_transformers(fp32: Model, checkpoint: tuple[Path
     ids = fp32.encode(fp32.render("What is 12 + 30?"))
     expected = reference_tokens(checkpoint[1], ids, 64)
     assert len(set(expected)) > 5  # a model that repeats one token proves nothing
-    got = fp32.generate("What is 12 + 30?", settings=GREEDY.replace(max_new_tokens=64), mode=mode)
+    got = fp32.generate("What is 12 + 30?", settings=GREEDY.replace(max_new_tokens=64), numerics=mode)
     assert list(got.tokens) == expected
 
 
@@ -56,7 +56,7 @@ def test_prefill_chunk_does_not_change_the_text(quantized: Model, mode: Any) -> 
     for size in (2, 7, 16, 256):
         quantized.prefill_chunk = size
         quantized.release()
-        texts.add(quantized.generate("größer, naïve?", settings=SAMPLED, mode=mode).tokens)
+        texts.add(quantized.generate("größer, naïve?", settings=SAMPLED, numerics=mode).tokens)
     quantized.prefill_chunk = chunk
     assert len(texts) == 1
 
@@ -64,7 +64,7 @@ def test_prefill_chunk_does_not_change_the_text(quantized: Model, mode: Any) -> 
 def test_exact_mode_is_what_scoring_says(quantized: Model) -> None:
     """Greedy tokens of exact mode are the argmax of one prefill over prompt and answer, bit for bit."""
     prompt = quantized.encode(quantized.render("What is 12 + 30?"))
-    got = quantized.generate("What is 12 + 30?", settings=GREEDY.replace(max_new_tokens=40), mode="exact")
+    got = quantized.generate("What is 12 + 30?", settings=GREEDY.replace(max_new_tokens=40), numerics="exact")
     scores = quantized.session.decoder().score(np.array([prompt + list(got.tokens)]), chunk=64)
     best = np.concatenate([part.logits.argmax(axis=1) for part in scores])
     assert best[len(prompt) - 1 : -1].tolist() == list(got.tokens)
@@ -112,14 +112,14 @@ def test_a_second_turn_reuses_the_cache_and_changes_nothing(fp32: Model, mode: A
     settings = GREEDY.replace(max_new_tokens=12)
     turns = [{"role": "user", "content": "What is 12 + 30?"}]
     fp32.release()
-    first = fp32.generate(turns, settings=settings, mode=mode)
+    first = fp32.generate(turns, settings=settings, numerics=mode)
     assert first.stats.cached_tokens == 0
     turns += [{"role": "assistant", "content": first.text}, {"role": "user", "content": "Sure?"}]
-    second = fp32.generate(turns, settings=settings, mode=mode)
+    second = fp32.generate(turns, settings=settings, numerics=mode)
     # All of the first prompt stays; the template writes no reasoning for earlier answers, so they differ behind it.
     assert second.stats.cached_tokens >= first.stats.prompt_tokens
     fp32.release()
-    fresh = fp32.generate(turns, settings=settings, mode=mode)
+    fresh = fp32.generate(turns, settings=settings, numerics=mode)
     assert fresh.stats.cached_tokens == 0
     assert fresh.tokens == second.tokens
     assert second.stats.prefill_tps > 0
@@ -127,12 +127,12 @@ def test_a_second_turn_reuses_the_cache_and_changes_nothing(fp32: Model, mode: A
 
 def test_exact_mode_does_not_build_on_fast_entries(quantized: Model) -> None:
     quantized.release()
-    fast = quantized.generate("Say abc", settings=GREEDY, mode="fast", raw=True)
+    fast = quantized.generate("Say abc", settings=GREEDY, numerics="fast", raw=True)
     prompt = "Say abc" + fast.text
-    exact = quantized.generate(prompt, settings=GREEDY, mode="exact", raw=True)
+    exact = quantized.generate(prompt, settings=GREEDY, numerics="exact", raw=True)
     assert exact.stats.cached_tokens <= len(quantized.encode("Say abc", raw=True))
     quantized.release()
-    assert quantized.generate(prompt, settings=GREEDY, mode="exact", raw=True).tokens == exact.tokens
+    assert quantized.generate(prompt, settings=GREEDY, numerics="exact", raw=True).tokens == exact.tokens
 
 
 def test_threads_generate_side_by_side(fp32: Model) -> None:
@@ -164,7 +164,7 @@ def test_thinking_raw_and_messages(fp32: Model) -> None:
     with pytest.raises(GenerationError, match="no tokens"):
         fp32.generate("", settings=GREEDY, raw=True)
     with pytest.raises(GenerationError, match="fast or exact"):
-        fp32.generate("q", mode="wild")  # type: ignore[arg-type]
+        fp32.generate("q", numerics="wild")  # type: ignore[arg-type]
 
 
 def test_default_settings_come_with_the_bundle(fp32: Model) -> None:

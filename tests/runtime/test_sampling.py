@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from edgedistill.errors import GenerationError
 from edgedistill.runtime.sampling import NoiseKey, Sampler, candidates, draw, greedy, mix64, penalize
-from edgedistill.runtime.settings import GenerationSettings, check_mode
+from edgedistill.runtime.settings import GenerationSettings, check_numerics
 
 logits_rows = hnp.arrays(
     np.float32, st.integers(2, 60), elements=st.floats(-20, 20, width=32, allow_nan=False, allow_infinity=False)
@@ -301,6 +301,6 @@ def test_settings_from_defaults() -> None:
 
 
 def test_mode_is_checked() -> None:
-    assert check_mode("exact") == "exact"
+    assert check_numerics("exact") == "exact"
     with pytest.raises(GenerationError, match="fast or exact"):
-        check_mode("precise")
+        check_numerics("precise")

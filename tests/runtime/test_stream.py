@@ -104,7 +104,7 @@ def test_prompt_longer_than_the_context(fp32: Model) -> None:
 
 @pytest.mark.parametrize("mode", ["fast", "exact"])
 def test_cancel_between_tokens_keeps_the_text(fp32: Model, mode: Any) -> None:
-    whole = fp32.generate("hi", settings=GREEDY, mode=mode)
+    whole = fp32.generate("hi", settings=GREEDY, numerics=mode)
     cancel = threading.Event()
     tokens = 0
 
@@ -114,11 +114,11 @@ def test_cancel_between_tokens_keeps_the_text(fp32: Model, mode: Any) -> None:
         if tokens >= 5:
             cancel.set()
 
-    got = fp32.generate("hi", settings=GREEDY, mode=mode, cancel=cancel, on_event=stop_after_five)
+    got = fp32.generate("hi", settings=GREEDY, numerics=mode, cancel=cancel, on_event=stop_after_five)
     assert got.finish_reason == "cancelled"
     assert 5 <= len(got.tokens) < 20
     assert whole.text.startswith(got.text)
-    assert fp32.generate("hi", settings=GREEDY, mode=mode).tokens == whole.tokens
+    assert fp32.generate("hi", settings=GREEDY, numerics=mode).tokens == whole.tokens
 
 
 def test_cancel_before_and_during_prefill(fp32: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def answering(monkeypatch, reasoner, text, finish="stop"):
         for event in original(self, "What is 1 + 1?", **{**arguments, "thinking": None}):
             if event.generation is None:
                 continue
-            values = {name: getattr(event.generation, name) for name in ("tokens", "mode", "stats")}
+            values = {name: getattr(event.generation, name) for name in ("tokens", "numerics", "stats")}
             done = Generation(text=text, reasoning="", answer=text, finish_reason=finish, **values)
             yield type(event)("answer", text=text)
             yield type(event)("done", generation=done)
@@ -81,7 +81,9 @@ def test_a_deliberation_without_an_answer_leaves_the_vote(reasoner, sampling, mo
 
 
 def test_the_real_pass_runs_and_is_repeatable(reasoner, sampling):
-    first, second = (solve(reasoner, QUESTION, options=DELIBERATE, settings=sampling, mode="exact") for _ in range(2))
+    first, second = (
+        solve(reasoner, QUESTION, options=DELIBERATE, settings=sampling, numerics="exact") for _ in range(2)
+    )
     assert first.deliberation.tokens == second.deliberation.tokens
     assert first.stats.pass_tokens > 0
 

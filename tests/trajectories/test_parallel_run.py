@@ -30,19 +30,21 @@ def tokens(result):
 
 
 def test_the_same_seed_gives_the_same_trajectories_whatever_their_number(reasoner, sampling):
-    few = solve(reasoner, HARD, options=OFF, settings=sampling, mode="exact")
-    many = solve(reasoner, HARD, options=TrajectoryOptions(count=9, early_stop="off"), settings=sampling, mode="exact")
-    one = solve(reasoner, HARD, options=TrajectoryOptions(count=1), settings=sampling, mode="exact")
+    few = solve(reasoner, HARD, options=OFF, settings=sampling, numerics="exact")
+    many = solve(
+        reasoner, HARD, options=TrajectoryOptions(count=9, early_stop="off"), settings=sampling, numerics="exact"
+    )
+    one = solve(reasoner, HARD, options=TrajectoryOptions(count=1), settings=sampling, numerics="exact")
     assert tokens(few) == tokens(many)[:4]
     assert tokens(one) == tokens(few)[:1]
     assert len(set(tokens(many))) > 1
-    other = solve(reasoner, HARD, options=OFF, settings=sampling.replace(seed=4), mode="exact")
+    other = solve(reasoner, HARD, options=OFF, settings=sampling.replace(seed=4), numerics="exact")
     assert tokens(other) != tokens(few)
 
 
 def test_the_first_trajectory_is_the_answer_to_the_same_seed_alone(reasoner, sampling):
-    alone = reasoner.generate(HARD, settings=sampling, mode="exact")
-    first = solve(reasoner, HARD, options=OFF, settings=sampling, mode="exact").trajectories[0]
+    alone = reasoner.generate(HARD, settings=sampling, numerics="exact")
+    first = solve(reasoner, HARD, options=OFF, settings=sampling, numerics="exact").trajectories[0]
     assert (first.tokens, first.text, first.reasoning, first.answer) == (
         alone.tokens, alone.text, alone.reasoning, alone.answer,
     )  # fmt: skip
@@ -53,12 +55,12 @@ def test_the_first_trajectory_is_the_answer_to_the_same_seed_alone(reasoner, sam
 def test_waves_and_one_after_the_other_give_the_same_trajectories(reasoner, sampling, monkeypatch, penalty):
     settings = sampling.replace(repetition_penalty=penalty)
     options = TrajectoryOptions(count=5, early_stop="off", vote="confidence")
-    together = solve(reasoner, HARD, options=options, settings=settings, mode="exact")
+    together = solve(reasoner, HARD, options=options, settings=settings, numerics="exact")
     monkeypatch.setattr(memory, "plan_memory", lambda **k: plan_memory(**{**k, "available": 1_900_000, "held": 0}))
-    waves = solve(reasoner, HARD, options=options, settings=settings, mode="exact")
+    waves = solve(reasoner, HARD, options=options, settings=settings, numerics="exact")
     assert 1 < waves.stats.rows < 5
     monkeypatch.setattr(run._Run, "_decoding", lambda self, decoder, start, rows: OneByOne(decoder, start))
-    alone = solve(reasoner, HARD, options=options, settings=settings, mode="exact")
+    alone = solve(reasoner, HARD, options=options, settings=settings, numerics="exact")
     for other in (waves, alone):
         assert tokens(other) == tokens(together)
         assert other.vote.tallies[0].weight == pytest.approx(together.vote.tallies[0].weight, rel=1e-4)

@@ -25,7 +25,7 @@ from edgedistill.verify.stages import Run
 from edgedistill.verify.suites.registry import load_suite
 from edgedistill.verify.types import Drawn, Sample, Trial
 
-SETTINGS = DrawSettings(temperature=0.9, top_k=20, top_p=0.95, max_new_tokens=90, seed=7, mode="exact")
+SETTINGS = DrawSettings(temperature=0.9, top_k=20, top_p=0.95, max_new_tokens=90, seed=7, numerics="exact")
 OPTIONS = VerifyOptions(prompts=3, samples=2, seed=7, max_new_tokens=90)
 
 
@@ -118,9 +118,9 @@ def test_the_predicted_saving_is_the_real_one(sampled, prompts):
     model = sampled().model
     options = Mode("vote", 6).options
     question = [{"role": "user", "content": prompts[2].messages[0].content}]
-    full = solve(model, question, options=options, settings=SETTINGS.generation, mode="exact")
+    full = solve(model, question, options=options, settings=SETTINGS.generation, numerics="exact")
     stopped = solve(
-        model, question, options=replace(options, early_stop="exact"), settings=SETTINGS.generation, mode="exact"
+        model, question, options=replace(options, early_stop="exact"), settings=SETTINGS.generation, numerics="exact"
     )
     # The rest is looked at after every step, in which all trajectories of one length end together.
     assert stopped.stats.trajectory_tokens == stopped_tokens(full.trajectories)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from edgedistill.runtime.settings import GenerationSettings, Mode, check_mode
+from edgedistill.runtime.settings import GenerationSettings, Numerics, check_numerics
 
 if TYPE_CHECKING:
     import threading
@@ -53,7 +53,7 @@ class Sampling:
         generation: Temperature and the like.
         thinking: Ask the template for reasoning or none; None leaves it to the template.
         think_budget: Reasoning tokens after which the reasoning is closed and the answer asked for; 0: no limit.
-        mode: Decode mode of the runtime.
+        numerics: Numerical path of the runtime.
         trajectories: How many of them are decoded together for a reply; 1: a plain reply.
         parallel: The other options of ``TrajectoryOptions``, such as ``vote`` and ``deliberate``.
     """
@@ -61,13 +61,13 @@ class Sampling:
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     thinking: bool | None = None
     think_budget: int = 0
-    mode: Mode = "fast"
+    numerics: Numerics = "fast"
     trajectories: int = 1
     parallel: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        own: dict[str, Any] = {"thinking": self.thinking, "think_budget": self.think_budget, "mode": self.mode}
+        own: dict[str, Any] = {"thinking": self.thinking, "think_budget": self.think_budget, "numerics": self.numerics}
         own |= {"trajectories": self.trajectories, "parallel": dict(self.parallel)}
         return self.generation.to_dict() | own
 
@@ -91,7 +91,8 @@ class Sampling:
         made = replace(
             self,
             generation=self.generation.replace(**generation),
-            mode=check_mode(str(values.get("mode", self.mode))),
+            # Sessions of earlier versions say ``mode``.
+            numerics=check_numerics(str(values.get("numerics", values.get("mode", self.numerics)))),
             **own,
         )
         made.trajectory_options()

@@ -99,7 +99,7 @@ class RuntimeEngine:
         for event in self._model.stream(
             request.messages,
             settings=sampling.generation,
-            mode=sampling.mode,
+            numerics=sampling.numerics,
             thinking=sampling.thinking,
             continuing=request.continuing,
             cancel=stop,
@@ -145,7 +145,7 @@ class RuntimeEngine:
             list(request.messages),
             options=sampling.trajectory_options(),
             settings=generation,
-            mode=sampling.mode,
+            numerics=sampling.numerics,
             thinking=sampling.thinking,
             cancel=cancel,
         ):
@@ -177,7 +177,7 @@ class RuntimeEngine:
         for name in ("stop", "ignore_eos"):
             del values[name]
         values["seed"] = values["seed"] or 0
-        settings = DrawSettings(**values, mode=sampling.mode, thinking=sampling.thinking)
+        settings = DrawSettings(**values, numerics=sampling.numerics, thinking=sampling.thinking)
         prompt = Prompt("chat", tuple(Message(m["role"], m["content"]) for m in messages))
         drawn = StoppableModel(self._model, cancel).draw([prompt], count, settings)
         for one in drawn:

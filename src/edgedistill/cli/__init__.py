@@ -53,7 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    import warnings
+
     from edgedistill.cli.parser import load_verb, parse
+
+    warnings.showwarning = _show_warning
 
     args = parse(arguments)
     if args is None:
@@ -64,6 +68,11 @@ def _dispatch(arguments: list[str]) -> int:
 
     with trusting(key):
         return load_verb(args.verb).run(args)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as one line on stderr, without the place in the code that it came from."""
+    print(f"note: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _report(error: EdgedistillError | OSError | MemoryError) -> int:

@@ -76,8 +76,8 @@ def _terminal_ui(args: argparse.Namespace) -> int:
             )
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop", "max_new_tokens")
     overrides: dict[str, Any] = {name: value for name in names if (value := getattr(args, name)) is not None}
-    if args.mode != "fast":
-        overrides["mode"] = args.mode
+    if args.numerics != "fast":
+        overrides["numerics"] = args.numerics
     if (thinking := generation.thinking(args)) is not None:
         overrides["thinking"] = thinking
     if several is not None:

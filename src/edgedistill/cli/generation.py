@@ -46,8 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     running.add_argument("--system", metavar="TEXT", help="system prompt")
     running.add_argument("--no-think", dest="think", action="store_false", help="ask the template for no reasoning")
     running.add_argument(
-        "--path",
-        dest="mode",
+        "--numerics",
         choices=("fast", "exact"),
         default="fast",
         help="fast: one token a step; exact: bit-identical to prefill, slower",
@@ -171,7 +170,7 @@ def generate(
         result = model.generate(
             prompt,
             settings=settings(args, model.bundle.generation),
-            mode=args.mode,
+            numerics=args.numerics,
             thinking=thinking(args),
             raw=raw,
             on_event=show,

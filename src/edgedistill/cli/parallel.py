@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.cli import console, generation, trajectory_lines
-from edgedistill.errors import OutOfMemoryError
+from edgedistill.errors import OutOfMemoryError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -36,7 +36,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="majority (default); confidence: weighted by how sure the model was; universal: the model picks the most "
         "consistent reply, as always where replies have no answer that can be compared",
     )
-    group.add_argument("--deliberate", action="store_true", help="one more pass reads the trajectories and answers")
+    group.add_argument(
+        "--procedure",
+        choices=("single", "vote", "deliberate"),
+        help="vote (default); deliberate: one more pass reads the trajectories and answers; single: one trajectory",
+    )
     group.add_argument("--deliberation-prompt", type=Path, metavar="FILE", help="Jinja file instead of the shipped one")
     group.add_argument(
         "--early-stop",
@@ -63,9 +67,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def options(args: argparse.Namespace) -> TrajectoryOptions | None:
     """The options of the command line; None where none was given. Raises UsageError."""
     given: dict[str, Any] = {
-        "count": args.trajectories,
+        "count": 1 if args.procedure == "single" and args.trajectories is None else args.trajectories,
         "vote": args.vote,
-        "deliberate": args.deliberate or None,
+        "deliberate": args.procedure == "deliberate" or None,
         "early_stop": args.early_stop,
         "error_rate": args.error_rate,
         "answers": args.answers,
@@ -74,7 +78,9 @@ def options(args: argparse.Namespace) -> TrajectoryOptions | None:
         "prompt": args.deliberation_prompt,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    if not given:
+    if args.procedure == "single" and given != {"count": 1}:
+        raise UsageError("--procedure single is one plain reply.", hint="Drop the other options of parallel reasoning.")
+    if (not given and args.procedure is None) or args.procedure == "single":
         return None
     from edgedistill.trajectories.options import TrajectoryOptions
 
@@ -127,7 +133,7 @@ def solve(
         prompt,
         options=chosen,
         settings=settings(args, model.bundle.generation),
-        mode=args.mode,
+        numerics=args.numerics,
         thinking=generation.thinking(args),
         raw=raw,
         cancel=cancel,

@@ -82,8 +82,8 @@ class Parser(argparse.ArgumentParser):
         return self._subparsers is not None
 
     def _hint(self, message: str) -> str:
-        if re.search(r"--mode: invalid choice: '(fast|exact)'|unrecognized arguments: --mode\b", message):
-            return "The numerical path is chosen with --path fast or --path exact."
+        if re.search(r"--procedure: invalid choice: '(fast|exact)'", message):
+            return "Kernels are chosen with --numerics fast or --numerics exact."
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
         if unknown:
             known = [o for action in self._actions for o in action.option_strings]
@@ -101,17 +101,25 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-RENAMED = {"--output": "--out", "--formats": "--format"}
+RENAMED = {"--output": "--out", "--formats": "--format", "--path": "--numerics", "--mode": "--procedure"}
 """Options by their old names, which go on working with a note."""
+_NUMERICS = ("fast", "exact")
+_DELIBERATE = "--procedure=deliberate"
 
 
 def _current_names(arguments: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
     """``arguments`` with old names of options replaced, and a note about each."""
     known = set(parser._option_string_actions)
     current = []
-    for argument in arguments:
+    for index, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         new = RENAMED.get(name)
+        if argument == "--deliberate" and argument not in known:
+            console.note("note: --deliberate is called --procedure deliberate now.")
+            current.append(_DELIBERATE)
+            continue
+        if name == "--mode" and (value or "".join(arguments[index + 1 : index + 2])) in _NUMERICS:
+            new = "--numerics"
         if new is None or name in known or new not in known:
             current.append(argument)
             continue

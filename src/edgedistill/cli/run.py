@@ -26,7 +26,7 @@ examples:
   edgedistill run my-bundle --json - < question.txt
   edgedistill run my-bundle --raw "Once upon a time"       no chat template
   edgedistill run my-bundle --trajectories 8 "A train ..."  eight attempts at once, a vote
-  edgedistill run my-bundle --trajectories 8 --deliberate "A train ..."  and a pass that reads them"""
+  edgedistill run my-bundle --procedure deliberate "A train ..."  and a pass that reads them"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -49,7 +49,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="longest reply, reasoning included")
     sampling.add_argument("--no-think", dest="think", action="store_false", help="ask the template for no reasoning")
     sampling.add_argument("--seed", type=int, metavar="N", help="key of the noise (default 0)")
-    sampling.add_argument("--path", dest="mode", choices=("fast", "exact"), help="fast (default): the kernels it is "
+    sampling.add_argument("--numerics", choices=("fast", "exact"), help="fast (default): the kernels it is "
                           "deployed with; exact: slower")  # fmt: skip
     stored = parser.add_argument_group("samples on disk")
     stored.add_argument("--store", type=Path, metavar="DIR", help="where samples are kept (default: the user's cache); "
@@ -67,7 +67,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 def add_modes(parser: argparse.ArgumentParser) -> None:
     """What an answer is."""
     group = parser.add_argument_group("how an answer is come to (default: single replies, drawn in large batches)")
-    group.add_argument("--mode", dest="procedure", choices=("single", "vote", "deliberate"), help="score the mode like "
+    group.add_argument("--procedure", choices=("single", "vote", "deliberate"), help="score the mode like "
                        "a model, one question at a time as in use: one reply, the vote of K trajectories, or the pass "
                        "that reads them")  # fmt: skip
     group.add_argument("--trajectories", type=int, metavar="K", help="of vote and deliberate (default 8)")
@@ -77,14 +77,14 @@ def add_modes(parser: argparse.ArgumentParser) -> None:
 
 
 def mode(args: argparse.Namespace) -> Mode | None:
-    """The mode of the command line; None without ``--mode``. Raises UsageError."""
+    """The mode of the command line; None without ``--procedure``. Raises UsageError."""
     if args.procedure is None or (args.procedure == "single" and (args.trajectories, args.vote) != (None, None)):
         for name, value in (("--trajectories", args.trajectories), ("--vote", args.vote)):
             if value is not None:
-                raise UsageError(f"{name} belongs to the modes vote and deliberate.", hint="Add --mode vote.")
+                raise UsageError(f"{name} belongs to the procedures vote and deliberate.", hint="Add --procedure vote.")
         return None
     if args.dask is not None:
-        raise UsageError("the answers of a mode are made on one machine.", hint="Drop --dask or --mode.")
+        raise UsageError("the answers of a mode are made on one machine.", hint="Drop --dask or --procedure.")
     from edgedistill.verify.models.mode import Mode
 
     count = 8 if args.trajectories is None else args.trajectories
@@ -116,7 +116,7 @@ def options(args: argparse.Namespace, **more: Any) -> VerifyOptions:
         max_new_tokens=args.max_new_tokens,
         thinking=None if args.think else False,
         seed=args.seed,
-        mode=args.mode,
+        numerics=args.numerics,
         **more,
     )
 

@@ -29,7 +29,7 @@ examples:
   edgedistill verify my-bundle --baseline tiny.baseline --fast --github
   edgedistill verify my-bundle --reference hf --suite questions.jsonl --samples 64 --out reports
   edgedistill verify my-bundle --reference my-fp32-bundle --margin accuracy=0.05 --margin agreement=0.1
-  edgedistill verify my-bundle --reference my-fp32-bundle --mode vote --trajectories 8
+  edgedistill verify my-bundle --reference my-fp32-bundle --procedure vote --trajectories 8
 
 exit codes: 0 pass, 1 fail, 3 inconclusive, 2 bad input"""
 

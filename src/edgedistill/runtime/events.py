@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from edgedistill.runtime.generate import FinishReason
-    from edgedistill.runtime.settings import Mode
+    from edgedistill.runtime.settings import Numerics
     from edgedistill.runtime.stats import GenerationStats
 
 EventKind = Literal["prefill", "reasoning", "answer", "marker", "done"]
@@ -36,7 +36,7 @@ class Generation:
     answer: str
     tokens: tuple[int, ...]
     finish_reason: FinishReason
-    mode: Mode
+    numerics: Numerics
     stats: GenerationStats
     reasoning_closed: bool = True
     note: str | None = None

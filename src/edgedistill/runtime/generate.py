@@ -1,8 +1,8 @@
 """The loop that turns a prompt into tokens: chunked prefill, then one step per token.
 
-Two modes. ``fast`` decodes with one-token steps. ``exact`` computes every token together with the one before it, so
-that each token's logits are bit-identical to a prefill of the text so far, at some 10 to 30 % of the speed: what replay
-and greedy speculation need. The prefill itself is exact in both.
+Two numerical paths. ``fast`` decodes with one-token steps. ``exact`` computes every token together with the one before
+it, so that each token's logits are bit-identical to a prefill of the text so far, at some 10 to 30 % of the speed. The
+prefill itself is exact in both.
 
 Must not know: text, templates, onnxruntime.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from edgedistill.errors import ContextLengthError, GenerationError
 from edgedistill.runtime.chunks import chunk_bounds
 from edgedistill.runtime.decoder import InterruptedRunError
-from edgedistill.runtime.settings import GenerationSettings, Mode
+from edgedistill.runtime.settings import GenerationSettings, Numerics
 from edgedistill.runtime.stats import Stopwatch
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from edgedistill.runtime.sampling import Sampler
 
-__all__ = ["FinishReason", "GenerationSettings", "Mode", "SequenceDecoder", "TokenLoop"]
+__all__ = ["FinishReason", "GenerationSettings", "Numerics", "SequenceDecoder", "TokenLoop"]
 
 FinishReason = Literal["stop", "length", "cancelled", "stop_string", "context"]
 _POLL_SECONDS = 0.02
@@ -85,7 +85,7 @@ class TokenLoop:
         *,
         context_length: int,
         eos: Collection[int],
-        mode: Mode = "fast",
+        numerics: Numerics = "fast",
         cancel: threading.Event | None = None,
     ) -> None:
         """``decoder``: its cache may hold tokens, their common beginning with the prompt is reused."""
@@ -94,7 +94,7 @@ class TokenLoop:
         self._settings = settings
         self._limit = context_length
         self._eos = frozenset() if settings.ignore_eos else frozenset(eos)
-        self._exact = mode == "exact"
+        self._exact = numerics == "exact"
         self._cancel = cancel
         self.finish_reason: FinishReason | None = None
         self.cached_tokens = 0

@@ -19,6 +19,7 @@ import numpy as np
 
 from edgedistill.bundle.bundle import Bundle, Check
 from edgedistill.errors import GenerationError
+from edgedistill.renamed import accepts_old
 from edgedistill.runtime import stats
 from edgedistill.runtime.events import Event, Generation
 from edgedistill.runtime.generate import FinishReason, TokenLoop
@@ -26,7 +27,7 @@ from edgedistill.runtime.loading import load_template, load_tokenizer, require_m
 from edgedistill.runtime.optimum_session import OptimumSession
 from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.session import DecoderSession, SessionConfig
-from edgedistill.runtime.settings import GenerationSettings, Mode, check_mode
+from edgedistill.runtime.settings import GenerationSettings, Numerics, check_numerics
 from edgedistill.runtime.text.chat_template import PassThrough
 from edgedistill.runtime.text.reasoning import DEFAULT_TAGS, TagPair, opened_after, opened_by
 from edgedistill.runtime.text.transcript import Transcript
@@ -129,12 +130,13 @@ class Model:
 
     # ---- generation -----------------------------------------------------------------------------------------
 
+    @accepts_old(mode="numerics")
     def generate(
         self,
         prompt: Prompt,
         *,
         settings: GenerationSettings | None = None,
-        mode: Mode = "fast",
+        numerics: Numerics = "fast",
         thinking: bool | None = None,
         raw: bool = False,
         on_event: Callable[[Event], None] | None = None,
@@ -142,7 +144,9 @@ class Model:
     ) -> Generation:
         """Generate to the end; the arguments are those of ``stream``, ``on_event`` sees its events."""
         result: Generation | None = None
-        for event in self.stream(prompt, settings=settings, mode=mode, thinking=thinking, raw=raw, cancel=cancel):
+        for event in self.stream(
+            prompt, settings=settings, numerics=numerics, thinking=thinking, raw=raw, cancel=cancel
+        ):
             if on_event is not None:
                 on_event(event)
             result = event.generation or result
@@ -150,12 +154,13 @@ class Model:
             raise RuntimeError("a generation ended without its last event")
         return result
 
+    @accepts_old(mode="numerics")
     def stream(
         self,
         prompt: Prompt,
         *,
         settings: GenerationSettings | None = None,
-        mode: Mode = "fast",
+        numerics: Numerics = "fast",
         thinking: bool | None = None,
         raw: bool = False,
         continuing: str = "",
@@ -165,9 +170,9 @@ class Model:
 
         Args:
             prompt: A question, or messages with ``role`` and ``content``; earlier turns that are still in a KV cache
-                are not computed again (in ``exact`` mode only as far as that changes no bit).
+                are not computed again (with ``exact`` numerics only as far as that changes no bit).
             settings: Default: the bundle's.
-            mode: ``fast`` or ``exact`` (see ``generate``).
+            numerics: ``fast`` or ``exact`` (see ``generate``).
             thinking: Ask the template for reasoning or none; None leaves it to the template.
             raw: No chat template.
             continuing: The beginning of the reply, tags included: the model goes on from there, and what comes is the
@@ -178,7 +183,7 @@ class Model:
             ContextLengthError: A prompt longer than the context.
             TemplateError, GenerationError: See ``render``; a model whose logits are not finite.
         """
-        mode = check_mode(mode)
+        numerics = check_numerics(numerics)
         settings = settings or self.default_settings
         with stats.Stopwatch() as setup:
             text = self.render(prompt, thinking=thinking, raw=raw)
@@ -193,7 +198,7 @@ class Model:
             settings,
             context_length=self.bundle.manifest.model.context_length,
             eos=self.bundle.manifest.model.eos_token_ids,
-            mode=mode,
+            numerics=numerics,
             cancel=cancel,
         )
         try:
@@ -230,7 +235,7 @@ class Model:
             answer=transcript.text("answer").strip(),
             tokens=tuple(transcript.tokens),
             finish_reason=reason,
-            mode=mode,
+            numerics=numerics,
             stats=measured,
             reasoning_closed=transcript.closed,
             note=PassThrough.note if isinstance(self.template, PassThrough) and not raw else None,

@@ -15,8 +15,8 @@ from edgedistill.errors import GenerationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Mode = Literal["fast", "exact"]
-MODES: tuple[Mode, ...] = ("fast", "exact")
+Numerics = Literal["fast", "exact"]
+NUMERICS: tuple[Numerics, ...] = ("fast", "exact")
 MAX_STOP_STRINGS = 32
 
 
@@ -102,12 +102,12 @@ class GenerationSettings:
         return {**dataclasses.asdict(self), "stop": list(self.stop)}
 
 
-def check_mode(mode: str) -> Mode:
-    """``mode`` if it is one of the decode modes; raises GenerationError otherwise."""
-    for known in MODES:
-        if mode == known:
+def check_numerics(numerics: str) -> Numerics:
+    """``numerics`` if it is one of the numerical paths; raises GenerationError otherwise."""
+    for known in NUMERICS:
+        if numerics == known:
             return known
-    raise GenerationError(f"Decode mode {mode!r} is unknown; expected {' or '.join(MODES)}.")
+    raise GenerationError(f"There are no numerics {numerics!r}; expected {' or '.join(NUMERICS)}.")
 
 
 def _number(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:

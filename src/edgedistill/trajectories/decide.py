@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from edgedistill.runtime.events import Generation
     from edgedistill.runtime.model import Model
-    from edgedistill.runtime.settings import GenerationSettings, Mode
+    from edgedistill.runtime.settings import GenerationSettings, Numerics
     from edgedistill.trajectories.memory import MemoryPlan
     from edgedistill.trajectories.options import TrajectoryOptions
     from edgedistill.trajectories.result import Trajectory
@@ -70,7 +70,7 @@ class Passes:
         model: Model,
         options: TrajectoryOptions,
         settings: GenerationSettings,
-        mode: Mode,
+        numerics: Numerics,
         thinking: bool | None,
         cancel: threading.Event | None,
         read: Callable[[str], str | None],
@@ -81,7 +81,7 @@ class Passes:
         plan: MemoryPlan,
     ) -> None:
         self._model, self._options, self._settings = model, options, settings
-        self._mode: Mode = mode
+        self._numerics: Numerics = numerics
         self._thinking, self._cancel, self._read = thinking, cancel, read
         self._prompt = prompt
         self._free_form = free_form
@@ -194,7 +194,7 @@ class Passes:
             for event in self._model.stream(
                 shown.messages,
                 settings=self._settings.replace(seed=seed, max_new_tokens=reply),
-                mode=self._mode,
+                numerics=self._numerics,
                 thinking=self._thinking,
                 cancel=self._cancel,
             ):

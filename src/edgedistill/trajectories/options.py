@@ -86,7 +86,9 @@ class TrajectoryOptions:
                 hint="Drop one of the two.",
             )
         if self.prompt is not None and not self.deliberate:
-            raise UsageError("A deliberation prompt was given without deliberation.", hint="Add --deliberate.")
+            raise UsageError(
+                "A deliberation prompt was given without deliberation.", hint="Add --procedure deliberate."
+            )
 
     @property
     def stop_rule(self) -> StopRule:

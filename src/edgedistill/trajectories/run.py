@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgedistill.errors import GenerationError, OutOfMemoryError
+from edgedistill.renamed import accepts_old
 from edgedistill.runtime.decoder import Decoder
 from edgedistill.runtime.generate import TokenLoop
 from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.session import DecoderSession
-from edgedistill.runtime.settings import Mode, check_mode
+from edgedistill.runtime.settings import Numerics, check_numerics
 from edgedistill.runtime.stats import Stopwatch, peak_rss_bytes
 from edgedistill.runtime.text.reasoning import opened_by
 from edgedistill.runtime.text.transcript import Transcript
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     Reader = Callable[[str], str | None]
 
 
+@accepts_old(mode="numerics")
 def solve(
     model: Model,
     prompt: Prompt,
@@ -71,13 +73,14 @@ def solve(
     return result
 
 
+@accepts_old(mode="numerics")
 def stream(
     model: Model,
     prompt: Prompt,
     *,
     options: TrajectoryOptions | None = None,
     settings: GenerationSettings | None = None,
-    mode: Mode = "fast",
+    numerics: Numerics = "fast",
     thinking: bool | None = None,
     raw: bool = False,
     cancel: threading.Event | None = None,
@@ -92,9 +95,9 @@ def stream(
         prompt: A question, or messages with ``role`` and ``content`` of which the last is the question.
         options: Default: 8 trajectories and a majority vote.
         settings: Sampling; default: the bundle's. They must leave a choice (temperature above 0) if there is more than
-            one trajectory. Trajectory j of a seed is the same for any number of trajectories, bit for bit in ``exact``
-            mode; trajectory 0 is what ``Model.generate`` gives for that seed.
-        mode, thinking, raw: As in ``Model.stream``.
+            one trajectory. Trajectory j of a seed is the same for any number of trajectories, bit for bit with
+            ``exact`` numerics; trajectory 0 is what ``Model.generate`` gives for that seed.
+        numerics, thinking, raw: As in ``Model.stream``.
         cancel: Set it to end the run; what there is so far is kept.
         read: Takes the canonical answer from a reply without its reasoning, instead of ``options.answers``.
         prompt_id, first_index: Key the noise as verification does: trajectory j is sample ``first_index + j`` of the
@@ -107,7 +110,7 @@ def stream(
     """
     options = options or TrajectoryOptions()
     settings = settings or model.default_settings
-    check_mode(mode)
+    check_numerics(numerics)
     if options.count > 1 and (settings.greedy or settings.top_k == 1):
         raise GenerationError(
             f"At {'temperature 0' if settings.greedy else 'top_k 1'} all trajectories are equal; expected settings "
@@ -117,7 +120,7 @@ def stream(
     if raw and (options.deliberate or options.vote == "universal"):
         raise GenerationError("A raw prompt has no chat template, which the further pass needs.", hint="Drop --raw.")
     seed = settings.seed if settings.seed is not None else secrets.randbits(32)
-    run = _Run(model, options, settings.replace(seed=seed), mode, cancel, read, (prompt_id, first_index))
+    run = _Run(model, options, settings.replace(seed=seed), numerics, cancel, read, (prompt_id, first_index))
     return run.events(prompt, thinking=thinking, raw=raw)
 
 
@@ -129,13 +132,13 @@ class _Run:
         model: Model,
         options: TrajectoryOptions,
         settings: GenerationSettings,
-        mode: Mode,
+        numerics: Numerics,
         cancel: threading.Event | None,
         read: Reader | None,
         noise: tuple[str | int, int],
     ) -> None:
         self._model, self._options, self._settings = model, options, settings
-        self._mode: Mode = mode
+        self._numerics: Numerics = numerics
         self._cancel = cancel
         self._read: Reader = read or (lambda text: read_answer(text, options.answers))
         self._seed = settings.seed or 0
@@ -157,7 +160,7 @@ class _Run:
             sampler = Sampler(settings, NoiseKey(0), vocab_size=model.bundle.manifest.model.vocab_size)
             eos = model.bundle.manifest.model.eos_token_ids
             loop = TokenLoop(
-                decoder, sampler, settings, context_length=limit, eos=eos, mode=self._mode, cancel=self._cancel
+                decoder, sampler, settings, context_length=limit, eos=eos, numerics=self._numerics, cancel=self._cancel
             )
             for done, total in loop.prefill(ids, chunk=model.prefill_chunk):
                 yield TrajectoryEvent("prefill", done=done, total=total)
@@ -180,7 +183,7 @@ class _Run:
                     settings=settings,
                     eos=frozenset(eos),
                     limit=limit,
-                    exact=self._mode == "exact",
+                    exact=self._numerics == "exact",
                     confident=self._options.vote == "confidence",
                 )
                 decoding = self._decoding(decoder, start, plan.rows)
@@ -198,7 +201,7 @@ class _Run:
         yield TrajectoryEvent("vote", vote=vote)
         before = time.perf_counter()
         passes = Passes(
-            model, self._options, settings, self._mode, thinking, self._cancel, self._read, self._prompt,
+            model, self._options, settings, self._numerics, thinking, self._cancel, self._read, self._prompt,
             free_form=self._free_form, sample=self._noise, plan=plan,
         )  # fmt: skip
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)

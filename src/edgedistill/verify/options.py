@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgedistill.errors import UsageError, VerifyError
+from edgedistill.renamed import fields_accept_old
 from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.verify.gate.endpoints import Margins
 
@@ -61,6 +62,7 @@ PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
 )
 
 
+@fields_accept_old(mode="numerics")
 @dataclass(frozen=True, slots=True)
 class VerifyOptions:
     """What the command line and the Python API take; None leaves a setting to the preset, the suite or the bundle.
@@ -80,7 +82,7 @@ class VerifyOptions:
     max_new_tokens: int | None = None
     thinking: bool | None = None
     seed: int | None = None
-    mode: Literal["fast", "exact"] | None = None
+    numerics: Literal["fast", "exact"] | None = None
     replay: bool = False
     sequential: bool = False
     margins: Mapping[str, float] = field(default_factory=dict)
@@ -126,7 +128,7 @@ class VerifyOptions:
     @property
     def overrides(self) -> dict[str, Any]:
         """The sampling settings that were asked for."""
-        names = ("temperature", "top_p", "top_k", "min_p", "max_new_tokens", "thinking", "seed", "mode")
+        names = ("temperature", "top_p", "top_k", "min_p", "max_new_tokens", "thinking", "seed", "numerics")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def choose(self, suite: Suite) -> list[Prompt]:

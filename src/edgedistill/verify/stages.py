@@ -89,7 +89,7 @@ class Run:
             repetition_penalty=s.repetition_penalty,
             max_new_tokens=s.max_new_tokens,
             seed=s.seed,
-            mode=s.mode,
+            numerics=s.numerics,
             path="replay" if self._options.replay else "decode",
             sequential=self._options.sequential,
             level=1 - self._options.alpha,

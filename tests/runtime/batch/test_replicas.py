@@ -32,7 +32,7 @@ def tokens_of(drawn):
 
 @pytest.mark.parametrize("mode", ["fast", "exact"])
 def test_the_same_samples_as_one_engine(sampled, model, prompts, mode):
-    settings = SETTINGS.replace(mode=mode)
+    settings = SETTINGS.replace(numerics=mode)
     session, engines = model.engines(settings, longest=80, sequences=3 * SAMPLES)
     assert len(engines) == 3
     assert session.threads == 1
@@ -43,7 +43,7 @@ def test_the_same_samples_as_one_engine(sampled, model, prompts, mode):
 
 def test_replayed_samples_are_the_same(sampled, model, prompts):
     """The scored prefix comes from the session of all threads, the rest from engines of one."""
-    exact = SETTINGS.replace(mode="exact")
+    exact = SETTINGS.replace(numerics="exact")
     known = tokens_of(sampled("fp32", batch=6).draw(prompts, SAMPLES, exact))
     assert tokens_of(replay(model, prompts, known, exact)) == tokens_of(model.draw(prompts, SAMPLES, exact))
 

@@ -77,7 +77,7 @@ def test_logits_that_are_not_finite_are_refused(bad):
 
 @pytest.mark.parametrize("weight_format", ["int4-b32", "fp32"])
 def test_exact_samples_are_those_of_the_runtime_alone_in_any_batch(sampled, prompts, weight_format):
-    exact = SETTINGS.replace(mode="exact")
+    exact = SETTINGS.replace(numerics="exact")
     work = None
     results = []
     for batch in (2, 3, 8):
@@ -121,7 +121,7 @@ def test_samples_read_as_the_runtime_reads_them(sampled, prompts):
 
 def test_done_samples_are_left_out_and_later_ones_are_the_same(sampled, prompts):
     model = sampled(batch=4)
-    exact = SETTINGS.replace(mode="exact")
+    exact = SETTINGS.replace(numerics="exact")
     everything = tokens_of(model.draw(prompts, 4, exact))
     done = set(list(everything)[::2])
     assert tokens_of(model.draw(prompts, 4, exact, done=done)) == {k: v for k, v in everything.items() if k not in done}
@@ -153,14 +153,14 @@ def test_the_end_of_the_context_ends_a_reply(sampled):
 
 def test_a_repetition_penalty_counts_what_a_row_has_seen(sampled, prompts):
     model = sampled(batch=3)
-    penal = SETTINGS.replace(mode="exact", repetition_penalty=1.4, max_new_tokens=20)
+    penal = SETTINGS.replace(numerics="exact", repetition_penalty=1.4, max_new_tokens=20)
     work = [(model.replies.encode(prompt, None), [0, 1]) for prompt in prompts]
     assert tokens_of(model.draw(prompts, 2, penal)) == {one.key: one.tokens for one in model.one_by_one(work, penal)}
 
 
 def test_ending_early_keeps_what_was_given_out(sampled, prompts):
     model = sampled(batch=4)
-    exact = SETTINGS.replace(mode="exact")
+    exact = SETTINGS.replace(numerics="exact")
     running = model.draw(prompts, 4, exact)
     some = tokens_of(itertools.islice(running, 5))
     running.close()

@@ -70,7 +70,7 @@ def test_the_same_samples_as_here(
     running: LocalCluster, model: BundleModel, prompts: tuple[Prompt, ...], mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgedistill.verify.cluster.model.UNIT", 4)
-    settings = SETTINGS.replace(mode=mode)
+    settings = SETTINGS.replace(numerics=mode)
     with Cluster.connect(str(running.file)) as cluster:
         wait_for(cluster, 2)
         spread = SpreadBundle(model, cluster)

@@ -13,7 +13,7 @@ from edgedistill.verify.metrics.survival import first_divergence
 from edgedistill.verify.models.replay import ReplayStats, replay
 from edgedistill.verify.stats.sampler_audit import chi_square
 
-EXACT = SETTINGS.replace(mode="exact", max_new_tokens=60)
+EXACT = SETTINGS.replace(numerics="exact", max_new_tokens=60)
 
 
 @pytest.fixture(scope="module")

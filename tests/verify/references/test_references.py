@@ -18,7 +18,7 @@ from edgedistill.verify.references.open import open_reference, original_name
 from edgedistill.verify.scoring import compare_on
 from edgedistill.verify.suites.registry import load_suite
 
-EXACT = SETTINGS.replace(mode="exact")
+EXACT = SETTINGS.replace(numerics="exact")
 
 
 @pytest.fixture(scope="module")

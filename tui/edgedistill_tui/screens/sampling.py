@@ -30,7 +30,12 @@ _NUMBERS: tuple[tuple[str, str, type, str], ...] = (
     ("trajectories", "trajectories", int, "decoded together, then a vote; 1: plain"),
 )
 VOTES = ("majority", "confidence", "universal")
-_CHOICES = {"thinking": ("auto", "on", "off"), "mode": ("fast", "exact"), "vote": VOTES, "deliberate": ("off", "on")}
+_CHOICES = {
+    "thinking": ("auto", "on", "off"),
+    "numerics": ("fast", "exact"),
+    "vote": VOTES,
+    "deliberate": ("off", "on"),
+}
 _THINKING: dict[str, bool | None] = {"auto": None, "on": True, "off": False}
 
 Changed = tuple[dict[str, Any], str]
@@ -52,7 +57,7 @@ class SamplingPanel(ModalScreen[Changed | None]):
         self._system = system
         values = sampling.to_dict()
         thinking = next(name for name, value in _THINKING.items() if value is values["thinking"])
-        self._chosen = {"thinking": thinking, "mode": str(values["mode"])}
+        self._chosen = {"thinking": thinking, "numerics": str(values["numerics"])}
         parallel = values["parallel"]
         self._chosen["vote"] = str(parallel.get("vote", "majority"))
         self._chosen["deliberate"] = "on" if parallel.get("deliberate") else "off"
@@ -119,7 +124,7 @@ class SamplingPanel(ModalScreen[Changed | None]):
         self.dismiss((values, self.query_one("#system", TextArea).text.strip()))
 
     def _read(self) -> dict[str, Any]:
-        values: dict[str, Any] = {"thinking": _THINKING[self._chosen["thinking"]], "mode": self._chosen["mode"]}
+        values: dict[str, Any] = {"thinking": _THINKING[self._chosen["thinking"]], "numerics": self._chosen["numerics"]}
         for name, label, kind, _ in _NUMBERS:
             text = self.query_one(f"#{name}", Input).value.strip()
             if not text and name == "seed":

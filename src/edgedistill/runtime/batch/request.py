@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.errors import VerifyError
-from edgedistill.runtime.settings import GenerationSettings, Mode, check_mode
+from edgedistill.renamed import fields_accept_old
+from edgedistill.runtime.settings import GenerationSettings, Numerics, check_numerics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +20,7 @@ SampleKey = tuple[str, int]
 """(prompt id, index of the sample): what names a sample within one run, and what its noise is keyed by."""
 
 
+@fields_accept_old(mode="numerics")
 @dataclass(frozen=True, slots=True)
 class DrawSettings:
     """Sampling settings of a run; two runs with equal settings and seed share their noise.
@@ -26,7 +28,7 @@ class DrawSettings:
     Attributes:
         temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens: As in ``GenerationSettings``.
         seed: Key of the noise, with the prompt's id, the sample's index, the position and the token.
-        mode: ``fast`` decodes as deployed; ``exact`` makes every logit bit-identical to a prefill (see runtime).
+        numerics: ``fast`` decodes as deployed; ``exact`` makes every logit bit-identical to a prefill (see runtime).
         thinking: Asks the chat template for reasoning or none; None leaves it to the template.
     """
 
@@ -37,11 +39,11 @@ class DrawSettings:
     repetition_penalty: float = 1.0
     max_new_tokens: int = 512
     seed: int = 0
-    mode: Mode = "fast"
+    numerics: Numerics = "fast"
     thinking: bool | None = None
 
     def __post_init__(self) -> None:
-        check_mode(self.mode)
+        check_numerics(self.numerics)
         _ = self.generation  # validates the rest; raises GenerationError
 
     @classmethod
@@ -55,7 +57,7 @@ class DrawSettings:
         unknown = sorted(set(overrides) - names)
         if unknown:
             raise VerifyError(f"{unknown[0]!r} is no sampling setting; known are {', '.join(sorted(names))}.")
-        sampling = names - {"seed", "mode", "thinking"}
+        sampling = names - {"seed", "numerics", "thinking"}
         values = {k: v for k, v in defaults.items() if k in sampling and v is not None}
         if defaults.get("do_sample") is False:
             values["temperature"] = 0.0

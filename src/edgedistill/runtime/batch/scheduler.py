@@ -80,7 +80,7 @@ class Engine:
         self._session = session
         self._settings = settings
         self._generation = settings.generation
-        self._exact = settings.mode == "exact"
+        self._exact = settings.numerics == "exact"
         self._batch = max(2, batch)
         self._eos = np.array(sorted(eos), dtype=np.int64)
         self._limit = session.geometry.limit

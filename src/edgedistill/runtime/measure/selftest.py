@@ -191,8 +191,8 @@ class _SelfTest:
     def _greedy(self) -> None:
         """Do both modes write the same text?"""
         settings = GenerationSettings(max_new_tokens=48, ignore_eos=True)
-        fast = self._model.generate(PROMPT, settings=settings, mode="fast").tokens
-        exact = self._model.generate(PROMPT, settings=settings, mode="exact").tokens
+        fast = self._model.generate(PROMPT, settings=settings, numerics="fast").tokens
+        exact = self._model.generate(PROMPT, settings=settings, numerics="exact").tokens
         same = next((i for i, (a, b) in enumerate(zip(fast, exact, strict=False)) if a != b), None)
         detail = f"greedy texts of {len(fast)} tokens " + ("agree" if same is None else f"part at token {same}")
         share = sum(a != b for a, b in zip(fast, exact, strict=False)) / max(1, len(fast))

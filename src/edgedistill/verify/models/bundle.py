@@ -189,7 +189,7 @@ class BundleModel:
                     generation,
                     context_length=self._info.context_length,
                     eos=self._info.eos_token_ids,
-                    mode=settings.mode,
+                    numerics=settings.numerics,
                 )
                 for _ in loop.prefill(one.ids, chunk=self.model.prefill_chunk):
                     pass

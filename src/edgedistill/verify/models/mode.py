@@ -133,7 +133,7 @@ class ModeModel:
             [{"role": message.role, "content": message.content} for message in prompt.messages],
             options=options,
             settings=settings.generation,
-            mode=settings.mode,
+            numerics=settings.numerics,
             thinking=settings.thinking,
             read=None if checked else read,
             prompt_id=prompt.id,

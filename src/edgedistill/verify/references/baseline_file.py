@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from edgedistill.errors import OutputError, VerifyError
+from edgedistill.renamed import current_keys
 from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.verify.references.top_tokens import TopTokens, top_tokens
 from edgedistill.verify.sampling.protocol import slices
@@ -265,7 +266,7 @@ class Baseline:
             created=header["created"],
             suite_name=header["suite"][0],
             suite_sha256=header["suite"][1],
-            settings=DrawSettings(**header["settings"]),
+            settings=DrawSettings(**current_keys(header["settings"], {"mode": "numerics"}, "the baseline")),
             identity=ModelIdentity(**header["model"]),
             versions=header["versions"],
             drawn={one.key: one for one in drawn},

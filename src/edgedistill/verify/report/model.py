@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, VerifyError
+from edgedistill.renamed import current_keys
 from edgedistill.verify.gate.decide import CollapseResult, EndpointResult, GateResult, Method, Outcome
 from edgedistill.verify.gate.endpoints import Name
 from edgedistill.verify.gate.sequential import SequentialState
@@ -237,6 +238,9 @@ class VerifyReport:
                 f"it has schema {version}; this version of edgedistill reads up to {SCHEMA_VERSION}.",
                 hint="Upgrade with: pip install --upgrade edgedistill",
             )
+        settings = value.get("settings")
+        if isinstance(settings, dict):
+            value = {**value, "settings": current_keys(settings, {"mode": "numerics"}, "the report")}
         return decode(cls, value, NAMES)
 
 

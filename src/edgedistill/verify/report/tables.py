@@ -246,11 +246,13 @@ def path_text(report: VerifyReport) -> str:
     """Which path was measured, in a sentence."""
     settings = report.settings
     if report.mode is not None:
-        return _mode_text(report.mode, report.reference is not None, exact=settings.mode == "exact")
-    kernels = "exact kernels" if settings.mode == "exact" else "the kernels it is deployed with"
+        return _mode_text(report.mode, report.reference is not None, exact=settings.numerics == "exact")
+    kernels = "exact kernels" if settings.numerics == "exact" else "the kernels it is deployed with"
     if settings.path == "replay":
         exact = (
-            "the same distribution" if settings.mode == "exact" else "close to the deployed distribution, see kl_path"
+            "the same distribution"
+            if settings.numerics == "exact"
+            else "close to the deployed distribution, see kl_path"
         )
         text = f"The bundle replayed the reference's tokens by scoring and decoded after the first divergence ({exact})"
     else:

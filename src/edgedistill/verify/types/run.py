@@ -32,7 +32,8 @@ class RunSettings:
     Attributes:
         preset: fast, default, thorough or custom.
         samples: Per prompt and model. ``seed``: key of the noise.
-        mode: Kernels of the runtime. ``path``: decode (as deployed) or replay (scored against the reference's tokens).
+        numerics: Kernels of the runtime.
+        path: decode (as deployed) or replay (scored against the reference's tokens).
         coupled: Whether both models saw the same noise.
         level: Coverage of the intervals. ``margins``: name to limit; empty in an audit.
     """
@@ -46,7 +47,7 @@ class RunSettings:
     repetition_penalty: float
     max_new_tokens: int
     seed: int
-    mode: Literal["fast", "exact"] = "fast"
+    numerics: Literal["fast", "exact"] = "fast"
     path: SamplingPath = "decode"
     coupled: bool = True
     sequential: bool = False
