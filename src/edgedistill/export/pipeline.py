@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedistill import notebook
 from edgedistill.architecture.spec import ModelSpec
 from edgedistill.bundle.staging import Staging, check_target, disk_errors
 from edgedistill.checkpoint.open import Checkpoint, open_checkpoint
@@ -27,6 +28,7 @@ from edgedistill.export.options import ExportOptions
 from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.quantize.plan import parse_format
+from edgedistill.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
     from edgedistill.bundle.manifest import Manifest
@@ -66,6 +68,18 @@ class ExportResult:
             "verification": self.manifest.verification,
             "predicted": self.manifest.predicted,
         }
+
+    def _repr_html_(self) -> str:
+        found = self.to_dict()
+        rows = [
+            ("bundle", f"{self.path} ({format_bytes(found['bundle_bytes'])})"),
+            ("parameters", format_count(self.manifest.parameters)),
+            ("bits per weight", f"{self.manifest.bits_per_weight:.2f}"),
+            ("context", f"{self.manifest.model.context_length} tokens"),
+            ("time", format_seconds(self.seconds)),
+            ("peak memory", format_bytes(self.peak_rss_bytes)),
+        ]
+        return notebook.table((), rows)
 
 
 def export(

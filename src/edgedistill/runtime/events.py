@@ -9,8 +9,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgedistill import notebook
+
 if TYPE_CHECKING:
     from edgedistill.runtime.generate import FinishReason
+    from edgedistill.runtime.logprobs import TokenLogprob
     from edgedistill.runtime.settings import Numerics
     from edgedistill.runtime.stats import GenerationStats
 
@@ -29,6 +32,7 @@ class Generation:
             context is full) or ``cancelled``.
         reasoning_closed: False where the text ended inside the reasoning.
         note: A remark for the user, such as a missing chat template.
+        logprobs: One record a token, where they were asked for.
     """
 
     text: str
@@ -40,11 +44,17 @@ class Generation:
     stats: GenerationStats
     reasoning_closed: bool = True
     note: str | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, rates included."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {**fields, "tokens": list(self.tokens), "stats": self.stats.to_dict()}
+        logprobs = None if self.logprobs is None else [dataclasses.asdict(one) for one in self.logprobs]
+        return {**fields, "tokens": list(self.tokens), "stats": self.stats.to_dict(), "logprobs": logprobs}
+
+    def _repr_html_(self) -> str:
+        counts = f"{self.stats.new_tokens} tokens, {self.stats.decode_tps:.1f} tokens/s, {self.finish_reason}"
+        return notebook.folded("reasoning", self.reasoning) + notebook.text(self.answer) + notebook.text(counts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from edgedistill.runtime.settings import GenerationSettings, Numerics
 from edgedistill.runtime.stats import Stopwatch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -87,8 +87,14 @@ class TokenLoop:
         eos: Collection[int],
         numerics: Numerics = "fast",
         cancel: threading.Event | None = None,
+        on_choice: Callable[[npt.NDArray[np.float32], int], None] | None = None,
     ) -> None:
-        """``decoder``: its cache may hold tokens, their common beginning with the prompt is reused."""
+        """Prepare a continuation.
+
+        Args:
+            decoder: Its cache may hold tokens; their common beginning with the prompt is reused.
+            on_choice: Called with the logits float32 [V] and the token chosen from them, before the next step.
+        """
         self._decoder = decoder
         self._sampler = sampler
         self._settings = settings
@@ -96,6 +102,7 @@ class TokenLoop:
         self._eos = frozenset() if settings.ignore_eos else frozenset(eos)
         self._exact = numerics == "exact"
         self._cancel = cancel
+        self._on_choice = on_choice
         self.finish_reason: FinishReason | None = None
         self.cached_tokens = 0
         self.prefill_watch, self.step_watch, self.first_choice = Stopwatch(), Stopwatch(), Stopwatch()
@@ -138,7 +145,7 @@ class TokenLoop:
         if self.finish_reason is not None:
             return
         with self.first_choice:
-            token = self._sampler.choose(self._logits, 0)
+            token = self._choose(self._logits, 0)
         count = 1
         prompt_tokens = self._decoder.length
         while True:
@@ -149,8 +156,14 @@ class TokenLoop:
                 return
             with self.step_watch:
                 self._sampler.observe([token])
-                token = self._sampler.choose(self._decoder.feed([token], exact=self._exact), count)
+                token = self._choose(self._decoder.feed([token], exact=self._exact), count)
             count += 1
+
+    def _choose(self, logits: npt.NDArray[np.float32], position: int) -> int:
+        token = self._sampler.choose(logits, position)
+        if self._on_choice is not None:
+            self._on_choice(logits, token)
+        return token
 
     def _reason(self, token: int, count: int, tokens: int) -> FinishReason | None:
         if token in self._eos:

@@ -11,35 +11,37 @@ Must not know: terminals, how the bundle was made, its files of texts.
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 
 from edgedistill.bundle.bundle import Bundle, Check
 from edgedistill.errors import GenerationError
 from edgedistill.renamed import accepts_old
-from edgedistill.runtime import stats
-from edgedistill.runtime.events import Event, Generation
-from edgedistill.runtime.generate import FinishReason, TokenLoop
+from edgedistill.runtime.async_stream import in_thread
+from edgedistill.runtime.conversation import Conversation, Keywords
+from edgedistill.runtime.generate_batch import generate_batch
+from edgedistill.runtime.generate_one import Request, events
 from edgedistill.runtime.loading import load_template, load_tokenizer, require_memory
+from edgedistill.runtime.logprobs import TokenLogprob, check_top, token_logprobs
 from edgedistill.runtime.optimum_session import OptimumSession
-from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.session import DecoderSession, SessionConfig
 from edgedistill.runtime.settings import GenerationSettings, Numerics, check_numerics
 from edgedistill.runtime.text.chat_template import PassThrough
-from edgedistill.runtime.text.reasoning import DEFAULT_TAGS, TagPair, opened_after, opened_by
-from edgedistill.runtime.text.transcript import Transcript
+from edgedistill.runtime.text.messages import plain_messages
+from edgedistill.runtime.text.reasoning import DEFAULT_TAGS, TagPair
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from edgedistill.runtime.decoder import Decoder
+    from edgedistill.runtime.events import Event, Generation
     from edgedistill.runtime.optimum_session import OptimumDecoder
 
     Prompt = str | Sequence[Mapping[str, Any]]
@@ -104,7 +106,8 @@ class Model:
         """The text that the model is given.
 
         Args:
-            prompt: A question, or messages with ``role`` and ``content``.
+            prompt: A question, or messages in OpenAI's form: dicts with ``role`` and ``content``, which is a text or a
+                list of parts of type ``text``.
             thinking: Ask the template for reasoning or none; None leaves it to the template.
             raw: Take ``prompt``, which must be a string, as it is.
 
@@ -117,7 +120,7 @@ class Model:
             if raw:
                 return prompt
             prompt = [{"role": "user", "content": prompt}]
-        return self.template.render(prompt, thinking=thinking)
+        return self.template.render(plain_messages(prompt), thinking=thinking)
 
     def encode(self, text: str, *, raw: bool = False) -> list[int]:
         """Token ids of a rendered prompt; ``raw`` adds the beginning-of-sequence token where the model wants one."""
@@ -135,6 +138,15 @@ class Model:
         self,
         prompt: Prompt,
         *,
+        temperature: float | None = None,
+        max_new_tokens: int | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        logprobs: int | None = None,
         settings: GenerationSettings | None = None,
         numerics: Numerics = "fast",
         thinking: bool | None = None,
@@ -142,10 +154,43 @@ class Model:
         on_event: Callable[[Event], None] | None = None,
         cancel: threading.Event | None = None,
     ) -> Generation:
-        """Generate to the end; the arguments are those of ``stream``, ``on_event`` sees its events."""
+        """Generate to the end.
+
+        Args:
+            prompt: A question, or messages in OpenAI's form; see ``render``.
+            temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens: As in ``GenerationSettings``;
+                None: as in ``settings``.
+            stop: Text, or texts, that end the generation.
+            logprobs: Also return the log-probability of every token, with those of the k most likely (0: none).
+            settings: Settings that the keywords above change; default: the bundle's.
+            numerics: ``fast``, or ``exact``: every token's logits are bit-identical to a prefill, at 10 to 30 % of the
+                speed.
+            thinking: Ask the template for reasoning or none; None leaves it to the template.
+            raw: No chat template: continue ``prompt``, a text, as it is.
+            on_event: Sees the events of ``stream``.
+            cancel: Set it to end the generation; what there is so far is kept.
+
+        Raises:
+            ContextLengthError: A prompt longer than the context.
+            TemplateError, GenerationError: See ``render``; a setting out of range; logits that are not finite.
+        """
         result: Generation | None = None
         for event in self.stream(
-            prompt, settings=settings, numerics=numerics, thinking=thinking, raw=raw, cancel=cancel
+            prompt,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            stop=stop,
+            logprobs=logprobs,
+            settings=settings,
+            numerics=numerics,
+            thinking=thinking,
+            raw=raw,
+            cancel=cancel,
         ):
             if on_event is not None:
                 on_event(event)
@@ -159,88 +204,134 @@ class Model:
         self,
         prompt: Prompt,
         *,
+        temperature: float | None = None,
+        max_new_tokens: int | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        logprobs: int | None = None,
         settings: GenerationSettings | None = None,
         numerics: Numerics = "fast",
         thinking: bool | None = None,
         raw: bool = False,
         continuing: str = "",
         cancel: threading.Event | None = None,
+        decoder: Decoder | OptimumDecoder | None = None,
     ) -> Iterator[Event]:
         """Generate step by step; every event is given as soon as it is certain.
 
+        Earlier turns that are still in a KV cache are not computed again (with ``exact`` numerics only as far as that
+        changes no bit).
+
         Args:
-            prompt: A question, or messages with ``role`` and ``content``; earlier turns that are still in a KV cache
-                are not computed again (with ``exact`` numerics only as far as that changes no bit).
-            settings: Default: the bundle's.
-            numerics: ``fast`` or ``exact`` (see ``generate``).
-            thinking: Ask the template for reasoning or none; None leaves it to the template.
-            raw: No chat template.
+            prompt, temperature, ..., cancel: As for ``generate``.
             continuing: The beginning of the reply, tags included: the model goes on from there, and what comes is the
                 rest alone.
-            cancel: Set it to end the generation; what there is so far is kept.
+            decoder: Whose KV cache is used; None: one that is idle.
 
         Raises:
-            ContextLengthError: A prompt longer than the context.
-            TemplateError, GenerationError: See ``render``; a model whose logits are not finite.
+            ContextLengthError, TemplateError, GenerationError: As ``generate``.
         """
         numerics = check_numerics(numerics)
-        settings = settings or self.default_settings
-        with stats.Stopwatch() as setup:
-            text = self.render(prompt, thinking=thinking, raw=raw)
-            tokens = self.encode(text + continuing, raw=raw)
-            seed = settings.seed if settings.seed is not None else secrets.randbits(32)
-            opened = opened_after(continuing, self.tags, opened=opened_by(text, self.tags))
-            transcript = Transcript(self.tokenizer, settings.stop, self.tags, opened=opened)
-        decoder = self._take()
-        loop = TokenLoop(
-            decoder,
-            Sampler(settings, NoiseKey.of(seed), vocab_size=self.bundle.manifest.model.vocab_size),
+        check_top(logprobs)
+        settings = self._settings(
             settings,
-            context_length=self.bundle.manifest.model.context_length,
-            eos=self.bundle.manifest.model.eos_token_ids,
-            numerics=numerics,
-            cancel=cancel,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            stop=stop,
         )
-        try:
-            for done, total in loop.prefill(tokens, chunk=self.prefill_chunk):
-                yield Event("prefill", done=done, total=total)
-            for token in loop:
-                yield from transcript.add(token)
-                if transcript.stopped:
-                    break
-            yield from transcript.finish()
-            used, kv_bytes = decoder.length, decoder.kv_bytes
-        finally:
-            self._idle.append(decoder)
-        reason: FinishReason = "stop_string" if transcript.stopped else loop.finish_reason or "cancelled"
-        measured = stats.GenerationStats(
-            prompt_tokens=len(tokens),
-            cached_tokens=loop.cached_tokens,
-            new_tokens=len(transcript.tokens),
-            reasoning_tokens=transcript.reasoning_tokens,
-            ttft_s=setup.total + loop.prefill_watch.total + loop.first_choice.total,
-            prefill_s=loop.prefill_watch.total,
-            decode_s=loop.step_watch.total,
-            step_p50_s=stats.percentile(loop.step_watch.laps, 50),
-            step_p95_s=stats.percentile(loop.step_watch.laps, 95),
-            kv_tokens=used,
-            kv_bytes=kv_bytes,
-            rss_bytes=stats.rss_bytes(),
-            peak_rss_bytes=stats.peak_rss_bytes(),
-            seed=None if settings.greedy else seed,
+        request = Request(prompt, settings, numerics, thinking, raw, continuing, logprobs)
+        return events(self, request, decoder=decoder, cancel=cancel)
+
+    async def astream(self, prompt: Prompt, **keywords: Unpack[Keywords]) -> AsyncGenerator[Event, None]:
+        """``stream`` for asyncio: ``async for event in model.astream(...)``.
+
+        The generation runs in a thread. It ends when the task is cancelled or the generator is closed. The keywords are
+        those of ``generate``.
+        """
+        cancel = keywords.setdefault("cancel", None) or threading.Event()
+        keywords["cancel"] = cancel
+        async for event in in_thread(self.stream(prompt, **keywords), cancel):
+            yield event
+
+    def generate_batch(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        temperature: float | None = None,
+        max_new_tokens: int | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        settings: GenerationSettings | None = None,
+        numerics: Numerics = "fast",
+        thinking: bool | None = None,
+        raw: bool = False,
+        batch: int = 8,
+        cancel: threading.Event | None = None,
+    ) -> list[Generation]:
+        """Answer several prompts together, ``batch`` at a time; one that ends makes room for the next.
+
+        The other arguments are those of ``generate``. With ``exact`` numerics every generation is that of ``generate``
+        with the same seed, bit for bit. Times in the statistics are those of the batch. A bundle of the optimum
+        exporter answers one prompt after the other.
+
+        Raises:
+            ContextLengthError, TemplateError, GenerationError: As ``generate``, for any of the prompts.
+        """
+        numerics = check_numerics(numerics)
+        chosen = self._settings(
+            settings,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            stop=stop,
         )
-        result = Generation(
-            text=transcript.text(),
-            reasoning=transcript.text("reasoning").strip(),
-            answer=transcript.text("answer").strip(),
-            tokens=tuple(transcript.tokens),
-            finish_reason=reason,
-            numerics=numerics,
-            stats=measured,
-            reasoning_closed=transcript.closed,
-            note=PassThrough.note if isinstance(self.template, PassThrough) and not raw else None,
-        )
-        yield Event("done", generation=result)
+        if batch < 1:
+            raise GenerationError(f"batch is {batch}; expected at least 1.")
+        drawn = chosen.seed if chosen.seed is not None else secrets.randbits(32)
+        chosen = chosen.replace(seed=drawn)
+        if not isinstance(self.session, DecoderSession) or len(prompts) < 2:
+            return [
+                self.generate(p, settings=chosen, numerics=numerics, thinking=thinking, raw=raw, cancel=cancel)
+                for p in prompts
+            ]
+        request = Request("", chosen, numerics, thinking, raw, "", None)
+        return generate_batch(self, self.session, prompts, request, batch=batch, cancel=cancel)
+
+    def chat(self, *, system: str | None = None, **keywords: Unpack[Keywords]) -> Conversation:
+        """A conversation that keeps its history and its KV cache.
+
+        Args:
+            system: System prompt.
+            keywords: Of ``generate``, for every turn.
+        """
+        return Conversation(self, system=system, **keywords)
+
+    def _settings(
+        self, settings: GenerationSettings | None, *, stop: str | Sequence[str] | None, **given: float | None
+    ) -> GenerationSettings:
+        """``settings``, or the bundle's, with what is ``given`` in their place."""
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if stop is not None:
+            changes["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+        base = settings or self.default_settings
+        return base.replace(**changes) if changes else base
 
     def score(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Log-probability of each token given those before it: float32 [n - 1] for n tokens, by one prefill.
@@ -260,6 +351,28 @@ class Model:
             chosen = part.logits[np.arange(len(part.columns)), following[part.columns]]
             out[part.columns] = chosen - top[:, 0] - total
         return out
+
+    def logprobs(self, text: str | Sequence[int], *, top: int = 0) -> list[TokenLogprob]:
+        """Log-probability of every token of a given text but the first, which nothing precedes.
+
+        Args:
+            text: A text, taken as it is (``raw``), or token ids.
+            top: Also give the most likely tokens at each place.
+
+        Raises:
+            GenerationError: Fewer than two tokens.
+            ContextLengthError: More tokens than the context holds.
+        """
+        check_top(top)
+        tokens = self.encode(text, raw=True) if isinstance(text, str) else list(text)
+        if len(tokens) < 2:
+            raise GenerationError(f"{len(tokens)} tokens were given to score; expected at least two.")
+        ids = np.asarray([tokens[:-1]], dtype=np.int64)
+        found: list[TokenLogprob] = []
+        for part in self.session.decoder().score(ids, chunk=self.prefill_chunk):
+            following = [tokens[column + 1] for column in part.columns.tolist()]
+            found += token_logprobs(part.logits, following, self.tokenizer, top=top)
+        return found
 
     # ---- lifetime -------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgedistill import notebook
 from edgedistill.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, VerifyError
 from edgedistill.renamed import current_keys
 from edgedistill.verify.gate.decide import CollapseResult, EndpointResult, GateResult, Method, Outcome
@@ -219,6 +220,15 @@ class VerifyReport:
         if verdict is None or not verdict.certain or verdict.name in (None, "deterministic-decoding"):
             return EXIT_INCONCLUSIVE
         return EXIT_FAIL if verdict.name in ("collapsed", "consistent-wrong") else EXIT_OK
+
+    def _repr_html_(self) -> str:
+        from edgedistill.verify.report import tables
+
+        metrics = [(row.label, row.reference, row.bundle) for row in tables.metric_rows(self)]
+        parts = [notebook.text(f"{self.bundle.name}: {tables.headline(self)}. {self.claim}")]
+        if self.gate is not None:
+            parts.append(notebook.table(tables.ENDPOINT_HEADERS, tables.endpoint_rows(self)))
+        return "".join([*parts, notebook.table(("metric", "reference", "bundle"), metrics)])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; NaN and infinities become null."""

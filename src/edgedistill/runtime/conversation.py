@@ -1,0 +1,91 @@
+"""A conversation with a model: its messages so far, and the KV cache that holds them.
+
+>>> with edgedistill.open_bundle("my-bundle") as model, model.chat(system="Answer briefly.") as chat:
+...     chat.ask("What is 12 + 30?").answer
+...     chat.ask("And twice that?").answer
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self, TypedDict
+
+from edgedistill.errors import GenerationError
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator, Sequence
+
+    from edgedistill.runtime.events import Event, Generation
+    from edgedistill.runtime.model import Model
+    from edgedistill.runtime.settings import GenerationSettings, Numerics
+
+
+class Keywords(TypedDict, total=False):
+    """Keywords of everything that generates; ``Model.generate`` describes them."""
+
+    temperature: float | None
+    max_new_tokens: int | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    repetition_penalty: float | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    logprobs: int | None
+    settings: GenerationSettings | None
+    numerics: Numerics
+    thinking: bool | None
+    cancel: threading.Event | None
+
+
+class Conversation:
+    """Questions and answers in turn. Every turn computes only what its KV cache does not hold yet.
+
+    The history holds answers without their reasoning, as chat templates of reasoning models expect. A turn that fails
+    or is left before its end is not part of it.
+
+    Attributes:
+        messages: The history, as dicts with ``role`` and ``content``; it may be changed.
+    """
+
+    def __init__(self, model: Model, *, system: str | None = None, **keywords: Any) -> None:
+        """Use ``Model.chat``. ``keywords``: of every turn, unless the turn has its own."""
+        self._model = model
+        self._keywords = keywords
+        self._decoder = model.session.decoder()
+        self.messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
+
+    def ask(self, text: str, **keywords: Any) -> Generation:
+        """The answer to ``text``; the keywords are those of ``Model.generate``."""
+        result: Generation | None = None
+        for event in self.stream(text, **keywords):
+            result = event.generation or result
+        if result is None:
+            raise RuntimeError("a generation ended without its last event")
+        return result
+
+    def stream(self, text: str, **keywords: Any) -> Iterator[Event]:
+        """The same step by step; the turn is part of the history once the last event was given."""
+        messages = [*self.messages, {"role": "user", "content": text}]
+        for event in self._model.stream(messages, **{**self._keywords, **keywords}, decoder=self._decoder):
+            if event.generation is not None:
+                self.messages = [*messages, {"role": "assistant", "content": event.generation.answer}]
+            yield event
+
+    def undo(self) -> str:
+        """Take the last turn back; its question. Raises GenerationError if there is none."""
+        if len(self.messages) < 2 or self.messages[-1]["role"] != "assistant":
+            raise GenerationError("The conversation has no turn to take back.")
+        question = str(self.messages[-2]["content"])
+        del self.messages[-2:]
+        return question
+
+    def close(self) -> None:
+        """Give the memory of the KV cache back; a later turn computes the whole history again."""
+        self._decoder = self._model.session.decoder()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,121 @@
+"""One generation from its prompt to its last event: template, tokens, loop and text put together."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgedistill.runtime import stats
+from edgedistill.runtime.events import Event, Generation
+from edgedistill.runtime.generate import FinishReason, TokenLoop
+from edgedistill.runtime.logprobs import TokenLogprob, token_logprobs
+from edgedistill.runtime.sampling import NoiseKey, Sampler
+from edgedistill.runtime.text.chat_template import PassThrough
+from edgedistill.runtime.text.reasoning import opened_after, opened_by
+from edgedistill.runtime.text.transcript import Transcript
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgedistill.runtime.decoder import Decoder
+    from edgedistill.runtime.model import Model, Prompt
+    from edgedistill.runtime.optimum_session import OptimumDecoder
+    from edgedistill.runtime.settings import GenerationSettings, Numerics
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be generated; the fields are the arguments of ``Model.stream``."""
+
+    prompt: Prompt
+    settings: GenerationSettings
+    numerics: Numerics
+    thinking: bool | None
+    raw: bool
+    continuing: str
+    logprobs: int | None
+
+
+def events(
+    model: Model, request: Request, *, decoder: Decoder | OptimumDecoder | None, cancel: threading.Event | None
+) -> Iterator[Event]:
+    """The events of a generation; ``decoder``: whose KV cache is used, None for an idle one of the model's."""
+    settings, info = request.settings, model.bundle.manifest.model
+    with stats.Stopwatch() as setup:
+        text = model.render(request.prompt, thinking=request.thinking, raw=request.raw)
+        tokens = model.encode(text + request.continuing, raw=request.raw)
+        seed = settings.seed if settings.seed is not None else secrets.randbits(32)
+        opened = opened_after(request.continuing, model.tags, opened=opened_by(text, model.tags))
+        transcript = Transcript(model.tokenizer, settings.stop, model.tags, opened=opened)
+    records: list[TokenLogprob] = []
+
+    def record(logits: npt.NDArray[np.float32], token: int) -> None:
+        records.extend(token_logprobs(logits[None], [token], model.tokenizer, top=request.logprobs or 0))
+
+    with model.decoder() if decoder is None else nullcontext(decoder) as used:
+        loop = TokenLoop(
+            used,
+            Sampler(settings, NoiseKey.of(seed), vocab_size=info.vocab_size),
+            settings,
+            context_length=info.context_length,
+            eos=info.eos_token_ids,
+            numerics=request.numerics,
+            cancel=cancel,
+            on_choice=None if request.logprobs is None else record,
+        )
+        for done, total in loop.prefill(tokens, chunk=model.prefill_chunk):
+            yield Event("prefill", done=done, total=total)
+        for token in loop:
+            yield from transcript.add(token)
+            if transcript.stopped:
+                break
+        yield from transcript.finish()
+        kv_tokens, kv_bytes = used.length, used.kv_bytes
+    measured = stats.GenerationStats(
+        prompt_tokens=len(tokens),
+        cached_tokens=loop.cached_tokens,
+        new_tokens=len(transcript.tokens),
+        reasoning_tokens=transcript.reasoning_tokens,
+        ttft_s=setup.total + loop.prefill_watch.total + loop.first_choice.total,
+        prefill_s=loop.prefill_watch.total,
+        decode_s=loop.step_watch.total,
+        step_p50_s=stats.percentile(loop.step_watch.laps, 50),
+        step_p95_s=stats.percentile(loop.step_watch.laps, 95),
+        kv_tokens=kv_tokens,
+        kv_bytes=kv_bytes,
+        rss_bytes=stats.rss_bytes(),
+        peak_rss_bytes=stats.peak_rss_bytes(),
+        seed=None if settings.greedy else seed,
+    )
+    logprobs = None if request.logprobs is None else tuple(records[: len(transcript.tokens)])
+    reason = loop.finish_reason or "cancelled"
+    yield Event("done", generation=generation_of(model, transcript, reason, request, measured, logprobs))
+
+
+def generation_of(
+    model: Model,
+    transcript: Transcript,
+    reason: FinishReason,
+    request: Request,
+    measured: stats.GenerationStats,
+    logprobs: tuple[TokenLogprob, ...] | None = None,
+) -> Generation:
+    """The record of a finished ``transcript``; ``reason`` holds unless a stop string ended it."""
+    return Generation(
+        text=transcript.text(),
+        reasoning=transcript.text("reasoning").strip(),
+        answer=transcript.text("answer").strip(),
+        tokens=tuple(transcript.tokens),
+        finish_reason="stop_string" if transcript.stopped else reason,
+        numerics=request.numerics,
+        stats=measured,
+        reasoning_closed=transcript.closed,
+        note=PassThrough.note if isinstance(model.template, PassThrough) and not request.raw else None,
+        logprobs=logprobs,
+    )
