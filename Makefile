@@ -19,7 +19,7 @@ TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 ARGS ?=
 PIP_OPTIONS := --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-kv bench-prefill bench-tune bench-sensitivity bench-tui screenshots clean
+.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -74,6 +74,9 @@ bench-gate: $(DEV) ## controls of the gate: false alarms against itself, damaged
 
 bench-quality: $(DEV) ## mean KL over size next to llama.cpp's formats of the same original, with memory, a verdict per path, tiny-reasoner as GGUF too (hours; ARGS=--quick)
 	$(BIN)/python bench/quality.py $(ARGS)
+
+bench-answers: $(DEV) ## false merges and false splits of the reader of answers by kind, beside math-verify (ARGS="--pairs 2000")
+	$(BIN)/python bench/answers.py $(ARGS)
 
 bench-kv: $(DEV) ## a quantized KV cache by position in the context: divergence, memory, speed
 	$(BIN)/python bench/kv.py $(ARGS)

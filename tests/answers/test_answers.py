@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedistill.answers.canonical import canonical, parse_number
 from edgedistill.answers.extract import boxed_contents, extract
+from edgedistill.answers.quantities import parse_number
+from edgedistill.answers.typed import canonical
 from edgedistill.runtime.text.reasoning import TagPair
 from edgedistill.verify.sampling.answers import read_reply
 from edgedistill.verify.types import Check, Message, Prompt
@@ -34,10 +35,10 @@ from edgedistill.verify.types import Check, Message, Prompt
         (r"\$18", "18"),
         ("-$5", "-5"),
         ("−5", "-5"),
-        ("50%", "50"),
-        (r"50\%", "50"),
-        ("12 cm", "12"),
-        ("3.5 km/h", "7/2"),
+        ("50%", "50%"),
+        (r"50\%", "50%"),
+        ("12 cm", "12 cm"),
+        ("3.5 km/h", "7/2 km/h"),
         (r"12\text{ apples}", "12"),
         (r"90^\circ", "90"),
         ("x = 7", "7"),
@@ -51,9 +52,9 @@ from edgedistill.verify.types import Check, Message, Prompt
         ("Paris", "paris"),
         ("  New   York.", "new york"),
         (r"x^2 + 1", "x^2+1"),
-        (r"2\sqrt{3}", r"2\sqrt{3}"),
+        (r"2\sqrt{3}", "2sqrt(3)"),
         ("3x", "3x"),
-        ("5 or 6", "5 or 6"),
+        ("5 or 6", "5,6"),
         ("1/0", "1/0"),
     ],
 )
@@ -118,8 +119,8 @@ def test_extraction_never_fails(text: str, rule: str) -> None:
         ("Answer: Paris", "paris"),
         ("the final answer is 10 apples because 5 + 5", "10"),
         ("It is about 40 apples", "40"),
-        ("First 3, then 4.", "4"),
-        ("a range of 3-5", "5"),
+        ("First 3, then 4.", None),
+        ("a range of 3-5", None),
         ("It costs $1,000.50!", "2001/2"),
         ("2 + 2 = -4", "-4"),
         ("half is 1/2 of it", "1/2"),

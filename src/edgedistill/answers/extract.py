@@ -1,118 +1,392 @@
-"""Where a text states its answer.
+"""Where a text states its answer: boxed, behind ``####``, announced, in the last line in bold, a heading, a row of a
+table, or
+as the last line itself.
 
-Order of ``auto``: the last balanced ``\\boxed{...}``, ``#### x``, "the answer is x", the last number. Reasoning has to
-be removed from the text before.
-
-Must not know: tokens, models, suites, votes.
+The whole span is read (``typed.read_span``). What is no answer as a whole is *unread* (None) unless a number is asked
+for.
+Reasoning has to be removed from the text before. Time is linear in the length of the text.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from edgedistill.answers.canonical import canonical, parse_number, plain_fractions
+from edgedistill.answers.anchors import is_heading, last_anchor
+from edgedistill.answers.plain import plain
+from edgedistill.answers.quantities import quantity
+from edgedistill.answers.typed import Answer, AnswerType, core, read_span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 AnswerRule = Literal["auto", "boxed", "hash", "phrase", "number", "choice", "text"]
 """How an answer is taken from a text; see ``extract``."""
 
+MAX_TEXT = 65_536
+"""Of longer texts the end is read, and of what is neither boxed nor behind ``####`` the last quarter of it."""
+
 _BOXED = re.compile(r"\\f?boxed\s*\{")
+_BRACES = re.compile(r"\\f?boxed\s*\{|\\.|[{}]", re.DOTALL)
 _HASH = re.compile(r"####[ \t]*([^\n]+)")
-_PHRASE = re.compile(
-    r"\b(?:the\s+(?:final\s+)?answer\s*(?:is|=)|(?:final\s+)?answer\s*(?:is|[:=]))(?=\W)[\s:*_]*", re.IGNORECASE
+_STOP = re.compile(r"[.!?](?=[*_\"')\]$]*(?:\s|$))|[。！？।]")
+_ABBREVIATIONS = frozenset(
+    ["mr", "mrs", "dr", "st", "vs", "ca", "no", "approx", "e.g", "i.e", "fig", "eq", "prof", "jr", "sr", "mt", "ft"]
 )
-_SENTENCE_END = re.compile(r"(?<!\d)\.(?=\s|$)|(?<=\d)\.(?=\s|$)|;|\s+(?:because|since|so|which|as)\b")
+_TAGGED = re.compile(r"<answer>([^<]{1,400})</answer>", re.IGNORECASE)
+_MARKER = re.compile(r"^\s*(?:[-*•+]|\d{1,2}[.)])\s+")
+_BULLET = re.compile(r"^\s*[-*•+]\s+")
+_BOLD = re.compile(r"\*\*([^*\n]{1,400})\*\*|__([^_\n]{1,400})__")
+_MATH = re.compile(r"\$\$?([^$\n]{1,400})\$\$?|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
+_LEAD = re.compile(
+    r"^\s*(?:(?:(?:therefore|thus|hence|so|finally|then|consequently|in conclusion|as a result|we (?:get|have|find|obtain|conclude that)|"
+    r"this (?:gives|means|yields)(?: us)?|it follows that|which (?:gives|is)|por lo tanto|por tanto|entonces|donc|ainsi|also|daher|somit|portanto|"
+    r"logo|quindi|dunque|итого|значит|следовательно|vậy|dolayısıyla|jadi)\b|因此|所以|故|于是|따라서|したがって|よって|总共|总计|一共|共|총|合計|รวม|ดังนั้น|"
+    r"इसलिए|कुल)[,:，：\s]*)+",
+    re.IGNORECASE,
+)
+_COPULA = re.compile(
+    r"\b(?:is|are|was|were|equals|be|ist|sind|es|son|est|sont|é|são|è|sono|là|adalah)\s+|[是为は]\s*(?=\S)"
+)
 _NUMBER = re.compile(
-    r"(?<![\w.])(?:[-−]\s?(?=[\d.$€£]))?[$€£]?\s?"
-    r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,2}(?!\w))?"
-    r"(?:\s?/\s?\d+(?:\.\d+)?)?"
+    r"(?<![A-Za-z0-9_.])(?:(?<![\d)])[-−]\s?(?=[\d.$€£]))?[$€£]?\s?"
+    r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,2}(?!\w))?(?:\s?/\s?\d+(?:\.\d+)?)?%?"
 )
-_CHOICE = re.compile(r"(?<![A-Za-z])\(?([A-J])\)?(?![A-Za-z'])")
-_SPACES = re.compile(r"\s+")
+_WORDY = re.compile(
+    r"\b(?:not|no|never|cannot|can't|unknown|impossible|least|most|more|less|fewer|between|than|or|nor|from|to)\b|n't\b",
+    re.IGNORECASE,
+)
+_UNANSWERED = re.compile(r"\b(?:I (?:do not|don't|cannot|can't|am|'m)|I'm|sorry|let me|let's|we need)\b", re.IGNORECASE)
+_BETWEEN_BOXES = re.compile(
+    r"[\s$.\\()\[\]]*(?:,|;|&|and|or|und|oder|y|et|ou|e|и|или|和|或|と|,\s*(?:and|or))[\s$\\()\[\]]*(?:[a-zA-Z]\s*=\s*)?"
+)
+_LETTER_AT_START = re.compile(
+    r"^[\s*_(\[]*([A-Z])(?:[)\].:*_]+(?:\s|$)|\s*[-–—]\s)|^[\s*_]*[(\[]([A-Za-z])[)\]]|^[\s*_]*([a-z])[).]\s"
+)
+_LETTER_WITH_REASON = re.compile(r"^[*_]*(?:\(([A-Z])\)|([A-Z])[.)])[*_]*\s+(?![A-Z]\.)\S")
+_LETTER_ALONE = re.compile(r"^[\s*_(\[$]*([A-Za-z])[\s*_)\].:$]*$")
+_LETTER_NAMED = re.compile(
+    r"\b(?:option|choice|answer|opción|option|antwort|вариант|选项|選項|选|選)\s*(?:is\s*)?[\s:*_(\[]*([A-Za-z])(?![\w'])|(?<=[选選])\s*([A-Z])(?![\w'])",
+    re.IGNORECASE,
+)
+_LETTER = re.compile(r"(?<![\w'])[(\[]?([A-HJ-Z])[)\]]?(?![\w'])|[(\[]([A-Za-z])[)\]]|(?<![\w'])(I)(?=[.)\]]*$)")
 
 
-def extract(text: str, rule: AnswerRule = "auto") -> str | None:
-    """The canonical answer in ``text`` (reasoning removed already); None where there is none.
+def extract(text: str, rule: AnswerRule = "auto", expected: AnswerType | None = None) -> str | None:
+    """The key of the answer in ``text`` (reasoning removed already); None where it is unread. See ``read``."""
+    answer = read(text, rule, expected)
+    return None if answer is None else answer.key
 
-    ``auto`` tries boxed, hash, phrase, number in this order; ``choice`` is the letter of a multiple-choice question;
-    ``text`` is the whole text with case and white space folded.
+
+def read(text: str, rule: AnswerRule = "auto", expected: AnswerType | None = None) -> Answer | None:
+    """The answer that a text states.
+
+    Args:
+        text: A reply without its reasoning.
+        rule: ``auto``: the last boxed group, ``####``, announcement, or what the last line says. ``boxed``, ``hash``,
+        ``phrase``: that
+            one place alone. ``number``: the last number of the text. ``choice``: the letter of a multiple-choice
+            question.
+            ``text``: the whole text, case and white space folded.
+        expected: The type of the right answer where it is known. A number, and nothing else, may then be taken from
+        among
+            words; a text from behind the last "is"; a letter from wherever the rule ``choice`` looks.
+
+    Returns:
+        None where nothing is stated, or what is stated is longer than an answer.
     """
     if rule == "text":
-        return _SPACES.sub(" ", text).strip().casefold() or None
-    if rule == "choice":
-        return _choice(text)
+        whole = re.sub(r"\s+", " ", text).strip()
+        return Answer("text", whole.casefold(), whole) if whole else None
+    marked, text = text[-MAX_TEXT:], text[-MAX_TEXT // 4 :]
+    if rule == "choice" or (rule == "auto" and expected == "letter"):
+        return _choice(marked, text)
     finders = {"boxed": _boxed, "hash": _hash, "phrase": _phrase, "number": _last_number}
-    for name in finders if rule == "auto" else (rule,):
-        found = finders[name](text)
-        if found is not None:
+    if rule != "auto":
+        return finders[rule](marked if rule in ("boxed", "hash") else text)
+    for finder in (_boxed, _hash, _tagged):
+        if (found := finder(marked)) is not None:
             return found
-    return None
+    return _phrase(text) or _last_line(text, expected)
+
+
+def boxed_spans(text: str) -> list[tuple[int, int, int]]:
+    """(start, start of the content, end of it) of every balanced ``\\boxed{...}`` in order; nested ones count once,
+    as the outer.
+    """
+    open_braces: list[tuple[int, int] | None] = []
+    spans: list[tuple[int, int, int]] = []
+    for found in _BRACES.finditer(text):
+        sign = found.group()
+        if sign == "}":
+            box = open_braces.pop() if open_braces else None
+            if box is not None:
+                while spans and spans[-1][0] > box[0]:
+                    spans.pop()
+                spans.append((*box, found.start()))
+        elif sign == "{":
+            open_braces.append(None)
+        elif _BOXED.fullmatch(sign):
+            open_braces.append((found.start(), found.end()))
+    return spans
 
 
 def boxed_contents(text: str) -> list[str]:
-    """The contents of every balanced ``\\boxed{...}``, in order of their closing; nested ones count once, as the
-    outer.
-    """
-    contents, start = [], 0
-    while (found := _BOXED.search(text, start)) is not None:
-        depth, at = 1, found.end()
-        while at < len(text) and depth:
-            if text[at] == "\\":  # an escaped brace is not a brace
-                at += 2
-                continue
-            depth += {"{": 1, "}": -1}.get(text[at], 0)
-            at += 1
-        if depth == 0:
-            contents.append(text[found.end() : at - 1])
-            start = at
-        else:
-            start = found.end()
-    return contents
+    """The contents of ``boxed_spans``."""
+    return [text[a:b] for _, a, b in boxed_spans(text)]
 
 
-def _boxed(text: str) -> str | None:
-    contents = boxed_contents(text)
-    return canonical(contents[-1]) if contents else None
-
-
-def _hash(text: str) -> str | None:
-    found = _HASH.findall(text)
-    return canonical(found[-1]) if found else None
-
-
-def _phrase(text: str) -> str | None:
-    tails = _phrase_tail(text)
-    if not tails:
+def _boxed(text: str) -> Answer | None:
+    """The last box; boxes that only "and" or a comma lies between are entries of one list."""
+    spans = boxed_spans(text)
+    if not spans:
         return None
-    tail = tails[0]
-    cut = _SENTENCE_END.search(tail)
-    tail = tail[: cut.start()] if cut else tail
-    # "the answer is about 40 apples": a number in the phrase is the answer, words around it are not.
-    numbers = _numbers(tail)
-    whole = canonical(tail)
-    if whole is None or not numbers or parse_number(whole) is not None or "\\" in whole or whole[0] in "([":
-        return whole
-    return canonical(numbers[-1])
+    first = len(spans) - 1
+    while first and _BETWEEN_BOXES.fullmatch(text[spans[first - 1][2] + 1 : spans[first][0]]):
+        first -= 1
+    return read_span(", ".join(text[a:b] for _, a, b in spans[first:]), decimal_comma=False)
 
 
-def _phrase_tail(text: str) -> list[str]:
-    """What follows the last "the answer is" on its line (a line may state an answer, doubt it and state another)."""
-    ends = [found.end() for found in _PHRASE.finditer(text)]
-    return [text[end:].partition("\n")[0] for end in ends[-1:]]
+def _hash(text: str) -> Answer | None:
+    found = _HASH.findall(text)
+    return read_span(found[-1]) if found else None
 
 
-def _numbers(text: str) -> list[str]:
-    return [found.group() for found in _NUMBER.finditer(plain_fractions(text))]
+def _tagged(text: str) -> Answer | None:
+    found = _TAGGED.findall(text)
+    return read_span(found[-1]) if found else None
 
 
-def _last_number(text: str) -> str | None:
-    numbers = _numbers(text)
-    return canonical(numbers[-1]) if numbers else None
+def _phrase(text: str) -> Answer | None:
+    """What the last announcement announces: on its line, or on the next that is not empty, as one entry or as a
+    list.
+    """
+    anchor = last_anchor(text)
+    lines = text.splitlines()
+    if anchor is None:
+        at = next((n for n in range(len(lines) - 2, -1, -1) if is_heading(lines[n])), None)
+        if at is None:
+            return None
+        return _announced("\n".join(lines[at + 1 :]), new_line=True, decimal_comma=False)
+    between = text[anchor.start : anchor.end]
+    return _announced(text[anchor.end :], new_line="\n" in between, decimal_comma=anchor.decimal_comma)
 
 
-def _choice(text: str) -> str | None:
-    for candidates in (boxed_contents(text)[-1:], _HASH.findall(text)[-1:], _phrase_tail(text), [text]):
-        letters = [letter for part in candidates for letter in _CHOICE.findall(part)]
-        if letters:
-            return str(letters[0] if candidates != [text] else letters[-1])
+def _announced(tail: str, *, new_line: bool, decimal_comma: bool) -> Answer | None:
+    lines = [line for line in tail.splitlines() if line.strip()]
+    if not lines:
+        return None
+    first = lines[0]
+    if new_line:
+        entries = [line for line in lines if _BULLET.match(line)]
+        if 1 < len(entries) == len(lines) <= 12:
+            return read_span(
+                ", ".join(_sentence(_BULLET.sub("", line)) for line in entries), decimal_comma=decimal_comma
+            )
+        if len(lines) > 3 and not first.lstrip().startswith(("**", "$", "\\", "|")):
+            return None  # a solution begins here, not an answer
+        first = _BULLET.sub("", first)
+    first = first.strip().strip("|")
+    if first in ("$$", "\\[") and len(lines) > 1:
+        first = lines[1]
+    math = _MATH.match(first)
+    if math is not None and re.match(r"\s*(?:[,.;。，]|$|\(|because|since|so\b)", first[math.end() :]):
+        return read_span(math.group(), decimal_comma=decimal_comma)
+    sentence = _sentence(first)
+    answer = read_span(sentence, decimal_comma=decimal_comma)
+    if answer is not None and answer.type == "text":
+        return _one_number(sentence, decimal_comma) or answer
+    return answer
+
+
+def _sentence(line: str) -> str:
+    """Up to the end of the sentence; the points of 3.5, p.m. and of initials end none."""
+    return next((line[:start] for start, _ in _stops(line)), line)
+
+
+def _stops(line: str) -> Iterator[tuple[int, int]]:
+    """Where sentences end."""
+    for stop in _STOP.finditer(line, 1):
+        start, end = stop.span()
+        if stop.group() == ".":
+            before, after = line[max(0, start - 24) : start], line[end : end + 3]
+            word = re.search(r"[\w.]*$", before)
+            last = word.group() if word else ""
+            initial = len(last) == 1 and last.isupper() and re.search(r"[A-Z][a-z]+ [A-Z]$", before) is not None
+            if last.casefold() in _ABBREVIATIONS or initial or re.match(r"\s[a-z]", after):
+                continue
+            if len(last) == 1 and last.isupper() and re.match(r"\s[A-Z]\.", after):
+                continue
+        elif stop.group() == "!" and re.search(r"(?:\d|\))$", line[:start]) and re.match(r"\s*[.$*]", line[end:]):
+            continue  # a factorial
+        yield start, end
+
+
+def _one_number(sentence: str, decimal_comma: bool) -> Answer | None:
+    """The only number among words that neither deny nor bound it ("he has 12 apples left"); None where the sentence
+    says more.
+    """
+    text = core(sentence)
+    found = list(_NUMBER.finditer(text))
+    if (
+        len(found) != 1
+        or _WORDY.search(text)
+        or re.search(r"[<>^|{}\[\]\\=]|\bsqrt\b|\bpi\b|[A-Za-z]\d|\d+(?:st|nd|rd|th)\b|\d[:/]", text)
+    ):
+        return None
+    rest = text[found[0].start() :]
+    counted = re.match(r"[-$€£]?\s?[\d.,]+%?(?:\s+[^\W\d_]+)?", rest)
+    for candidate in (rest, counted.group() if counted else "", found[0].group()):
+        if (typed := quantity(candidate.strip(" .,;"), decimal_comma=decimal_comma)) is not None:
+            return Answer(typed[0], typed[1], sentence)  # type: ignore[arg-type]
     return None
+
+
+def _last_line(text: str, expected: AnswerType | None) -> Answer | None:
+    """What the last line says: a cell of a table, bold, a formula, the line itself, a number among words."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    while lines and re.fullmatch(r"[-|:\s=*_`$]+|\\\]|\\\)", lines[-1]) and len(lines) > 1:
+        lines.pop()
+    if not lines:
+        return None
+    line = re.sub(r"^(?:#{1,6}|A:)\s+", "", lines[-1])
+    line = re.sub(r"(?<=\d)!+$", "", line)
+    if len(lines) == 1 and expected is None and (letter := _LETTER_WITH_REASON.match(line)) is not None:
+        return Answer("letter", letter[1] or letter[2], line)
+    if line.startswith("|"):
+        cells = [cell.strip() for cell in line.strip("|").split("|") if cell.strip()]
+        return read_span(cells[-1]) if cells else None
+    line = _MARKER.sub("", line) if _BULLET.match(line) or (expected is not None and len(lines) == 1) else line
+    if len(lines) > 1 and _MARKER.match(line) and _MARKER.match(lines[-2]):
+        line = _MARKER.sub("", line)
+    bold = [found[1] or found[2] for found in _BOLD.finditer(line)]
+    if bold and (stated := read_span(bold[-1].rstrip(":"))) is not None and (stated.type != "text" or len(bold) == 1):
+        if stated.type == "text" and (number := _one_number(line, False)) is not None:
+            return number
+        if not bold[-1].endswith(":"):
+            return stated
+    sentence = _last_sentence(line)
+    return (
+        _formula(sentence)
+        or _stated(sentence, whole=len(lines) == 1 and sentence == line)
+        or _one_number(_LEAD.sub("", sentence), False)
+        or (_among_words(line, sentence, expected, text))
+    )
+
+
+def _last_sentence(line: str) -> str:
+    start = 0
+    for _, end in _stops(line):
+        if line[end:].strip(" .*_)$\"'"):
+            start = end
+    return line[start:].strip()
+
+
+def _formula(sentence: str) -> Answer | None:
+    """The last formula of a sentence, unless words of weight follow it."""
+    found = list(_MATH.finditer(sentence))
+    if not found or len(sentence[found[-1].end() :].split()) > 4:
+        return None
+    first = len(found) - 1
+    while first and _BETWEEN_BOXES.fullmatch(sentence[found[first - 1].end() : found[first].start()]):
+        first -= 1
+    if first < len(found) - 1:
+        return read_span(sentence[found[first].start() : found[-1].end()])
+    answer = read_span(next(group for group in found[-1].groups() if group))
+    if answer is None or answer.type == "text":
+        return None
+    following = sentence[found[-1].end() :].strip(" .*,;")
+    if following and answer.type in ("number", "fraction"):
+        return read_span(found[-1].group() + " " + following) or answer
+    return answer
+
+
+def _stated(sentence: str, *, whole: bool) -> Answer | None:
+    """A sentence that is an answer by itself, after words like "therefore" or "we get"."""
+    text = _LEAD.sub("", sentence)
+    if _UNANSWERED.search(text):
+        return None
+    for candidate in (text, _COPULA.split(text)[-1] if len(_COPULA.findall(text)) == 1 else "", _after_colon(text)):
+        answer = read_span(candidate) if candidate.strip() else None
+        if answer is not None and answer.type != "text" and not (candidate != text and answer.type == "letter"):
+            return answer
+    if whole and len(text.split()) <= 3 and not text.startswith("I ") and not re.search(r"\d", text):
+        return read_span(text)
+    if whole and re.match(r"(?:yes|no|true|false)\b[,.]", text, re.IGNORECASE):
+        return read_span(text)
+    return None
+
+
+def _after_colon(text: str) -> str:
+    _, colon, tail = text.rpartition(": ")
+    return tail if colon else ""
+
+
+def _among_words(line: str, sentence: str, expected: AnswerType | None, text: str) -> Answer | None:
+    if expected == "text":
+        lead = re.match(r"\W*(yes|no|true|false)\b", text, re.IGNORECASE)
+        if lead is not None:
+            return read_span(lead[1])
+        tail = _COPULA.split(_LEAD.sub("", sentence))[-1]
+        return read_span(tail) if tail.strip() and len(tail.split()) <= 6 and not _UNANSWERED.search(sentence) else None
+    if expected in ("number", "fraction", "percent", "money", "unit"):
+        return _last_number(line) or _last_number(text)
+    # "12 + 30 = 42 of them", "first 3, then 4": without a type to look for, only what an equals sign says is an answer.
+    tail = line.rpartition("=")[2] if "=" in line else ""
+    return _one_number(tail, False) if tail else None
+
+
+def _last_number(text: str) -> Answer | None:
+    """The last number of a text, with a unit or percent sign behind it."""
+    for line in reversed(text.splitlines()):
+        spelled = plain(_MARKER.sub("", line)) if len(line) <= 4096 else line[-4096:]
+        found = list(_NUMBER.finditer(spelled))
+        if not found:
+            continue
+        span = found[-1].group()
+        unit = re.match(r"\s*(?:%|[^\W\d_]{1,3}(?:\^\(?\d\)?)?(?![^\W_])|[^\W\d_]+)", spelled[found[-1].end() :])
+        for candidate in ((span + unit.group()) if unit else "", span):
+            if candidate and (typed := quantity(candidate.strip())) is not None:
+                return Answer(typed[0], typed[1], span)  # type: ignore[arg-type]
+    return None
+
+
+def _choice(marked: str, text: str) -> Answer | None:
+    """The letter of a choice: boxed, announced, at the head of the reply or of its last line, the last one named."""
+    for candidate in (boxed_contents(marked)[-1:], _HASH.findall(marked)[-1:]):
+        if candidate and (letter := _letter(candidate[0])):
+            return Answer("letter", letter, candidate[0])
+    anchor = last_anchor(text)
+    if anchor is not None and (letter := _letter(text[anchor.end :].strip().partition("\n")[0])):
+        return Answer("letter", letter, letter)
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return None
+    alone = _LETTER_ALONE.match(lines[-1])
+    if alone is not None:
+        return Answer("letter", alone[1].upper(), lines[-1])
+    if (named := list(_LETTER_NAMED.finditer(text))) and (letter := next(g for g in named[-1].groups() if g)):
+        return Answer("letter", letter.upper(), letter)
+    for line in (lines[0], lines[-1]):
+        if (found := _LETTER_AT_START.match(line)) is not None:
+            letter = next(group for group in found.groups() if group)
+            return Answer("letter", letter.upper(), line)
+    for line in reversed(lines):
+        letters = [next(group for group in groups if group) for groups in _LETTER.findall(line[-4096:]) if any(groups)]
+        letters = [letter for letter in letters if letter != "A" or not re.search(r"\bA\s+[a-z]", line)]
+        if letters:
+            return Answer("letter", letters[-1].upper(), line)
+    return None
+
+
+def _letter(span: str) -> str | None:
+    """The letter that a span begins with; a lower-case one only where it cannot be a word."""
+    text = plain(span).strip(" *_$.:\"'")
+    text = re.sub(r"^(?:option|choice|letter|the|opción|вариант|选项)\s+", "", text, flags=re.IGNORECASE).lstrip(" *_")
+    found = re.match(
+        r"[(\[]?\s*([A-Za-z])\s*(?:[)\].:,;*_]|$|(?=\s+(?:because|since|as|is|[-–—(])|[^\w\s']))|([A-Z])(?![\w'])(?!\s+[a-z])",
+        text,
+    )
+    if found is None:
+        return None
+    return (found[1] or found[2]).upper()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgedistill.answers.extract import extract
 from edgedistill.errors import GenerationError, OutOfMemoryError
 from edgedistill.renamed import accepts_old
 from edgedistill.runtime.decoder import Decoder
@@ -39,7 +40,6 @@ from edgedistill.trajectories.early_stop import decided, saved_tokens
 from edgedistill.trajectories.memory import plan_run
 from edgedistill.trajectories.options import TrajectoryOptions
 from edgedistill.trajectories.prompts import load_prompt
-from edgedistill.trajectories.read_answer import read_answer
 from edgedistill.trajectories.result import RunStats, Trajectory, TrajectoryEvent, TrajectoryResult
 from edgedistill.trajectories.vote import Ballot, VoteResult, by_confidence, majority
 
@@ -140,7 +140,9 @@ class _Run:
         self._model, self._options, self._settings = model, options, settings
         self._numerics: Numerics = numerics
         self._cancel = cancel
-        self._read: Reader = read or (lambda text: read_answer(text, options.answers))
+        self._read: Reader = read or (
+            lambda text: None if options.answers == "free" else extract(text, options.answers)
+        )
         self._seed = settings.seed or 0
         self._noise = noise
         self._notes: list[str] = []

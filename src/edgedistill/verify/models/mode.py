@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgedistill.answers.extract import extract
 from edgedistill.errors import UsageError, VerifyError
 from edgedistill.progress import NullProgress
 from edgedistill.system.energy import EnergyMeter
@@ -20,6 +19,7 @@ from edgedistill.trajectories.early_stop import decided
 from edgedistill.trajectories.options import TrajectoryOptions
 from edgedistill.trajectories.run import solve
 from edgedistill.verify.metrics.lengths import repetition_rate
+from edgedistill.verify.sampling.answers import answer_of
 from edgedistill.verify.suites.checks import follows
 from edgedistill.verify.types import Drawn, Sample, Trial
 
@@ -125,7 +125,7 @@ class ModeModel:
             options = replace(options, answers="free")
 
         def read(text: str) -> str | None:
-            return None if prompt.extract == "checks" else extract(text, prompt.extract)
+            return answer_of(prompt, text)
 
         before = self._meter.read()
         result = solve(

@@ -9,13 +9,20 @@ Must not know: tokens, models, statistics.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from edgedistill.answers.extract import extract
+from edgedistill.answers.extract import read
+from edgedistill.answers.fit import fit
+from edgedistill.answers.typed import canonical, read_span
 from edgedistill.runtime.text.reasoning import DEFAULT_TAGS, split
 from edgedistill.verify.suites.checks import follows
+from edgedistill.verify.suites.code import run_reply
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgedistill.answers.extract import AnswerRule
+    from edgedistill.answers.typed import Answer
     from edgedistill.runtime.text.reasoning import TagPair
     from edgedistill.verify.types import AnswerKind, Prompt
 
@@ -62,8 +69,37 @@ def read_reply(
             return Reading("unparsed", None, "", False, False, False)
         strict, loose = follows(prompt.checks, parts.answer)
         return Reading("parsed", "follows" if strict else "violates", parts.answer, False, strict, loose)
-    answer = extract(parts.answer, prompt.extract)
+    answer = answer_of(prompt, parts.answer)
     if answer is None:
         return Reading("unparsed", None, parts.answer, False, False if scored else None, None)
     correct = None if prompt.answer is None else answer == prompt.answer
     return Reading("parsed", answer, parts.answer, False, correct, None)
+
+
+def answer_of(prompt: Prompt, text: str) -> str | None:
+    """The key of the answer that a reply without its reasoning gives to ``prompt``; None where it is unread.
+
+    Where the prompt has a right answer, its type says what is looked for, and its form (a unit, a name) is the form of
+    the key (``answers.fit``): a key that equals the right answer is right.
+    """
+    if prompt.extract in ("checks", "likelihood"):
+        return None
+    if prompt.extract == "code":
+        return run_reply(text, prompt)
+    gold = read_span(prompt.answer) if prompt.answer is not None else None
+    answer = read(text, cast("AnswerRule", prompt.extract), None if gold is None else gold.type)
+    if prompt.choices:
+        return _chosen(prompt.choices, answer, text)
+    if answer is None or prompt.extract == "text" or not prompt.golds:
+        return None if answer is None else answer.key
+    return fit(answer, prompt.golds, prompt.tolerance)
+
+
+def _chosen(choices: Sequence[str], answer: Answer | None, text: str) -> str | None:
+    """The letter of a choice, also where the reply gives the text of it; None for a letter that there is not."""
+    if answer is not None and answer.type == "letter" and ord(answer.key) - ord("A") < len(choices):
+        return answer.key
+    stated = read(text, "auto", "text")
+    keys = [canonical(choice) for choice in choices]
+    found = [at for at, key in enumerate(keys) if stated is not None and key == stated.key]
+    return chr(ord("A") + found[0]) if len(found) == 1 else None

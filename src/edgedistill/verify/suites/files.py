@@ -16,8 +16,8 @@ import re
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_args
 
-from edgedistill.answers.canonical import canonical
 from edgedistill.answers.extract import extract
+from edgedistill.answers.typed import canonical
 from edgedistill.errors import SuiteError
 from edgedistill.verify.suites.records import kind, records
 from edgedistill.verify.types import Check, Extraction, Message, Prompt, Role, Suite, SuiteSampling, Variant

@@ -10,8 +10,13 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Extraction = Literal["auto", "boxed", "hash", "phrase", "number", "choice", "text", "checks"]
-"""How an answer is taken from a reply; see ``answers.extract``."""
+Extraction = Literal[
+    "auto", "boxed", "hash", "phrase", "number", "choice", "text", "checks", "code", "likelihood"
+]  # fmt: skip
+"""How an answer is taken from a reply; see ``answers.extract``. ``checks``: conditions that a program decides;
+``code``: a
+program that has to pass tests; ``likelihood``: no reply is drawn, the most likely of the choices is the answer.
+"""
 
 Variant = Literal["paraphrase", "changed-number", "empty"]
 AnswerKind = Literal["parsed", "unparsed", "truncated"]
@@ -45,12 +50,16 @@ class Prompt:
     Attributes:
         id: Unique in the suite; the noise of sampling is keyed by it.
         messages: The conversation up to the question.
-        answer: Gold answer, canonical (``answers.canonical``), or None.
+        answer: Gold answer, canonical (``answers.typed.canonical``), or None.
+        answers: Further right answers, canonical.
+        tolerance: Largest absolute difference from a right number; None: exact.
+        choices: Texts of the choices A, B, ... of a multiple-choice question.
         extract: How the answer is taken from a reply.
         tags: Free labels; built-in suites put the difficulty band and the kind of problem here.
         checks: Conditions of an instruction prompt (``extract`` is then "checks").
         variant_of: For variants of the audit: the id of the prompt that was changed; None for the empty prompt.
         variant: Which change.
+        tests: A Python program that calls what a reply of ``code`` defines, and raises where it is wrong.
     """
 
     id: str
@@ -61,11 +70,20 @@ class Prompt:
     checks: tuple[Check, ...] = ()
     variant_of: str | None = None
     variant: Variant | None = None
+    answers: tuple[str, ...] = ()
+    tolerance: float | None = None
+    choices: tuple[str, ...] = ()
+    tests: str = ""
 
     @property
     def scored(self) -> bool:
         """Whether a reply can be right or wrong."""
         return self.answer is not None or bool(self.checks)
+
+    @property
+    def golds(self) -> tuple[str, ...]:
+        """All right answers."""
+        return () if self.answer is None else (self.answer, *self.answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +108,16 @@ class Suite:
 
     @property
     def sha256(self) -> str:
-        """Hash of the content: canonical JSON (sorted keys, no spaces, UTF-8) of everything but the name."""
+        """Hash of the content: canonical JSON (sorted keys, no spaces, UTF-8) of everything but the name.
+
+        Fields that few prompts have count only where they are set, so that suites from before them keep their hash.
+        """
         content = asdict(self)
         del content["name"]
+        for prompt in (*content["prompts"], *content["variants"]):
+            for name in ("answers", "tolerance", "choices", "tests"):
+                if not prompt[name] and prompt[name] != 0.0:
+                    del prompt[name]
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 

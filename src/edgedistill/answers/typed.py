@@ -1,0 +1,329 @@
+"""The type of an answer and its key: equal keys, equal answers.
+
+The whole span is typed. What is none of the types of numbers and formulas is text; nothing is reduced to a number
+inside it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from edgedistill.answers.expression import expression_key
+from edgedistill.answers.plain import plain
+from edgedistill.answers.quantities import MAX_LENGTH, date_key, quantity, ratio_key, time_key
+
+AnswerType = Literal[
+    "number", "fraction", "list", "set", "tuple", "interval", "relation", "expression", "date", "time", "ratio", "money",
+    "percent", "unit", "letter", "text",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer: its ``type``, the ``key`` that equal answers share, and the ``span`` of the reply that it was read
+    from.
+    """
+
+    type: AnswerType
+    key: str
+    span: str
+
+
+_OUTER = " \t\r\n.,;:!?\"'`*_…。"
+_RELATION = re.compile(r"<=|>=|!=|~=|->|[<>=]|\bin\b")
+_FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
+_HEDGE = re.compile(
+    r"(?:approximately|approx\.?|about|around|roughly|nearly|exactly|equal to|equals|simply|just|only|therefore|thus|hence|so|"
+    r"ungefähr|etwa|circa|ca\.|aproximadamente|unos|environ|cerca de|circa|примерно|около|约|大约|約|およそ|약|प्रायः|लगभग|khoảng|ประมาณ|"
+    r"yaklaşık|sekitar|حوالي|تقريبا|~=|~|that|there (?:are|is)|it is|it's|they are|given by|option|choice|réponse|"
+    r"the (?:number|integer|value|fraction|letter|option|choice))(?=[\s\d$\\(:]|(?<=\W))[ :]*",
+    re.IGNORECASE,
+)
+_ASIDE = re.compile(r"(?<=\S)\s+[(\[（]([^()\[\]（）]*)[)\]）]\s*[.。]?$")
+_ASIDE_WORD = re.compile(
+    r"(?<![^\W\d_])(?!(?:sqrt|sin|cos|tan|log|pi|ln|exp|mod|alpha|beta|theta|deg|infinity)\b)[^\W\d_]{2,}"
+)
+_CLAUSE = re.compile(
+    r",?\s+(?:because|since|which|rounded|where|as (?:the|we|it)|after|given that|weil|porque|parce que|car|потому что|because of|"
+    r"so (?:the|it|we|that)|when|for (?:all|every|any))\b|,\s+(?:so|as|and so|or (?:about|approximately|roughly)|not|if|with|where|but)\s|"
+    r"\s[—–]\s(?=[^\W\d])|[，,](?=因为|所以|即|也就是)"
+)
+_SUFFIX = re.compile(
+    r"(?:です|でした|だ|である|になります|となります|입니다|이다|이에요|예요|입니다|ครับ|ค่ะ| है| हैं|'[dt][ıiuü]r|\s+olur|。)+[.。\s]*$"
+)
+_LETTER = re.compile(
+    r"[(\[]?\s*([A-Za-z])\s*[)\]]?[.:]?|\(\s*([A-Z])\s*\)\s*[-–:.]?\s+\S.*|([A-Z])[.):]\s+(?![A-Z]\.)\S.*|([A-Z]) ?[-–—:] ?[^\W\d].{2,}",
+    re.DOTALL,
+)
+_TAG = re.compile(r"</?(?:b|i|u|em|strong|span|p|br|sub|code)(?: [^<>]*)?/?>", re.IGNORECASE)
+_YES = re.compile(
+    r"(yes|no|true|false|да|нет|是|否|はい|いいえ|네|아니요|sí|oui|non|ja|nein|sim|não)\b(?:[,.;:!]|$)", re.IGNORECASE
+)
+_WORDS_AND = r"(?:and|und|et|и|&|dan)"
+_WORDS_OR = r"(?:or|oder|ou|или|veya|atau|hoặc)"
+_LETTER_AND = r"(?<=[\w)\]}%])\s+(?:y|e|o|ve)\s+(?![-+*/=<>^)])"
+"""And and or in languages where they are one letter: a variable where a sign follows."""
+_AND = re.compile(rf"\s+(?:{_WORDS_AND}|{_WORDS_OR})\s+|{_LETTER_AND}|\s*(?:和|或|と|または|그리고|와|또는)\s*")
+_OR = re.compile(rf"\s+{_WORDS_OR}\s+|或|または|또는")
+_LEADING_AND = re.compile(rf"^(?:{_WORDS_AND}|{_WORDS_OR}|[yeo](?=\s+[^\s=<>+*/^-]))\s+")
+_NAMED = re.compile(r"(?:[xX]|\([a-z](?:, ?[a-z]){1,3}\)|[^\W\d_]{2,}(?: [^\W\d_]+){0,4})\s*=\s*(?=\S)|x in (?=[(\[{])")
+_ARTICLE = re.compile(r"(?:the|an?)\s+(?=\w)", re.IGNORECASE)
+_OPEN, _CLOSE = "([{⟦", ")]}⟧"
+_MAX_ITEMS = 64
+
+
+def read_span(span: str, *, decimal_comma: bool = False) -> Answer | None:
+    """The answer that a span states as a whole; None for nothing, or more than MAX_LENGTH characters.
+
+    Args:
+        span: Text of a reply that holds an answer and at most an aside or a reason behind it.
+        decimal_comma: 2,5 is two and a half (the language of the reply), not a list of 2 and 5.
+    """
+    if len(span) > MAX_LENGTH:
+        return None
+    return _read(span, decimal_comma)
+
+
+@lru_cache(maxsize=4096)
+def _read(span: str, decimal_comma: bool) -> Answer | None:
+    text = core(span)
+    if not text:
+        return None
+    if (found := _YES.match(text)) is not None:
+        return Answer("text", found[1].casefold(), span)
+    if (found := _LETTER.fullmatch(text)) is not None:
+        letter = next(group for group in found.groups() if group)
+        if letter.isupper() or text != letter:
+            return Answer("letter", letter.upper(), span)
+    kind, key = _typed(text, decimal_comma, 0)
+    return Answer(kind, key, span) if key else None
+
+
+def canonical(text: str) -> str | None:
+    """The key of an answer as a suite or a reply states it; None for nothing at all or more than MAX_LENGTH
+    characters.
+    """
+    answer = read_span(text)
+    return None if answer is None else answer.key
+
+
+def core(span: str) -> str:
+    """The span in ``plain`` spelling without emphasis, hedges, asides and reasons."""
+    # Emphasis first: a power is written x**2, never **2**.
+    span = _TAG.sub("", span) if "<" in span else span
+    text = re.sub(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1", r"\2", span.strip())
+    text = _SUFFIX.sub("", plain(text))
+    if (clause := _CLAUSE.search(text)) is not None and clause.start():
+        text = text[: clause.start()]
+    while (
+        (aside := _ASIDE.search(text)) is not None
+        and _ASIDE_WORD.search(aside[1])
+        and text[: aside.start()].strip(_OUTER)
+    ):
+        text = text[: aside.start()]
+    text = _outer(text)
+    text = re.sub(r"(?<=\S) +(?:square |cubic )?units?$", "", text)
+    while (hedge := _HEDGE.match(text)) is not None and text[hedge.end() :].strip(_OUTER):
+        text = _outer(text[hedge.end() :])
+    return _SUFFIX.sub("", text)
+
+
+def _outer(text: str) -> str:
+    """Without outer punctuation; a leading point belongs to a decimal, "!" after a figure or bracket is a factorial."""
+    stripped = text.strip(_OUTER)
+    if not stripped:
+        return ""
+    at = text.find(stripped)
+    if stripped[0].isdigit() and at and text[at - 1] == ".":
+        stripped = "." + stripped
+    if (
+        re.fullmatch(r"(?:\d+|[a-z]|\(.*\))", stripped)
+        and text[at + len(stripped) :].startswith("!")
+        and "\n" not in text
+    ):
+        stripped += "!"
+    return stripped
+
+
+def _typed(text: str, decimal_comma: bool, depth: int) -> tuple[AnswerType, str]:
+    if not text or depth > 6:
+        return "text", text.casefold()
+    for kind, read in (("date", date_key), ("time", time_key), ("ratio", ratio_key)):
+        if (key := read(text)) is not None:
+            return kind, key  # type: ignore[return-value]
+    if (found := quantity(text, decimal_comma=decimal_comma)) is not None:
+        return found  # type: ignore[return-value]
+    return (
+        _bracketed(text, depth)
+        or _relation(text, decimal_comma, depth)
+        or _items(text, decimal_comma, depth)
+        or _formula(text)
+        or ("text", _text(text))
+    )
+
+
+def _formula(text: str) -> tuple[AnswerType, str] | None:
+    key = expression_key(text)
+    return None if key is None else ("expression", key)
+
+
+def _text(text: str) -> str:
+    return re.sub(r"\s+", " ", _outer(_ARTICLE.sub("", text, count=1))).casefold()
+
+
+def _split(text: str, separators: str) -> list[str]:
+    """Cut at separators outside brackets."""
+    parts, depth, start = [], 0, 0
+    for at, character in enumerate(text):
+        if character in _OPEN:
+            depth += 1
+        elif character in _CLOSE:
+            depth -= 1
+        elif character in separators and depth <= 0 and not _inside_number(text, at):
+            parts.append(text[start:at])
+            start = at + 1
+    return [part.strip() for part in (*parts, text[start:])]
+
+
+def _inside_number(text: str, at: int) -> bool:
+    """Whether a comma groups thousands: 1,200 and 12,345.6; not 1, 200."""
+    before, after = text[:at], text[at + 1 :]
+    return (
+        text[at] == ","
+        and re.search(r"(?<![\d,.])\d{1,3}(?:,\d{3})*$", before) is not None
+        and re.match(r"\d{3}(?:,\d{3})*(?!\d|,\d)", after) is not None
+    )
+
+
+def _bracketed(text: str, depth: int) -> tuple[AnswerType, str] | None:
+    """Sets, tuples, intervals, matrices, and unions of sets and intervals."""
+    if " union " in f" {text} ":
+        parts = sorted({_typed(part.strip(), False, depth + 1)[1] for part in re.split(r"\bunion\b", text)})
+        return "interval", " union ".join(parts)
+    if text[0] not in _OPEN or text[-1] not in _CLOSE or not _one_bracket(text):
+        return None
+    inner = text[1:-1].strip()
+    if text[0] == "{":
+        if "|" in inner or ":" in inner:
+            return "set", "{" + re.sub(r"\s+", "", inner).replace("|", ":") + "}"
+        items = {_typed(part, False, depth + 1)[1] for part in _split(inner, ",;") if part}
+        return "set", "{" + ",".join(sorted(items)) + "}"
+    if text[0] == "⟦":
+        rows = [
+            ",".join(_typed(cell, False, depth + 1)[1] for cell in _split(row, ",") if cell)
+            for row in _split(inner, ";")
+        ]
+        return "tuple", "[" + ";".join(row for row in rows if row) + "]"
+    parts = _split(inner, ",;")
+    if len(parts) < 2:
+        return None if text[0] == "(" else ("list", f"[{_typed(inner, False, depth + 1)[1]}]")
+    keys = ",".join(_typed(part, False, depth + 1)[1] for part in parts[:_MAX_ITEMS])
+    if (text[0], text[-1]) == ("[", "]") and len(parts) > 2:
+        return "list", keys
+    return ("tuple" if text[0] + text[-1] == "()" else "interval"), text[0] + keys + text[-1]
+
+
+def _one_bracket(text: str) -> bool:
+    """Whether the first bracket closes with the last character."""
+    depth = 0
+    for at, character in enumerate(text):
+        depth += (character in _OPEN) - (character in _CLOSE)
+        if depth == 0:
+            return at == len(text) - 1
+    return False
+
+
+def _items(text: str, decimal_comma: bool, depth: int) -> tuple[AnswerType, str] | None:
+    """Lists without brackets. Two entries ("6 and 8", "-5, 5") have no order, nor have those joined by "or"; three or
+    more have one.
+    """
+    if (found := re.fullmatch(r"(.{0,40}?=)?\s*\+-\s*([^,;]+)", text)) is not None:
+        name = found[1] or ""
+        value = _typed(f"{name}{found[2]}", False, depth + 1)[1]
+        other = _typed(f"{name}-({found[2]})", False, depth + 1)[1]
+        return "list", ",".join(sorted((value, other)))
+    # A comma without a space between figures is a decimal's where the language writes it so; typed above.
+    pieces = _split(text, ",;")
+    parts: list[str] = []
+    for piece in pieces:
+        halves = [half for half in _AND.split(_LEADING_AND.sub("", piece)) if half.strip()]
+        parts += halves
+    parts = [part.strip() for part in parts if part.strip()]
+    if all(_NAMED_X.match(part) or "=" not in part for part in parts):
+        parts = [_NAMED_X.sub("", part) for part in parts]
+    if not 2 <= len(parts) <= _MAX_ITEMS:
+        return None
+    typed = [_typed(_outer(part), decimal_comma, depth + 1) for part in parts]
+    if any(kind == "text" and re.search(r"\d", key) for kind, key in typed):
+        return None
+    if all(kind == "text" for kind, _ in typed) and not (
+        len(pieces) > 2 or all(len(part.split()) < 4 for part in parts)
+    ):
+        return None
+    keys = [key for _, key in typed]
+    if _OR.search(text) or len(parts) == 2:
+        keys = sorted(set(keys))
+    return ("list", ",".join(keys)) if len(keys) > 1 else (typed[0][0], keys[0])
+
+
+_NAMED_X = re.compile(r"^[xX]\s*=\s*(?=\S)")
+
+
+def _relation(text: str, decimal_comma: bool, depth: int) -> tuple[AnswerType, str] | None:
+    """Equations, inequalities and chains of them, smaller side first; a name (x, or words) of one value is left out."""
+    named = _NAMED.match(text)
+    if len(_split(text, ",;")) > 1 or _AND.search(text):
+        return None
+    if named is not None and not _RELATION.search(text[named.end() :]):
+        return _typed(text[named.end() :].strip(), decimal_comma, depth + 1)
+    cuts = list(_RELATION.finditer(text))
+    if not cuts or len(cuts) > 8:
+        return None
+    bounds = [0, *(end for cut in cuts for end in cut.span()), len(text)]
+    sides = [text[a:b].strip() for a, b in zip(bounds[::2], bounds[1::2], strict=True)]
+    signs = [cut.group() for cut in cuts]
+    if not all(sides):
+        return None
+    keys = [_side(side, decimal_comma, depth) for side in sides]
+    if any(key is None for key in keys):
+        return None
+    values = [str(key) for key in keys]
+    if set(signs) <= {"=", "~="}:
+        return _equation(sides, values, signs)
+    if all(sign in (">", ">=") for sign in signs):
+        values, signs = values[::-1], [_FLIP[sign] for sign in reversed(signs)]
+    return "relation", "".join(value + sign for value, sign in zip(values, [*signs, ""], strict=True))
+
+
+def _side(side: str, decimal_comma: bool, depth: int) -> str | None:
+    kind, key = _typed(side, decimal_comma, depth + 1)
+    if kind != "text":
+        return key
+    return (
+        key if re.fullmatch(r"[^\W\d_]{1,12}(?: [^\W\d_]{1,12}){0,2}", side) and not _AND.search(f" {side} ") else None
+    )
+
+
+def _equation(sides: list[str], values: list[str], signs: list[str]) -> tuple[AnswerType, str]:
+    exact = values[: signs.index("~=") + 1] if "~=" in signs else values
+    named = re.fullmatch(r"[A-Za-z](?:_\w+)?(?:\([a-z]\))?", exact[0]) is not None
+    if len(exact) == 1:
+        return _typed(sides[0], False, 1)
+    if (
+        not named
+        and re.fullmatch(r"-?\d+(?:/\d+)?", exact[-1])
+        and not re.search(r"[A-Za-z]", exact[0].replace("sqrt", ""))
+    ):
+        return "number", exact[-1]  # 3 + 4 = 7
+    if len(exact) > 2 or not named:
+        if not named and len(exact) == 2:
+            if re.fullmatch(r"[A-Za-z](?:_\w+)?", exact[1]):
+                exact = exact[::-1]
+        else:
+            exact = [exact[0], exact[-1]]
+    if exact[0] in ("x", "X"):
+        return _typed(sides[values.index(exact[1])], False, 1)
+    return "relation", "=".join(exact)
