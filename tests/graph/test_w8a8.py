@@ -19,13 +19,32 @@ from edgedistill.graph.weights import WeightEmitter
 from edgedistill.quantize import dequantize_rows, quantize_rows
 from edgedistill.quantize.plan import PlannedWeight, override, parse_format
 from edgedistill.quantize.spec import ArraySpec, WeightFormat, array_specs
-from edgedistill.quantize.w8a8 import round_activations
+from edgedistill.quantize.w8a8 import TINY, ZERO_POINT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 FORMATS = ["w8a8-asym-search", "w8a8-sym-rtn"]
+
+
+def round_activations(x: np.ndarray[Any, Any], *, symmetric: bool) -> np.ndarray[Any, Any]:
+    """What the graph makes of activations float32 [..., K]: rounded per token and back, for reference.
+
+    Symmetric: codes 1 .. 255 around 128, scale max|x| / 127. Asymmetric: codes 0 .. 255, scale (max - min) / 255 with
+    the range widened to hold 0, zero point round(-min / scale). Rounding is to the nearest, ties to even.
+    """
+    tiny = np.float32(TINY)
+    if symmetric:
+        scale = np.maximum(np.abs(x).max(axis=-1, keepdims=True) / np.float32(127), tiny)
+        zero = np.float32(ZERO_POINT)
+    else:
+        low, high = np.minimum(x.min(axis=-1, keepdims=True), 0), np.maximum(x.max(axis=-1, keepdims=True), 0)
+        scale = np.maximum((high - low) / np.float32(255), tiny)
+        zero = np.rint(-low / scale)
+    codes = np.clip(np.rint(x / scale) + zero, 0, 255)
+    back: np.ndarray[Any, Any] = ((codes - zero) * scale).astype(np.float32)
+    return back
 
 
 def graph_of(

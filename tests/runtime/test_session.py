@@ -183,17 +183,6 @@ def test_compacting_in_place_keeps_the_rows_and_allocates_nothing(session: Decod
         batch.compact([2, 1], 3)
 
 
-def test_copy_row_and_truncate(session: DecoderSession) -> None:
-    a, b, tail = tokens(15, 13), tokens(9, 14), tokens(4, 15)
-    batch = session.decoder(2)
-    batch.step(np.array([a, b + [0] * 6]), [15, 9], exact=True)
-    batch.cache.copy_row(0, 1)
-    batch.truncate(11, row=1)
-    got = batch.step(np.array([tail, tail]), exact=True).copy()
-    assert np.array_equal(got[0, 0], all_logits(session, a + tail)[-1])
-    assert np.array_equal(got[1, 0], all_logits(session, a[:11] + tail)[-1])
-
-
 @pytest.mark.parametrize("score_bytes", [1 << 25, 320 * 4 * 3 * 3])
 def test_score_gives_wanted_positions_in_slices(
     session: DecoderSession, score_bytes: int, monkeypatch: pytest.MonkeyPatch

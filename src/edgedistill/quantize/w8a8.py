@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 ZERO_POINT = 128
+TINY = 1e-30
+"""Smallest scale of a token: that of one whose activations are all 0."""
 
 
 def quantize_channels(
@@ -64,26 +66,3 @@ def dequantize_channels(arrays: Mapping[str, npt.NDArray[np.generic]]) -> Floats
     scales = np.asarray(arrays["scales"], dtype=np.float32)
     values = np.asarray(arrays["q"]).astype(np.float32) - np.float32(ZERO_POINT)
     return values * scales[:, None]
-
-
-def round_activations(x: Floats, *, symmetric: bool) -> Floats:
-    """What the graph makes of activations float32 [..., K]: rounded per token and back, for reference.
-
-    Symmetric: codes 1 .. 255 around 128, scale max|x| / 127. Asymmetric: codes 0 .. 255, scale (max - min) / 255 with
-    the range widened to hold 0, zero point round(-min / scale). Rounding is to the nearest, ties to even.
-    """
-    tiny = np.float32(TINY)
-    if symmetric:
-        scale = np.maximum(np.abs(x).max(axis=-1, keepdims=True) / np.float32(127), tiny)
-        zero = np.float32(ZERO_POINT)
-    else:
-        low, high = np.minimum(x.min(axis=-1, keepdims=True), 0), np.maximum(x.max(axis=-1, keepdims=True), 0)
-        scale = np.maximum((high - low) / np.float32(255), tiny)
-        zero = np.rint(-low / scale)
-    codes = np.clip(np.rint(x / scale) + zero, 0, 255)
-    back: Floats = ((codes - zero) * scale).astype(np.float32)
-    return back
-
-
-TINY = 1e-30
-"""Smallest scale of a token: that of one whose activations are all 0."""

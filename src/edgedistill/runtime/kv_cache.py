@@ -104,15 +104,6 @@ class KVCache:
         """Forget all entries; the buffers stay."""
         self.lengths[:] = 0
 
-    def copy_row(self, source: int, target: int) -> None:
-        """Make row ``target`` a copy of row ``source``."""
-        length = int(self.lengths[source])
-        if source != target:
-            for buffer in self._buffers:
-                buffer[target, :, :length] = buffer[source, :, :length]
-            self.tokens[target, :length] = self.tokens[source, :length]
-        self.lengths[target] = length
-
     def put_row(self, target: int, source: KVCache, row: int, length: int) -> None:
         """Make row ``target`` a copy of the first ``length`` entries of another cache's ``row``.
 

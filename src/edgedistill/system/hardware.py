@@ -68,10 +68,6 @@ class Hardware:
             "system": f"{platform.system()} {self.machine}",
         }
 
-    def decode_ceiling(self, weight_bytes: int) -> float | None:
-        """Most tokens per second for one sequence: every weight is read once per token. None without a probe."""
-        return self.bandwidth_gbs * GB / weight_bytes if self.bandwidth_gbs and weight_bytes else None
-
 
 @dataclass(frozen=True, slots=True)
 class Fit:

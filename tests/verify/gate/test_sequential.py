@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from simulated import damaged, draw, skilled
 
 from edgedistill.errors import VerifyError
 from edgedistill.verify.gate.endpoints import Margins
-from edgedistill.verify.gate.sequential import SequentialGate, one_prompt
-from edgedistill.verify.metrics.paired import Comparison, compare
+from edgedistill.verify.gate.sequential import SequentialGate
+from edgedistill.verify.metrics.paired import Comparison, PerPrompt, compare
 from edgedistill.verify.stats.e_process import Bettor, bet_on, prompt_order
 from edgedistill.verify.stats.power import (
     components,
@@ -21,9 +22,7 @@ from edgedistill.verify.stats.power import (
     power_curve,
     power_equivalence,
     power_one_sided,
-    samples_saved_by_coupling,
     smallest_effect,
-    variance_of_mean,
 )
 
 MARGINS = Margins(accuracy=0.10, agreement=0.15, entropy_bits=0.5, length_ratio=1.3, truncation=0.10)
@@ -108,6 +107,30 @@ def test_false_alarms_of_the_sequential_gate() -> None:
     assert fails <= 10
 
 
+def one_prompt(comparison: Comparison, index: int) -> Comparison:
+    """The comparison of a single prompt out of many, for feeding a gate prompt by prompt."""
+    return replace(
+        comparison,
+        prompts=(comparison.prompts[index],),
+        reference=_row(comparison.reference, index),
+        quantized=_row(comparison.quantized, index),
+        halves=None,
+    )
+
+
+def _row(model: PerPrompt, index: int) -> PerPrompt:
+    def cut(values: np.ndarray) -> np.ndarray:
+        return values[index : index + 1]
+
+    return PerPrompt(
+        None if model.accuracy is None else cut(model.accuracy),
+        cut(model.agreement),
+        cut(model.entropy),
+        cut(model.garbage),
+        cut(model.tokens),
+    )
+
+
 def test_feeding_prompt_by_prompt_changes_nothing() -> None:
     comparison = models(80, 0.02, np.random.default_rng(3))
     whole, single = SequentialGate(MARGINS), SequentialGate(MARGINS)
@@ -136,19 +159,6 @@ def _other_size() -> tuple[dict, dict]:
     rng = np.random.default_rng(5)
     distributions, gold = skilled(3, rng)
     return draw(distributions, 6, rng, gold=gold), draw(distributions, 6, rng, gold=gold)
-
-
-def test_variance_formula_by_simulation() -> None:
-    rng, means = np.random.default_rng(6), []
-    prompts, samples, tau, s, rho = 20, 8, 0.1, 0.4, 0.6
-    cov = s * s * np.array([[1, rho], [rho, 1]])
-    for _ in range(1500):
-        true = rng.normal(0, tau, size=prompts)
-        noise = rng.multivariate_normal([0, 0], cov, size=(prompts, samples))
-        means.append(float((true[:, None] + noise[..., 1] - noise[..., 0]).mean()))
-    expected = variance_of_mean(prompts, samples, tau=tau, s_reference=s, s_quantized=s, rho=rho)
-    assert np.var(means) == pytest.approx(expected, rel=0.12)
-    assert samples_saved_by_coupling(s, s, rho) == pytest.approx(rho)
 
 
 def test_components_tell_prompts_from_samples() -> None:

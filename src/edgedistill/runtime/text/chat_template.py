@@ -35,11 +35,6 @@ _HINT = "Ask with --raw to send the prompt as it is, or correct chat_template.ji
 class Template(Protocol):
     """What a model needs of a template."""
 
-    @property
-    def thinking_switch(self) -> bool:
-        """Whether ``enable_thinking`` has an effect."""
-        ...
-
     def render(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = True, thinking: bool | None = None
     ) -> str:
@@ -55,11 +50,6 @@ class PassThrough:
     """Stands in where a bundle has no template: the contents of the messages, one a line, and nothing else."""
 
     note = "This bundle has no chat template: the prompt goes to the model as it is."
-
-    @property
-    def thinking_switch(self) -> bool:
-        """A prompt without a template has no switch."""
-        return False
 
     def render(
         self,
@@ -100,11 +90,6 @@ class ChatTemplate:
         self._deadline_s = deadline_s
         self._lock = threading.Lock()
         self._worker: _Worker | None = _Worker()
-
-    @property
-    def thinking_switch(self) -> bool:
-        """Whether the template looks at ``enable_thinking``."""
-        return "enable_thinking" in self._source
 
     def render(
         self,

@@ -11,21 +11,18 @@ Must not know: samples, how prompts are ordered (``sequential.prompt_order``), r
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgedistill.errors import VerifyError
 from edgedistill.verify.gate.decide import ALPHA, overall
 from edgedistill.verify.gate.endpoints import endpoints
-from edgedistill.verify.metrics.paired import Comparison, PerPrompt
 from edgedistill.verify.stats.e_process import Bettor, further_bets
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from edgedistill.verify.gate.decide import Outcome
     from edgedistill.verify.gate.endpoints import Margins, Name
+    from edgedistill.verify.metrics.paired import Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,27 +111,3 @@ class SequentialGate:
             evidence_against=evidence_against,
             further_prompts=math.ceil(further) if 0 < further < math.inf else None,
         )
-
-
-def one_prompt(comparison: Comparison, index: int) -> Comparison:
-    """The comparison of a single prompt out of many, for feeding a gate prompt by prompt."""
-    return replace(
-        comparison,
-        prompts=(comparison.prompts[index],),
-        reference=_row(comparison.reference, index),
-        quantized=_row(comparison.quantized, index),
-        halves=None,
-    )
-
-
-def _row(model: PerPrompt, index: int) -> PerPrompt:
-    def cut(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return values[index : index + 1]
-
-    return PerPrompt(
-        None if model.accuracy is None else cut(model.accuracy),
-        cut(model.agreement),
-        cut(model.entropy),
-        cut(model.garbage),
-        cut(model.tokens),
-    )

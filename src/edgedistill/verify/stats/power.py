@@ -25,26 +25,6 @@ MOST = 1_000_000
 """Beyond this many prompts or samples the answer is "not in practice" (None)."""
 
 
-def variance_of_mean(
-    prompts: int, samples: int, *, tau: float, s_reference: float, s_quantized: float, rho: float
-) -> float:
-    """Var of the mean paired difference over P prompts with N samples each.
-
-    Args:
-        tau: Standard deviation over prompts of the true difference.
-        s_reference, s_quantized: Standard deviation of a single sample within a prompt.
-        rho: Correlation of coupled samples; 0 for independent ones.
-    """
-    within = s_reference**2 + s_quantized**2 - 2 * rho * s_reference * s_quantized
-    return (tau**2 + within / samples) / prompts
-
-
-def samples_saved_by_coupling(s_reference: float, s_quantized: float, rho: float) -> float:
-    """Share of samples that coupling saves at equal power: 1 - Var(coupled) / Var(independent)."""
-    independent = s_reference**2 + s_quantized**2
-    return 2 * rho * s_reference * s_quantized / independent if independent > 0 else math.nan
-
-
 @dataclass(frozen=True, slots=True)
 class Components:
     """Variance of a per-prompt difference: ``between`` prompts (tau^2), ``within`` per sample (divide by N)."""
