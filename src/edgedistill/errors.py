@@ -100,3 +100,11 @@ class VerifyError(EdgedistillError):
 
 class CalibrationError(EdgedistillError):
     """Calibration data that is missing, too short, or of another tokenizer."""
+
+
+class ChildError(EdgedistillError):
+    """A child process that ended without a result; ``kind`` says why: crash, exception, memory, time, cancelled."""
+
+    def __init__(self, message: str, *, kind: str = "crash", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind

@@ -25,7 +25,7 @@ PHASES: dict[str, tuple[str, str, int, signal.Signals]] = {
     "calibration": ("edgedistill.export.calibrate.gptq_layers", "_Run._moments", 6, signal.SIGKILL),
     "calibration again": ("edgedistill.export.calibrate.gptq_layers", "_Run._moments", 2, signal.SIGINT),
     "writing": ("edgedistill.export.native", "write_graphs", 1, signal.SIGKILL),
-    "KV cache": ("edgedistill.export.calibrate.kv_cache", "_converse", 1, signal.SIGINT),
+    "KV cache": ("edgedistill.export.calibrate.kv_cache", "run_in_child", 1, signal.SIGINT),
     "last step": ("edgedistill.bundle.staging", "_fsync", 2, signal.SIGKILL),
 }
 # One process imports everything; each run of the command is a fork of it, which saves most of the time.

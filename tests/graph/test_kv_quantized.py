@@ -17,6 +17,7 @@ from edgedistill.export.calibrate import kv_cache as kv_calibrate
 from edgedistill.export.calibrate import sliced_run as sliced
 from edgedistill.export.optimum.exporter import FallbackExporter
 from edgedistill.profile.profile import load_profile
+from edgedistill.progress import NullProgress
 from edgedistill.quantize.plan import parse_format
 from edgedistill.runtime.measure.selftest import selftest
 from edgedistill.runtime.model import Model, open_bundle
@@ -155,7 +156,7 @@ def test_families_keep_their_logits(family: str, tmp_path: Path) -> None:
 def test_slices_see_the_same_maxima_as_the_whole(reference: Model) -> None:
     sequences = [TOKENS[:40].tolist(), TOKENS[20:50].tolist()]
     inv_freq = [None] * reference.bundle.manifest.model.num_hidden_layers
-    whole = kv_calibrate.maxima_of(kv_calibrate._through_session(reference, sequences), inv_freq, 512)
+    whole = kv_calibrate.maxima_of(kv_calibrate._through_session(reference, sequences, NullProgress()), inv_freq, 512)
     pieces = sliced.sweep(reference.bundle.path, reference.bundle.manifest, sequences, limit=1)
     in_slices = kv_calibrate.maxima_of(pieces, inv_freq, 512)
     for expected, found in zip(whole, in_slices, strict=True):

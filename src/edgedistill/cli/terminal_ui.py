@@ -6,25 +6,23 @@ Must not know: how the UI draws, how a bundle runs.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.cli import console
-from edgedistill.errors import ExportError, MissingExtraError, UsageError
+from edgedistill.errors import ChildError, ExportError, MissingExtraError, UsageError
+from edgedistill.system.child import run_in_child
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
 
     from edgedistill.bundle.bundle import Check
     from edgedistill.progress import Progress
     from edgedistill_tui.engine import Engine
 
 DEFAULT_MODEL = "tiny-reasoner"
-CHILD = ("-m", "edgedistill.cli.export_child")
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
@@ -93,34 +91,26 @@ def make_default(home: Path, progress: Progress) -> Path:
     """Export the built-in model into ``home``, in a process of its own: an exporter's memory is not a chat's.
 
     Raises:
-        ExportError: What the export said.
+        EdgedistillError: What the export said, or that its process ended early.
     """
     out = home / DEFAULT_MODEL
     if (out / "manifest.json").is_file():
         return out
     home.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, *CHILD, DEFAULT_MODEL, str(out)]
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as child:
-        try:
-            for line in child.stdout or ():
-                event = json.loads(line)
-                if event["kind"] == "begin":
-                    progress.begin(event["stage"], event["total"], event["unit"])
-                elif event["kind"] == "advance":
-                    progress.advance(event["amount"])
-                elif event["kind"] == "error":
-                    raise ExportError(event["message"])
-        except BaseException:
-            child.kill()
-            raise
-    if not (out / "manifest.json").is_file():
+    try:
+        run_in_child(export_default, str(out), progress=progress)
+    except ChildError as error:
         raise ExportError(
-            f"The export ended early (exit code {child.returncode}).",
-            hint=f"Try: edgedistill export {DEFAULT_MODEL} -o DIR",
-        )
+            f"The export ended early ({error}).", hint=f"Try: edgedistill export {DEFAULT_MODEL} -o DIR"
+        ) from error
     return out
+
+
+def export_default(out: str, progress: Progress) -> None:
+    """Export the built-in model to ``out`` in this process."""
+    from edgedistill.export.pipeline import export
+
+    export(DEFAULT_MODEL, Path(out), progress=progress)
 
 
 def serve(args: argparse.Namespace, command: str) -> int:

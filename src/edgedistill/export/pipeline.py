@@ -29,6 +29,7 @@ from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.quantize.plan import parse_format
 from edgedistill.units import format_bytes, format_count, format_seconds
+from edgedistill.runtime.stats import peak_rss_bytes
 
 if TYPE_CHECKING:
     from edgedistill.bundle.manifest import Manifest
@@ -151,7 +152,7 @@ def export(
         manifest=manifest,
         seconds=time.perf_counter() - started,
         weights_seconds=made.weights_seconds,
-        peak_rss_bytes=probe.own_peak_rss(),
+        peak_rss_bytes=peak_rss_bytes(),
         reused_weights=made.reused_weights,
         unused_rules=tuple(rule.match for rule in made.planned.unused_rules),
     )

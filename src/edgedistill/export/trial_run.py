@@ -1,18 +1,12 @@
 """Tries a finished bundle before it gets its name: opens it and decodes a few tokens, in a process of its own.
 
 A separate process gives the memory back, survives a crash of the native runtime, and measures what opening the
-bundle costs. ``python -m edgedistill.export.trial_run DIR`` is that process: manifest on stdin, JSON on stdout.
-
-Must not know: how the bundle was made.
+bundle costs.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from edgedistill.bundle.bundle import TOKENIZER, WEIGHTS
 from edgedistill.bundle.manifest import Manifest
 from edgedistill.errors import EdgedistillError, ExportError
+from edgedistill.runtime.stats import peak_rss_bytes
+from edgedistill.system.child import run_in_child
 
 if TYPE_CHECKING:
     from edgedistill.progress import Progress
@@ -39,43 +35,20 @@ def checked(directory: Path, manifest: Manifest, *, progress: Progress) -> Manif
         ExportError: The bundle does not open, or its logits are not finite.
     """
     progress.begin("trying the bundle", 0, "tokens")
-    process = subprocess.run(
-        [sys.executable, "-m", "edgedistill.export.trial_run", str(directory)],
-        input=manifest.to_json(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    progress.end()
     try:
-        outcome: dict[str, Any] = json.loads(process.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError):
-        reason = process.stderr.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-        outcome = {"error": reason[0]}
-    if "error" in outcome:
+        outcome = run_in_child(try_bundle, str(directory), manifest.to_json())
+    except EdgedistillError as error:
         raise ExportError(
-            f"The exported bundle failed its trial decode ({outcome['error']}).",
+            f"The exported bundle failed its trial decode ({error}).",
             hint="Nothing was left at the output path; please report the model's config.",
-        )
+        ) from error
+    progress.end()
     return dataclasses.replace(manifest, check=outcome)
 
 
-def own_peak_rss() -> int:
-    """Peak resident set of this process in bytes (children not counted).
-
-    Linux: VmHWM, because ru_maxrss survives exec and would report the parent's peak in a child.
-    """
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _main(directory: Path, manifest: Manifest) -> dict[str, Any]:
+def try_bundle(path: str, manifest_json: str) -> dict[str, Any]:
+    """Open the bundle at ``path`` and decode a few tokens, in this process; what the manifest keeps of it."""
+    directory, manifest = Path(path), Manifest.from_json(manifest_json)
     started = time.perf_counter()
     if (directory / WEIGHTS).stat().st_size > WHOLE_LIMIT and manifest.model.signature == "edgedistill":
         mode, (tokens, text) = "slices", _in_slices(directory, manifest)
@@ -87,7 +60,7 @@ def _main(directory: Path, manifest: Manifest) -> dict[str, Any]:
         "tokens": tokens,
         "text": text,
         "seconds": time.perf_counter() - started,
-        "peak_rss_bytes": own_peak_rss(),
+        "peak_rss_bytes": peak_rss_bytes(),
     }
 
 
@@ -115,13 +88,3 @@ def _in_slices(directory: Path, manifest: Manifest) -> tuple[list[int], str]:
     prompt = tokenizer.encode(PROMPT, add_special_tokens=False).ids or [0]
     tokens = sliced.decode(directory, manifest, prompt, SLICED_TOKENS)
     return tokens, tokenizer.decode(tokens)
-
-
-if __name__ == "__main__":
-    try:
-        result = _main(Path(sys.argv[1]), Manifest.from_json(sys.stdin.read()))
-    except EdgedistillError as error:
-        result = {"error": str(error)}
-    except Exception as error:  # the parent reports every failure of the trial as one line
-        result = {"error": f"{type(error).__name__}: {error}"}
-    print(json.dumps(result))  # noqa: T201

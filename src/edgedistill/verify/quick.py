@@ -1,17 +1,7 @@
-"""A short look at a fresh bundle, for its manifest.
-
-``python -m edgedistill.verify.quick BUNDLE [REFERENCE]`` does it in a process of its own, which gives the memory back
-and survives a crash of the native runtime: a JSON object per line on stdout, ``begin``, ``advance`` and ``end`` of the
-progress, at last ``result``.
-
-Must not know: how an export works, the command line.
-"""
+"""A short look at a fresh bundle, for its manifest."""
 
 from __future__ import annotations
 
-import json
-import signal
-import sys
 import time
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -32,7 +22,7 @@ from edgedistill.verify.suites.registry import load_suite
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgedistill.progress import Progress, Unit
+    from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import DrawSettings
     from edgedistill.verify.models.bundle import BundleModel
     from edgedistill.verify.types import Prompt
@@ -67,10 +57,13 @@ def quick_check(
         ``reason``.
     """
     started = time.perf_counter()
+    progress = progress or NullProgress()
+    progress.begin("opening it to verify", 0, "items")
     try:
         with ExitStack() as stack:
             ours = stack.enter_context(closing(open_sampled(bundle, check="size")))
-            found = _look(ours, bundle, reference, seconds, progress or NullProgress(), stack)
+            progress.end()
+            found = _look(ours, bundle, reference, seconds, progress, stack)
     except BudgetError as error:
         return {"status": "skipped", "reason": error.message}
     except EdgedistillError as error:
@@ -142,29 +135,3 @@ def _tokens_per_second(model: BundleModel, prompt: Prompt, settings: DrawSetting
     started = time.perf_counter()
     tokens = sum(len(one.token_ids) for one in model.draw([prompt], SAMPLES, short))
     return tokens / (time.perf_counter() - started)
-
-
-class _Lines:
-    """Progress as JSON lines on stdout."""
-
-    def begin(self, stage: str, total: int, unit: Unit) -> None:
-        """A line."""
-        _say({"begin": stage, "total": total, "unit": unit})
-
-    def advance(self, amount: int) -> None:
-        """A line."""
-        _say({"advance": amount})
-
-    def end(self) -> None:
-        """A line."""
-        _say({"end": True})
-
-
-def _say(value: dict[str, Any]) -> None:
-    print(json.dumps(value), flush=True)  # noqa: T201
-
-
-if __name__ == "__main__":
-    # Ctrl-C reaches this process, too; the one that started it says what is to be said.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _say({"result": quick_check(sys.argv[1], reference=next(iter(sys.argv[2:]), None), progress=_Lines())})

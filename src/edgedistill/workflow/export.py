@@ -9,10 +9,6 @@ Must not know: how either of the two works, how progress is drawn.
 from __future__ import annotations
 
 import dataclasses
-import json
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +20,9 @@ from edgedistill.errors import EdgedistillError
 from edgedistill.export import pipeline
 from edgedistill.export.options import ExportOptions
 from edgedistill.progress import NullProgress
+from edgedistill.system.child import run_in_child
 from edgedistill.traces.traces import Traces
+from edgedistill.verify.quick import quick_check
 from edgedistill.workflow.calibration_traces import traces_for
 
 if TYPE_CHECKING:
@@ -80,40 +78,10 @@ def record_verification(
 
 
 def _look(path: Path, reference: str | Path | None, progress: Progress) -> dict[str, Any]:
-    """``verify.quick`` in a process of its own, its progress passed on."""
-    command = [sys.executable, "-m", "edgedistill.verify.quick", str(path)]
-    if reference is not None:
-        command.append(str(reference))
-    found: dict[str, Any] | None = None
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as noise:
-        progress.begin("opening it to verify", 0, "items")
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=noise, text=True, encoding="utf-8") as process:
-            try:
-                for line in process.stdout or ():
-                    found = _pass_on(line, progress) or found
-            except BaseException:
-                process.kill()
-                raise
-        progress.end()
-        noise.seek(0)
-        last = noise.read().strip().splitlines()[-1:]
-    if found is None:
-        reason = last[0] if last else f"its process ended with exit code {process.returncode}"
-        return {"status": "failed", "reason": reason}
-    return found
-
-
-def _pass_on(line: str, progress: Progress) -> dict[str, Any] | None:
-    """A line of the child; the result, if it is that."""
+    """``verify.quick`` in a process of its own, whose crash costs only the record."""
     try:
-        told: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return None
-    if "begin" in told:
-        progress.end()
-        progress.begin(told["begin"], told["total"], told["unit"])
-    elif "advance" in told:
-        progress.advance(told["advance"])
-    elif "end" in told:
-        progress.end()
-    return told.get("result")
+        return run_in_child(
+            quick_check, str(path), reference=None if reference is None else str(reference), progress=progress
+        )
+    except EdgedistillError as error:
+        return {"status": "failed", "reason": str(error)}

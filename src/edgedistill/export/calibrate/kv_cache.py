@@ -1,18 +1,12 @@
 """Scales of a quantized KV cache: runs the finished weights with a float32 cache and looks at what it holds.
 
 By default over texts that the model itself writes, which are what the cache will hold later. The run happens in a
-process of its own, as the trial does: ``python -m edgedistill.export.calibrate.kv_cache DIR`` takes a request on stdin,
-leaves the maxima in ``DIR`` and reports lines of JSON. Models too large to run whole go through in slices of a few
+process of its own, which leaves the maxima in a file. Models too large to run whole go through in slices of a few
 layers; then the texts are the prompts alone.
-
-Must not know: how weights are quantized, how the graph uses the scales.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +17,7 @@ from edgedistill.bundle.bundle import TOKENIZER, WEIGHTS, Bundle
 from edgedistill.bundle.manifest import FileEntry, Manifest
 from edgedistill.errors import EdgedistillError, ExportError
 from edgedistill.quantize.kv import Granularity, KvScales, kv_scales, rotated_maxima
+from edgedistill.system.child import run_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -88,9 +83,14 @@ def calibrate(
     }
     progress.begin("calibrating the KV cache", 0, "tokens")
     try:
-        outcome = _converse(directory, request, progress)
+        outcome = run_in_child(write_maxima, str(directory), request, progress=progress)
         with np.load(directory / _MAXIMA) as maxima:
             key, value = maxima["key"], maxima["value"]
+    except EdgedistillError as error:
+        raise ExportError(
+            f"Calibrating the KV cache failed ({error}).",
+            hint="Export with --kv-cache float32, or free memory and try again.",
+        ) from error
     finally:
         (directory / _MAXIMA).unlink(missing_ok=True)
     progress.end()
@@ -110,34 +110,6 @@ def _with_present_files(directory: Path, manifest: Manifest) -> Manifest:
 
     files = (FileEntry(p.name, p.stat().st_size, "") for p in sorted(directory.iterdir()) if p.is_file())
     return dataclasses.replace(manifest, files=tuple(files))
-
-
-def _converse(directory: Path, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    command = [sys.executable, "-m", "edgedistill.export.calibrate.kv_cache", str(directory)]
-    outcome: dict[str, Any] = {}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
-    ) as child:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        assert child.stderr is not None
-        try:
-            child.stdin.write(json.dumps(request))
-            child.stdin.close()
-            for line in child.stdout:
-                outcome = json.loads(line)
-                progress.advance(outcome.get("advance", 0))
-            complaint = child.stderr.read().strip().splitlines()[-1:]
-        except BaseException:
-            child.kill()
-            raise
-    if "tokens" not in outcome:
-        reason = outcome.get("error") or (complaint or [f"exit code {child.returncode}"])[0]
-        raise ExportError(
-            f"Calibrating the KV cache failed ({reason}).",
-            hint="Export with --kv-cache float32, or free memory and try again.",
-        )
-    return outcome
 
 
 # ---- the other process --------------------------------------------------------------------------------------
@@ -173,23 +145,24 @@ def maxima_of(
     return np.stack([k for k in key if k is not None]), np.stack([v for v in value if v is not None])
 
 
-def _main(directory: Path, request: dict[str, Any]) -> dict[str, Any]:
+def write_maxima(path: str, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Run the texts of ``request`` in this process and write the maxima; where the texts are from, how many tokens."""
     from edgedistill.export.trial_run import WHOLE_LIMIT
 
-    manifest = Manifest.from_json(request["manifest"])
+    directory, manifest = Path(path), Manifest.from_json(request["manifest"])
     given = request["sequences"]
     limit = manifest.model.context_length
     if (directory / WEIGHTS).stat().st_size > WHOLE_LIMIT:
         sequences = given or _prompts(directory)
         source = "given" if given else "prompts"
-        cached = _through_slices(directory, manifest, [s[:limit] for s in sequences])
+        cached = _through_slices(directory, manifest, [s[:limit] for s in sequences], progress)
     else:
         from edgedistill.runtime.model import Model
 
         model = Model(Bundle(directory, manifest))
-        sequences = given or _own_texts(model)
+        sequences = given or _own_texts(model, progress)
         source = "given" if given else "own texts"
-        cached = _through_session(model, [s[:limit] for s in sequences])
+        cached = _through_session(model, [s[:limit] for s in sequences], progress)
     sequences = [s[:limit] for s in sequences if s]
     key, value = maxima_of(cached, request["inv_freq"], limit)
     with (directory / _MAXIMA).open("wb") as stream:
@@ -204,7 +177,7 @@ def _prompts(directory: Path) -> list[list[int]]:
     return [tokenizer.encode(prompt, add_special_tokens=False).ids or [0] for prompt in PROMPTS]
 
 
-def _own_texts(model: Model) -> list[list[int]]:
+def _own_texts(model: Model, progress: Progress) -> list[list[int]]:
     """Each prompt through the chat template, and what the model says, sampled with a fixed seed."""
     import dataclasses
 
@@ -217,11 +190,11 @@ def _own_texts(model: Model) -> list[list[int]]:
         )
         decoded = model.generate(prompt, settings=settings) if len(ids) < room // 2 else None
         texts.append([*ids, *(decoded.tokens if decoded else ())])
-        _say({"advance": len(texts[-1])})
+        progress.advance(len(texts[-1]))
     return texts
 
 
-def _through_session(model: Model, sequences: Sequence[Sequence[int]]) -> Cached:
+def _through_session(model: Model, sequences: Sequence[Sequence[int]], progress: Progress) -> Cached:
     for sequence in sequences:
         decoder: Any = model.session.decoder()
         for start in range(0, len(sequence), model.prefill_chunk):
@@ -229,27 +202,14 @@ def _through_session(model: Model, sequences: Sequence[Sequence[int]]) -> Cached
         buffers = decoder.cache.buffers
         for layer in range(len(buffers) // 2):
             yield layer, buffers[2 * layer][0, :, : len(sequence)], buffers[2 * layer + 1][0, :, : len(sequence)]
-        _say({"advance": len(sequence)})
+        progress.advance(len(sequence))
 
 
-def _through_slices(directory: Path, manifest: Manifest, sequences: Sequence[Sequence[int]]) -> Cached:
+def _through_slices(
+    directory: Path, manifest: Manifest, sequences: Sequence[Sequence[int]], progress: Progress
+) -> Cached:
     from edgedistill.export.calibrate import sliced_run as sliced
 
     for layer, keys, values in sliced.sweep(directory, manifest, sequences):
-        _say({"advance": 0})
+        progress.advance(0)
         yield layer, keys, values
-
-
-def _say(line: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    try:
-        result = _main(Path(sys.argv[1]), json.loads(sys.stdin.read()))
-    except EdgedistillError as error:
-        result = {"error": str(error)}
-    except Exception as error:  # the parent reports every failure as one line
-        result = {"error": f"{type(error).__name__}: {error}"}
-    _say(result)

@@ -1,17 +1,11 @@
 """Speed and memory of a bundle: load time, prefill and decode rates over repeats, peak memory.
 
 Everything is measured in a process of its own, so that the peak memory is the bundle's and not the caller's.
-``python -m edgedistill.runtime.measure.bench`` is that process: a request as JSON on stdin, the result on stdout.
-
-Must not know: terminals, other engines.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgedistill.bundle.bundle import Bundle
-from edgedistill.errors import BundleError, EdgedistillError, GenerationError
+from edgedistill.errors import BundleError, ChildError, GenerationError
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.runtime.chunks import chunk_bounds
 from edgedistill.runtime.optimum_session import OptimumSession
 from edgedistill.runtime.sampling import greedy
 from edgedistill.runtime.session import DecoderSession, SessionConfig
 from edgedistill.runtime.stats import peak_rss_bytes, percentile, rss_bytes
+from edgedistill.system.child import run_in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 DEFAULT_PROMPT_TOKENS = (64, 256, 1024)
 DEFAULT_NEW_TOKENS = 64
@@ -125,42 +120,15 @@ def bench(
     request = _request(context, prompt_tokens, new_tokens, repeats)
     request |= {"path": str(Path(path).resolve()), "threads": threads}
     progress.begin("bench", (len(request["prompt_tokens"]) + 1) * request["repeats"], "items")
-    command = [sys.executable, "-m", "edgedistill.runtime.measure.bench"]
-    # A session of its own: Ctrl-C in a terminal reaches the caller alone, which then ends the child.
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True
-    ) as child:
-        try:
-            reply = _converse(child, request, progress)
-        except BaseException:
-            child.kill()
-            raise
-    progress.end()
-    if reply is None:
-        raise BundleError(
-            f"The process that measures {Path(path).name} ended early (exit code {child.returncode}).",
-            hint="Is there enough memory? Compare with: edgedistill inspect BUNDLE",
-        )
-    if "error" in reply:
-        raise GenerationError(str(reply["error"]))
-    return BenchResult.from_dict(reply["result"])
-
-
-def _converse(child: subprocess.Popen[str], request: dict[str, Any], progress: Progress) -> dict[str, Any] | None:
-    """Send the request and read lines until the result; None if the child ended without one."""
-    if child.stdin is None or child.stdout is None:
-        return None
     try:
-        child.stdin.write(json.dumps(request) + "\n")
-        child.stdin.close()
-    except BrokenPipeError:
-        return None
-    for line in child.stdout:
-        reply: dict[str, Any] = json.loads(line)
-        if "advance" not in reply:
-            return reply
-        progress.advance(int(reply["advance"]))
-    return None
+        result = run_in_child(measure, request, progress=progress)
+    except ChildError as error:
+        raise BundleError(
+            f"The process that measures {Path(path).name} ended early ({error}).",
+            hint="Is there enough memory? Compare with: edgedistill inspect BUNDLE",
+        ) from error
+    progress.end()
+    return BenchResult.from_dict(result)
 
 
 def _request(
@@ -186,17 +154,16 @@ def _request(
 # ---- the measuring process --------------------------------------------------------------------------------------
 
 
-def measure(
-    path: Path, *, threads: int | None, prompt_tokens: Sequence[int], new_tokens: int, repeats: int
-) -> Iterator[BenchResult | None]:
-    """Measure in this process; gives None after every repeat and the result at the end."""
-    bundle = Bundle.open(path)
+def measure(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Measure in this process, one item of progress a repeat; ``BenchResult.to_dict``."""
+    bundle = Bundle.open(request["path"])
+    prompt_tokens, new_tokens, repeats = request["prompt_tokens"], request["new_tokens"], request["repeats"]
     info = bundle.manifest.model
     profile = bundle.manifest.profile
     chunk = max(2, int(profile.get("context", {}).get("prefill_chunk", 256)))
     started = time.perf_counter()
     kind = OptimumSession if info.signature == "optimum" else DecoderSession
-    session: DecoderSession | OptimumSession = kind(bundle, SessionConfig.from_profile(profile, threads=threads))
+    session: DecoderSession | OptimumSession = kind(bundle, SessionConfig.from_profile(profile, threads=request["threads"]))
     load_s = time.perf_counter() - started
     loaded = rss_bytes()
     decoder = session.decoder()
@@ -215,7 +182,7 @@ def measure(
         values = []
         for _ in range(repeats):
             values.append(prefill(count))
-            yield None
+            progress.advance(1)
         prefills.append(Rate(count, tuple(values)))
     steps: list[float] = []
     values = []
@@ -230,9 +197,9 @@ def measure(
         if repeat:  # the first one warms caches and threads up
             values.append(new_tokens / sum(laps))
             steps += laps
-            yield None
-    yield BenchResult(
-        bundle=path.name,
+            progress.advance(1)
+    result = BenchResult(
+        bundle=bundle.path.name,
         threads=session.threads,
         bundle_bytes=bundle.size,
         load_s=load_s,
@@ -245,19 +212,4 @@ def measure(
         rss_loaded_bytes=loaded,
         peak_rss_bytes=peak_rss_bytes(),
     )
-
-
-def _main() -> None:
-    request = json.loads(sys.stdin.readline())
-    path = Path(request.pop("path"))
-    try:
-        for result in measure(path, **request):
-            reply = {"advance": 1} if result is None else {"result": result.to_dict()}
-            sys.stdout.write(json.dumps(reply) + "\n")
-            sys.stdout.flush()
-    except EdgedistillError as error:
-        sys.stdout.write(json.dumps({"error": str(error)}) + "\n")
-
-
-if __name__ == "__main__":
-    _main()
+    return result.to_dict()

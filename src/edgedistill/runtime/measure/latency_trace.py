@@ -2,28 +2,22 @@
 
 Where ``bench`` gives medians, a trace shows how a machine behaves: whether it slows down as it gets warm, which steps
 take longer, what a longer prompt costs, how memory grows with the context. It is taken in a process of its own, so
-that its memory is the bundle's and whoever draws it does not disturb it: ``python -m
-edgedistill.runtime.measure.latency_trace`` takes a request as JSON on stdin and answers in JSON lines as it goes.
-
-Must not know: terminals, how a trace is drawn.
+that its memory is the bundle's and whoever draws it does not disturb it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import subprocess
-import sys
-import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.bundle.bundle import Bundle
-from edgedistill.errors import BundleError, EdgedistillError, GenerationError
+from edgedistill.errors import BundleError, ChildError, GenerationError
+from edgedistill.system.child import iterate_in_child
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
 
 SWEEP = (16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -75,55 +69,29 @@ def trace(
         raise GenerationError(f"seconds is {seconds:g}; expected 1 to 3600.")
     Bundle.open(path)
     request = {"path": str(Path(path).resolve()), "seconds": seconds, "threads": threads}
-    command = [sys.executable, "-m", "edgedistill.runtime.measure.latency_trace"]
-    # Not the caller's stderr: its terminal may be full of a user interface.
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        text=True, encoding="utf-8", start_new_session=True,
-    ) as child:  # fmt: skip
-        if cancel is not None:
-            threading.Thread(target=_end_on, args=(cancel, child), daemon=True).start()
-        try:
-            yield from _follow(child, request, cancel)
-        finally:
-            child.kill()
-
-
-def _end_on(cancel: threading.Event, child: subprocess.Popen[str]) -> None:
-    """A model may load for a minute, and a slow one take as long for a prompt: no event says when to look."""
-    while child.poll() is None:
-        if cancel.wait(0.2):
-            child.kill()
+    try:
+        for values in iterate_in_child(measure_events, request, cancel=cancel):
+            yield TraceEvent(**{**values, "steps": tuple(values["steps"])})
+            if cancel is not None and cancel.is_set():
+                return
+    except ChildError as error:
+        if error.kind == "cancelled":
             return
-
-
-def _follow(
-    child: subprocess.Popen[str], request: dict[str, Any], cancel: threading.Event | None
-) -> Iterator[TraceEvent]:
-    if child.stdin is None or child.stdout is None:
-        raise BundleError("The measuring process has no pipes.")
-    with contextlib.suppress(BrokenPipeError):  # ended already: its exit code says why
-        child.stdin.write(json.dumps(request) + "\n")
-        child.stdin.close()
-    for line in child.stdout:
-        values = json.loads(line)
-        if "error" in values:
-            raise GenerationError(str(values["error"]))
-        yield TraceEvent(**{**values, "steps": tuple(values["steps"])})
-        if values["kind"] == "done" or (cancel is not None and cancel.is_set()):
-            return
-    if cancel is not None and cancel.is_set():
-        return
-    raise BundleError(
-        f"The process that measures {Path(request['path']).name} ended early (exit code {child.wait()}).",
-        hint="Is there enough memory? Compare with: edgedistill inspect BUNDLE",
-    )
+        raise BundleError(
+            f"The process that measures {Path(path).name} ended early ({error}).",
+            hint="Is there enough memory? Compare with: edgedistill inspect BUNDLE",
+        ) from error
 
 
 # ---- the measuring process --------------------------------------------------------------------------------------
 
 
-def measure(path: Path, *, seconds: float, threads: int | None) -> Iterator[TraceEvent]:
+def measure_events(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Measure in this process; the events as dicts."""
+    return map(asdict, measure(request["path"], seconds=request["seconds"], threads=request["threads"]))
+
+
+def measure(path: str, *, seconds: float, threads: int | None) -> Iterator[TraceEvent]:
     """Measure in this process."""
     import numpy as np
 
@@ -173,18 +141,3 @@ def measure(path: Path, *, seconds: float, threads: int | None) -> Iterator[Trac
                 )  # fmt: skip
                 steps, last = [], time.perf_counter()
     yield TraceEvent("done")
-
-
-def _main() -> None:
-    request = json.loads(sys.stdin.readline())
-    path = Path(request.pop("path"))
-    try:
-        for event in measure(path, **request):
-            sys.stdout.write(json.dumps(asdict(event)) + "\n")
-            sys.stdout.flush()
-    except (EdgedistillError, MemoryError) as error:
-        sys.stdout.write(json.dumps({"error": str(error) or "The memory does not suffice."}) + "\n")
-
-
-if __name__ == "__main__":
-    _main()
