@@ -66,7 +66,7 @@ bench-runtime: $(DEV) ## decode speed next to onnxruntime-genai on a bundle of t
 bench-plan: $(DEV) ## what plan predicts beside what is then measured (ARGS=--quick: the built-in model only)
 	$(BIN)/python bench/plan.py $(ARGS)
 
-bench-verify: $(DEV) ## samples/s of the verification engine next to one at a time, transformers and replay
+bench-verify: $(DEV) ## samples/s of the verification engine next to one at a time and transformers
 	$(BIN)/python bench/verify.py $(ARGS)
 
 bench-gate: $(DEV) ## controls of the gate: false alarms against itself, damaged twins, power

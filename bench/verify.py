@@ -1,4 +1,4 @@
-"""How fast samples are drawn: the engine next to the same runtime one at a time, to transformers, and to replay.
+"""How fast samples are drawn: the engine next to the same runtime one at a time, and to transformers.
 
     make bench-verify
     make bench-verify ARGS="--quick"
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from coupling import savings
@@ -31,7 +31,6 @@ from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import physical_cores
 from edgedistill.verify.models.bundle import BundleModel
-from edgedistill.verify.models.replay import ReplayStats, replay
 from edgedistill.verify.options import spread
 from edgedistill.verify.sampling.store import collect
 from edgedistill.verify.suites.registry import load_suite
@@ -116,21 +115,13 @@ def measure(model_name: str, weight_format: str, args: argparse.Namespace, scrat
     model = BundleModel(open_bundle(paths[weight_format], threads=args.threads), batch=args.batch)
     many = spread(suite.prompts, args.coupling_prompts)
     with BundleModel(open_bundle(paths["fp32"], threads=args.threads)) as reference:
-        known = {one.key: one.token_ids for one in reference.draw(prompts, args.samples, settings)}
         theirs = [one.sample for one in collect(reference, many, args.coupling_samples, settings)]
-    stats = ReplayStats()
-
-    def replayed(model: BundleModel, prompts: Sequence[Prompt], samples: int, settings: DrawSettings) -> int:  # noqa: ARG001
-        nonlocal stats
-        stats = ReplayStats()
-        return sum(len(one.token_ids) for one in replay(model, prompts, known, settings, stats=stats))
-
-    contenders = {"engine": engine, "one at a time": one_by_one, "replay": replayed}
+    contenders = {"engine": engine, "one at a time": one_by_one}
     if not args.no_torch:
         contenders["transformers fp32"] = transformers_generate(model_name, args.threads)
     with model:
         for run in contenders.values():  # warm: prompts rendered, buffers allocated, kernels loaded
-            run(model, prompts[:1], 1, settings.replace(max_new_tokens=8) if run is not replayed else settings)
+            run(model, prompts[:1], 1, settings.replace(max_new_tokens=8))
         rates: dict[str, list[float]] = {name: [] for name in contenders}
         tokens: dict[str, int] = {}
         for _ in range(args.rounds):
@@ -157,9 +148,6 @@ def measure(model_name: str, weight_format: str, args: argparse.Namespace, scrat
             for name, other in rates.items()
             if name != "engine"
         },
-        "mean_divergence": stats.mean_shared,
-        "mean_tokens": mean(len(sequence) for sequence in known.values()),
-        "unparted": stats.unparted / max(1, stats.samples),
     }
 
 
@@ -177,10 +165,6 @@ def report(result: dict[str, Any]) -> str:
         shown = "" if ratios is None else f"{median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
         spread = f"{median(rates):.1f} ({min(rates):.1f} - {max(rates):.1f})"
         lines.append(f"| {name} | {spread} | {result['tokens'][name]} | {shown} |")
-    lines.append(
-        f"\nMean position of the first divergence: {result['mean_divergence']:.1f} of {result['mean_tokens']:.1f} "
-        f"tokens; {result['unparted']:.0%} of the samples never part."
-    )
     pool = result["coupling"]
     lines.append(
         f"\nSamples with independent noise for the power of one coupled sample (5 to 95 %; {pool['prompts']} prompts x "
@@ -206,9 +190,8 @@ def aims(result: Mapping[str, Any]) -> list[str]:
     lines = [line("a", "engine / one at a time", ratios["one at a time"], alone, ".2f")]
     if "transformers fp32" in ratios:
         lines.append(line("b", "engine / transformers fp32", ratios["transformers fp32"], TRANSFORMERS_AIM, ".2f"))
-    lines.append(line("c", "replay / engine", 1 / ratios["replay"], None, ".2f"))
     lines += [
-        line("d", f"samples saved by coupling, {name}", saved, SAVED_AIM, ".0%")
+        line("c", f"samples saved by coupling, {name}", saved, SAVED_AIM, ".0%")
         for name, (ratio, _, _, saved) in result["coupling"]["savings"].items()
         if not math.isnan(ratio)
     ]

@@ -127,12 +127,9 @@ def test_baseline_show_and_check(tiny_bundle_dir: Path, suite: Path, baseline: P
     assert "hf:NAME" in here("baseline", "create", "hf", "-o", "x.baseline").one_error()
 
 
-def test_sequential_and_replay(tiny_bundle_dir: Path, reference: Path, suite: Path) -> None:
+def test_sequential_and_the_replay_that_is_gone(tiny_bundle_dir: Path, reference: Path, suite: Path) -> None:
     options = ("--reference", reference, "--suite", suite, *SMALL, "--fast", "--json")
-    plain = here("verify", tiny_bundle_dir, *options, "--numerics", "exact").report
-    replayed = here("verify", tiny_bundle_dir, *options, "--numerics", "exact", "--replay").report
-    assert replayed["settings"]["path"] == "replay"
-    assert replayed["bundle_result"] == plain["bundle_result"]
+    assert "--replay was removed" in here("verify", tiny_bundle_dir, *options, "--replay").one_error()
     stopped = here("verify", tiny_bundle_dir, *options, "--sequential").report
     assert stopped["gate"]["sequential"]["prompts"] <= PROMPTS
     assert stopped["gate"]["result"]["method"] == "betting"
@@ -267,7 +264,6 @@ def test_a_mode_is_scored_like_a_model(tiny_bundle_dir: Path, reference: Path, s
         (("--procedure", "vote", "--trajectories", 0), "expected 1 to 64"),
         (("--trajectories", 4), "--procedure vote"),
         (("--procedure", "single", "--vote", "majority"), "--procedure vote"),
-        (("--procedure", "vote", "--replay"), "--replay"),
         (("--procedure", "vote", "--dask", "x"), "one machine"),
     ],
 )

@@ -21,7 +21,7 @@ examples:
   edgedistill selftest my-bundle
   edgedistill selftest my-bundle --threads 1 --json
 
-Exit code 1: a property that exact mode, replay or batches rely on does not hold here."""
+Exit code 1: a property that exact mode or batches rely on does not hold here."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def _print(result: SelfTestResult) -> None:
     console.out(console.table(headers, rows, right=(1, 2, 3, 4)))
     console.out()
     if result.passed:
-        text = "Everything that exact mode, replay and batches rely on holds on this machine."
+        text = "Everything that exact mode and batches rely on holds on this machine."
         console.out(console.style(text, "green"))
     else:
         failed = ", ".join(c.name for c in result.checks if c.required and c.held is False)

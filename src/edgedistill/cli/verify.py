@@ -5,6 +5,7 @@ Must not know: how anything is measured or decided.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,6 @@ from edgedistill.cli import console, trusted_key, verification
 from edgedistill.errors import UsageError
 
 if TYPE_CHECKING:
-    import argparse
-
     from edgedistill.verify.models.mode import Mode
     from edgedistill.verify.options import VerifyOptions
 
@@ -44,8 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--margin", action="append", default=[], metavar="NAME=VALUE", help="instead of the profile's: "
                         "accuracy, agreement, entropy_bits, length_ratio, truncation (repeatable)")  # fmt: skip
     parser.add_argument("--sequential", action="store_true", help="stop as soon as the evidence decides")
-    parser.add_argument("--replay", action="store_true", help="score the reference's tokens, decode after the first "
-                        "divergence: faster; the distribution is the deployed one in exact mode only")  # fmt: skip
+    parser.add_argument("--replay", action="store_true", help=argparse.SUPPRESS)
     trusted_key.add_option(parser)
     verification.add_modes(parser)
     verification.add_sampling(parser)
@@ -54,6 +52,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify, report, and return the outcome."""
+    if args.replay:
+        raise UsageError(
+            "--replay was removed: its samples were not those of the deployed bundle, and it was not faster.",
+            hint="Leave it out; every reply is decoded as it is deployed.",
+        )
     if (args.reference is None) == (args.baseline is None):
         raise UsageError(
             "verify takes exactly one of --reference and --baseline.",
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             f"there is no baseline at {args.baseline}; expected a file.",
             hint="Make one with: edgedistill baseline create REFERENCE -o FILE",
         )
-    options = verification.options(args, margins=margins(args.margin), replay=args.replay, sequential=args.sequential)
+    options = verification.options(args, margins=margins(args.margin), sequential=args.sequential)
     mode = verification.mode(args)
     verification.check_outputs(args)
     if mode is not None:

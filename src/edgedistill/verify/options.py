@@ -83,7 +83,6 @@ class VerifyOptions:
     thinking: bool | None = None
     seed: int | None = None
     numerics: Literal["fast", "exact"] | None = None
-    replay: bool = False
     sequential: bool = False
     margins: Mapping[str, float] = field(default_factory=dict)
     alpha: float = 0.05

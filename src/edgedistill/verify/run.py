@@ -18,7 +18,6 @@ from edgedistill.progress import NullProgress
 from edgedistill.verify.cluster.model import SpreadBundle, spread_over
 from edgedistill.verify.gate.endpoints import Margins
 from edgedistill.verify.models.bundle import BundleModel, open_sampled
-from edgedistill.verify.models.replay import require_batches
 from edgedistill.verify.options import VerifyOptions, resolve_margins, spread
 from edgedistill.verify.references.baseline import BaselineModel
 from edgedistill.verify.references.dictated import as_dictated, other_versions
@@ -88,10 +87,6 @@ def verify_models(
     progress: Progress | None = None,
 ) -> VerifyReport:
     """``verify`` of models that are open already."""
-    if options.replay:
-        require_batches(bundle)
-        if isinstance(bundle, SpreadBundle):
-            raise UsageError("a replay runs on one machine.", hint="Drop --replay or --dask.")
     progress = progress or NullProgress()
     require_same_vocabulary(reference.identity, bundle.identity)
     require_same_source(reference.identity, bundle.identity)
@@ -115,7 +110,7 @@ def verify_models(
         theirs, ours, state = run.until_decided(reference, bundle, prompts, margins)
     else:
         theirs = run.draw(reference, prompts)
-        ours = run.draw(bundle, prompts, after=theirs)
+        ours = run.draw(bundle, prompts)
     asked = [prompt for prompt in prompts if any(drawn.sample.prompt_id == prompt.id for drawn in ours)]
     divergences = run.divergences(reference, bundle, asked, theirs, ours)
     devices = run.devices(bundle, prompts)
@@ -186,8 +181,8 @@ def audit_model(
     progress: Progress | None = None,
 ) -> VerifyReport:
     """``audit`` of a model that is open already."""
-    if options.replay or options.sequential:
-        raise UsageError("an audit has no reference, so there is nothing to replay and no gate to stop early.")
+    if options.sequential:
+        raise UsageError("an audit has no reference, so there is no gate to stop early.")
     prompts = options.choose(suite)
     settings = options.draw_settings(suite.sampling, bundle.generation_defaults)
     run = Run(suite, settings, options, store, progress or NullProgress())

@@ -59,8 +59,6 @@ def verify_mode(
         EdgedistillError: As ``verify``.
     """
     options = options or VerifyOptions()
-    if options.replay:
-        raise UsageError("a mode is not replayed: its answers are no single texts.", hint="Drop --replay or --mode.")
     if options.sequential and reference is None:
         raise UsageError("without a reference there is no gate to stop early.", hint="Drop --sequential.")
     samples = options.samples or max(2, options.n_samples // mode.options.count)

@@ -1,4 +1,4 @@
-"""The stages of one run, each resumable: audit of the sampler, drawing, replay, divergences, temperature sweep.
+"""The stages of one run, each resumable: audit of the sampler, drawing, divergences, temperature sweep.
 
 Must not know: statistics over prompts, reports, the command line.
 """
@@ -8,13 +8,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
-from edgedistill.errors import VerifyError
 from edgedistill.verify.gate.sequential import SequentialGate
 from edgedistill.verify.metrics.paired import compare
 from edgedistill.verify.metrics.perturbations import SWEEP
 from edgedistill.verify.models.bundle import BundleModel
 from edgedistill.verify.models.mode import ModeModel
-from edgedistill.verify.models.replay import replay
 from edgedistill.verify.models.sampler_check import check_sampler
 from edgedistill.verify.options import spread
 from edgedistill.verify.references.baseline import BaselineModel
@@ -90,7 +88,6 @@ class Run:
             max_new_tokens=s.max_new_tokens,
             seed=s.seed,
             numerics=s.numerics,
-            path="replay" if self._options.replay else "decode",
             sequential=self._options.sequential,
             level=1 - self._options.alpha,
             margins=limits,
@@ -126,48 +123,24 @@ class Run:
         prompts: Sequence[Prompt],
         *,
         samples: int | None = None,
-        after: Sequence[Drawn] | None = None,
         temperature: float | None = None,
     ) -> list[Drawn]:
         """Samples of a model in order of prompt and index, those of the store taken over.
 
         Args:
             samples: Of each prompt; the options' number by default.
-            after: The reference's samples; they are replayed if the options ask for it.
             temperature: Instead of the settings'.
         """
         count = self._options.n_samples if samples is None else samples
         settings = self._settings if temperature is None else self._settings.replace(temperature=temperature)
-        replayed = after is not None and self._options.replay
         with ExitStack() as stack:
             store = None
             if self._store is not None and not isinstance(model, BaselineModel):
-                # What a replay gives depends on the reference's tokens in fast mode, so that they are kept apart.
-                header = store_header(self.suite, settings, model.identity, what=_what(model, replayed=replayed))
+                what = model.mode.label if isinstance(model, ModeModel) else "samples"
+                header = store_header(self.suite, settings, model.identity, what=what)
                 path = store_path(self._store, header, model.identity.name)
                 store = stack.enter_context(SampleStore.open(path, header))
-            if after is None or not replayed:
-                return collect(model, prompts, count, settings, store, self._progress)
-            if not isinstance(model, BundleModel):
-                raise VerifyError(f"{model.identity.name} is no bundle and cannot be replayed.", hint="Drop --replay.")
-            return self._replayed(model, prompts, after, settings, store)
-
-    def _replayed(
-        self,
-        model: BundleModel,
-        prompts: Sequence[Prompt],
-        after: Sequence[Drawn],
-        settings: DrawSettings,
-        store: SampleStore | None,
-    ) -> list[Drawn]:
-        have = {} if store is None else dict(store.drawn)
-        tokens = {drawn.key: drawn.token_ids for drawn in after}
-        if any(key not in have for key in tokens):
-            for drawn in replay(model, prompts, tokens, settings, done=frozenset(have), progress=self._progress):
-                if store is not None:
-                    store.append(drawn)
-                have[drawn.key] = drawn
-        return [have[key] for key in tokens]
+            return collect(model, prompts, count, settings, store, self._progress)
 
     def until_decided(
         self, reference: SampledModel, bundle: SampledModel, prompts: Sequence[Prompt], margins: Margins
@@ -192,7 +165,7 @@ class Run:
             # A single prompt cannot be compared by itself, so that the last step takes it along.
             stop = len(order) if len(order) - at <= SEQUENTIAL_STEP + 1 else at + SEQUENTIAL_STEP
             before = self.draw(reference, order[at:stop])
-            after = self.draw(bundle, order[at:stop], after=before)
+            after = self.draw(bundle, order[at:stop])
             theirs += before
             ours += after
             state = gate.update(compare(_groups(before), _groups(after)))
@@ -271,13 +244,6 @@ class Run:
         return {
             temperature: self.draw(bundle, chosen, samples=samples, temperature=temperature) for temperature in SWEEP
         }
-
-
-def _what(model: SampledModel, *, replayed: bool) -> str:
-    """What tells apart stored samples of equal settings."""
-    if isinstance(model, ModeModel):
-        return model.mode.label
-    return "replay" if replayed else "samples"
 
 
 def _groups(drawn: Sequence[Drawn]) -> dict[str, list[Sample]]:

@@ -11,7 +11,6 @@ from engine_support import SETTINGS
 from edgedistill.errors import GenerationError
 from edgedistill.runtime.batch.replicas import run_lanes
 from edgedistill.verify.models import bundle as bundle_model
-from edgedistill.verify.models.replay import replay
 
 SAMPLES = 6
 
@@ -39,13 +38,6 @@ def test_the_same_samples_as_one_engine(sampled, model, prompts, mode):
     together = list(model.draw(prompts, SAMPLES, settings))
     assert len(together) == SAMPLES * len(prompts)
     assert tokens_of(together) == tokens_of(sampled(batch=6).draw(prompts, SAMPLES, settings))
-
-
-def test_replayed_samples_are_the_same(sampled, model, prompts):
-    """The scored prefix comes from the session of all threads, the rest from engines of one."""
-    exact = SETTINGS.replace(numerics="exact")
-    known = tokens_of(sampled("fp32", batch=6).draw(prompts, SAMPLES, exact))
-    assert tokens_of(replay(model, prompts, known, exact)) == tokens_of(model.draw(prompts, SAMPLES, exact))
 
 
 def test_large_models_and_few_samples_get_one_engine(model, monkeypatch):

@@ -95,7 +95,7 @@ def test_damage_in_the_middle_is_refused(path):
             {"model": {**HEADER["model"], "sha256": "d" * 64}},
             "model.sha256 is aaaaaaaaaaaa… there and dddddddddddd… now",
         ),
-        ({"what": "replay"}, "what is samples there and replay now"),
+        ({"what": "vote-2"}, "what is samples there and vote-2 now"),
         ({"versions": {**HEADER["versions"], "numpy": "0.1"}}, "versions.numpy"),
     ],
 )

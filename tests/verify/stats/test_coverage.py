@@ -196,7 +196,6 @@ def test_diversity_is_covered() -> None:
         found.append(diversity(texts, prompts))
     for numbers in (
         *([one.distinct[n] for one in found] for n in range(3)),
-        [one.self_bleu for one in found],
         [one.vendi for one in found],
     ):
         assert covers(numbers, float(np.mean([number.value for number in numbers]))) >= 0.85

@@ -1,7 +1,7 @@
 """Which numerical properties hold on this machine, and how far apart the decode paths are.
 
 Kernels differ between CPUs and versions of ONNX Runtime, so nothing is taken for granted: every property that exact
-mode, replay and batches build on is checked bit for bit on the bundle itself, over a text that the model wrote. The
+mode and batches build on is checked bit for bit on the bundle itself, over a text that the model wrote. The
 properties that need not hold are measured: Kullback-Leibler divergence and agreement of the most likely token.
 
 Must not know: terminals, verdicts about quality.
@@ -43,7 +43,7 @@ class PropertyCheck:
     Attributes:
         name: What is compared, such as ``run to run``.
         held: True: bit-identical; False: not; None: could not be checked here.
-        required: Exact mode, replay and batches rely on it.
+        required: Exact mode and batches rely on it.
         detail: One sentence for people.
         max_difference: Largest absolute difference of a logit.
         differing: Share of positions with any differing logit.

@@ -1,4 +1,4 @@
-"""How varied texts are: distinct n-grams, self-BLEU, the Vendi score.
+"""How varied texts are: distinct n-grams, the Vendi score.
 
 Sources: distinct-n: Li et al., arXiv 1510.03055; Vendi score: Friedman and Dieng, arXiv 2210.02410: exp of the entropy
 of the eigenvalues of a similarity matrix, here the cosine of counts of word 1- to 3-grams: the effective number of
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.verify.metrics.self_bleu import SelfBleu
 from edgedistill.verify.stats.intervals import LEVEL
 from edgedistill.verify.stats.jackknife import each_left_out, jackknife_interval
 from edgedistill.verify.types import Estimate
@@ -33,15 +32,12 @@ if TYPE_CHECKING:
 MOST_TEXTS = 256
 """Larger collections are thinned out evenly: the cost grows with the square (Vendi) of the number of texts."""
 
-MOST_BLEU = 48
-
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True, slots=True)
 class Diversity:
-    """``distinct``: share of different 1-, 2- and 3-grams. ``self_bleu``: 0 to 100, high where texts repeat each other;
-    NaN if it was not computed. ``vendi``: between 1 and ``texts``.
+    """``distinct``: share of different 1-, 2- and 3-grams. ``vendi``: between 1 and ``texts``.
 
     All depend on how many texts there are, so they compare at equal numbers only. Their jackknife intervals over
     prompts are of what as many texts from as many other prompts of this kind would show in the mean; none where leaving
@@ -50,27 +46,21 @@ class Diversity:
 
     texts: int
     distinct: tuple[Estimate, Estimate, Estimate]
-    self_bleu: Estimate
     vendi: Estimate
 
 
-def diversity(
-    texts: Sequence[str], prompts: Sequence[str] | None = None, *, bleu: bool = True, level: float = LEVEL
-) -> Diversity:
+def diversity(texts: Sequence[str], prompts: Sequence[str] | None = None, *, level: float = LEVEL) -> Diversity:
     """Measure a collection of texts, thinned evenly to at most MOST_TEXTS.
 
     Args:
         prompts: Of each text what it answers; None: each text stands for itself.
-
-    Raises:
-        MissingExtraError: ``bleu`` is asked for and sacrebleu is not installed.
     """
     names = [str(i) for i in range(len(texts))] if prompts is None else prompts
     rows = _thin(range(len(texts)), MOST_TEXTS)
     texts, owners = [texts[i] for i in rows], np.array([names[i] for i in rows])
     if not texts:
         nothing = Estimate(math.nan)
-        return Diversity(0, (nothing, nothing, nothing), nothing, nothing)
+        return Diversity(0, (nothing, nothing, nothing), nothing)
 
     def estimate(of: Callable[[Kept], float], labels: npt.NDArray[np.str_], low: float, high: float) -> Estimate:
         value = of(np.ones(labels.size, np.bool_))
@@ -83,14 +73,9 @@ def diversity(
         rows = grams[n - 1]
         return estimate(lambda kept: _distinct([rows[i] for i in np.flatnonzero(kept)]), owners, 0.0, 1.0)
 
-    scored = Estimate(math.nan)
-    if bleu:
-        some = _thin([i for i, text in enumerate(texts) if text.strip()], MOST_BLEU)
-        scored = estimate(SelfBleu([texts[i] for i in some]).score, owners[list(some)], 0.0, 100.0)
     return Diversity(
         texts=len(texts),
         distinct=(distinct(1), distinct(2), distinct(3)),
-        self_bleu=scored,
         vendi=estimate(lambda kept: _vendi(kernel[np.ix_(kept, kept)]), owners, 1.0, float(len(texts))),
     )
 

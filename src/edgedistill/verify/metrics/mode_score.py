@@ -35,7 +35,7 @@ class ModeScore:
         deliberate_at_k: D@K, the answer after the deliberation is right, fallbacks to the vote included.
         tokens, pass_tokens: Of one answer, all trajectories and passes; of the passes alone.
         stopped_tokens: Of one answer if trajectories were cut off once the majority was certain.
-        seconds, joules: Of one answer.
+        seconds: Of one answer.
         tied: Share of answers whose vote was tied.
         decided_by: Number of answers by what decided them.
     """
@@ -48,7 +48,6 @@ class ModeScore:
     pass_tokens: Estimate
     stopped_tokens: Estimate
     seconds: Estimate
-    joules: Estimate | None
     tied: Estimate
     decided_by: dict[str, int]
 
@@ -111,7 +110,6 @@ def mode_score(drawn: Sequence[Drawn], mode: str, *, level: float, seed: int) ->
         pass_tokens=cost(lambda _, t: t.pass_tokens),
         stopped_tokens=cost(lambda _, t: t.stopped_tokens + t.pass_tokens),
         seconds=cost(lambda _, t: t.seconds),
-        joules=mean(lambda _, t: t.joules),
         tied=mean(lambda _, t: float(t.tied), 1.0) or Estimate(float("nan")),
         decided_by=dict(Counter(trial.decided_by for group in groups.values() for _, trial in group)),
     )

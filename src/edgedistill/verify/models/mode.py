@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.errors import UsageError, VerifyError
 from edgedistill.progress import NullProgress
-from edgedistill.system.energy import EnergyMeter
 from edgedistill.trajectories.early_stop import decided
 from edgedistill.trajectories.options import TrajectoryOptions
 from edgedistill.trajectories.run import solve
@@ -82,10 +81,9 @@ class ModeModel:
     can_score = False
     score_rows = 1
 
-    def __init__(self, bundle: BundleModel, mode: Mode, meter: EnergyMeter | None = None) -> None:
+    def __init__(self, bundle: BundleModel, mode: Mode) -> None:
         self.bundle = bundle
         self.mode = mode
-        self._meter = meter or EnergyMeter()
 
     @property
     def identity(self) -> ModelIdentity:
@@ -127,7 +125,6 @@ class ModeModel:
         def read(text: str) -> str | None:
             return answer_of(prompt, text)
 
-        before = self._meter.read()
         result = solve(
             self.bundle.model,
             [{"role": message.role, "content": message.content} for message in prompt.messages],
@@ -139,10 +136,9 @@ class ModeModel:
             prompt_id=prompt.id,
             first_index=index * options.count,
         )
-        joules = self._meter.joules(before, self._meter.read())
         tokens = _final_tokens(result)
         sample = _sample(prompt, index, result, tokens)
-        return Drawn(sample, tokens, _finish(result), _trial(prompt, result, joules))
+        return Drawn(sample, tokens, _finish(result), _trial(prompt, result))
 
     def score(
         self, prompt: Prompt, sequences: Sequence[Sequence[int]], slices: Sequence[Slice], *, thinking: bool | None
@@ -188,7 +184,7 @@ def _sample(prompt: Prompt, index: int, result: TrajectoryResult, tokens: tuple[
     )
 
 
-def _trial(prompt: Prompt, result: TrajectoryResult, joules: float | None) -> Trial:
+def _trial(prompt: Prompt, result: TrajectoryResult) -> Trial:
     def right(one: Trajectory | None) -> bool:
         if one is None:
             return False
@@ -208,7 +204,6 @@ def _trial(prompt: Prompt, result: TrajectoryResult, joules: float | None) -> Tr
         pass_tokens=result.stats.pass_tokens,
         stopped_tokens=stopped_tokens(result.trajectories),
         seconds=result.stats.total_s,
-        joules=joules,
     )
 
 

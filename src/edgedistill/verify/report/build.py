@@ -95,7 +95,7 @@ def analyse(
         pairs = _pair_metrics(theirs, own, settings)
         gate = _gate(theirs, own, (before, result), margins, settings, sequential)
     told = [*notes, *_warnings(result, before)]
-    extras = audit_extras(asked, bundle, settings, told)
+    extras = audit_extras(asked, bundle, settings)
     return VerifyReport(
         kind="audit" if reference is None else "verify",
         created=provenance.created,
@@ -114,7 +114,7 @@ def analyse(
         prompts=_prompt_pairs(asked, own, theirs, divergences, settings),
         pairs=pairs,
         bundle_extras=extras,
-        reference_extras=None if reference is None else audit_extras(asked, reference, settings, []),
+        reference_extras=None if reference is None else audit_extras(asked, reference, settings),
         tokens=TokenReport()
         if reference is None and not divergences
         else token_report(

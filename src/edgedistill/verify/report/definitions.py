@@ -62,18 +62,16 @@ DEFINITIONS = MappingProxyType(
         "changed_number_correct": "Share of prompts where the answer to the changed number is the right one.",
         "temperature_sweep": "Mean answer entropy at temperatures from 0 to 1.5, on some of the prompts. It should "
         "rise (sign-flip test from the lowest to the highest), and between no neighbours fall (Holm's procedure).",
-        "distinct_n": "Share of different n-grams of words among all. Like self-BLEU and the Vendi score it compares "
+        "distinct_n": "Share of different n-grams of words among all. Like the Vendi score it compares "
         "at equal numbers of texts only; the intervals are of what as many texts of other prompts would show in the "
         "mean.",
-        "self_bleu": "Mean BLEU of each text against the others (sacrebleu), 0 to 100; high where texts repeat.",
         "vendi": "Effective number of different texts, from the similarity of their word 1- to 3-grams.",
         "mean_at_k": "Accuracy of a single trajectory, over the K of every answer.",
         "pass_at_k_mode": "Share of answers with at least one right trajectory: what a perfect judge could reach.",
         "vote_at_k": "Share of answers whose vote was right; of tied answers, the one of the first trajectory.",
         "deliberate_at_k": "Share of answers that were right after the deliberation; where it came to none, the "
         "vote's.",
-        "cost": "Of one answer, all trajectories and passes included; questions one at a time. Joules of the processor "
-        "packages (RAPL), whatever else ran on them included; absent where the machine does not tell.",
+        "cost": "Of one answer, all trajectories and passes included; questions one at a time.",
         "mode_change": "What quantization did to each way to answer: bundle less reference, paired by prompt, with the "
         "same noise.",
         "tied": "Share of answers whose vote had several answers in the first place.",

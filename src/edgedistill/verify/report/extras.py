@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.errors import MissingExtraError
 from edgedistill.verify.metrics.consistency import answer_entropy
 from edgedistill.verify.metrics.diversity import diversity
 from edgedistill.verify.metrics.perturbations import perturbation_check, temperature_sweep
@@ -41,12 +40,11 @@ class ModelSamples:
         return [drawn.sample for drawn in self.drawn]
 
 
-def audit_extras(asked: Suite, model: ModelSamples, settings: RunSettings, notes: list[str]) -> AuditExtras:
+def audit_extras(asked: Suite, model: ModelSamples, settings: RunSettings) -> AuditExtras:
     """What the samples of variants, of other temperatures and the texts themselves show.
 
     Args:
         asked: The prompts that were asked, and their variants.
-        notes: Receives a sentence about anything that had to be left out.
     """
     groups = by_prompt(model.samples)
     varied = None
@@ -66,11 +64,7 @@ def audit_extras(asked: Suite, model: ModelSamples, settings: RunSettings, notes
     if not asked.has_gold or any(prompt.checks for prompt in asked.prompts):
         texts = [sample.text for sample in model.samples]
         prompts = [sample.prompt_id for sample in model.samples]
-        try:
-            various = diversity(texts, prompts, level=settings.level)
-        except MissingExtraError as error:
-            notes.append(f"self-BLEU was left out: {error}")
-            various = diversity(texts, prompts, bleu=False, level=settings.level)
+        various = diversity(texts, prompts, level=settings.level)
     return AuditExtras(varied, swept, various)
 
 

@@ -181,7 +181,6 @@ def _extras(extras: AuditExtras) -> Iterator[tuple[tuple[str, str], str]]:
     if (various := extras.diversity) is not None:
         for n, distinct in enumerate(various.distinct, start=1):
             yield ("distinct_n", f"distinct-{n}"), number(distinct)
-        yield ("self_bleu", "self-BLEU"), number(various.self_bleu, 1)
         yield ("vendi", "Vendi score"), f"{number(various.vendi, 1)} of {various.texts} texts"
 
 
@@ -231,7 +230,6 @@ def _mode(score: ModeScore, mode: ModeReport) -> Iterator[tuple[tuple[str, str],
         yield ("tied", "tied votes"), percent(score.tied)
         yield ("decided_by", "decided by"), ", ".join(f"{name} {count}" for name, count in score.decided_by.items())
     yield ("cost", "seconds an answer"), number(score.seconds)
-    yield ("cost", "joules an answer"), number(score.joules, 1)
 
 
 def _mode_change(change: ModeChange, k: int) -> Iterator[tuple[str, str]]:
@@ -248,17 +246,8 @@ def path_text(report: VerifyReport) -> str:
     if report.mode is not None:
         return _mode_text(report.mode, report.reference is not None, exact=settings.numerics == "exact")
     kernels = "exact kernels" if settings.numerics == "exact" else "the kernels it is deployed with"
-    if settings.path == "replay":
-        exact = (
-            "the same distribution"
-            if settings.numerics == "exact"
-            else "close to the deployed distribution, see kl_path"
-        )
-        text = f"The bundle replayed the reference's tokens by scoring and decoded after the first divergence ({exact})"
-    else:
-        text = "The bundle decoded every reply token by token"
     coupled = ", sharing the reference's noise" if settings.coupled and report.reference is not None else ""
-    return f"{text}, with {kernels}{coupled}."
+    return f"The bundle decoded every reply token by token, with {kernels}{coupled}."
 
 
 def _mode_text(mode: ModeReport, coupled: bool, *, exact: bool) -> str:

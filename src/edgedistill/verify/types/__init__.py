@@ -17,7 +17,7 @@ from edgedistill.verify.types.prompts import (
     SuiteSampling,
     Variant,
 )
-from edgedistill.verify.types.run import ModelIdentity, ModelKind, RunSettings, SamplingPath
+from edgedistill.verify.types.run import ModelIdentity, ModelKind, RunSettings
 from edgedistill.verify.types.samples import Drawn, Sample, Trial
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "Role",
     "RunSettings",
     "Sample",
-    "SamplingPath",
     "Suite",
     "SuiteSampling",
     "Trial",

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 ModelKind = Literal["bundle", "hf", "baseline"]
-SamplingPath = Literal["decode", "replay"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,6 @@ class RunSettings:
         preset: fast, default, thorough or custom.
         samples: Per prompt and model. ``seed``: key of the noise.
         numerics: Kernels of the runtime.
-        path: decode (as deployed) or replay (scored against the reference's tokens).
         coupled: Whether both models saw the same noise.
         level: Coverage of the intervals. ``margins``: name to limit; empty in an audit.
     """
@@ -48,7 +46,6 @@ class RunSettings:
     max_new_tokens: int
     seed: int
     numerics: Literal["fast", "exact"] = "fast"
-    path: SamplingPath = "decode"
     coupled: bool = True
     sequential: bool = False
     level: float = 0.95

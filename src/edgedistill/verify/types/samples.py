@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 from edgedistill.runtime.batch.request import Finish, SampleKey
@@ -79,7 +79,7 @@ class Trial:
         decided_by: As in ``TrajectoryResult``.
         trajectory_tokens: Of all trajectories. ``pass_tokens``: of the passes after them.
         stopped_tokens: Of the trajectories, had they been cut off as soon as the majority was certain.
-        seconds: From the question to the answer. ``joules``: None where the machine does not tell.
+        seconds: From the question to the answer.
     """
 
     correct: tuple[bool, ...] | None
@@ -91,7 +91,6 @@ class Trial:
     pass_tokens: int
     stopped_tokens: int
     seconds: float
-    joules: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -99,9 +98,10 @@ class Trial:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Trial:
-        """Read ``to_dict``'s result back; raises TypeError for anything else."""
+        """Read ``to_dict``'s result back, unknown keys ignored; raises TypeError where one is missing."""
         correct = value.get("correct")
-        return cls(**{**value, "correct": None if correct is None else tuple(correct)})
+        known = {field.name: value[field.name] for field in fields(cls) if field.name in value}
+        return cls(**{**known, "correct": None if correct is None else tuple(correct)})
 
 
 @dataclass(frozen=True, slots=True)
