@@ -34,8 +34,8 @@ from twins import collapsed, make_twin, noisy, wrong
 
 from edgedistill import export
 from edgedistill.runtime.batch.request import DrawSettings
-from edgedistill.runtime.batch.sampler import NoiseSource
 from edgedistill.runtime.model import open_bundle
+from edgedistill.runtime.sampling import NoiseSource
 from edgedistill.verify.gate.decide import ALPHA, decide
 from edgedistill.verify.gate.endpoints import Margins
 from edgedistill.verify.metrics.paired import compare

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgedistill.errors import GenerationError
-from edgedistill.runtime.sampling import NoiseKey, Sampler, candidates, draw, greedy, mix64, penalize
+from edgedistill.runtime import sampling
+from edgedistill.runtime.sampling import NoiseKey, Sampler, candidates, choose, greedy, mix64
 from edgedistill.runtime.settings import GenerationSettings, check_numerics
 
 logits_rows = hnp.arrays(
@@ -26,6 +27,16 @@ def chi_square_bound(degrees: int) -> float:
 def chi_square(counts: np.ndarray, probs: np.ndarray) -> float:
     expected = counts.sum() * probs
     return float(((counts - expected) ** 2 / expected).sum())
+
+
+def uniform(key: NoiseKey, position: int, ids: np.ndarray) -> np.ndarray:
+    """The numbers of one row."""
+    return sampling.uniform(np.array([key.state], np.uint64), np.array([position]), ids[None])[0]
+
+
+def draw(logits: np.ndarray, config: GenerationSettings, key: NoiseKey, position: int) -> int:
+    """One token of one row."""
+    return int(choose(logits[None], config, np.array([key.state], np.uint64), np.array([position]))[0])
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -51,14 +62,14 @@ def test_hash_is_splitmix64() -> None:
 
 def test_noise_is_a_function_of_its_key() -> None:
     ids = np.arange(1000)
-    a = NoiseKey.of(7, prompt="p", sample=3).uniform(5, ids)
-    assert np.array_equal(a, NoiseKey.of(7, prompt="p", sample=3).uniform(5, ids))
-    assert np.array_equal(a[[4, 900]], NoiseKey.of(7, prompt="p", sample=3).uniform(5, np.array([4, 900])))
+    a = uniform(NoiseKey.of(7, prompt="p", sample=3), 5, ids)
+    assert np.array_equal(a, uniform(NoiseKey.of(7, prompt="p", sample=3), 5, ids))
+    assert np.array_equal(a[[4, 900]], uniform(NoiseKey.of(7, prompt="p", sample=3), 5, np.array([4, 900])))
     for other in (
-        NoiseKey.of(8, prompt="p", sample=3).uniform(5, ids),
-        NoiseKey.of(7, prompt="q", sample=3).uniform(5, ids),
-        NoiseKey.of(7, prompt="p", sample=4).uniform(5, ids),
-        NoiseKey.of(7, prompt="p", sample=3).uniform(6, ids),
+        uniform(NoiseKey.of(8, prompt="p", sample=3), 5, ids),
+        uniform(NoiseKey.of(7, prompt="q", sample=3), 5, ids),
+        uniform(NoiseKey.of(7, prompt="p", sample=4), 5, ids),
+        uniform(NoiseKey.of(7, prompt="p", sample=3), 6, ids),
     ):
         assert abs(np.corrcoef(a, other)[0, 1]) < 0.15
         assert not np.any(a == other)
@@ -66,7 +77,7 @@ def test_noise_is_a_function_of_its_key() -> None:
 
 def test_noise_is_pinned() -> None:
     """Seeds keep their meaning over versions: a change here changes everybody's reproductions."""
-    got = NoiseKey.of(42, prompt="p1", sample=2).uniform(3, np.array([0, 1, 49151]))
+    got = uniform(NoiseKey.of(42, prompt="p1", sample=2), 3, np.array([0, 1, 49151]))
     assert got.tolist() == [0.9100695696991195, 0.3027341003171001, 0.5660057837603785]
 
 
@@ -74,11 +85,11 @@ def test_noise_is_pinned() -> None:
 def test_uniform_along_every_axis(axis: str) -> None:
     n = 20_000
     if axis == "token":
-        u = NoiseKey.of(1).uniform(0, np.arange(n))
+        u = uniform(NoiseKey.of(1), 0, np.arange(n))
     else:
         one = np.array([11])
         parts = [{"seed": (i, 0, 0), "sample": (1, i, 0), "position": (1, 0, i)}[axis] for i in range(n)]
-        u = np.array([NoiseKey.of(s, sample=k).uniform(p, one)[0] for s, k, p in parts])
+        u = np.array([uniform(NoiseKey.of(s, sample=k), p, one)[0] for s, k, p in parts])
     assert u.min() > 0
     assert u.max() < 1
     assert chi_square(np.bincount((u * 50).astype(int), minlength=50), np.full(50, 1 / 50)) < chi_square_bound(49)
@@ -94,9 +105,8 @@ def test_uniform_along_every_axis(axis: str) -> None:
 def test_frequencies_match_the_distribution(temperature: float, vary: str) -> None:
     logits = np.array([2.0, 1.0, 0.5, 0.0, -1.0, -1.5], dtype=np.float32)
     config = GenerationSettings(temperature=temperature)
-    options = candidates(logits, config)
     draws = [
-        draw(options, NoiseKey.of(3, sample=i if vary == "sample" else 0), i if vary == "position" else 0)
+        draw(logits, config, NoiseKey.of(3, sample=i if vary == "sample" else 0), i if vary == "position" else 0)
         for i in range(10_000)
     ]
     counts = np.bincount(draws, minlength=6)
@@ -105,9 +115,10 @@ def test_frequencies_match_the_distribution(temperature: float, vary: str) -> No
 
 def test_frequencies_match_after_filters() -> None:
     logits = np.log(np.array([0.4, 0.3, 0.15, 0.1, 0.05])).astype(np.float32)
-    options = candidates(logits, GenerationSettings(temperature=1.0, top_k=4, top_p=0.8))
+    config = GenerationSettings(temperature=1.0, top_k=4, top_p=0.8)
+    options = candidates(logits, config)
     assert options.ids.tolist() == [0, 1, 2]  # of the renormalised top four .42 + .32 < .8
-    counts = np.bincount([draw(options, NoiseKey.of(0), i) for i in range(10_000)], minlength=3)
+    counts = np.bincount([draw(logits, config, NoiseKey.of(0), i) for i in range(10_000)], minlength=3)
     assert chi_square(counts, np.array([0.4, 0.3, 0.15]) / 0.85) < chi_square_bound(2)
 
 
@@ -119,14 +130,9 @@ def test_coupled_draws_agree_where_the_distributions_do() -> None:
     b = a + rng.normal(scale=0.01, size=a.shape).astype(np.float32)
     key, other = NoiseKey.of(1), NoiseKey.of(2)
     same = np.mean(
-        [
-            draw(candidates(x, config), key, i) == draw(candidates(y, config), key, i)
-            for i, (x, y) in enumerate(zip(a, b, strict=True))
-        ]
+        [draw(x, config, key, i) == draw(y, config, key, i) for i, (x, y) in enumerate(zip(a, b, strict=True))]
     )
-    uncoupled = np.mean(
-        [draw(candidates(x, config), key, i) == draw(candidates(x, config), other, i) for i, x in enumerate(a)]
-    )
+    uncoupled = np.mean([draw(x, config, key, i) == draw(x, config, other, i) for i, x in enumerate(a)])
     assert same > 0.97
     assert uncoupled < 0.3
 
@@ -239,7 +245,9 @@ def test_bad_logits_are_an_error(bad: float) -> None:
 
 def test_penalty_pushes_both_signs_down() -> None:
     row = np.array([2.0, -2.0, 1.0], dtype=np.float32)
-    np.testing.assert_allclose(penalize(row, np.array([0, 1]), 2.0), [1.0, -4.0, 1.0])
+    config = GenerationSettings(temperature=1.0, repetition_penalty=2.0)
+    odds = candidates(row, config, np.array([0, 1])).logprobs
+    np.testing.assert_allclose(odds - odds[0], [0.0, -5.0, 0.0], atol=1e-6)
 
 
 def test_sampler_observes_what_it_was_told() -> None:

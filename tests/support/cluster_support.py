@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 OTHER_DEVICE = """
 import dataclasses
 import edgedistill.system.hardware as hardware
-import edgedistill.runtime.batch.sampler as choice
+import edgedistill.runtime.sampling as choice
 if not hasattr(choice, "patched"):
     choice.patched = True
     detect, noise = hardware.detect, choice.gumbel

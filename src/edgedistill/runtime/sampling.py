@@ -1,4 +1,4 @@
-"""Choosing the next token from logits: filters, and noise that is a pure function of what it is for.
+"""Choosing next tokens from logits, of one row or of a batch: filters, and noise that is a function of what it is for.
 
 Order of the filters (that of transformers' ``generate``): repetition penalty, temperature, top-k, top-p, min-p.
 llama.cpp filters first and divides by the temperature last; at temperature 1 the two orders agree.
@@ -11,7 +11,8 @@ noise: they differ only where their distributions do (coupled sampling; Benz et 
 Where neither top-k, top-p nor min-p cuts the tail, tokens less likely than ``TAIL_MASS / vocabulary`` times the most
 likely token are dropped: together they hold less than ``TAIL_MASS`` = 1e-6 of the probability.
 
-Must not know: sessions, tokenizers, text.
+A row's choice is a function of its logits, its key and its position alone: sums run from left to right, so that padding
+and neighbours change no bit. The normalising constant of p is left out where tokens are drawn: it moves no argmax.
 """
 
 from __future__ import annotations
@@ -25,12 +26,17 @@ import numpy as np
 from edgedistill.errors import GenerationError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from edgedistill.runtime.settings import GenerationSettings
 
-    Floats = npt.NDArray[np.floating]
     Ids = npt.NDArray[np.int64]
+    Floats = npt.NDArray[np.float64]
+    Logits = npt.NDArray[np.float32]
+    Keys = npt.NDArray[np.uint64]
+    Bools = npt.NDArray[np.bool_]
 
 TAIL_MASS = 1e-6
 
@@ -38,6 +44,9 @@ _WEYL = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: the increment of S
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
 _MASK = (1 << 64) - 1
+_DENSE = 1 << 16  # tokens whose noise is computed at a time
+_NUCLEUS = 128  # tokens that a nucleus without top-k is looked for in at first
+_BLOCKS = 4  # maxima of blocks per wanted token
 
 
 def mix64(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -73,31 +82,33 @@ class NoiseKey:
             prompt = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "little")
         return cls(_absorb(_absorb(_absorb(0, seed), prompt), sample))
 
-    def uniform(self, position: int, tokens: Ids) -> npt.NDArray[np.float64]:
-        """Uniform numbers in the open interval (0, 1), one per token id, for a position: float64 like ``tokens``.
 
-        SplitMix64 with the position's hash as its start and the token id as its counter; 53 bits, centred in their
-        cell, so that neither 0 nor 1 occurs and the logarithms are finite.
-        """
-        base = np.uint64(_absorb(self.state, position))
-        with np.errstate(over="ignore"):
-            bits = mix64(base + (tokens.astype(np.uint64) + np.uint64(1)) * _WEYL)
-        return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+class NoiseSource:
+    """Which noise a sample gets. The one of the product; a test puts a broken one in its place."""
 
-    def gumbel(self, position: int, tokens: Ids) -> npt.NDArray[np.float64]:
-        """Standard Gumbel noise for the tokens at a position: float64, shape of ``tokens``."""
-        return np.asarray(-np.log(-np.log(self.uniform(position, tokens))))
+    def keys(self, seed: int, prompt_id: str, indices: Sequence[int]) -> Keys:
+        """uint64 [n]: key of every sample ``indices`` of a prompt."""
+        return np.array([NoiseKey.of(seed, prompt=prompt_id, sample=i).state for i in indices], dtype=np.uint64)
 
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """The tokens that may come next: ``ids`` int64 [n] and their normalised ``logprobs`` float64 [n]."""
+def uniform(keys: Keys, positions: Ids, ids: Ids) -> Floats:
+    """Uniform numbers float64 [n, m] in the open interval (0, 1) for the tokens ``ids`` int64 [n, m].
 
-    ids: Ids
-    logprobs: npt.NDArray[np.float64]
+    SplitMix64 with the hash of key and position as its start and the token id as its counter; 53 bits, centred in their
+    cell, so that neither 0 nor 1 occurs and the logarithms are finite.
+    """
+    with np.errstate(over="ignore"):
+        base = mix64(mix64((positions.astype(np.uint64) + np.uint64(1)) * _WEYL) ^ keys)
+        bits = mix64(base[:, None] + (ids.astype(np.uint64) + np.uint64(1)) * _WEYL)
+    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
-def greedy(logits: Floats) -> int:
+def gumbel(keys: Keys, positions: Ids, ids: Ids) -> Floats:
+    """Standard Gumbel noise float64 [n, m] for the tokens ``ids`` int64 [n, m] of each row."""
+    return np.asarray(-np.log(-np.log(uniform(keys, positions, ids))))
+
+
+def greedy(logits: Logits) -> int:
     """Most likely token of ``logits`` [V], the lowest id among equals. Raises GenerationError on NaN."""
     best = int(logits.argmax())  # NumPy's argmax stops at the first NaN, so that one look finds any
     if not np.isfinite(logits[best]):
@@ -105,93 +116,214 @@ def greedy(logits: Floats) -> int:
     return best
 
 
-def penalize(logits: Floats, seen: Ids, penalty: float) -> Floats:
-    """A copy of ``logits`` [V] with the ``seen`` tokens' made less likely (more, for a penalty below 1)."""
-    out = logits.copy()
-    values = out[seen]
-    out[seen] = np.where(values > 0, values / penalty, values * penalty)
-    return out
-
-
-def candidates(logits: Floats, settings: GenerationSettings, seen: Ids | None = None) -> Candidates:
-    """Apply the filters to one row of logits.
+def choose(logits: Logits, settings: GenerationSettings, keys: Keys, positions: Ids, seen: Bools | None = None) -> Ids:
+    """One token per row, by Gumbel-max over the tokens that the settings leave.
 
     Args:
-        logits: float32 [V]; not changed.
-        settings: With ``temperature`` above 0.
-        seen: Distinct ids that the repetition penalty applies to (prompt and output).
+        logits: float32 [n, V]; not changed.
+        settings: Filters and temperature; 0 takes the most likely token.
+        keys: uint64 [n], from ``NoiseSource.keys``.
+        positions: int64 [n], 0 for the first generated token, so that noise does not depend on the prompt's length.
+        seen: bool [n, V], tokens that the repetition penalty applies to; None where it is 1.
+
+    Returns:
+        int64 [n].
 
     Raises:
-        GenerationError: If a logit is NaN or +Inf.
+        GenerationError: A row has a NaN or no finite largest logit.
     """
-    if seen is not None and settings.repetition_penalty != 1.0:
-        logits = penalize(logits, seen, settings.repetition_penalty)
-    top = float(logits.max())
-    if not np.isfinite(top):
-        raise _not_finite()
-    margin = settings.temperature * np.log(len(logits) / TAIL_MASS)
-    ids = np.flatnonzero(logits >= top - margin)
-    scaled = (logits[ids].astype(np.float64) - top) / settings.temperature
-    if 0 < settings.top_k < len(ids):
-        kept = _largest(scaled, settings.top_k)
-        ids, scaled = ids[kept], scaled[kept]
-    if settings.top_p < 1.0:
-        kept = _nucleus(scaled, settings.top_p)
-        ids, scaled = ids[kept], scaled[kept]
-    if settings.min_p > 0.0:
-        kept = scaled >= np.log(settings.min_p)  # scaled is relative to the most likely token
-        ids, scaled = ids[kept], scaled[kept]
-    return Candidates(ids.astype(np.int64, copy=False), scaled - np.log(np.exp(scaled).sum()))
-
-
-def draw(options: Candidates, key: NoiseKey, position: int) -> int:
-    """One token of ``options``, by Gumbel-max with the key's noise at ``position``."""
-    if len(options.ids) == 1:
-        return int(options.ids[0])
-    return int(options.ids[(options.logprobs + key.gumbel(position, options.ids)).argmax()])
+    logits, best, top = _penalized(logits, settings, seen)
+    if settings.greedy:
+        return best
+    if settings.top_k or settings.top_p < 1.0:
+        ids, scaled = _filtered(logits, top, settings)
+    elif len(logits) == 1 or 2 * logits.shape[1] > _DENSE:
+        chosen = []
+        for row in range(len(logits)):
+            tokens, odds = _tail(logits[row], top[row], settings)
+            chosen.append(
+                tokens[(odds + gumbel(keys[row : row + 1], positions[row : row + 1], tokens[None])[0]).argmax()]
+            )
+        return np.array(chosen, dtype=np.int64)
+    else:
+        # Rows by rows, so that the noise of all tokens stays in the processor's caches.
+        step = _DENSE // logits.shape[1]
+        cuts = [slice(at, at + step) for at in range(0, len(logits), step)]
+        return np.concatenate([_any(logits[cut], top[cut], settings, keys[cut], positions[cut]) for cut in cuts])
+    if ids.shape[1] == 1:
+        return ids[:, 0]
+    noisy = scaled + gumbel(keys, positions, ids)
+    return np.asarray(ids[np.arange(len(ids)), noisy.argmax(axis=1)])
 
 
 class Sampler:
-    """Next-token choice for one sequence under fixed settings.
-
-    ``position`` counts from the first generated token (0), so that the noise does not depend on the prompt's length.
-    """
+    """``choose`` for one sequence under fixed settings."""
 
     def __init__(self, settings: GenerationSettings, key: NoiseKey, *, vocab_size: int) -> None:
         self._settings = settings
-        self._key = key
+        self._keys = np.array([key.state], dtype=np.uint64)
         self._plain = settings.greedy and settings.repetition_penalty == 1.0
-        self._seen = np.zeros(vocab_size, dtype=bool) if settings.repetition_penalty != 1.0 else None
+        self._seen = np.zeros((1, vocab_size), dtype=bool) if settings.repetition_penalty != 1.0 else None
 
     def observe(self, tokens: Ids | list[int]) -> None:
         """Tell the repetition penalty which tokens occurred (prompt or output)."""
         if self._seen is not None:
-            self._seen[np.asarray(tokens, dtype=np.int64)] = True
+            self._seen[0, np.asarray(tokens, dtype=np.int64)] = True
 
-    def choose(self, logits: Floats, position: int) -> int:
+    def choose(self, logits: Logits, position: int) -> int:
         """Token id for ``logits`` float32 [V] at ``position``. Raises GenerationError on NaN."""
         if self._plain:
             return greedy(logits)
-        seen = None if self._seen is None else np.flatnonzero(self._seen)
-        if self._settings.greedy:
-            return greedy(logits if seen is None else penalize(logits, seen, self._settings.repetition_penalty))
-        return draw(candidates(logits, self._settings, seen), self._key, position)
+        return int(choose(logits[None], self._settings, self._keys, np.array([position]), self._seen)[0])
 
 
-def _largest(scaled: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.intp]:
-    """Indices of the k largest, ascending; among equals at the border the first ones."""
-    border = np.partition(scaled, -k)[-k]
-    above = np.flatnonzero(scaled > border)
-    equal = np.flatnonzero(scaled == border)[: k - len(above)]
-    return np.sort(np.concatenate([above, equal]))
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The tokens that may come next: ``ids`` int64 [n], ascending, and their normalised ``logprobs`` float64 [n]."""
+
+    ids: Ids
+    logprobs: Floats
 
 
-def _nucleus(scaled: npt.NDArray[np.float64], top_p: float) -> npt.NDArray[np.intp]:
-    """Indices of the smallest set of most likely tokens whose probability reaches ``top_p``, ascending."""
-    order = np.argsort(-scaled, kind="stable")
-    probs = np.exp(scaled[order])
-    before = np.cumsum(probs) - probs
-    return np.sort(order[before < top_p * probs.sum()])
+def candidates(logits: Logits, settings: GenerationSettings, seen: Ids | None = None) -> Candidates:
+    """What the filters leave of one row of logits.
+
+    Args:
+        logits: float32 [V]; not changed.
+        settings: With ``temperature`` above 0.
+        seen: Ids that the repetition penalty applies to (prompt and output).
+
+    Raises:
+        GenerationError: If a logit is NaN or +Inf.
+    """
+    occurred = None
+    if seen is not None:
+        occurred = np.zeros((1, len(logits)), dtype=bool)
+        occurred[0, seen] = True
+    rows, _, top = _penalized(logits[None], settings, occurred)
+    if settings.top_k or settings.top_p < 1.0:
+        ids, scaled = (part[0] for part in _filtered(rows, top, settings))
+        order = np.argsort(ids[kept := np.flatnonzero(scaled > -np.inf)])
+        ids, scaled = ids[kept][order], scaled[kept][order]
+    else:
+        ids, scaled = _tail(rows[0], top[0], settings)
+    return Candidates(ids, scaled - np.log(np.exp(scaled).sum()))
+
+
+def _penalized(
+    logits: Logits, settings: GenerationSettings, seen: Bools | None
+) -> tuple[Logits, Ids, npt.NDArray[np.float32]]:
+    """The logits after the repetition penalty, and of each row the most likely token and its logit."""
+    if seen is not None and settings.repetition_penalty != 1.0:
+        penalty, at = np.float32(settings.repetition_penalty), np.flatnonzero(seen)
+        logits = np.array(logits, order="C")
+        values = logits.reshape(-1)[at]
+        logits.reshape(-1)[at] = np.where(values > 0, values / penalty, values * penalty)
+    best = logits.argmax(axis=1)  # stops at the first NaN
+    top = logits[np.arange(len(logits)), best]
+    if not np.isfinite(top).all():
+        raise _not_finite()
+    return logits, np.asarray(best), top
+
+
+def _tail(row: Logits, top: np.float32, settings: GenerationSettings) -> tuple[Ids, Floats]:
+    """Candidates of one row [V] where neither top-k nor top-p cuts: ids, (logit - top) / temperature."""
+    margin = settings.temperature * np.log(len(row) / TAIL_MASS)
+    if settings.min_p > 0.0:
+        margin = min(margin, 1e-3 - settings.temperature * np.log(settings.min_p))  # a little wide: cut exactly below
+    ids = np.flatnonzero(row >= float(top) - margin)
+    scaled = (row[ids].astype(np.float64) - float(top)) / settings.temperature
+    if settings.min_p > 0.0:
+        kept = scaled >= np.log(settings.min_p)
+        ids, scaled = ids[kept], scaled[kept]
+    return ids, scaled
+
+
+def _any(logits: Logits, top: npt.NDArray[np.float32], settings: GenerationSettings, keys: Keys, positions: Ids) -> Ids:
+    """The choice where neither top-k nor top-p cuts."""
+    floor = _floor(logits, top, settings)
+    scaled = (logits.astype(np.float64) - top.astype(np.float64)[:, None]) / settings.temperature
+    scaled[logits < floor[:, None]] = -np.inf
+    if settings.min_p > 0.0:
+        scaled[scaled < np.log(settings.min_p)] = -np.inf
+    ids = np.broadcast_to(np.arange(logits.shape[1], dtype=np.int64), logits.shape)
+    return np.asarray((scaled + gumbel(keys, positions, ids)).argmax(axis=1))
+
+
+def _floor(logits: Logits, top: npt.NDArray[np.float32], settings: GenerationSettings) -> Floats:
+    """float64 [n]: logits below it belong to the tail that is left out."""
+    margin = settings.temperature * np.log(logits.shape[1] / TAIL_MASS)
+    return np.asarray(top.astype(np.float64) - margin)
+
+
+def _filtered(logits: Logits, top: npt.NDArray[np.float32], settings: GenerationSettings) -> tuple[Ids, Floats]:
+    """Candidates under top-k or top-p, most likely first, padded: ids int64 [n, m] and (logit - top) / temperature
+    float64 [n, m], minus infinity in the padding.
+    """
+    vocab, k = logits.shape[1], settings.top_k
+    ids, scaled = _largest(logits, top, settings, min(k or _NUCLEUS, vocab))
+    if k:
+        ids, scaled = ids[:, :k], scaled[:, :k]
+    if settings.top_p < 1.0:
+        probs = np.exp(scaled)
+        sums = np.cumsum(probs, axis=1)
+        total = sums[:, -1] if k else _mass(logits, top, settings)
+        if not k and (sums[:, -1] < settings.top_p * total).any():
+            # A nucleus wider than what was looked at: rare, and then all tokens have to be sorted.
+            ids, scaled = _largest(logits, top, settings, vocab)
+            probs = np.exp(scaled)
+            sums = np.cumsum(probs, axis=1)
+        scaled = np.where(sums - probs < settings.top_p * total[:, None], scaled, -np.inf)
+    if settings.min_p > 0.0:
+        scaled = np.where(scaled >= np.log(settings.min_p), scaled, -np.inf)
+    return ids, scaled
+
+
+def _mass(logits: Logits, top: npt.NDArray[np.float32], settings: GenerationSettings) -> Floats:
+    """float64 [n]: sum of the unnormalised probabilities of all candidates."""
+    floor = _floor(logits, top, settings)
+    out = np.empty(len(logits))
+    for row in range(len(logits)):
+        kept = logits[row][logits[row] >= floor[row]].astype(np.float64)
+        out[row] = np.exp((kept - float(top[row])) / settings.temperature).sum()
+    return out
+
+
+def _largest(
+    logits: Logits, top: npt.NDArray[np.float32], settings: GenerationSettings, count: int
+) -> tuple[Ids, Floats]:
+    """At least the ``count`` most likely candidates of a row, in falling order, of equal ones the lower id first."""
+    vocab = logits.shape[1]
+    border = _floor(logits, top, settings)
+    if count < vocab:
+        # The count-th largest of the maxima of blocks is no larger than the count-th largest logit: a cheap lower
+        # bound that leaves little more than what is wanted.
+        width = max(1, vocab // (_BLOCKS * count))
+        # (Any division into blocks will do; with these the maxima are taken of whole vectors.)
+        blocks = logits[:, : vocab // width * width].reshape(len(logits), width, -1).max(axis=1)
+        border = np.maximum(border, np.partition(blocks, -count, axis=1)[:, -count])
+    ids, values = _compact(logits >= border[:, None], logits)
+    order = np.argsort(-values, axis=1, kind="stable")
+    if len(ids) == 1:
+        ids, values = ids[:, order[0]], values[:, order[0]]
+    else:
+        ids, values = np.take_along_axis(ids, order, axis=1), np.take_along_axis(values, order, axis=1)
+    return ids, (values.astype(np.float64) - top.astype(np.float64)[:, None]) / settings.temperature
+
+
+def _compact(mask: Bools, values: Logits) -> tuple[Ids, Logits]:
+    """The masked entries of every row moved to the left: their columns, and values padded with minus infinity."""
+    if len(mask) == 1:
+        ids = np.flatnonzero(mask)[None]
+        return ids, values[:, ids[0]]
+    rows, columns = np.divmod(np.flatnonzero(mask), mask.shape[1])
+    counts = np.bincount(rows, minlength=len(mask))
+    slots = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
+    ids = np.zeros((len(mask), int(counts.max())), dtype=np.int64)
+    out = np.full(ids.shape, -np.inf, dtype=values.dtype)
+    ids[rows, slots] = columns
+    out[rows, slots] = values[rows, columns]
+    return ids, out
 
 
 def _not_finite() -> GenerationError:

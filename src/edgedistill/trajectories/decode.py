@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from edgedistill.runtime.batch.sampler import choose
 from edgedistill.runtime.batch.slots import Rows
+from edgedistill.runtime.sampling import choose
 from edgedistill.runtime.stats import Stopwatch
 from edgedistill.trajectories.confidence import token_confidence
 

@@ -79,6 +79,8 @@ def _look(
     progress: Progress,
     stack: ExitStack,
 ) -> dict[str, Any]:
+    # First, since a reference that is not there should be said however slow the bundle is.
+    theirs = None if reference is None else stack.enter_context(closing(open_reference(reference, bundle)))
     loaded = load_suite("arithmetic")
     options = VerifyOptions(preset="fast", samples=SAMPLES, max_new_tokens=LONGEST)
     settings = options.draw_settings(loaded.sampling, ours.generation_defaults)
@@ -92,7 +94,6 @@ def _look(
         }
     options = replace(options, prompts=affordable)
     light = replace(options.plan, scored_prompts=0, path_replies=0, variant_samples=0, sweep_prompts=0)
-    theirs = None if reference is None else stack.enter_context(closing(open_reference(reference, bundle)))
     run = Run(loaded, settings, options, None, progress, light)
     prompts = options.choose(loaded)
     drawn = run.draw(ours, prompts)

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from edgedistill.errors import ContextLengthError, GenerationError
 from edgedistill.runtime.batch.request import DrawSettings
-from edgedistill.runtime.batch.sampler import NoiseSource, choose
-from edgedistill.runtime.sampling import NoiseKey, Sampler
+from edgedistill.runtime.sampling import NoiseKey, NoiseSource, Sampler, choose
 from edgedistill.runtime.settings import GenerationSettings
 from edgedistill.verify.types import Message, Prompt, SuiteSampling
 
@@ -37,7 +36,7 @@ def tokens_of(drawn):
     st.sampled_from([1.0, 1.3]),
     st.sampled_from([0.1, 3.0]),
 )
-def test_rows_are_chosen_as_by_the_runtimes_sampler(seed, vocab, top_k, top_p, min_p, temperature, penalty, spread):
+def test_rows_are_chosen_together_as_each_by_itself(seed, vocab, top_k, top_p, min_p, temperature, penalty, spread):
     generator = np.random.default_rng(seed)
     logits = (generator.standard_normal((4, vocab)) * spread).astype(np.float32)
     logits[0, : vocab // 2] = logits[0, 0]  # equal ones

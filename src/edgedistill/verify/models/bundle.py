@@ -16,11 +16,10 @@ import numpy as np
 from edgedistill.bundle.bundle import TOKENIZER
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.batch.replicas import run_lanes
-from edgedistill.runtime.batch.sampler import NoiseSource, choose
 from edgedistill.runtime.batch.scheduler import Engine, Finished, Start
 from edgedistill.runtime.generate import TokenLoop
 from edgedistill.runtime.model import Model, open_bundle
-from edgedistill.runtime.sampling import NoiseKey, Sampler
+from edgedistill.runtime.sampling import NoiseKey, NoiseSource, Sampler, choose
 from edgedistill.runtime.session import DecoderSession
 from edgedistill.verify.models.teacher_forcing import force, force_one, prefill
 from edgedistill.verify.sampling.protocol import SCORE_BYTES

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from edgedistill.errors import VerifyError
-from edgedistill.runtime.batch.sampler import choose
-from edgedistill.runtime.sampling import candidates
+from edgedistill.runtime.sampling import candidates, choose
 from edgedistill.verify.sampling.protocol import SampledModel, slices
 from edgedistill.verify.stats.sampler_audit import DRAWS, SamplerAudit, audit_sampler
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.runtime.batch.request import DrawSettings
-    from edgedistill.runtime.batch.sampler import NoiseSource
+    from edgedistill.runtime.sampling import NoiseSource
     from edgedistill.verify.types import Prompt
 
 PROMPTS = 4

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from edgedistill.errors import VerifyError
 from edgedistill.progress import NullProgress
-from edgedistill.runtime.batch.sampler import NoiseSource, choose
+from edgedistill.runtime.sampling import NoiseSource, choose
 from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
 from edgedistill.verify.models.torch_weights import build_module, import_torch
 from edgedistill.verify.sampling.replies import Encoded, Replies
