@@ -1,7 +1,4 @@
-"""The models that benchmarks of quality start from, in full precision: as they are, or dithered off a grid.
-
-Must not know: what is measured.
-"""
+"""The models that benchmarks of quality start from, in full precision: as they are, or dithered off a grid."""
 
 from __future__ import annotations
 

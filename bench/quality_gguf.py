@@ -1,7 +1,4 @@
-"""The peer's files: a checkpoint as float32 GGUF, and the quantized GGUFs that llama.cpp makes of it.
-
-Must not know: how models are measured.
-"""
+"""The peer's files: a checkpoint as float32 GGUF, and the quantized GGUFs that llama.cpp makes of it."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 Both engines go through the same code: only where logits come from differs. A fresh process per model makes the
 resident memory meaningful.
-
-Must not know: recipes, tables, how models are quantized.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Points of the curve of divergence against size: the record of one, the table, the plot and the verdict.
-
-Must not know: how a point is made or measured.
-"""
+"""Points of the curve of divergence against size: the record of one, the table, the plot and the verdict."""
 
 from __future__ import annotations
 

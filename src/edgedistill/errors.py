@@ -2,8 +2,6 @@
 
 The command line turns these into one line on stderr and the exit code below; everything else is a bug and
 keeps its traceback. A message says what was found and what was expected; ``hint`` says what to do next.
-
-Must not know: anything else in the package.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How long work reports progress without knowing who draws it.
-
-Must not know: terminals, the CLI, the TUI.
-"""
+"""How long work reports progress without knowing who draws it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Plots as SVG text: lines, dots, bars, with axes and a legend. Colours are classes of the page's style sheet.
-
-Must not know: reports, HTML pages, what is plotted.
-"""
+"""Plots as SVG text: lines, dots, bars, with axes and a legend. Colours are classes of the page's style sheet."""
 
 from __future__ import annotations
 

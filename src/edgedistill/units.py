@@ -1,7 +1,4 @@
-"""Numbers for people: bytes, counts and durations as short text.
-
-Must not know: where the text is shown.
-"""
+"""Numbers for people: bytes, counts and durations as short text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The application: owns the session that is talked in, the way between the pages, beginning and end.
-
-Must not know: how a bundle is run (engine.py does), how anything is drawn (the screens do).
-"""
+"""The application: owns the session that is talked in, the way between the pages, beginning and end."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The hand-over between the generating thread and the screen: append on one side, drain on the other.
-
-Must not know: Textual, models.
-"""
+"""The hand-over between the generating thread and the screen: append on one side, drain on the other."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Copying out of an alternate screen: the system's clipboard, the terminal's, or a file where there is neither.
-
-Must not know: what is copied.
-"""
+"""Copying out of an alternate screen: the system's clipboard, the terminal's, or a file where there is neither."""
 
 from __future__ import annotations
 

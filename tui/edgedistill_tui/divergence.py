@@ -1,7 +1,4 @@
-"""Where two replies part: at a token if both speak the same tokens, else at a character.
-
-Must not know: models, screens.
-"""
+"""Where two replies part: at a token if both speak the same tokens, else at a character."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 An orderly end needs a terminal that takes what is written to it. One behind a connection that was lost takes nothing
 any more, and the screen then waits for its output with the model in memory, for good. So a thread looks after the end:
 when it does not come, it puts what is not saved into a file and ends the process.
-
-Must not know: Textual, sessions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What the UI needs from a model. The screens know only this; tests drive them with a scripted engine.
-
-Must not know: Textual, screens, widgets, how a model runs.
-"""
+"""What the UI needs from a model. The screens know only this; tests drive them with a scripted engine."""
 
 from __future__ import annotations
 

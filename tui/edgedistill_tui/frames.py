@@ -2,8 +2,6 @@
 
 Decoding wants every core. The pace therefore follows what drawing costs: the screen's thread may use a small share of
 one core, and a slow machine or a long answer gets fewer frames instead of fewer tokens.
-
-Must not know: Textual, what is drawn.
 """
 
 from __future__ import annotations

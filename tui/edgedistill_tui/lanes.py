@@ -1,7 +1,4 @@
-"""Trajectories side by side: the events of a parallel run, gathered under a lock, as a record to draw and to keep.
-
-Must not know: Textual, models.
-"""
+"""Trajectories side by side: the events of a parallel run, gathered under a lock, as a record to draw and to keep."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The application's model: loaded, exchanged, kept whole while its files change, lent to one page at a time.
-
-Must not know: how a bundle is run (engine.py does), how anything is drawn (the screens do).
-"""
+"""The application's model: loaded, exchanged, kept whole while its files change, lent to one page at a time."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 Loading a large model is one long call into native code that cannot be stopped. Textual's thread workers are waited for
 when the program ends; these threads are not.
-
-Must not know: Textual, how a model is loaded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Plots as terminal text: lines in braille dots, bars in blocks, with axes. Readable without colour.
-
-Must not know: Textual, what the numbers are.
-"""
+"""Plots as terminal text: lines in braille dots, bars in blocks, with axes. Readable without colour."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A profiler run as data: collected event by event, summed up, compared, written as JSON, CSV and SVG.
-
-Must not know: Textual, how anything is measured.
-"""
+"""A profiler run as data: collected event by event, summed up, compared, written as JSON, CSV and SVG."""
 
 from __future__ import annotations
 

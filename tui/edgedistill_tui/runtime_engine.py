@@ -1,7 +1,4 @@
-"""The engine that is a bundle: edgedistill's runtime and, for many samples, its verification behind the UI's protocol.
-
-Must not know: Textual, screens, widgets.
-"""
+"""The engine that is a bundle: edgedistill's runtime and, for many samples, its verification behind the UI's protocol."""
 
 from __future__ import annotations
 

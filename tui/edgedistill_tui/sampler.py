@@ -1,7 +1,4 @@
-"""The sampler of verification, stopped at once: nobody waits on a page for samples of thousands of tokens to end.
-
-Must not know: Textual, what the samples are for.
-"""
+"""The sampler of verification, stopped at once: nobody waits on a page for samples of thousands of tokens to end."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the application is given from outside: how to open bundles, where things are kept. Tests give other ones.
-
-Must not know: Textual, screens.
-"""
+"""What the application is given from outside: how to open bundles, where things are kept. Tests give other ones."""
 
 from __future__ import annotations
 

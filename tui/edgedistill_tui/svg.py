@@ -1,7 +1,4 @@
-"""Plots as SVG text: lines or bars with axes, several on a page. Plain numbers in, a picture for any browser out.
-
-Must not know: what the numbers are.
-"""
+"""Plots as SVG text: lines or bars with axes, several on a page. Plain numbers in, a picture for any browser out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Answers of one prompt's samples, counted as they come, with verification's statistics.
-
-Must not know: Textual, models.
-"""
+"""Answers of one prompt's samples, counted as they come, with verification's statistics."""
 
 from __future__ import annotations
 

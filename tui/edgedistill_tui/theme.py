@@ -1,7 +1,4 @@
-"""The application's own colours: calm, dark, one accent for what is alive and one for what the model thinks.
-
-Must not know: widgets.
-"""
+"""The application's own colours: calm, dark, one accent for what is alive and one for what the model thinks."""
 
 from __future__ import annotations
 

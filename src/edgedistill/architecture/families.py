@@ -3,8 +3,6 @@
 A row of ``FAMILIES`` says what a ``model_type`` fixes and what its config class assumes where ``config.json`` is silent
 (transformers ``models/<type>/configuration_<type>.py``). Both spellings of the RoPE parameters are read: ``rope_theta``
 with ``rope_scaling`` (transformers 4) and ``rope_parameters`` (transformers 5).
-
-Must not know: ONNX, files, quantization.
 """
 
 from __future__ import annotations

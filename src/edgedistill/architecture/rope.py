@@ -3,8 +3,6 @@
 The formulas are those of transformers ``modeling_rope_utils.py`` (``ROPE_INIT_FUNCTIONS``): linear position
 interpolation, llama3 (Llama 3.1's wavelength-dependent interpolation) and YaRN (Peng et al. 2023, arXiv:2309.00071).
 ``freq_factors`` is llama.cpp's form, a list of divisors of the inverse frequencies stored in a GGUF file.
-
-Must not know: ONNX, weights, which model family asks.
 """
 
 from __future__ import annotations

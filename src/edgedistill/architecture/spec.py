@@ -2,8 +2,6 @@
 
 ``architecture.py`` makes a ``ModelSpec`` from a Hugging Face config; ``graph.py`` turns it into nodes; the pipeline
 reads the weights that ``LogicalWeight`` lists.
-
-Must not know: ONNX, files, quantization.
 """
 
 from __future__ import annotations

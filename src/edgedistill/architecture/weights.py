@@ -1,7 +1,4 @@
-"""The weights that a model consists of: which checkpoint tensors make up each one, and whether they are there.
-
-Must not know: ONNX, quantization, how tensors are read.
-"""
+"""The weights that a model consists of: which checkpoint tensors make up each one, and whether they are there."""
 
 from __future__ import annotations
 

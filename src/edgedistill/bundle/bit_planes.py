@@ -2,8 +2,6 @@
 
 ``model.onnx`` unpacks codes of 3, 5 and 6 bits by nodes of its own, which any ONNX Runtime folds on loading, at ten
 times the weights' memory. The same graph without those nodes lies beside it, for a runtime that supplies the matrices.
-
-Must not know: how a graph is built or opened, how codes are put together.
 """
 
 from __future__ import annotations

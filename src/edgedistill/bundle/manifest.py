@@ -1,8 +1,6 @@
 """manifest.json: what a bundle contains, where it came from and how it was made, as typed data.
 
 The schema is versioned; a reader refuses a newer one rather than guess. See docs in README, "The bundle".
-
-Must not know: how to export or run a model; whether the files it lists are there (bundle.py checks that).
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ Supplied by the runtime (``runtime/bit_planes.py``), every matrix exists as the 
 together by the graph, everything that its nodes make exists until the last one is done (``graph/bit_planes.py``);
 measured with onnxruntime 1.32, a model in Qwen3-0.6B's shape: 11.2 bytes a weight in int3, 7.4 in int5, 8.4 in
 symmetric int6, and the formula gives 11.1, 7.4 and 8.25.
-
-Must not know: how matrices are put together, what stays in memory.
 """
 
 from __future__ import annotations

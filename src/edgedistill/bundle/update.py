@@ -3,8 +3,6 @@
 A file that the manifest lists cannot be replaced together with its hash in one step. So the manifest forgets it first
 (texts for people need not be listed), then the file is replaced, then the manifest learns it again; each step is a
 rename.
-
-Must not know: what the changes are for.
 """
 
 from __future__ import annotations

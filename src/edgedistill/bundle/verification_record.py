@@ -1,9 +1,7 @@
 """The record of the short verification in a manifest, put into words.
 
-    {"status": "checked", "suite": {...}, "prompts": 30, "samples": 4, "accuracy": {...}, ...}
-    {"status": "skipped" | "failed", "reason": "..."}
-
-Must not know: how it came about.
+{"status": "checked", "suite": {...}, "prompts": 30, "samples": 4, "accuracy": {...}, ...}
+{"status": "skipped" | "failed", "reason": "..."}
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Built-in model names: what they are, where they lie, and ``pull`` to fetch the ones that do not ship.
 
 Nothing is downloaded but by ``pull``. A download is compared with pinned SHA-256 sums before it gets its final name.
-
-Must not know: exporting, ONNX, the CLI.
 """
 
 from __future__ import annotations

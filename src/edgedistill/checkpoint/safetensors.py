@@ -3,8 +3,6 @@
 The header is parsed and checked here rather than by the safetensors package: that one has no bfloat16 without torch,
 maps the whole file, and reports damage without saying which tensor. Nothing in a header is trusted before it was
 compared with the size of the file.
-
-Must not know: ONNX, architectures, configs.
 """
 
 from __future__ import annotations

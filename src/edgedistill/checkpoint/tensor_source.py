@@ -2,8 +2,6 @@
 
 Every file format (safetensors, GGUF, a LoRA adapter merged on the fly) hides behind ``TensorSource``, so that the
 exporter never holds more than a slice of a tensor.
-
-Must not know: ONNX, quantization, architectures.
 """
 
 from __future__ import annotations

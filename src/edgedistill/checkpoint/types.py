@@ -1,7 +1,4 @@
-"""What an opened checkpoint is, whatever it was read from.
-
-Must not know: file formats, hubs, ONNX.
-"""
+"""What an opened checkpoint is, whatever it was read from."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``edgedistill audit``: one model alone; what is behind "100 % self-consistency, 0.00 bits"?
-
-Must not know: how anything is measured or decided.
-"""
+"""``edgedistill audit``: one model alone; what is behind "100 % self-consistency, 0.00 bits"?"""
 
 from __future__ import annotations
 

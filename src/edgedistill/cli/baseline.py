@@ -1,7 +1,4 @@
-"""``edgedistill baseline``: samples of a reference in a file, so that a gate needs no reference at hand.
-
-Must not know: what a baseline holds, how samples are drawn.
-"""
+"""``edgedistill baseline``: samples of a reference in a file, so that a gate needs no reference at hand."""
 
 from __future__ import annotations
 

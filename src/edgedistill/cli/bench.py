@@ -1,7 +1,4 @@
-"""``edgedistill bench``: speed and memory of a bundle on this machine.
-
-Must not know: how anything is measured.
-"""
+"""``edgedistill bench``: speed and memory of a bundle on this machine."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``edgedistill chat``: the terminal UI, or with ``--plain`` a line-based loop that stays in the scrollback.
-
-Must not know: how either of them works.
-"""
+"""``edgedistill chat``: the terminal UI, or with ``--plain`` a line-based loop that stays in the scrollback."""
 
 from __future__ import annotations
 

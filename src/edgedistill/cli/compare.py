@@ -1,7 +1,4 @@
-"""``edgedistill compare``: several formats of one model, measured side by side.
-
-Must not know: how anything is measured.
-"""
+"""``edgedistill compare``: several formats of one model, measured side by side."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 Colour only where the stream is a terminal and NO_COLOR is not set. Tables are plain aligned text, so that they
 survive pipes of any width.
-
-Must not know: any verb.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 The reasoning of earlier answers goes along in each message as ``reasoning_content``; whether the model sees it again
 is the chat template's decision.
-
-Must not know: how answers are made or shown.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""``edgedistill export``: arguments of the pipeline, its progress, and a summary with the next command to try.
-
-Must not know: how an export works.
-"""
+"""``edgedistill export``: arguments of the pipeline, its progress, and a summary with the next command to try."""
 
 from __future__ import annotations
 

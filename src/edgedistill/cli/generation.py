@@ -1,7 +1,4 @@
-"""What ``run`` and ``chat`` share: sampling options, Ctrl-C as a polite stop, printing an answer as it comes.
-
-Must not know: how tokens are made.
-"""
+"""What ``run`` and ``chat`` share: sampling options, Ctrl-C as a polite stop, printing an answer as it comes."""
 
 from __future__ import annotations
 

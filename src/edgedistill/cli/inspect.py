@@ -1,7 +1,4 @@
-"""``edgedistill inspect``: what is in a bundle, from its manifest alone.
-
-Must not know: how to run a model.
-"""
+"""``edgedistill inspect``: what is in a bundle, from its manifest alone."""
 
 from __future__ import annotations
 

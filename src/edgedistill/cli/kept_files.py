@@ -1,7 +1,4 @@
-"""What ``run`` and ``chat --plain`` do while other programs change the files of the loaded bundle: go on as loaded.
-
-Must not know: how files are kept (``system.file_leases`` does), how tokens are made.
-"""
+"""What ``run`` and ``chat --plain`` do while other programs change the files of the loaded bundle: go on as loaded."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``edgedistill models``: the built-in models, and small real ones fetched into the user's cache.
-
-Must not know: where models are stored or how they are fetched.
-"""
+"""``edgedistill models``: the built-in models, and small real ones fetched into the user's cache."""
 
 from __future__ import annotations
 

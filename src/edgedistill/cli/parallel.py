@@ -1,7 +1,4 @@
-"""What ``run`` and ``chat`` share for parallel reasoning: options, the run itself, its answer and its record.
-
-Must not know: how trajectories are decoded or counted, what is said about them on stderr.
-"""
+"""What ``run`` and ``chat`` share for parallel reasoning: options, the run itself, its answer and its record."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The command line's grammar: verbs, help pages, one-line usage errors with the nearest known name.
-
-Must not know: how a verb works; each verb's module adds its own options.
-"""
+"""The command line's grammar: verbs, help pages, one-line usage errors with the nearest known name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The line-based chat: questions and slash commands from stdin, answers to the scrollback.
-
-Must not know: how tokens are made, the terminal UI.
-"""
+"""The line-based chat: questions and slash commands from stdin, answers to the scrollback."""
 
 from __future__ import annotations
 

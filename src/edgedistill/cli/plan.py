@@ -1,7 +1,4 @@
-"""``edgedistill plan``: size, memory and speed of bundles that need not exist yet.
-
-Must not know: how anything is predicted.
-"""
+"""``edgedistill plan``: size, memory and speed of bundles that need not exist yet."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``edgedistill profiles``: the hardware profiles, and which one fits this machine.
-
-Must not know: what a profile's values mean to the exporter.
-"""
+"""``edgedistill profiles``: the hardware profiles, and which one fits this machine."""
 
 from __future__ import annotations
 

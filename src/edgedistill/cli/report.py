@@ -1,7 +1,4 @@
-"""``edgedistill report``: show a stored report again, or what moved between two.
-
-Must not know: how anything is measured or compared.
-"""
+"""``edgedistill report``: show a stored report again, or what moved between two."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``edgedistill run``: one prompt in, the answer streamed to stdout, statistics on stderr.
-
-Must not know: how tokens are made, how templates are rendered.
-"""
+"""``edgedistill run``: one prompt in, the answer streamed to stdout, statistics on stderr."""
 
 from __future__ import annotations
 

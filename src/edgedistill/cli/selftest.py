@@ -1,7 +1,4 @@
-"""``edgedistill selftest``: which numerical properties hold on this machine, and how far the decode paths are apart.
-
-Must not know: how a property is checked.
-"""
+"""``edgedistill selftest``: which numerical properties hold on this machine, and how far the decode paths are apart."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 A port on the loopback address is within reach of every web page that a browser on this machine shows: pages may open
 websockets to any address, and a name of theirs may resolve to 127.0.0.1. Requests that a page of another origin makes
 are therefore refused, and on the loopback address also those that come under another name than the machine's own.
-
-Must not know: what is served.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What ``chat`` and ``tui`` share: the application with everything behind it, and serving it to a browser.
-
-Must not know: how the UI draws, how a bundle runs.
-"""
+"""What ``chat`` and ``tui`` share: the application with everything behind it, and serving it to a browser."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What is said about trajectories on stderr: a line as each ends, the vote, what decided, how long it took.
-
-Must not know: options, who runs them, stdout.
-"""
+"""What is said about trajectories on stderr: a line as each ends, the vote, what decided, how long it took."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``edgedistill tui``: the terminal UI, opened on the bundle manager; also in a browser on this machine.
-
-Must not know: how the UI draws.
-"""
+"""``edgedistill tui``: the terminal UI, opened on the bundle manager; also in a browser on this machine."""
 
 from __future__ import annotations
 

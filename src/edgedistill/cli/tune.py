@@ -1,7 +1,4 @@
-"""``edgedistill tune``: arguments, progress, and what was gained.
-
-Must not know: how tuning works.
-"""
+"""``edgedistill tune``: arguments, progress, and what was gained."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What ``verify``, ``audit``, ``baseline`` and ``report`` share: sampling options, where reports go, the summary.
-
-Must not know: how anything is measured or decided.
-"""
+"""What ``verify``, ``audit``, ``baseline`` and ``report`` share: sampling options, where reports go, the summary."""
 
 from __future__ import annotations
 

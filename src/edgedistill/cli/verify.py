@@ -1,7 +1,4 @@
-"""``edgedistill verify``: a bundle against its reference, with a verdict as the exit code.
-
-Must not know: how anything is measured or decided.
-"""
+"""``edgedistill verify``: a bundle against its reference, with a verdict as the exit code."""
 
 from __future__ import annotations
 

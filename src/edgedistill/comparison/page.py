@@ -1,7 +1,4 @@
-"""A comparison as one HTML file with plots, and as a PNG: both open without a network.
-
-Must not know: how anything was measured.
-"""
+"""A comparison as one HTML file with plots, and as a PNG: both open without a network."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 The reference's logits are written to a file once and read in slices: memory does not grow with the tokens, and no two
 models are loaded at a time. ``scoring`` computes many positions together, as a prefill does; ``decode`` goes token by
 token, as deployed decoding does: under quantized activations these are two distributions.
-
-Must not know: formats, tables, how tokens were chosen.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a comparison found: one row a bundle, and which rows no other beats.
-
-Must not know: how anything was measured, how it is shown.
-"""
+"""What a comparison found: one row a bundle, and which rows no other beats."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """A comparison from top to bottom: build, make tokens, store the reference's logits, compare, time in turn.
 
 What is finished is kept in the work directory: a comparison that was interrupted goes on where it was.
-
-Must not know: tables, plots, the command line.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Bundles of one model in several formats, built one at a time in a work directory that outlives an interruption.
 
 Beside each bundle lies a note of what it was built from; one that says the same is taken as it is.
-
-Must not know: what the bundles are compared by.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Whether a predicted bundle keeps to the limits of profile and machine, and what would if it does not.
-
-Must not know: how sizes are predicted, checkpoints, files, the machine it runs on (callers pass free disk and memory).
-"""
+"""Whether a predicted bundle keeps to the limits of profile and machine, and what would if it does not."""
 
 from __future__ import annotations
 

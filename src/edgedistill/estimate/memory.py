@@ -2,8 +2,6 @@
 
 Pure arithmetic on a plan and a model's dimensions. The memory model was measured with onnxruntime 1.32 on x86-64
 (``weights_private`` says how); it is meant to be right within 10 % (``make bench-plan`` compares).
-
-Must not know: checkpoints, graphs, files, limits.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ A step is the sum of its parts, because ONNX Runtime runs one node after the oth
 as that kernel with that shape over weights that take as much memory as the model's; per layer everything else
 (attention over the cache, norms, activations), timed as the model's own graph without its matrices, at a short and a
 long past between which attention grows linearly; and a constant for the loop around it.
-
-Must not know: how anything is timed, files, onnxruntime.
 """
 
 from __future__ import annotations

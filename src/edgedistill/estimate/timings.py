@@ -1,8 +1,6 @@
 """How long kernels take on this machine: measured once, kept in the user's cache, read by whoever predicts.
 
 One file per machine: processor, threads and onnxruntime's version decide whose timings these are.
-
-Must not know: what is timed or how, models, onnxruntime beyond its version.
 """
 
 from __future__ import annotations

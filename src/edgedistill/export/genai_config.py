@@ -2,8 +2,6 @@
 
 The keys are those that onnxruntime-genai's own model builder writes (``models/builders/base.py`` of its package). A
 bundle does not need these files itself: they let onnxruntime-genai 0.18 open its directory unchanged.
-
-Must not know: files, weights, graphs beyond the names of their inputs and outputs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Where every stored array lies in weights.bin: sizes are known before any weight is read.
-
-Must not know: how arrays are computed, ONNX nodes.
-"""
+"""Where every stored array lies in weights.bin: sizes are known before any weight is read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The manifest of an export: what was decided and what was written, put into the bundle's schema.
-
-Must not know: how anything was done.
-"""
+"""The manifest of an export: what was decided and what was written, put into the bundle's schema."""
 
 from __future__ import annotations
 

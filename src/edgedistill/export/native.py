@@ -1,7 +1,4 @@
-"""The own exporter: check the budget of a plan, stream the weights, write both graphs.
-
-Must not know: other exporters, how formats and places are decided, model cards.
-"""
+"""The own exporter: check the budget of a plan, stream the weights, write both graphs."""
 
 from __future__ import annotations
 

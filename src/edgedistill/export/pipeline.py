@@ -1,8 +1,6 @@
 """The export, top to bottom: open, plan, check the budget, stream the weights, write the graphs, try it, rename.
 
 Everything that decides something lives in its own module; this file only puts them in order.
-
-Must not know: how tensors are quantized, how nodes are built, how progress is drawn.
 """
 
 from __future__ import annotations

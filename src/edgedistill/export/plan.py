@@ -1,7 +1,4 @@
-"""Every decision of an export, taken before the first weight is read: formats, places in the file, context length.
-
-Must not know: how weights are read or written, graphs, budgets.
-"""
+"""Every decision of an export, taken before the first weight is read: formats, places in the file, context length."""
 
 from __future__ import annotations
 

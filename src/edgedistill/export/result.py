@@ -1,7 +1,4 @@
-"""What an exporter hands to the rest of the pipeline, whichever exporter it was.
-
-Must not know: how it was made.
-"""
+"""What an exporter hands to the rest of the pipeline, whichever exporter it was."""
 
 from __future__ import annotations
 

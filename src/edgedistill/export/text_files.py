@@ -1,7 +1,4 @@
-"""The small files of a bundle: tokenizer, chat template, generation defaults, genai_config.json, model card.
-
-Must not know: weights, graphs.
-"""
+"""The small files of a bundle: tokenizer, chat template, generation defaults, genai_config.json, model card."""
 
 from __future__ import annotations
 

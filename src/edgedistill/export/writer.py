@@ -3,8 +3,6 @@
 Memory: at most ``threads + 1`` slices of ``SLICE_ELEMENTS`` float32 values and their working copies, whatever the
 model's size. Finished weights are journalled with a digest; a resumed run re-reads and compares them before it
 trusts them, so a crash in mid-write cannot leave a wrong tensor.
-
-Must not know: ONNX, architectures, profiles.
 """
 
 from __future__ import annotations

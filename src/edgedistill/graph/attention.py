@@ -1,7 +1,4 @@
-"""One attention block: packed QKV, optional QK-norm, GroupQueryAttention with rotary inside, output projection.
-
-Must not know: bits, files, the rest of the layer.
-"""
+"""One attention block: packed QKV, optional QK-norm, GroupQueryAttention with rotary inside, output projection."""
 
 from __future__ import annotations
 

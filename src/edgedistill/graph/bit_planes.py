@@ -2,8 +2,6 @@
 
 By nodes over constants, any ONNX Runtime opens the graph; it folds them on loading and keeps what lies between until
 all matrices are done. Supplied by the edgedistill runtime, they are put together slice by slice (``quantize.widen``).
-
-Must not know: model architectures, disk, how arrays are filled or supplied.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Nodes and initializers of an ONNX graph in the order in which they are made.
 
 Initializers are references into a weights file and are never loaded.
-
-Must not know: model architectures, number formats, disk.
 """
 
 from __future__ import annotations

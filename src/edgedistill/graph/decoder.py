@@ -22,8 +22,6 @@ tokens (right-padded to S), logits for chosen positions only.
 
 ``genai``: what onnxruntime-genai feeds: input_ids, attention_mask int64 [B, total], past_key_values.*; outputs logits
 [B, S, V] and present.*.
-
-Must not know: bits, profiles, files.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 They are built by the same code as the whole decoder, so that what is measured on a part holds for the whole; which
 weights are quantized and where they lie is the emitter's affair. A layer takes whole sequences and no past.
-
-Must not know: bits, profiles, files.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Rotary tables as nodes over constants: ONNX Runtime computes them once, when it opens the graph (constant folding,
 which every optimization level but ``disable`` does), so that they take no room in the file.
-
-Must not know: which model family asks, weights, how positions are used.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Every operator is a standard one or ONNX Runtime's MatMulIntegerToFloat, which multiplies the integer sums by the
 scales of the output channels on the way out. QuantizeLinear along the token axis rounds with a scale per token;
 DynamicQuantizeMatMul would mix all tokens of a batch into one.
-
-Must not know: model architectures, where arrays lie, how weights were rounded.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Initializers are references into the weights file and are never loaded. Two initializers of different shapes may refer
 to the same bytes: a tied quantized embedding is one region, seen as [N, blocks, bytes] by MatMulNBits and as
 [N, blocks * bytes] by GatherBlockQuantized (its zero points then have MatMulNBits' packing too).
-
-Must not know: model architectures, disk, how arrays are filled.
 """
 
 from __future__ import annotations

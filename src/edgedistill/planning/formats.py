@@ -1,7 +1,4 @@
-"""Lists of weight formats as users write them, with the nearest known name for a misspelt one.
-
-Must not know: models, profiles, the command line.
-"""
+"""Lists of weight formats as users write them, with the nearest known name for a misspelt one."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 The graphs come from the exporter's own code, so that whatever format or layer it can write can be timed, and sessions
 have the options of the runtime.
-
-Must not know: predictions, caches of timings, profiles' names.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Where the graph has a matrix, what goes in becomes an output and what comes out an input, so that nothing is optimized
 away and nothing is computed.
-
-Must not know: weights and their formats, predictions, caches of timings.
 """
 
 from __future__ import annotations

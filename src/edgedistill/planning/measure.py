@@ -1,7 +1,4 @@
-"""Measures what is missing for a prediction and keeps it.
-
-Must not know: how a case is timed, what is predicted from it.
-"""
+"""Measures what is missing for a prediction and keeps it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A plan: what bundles of a model would weigh, take and do, one row for each format, before any of them is made.
-
-Must not know: terminals, how sizes and speeds are found.
-"""
+"""A plan: what bundles of a model would weigh, take and do, one row for each format, before any of them is made."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """How many weights a timing goes through: as many as its case asks for, or fewer where disk or memory are short.
 
 They lie in a file of the temporary directory, which may itself be memory, and once more in memory as kernels want them.
-
-Must not know: how a case is timed, what is predicted from it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The size of a bundle before it is made: the weights' layout by arithmetic, the other files by writing them to memory.
-
-Must not know: speeds, memory.
-"""
+"""The size of a bundle before it is made: the weights' layout by arithmetic, the other files by writing them to memory."""
 
 from __future__ import annotations
 

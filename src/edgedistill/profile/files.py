@@ -1,7 +1,4 @@
-"""Where profile files are, and how ``extends`` merges them into one table.
-
-Must not know: what the keys mean (``profile.py`` reads the table).
-"""
+"""Where profile files are, and how ``extends`` merges them into one table."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 A profile says what the target machine has, how weights are stored, how sessions run, what generation defaults to and
 what verification tolerates. ``profiles/README.md`` documents every key for people; the dataclasses below are the
 schema.
-
-Must not know: where the files are, torch, onnx, onnxruntime, checkpoints, bundles.
 """
 
 from __future__ import annotations

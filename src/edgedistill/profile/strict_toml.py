@@ -2,8 +2,6 @@
 
 The fields' annotations and their ``metadata`` (see ``limits``) are the schema. Errors name the file, the dotted key,
 what was found and what was expected.
-
-Must not know: what the tables mean, TOML, where they come from.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ Damages of weights are taken to add up. Each weight's candidates are reduced to 
 bytes; from the smallest of each, steps along the hulls are taken in order of damage saved per byte (the Lagrangian
 relaxation of the multiple-choice knapsack problem: optimal at every budget that it hits exactly). What is left of the
 budget is then filled with single exchanges, candidates off the hull included.
-
-Must not know: what a damage is, formats, files.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ nor vanish.
 
 An algorithm chooses scales and zero points; scales are then rounded to what the file holds (which may need those of the
 whole row), and the codes are those nearest for the rounded ones.
-
-Must not know: which algorithm runs, graphs, files.
 """
 
 from __future__ import annotations

@@ -12,8 +12,6 @@ H = E[x x^T]: rows are independent, columns are not. Four steps, each of which c
    arXiv 2309.01885). 3 and 4 alternate. Scales are those that the file will hold, so their rounding is made up for.
 
 Everything is stored transposed, [K, rows]: a column of W is then contiguous.
-
-Must not know: graphs, files, where the moments come from.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Keys and values have scales of their own. A value is code * scale with codes -127 .. 127 (8 bits) or -7 .. 7 (4 bits),
 rounded by the attention kernel when it writes a token; larger values are clipped. Clipping is the larger danger: scales
 leave room above what calibration saw.
-
-Must not know: graphs, files, where the maxima come from.
 """
 
 from __future__ import annotations

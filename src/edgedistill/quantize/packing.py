@@ -1,7 +1,4 @@
-"""Codes of 2, 4 or 8 bits in bytes, low bits first, as ONNX Runtime's MatMulNBits stores them.
-
-Must not know: how codes are chosen, formats, files.
-"""
+"""Codes of 2, 4 or 8 bits in bytes, low bits first, as ONNX Runtime's MatMulNBits stores them."""
 
 from __future__ import annotations
 

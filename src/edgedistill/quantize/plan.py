@@ -2,8 +2,6 @@
 
 Pure: names and shapes in, a plan out. Also the text form of formats (``int4-b32-asym-search``) that profiles and
 ``--format`` use.
-
-Must not know: checkpoints, graphs, files, profile names.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Round to nearest: the scale and zero point of a block follow from its smallest and largest value alone.
-
-Must not know: rows, packing, threads (``blockwise.py`` calls this on tiles), graphs, files.
-"""
+"""Round to nearest: the scale and zero point of a block follow from its smallest and largest value alone."""
 
 from __future__ import annotations
 

@@ -5,8 +5,6 @@ t = clip(round(x / s)); the best scale *for those codes* has a closed form, s* =
 error sum(w x^2) - sum(w x t)^2 / sum(w t^2). So a candidate is judged by sum(w x t)^2 / sum(w t^2) alone, without
 dequantizing. The idea is that of ``make_qx_quants`` and ``make_qkx2_quants`` in llama.cpp's ggml-quants.c; integer zero
 points are ours, because MatMulNBits is fast only with those.
-
-Must not know: rows, packing, threads (``blockwise.py`` calls this on tiles), graphs, files.
 """
 
 from __future__ import annotations

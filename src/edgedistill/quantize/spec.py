@@ -1,8 +1,6 @@
 """Number formats of weights: what a tensor looks like once it is stored.
 
 Pure data and arithmetic on shapes; the algorithms that fill the arrays live beside this file.
-
-Must not know: graphs, disk, profile names, model architectures.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Scales come first: they are rounded to what the file holds, and codes are chosen for the rounded ones. ``array_specs``
 lists the arrays that the functions here make together.
-
-Must not know: how scales and codes are chosen, graphs, files.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ weights that use their range). Unsigned times unsigned is right everywhere and n
 
 With zero points of their own per token (``asym``), an activation is (q - z) * s, and
 sum_k (q - z) s w = s (sum_k q w - z sum_k w): the second sum is known beforehand and stored as ``sums``.
-
-Must not know: graphs, files, how activations are rounded (``graph/w8a8.py`` builds that).
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 ONNX Runtime folds them node by node and keeps what lies between until all matrices are done; NumPy does the same with
 temporaries of a few rows. The bytes are the same.
-
-Must not know: graphs, files, sessions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Runs of one shape, prepared: arrays that are allocated and bound once, over the buffers of a KV cache.
 
 Past and present are the same buffers, so that a run copies no cache.
-
-Must not know: what is written into the arrays, when a run is made.
 """
 
 from __future__ import annotations

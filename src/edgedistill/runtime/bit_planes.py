@@ -2,8 +2,6 @@
 
 The arrays are shared with ONNX Runtime by DLPack, which counts references: what a session has packed for its kernels is
 freed once nobody here refers to it, and what it goes on reading stays.
-
-Must not know: what is in a graph, what the matrices mean.
 """
 
 from __future__ import annotations

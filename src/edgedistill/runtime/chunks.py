@@ -1,7 +1,4 @@
-"""Where a text is cut into runs: a token by itself takes other kernels than one among several, so none is left alone.
-
-Must not know: tokens, sessions.
-"""
+"""Where a text is cut into runs: a token by itself takes other kernels than one among several, so none is left alone."""
 
 from __future__ import annotations
 

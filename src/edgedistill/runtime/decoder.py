@@ -9,8 +9,6 @@ bit for bit in any chunking, batch or padding, with two exceptions that the kern
 new tokens in blocks, and a block with a single token in it is computed like a token by itself. Some matrix kernels take
 rows in pairs, and an odd one at the end likewise. ``exact`` steps avoid both: the previous token is computed again in
 front, or a column of padding added behind, until no token is alone. Such steps reproduce a prefill of the whole text.
-
-Must not know: what a token means, the graph's names.
 """
 
 from __future__ import annotations

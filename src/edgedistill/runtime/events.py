@@ -1,7 +1,4 @@
-"""What a generation tells while it runs, and what it is when it is done.
-
-Must not know: how tokens are made.
-"""
+"""What a generation tells while it runs, and what it is when it is done."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a failed run of ONNX Runtime is to the user: too little memory, or what it says itself.
-
-Must not know: sessions, caches, what was computed.
-"""
+"""What a failed run of ONNX Runtime is to the user: too little memory, or what it says itself."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 Two numerical paths. ``fast`` decodes with one-token steps. ``exact`` computes every token together with the one before
 it, so that each token's logits are bit-identical to a prefill of the text so far, at some 10 to 30 % of the speed. The
 prefill itself is exact in both.
-
-Must not know: text, templates, onnxruntime.
 """
 
 from __future__ import annotations

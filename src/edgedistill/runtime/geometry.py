@@ -1,7 +1,4 @@
-"""Sizes of a graph's KV cache, the names of its inputs, and what a decoder needs of a loaded graph.
-
-Must not know: how a graph is loaded or run.
-"""
+"""Sizes of a graph's KV cache, the names of its inputs, and what a decoder needs of a loaded graph."""
 
 from __future__ import annotations
 

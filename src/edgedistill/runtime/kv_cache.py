@@ -4,8 +4,6 @@ A row is one sequence. ``lengths`` says how many of its entries count; whatever 
 step overwrites, so that giving tokens back costs nothing. A quantized cache is handled in its stored form: copies of
 rows are copies of codes, and the scales are the graph's business. The buffers are NumPy arrays that this object owns:
 ONNX Runtime's values only alias them, and must be made anew whenever ``generation`` has changed.
-
-Must not know: onnxruntime, tokens.
 """
 
 from __future__ import annotations

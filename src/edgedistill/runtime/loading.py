@@ -1,7 +1,4 @@
-"""What a model takes from its bundle beside the session: tokenizer, chat template, and whether the memory suffices.
-
-Must not know: sessions, generation.
-"""
+"""What a model takes from its bundle beside the session: tokenizer, chat template, and whether the memory suffices."""
 
 from __future__ import annotations
 

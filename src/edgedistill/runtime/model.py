@@ -1,11 +1,9 @@
 """An opened bundle that answers: template, tokens, loop and text put together.
 
-    >>> model = open_bundle("my-bundle")
-    >>> model.generate("What is 12 + 30?").answer
-    >>> for event in model.stream("Why?"):
-    ...     print(event.text, end="")
-
-Must not know: terminals, how the bundle was made, its files of texts.
+>>> model = open_bundle("my-bundle")
+>>> model.generate("What is 12 + 30?").answer
+>>> for event in model.stream("Why?"):
+...     print(event.text, end="")
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Slower than ``session.py`` and behind the same interface: optimum's graphs return a new cache instead of writing into
 a shared one, and logits for every position.
-
-Must not know: what a token means.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """ONNX Runtime session of a bundle's graph: options, threads, geometry.
 
 One ``DecoderSession`` holds the weights; any number of decoders, each with its own cache, run on it.
-
-Must not know: what a token means.
 """
 
 from __future__ import annotations

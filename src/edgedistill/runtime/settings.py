@@ -1,7 +1,4 @@
-"""Generation settings: one frozen, validated record that the command line, the API and bundles share.
-
-Must not know: logits, sessions, tokenizers.
-"""
+"""Generation settings: one frozen, validated record that the command line, the API and bundles share."""
 
 from __future__ import annotations
 

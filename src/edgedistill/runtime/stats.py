@@ -1,8 +1,6 @@
 """Timings and memory of a generation, taken inside the steps they describe.
 
 The clock runs while the model computes and a token is chosen, not while the consumer of a stream draws it.
-
-Must not know: sessions, tokenizers, text.
 """
 
 from __future__ import annotations

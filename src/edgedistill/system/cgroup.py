@@ -1,7 +1,4 @@
-"""Limits that a container or a service manager sets on memory and CPU time (Linux cgroups, versions 1 and 2).
-
-Must not know: what the limits are for.
-"""
+"""Limits that a container or a service manager sets on memory and CPU time (Linux cgroups, versions 1 and 2)."""
 
 from __future__ import annotations
 

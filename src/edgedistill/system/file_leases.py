@@ -9,8 +9,6 @@ opens it for writing or truncates it, and that one waits, 45 s at most, until th
 ``take_over`` copies what is mapped into memory of its own, at the same addresses (mremap(2)), so that running steps
 notice nothing. Leases need a local file system and a file of one's own user; elsewhere ``changed`` tells afterwards,
 before the next reply.
-
-Must not know: sessions, bundles, what the files hold.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What this machine has, and which profile fits it.
-
-Must not know: models, bundles, onnxruntime.
-"""
+"""What this machine has, and which profile fits it."""
 
 from __future__ import annotations
 

@@ -5,8 +5,6 @@ ONNX Runtime prepacks weights into ordinary heap memory of 4 KiB pages. After lo
 filled are advised (MADV_HUGEPAGE) and collapsed at once (MADV_COLLAPSE, Linux 6.1; older kernels do it in the
 background). Contents and addresses stay as they are, so nothing can break; where the system does not offer it, nothing
 happens.
-
-Must not know: sessions, weights.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Large temporary directories in the user's cache, which do not stay behind when their process is killed.
-
-Must not know: what lies in them.
-"""
+"""Large temporary directories in the user's cache, which do not stay behind when their process is killed."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 Self-generated traces are sampled at temperature 1, so that they are draws from the model's own distribution (all but
 its far tail), and are cached under the hash of the bundle's weights and the settings.
-
-Must not know: what the traces are used for.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 None of them occurs in a built-in verification suite: what is fitted on these must be judged on others. Arithmetic is
 generated with seeds of its own; the other requests are templates over topics.
-
-Must not know: models, tokens.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Calibration, tuning and comparison all work on traces. The file is JSONL: a header that says whose tokens these are,
 then one sequence a line.
-
-Must not know: models, how traces are made (``calibrate/`` makes them), what they are used for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Trajectories as they grow: chosen tokens in; events, and in the end trajectories, out.
-
-Must not know: models, batches, memory, how votes are counted.
-"""
+"""Trajectories as they grow: chosen tokens in; events, and in the end trajectories, out."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ Token confidence is the negative mean log-probability of the k most likely token
 where one token leaves next to nothing to the others, small where many compete. A trajectory's is the mean over its last
 tokens (tail), over its least confident window (lowest), or over all of it. Source: Fu et al., "Deep Think with
 Confidence", arXiv 2508.15260. P is the model's own distribution: no temperature, no filter.
-
-Must not know: texts, answers, votes.
 """
 
 from __future__ import annotations

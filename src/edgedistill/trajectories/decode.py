@@ -5,8 +5,6 @@ its number and the position only. In ``exact`` mode its logits depend on its own
 seed is the same whatever the number of trajectories or rows; ``fast`` steps come up to the same except for what the
 kernels do differently for one row and for several (``edgedistill selftest``), for which reason a batch has at least
 two rows.
-
-Must not know: texts, answers, votes.
 """
 
 from __future__ import annotations

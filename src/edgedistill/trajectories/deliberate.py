@@ -3,8 +3,6 @@
 Conclusions are kept as they are as long as that is possible; of the reasoning, the beginning and the end are kept and
 the middle is cut, because a path begins with how the question was understood and ends with what follows from it.
 Trajectories that are short leave their share to the long ones.
-
-Must not know: how anything is decoded, how votes are counted.
 """
 
 from __future__ import annotations

@@ -14,8 +14,6 @@ there too.
 
 Short trajectories end first, and short may go with one answer. The sequential rule therefore looks at trajectories in
 the order of their numbers, never past one that is still open; the exact rule needs no such care.
-
-Must not know: texts, how trajectories are decoded.
 """
 
 from __future__ import annotations

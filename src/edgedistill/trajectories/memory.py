@@ -3,8 +3,6 @@
 Where all of them do not fit, fewer are decoded at a time and the others wait: each is the same whatever the number, so
 that the vote stays the one that was asked for, and only time is lost. Fewer trajectories would be another, weaker vote.
 The cache keeps the type that the bundle was exported with, so its rows are as small as that makes them.
-
-Must not know: texts, how anything is decoded.
 """
 
 from __future__ import annotations

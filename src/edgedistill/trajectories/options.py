@@ -1,7 +1,4 @@
-"""What a parallel run is asked to do; refused before anything is decoded where it makes no sense.
-
-Must not know: models, texts, how anything is decoded.
-"""
+"""What a parallel run is asked to do; refused before anything is decoded where it makes no sense."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 A prompt may use ``question`` (the text of the last user message), ``trajectories`` (each with ``number``, from 1,
 ``reasoning``, cut to its budget, ``answer``) and ``majority`` (``answer``, ``votes``, ``total``; None where nobody
 voted), and must use the first two.
-
-Must not know: tokens, models, votes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a parallel run tells while it goes, and what it is when it is done.
-
-Must not know: how anything is decoded or decided.
-"""
+"""What a parallel run tells while it goes, and what it is when it is done."""
 
 from __future__ import annotations
 

@@ -10,8 +10,6 @@ waits for the consumer's screen except the next step, so append to a locked buff
 Set the ``cancel`` event to end the run: the trajectories so far come as ``finished`` events of kind "cancelled", and
 ``done`` still comes. So it is where the memory runs out, except that ``OutOfMemoryError`` is raised after ``done``.
 Closing the iterator early is safe, too.
-
-Must not know: how a text becomes a trajectory, terminals, suites.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@ others.
 
 Sources: Chen et al., "Universal Self-Consistency", arXiv 2311.17311 (the model picks the most consistent reply);
 Jain et al., arXiv 2307.06857 (the reply with the highest mean similarity to the others, without the model).
-
-Must not know: models, how anything is decoded.
 """
 
 from __future__ import annotations

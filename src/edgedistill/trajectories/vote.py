@@ -1,7 +1,4 @@
-"""Votes on the answers of trajectories: counts or weights, ties, and who had no vote.
-
-Must not know: texts, tokens, how answers were found.
-"""
+"""Votes on the answers of trajectories: counts or weights, ties, and who had no vote."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 Where they lie is taken from the graph that is deployed, not from a plan: the graph's external tensors say name, type,
 shape and offset, whatever made them.
-
-Must not know: PyTorch, what the arrays mean.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Which sequences an update sees: a function of seed and number, so that a run can be taken up anywhere.
-
-Must not know: PyTorch, models.
-"""
+"""Which sequences an update sees: a function of seed and number, so that a run can be taken up anywhere."""
 
 from __future__ import annotations
 

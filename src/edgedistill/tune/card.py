@@ -1,7 +1,4 @@
-"""The model card's section on tuning.
-
-Must not know: how tuning works.
-"""
+"""The model card's section on tuning."""
 
 from __future__ import annotations
 

@@ -5,8 +5,6 @@ block is the sum of dL/dw * w over it, and dL/d(zero point) is -scale times the 
 when they are used, forwards and again backwards.
 
 Imports PyTorch, which is an extra: only functions may import this file.
-
-Must not know: architectures, training, files.
 """
 
 from __future__ import annotations

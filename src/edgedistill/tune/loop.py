@@ -4,8 +4,6 @@ Adam on the logarithms of scales and on norms in units of their size, so that on
 scale; linear warm-up, then half a cosine to 0. The best state on the held-out traces is the result.
 
 Imports PyTorch: only functions may import this file.
-
-Must not know: bundles, how traces are made.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 The bundle's logits come from the path of a prefill (as in ``verify``'s scoring), the reference's from its hidden
 states; the divergence is computed by verification's own code.
-
-Must not know: training.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a tuning is asked to do, and what it came to; plain data.
-
-Must not know: PyTorch, files.
-"""
+"""What a tuning is asked to do, and what it came to; plain data."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The tuning of a bundle, top to bottom: check, draw traces, train, write, measure, rename.
-
-Must not know: how gradients are computed, how progress is drawn.
-"""
+"""The tuning of a bundle, top to bottom: check, draw traces, train, write, measure, rename."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """Where a tuning's traces come from: the reference's own replies, a user's file, the quantized model's own replies.
 
 All are kept in the partial directory, so that an interrupted run goes on with the same ones.
-
-Must not know: PyTorch, training.
 """
 
 from __future__ import annotations

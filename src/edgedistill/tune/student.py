@@ -4,8 +4,6 @@ transformers builds the module; the forward passes of its matrices are replaced.
 are one matrix whose rows the parts share, a tied embedding is one matrix that is used twice.
 
 Imports PyTorch through ``kernels.py``: only functions may import this file.
-
-Must not know: training, traces, manifests.
 """
 
 from __future__ import annotations

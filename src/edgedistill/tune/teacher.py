@@ -3,8 +3,6 @@
 Hidden states of a trace are computed once and kept: a few kilobytes a token, where logits would take hundreds.
 
 Imports PyTorch: only functions may import this file.
-
-Must not know: the quantized model, training.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Runs around a baseline: making one, whether it fits a bundle, what it dictates to the run that uses it.
-
-Must not know: the file, statistics, gates.
-"""
+"""Runs around a baseline: making one, whether it fits a bundle, what it dictates to the run that uses it."""
 
 from __future__ import annotations
 

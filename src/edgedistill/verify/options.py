@@ -1,7 +1,4 @@
-"""What a run is asked to do: presets, overrides, margins; refused before anything is sampled where it makes no sense.
-
-Must not know: models, files.
-"""
+"""What a run is asked to do: presets, overrides, margins; refused before anything is sampled where it makes no sense."""
 
 from __future__ import annotations
 

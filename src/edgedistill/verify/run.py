@@ -1,9 +1,7 @@
 """The runs: audit of the samplers, samples of both models, divergences, analysis; in this order, resumable.
 
-    >>> report = edgedistill.verify("my-bundle", reference="my-fp32-bundle", suite="arithmetic")
-    >>> report.gate.result.outcome
-
-Must not know: the command line, how a report is shown, how a baseline is made.
+>>> report = edgedistill.verify("my-bundle", reference="my-fp32-bundle", suite="arithmetic")
+>>> report.gate.result.outcome
 """
 
 from __future__ import annotations

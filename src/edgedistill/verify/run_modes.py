@@ -1,9 +1,7 @@
 """Runs that score a mode (single, vote, deliberate) like a model, alone or against the same mode of a reference bundle.
 
-    >>> report = verify_mode("my-bundle", Mode("vote", 8), reference="my-fp32-bundle")
-    >>> report.mode.bundle.vote_at_k, report.gate.result.outcome
-
-Must not know: the command line, how a report is shown.
+>>> report = verify_mode("my-bundle", Mode("vote", 8), reference="my-fp32-bundle")
+>>> report.mode.bundle.vote_at_k, report.gate.result.outcome
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ Both models score the same slice of the same sequences in turn; the logits of a 
 steps of deployed decoding. Under quantized activations these are two distributions, and a divergence measured by
 teacher
 forcing is not that of the deployed model: their distance says how much of it is the path's.
-
-Must not know: answers, statistics over prompts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The stages of one run, each resumable: audit of the sampler, drawing, divergences, temperature sweep.
-
-Must not know: statistics over prompts, reports, the command line.
-"""
+"""The stages of one run, each resumable: audit of the sampler, drawing, divergences, temperature sweep."""
 
 from __future__ import annotations
 

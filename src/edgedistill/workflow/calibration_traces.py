@@ -3,8 +3,6 @@
 A model that is to be calibrated on its own traces has to run once before: it is exported in 8 bits into a temporary
 directory, answers the built-in prompts, and is deleted. The traces stay in the user's cache, under the checkpoint's
 hash.
-
-Must not know: what the traces are used for.
 """
 
 from __future__ import annotations

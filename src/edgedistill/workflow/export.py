@@ -2,8 +2,6 @@
 
 The bundle is finished and has its name before it is looked at, so that whatever ends the verification (Ctrl-C, too
 little memory, a crash of the native runtime) leaves a valid bundle without the record.
-
-Must not know: how either of the two works, how progress is drawn.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The bundles that this user knows: those opened or exported before, and those in the current directory.
-
-Must not know: Textual, how bundles run.
-"""
+"""The bundles that this user knows: those opened or exported before, and those in the current directory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Settings of the UI that outlive it: theme, frames, keys, where exports go. A small TOML file that people may edit.
-
-Must not know: Textual, sessions.
-"""
+"""Settings of the UI that outlive it: theme, frames, keys, where exports go. A small TOML file that people may edit."""
 
 from __future__ import annotations
 

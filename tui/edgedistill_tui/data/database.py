@@ -2,8 +2,6 @@
 
 A statement that meets a lock or a full disk fails soon and can be repeated. A damaged file is moved aside and a new one
 begun.
-
-Must not know: what the tables hold.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """The database's schema, as numbered steps: ``PRAGMA user_version`` says which of them a file has.
 
 A step is never changed once it was released; a change of the schema is a new step.
-
-Must not know: what the rows mean to the UI.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Where the UI keeps its files.
-
-Must not know: what is in them.
-"""
+"""Where the UI keeps its files."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """A conversation as a tree: every regeneration is a sibling, every edit a fork, and nothing is ever overwritten.
 
 The active leaf says which path through the tree is on the screen and goes to the model.
-
-Must not know: SQLite, Textual, models.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 What is in memory is the truth; a save writes what is not on disk yet, and one that fails (a lock, a full disk) is
 tried again later. What cannot be written even at the end goes to a rescue file beside the database, which the next
 start takes in.
-
-Must not know: Textual, models, connections and what may happen to the file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A session as a file: Markdown with front matter for people, JSON for programs.
-
-Must not know: Textual, the database.
-"""
+"""A session as a file: Markdown with front matter for people, JSON for programs."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 The bundles run one after the other: two at once would share the cores and measure neither, and a small machine may
 not hold both.
-
-Must not know: how a bundle runs; it talks to an ``Engine``.
 """
 
 from __future__ import annotations

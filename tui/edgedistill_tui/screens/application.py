@@ -1,7 +1,4 @@
-"""What pages need of the application: the model, the session, the way to another page.
-
-Must not know: how the application does any of it.
-"""
+"""What pages need of the application: the model, the session, the way to another page."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Every binding with a name, for the settings, the help and the tests.
-
-Must not know: what the keys do.
-"""
+"""Every binding with a name, for the settings, the help and the tests."""
 
 from __future__ import annotations
 

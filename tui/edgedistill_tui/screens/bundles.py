@@ -1,7 +1,4 @@
-"""The bundle manager: what is there, what is in it, whether its files are whole; open, add, delete.
-
-Must not know: how bundles are made or run.
-"""
+"""The bundle manager: what is there, what is in it, whether its files are whole; open, add, delete."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The chat page: takes a question, has it answered, keeps every alternative.
-
-Must not know: the runtime; it talks to an ``Engine``. How a reply is drawn (reply_run.py).
-"""
+"""The chat page: takes a question, has it answered, keeps every alternative."""
 
 from __future__ import annotations
 

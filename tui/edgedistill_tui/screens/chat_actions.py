@@ -1,7 +1,4 @@
-"""What the keys of the chat page do to messages: stop, go on, again, edit, alternatives, copy, save.
-
-Must not know: the runtime, how a reply is drawn.
-"""
+"""What the keys of the chat page do to messages: stop, go on, again, edit, alternatives, copy, save."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Consistency: many samples of one prompt, counted live: what the model answers and how much it agrees with itself.
-
-Must not know: how samples are drawn, how the statistics are computed (verify does both).
-"""
+"""Consistency: many samples of one prompt, counted live: what the model answers and how much it agrees with itself."""
 
 from __future__ import annotations
 

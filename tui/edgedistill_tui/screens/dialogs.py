@@ -1,7 +1,4 @@
-"""Small questions over a page: yes or no, one line of text, one of a list, a key.
-
-Must not know: what is asked for.
-"""
+"""Small questions over a page: yes or no, one line of text, one of a list, a key."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The default bundle in the making, with its progress.
-
-Must not know: how an export works; it is given a function that does it.
-"""
+"""The default bundle in the making, with its progress."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The help: what the pages are for and every key, as they are bound now.
-
-Must not know: models.
-"""
+"""The help: what the pages are for and every key, as they are bound now."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One reply that several trajectories vote on: like a plain one, with all of them on the screen and in the session.
-
-Must not know: keys, pages.
-"""
+"""One reply that several trajectories vote on: like a plain one, with all of them on the screen and in the session."""
 
 from __future__ import annotations
 

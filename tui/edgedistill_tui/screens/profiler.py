@@ -1,7 +1,4 @@
-"""The profiler: how fast and how large a bundle is on this machine, as it is measured, beside earlier runs.
-
-Must not know: how anything is measured (runtime/measure/latency_trace.py), what a run consists of (profiling.py).
-"""
+"""The profiler: how fast and how large a bundle is on this machine, as it is measured, beside earlier runs."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 The thread never waits for the screen and the screen never waits for the thread. The message is in the session from the
 start and goes to disk every few seconds, so that not even a killed program loses what was said.
-
-Must not know: keys, pages.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The sampling panel: everything that decides how a session is answered, seed and system prompt among it.
-
-Must not know: sessions, models.
-"""
+"""The sampling panel: everything that decides how a session is answered, seed and system prompt among it."""
 
 from __future__ import annotations
 

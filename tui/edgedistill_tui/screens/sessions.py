@@ -1,7 +1,4 @@
-"""All sessions: search in titles, answers and reasoning; open, rename, export, delete.
-
-Must not know: models.
-"""
+"""All sessions: search in titles, answers and reasoning; open, rename, export, delete."""
 
 from __future__ import annotations
 

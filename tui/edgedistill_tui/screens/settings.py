@@ -1,7 +1,4 @@
-"""Settings of the UI, and its keys: choose an action, press another key.
-
-Must not know: sessions, models.
-"""
+"""Settings of the UI, and its keys: choose an action, press another key."""
 
 from __future__ import annotations
 

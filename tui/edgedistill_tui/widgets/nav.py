@@ -1,7 +1,4 @@
-"""The line at the top: every page by name and key, the present one marked; a click goes there.
-
-Must not know: what is on the pages.
-"""
+"""The line at the top: every page by name and key, the present one marked; a click goes there."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The box to write in: Enter sends, Ctrl+J (or Shift+Enter, where the terminal tells it apart) breaks the line.
-
-Must not know: what happens with the text.
-"""
+"""The box to write in: Enter sends, Ctrl+J (or Shift+Enter, where the terminal tells it apart) breaks the line."""
 
 from __future__ import annotations
 

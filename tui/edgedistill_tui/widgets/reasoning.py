@@ -2,8 +2,6 @@
 
 Reasoning can run to thousands of lines, so it goes to a line-based log and not to Markdown blocks; while it is folded,
 nothing of it is laid out at all.
-
-Must not know: models, conversations.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The two lines that are always there: speed on the first, memory on the second, predictions beside measurements.
-
-Must not know: where the numbers come from, models.
-"""
+"""The two lines that are always there: speed on the first, memory on the second, predictions beside measurements."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The trajectories of one reply: a line for each with its tokens and answer, and below them the text of the one chosen.
-
-Must not know: models, threads, where the record comes from.
-"""
+"""The trajectories of one reply: a line for each with its tokens and answer, and below them the text of the one chosen."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The scrolling conversation: questions, replies that grow, notices. Messages take the focus and can be acted on.
-
-Must not know: models, threads, where the text comes from.
-"""
+"""The scrolling conversation: questions, replies that grow, notices. Messages take the focus and can be acted on."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 A table row per architecture says what llama.cpp's converter (conversion/*.py in ggml-org/llama.cpp) changed and what
 its loader assumes without metadata (sliding window patterns, Gemma's attention scale).
-
-Must not know: ONNX, tokenizers, how tensors are read.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 The gguf package maps the file and trusts it: a damaged count makes it loop or allocate without end. Here every count,
 length and offset is compared with what is left of the file first. Format: docs/gguf.md of ggml-org/ggml.
-
-Must not know: what metadata means, architectures, tokenizers.
 """
 
 from __future__ import annotations

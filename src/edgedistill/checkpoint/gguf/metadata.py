@@ -1,7 +1,4 @@
-"""Typed access to the metadata of a GGUF file's architecture.
-
-Must not know: what a key means.
-"""
+"""Typed access to the metadata of a GGUF file's architecture."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A GGUF file as a ``Checkpoint``: what a Hugging Face directory of the same model would hold.
-
-Must not know: ONNX, hubs, catalogues.
-"""
+"""A GGUF file as a ``Checkpoint``: what a Hugging Face directory of the same model would hold."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""RoPE scaling of a GGUF file as Hugging Face's ``rope_scaling``.
-
-Must not know: tensors other than the frequency factors, architectures.
-"""
+"""RoPE scaling of a GGUF file as Hugging Face's ``rope_scaling``."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 Rows of a quantized tensor are whole blocks, so any range of rows can be read on its own; every tensor has its own
 type. What llama.cpp's converter changed in values is undone: the order of query and key rows (it pairs neighbouring
 elements for RoPE where Hugging Face pairs halves) and the 1 that it adds to Gemma's norms.
-
-Must not know: ONNX, tokenizers, metadata.
 """
 
 from __future__ import annotations

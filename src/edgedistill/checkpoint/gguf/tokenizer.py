@@ -2,8 +2,6 @@
 
 ``gpt2`` vocabularies are byte-level BPE with a named pre-tokenizer; ``llama`` ones are SentencePiece BPE, where a
 score per token takes the place of merges.
-
-Must not know: tensors, architectures.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 The pre-tokenizer that cuts text into words is not part of a vocabulary; it goes by the names that GGUF files use.
 The expressions are those of the original tokenizer.json files; llama.cpp lists the same families in llama-vocab.cpp.
-
-Must not know: file formats, models.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Reads what transformers 4 and 5 write: special tokens as strings or tables, templates inside tokenizer_config.json
 or in files of their own.
-
-Must not know: weights, ONNX.
 """
 
 from __future__ import annotations

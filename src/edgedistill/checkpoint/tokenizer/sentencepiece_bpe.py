@@ -2,8 +2,6 @@
 
 SentencePiece joins the neighbours whose union has the best score. The same order as explicit merges: every way to cut
 a token into two tokens, best score first (so do transformers' own converters, convert_slow_tokenizer.py).
-
-Must not know: file formats, models.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ by the quantized ones before it. Hidden states lie in two files; weights of one 
 
 A resumed run sends the streams through finished layers again and quantizes the rest: the kernels give the same bits, so
 the result is that of an uninterrupted run.
-
-Must not know: how a matrix is quantized, where the sequences come from.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Hidden states on their way through parts of a model: batches of sequences, files of states, sessions of parts.
-
-Must not know: what is measured on the way, quantization.
-"""
+"""Hidden states on their way through parts of a model: batches of sequences, files of states, sessions of parts."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 The written model.onnx is cut between layers; each piece becomes a session over the same weights file, runs, and is
 closed before the next one opens. Slow (every step opens every slice again) and constant in memory: right for a trial
 of a few tokens, wrong for anything else.
-
-Must not know: how the graph was built beyond the names of the values between layers, what a token means.
 """
 
 from __future__ import annotations

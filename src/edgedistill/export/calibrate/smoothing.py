@@ -6,8 +6,6 @@ rounding: s_j = max|x_j|^a / max|w_j|^(1-a), the first maximum over calibration 
 comes before: the norm's weights (before qkv, gate and up, and an untied lm_head), or the rows of ``up`` (before
 ``down``, whose input is a product with them). The output projection is left alone: its factors would scale the values
 in the KV cache, which another graph may share.
-
-Must not know: how weights are quantized, how activations were observed.
 """
 
 from __future__ import annotations

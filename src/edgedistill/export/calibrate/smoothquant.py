@@ -3,8 +3,6 @@
 The run needs weights before the bundle's own can be written, so it has its own: in 8 bits with a scale per block, which
 do not suffer from outliers, in a hidden directory that goes afterwards. What it found is kept beside the weights until
 the bundle is finished: an interrupted export that resumes writes the same bytes.
-
-Must not know: how factors follow from maxima (``smoothing.py``), how weights are quantized.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Sensitivities are measured (``sensitivity.py``) or, for large models, estimated (``sensitivity_estimate.py``) with
 searched scales; layers are then calibrated, which leaves a share of the damage. Damages add up to first order, since KL
 is quadratic in small errors that do not know of each other.
-
-Must not know: how damage is measured, how bytes are allocated, how weights are written.
 """
 
 from __future__ import annotations

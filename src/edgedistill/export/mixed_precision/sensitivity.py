@@ -8,8 +8,6 @@ lowest order KL is quadratic in dW. Embedding and head are measured for every fo
 scratch file that sessions map (``session.disable_prepacking``), so memory does not grow with the model.
 
 Results are kept in the user's cache, a line per matrix: an interrupted run goes on where it stopped.
-
-Must not know: budgets, profiles' rules, bundles.
 """
 
 from __future__ import annotations

@@ -13,8 +13,6 @@ Next to measuring on the same 256 tokens of SmolLM2-135M, over 69 matrices that 
 all, is estimated 70 times too small: nothing in the mean error of its own layer's output shows it.
 
 What is known of a matrix is kept in the user's cache, a line each: an interrupted run goes on without measuring again.
-
-Must not know: budgets, profiles' rules, bundles.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The fallback exporter in the pipeline's terms: an estimate before, optimum-onnx, and the limits checked after.
-
-Must not know: the own graph builder, manifests, model cards.
-"""
+"""The fallback exporter in the pipeline's terms: an estimate before, optimum-onnx, and the limits checked after."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 Only what the fallback exporter needs: products with a constant matrix (MatMul, Gemm, and MatMul with a transposed
 matrix) become MatMulNBits, and the token embedding becomes GatherBlockQuantized over the same stored bytes where the
 output head is tied to it. Unlike the own exporter this holds the whole float model in memory.
-
-Must not know: model architectures, where the graph came from, profiles.
 """
 
 from __future__ import annotations

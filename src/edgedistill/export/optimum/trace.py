@@ -14,8 +14,6 @@ and quantized afterwards. The graph has the signature ``optimum``:
 
 Outputs: logits float32 [B, S, V] and present.{i}.key/.value float32 [B, kv_heads, past + S, head], new buffers to be
 fed back as past. Inputs are known by name; their order differs between architectures. To roll back, cut the past.
-
-Must not know: bundles, profiles, the own graph builder.
 """
 
 from __future__ import annotations

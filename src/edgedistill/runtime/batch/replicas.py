@@ -3,8 +3,6 @@
 The operators of a small model are too short to be shared by processor cores: its threads wait for each other as long as
 they compute. Engines whose session has one thread do not wait. Which engine continues a sequence changes nothing about
 it (see ``engine``); only the order in which sequences end does.
-
-Must not know: sessions, prompts, texts, files.
 """
 
 from __future__ import annotations

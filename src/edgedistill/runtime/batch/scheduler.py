@@ -6,8 +6,6 @@ position only (``choice``); in ``exact`` mode its logits depend on its own token
 (prompt, index) is the same in any batch, bit for bit. ``fast`` steps are those of deployed decoding up to what the
 kernels do differently for one row and for several (``edgedistill selftest`` says what holds on a machine); the batch
 therefore never shrinks to a single row.
-
-Must not know: texts, prompts' contents, answers, files.
 """
 
 from __future__ import annotations

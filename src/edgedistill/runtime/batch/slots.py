@@ -2,8 +2,6 @@
 
 A sequence is admitted with a copy of its prompt's cache entries, stepped together with the others, and gives its place
 back when it ends. A row's noise depends on its key and position only (``choice``).
-
-Must not know: texts, what a sequence is for, when it ends.
 """
 
 from __future__ import annotations

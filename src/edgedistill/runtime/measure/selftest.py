@@ -3,8 +3,6 @@
 Kernels differ between CPUs and versions of ONNX Runtime, so nothing is taken for granted: every property that exact
 mode and batches build on is checked bit for bit on the bundle itself, over a text that the model wrote. The
 properties that need not hold are measured: Kullback-Leibler divergence and agreement of the most likely token.
-
-Must not know: terminals, verdicts about quality.
 """
 
 from __future__ import annotations

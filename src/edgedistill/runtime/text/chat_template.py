@@ -3,8 +3,6 @@
 Rendering happens in a helper process (``chat_template_worker.py``) with limits, because a template is foreign code and
 some endless templates cannot be stopped from inside the process that runs them. The helper starts when the template
 is opened, in parallel with the loading of the model, and serves all turns.
-
-Must not know: onnxruntime, tokens.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ itself (``template.py`` starts it), reads one JSON request a line and writes one
 an alarm when a rendering takes too long, even if its parent is gone.
 
 The environment is that of transformers' ``apply_chat_template`` (utils/chat_template_utils.py).
-
-Must not know: the rest of the package; only the standard library and jinja2 are imported.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ A byte-level vocabulary cuts characters anywhere, so bytes wait in an incrementa
 complete. A SentencePiece vocabulary spells rare characters as runs of byte tokens, and whether a run is valid shows
 only at its end, so a run waits for it; the space that marks the first word is dropped. Other decoders fall back to
 decoding everything again and giving out what has become certain.
-
-Must not know: sessions, sampling, templates.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ A reasoning model wraps its thoughts in tags (``<think>`` ... ``</think>``). The
 chat template may have written it at the end of the prompt; the closing tag may never come. Tags may arrive in pieces:
 text that could still become a tag is held back until it is decided. Nothing is lost: the segments in order,
 markers included, are the raw text.
-
-Must not know: tokens, sessions, templates.
 """
 
 from __future__ import annotations

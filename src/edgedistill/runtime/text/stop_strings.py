@@ -1,7 +1,4 @@
-"""Stop strings on a stream of text: what could still become one is held back.
-
-Must not know: tokens, reasoning.
-"""
+"""Stop strings on a stream of text: what could still become one is held back."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""From generated tokens to text events: detokenizer, stop strings and reasoning splitter in a row.
-
-Must not know: sessions, sampling.
-"""
+"""From generated tokens to text events: detokenizer, stop strings and reasoning splitter in a row."""
 
 from __future__ import annotations
 

@@ -6,8 +6,6 @@
 The noise of a sample depends on its key alone, so that it does not matter where it is drawn, nor how often: a unit of
 work whose worker died is drawn again by another. What a unit gave is handed on as soon as it arrives. Scoring, and
 references in PyTorch, stay on this machine.
-
-Must not know: statistics, the command line, how a model draws, which samples are wanted (``spread``).
 """
 
 from __future__ import annotations

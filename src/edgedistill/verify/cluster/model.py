@@ -1,7 +1,4 @@
-"""A bundle whose samples are drawn by a cluster: what is missing, cut into units of work.
-
-Must not know: Dask, statistics, the command line.
-"""
+"""A bundle whose samples are drawn by a cluster: what is missing, cut into units of work."""
 
 from __future__ import annotations
 

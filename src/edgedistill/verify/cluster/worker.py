@@ -2,8 +2,6 @@
 
 A bundle is known by its identity. A worker looks for it where the client has it (a shared or the same
 disk), where the user says, and among what was sent to it earlier; every file's SHA-256 is compared before it is used.
-
-Must not know: Dask, who asks.
 """
 
 from __future__ import annotations

@@ -12,8 +12,6 @@ Methods for a fixed number of prompts, on x = the distance to the margin per pro
 
 The first two cannot see a harm that strikes so rarely that no prompt of the suite shows it; ``blind_spot`` says how
 rare that is. They do not let a model pass on fewer than ``SAFE_PROMPTS`` prompts.
-
-Must not know: samples, reports, exit codes of the command.
 """
 
 from __future__ import annotations

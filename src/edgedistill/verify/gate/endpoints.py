@@ -2,8 +2,6 @@
 
 Every endpoint comes down to one or two *sides*: a bounded number x per prompt whose mean is positive exactly if the
 endpoint is within its margin on that side. Non-inferiority has one side, equivalence two (TOST: Schuirmann 1987).
-
-Must not know: tests, prompts, models.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ Pass as soon as every side of every endpoint has wealth 1/alpha; fail as soon as
 the number of sides. Both hold at any stopping time (``sequential``).
 
 The collapse verdict is no part of it: whoever feeds the gate looks at that.
-
-Must not know: samples, how prompts are ordered (``sequential.prompt_order``), reports.
 """
 
 from __future__ import annotations

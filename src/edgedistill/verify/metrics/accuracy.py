@@ -2,8 +2,6 @@
 
 Sources: flips: arXiv 2407.09141; pass@k: Chen et al., arXiv 2107.03374. "Hallucination variance" is used without a
 definition elsewhere; ours is in ``HallucinationVariance``.
-
-Must not know: how an answer is judged, tokens.
 """
 
 from __future__ import annotations

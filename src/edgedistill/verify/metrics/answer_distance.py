@@ -1,7 +1,4 @@
-"""How far the answer distributions of two models lie apart on one prompt.
-
-Must not know: answers as text, prompts, which model is the reference.
-"""
+"""How far the answer distributions of two models lie apart on one prompt."""
 
 from __future__ import annotations
 

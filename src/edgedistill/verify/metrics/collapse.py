@@ -3,8 +3,6 @@
 With p_i the answer distribution on prompt i and pbar their mean: the mutual information between prompt and answer, what
 chance alone would give of it (labels permuted), how concentrated pbar is, how often answers of different prompts
 coincide.
-
-Must not know: texts, tokens, thresholds of a verdict (``verdict``).
 """
 
 from __future__ import annotations

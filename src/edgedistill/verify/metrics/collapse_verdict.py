@@ -2,8 +2,6 @@
 
 Low entropy with low mutual information is collapse: a model that says the same whatever it is asked agrees with itself
 perfectly. Higher consistency never passes by itself.
-
-Must not know: samples, how the numbers were estimated.
 """
 
 from __future__ import annotations

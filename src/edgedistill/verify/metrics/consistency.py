@@ -2,8 +2,6 @@
 
 Sources: Wilson (1927) and Clopper and Pearson (1934) for the share; Hoeffding (1948) for the variance of the
 U-statistic C; Miller (1955) and Grassberger (arXiv physics/0307138) for the entropy.
-
-Must not know: answers as text, prompts, other models.
 """
 
 from __future__ import annotations

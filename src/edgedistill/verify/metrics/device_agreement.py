@@ -1,7 +1,4 @@
-"""Do two devices give the same replies? The same samples, drawn with the same noise, compared token by token.
-
-Must not know: how samples get from one machine to another.
-"""
+"""Do two devices give the same replies? The same samples, drawn with the same noise, compared token by token."""
 
 from __future__ import annotations
 

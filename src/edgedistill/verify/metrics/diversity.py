@@ -3,8 +3,6 @@
 Sources: distinct-n: Li et al., arXiv 1510.03055; Vendi score: Friedman and Dieng, arXiv 2210.02410: exp of the entropy
 of the eigenvalues of a similarity matrix, here the cosine of counts of word 1- to 3-grams: the effective number of
 different texts.
-
-Must not know: prompts' texts, models.
 """
 
 from __future__ import annotations

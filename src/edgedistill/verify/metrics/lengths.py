@@ -1,7 +1,4 @@
-"""How long replies are and how they go wrong in form: tokens, truncation, unclosed reasoning, repetition.
-
-Must not know: answers, tokenizers.
-"""
+"""How long replies are and how they go wrong in form: tokens, truncation, unclosed reasoning, repetition."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """What the answers of a mode come to: M@K, P@K, V@K, D@K with intervals over prompts, what an answer cost, and how
 quantization changed each of them.
-
-Must not know: models, how answers were made, how a report is shown.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Two models on the same prompts: per-prompt numbers, paired, from which the gate decides.
-
-Must not know: margins, tests, verdicts.
-"""
+"""Two models on the same prompts: per-prompt numbers, paired, from which the gate decides."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 A paraphrase should keep the answer; a changed number should change it; an empty prompt should not give it; with rising
 temperature the entropy should rise.
-
-Must not know: prompts' texts, models.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Everything that is reported of one model on one suite, prompt by prompt and over prompts.
-
-Must not know: other models, margins, how samples were drawn or are shown.
-"""
+"""Everything that is reported of one model on one suite, prompt by prompt and over prompts."""
 
 from __future__ import annotations
 

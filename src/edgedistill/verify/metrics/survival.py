@@ -2,8 +2,6 @@
 
 Two samples drawn with the same noise are equal token for token until the models' distributions differ where it matters.
 A pair that ends equal is censored at its length: it might have parted later.
-
-Must not know: models, texts, why they parted.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 KL(reference || quantized) on the reference's own samples is teacher-forced; KL(quantized || reference) on the quantized
 model's samples is on-policy. KL is an alarm, not the verdict: near the baseline it stops predicting task results
 (arXiv 2606.19558).
-
-Must not know: models, tokenizers, which tokens were sampled.
 """
 
 from __future__ import annotations

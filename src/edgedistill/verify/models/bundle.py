@@ -2,8 +2,6 @@
 
 A prompt is prefilled once, whatever the number of samples; its KV cache and the distribution of the first token are
 shared by all of them.
-
-Must not know: how given tokens are fed, answers, statistics, references.
 """
 
 from __future__ import annotations

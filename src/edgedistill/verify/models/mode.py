@@ -3,8 +3,6 @@
 Trajectory j of the answer number i is the sample ``i * K + j`` of the mode ``single``: reference and bundle share
 their noise in every mode. Every answer is made as a user's would be, one question at a time, so that its seconds mean
 something.
-
-Must not know: statistics, reports.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The audit of the sampler, run on the engine as it will be used.
-
-Must not know: how the audit judges (``sampler_audit``).
-"""
+"""The audit of the sampler, run on the engine as it will be used."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """Given tokens fed to a model: the logits before each of them, and a cache that holds them.
 
 Every step is exact: the numerical path is that of a prefill, whatever the tokens were decoded with.
-
-Must not know: noise, how tokens are chosen, prompts as texts, who wants the logits.
 """
 
 from __future__ import annotations

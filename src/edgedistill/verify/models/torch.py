@@ -2,8 +2,6 @@
 
 Slow on purpose: it is the yardstick. The samples of a prompt share its prefill and are decoded together; a finished one
 leaves the batch.
-
-Must not know: bundles, statistics.
 """
 
 from __future__ import annotations

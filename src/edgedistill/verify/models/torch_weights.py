@@ -2,8 +2,6 @@
 
 The reader is the exporter's, so that GGUF files, adapters and half precision come out as in the bundle. A model that is
 larger than memory keeps its layers on PyTorch's ``meta`` device and loads each as it is computed (``stream``).
-
-Must not know: prompts, sampling.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A baseline in the place of a model: its samples, and what it knows of their distributions.
-
-Must not know: the file.
-"""
+"""A baseline in the place of a model: its samples, and what it knows of their distributions."""
 
 from __future__ import annotations
 

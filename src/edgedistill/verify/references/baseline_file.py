@@ -7,8 +7,6 @@ anew silently.
 
 Divergences against a baseline treat the tail as one token. By the log-sum inequality they are lower bounds of the full
 ones, and so are both entropies, cut in the same way.
-
-Must not know: how samples were drawn, verdicts.
 """
 
 from __future__ import annotations

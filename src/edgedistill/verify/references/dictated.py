@@ -1,7 +1,4 @@
-"""What a baseline dictates to the run that is compared with it: settings, prompts, samples.
-
-Must not know: how a baseline is made.
-"""
+"""What a baseline dictates to the run that is compared with it: settings, prompts, samples."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Which reference: the original in PyTorch, another bundle, or a stored baseline.
-
-Must not know: how any of them works.
-"""
+"""Which reference: the original in PyTorch, another bundle, or a stored baseline."""
 
 from __future__ import annotations
 

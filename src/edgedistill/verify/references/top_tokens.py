@@ -1,7 +1,4 @@
-"""Distributions cut to their most likely tokens, the rest as one: what a baseline stores of a position.
-
-Must not know: files, models.
-"""
+"""Distributions cut to their most likely tokens, the rest as one: what a baseline stores of a position."""
 
 from __future__ import annotations
 

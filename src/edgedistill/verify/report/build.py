@@ -1,7 +1,4 @@
-"""From samples to the report: pure, no model, no file.
-
-Must not know: how samples were drawn or where they are kept, how a report is shown.
-"""
+"""From samples to the report: pure, no model, no file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Is the collapse verdict all that is open? Asked by a sequential run whose endpoints have passed.
-
-Must not know: how samples are drawn, the endpoints.
-"""
+"""Is the collapse verdict all that is open? Asked by a sequential run whose endpoints have passed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What every reported number means, in a sentence or two, as reports print it beside the number.
-
-Must not know: how a number is computed or shown.
-"""
+"""What every reported number means, in a sentence or two, as reports print it beside the number."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Two reports side by side: what moved between two runs, and whether they may be compared at all.
-
-Must not know: samples; how a report is shown.
-"""
+"""Two reports side by side: what moved between two runs, and whether they may be compared at all."""
 
 from __future__ import annotations
 

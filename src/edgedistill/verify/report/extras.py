@@ -1,7 +1,4 @@
-"""What further sampling of one model shows: its variants, other temperatures, the variety of its texts.
-
-Must not know: the reference, how samples were drawn.
-"""
+"""What further sampling of one model shows: its variants, other temperatures, the variety of its texts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Which plots a report has: from its tree to SVG, a title and a sentence each.
-
-Must not know: pages, terminals, how SVG is drawn.
-"""
+"""Which plots a report has: from its tree to SVG, a title and a sentence each."""
 
 from __future__ import annotations
 

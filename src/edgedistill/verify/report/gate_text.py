@@ -1,7 +1,4 @@
-"""The gate's decision in sentences: why, what could have been seen, what would decide it; and its power curves.
-
-Must not know: samples, how a decision is reached, how it is shown.
-"""
+"""The gate's decision in sentences: why, what could have been seen, what would decide it; and its power curves."""
 
 from __future__ import annotations
 

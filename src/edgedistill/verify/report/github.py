@@ -1,7 +1,4 @@
-"""The report for GitHub Actions: a job summary in Markdown, and annotations (workflow commands).
-
-Must not know: environment variables, where either is written.
-"""
+"""The report for GitHub Actions: a job summary in Markdown, and annotations (workflow commands)."""
 
 from __future__ import annotations
 

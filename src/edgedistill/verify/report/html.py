@@ -1,7 +1,4 @@
-"""The report as one HTML file: plots, tables and definitions, without scripts or anything from the network.
-
-Must not know: how numbers or plots are made.
-"""
+"""The report as one HTML file: plots, tables and definitions, without scripts or anything from the network."""
 
 from __future__ import annotations
 

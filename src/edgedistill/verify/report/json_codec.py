@@ -3,8 +3,6 @@
 A dataclass is an object, a tuple an array, None null. A float that is not finite is null, since JSON has no other; read
 back it is NaN, and in the ends of an interval infinity. A bare number where an estimate belongs is read as one without
 an interval: earlier reports have many.
-
-Must not know: which classes there are, files.
 """
 
 from __future__ import annotations

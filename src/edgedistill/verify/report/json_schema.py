@@ -1,8 +1,6 @@
 """The published schema of reports, ``report.schema.json``: derived from the classes, shipped as a file.
 
 ``python -m edgedistill.verify.report.json_schema`` writes it; a test compares the file with the classes.
-
-Must not know: any report.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """The report as JUnit XML: a test case per endpoint, for the test tabs of CI systems.
 
 Fail is a failure, inconclusive an error: a job that looks at either does not take it for a pass.
-
-Must not know: how anything was decided.
 """
 
 from __future__ import annotations

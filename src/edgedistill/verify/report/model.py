@@ -2,8 +2,6 @@
 
 Written as JSON and read back (``report_json``, ``read_report``); every other form of the report is drawn from it.
 The published schema, ``report.schema.json``, is derived from these classes by ``schema``.
-
-Must not know: samples, how anything was computed, how it is shown.
 """
 
 from __future__ import annotations

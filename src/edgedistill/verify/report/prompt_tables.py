@@ -1,7 +1,4 @@
-"""The table of one prompt as text: what its samples say of either model, and what compares the two.
-
-Must not know: HTML, other prompts, how a number was computed.
-"""
+"""The table of one prompt as text: what its samples say of either model, and what compares the two."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Where, when and with what a report is made.
-
-Must not know: models, samples, what the report says.
-"""
+"""Where, when and with what a report is made."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The audits of the samplers in words.
-
-Must not know: how a sampler is audited.
-"""
+"""The audits of the samplers in words."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The tables of a report as text: every form of it (terminal, HTML, GitHub) shows the same rows.
-
-Must not know: terminals, HTML, how a number was computed.
-"""
+"""The tables of a report as text: every form of it (terminal, HTML, GitHub) shows the same rows."""
 
 from __future__ import annotations
 

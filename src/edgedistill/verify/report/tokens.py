@@ -1,7 +1,4 @@
-"""Token by token: divergences by position, coupled pairs until they part, and the two numerical paths of one bundle.
-
-Must not know: answers, models, how divergences were computed.
-"""
+"""Token by token: divergences by position, coupled pairs until they part, and the two numerical paths of one bundle."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 Reasoning is removed before anything is searched (``answers.extract``); a reply that never closes its reasoning has no
 answer.
-
-Must not know: tokens, models, statistics.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What verification needs of a model, whatever stands behind it: a bundle, the original in PyTorch, a stored baseline.
-
-Must not know: how any of them works.
-"""
+"""What verification needs of a model, whatever stands behind it: a bundle, the original in PyTorch, a stored baseline."""
 
 from __future__ import annotations
 

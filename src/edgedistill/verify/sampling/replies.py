@@ -1,7 +1,4 @@
-"""Between prompts and tokens: what a model is given for a prompt, and what its tokens come to as a sample.
-
-Must not know: sessions, how tokens are drawn.
-"""
+"""Between prompts and tokens: what a model is given for a prompt, and what its tokens come to as a sample."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 A file of lines: CRC-32 of the JSON text in hex, a space, the text. The first is the header: what the samples depend on
 (suite, settings, model, versions); a file with another header is refused. The last line may be torn by whatever killed
 the run: it is dropped, and its sample drawn again. Damage anywhere else is no accident of that kind and is refused.
-
-Must not know: how samples are drawn, what they mean.
 """
 
 from __future__ import annotations

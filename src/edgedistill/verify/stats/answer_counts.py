@@ -2,8 +2,6 @@
 
 Garbage must not look consistent: an unparsed or truncated sample agrees with no other sample, not even with another one
 of its kind.
-
-Must not know: texts, tokens, statistics.
 """
 
 from __future__ import annotations

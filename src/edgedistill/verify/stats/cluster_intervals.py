@@ -4,8 +4,6 @@ Observations of one cluster are alike, so there are fewer independent ones than 
 proportion is taken at the number of independent observations that would give the variance seen between clusters (Korn
 and Graubard, Survey Methodology 24, 1998); an interval of a quantile is that of the share below it, read off the
 observed distribution (Woodruff, JASA 1952).
-
-Must not know: prompts, tokens, what is counted.
 """
 
 from __future__ import annotations

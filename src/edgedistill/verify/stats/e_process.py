@@ -4,8 +4,6 @@ A bettor starts with 1 and stakes a fraction on "mean x > 0" before each prompt.
 is a supermartingale, so that it ever reaches 1/alpha with probability at most alpha (Ville, 1939). The stake is the
 wealth-weighted mean over a fixed grid of constant stakes (Cover's universal portfolio; Waudby-Smith and Ramdas, JRSSB
 2024): prod(1 + lambda_i x_i) with lambda_i depending on the past only. Nothing is assumed of x but its bounds.
-
-Must not know: what x measures, when to stop.
 """
 
 from __future__ import annotations

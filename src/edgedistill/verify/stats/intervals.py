@@ -2,8 +2,6 @@
 
 Prompts are the clusters: the samples of one prompt are never resampled apart from each other, because what varies from
 prompt to prompt is what a suite of prompts leaves unknown.
-
-Must not know: answers, tokens, what the numbers mean.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Resampling with replacement repeats observations, which lowers entropies and the number of different things. Leaving
 some out does not (Tukey 1958; Efron and Stein, Annals of Statistics 9, 1981: its variance is not too small in the
 mean).
-
-Must not know: what is left out, which statistic.
 """
 
 from __future__ import annotations

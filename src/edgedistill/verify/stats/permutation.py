@@ -2,8 +2,6 @@
 
 Under the null hypothesis a difference is as likely as its negative. All 2^P flips are enumerated for few prompts, else
 a fixed number is drawn and the observed one counted with them, which keeps the test valid (Phipson and Smyth, 2010).
-
-Must not know: margins, endpoints, what differs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """How many prompts and samples a decision takes: Var(mean D) = (tau^2 + (s_f^2 + s_q^2 - 2 rho s_f s_q) / N) / P.
 
 Buy prompts before samples: samples only shrink the second term. Normal approximations throughout; P < 30 is unsafe.
-
-Must not know: endpoints' meaning, tests' details.
 """
 
 from __future__ import annotations

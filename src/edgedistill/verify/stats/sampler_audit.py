@@ -3,8 +3,6 @@
 The same seed must reproduce; different seeds must differ wherever the entropy is above 0; frequencies of many draws
 must follow the distribution they were drawn from. Toolkits have shipped a sampler that ignored its seed and gave ten
 identical answers: perfect consistency of nothing.
-
-Must not know: models, how tokens are drawn.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """The few special functions that the statistics need, so that a light installation needs no SciPy.
 
 The tests hold them against SciPy to 1e-10.
-
-Must not know: what is being estimated.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Every prompt has two variants for the audit of collapse: a paraphrase (same numbers, same answer) and changed numbers
 (same words, another answer). One empty prompt belongs to the whole suite.
-
-Must not know: models, samples.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Every kind has at least two wordings with the same meaning (paraphrases), and answers that are whole and positive. Bands
 say how much work an answer takes: one-step, two-step, three-step; stretch goes beyond two-digit numbers or three steps;
 hard has four-digit sums, products of two-digit numbers and long chains.
-
-Must not know: suites, ids, how problems are chosen.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 In the manner of IFEval (Zhou et al., arXiv 2311.07911), with own kinds and wording. Loose scoring forgives a wrapping
 that chat models like: a first line of introduction, a last line of farewell, Markdown emphasis; a check holds loosely
 if it holds on any of the eight combinations of leaving these out.
-
-Must not know: prompts, models, how a check is asked for.
 """
 
 from __future__ import annotations

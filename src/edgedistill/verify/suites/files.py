@@ -5,8 +5,6 @@ One JSON object a line, or the other forms that ``suite_records`` reads. Own for
 ``question`` and ``answer`` with ``#### x`` at its end. MATH: ``problem`` and ``solution`` with ``\\boxed{x}`` (optional
 ``level``, ``type``, or ``answer``). The format is that of the first object's keys; mixing is an error. A first object
 {"suite": name, "sampling": {...}} may precede the own format.
-
-Must not know: models, samples, what a check means.
 """
 
 from __future__ import annotations

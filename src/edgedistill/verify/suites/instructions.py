@@ -2,8 +2,6 @@
 
 Each line of the table asks for one or two things in words; {n} is a number that the changed-number variant replaces.
 The paraphrase asks for the same in other words.
-
-Must not know: models, samples, how a check is decided.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 A directory gives the ``.json`` files in it and below, in the order of their paths, hidden ones left out: MATH is
 published so, one object a file. A ``.json`` file whose first line is a whole value and that goes on is taken for JSONL.
-
-Must not know: what a record means.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Suites by name or path: the built-in ones, and the rules that every suite must keep.
-
-Must not know: models, samples, how a file is parsed.
-"""
+"""Suites by name or path: the built-in ones, and the rules that every suite must keep."""
 
 from __future__ import annotations
 

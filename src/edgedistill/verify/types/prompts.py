@@ -1,7 +1,4 @@
-"""The plain data that samplers fill and statistics read: messages, prompts, suites, samples, estimates.
-
-Must not know: how samples are drawn, models, files.
-"""
+"""The plain data that samplers fill and statistics read: messages, prompts, suites, samples, estimates."""
 
 from __future__ import annotations
 
