@@ -11,7 +11,7 @@ from parity_support import BASE, save_random_model
 
 from edgedistill.architecture.families import FAMILIES, build_spec, is_known
 from edgedistill.architecture.weights import check_tensors, logical_weights
-from edgedistill.checkpoint.tensor_source import TensorInfo
+from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from parity_support import CONTEXT, export, save_random_model
 from edgedistill.architecture.rope import distinct_ropes, rope_spec
 from edgedistill.architecture.spec import RopeSpec
 from edgedistill.errors import CheckpointError, UnsupportedModelError
+from edgedistill.graph.attention import rope_tables
 from edgedistill.graph.builder import GraphBuilder
-from edgedistill.graph.rope import rope_tables
 
 if TYPE_CHECKING:
     from pathlib import Path

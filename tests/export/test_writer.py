@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedistill.architecture.spec import LogicalWeight
-from edgedistill.checkpoint.tensor_source import TensorInfo
+from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import CheckpointError, OutputError
 from edgedistill.export import writer as module
 from edgedistill.export.layout import plan_layout

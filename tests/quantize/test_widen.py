@@ -7,10 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from edgedistill.quantize.packing import pack_bits
+from edgedistill.quantize.packing import centring, pack_bits, widen_rows, widened_shape
 from edgedistill.quantize.spec import BLOCK_SIZES, PLANES, WeightFormat
 from edgedistill.quantize.storage import store_codes
-from edgedistill.quantize.widen import centring, widen_rows, widened_shape
 
 
 @pytest.mark.parametrize(("bits", "block", "symmetric"), itertools.product(PLANES, BLOCK_SIZES, [True, False]))

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from edgedistill.errors import ContextLengthError, GenerationError
-from edgedistill.runtime.geometry import CacheGeometry
-from edgedistill.runtime.kv_cache import KVCache
+from edgedistill.runtime.kv_cache import CacheGeometry, KVCache
 
 
 def test_cache_grows_in_steps_and_reports_its_bytes() -> None:

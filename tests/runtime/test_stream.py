@@ -12,7 +12,7 @@ from runtime_support import GREEDY, SAMPLED
 from edgedistill.errors import ContextLengthError
 from edgedistill.runtime.events import Event
 from edgedistill.runtime.model import Model
-from edgedistill.runtime.text.stop_strings import StopStrings
+from edgedistill.runtime.text.transcript import StopStrings
 
 if TYPE_CHECKING:
     pass

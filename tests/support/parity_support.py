@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgedistill.architecture.spec import ModelSpec
-    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.checkpoint.types import TensorSource
     from edgedistill.quantize.plan import Rule
     from edgedistill.quantize.spec import WeightFormat
 

@@ -1,4 +1,4 @@
-"""The engine that is a bundle: edgedistill's runtime and, for many samples, its verification behind the UI's protocol."""
+"""The engine of a bundle: the runtime and, for many samples, its verification, behind the protocol of the UI."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgedistill.architecture.spec import ModelSpec
-    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.checkpoint.types import TensorSource
 
 
 def logical_weights(spec: ModelSpec) -> tuple[LogicalWeight, ...]:

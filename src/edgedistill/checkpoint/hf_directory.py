@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from edgedistill.checkpoint.tensor_source import TensorSource
-    from edgedistill.checkpoint.types import SpecialTokens
+    from edgedistill.checkpoint.types import SpecialTokens, TensorSource
 
 EMBEDDING = "model.embed_tokens.weight"
 _EXTRA_FILES = re.compile(r"(README\.md|(LICENSE|LICENCE|NOTICE|COPYING)(\.\w+)?|USE_POLICY\.md)", re.IGNORECASE)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgedistill.checkpoint.safetensors import SafetensorsSource, check_rows, missing_tensor, open_safetensors_file
-from edgedistill.checkpoint.tensor_source import TensorInfo
 from edgedistill.checkpoint.tokenizer.files import read_json
+from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.checkpoint.types import TensorSource
 
 ADAPTER_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"

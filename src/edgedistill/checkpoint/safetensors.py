@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgedistill.checkpoint.raw_file import RawFile
-from edgedistill.checkpoint.tensor_source import TensorInfo
+from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from edgedistill.checkpoint.raw_file import sha256_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
     from types import TracebackType
 
-    from edgedistill.checkpoint.tensor_source import TensorSource
+    import numpy as np
+    import numpy.typing as npt
+
     from edgedistill.progress import Progress
 
 SourceKind = Literal["builtin", "hub", "directory", "gguf"]
@@ -115,3 +119,40 @@ class Checkpoint:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Header of one tensor: Hugging Face ``name``, ``shape`` and the stored type (``F32``, ``BF16``, ``Q4_1``, ...)."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+class TensorSource(Protocol):
+    """Read access to a checkpoint, tensor by tensor and row by row. Names are Hugging Face's, for GGUF too."""
+
+    def names(self) -> Iterable[str]:
+        """All tensor names."""
+        ...
+
+    def info(self, name: str) -> TensorInfo:
+        """Header of ``name``; raises CheckpointError if there is none."""
+        ...
+
+    def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Rows ``start:stop`` along the first axis as a new float32 array [stop-start, ...] (exact for fp16/bf16).
+
+        Raises CheckpointError on NaN or Inf values and on a file shorter than its header says.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the mapped files."""
+        ...

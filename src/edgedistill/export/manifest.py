@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import platform
+from dataclasses import dataclass, field
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgedistill._version import __version__
 from edgedistill.bundle.bundle import MANIFEST, hash_file
@@ -15,10 +16,11 @@ from edgedistill.bundle.manifest import FileEntry, KVCacheInfo, Manifest, ModelI
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgedistill.bundle.manifest import Signature
     from edgedistill.checkpoint.open import Checkpoint
-    from edgedistill.export.result import Made
     from edgedistill.profile.profile import Profile
     from edgedistill.progress import Progress
+    from edgedistill.quantize.plan import Plan
 
 
 def make_manifest(checkpoint: Checkpoint, profile: Profile, made: Made, source_hash: str) -> Manifest:
@@ -75,3 +77,42 @@ def tool_versions() -> dict[str, str]:
     for package in ("onnxruntime", "onnx", "onnx-ir", "numpy"):
         versions[package] = metadata.version(package)
     return versions
+
+
+class Geometry(Protocol):
+    """The sizes that a manifest records, under Hugging Face's names."""
+
+    @property
+    def family(self) -> str: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def num_hidden_layers(self) -> int: ...
+    @property
+    def num_attention_heads(self) -> int: ...
+    @property
+    def num_key_value_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    def kv_bytes_per_token(self, itemsize: float = 4) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Graphs and weights are written; this is what they are.
+
+    ``planned`` lists the weights and their formats, ``signature`` the graph's inputs, ``predicted`` the budget that was
+    checked before (empty where none could be made), ``weights_seconds`` the time of reading, quantizing and writing,
+    ``calibration`` what the weights were calibrated with (empty: they were not).
+    """
+
+    geometry: Geometry
+    planned: Plan
+    context_length: int
+    signature: Signature
+    predicted: dict[str, Any]
+    weights_seconds: float
+    reused_weights: int
+    calibration: dict[str, Any] = field(default_factory=dict)

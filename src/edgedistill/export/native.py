@@ -20,10 +20,9 @@ from edgedistill.estimate.timings import Machine, Timings
 from edgedistill.export.calibrate import kv_cache as kv_calibrate
 from edgedistill.export.calibrate import smoothquant as smooth_calibrate
 from edgedistill.export.calibrate.gptq_layers import Outcome, write_calibrated
-from edgedistill.export.manifest import make_manifest
+from edgedistill.export.manifest import Made, make_manifest
 from edgedistill.export.options import ExportOptions
 from edgedistill.export.plan import make_plan, of_second_form
-from edgedistill.export.result import Made
 from edgedistill.export.trial_run import WHOLE_LIMIT
 from edgedistill.export.writer import Job, WeightsWriter
 from edgedistill.graph.decoder import Signature, build_graph

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.architecture.spec import LogicalWeight
-    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.checkpoint.types import TensorSource
     from edgedistill.export.calibrate.smoothing import Fold
     from edgedistill.export.layout import Layout
     from edgedistill.progress import Progress

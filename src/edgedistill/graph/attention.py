@@ -1,4 +1,4 @@
-"""One attention block: packed QKV, optional QK-norm, GroupQueryAttention with rotary inside, output projection."""
+"""One attention block: packed QKV, optional QK-norm, GroupQueryAttention with rotary inside, output; rotary tables."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import onnx_ir as ir
 
 from edgedistill.architecture.rope import distinct_ropes
 from edgedistill.graph.builder import MICROSOFT
-from edgedistill.graph.rope import rope_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgedistill.architecture.spec import LayerSpec, ModelSpec
+    from edgedistill.architecture.spec import LayerSpec, ModelSpec, RopeSpec
     from edgedistill.graph.builder import GraphBuilder
     from edgedistill.graph.weights import WeightEmitter
     from edgedistill.quantize.kv import KvScales
@@ -124,3 +123,39 @@ def _normed_heads(
         return b.call("Reshape", [x, flat], f"{name}.{which}")
 
     return normed(query, "q", spec.num_attention_heads), normed(key, "k", spec.num_key_value_heads), value
+
+
+def rope_tables(b: GraphBuilder, rope: RopeSpec, name: str, positions: int) -> tuple[ir.Value, ir.Value]:
+    """Cos and sin of every position's angles, float32 [positions, head_dim/2] each, called ``{name}.cos``, ``.sin``.
+
+    Angles are rounded to float32 before cos and sin, as transformers does: the model was trained with that rounding.
+    Cos and sin are taken in float64, so that their float32 values do not depend on the processor's approximation.
+
+    Args:
+        b: Asked twice for one ``name``, it gives the same values.
+        rope: Inverse frequencies and the factor on both tables.
+        name: Prefix of all values.
+        positions: Tokens from the first; at most 2**24, beyond which float32 skips integers.
+    """
+    if not 0 < positions <= 1 << 24:
+        raise ValueError(f"{positions} positions; expected 1 to {1 << 24}")
+    count = b.constant(f"positions.{positions}", np.array(positions, dtype=np.int64))
+    zero, one = (b.constant(f"position_{part}", np.array(v, dtype=np.int64)) for part, v in (("first", 0), ("step", 1)))
+    axis = b.constant("axis_frequencies", np.array([1], dtype=np.int64))
+    inv_freq = b.constant(f"{name}.inv_freq", np.array([rope.inv_freq], dtype=np.float32))
+    index = b.once("Range", [zero, count, one], f"positions.{positions}.index")
+    column = b.once("Unsqueeze", [index, axis], f"positions.{positions}.column")
+    column = b.once("Cast", [column], f"positions.{positions}.float", to=ir.DataType.FLOAT)
+    angles = b.once("Mul", [column, inv_freq], f"{name}.angles.float32")
+    angles = b.once("Cast", [angles], f"{name}.angles", to=ir.DataType.DOUBLE)
+
+    def table(op_type: str, kind: str) -> ir.Value:
+        scaled = rope.attention_scaling != 1.0
+        value = b.once(op_type, [angles], f"{name}.{kind}.float64")
+        value = b.once("Cast", [value], f"{name}.{kind}{'.unscaled' if scaled else ''}", to=ir.DataType.FLOAT)
+        if not scaled:
+            return value
+        factor = b.constant(f"{name}.attention_scaling", np.array(rope.attention_scaling, dtype=np.float32))
+        return b.once("Mul", [value, factor], f"{name}.{kind}")
+
+    return table("Cos", "cos"), table("Sin", "sin")

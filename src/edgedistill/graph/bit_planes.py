@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.bundle.bit_planes import WidenedMatrix
-from edgedistill.quantize.widen import centring, widened_shape
+from edgedistill.quantize.packing import centring, widened_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

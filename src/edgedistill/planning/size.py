@@ -1,4 +1,4 @@
-"""The size of a bundle before it is made: the weights' layout by arithmetic, the other files by writing them to memory."""
+"""A bundle's size before it is made: the weights' layout by arithmetic, the other files by writing them to memory."""
 
 from __future__ import annotations
 

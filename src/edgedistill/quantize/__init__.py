@@ -51,8 +51,7 @@ def quantize_rows(
         ValueError: ``fmt`` is float, or ``importance`` has a wrong shape or negative values.
     """
     from edgedistill.quantize.blockwise import quantize_blockwise
-    from edgedistill.quantize.rtn import rtn_tile
-    from edgedistill.quantize.search import search_tile
+    from edgedistill.quantize.search import rtn_tile, search_tile
 
     if fmt.is_w8a8:
         from edgedistill.quantize.w8a8 import quantize_channels

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.quantize.blockwise import quantize_blockwise
-from edgedistill.quantize.rtn import rtn_tile
-from edgedistill.quantize.search import search_tile
+from edgedistill.quantize.search import rtn_tile, search_tile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from edgedistill.runtime.geometry import past_names
-from edgedistill.runtime.kv_cache import aligned_zeros
+from edgedistill.runtime.kv_cache import aligned_zeros, past_names
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from edgedistill.runtime.geometry import LoadedGraph
-    from edgedistill.runtime.kv_cache import KVCache
+    from edgedistill.runtime.kv_cache import KVCache, LoadedGraph
 
     Ids = npt.NDArray[np.int64]
     Logits = npt.NDArray[np.float32]

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from edgedistill.bundle.bit_planes import from_json
 from edgedistill.bundle.bundle import WIDENED
 from edgedistill.errors import BundleError
-from edgedistill.quantize.widen import widen_rows, widened_shape
+from edgedistill.quantize.packing import widen_rows, widened_shape
 from edgedistill.workers import Workers
 
 if TYPE_CHECKING:

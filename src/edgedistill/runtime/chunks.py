@@ -1,4 +1,4 @@
-"""Where a text is cut into runs: a token by itself takes other kernels than one among several, so none is left alone."""
+"""Where a text is cut into runs: one token takes other kernels than several, so none is left alone."""
 
 from __future__ import annotations
 

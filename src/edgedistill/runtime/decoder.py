@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgedistill.runtime.geometry import LoadedGraph
-    from edgedistill.runtime.kv_cache import KVCache
+    from edgedistill.runtime.kv_cache import KVCache, LoadedGraph
 
     Ids = npt.NDArray[np.int64]
     Logits = npt.NDArray[np.float32]

@@ -18,8 +18,7 @@ from edgedistill.errors import BundleError, GenerationError
 from edgedistill.runtime.bit_planes import Widening
 from edgedistill.runtime.decoder import Decoder
 from edgedistill.runtime.failures import first_line
-from edgedistill.runtime.geometry import CacheGeometry, past_names
-from edgedistill.runtime.kv_cache import KVCache
+from edgedistill.runtime.kv_cache import CacheGeometry, KVCache, past_names
 from edgedistill.system.huge_pages import use_huge_pages
 
 if TYPE_CHECKING:

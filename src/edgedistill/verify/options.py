@@ -1,4 +1,4 @@
-"""What a run is asked to do: presets, overrides, margins; refused before anything is sampled where it makes no sense."""
+"""What a run is asked to do: presets, overrides, margins; nonsense is refused before anything is sampled."""
 
 from __future__ import annotations
 

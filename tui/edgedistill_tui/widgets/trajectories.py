@@ -1,4 +1,4 @@
-"""The trajectories of one reply: a line for each with its tokens and answer, and below them the text of the one chosen."""
+"""The trajectories of one reply: a line for each with its tokens and answer, and the text of the chosen one."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.checkpoint.gguf.metadata import Keys
+from edgedistill.checkpoint.gguf.header import Keys
 from edgedistill.checkpoint.gguf.rope import ROPE_FACTORS, rope_scaling
 from edgedistill.checkpoint.gguf.tensors import GgufPart
 from edgedistill.errors import CheckpointError, UnsupportedModelError

@@ -12,7 +12,7 @@ from edgedistill.errors import CheckpointError, UnsupportedModelError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from edgedistill.checkpoint.gguf.metadata import Keys
+    from edgedistill.checkpoint.gguf.header import Keys
 
 ROPE_FACTORS = "rope_freqs.weight"
 _HINT = "Export from the original Hugging Face checkpoint."

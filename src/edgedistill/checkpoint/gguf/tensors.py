@@ -16,7 +16,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
 from edgedistill.checkpoint.safetensors import check_finite, check_rows, missing_tensor
-from edgedistill.checkpoint.tensor_source import TensorInfo
+from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import UnsupportedModelError
 
 if TYPE_CHECKING:

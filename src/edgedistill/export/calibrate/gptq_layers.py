@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgedistill.architecture.spec import LogicalWeight
-    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.checkpoint.types import TensorSource
     from edgedistill.export.calibrate.smoothing import Fold
     from edgedistill.export.plan import Plan
     from edgedistill.progress import Progress

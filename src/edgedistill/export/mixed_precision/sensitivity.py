@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.architecture.spec import LogicalWeight
-    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.checkpoint.types import TensorSource
     from edgedistill.export.plan import Plan
     from edgedistill.progress import Progress
     from edgedistill.quantize.spec import WeightFormat

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from edgedistill.bundle import bundle as files
 from edgedistill.bundle.staging import free_disk
 from edgedistill.errors import BudgetError, UsageError
+from edgedistill.export.manifest import Made
 from edgedistill.export.optimum import trace as optimum
 from edgedistill.export.plan import choose_context
-from edgedistill.export.result import Made
 from edgedistill.system.cgroup import available_memory
 
 if TYPE_CHECKING:

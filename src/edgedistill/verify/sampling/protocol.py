@@ -1,4 +1,4 @@
-"""What verification needs of a model, whatever stands behind it: a bundle, the original in PyTorch, a stored baseline."""
+"""What verification needs of a model: a bundle, the original in PyTorch, or a stored baseline."""
 
 from __future__ import annotations
 
