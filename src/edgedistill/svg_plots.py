@@ -1,4 +1,7 @@
-"""Plots as SVG text: lines, dots, bars, with axes and a legend. Colours are classes of the page's style sheet."""
+"""Plots as SVG text: lines, dots, bars, with axes and a legend, for a styled page or as a file of their own.
+
+Colours are classes of the style sheet; ``sheet`` brings one.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,12 @@ Point = tuple[float, float]
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 26, 44
 _BAR, _GAP = 13, 9
 _LABEL = 130
+_STYLE = (
+    ".paper{fill:#fff}text{fill:#333;font:12px system-ui,sans-serif}.title{font-weight:600}"
+    ".tick{fill:#777;font-size:11px}.middle{text-anchor:middle}.end{text-anchor:end}.grid{stroke:#e4e4e4}.axis{stroke:#777}"
+    ".line{fill:none;stroke-width:1.8}.line.bundle{stroke:#2f7fb5}.line.other{stroke:#d9822b}"
+    ".fill.bundle{fill:#2f7fb5}.fill.other{fill:#d9822b}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +32,7 @@ class Series:
     Attributes:
         name: In the legend. ``style``: class of the style sheet: reference, bundle, other or limit.
         points: (x, y), ascending in x for lines; points that are not finite break a line.
-        kind: line, step (the value holds until the next x) or dots.
+        kind: line, step (the value holds until the next x), dots, or columns (x: their left ends, evenly spaced).
         low, high: Of a band (lines) or of error bars (dots); empty for none.
         titles: A text per point, shown on hovering.
         labels: A text per point, written beside dots.
@@ -32,7 +41,7 @@ class Series:
     name: str
     style: Literal["reference", "bundle", "other", "limit"]
     points: Sequence[Point]
-    kind: Literal["line", "step", "dots"] = "line"
+    kind: Literal["line", "step", "dots", "columns"] = "line"
     low: Sequence[float] = ()
     high: Sequence[float] = ()
     titles: Sequence[str] = ()
@@ -66,6 +75,26 @@ def chart(series: Sequence[Series], axes: Axes, *, width: int = 520, height: int
     parts.append(_legend(series, width))
     label = f"{axes.y_label} by {axes.x_label}: {', '.join(one.name for one in series)}"
     return _svg("".join(parts), width, height, label)
+
+
+def sheet(title: str, plots: Sequence[tuple[str, Sequence[Series], Axes]], *, columns: int = 2) -> str:
+    """Titled plots in rows under a title: an SVG file that needs no page."""
+    width, height, head = 480, 270, 40
+    parts = [
+        f"<style>{_STYLE}</style>",
+        '<rect class="paper" width="100%" height="100%"/>',
+        f'<text class="title" x="16" y="26">{escape(title)}</text>',
+    ]
+    for number, (name, series, axes) in enumerate(plots):
+        x, y = number % columns * width, head + number // columns * (height + head // 2)
+        parts.append(f'<text class="title" x="{x + _LEFT}" y="{y + 14}">{escape(name)}</text>')
+        plot = chart(series, axes, width=width, height=height)
+        parts.append(
+            plot.replace("<svg ", f'<svg x="{x}" y="{y + head // 2}" ', 1)
+            or f'<text class="tick" x="{x + _LEFT}" y="{y + height // 2}">not measured</text>'
+        )
+    rows = -(-len(plots) // columns)
+    return _svg("".join(parts), columns * width, head + rows * (height + head // 2), title) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +231,13 @@ def _series(one: Series, scale: _Scale) -> str:
     finite = [(x, y) for x, y in one.points if math.isfinite(x) and math.isfinite(y)]
     if one.kind == "dots":
         return _dots(one, scale)
+    if one.kind == "columns":
+        width, bottom = (scale.width - _LEFT - _RIGHT) / max(1, len(finite)), scale.height - _BOTTOM
+        return "".join(
+            f'<rect class="fill {one.style}" x="{_LEFT + i * width:.1f}" y="{scale.y(y):.1f}" '
+            f'width="{max(1.0, width - 1):.1f}" height="{bottom - scale.y(y):.1f}"/>'
+            for i, (_, y) in enumerate(finite)
+        )
     band = ""
     if one.low and len(finite) == len(one.points):
         upper = _path(list(zip((x for x, _ in finite), one.high, strict=True)), scale, one.kind == "step")

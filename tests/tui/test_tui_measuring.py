@@ -68,7 +68,10 @@ def test_profiler_measures_compares_and_exports(tmp_path: Path) -> None:
     rows = list(csv.DictReader((tmp_path / "profile-demo-bundle.csv").open()))
     assert sum(row["series"] == "decode_tps_at_s" for row in rows) == 20
     assert sum(int(row["y"]) for row in rows if row["series"] == "step_count_from_ms") == 200
-    assert ElementTree.parse(tmp_path / "profile-demo-bundle.svg").getroot().tag.endswith("svg")
+    drawn = ElementTree.parse(tmp_path / "profile-demo-bundle.svg").getroot()
+    assert drawn.tag.endswith("svg")
+    assert {"decode speed over time", "step latency", "memory over context"} <= set(drawn.itertext())
+    assert len(drawn.findall(".//{*}rect")) > 8  # the latencies
     assert len(app.services.store.runs("Test CPU, 2 cores")) == 2
     assert app.services.store.runs("another machine") == []
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from edgedistill_tui.svg import ticks
+from edgedistill.svg_plots import ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

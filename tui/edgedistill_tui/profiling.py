@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edgedistill_tui import svg
+from edgedistill.svg_plots import Axes, Series, sheet
 
 if TYPE_CHECKING:
     from edgedistill.runtime.measure.latency_trace import TraceEvent
@@ -164,12 +164,13 @@ def to_svg(run: Run) -> str:
     mib = 1 << 20
     latency = [(1e3 * low, float(count)) for low, _, count in run.histogram()]
     prefill = [(float(tokens), rate) for tokens, rate in run.prefill]
-    resident = svg.Series("resident", [(float(n), rss / mib) for n, rss, _ in run.memory])
-    cache = svg.Series("KV cache", [(float(n), kv / mib) for n, _, kv in run.memory])
+    resident = Series("resident", "bundle", [(float(n), rss / mib) for n, rss, _ in run.memory])
+    cache = Series("KV cache", "other", [(float(n), kv / mib) for n, _, kv in run.memory])
+    steps = Series("steps", "bundle", latency, "columns")
     plots = [
-        svg.Plot("decode speed over time", "s", "tok/s", [svg.Series("", run.speed)]),
-        svg.Plot("step latency", "ms", "steps", [svg.Series("", latency)], bars=True),
-        svg.Plot("prefill speed over prompt", "tokens", "tok/s", [svg.Series("", prefill)]),
-        svg.Plot("memory over context", "tokens", "MiB", [resident, cache]),
+        ("decode speed over time", [Series("speed", "bundle", run.speed)], Axes("s", "tok/s")),
+        ("step latency", [steps], Axes("ms", "steps")),
+        ("prefill speed over prompt", [Series("speed", "bundle", prefill)], Axes("tokens", "tok/s")),
+        ("memory over context", [resident, cache], Axes("tokens", "MiB")),
     ]
-    return svg.page(f"{run.bundle} on {run.machine}", plots)
+    return sheet(f"{run.bundle} on {run.machine}", plots)

@@ -26,8 +26,8 @@ from edgedistill.export.options import ExportOptions
 from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.quantize.plan import parse_format
-from edgedistill.units import format_bytes, format_count, format_seconds
 from edgedistill.runtime.stats import peak_rss_bytes
+from edgedistill.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
     from edgedistill.bundle.manifest import Manifest

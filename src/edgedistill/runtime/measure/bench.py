@@ -163,7 +163,9 @@ def measure(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     chunk = max(2, int(profile.get("context", {}).get("prefill_chunk", 256)))
     started = time.perf_counter()
     kind = OptimumSession if info.signature == "optimum" else DecoderSession
-    session: DecoderSession | OptimumSession = kind(bundle, SessionConfig.from_profile(profile, threads=request["threads"]))
+    session: DecoderSession | OptimumSession = kind(
+        bundle, SessionConfig.from_profile(profile, threads=request["threads"])
+    )
     load_s = time.perf_counter() - started
     loaded = rss_bytes()
     decoder = session.decoder()
