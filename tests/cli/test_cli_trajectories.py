@@ -14,7 +14,7 @@ import pytest
 from cli_support import edgedistill, environment, here
 from exporting import export
 
-from edgedistill.trajectories.decode import Together
+from edgedistill.trajectories.decode import Decoding
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,15 +67,15 @@ def test_no_answer_is_an_exit_code_of_its_own(bundle):
 SLOW = """
 import os, sys, time
 from edgedistill.cli import main
-from edgedistill.trajectories.decode import Together
-real, steps = Together.step, []
+from edgedistill.trajectories.decode import Decoding
+real, steps = Decoding.step, []
 def step(self):
     steps.append(1)
     if len(steps) == 20:
         open(os.environ["MARK"], "w").close()
     time.sleep(0.03)
     return real(self)
-Together.step = step
+Decoding.step = step
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -125,7 +125,7 @@ def test_interrupting_keeps_and_labels_the_trajectories(bundle, tmp_path):
 @pytest.fixture
 def short_of_memory(monkeypatch):
     """Memory for twenty steps of a batch."""
-    real, steps = Together.step, []
+    real, steps = Decoding.step, []
 
     def step(self):
         steps.append(1)
@@ -133,7 +133,7 @@ def short_of_memory(monkeypatch):
             raise MemoryError
         return real(self)
 
-    monkeypatch.setattr(Together, "step", step)
+    monkeypatch.setattr(Decoding, "step", step)
 
 
 def test_memory_that_runs_out_is_one_line_and_keeps_the_trajectories(bundle, short_of_memory):

@@ -9,7 +9,7 @@ import pytest
 
 from edgedistill.errors import BudgetError, ContextLengthError, GenerationError, OutOfMemoryError, UsageError
 from edgedistill.trajectories import TrajectoryOptions, memory, run, solve, stream
-from edgedistill.trajectories.decode import OneByOne
+from edgedistill.trajectories.decode import one_by_one
 from edgedistill.trajectories.memory import plan_memory
 
 HARD = "Tom has 345 cards. He buys 6 packs of 14 cards, then loses 27 cards. How many cards does he have?"
@@ -59,7 +59,7 @@ def test_waves_and_one_after_the_other_give_the_same_trajectories(reasoner, samp
     monkeypatch.setattr(memory, "plan_memory", lambda **k: plan_memory(**{**k, "available": 1_900_000, "held": 0}))
     waves = solve(reasoner, HARD, options=options, settings=settings, numerics="exact")
     assert 1 < waves.stats.rows < 5
-    monkeypatch.setattr(run._Run, "_decoding", lambda self, decoder, start, rows: OneByOne(decoder, start))
+    monkeypatch.setattr(run._Run, "_decoding", lambda self, decoder, start, rows: one_by_one(decoder, start))
     alone = solve(reasoner, HARD, options=options, settings=settings, numerics="exact")
     for other in (waves, alone):
         assert tokens(other) == tokens(together)
@@ -143,7 +143,7 @@ def test_what_there_is_when_the_memory_runs_out_is_kept(reasoner, sampling, monk
         return real(self, *arguments)
 
     if rows == 1:
-        monkeypatch.setattr(run._Run, "_decoding", lambda self, decoder, start, rows: OneByOne(decoder, start))
+        monkeypatch.setattr(run._Run, "_decoding", lambda self, decoder, start, rows: one_by_one(decoder, start))
     monkeypatch.setattr(session, "run_with_iobinding", failing)
     events = []
     with pytest.raises(OutOfMemoryError, match=r"of 4 trajectories had ended.*--trajectories") as raised:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Sequence
 
+    from edgedistill.runtime.batch.request import SampleKey
     from edgedistill.runtime.events import Generation
     from edgedistill.runtime.generate_one import Request
     from edgedistill.runtime.model import Model, Prompt
@@ -54,7 +55,7 @@ def generate_batch(
     key = NoiseKey.of(seed)
     prefill_s = [0.0] * len(encoded)
 
-    def starts() -> Iterator[Start]:
+    def starts() -> Iterator[Start[SampleKey]]:
         for index, tokens in enumerate(encoded):
             if cancel is not None and cancel.is_set():
                 return
@@ -75,7 +76,7 @@ def generate_batch(
     engine = Engine(session, draw, batch=min(batch, len(encoded)), eos=eos)
     engine.cancel = cancel
     begun = time.perf_counter()
-    finished: dict[int, tuple[Finished, float]] = {}
+    finished: dict[int, tuple[Finished[SampleKey], float]] = {}
     for one in engine.run(starts()):
         finished[one.key[1]] = (one, time.perf_counter() - begun)
     results = []

@@ -9,19 +9,20 @@ two rows.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.runtime.batch.slots import Rows
+from edgedistill.runtime.batch.scheduler import Batch
+from edgedistill.runtime.batch.scheduler import Start as Begin
+from edgedistill.runtime.batch.slots import OneRow, Rows
 from edgedistill.runtime.sampling import choose
 from edgedistill.runtime.stats import Stopwatch
 from edgedistill.trajectories.confidence import token_confidence
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -68,14 +69,6 @@ class Start:
     exact: bool
     confident: bool
 
-    def reason(self, token: int, count: int) -> FinishReason | None:
-        """Why a trajectory of ``count`` tokens ends with ``token``; None if it goes on."""
-        if token in self.eos and not self.settings.ignore_eos:
-            return "stop"
-        if count >= self.settings.max_new_tokens:
-            return "length"
-        return "context" if len(self.prompt) + count >= self.limit else None
-
     def seen(self) -> Seen | None:
         """bool [1, V], the prompt's tokens, for a repetition penalty; None without one."""
         if self.settings.repetition_penalty == 1.0:
@@ -84,13 +77,6 @@ class Start:
         seen[0, list(self.prompt)] = True
         return seen
 
-    def choose(
-        self, logits: Logits, noise: npt.NDArray[np.uint64], counts: Sequence[int], seen: Seen | None
-    ) -> list[int]:
-        """The next token of each row of ``logits`` float32 [n, V]."""
-        positions = np.asarray(counts, dtype=np.int64)
-        return [int(token) for token in choose(logits, self.settings, noise, positions, seen)]
-
     def confidences(self, logits: Logits) -> list[float]:
         """The confidence of each row's distribution."""
         if not self.confident:
@@ -98,147 +84,81 @@ class Start:
         return [float(value) for value in token_confidence(logits)]
 
 
-class Decoding(Protocol):
-    """Trajectories in progress.
+class Decoding:
+    """Trajectories in progress; what finds no free row waits for one.
 
     Attributes:
         watch: Time of the steps.
         kv_bytes: Most bytes of cache held so far.
     """
 
-    watch: Stopwatch
-    kv_bytes: int
-
-    def step(self) -> list[Chosen]:
-        """One token of each of some trajectories; empty once all have ended. Raises GenerationError."""
-        ...
-
-    def stop(self, index: int) -> None:
-        """End a trajectory, begun or not; nothing happens if it has ended."""
-        ...
-
-
-class Together:
-    """On the rows of one batch; what finds no free row waits for one."""
-
-    def __init__(self, session: DecoderSession, prefix: Decoder, start: Start, *, rows: int) -> None:
-        """``prefix``: its first row holds the prompt, and must keep it. ``rows``: at least 2."""
+    def __init__(self, rows: Rows[int], start: Start, prefix: Decoder | None = None) -> None:
+        """``prefix``: its first row holds the prompt and must keep it; None where the row of ``rows`` holds it."""
         self._start, self._prefix = start, prefix
-        self._waiting = deque(range(len(start.noise)))
-        self._seen = start.seen()
-        self._rows = Rows[int](
-            session.decoder(rows),
-            max_new_tokens=start.settings.max_new_tokens,
-            penalised=self._seen is not None,
-            room=ROOM,
-        )
+        self._dropped: set[int] = set()
+        self._begun: list[tuple[int, int]] = []
+        eos = () if start.settings.ignore_eos else start.eos
+        self._batch = Batch(rows, self._starts(), start.settings, exact=start.exact, eos=eos, limit=start.limit)
+        self._sure = start.confidences(start.logits[None])[0]
         self.watch = Stopwatch()
         self.kv_bytes = 0
 
     def step(self) -> list[Chosen]:
-        """See ``Decoding``; filling rows is a step by itself."""
+        """One token of each of some trajectories; empty once all have ended. Raises GenerationError.
+
+        Filling rows is a step by itself.
+        """
         with self.watch:
-            admitted = self._admit()
-            found = admitted or self._advance()
-            self.kv_bytes = max(self.kv_bytes, self._rows.kv_bytes + self._prefix.kv_bytes)
-        return found
+            chosen = self._fill() or self._advance()
+            self.kv_bytes = max(self.kv_bytes, self._batch.kv_bytes + (self._prefix.kv_bytes if self._prefix else 0))
+        return chosen
 
     def stop(self, index: int) -> None:
-        """See ``Decoding``."""
-        if index in self._waiting:
-            self._waiting.remove(index)
-            return
-        for row in self._rows.active().tolist():
-            if self._rows.key(row) == index:
-                self._rows.release(row)
+        """End a trajectory, begun or not; nothing happens if it has ended."""
+        self._dropped.add(index)
+        self._batch.drop(index)
 
-    def _admit(self) -> list[Chosen]:
-        start, found = self._start, []
-        while self._waiting and self._rows.free:
-            index = self._waiting.popleft()
-            noise = start.noise[index : index + 1]
-            (token,) = start.choose(start.logits[None], noise, [0], self._seen)
-            finish = start.reason(token, 1)
-            if finish is None:
-                self._rows.admit(index, noise[0], self._prefix.cache, 0, len(start.prompt), (token,))
-            found.append(Chosen(index, token, start.confidences(start.logits[None])[0], finish))
-        return found
+    def _starts(self) -> Iterator[Begin[int]]:
+        start, seen = self._start, self._start.seen()
+        cache = self._prefix.cache if self._prefix else None
+        for index in range(len(start.noise)):
+            if index not in self._dropped:
+                noise = start.noise[index : index + 1]
+                token = int(choose(start.logits[None], start.settings, noise, np.zeros(1, np.int64), seen)[0])
+                self._begun.append((index, token))
+                yield Begin(index, noise[0], cache, 0, len(start.prompt), (token,))
+
+    def _fill(self) -> list[Chosen]:
+        ended = {one.key: one.finish for one in self._batch.fill()}
+        begun, self._begun = self._begun, []
+        return [Chosen(index, token, self._sure, ended.get(index)) for index, token in begun]
 
     def _advance(self) -> list[Chosen]:
-        start = self._start
-        active = self._rows.active()
-        if not len(active):
+        step = self._batch.advance()
+        if step is None:
             return []
-        if not self._waiting and self._rows.size > 2 and 4 * len(active) <= 3 * self._rows.size:
-            # A free row costs nearly as much as a busy one.
-            self._rows.compact()
-            active = self._rows.active()
-        rows = self._rows
-        logits = rows.step(exact=start.exact)
-        if len(active) < rows.size:
-            logits = logits[active]
-        counts = rows.counts[active]
-        tokens = start.choose(
-            logits, rows.noise[active], counts.tolist(), None if rows.seen is None else rows.seen[active]
-        )
-        rows.take(active, np.asarray(tokens, dtype=np.int64))
-        found = []
-        for row, token, count, sure in zip(
-            active.tolist(), tokens, counts.tolist(), start.confidences(logits), strict=True
-        ):
-            finish = start.reason(token, count + 1)
-            found.append(Chosen(rows.key(row), token, sure, finish))
-            if finish is not None:
-                rows.release(row)
-        return found
+        ended = {one.key: one.finish for one in step.finished}
+        sure = self._start.confidences(step.logits)
+        return [
+            Chosen(key, token, confidence, ended.get(key))
+            for key, token, confidence in zip(step.keys, step.tokens.tolist(), sure, strict=True)
+        ]
 
 
-class OneByOne:
-    """One after the other on one sequence: where there is memory for one only, or the graph knows no batches."""
+def together(session: DecoderSession, prefix: Decoder, start: Start, *, rows: int) -> Decoding:
+    """On the rows of one batch, at least 2."""
+    settings = start.settings
+    places = Rows[int](
+        session.decoder(rows),
+        max_new_tokens=settings.max_new_tokens,
+        penalised=settings.repetition_penalty != 1.0,
+        room=ROOM,
+    )
+    return Decoding(places, start, prefix)
 
-    def __init__(self, decoder: SequenceDecoder, start: Start) -> None:
-        """``decoder`` holds the prompt; it holds it again at the end."""
-        self._start, self._decoder = start, decoder
-        self._waiting = deque(range(len(start.noise)))
-        self._current: int | None = None
-        self._seen = start.seen()
-        self._occurred: Seen | None = None
-        self._last, self._count = 0, 0
-        self.watch = Stopwatch()
-        self.kv_bytes = decoder.kv_bytes
 
-    def step(self) -> list[Chosen]:
-        """See ``Decoding``."""
-        start = self._start
-        with self.watch:
-            if self._current is None:
-                if not self._waiting:
-                    return []
-                self._current, self._count = self._waiting.popleft(), 0
-                self._occurred = None if self._seen is None else self._seen.copy()
-                logits = start.logits[None]
-            else:
-                logits = self._decoder.feed([self._last], exact=start.exact)[None]
-            index = self._current
-            noise = start.noise[index : index + 1]
-            (self._last,) = start.choose(logits, noise, [self._count], self._occurred)
-            self._count += 1
-            if self._occurred is not None:
-                self._occurred[0, self._last] = True
-            finish = start.reason(self._last, self._count)
-            sure = start.confidences(logits)[0]
-            self.kv_bytes = max(self.kv_bytes, self._decoder.kv_bytes)
-        if finish is not None:
-            self._end()
-        return [Chosen(index, self._last, sure, finish)]
-
-    def stop(self, index: int) -> None:
-        """See ``Decoding``."""
-        if index in self._waiting:
-            self._waiting.remove(index)
-        elif index == self._current:
-            self._end()
-
-    def _end(self) -> None:
-        self._current = None
-        self._decoder.truncate(len(self._start.prompt))
+def one_by_one(decoder: SequenceDecoder, start: Start) -> Decoding:
+    """One after the other on the sequence that holds the prompt: where there is memory or a graph for one only."""
+    settings = start.settings
+    penalised = len(start.logits) if settings.repetition_penalty != 1.0 else None
+    return Decoding(OneRow[int](decoder, max_new_tokens=settings.max_new_tokens, penalised=penalised), start)

@@ -33,7 +33,7 @@ from edgedistill.runtime.text.reasoning import opened_by
 from edgedistill.runtime.text.transcript import Transcript
 from edgedistill.trajectories.collect import Growing
 from edgedistill.trajectories.decide import Passes, Verdict
-from edgedistill.trajectories.decode import Decoding, OneByOne, Start, Together
+from edgedistill.trajectories.decode import Decoding, Start, one_by_one, together
 from edgedistill.trajectories.early_stop import decided, saved_tokens
 from edgedistill.trajectories.memory import plan_run
 from edgedistill.trajectories.options import TrajectoryOptions
@@ -241,8 +241,8 @@ class _Run:
         session = self._model.session
         # One trajectory by itself takes a batch's path as well, so that it is the first of many with the same seed.
         if isinstance(session, DecoderSession) and isinstance(decoder, Decoder) and rows > 1:
-            return Together(session, decoder, start, rows=rows)
-        return OneByOne(decoder, start)
+            return together(session, decoder, start, rows=rows)
+        return one_by_one(decoder, start)
 
     # ---- decoding -------------------------------------------------------------------------------------------
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from edgedistill.runtime.batch.request import SampleKey
     from edgedistill.runtime.batch.scheduler import Engine, Finished, Start
 
 
-def run_lanes(engines: Sequence[Engine], starts: Iterable[Start]) -> Iterator[Finished]:
+def run_lanes(engines: Sequence[Engine], starts: Iterable[Start[SampleKey]]) -> Iterator[Finished[SampleKey]]:
     """Continue every sequence to its end on one of the engines; results come in the order in which they end.
 
     ``starts`` is read by one engine at a time, in its thread. What it or an engine raises is raised here. Ended early
@@ -27,7 +28,7 @@ def run_lanes(engines: Sequence[Engine], starts: Iterable[Start]) -> Iterator[Fi
     if len(engines) == 1:
         yield from engines[0].run(starts)
         return
-    ended: queue.SimpleQueue[Finished | BaseException | None] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[Finished[SampleKey] | BaseException | None] = queue.SimpleQueue()
     shared = _Shared(starts)
 
     def work(engine: Engine) -> None:
@@ -63,13 +64,13 @@ def run_lanes(engines: Sequence[Engine], starts: Iterable[Start]) -> Iterator[Fi
 class _Shared:
     """An iterator that several threads may read."""
 
-    def __init__(self, items: Iterable[Start]) -> None:
+    def __init__(self, items: Iterable[Start[SampleKey]]) -> None:
         self._items = iter(items)
         self._lock = threading.Lock()
 
     def __iter__(self) -> _Shared:
         return self
 
-    def __next__(self) -> Start:
+    def __next__(self) -> Start[SampleKey]:
         with self._lock:
             return next(self._items)

@@ -11,11 +11,11 @@ therefore never shrinks to a single row.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 
-from edgedistill.runtime.batch.slots import Rows
+from edgedistill.runtime.batch.slots import Key, Rows
 from edgedistill.runtime.sampling import choose
 
 if TYPE_CHECKING:
@@ -27,36 +27,144 @@ if TYPE_CHECKING:
     from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
     from edgedistill.runtime.kv_cache import KVCache
     from edgedistill.runtime.session import DecoderSession
+    from edgedistill.runtime.settings import GenerationSettings
+
+    Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class Start(Generic[Key]):
     """A sequence to be continued.
 
     Attributes:
-        key: (prompt id, index).
+        key: Its name.
         noise: Key of its noise.
         cache, row: Where its entries lie: those of the prompt and of all ``tokens`` but the last. They are copied when
-            the sequence is given a place, until when the row must keep them.
+            the sequence is given a place, until when the row must keep them. None for ``OneRow``, which holds them.
         prompt_tokens: Length of the prompt.
         tokens: Generated tokens so far, at least one. A sequence that ends with them is given out as it is.
     """
 
-    key: SampleKey
+    key: Key
     noise: np.uint64
-    cache: KVCache
+    cache: KVCache | None
     row: int
     prompt_tokens: int
     tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Generic[Key]):
     """A sequence that ended: its tokens (the end-of-sequence token included) and why."""
 
-    key: SampleKey
+    key: Key
     tokens: tuple[int, ...]
     finish: Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[Key]):
+    """One token of each of the ``keys``: ``tokens`` int64 [n], drawn from ``logits`` float32 [n, V], which hold until
+    the next step; and the sequences that ended with it.
+    """
+
+    keys: list[Key]
+    tokens: npt.NDArray[np.int64]
+    logits: Logits
+    finished: list[Finished[Key]]
+
+
+class Batch(Generic[Key]):
+    """Sequences in progress on rows, and those that wait for one.
+
+    Args:
+        rows: All of them free.
+        starts: Read only as far as there is room, so it may produce them (prefills) as it goes.
+        settings: Sampling; ``ignore_eos`` is left to ``eos``.
+        exact: Decode in exact numerics.
+        eos: Ids that end a sequence. ``limit``: most tokens of prompt and continuation together.
+    """
+
+    def __init__(
+        self,
+        rows: Rows[Key],
+        starts: Iterable[Start[Key]],
+        settings: GenerationSettings,
+        *,
+        exact: bool,
+        eos: Collection[int],
+        limit: int,
+    ) -> None:
+        self._rows, self._starts, self._settings, self._exact = rows, iter(starts), settings, exact
+        self._eos = np.array(sorted(eos), dtype=np.int64)
+        self._limit = limit
+        self._exhausted = False
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes allocated for the cache of the rows."""
+        return self._rows.kv_bytes
+
+    def fill(self) -> list[Finished[Key]]:
+        """Give free rows to what waits; those that end with the tokens they start with."""
+        finished = []
+        while not self._exhausted and self._rows.free:
+            start = next(self._starts, None)
+            if start is None:
+                self._exhausted = True
+                break
+            finish = self.reason(start.tokens[-1], len(start.tokens), start.prompt_tokens)
+            if finish is None:
+                self._rows.admit(start.key, start.noise, start.cache, start.row, start.prompt_tokens, start.tokens)
+            else:
+                finished.append(Finished(start.key, start.tokens, finish))
+        return finished
+
+    def drop(self, key: Key) -> None:
+        """Give a sequence up; nothing happens if it has no row."""
+        row = self._rows.row(key)
+        if row is not None:
+            self._rows.release(row)
+
+    def reason(self, token: int, count: int, prompt_tokens: int) -> Finish | None:
+        """Why a sequence of ``count`` tokens ends with ``token``; None if it goes on."""
+        if (self._eos == token).any():
+            return "stop"
+        if count >= self._settings.max_new_tokens:
+            return "length"
+        return "context" if prompt_tokens + count >= self._limit else None
+
+    def advance(self) -> Step[Key] | None:
+        """The next token of every sequence on a row; None if there is none. Raises GenerationError."""
+        rows = self._rows
+        active = rows.active()
+        if not len(active):
+            return None
+        if self._exhausted and rows.size > 2 and 4 * len(active) <= 3 * rows.size:
+            # A free row costs nearly as much as a busy one.
+            rows.compact()
+            active = rows.active()
+        logits = rows.step(exact=self._exact)
+        if len(active) < rows.size:
+            logits = logits[active]
+        counts = rows.counts[active]
+        tokens = choose(
+            logits, self._settings, rows.noise[active], counts, None if rows.seen is None else rows.seen[active]
+        )
+        rows.take(active, tokens)
+        keys = rows.keys(active)
+        total = rows.prompts[active] + counts + 1
+        ended = (
+            (tokens[:, None] == self._eos).any(axis=1)
+            | (counts + 1 >= self._settings.max_new_tokens)
+            | (total >= self._limit)
+        )
+        finished = []
+        for row in active[ended].tolist():
+            key, sequence = rows.release(row)
+            finish = self.reason(sequence[-1], len(sequence), int(rows.prompts[row]))
+            finished.append(Finished(key, sequence, finish or "length"))
+        return Step(keys, tokens, logits, finished)
 
 
 class Engine:
@@ -77,11 +185,8 @@ class Engine:
     ) -> None:
         self._session = session
         self._settings = settings
-        self._generation = settings.generation
-        self._exact = settings.numerics == "exact"
         self._batch = max(2, batch)
-        self._eos = np.array(sorted(eos), dtype=np.int64)
-        self._limit = session.geometry.limit
+        self._eos = eos
         self._stopped = False
         self.steps = 0
         self.row_steps = 0
@@ -91,7 +196,7 @@ class Engine:
         """End a run after its current step, from another thread; its unfinished sequences are given up."""
         self._stopped = True
 
-    def run(self, starts: Iterable[Start]) -> Iterator[Finished]:
+    def run(self, starts: Iterable[Start[SampleKey]]) -> Iterator[Finished[SampleKey]]:
         """Continue every sequence to its end; results come in the order in which they end.
 
         ``starts`` is read only as far as there is room, so it may produce them (prefills) as it goes.
@@ -99,57 +204,27 @@ class Engine:
         Raises:
             GenerationError: The model's logits are not finite, or out of memory.
         """
-        waiting = iter(starts)
+        settings = self._settings
         rows = Rows[tuple[str, int]](
             self._session.decoder(self._batch),
-            max_new_tokens=self._settings.max_new_tokens,
-            penalised=self._settings.repetition_penalty != 1.0,
+            max_new_tokens=settings.max_new_tokens,
+            penalised=settings.repetition_penalty != 1.0,
         )
-        exhausted = False
+        batch = Batch(
+            rows,
+            starts,
+            settings.generation,
+            exact=settings.numerics == "exact",
+            eos=self._eos,
+            limit=self._session.geometry.limit,
+        )
         while not self._stopped:
-            while not exhausted and rows.free:
-                start = next(waiting, None)
-                if start is None:
-                    exhausted = True
-                    break
-                finish = self.reason(start.tokens[-1], len(start.tokens), start.prompt_tokens)
-                if finish is None:
-                    rows.admit(start.key, start.noise, start.cache, start.row, start.prompt_tokens, start.tokens)
-                else:
-                    yield Finished(start.key, start.tokens, finish)
-            active = rows.active()
-            if not len(active) or (self.cancel is not None and self.cancel.is_set()):
+            yield from batch.fill()
+            if self.cancel is not None and self.cancel.is_set():
                 return
-            if exhausted and len(active) <= rows.size // 2 and rows.size > 2:
-                rows.compact()
-                active = rows.active()
-            yield from self._step(rows, active)
-
-    def reason(self, token: int, count: int, prompt_tokens: int) -> Finish | None:
-        """Why a sequence of ``count`` tokens ends with ``token``; None if it goes on."""
-        if (self._eos == token).any():
-            return "stop"
-        if count >= self._settings.max_new_tokens:
-            return "length"
-        return "context" if prompt_tokens + count >= self._limit else None
-
-    def _step(self, rows: Rows[SampleKey], active: npt.NDArray[np.int64]) -> Iterator[Finished]:
-        logits = rows.step(exact=self._exact)
-        if len(active) < rows.size:
-            logits = logits[active]
-        seen = None if rows.seen is None else rows.seen[active]
-        counts = rows.counts[active]
-        tokens = choose(logits, self._generation, rows.noise[active], counts, seen)
-        rows.take(active, tokens)
-        self.steps += 1
-        self.row_steps += len(active)
-        total = rows.prompts[active] + counts + 1
-        ended = (
-            (tokens[:, None] == self._eos).any(axis=1)
-            | (counts + 1 >= self._settings.max_new_tokens)
-            | (total >= self._limit)
-        )
-        for row in active[ended].tolist():
-            key, sequence = rows.release(row)
-            finish = self.reason(sequence[-1], len(sequence), int(rows.prompts[row]))
-            yield Finished(key, sequence, finish or "length")
+            step = batch.advance()
+            if step is None:
+                return
+            self.steps += 1
+            self.row_steps += len(step.keys)
+            yield from step.finished

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.runtime.decoder import Decoder
+    from edgedistill.runtime.generate import SequenceDecoder
     from edgedistill.runtime.kv_cache import KVCache
 
     Logits = npt.NDArray[np.float32]
@@ -41,16 +42,20 @@ class Rows(Generic[Key]):
     """
 
     def __init__(self, decoder: Decoder, *, max_new_tokens: int, penalised: bool, room: int | None = None) -> None:
-        size = self.size = decoder.cache.batch
+        self._batch = decoder
+        self._decoder: SequenceDecoder = decoder
         self._room = max_new_tokens if room is None else min(room, max_new_tokens)
-        self._decoder = decoder
+        self._allocate(decoder.cache.batch, max_new_tokens, decoder.session.info.vocab_size if penalised else None)
+
+    def _allocate(self, size: int, max_new_tokens: int, penalised: int | None) -> None:
+        self.size = size
         self._keys: list[Key | None] = [None] * size
         self.noise = np.zeros(size, dtype=np.uint64)
         self.counts = np.zeros(size, dtype=np.int64)
         self.prompts = np.zeros(size, dtype=np.int64)
         self._last = np.zeros((size, 1), dtype=np.int64)
         self._tokens = np.zeros((size, max_new_tokens), dtype=np.int32)
-        self.seen = np.zeros((size, decoder.session.info.vocab_size), dtype=np.bool_) if penalised else None
+        self.seen = None if penalised is None else np.zeros((size, penalised), dtype=np.bool_)
 
     @property
     def free(self) -> bool:
@@ -66,19 +71,19 @@ class Rows(Generic[Key]):
         """int64 [n]: the occupied rows."""
         return np.array([row for row, key in enumerate(self._keys) if key is not None], dtype=np.int64)
 
-    def key(self, row: int) -> Key:
-        """Who sits on ``row``; raises ValueError if it is free."""
-        key = self._keys[row]
-        if key is None:
-            raise ValueError(f"row {row} is free")
-        return key
+    def keys(self, rows: npt.NDArray[np.int64]) -> list[Key]:
+        """Who sits on ``rows``; raises ValueError if one is free."""
+        keys = [key for row in rows.tolist() if (key := self._keys[row]) is not None]
+        if len(keys) < len(rows):
+            raise ValueError("a row is free")
+        return keys
 
-    def row(self, key: Key) -> int:
-        """Where ``key`` sits; raises ValueError if it does not."""
-        return self._keys.index(key)
+    def row(self, key: Key) -> int | None:
+        """Where ``key`` sits; None if it does not."""
+        return self._keys.index(key) if key in self._keys else None
 
     def admit(
-        self, key: Key, noise: np.uint64, cache: KVCache, row: int, prompt_tokens: int, tokens: Sequence[int]
+        self, key: Key, noise: np.uint64, cache: KVCache | None, row: int, prompt_tokens: int, tokens: Sequence[int]
     ) -> None:
         """Give a sequence a free row.
 
@@ -93,11 +98,8 @@ class Rows(Generic[Key]):
             ContextLengthError, OutOfMemoryError: See ``KVCache.reserve``.
         """
         place = self._keys.index(None)
-        own = self._decoder.cache
         count = len(tokens)
-        entries = prompt_tokens + count - 1
-        own.reserve(min(prompt_tokens + max(self._room, count) + 1, own.geometry.limit))
-        own.put_row(place, cache, row, entries)
+        held = self._hold(place, cache, row, prompt_tokens, count)
         self._keys[place] = key
         self.noise[place] = noise
         self.counts[place] = count
@@ -106,13 +108,24 @@ class Rows(Generic[Key]):
         self._tokens[place, :count] = tokens
         if self.seen is not None:
             self.seen[place] = False
-            self.seen[place, own.tokens[place, :entries]] = True
+            self.seen[place, held] = True
             self.seen[place, tokens[-1]] = True
+
+    def _hold(
+        self, place: int, cache: KVCache | None, row: int, prompt_tokens: int, count: int
+    ) -> npt.NDArray[np.int64]:
+        """Put the entries of a sequence at ``place``; their ids."""
+        if cache is None:
+            raise ValueError("a batch copies its sequences from a cache")
+        own, entries = self._batch.cache, prompt_tokens + count - 1
+        own.reserve(min(prompt_tokens + max(self._room, count) + 1, own.geometry.limit))
+        own.put_row(place, cache, row, entries)
+        return own.tokens[place, :entries]
 
     def step(self, *, exact: bool) -> Logits:
         """float32 [size, V] after feeding every occupied row its last token; garbage on free rows."""
         occupied = np.array([key is not None for key in self._keys])
-        return self._decoder.step(self._last, occupied, exact=exact)[:, 0]
+        return self._batch.step(self._last, occupied, exact=exact)[:, 0]
 
     def take(self, active: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64]) -> None:
         """Append a token to each of the rows ``active``."""
@@ -124,19 +137,51 @@ class Rows(Generic[Key]):
 
     def release(self, row: int) -> tuple[Key, tuple[int, ...]]:
         """Free ``row``; its key and tokens."""
-        key = self.key(row)
+        (key,) = self.keys(np.array([row]))
         self._keys[row] = None
-        self._decoder.truncate(0, row=row)
+        self._drop(row)
         return key, tuple(self._tokens[row, : self.counts[row]].tolist())
+
+    def _drop(self, row: int) -> None:
+        self._batch.truncate(0, row=row)
 
     def compact(self) -> None:
         """Go on with the occupied rows alone, at least one, with a free one beside it if it is alone."""
         kept = self.active()
         size = self.size = max(2, len(kept))
         chosen = [*kept.tolist(), *[int(kept[0])] * (size - len(kept))]
-        self._decoder.compact(kept.tolist(), size)
+        self._batch.compact(kept.tolist(), size)
         keys = [self._keys[row] for row in kept]
         self._keys = [*keys, *[None] * (size - len(kept))]
         self.noise, self.counts, self.prompts = self.noise[chosen], self.counts[chosen], self.prompts[chosen]
         self._last, self._tokens = self._last[chosen], self._tokens[chosen]
         self.seen = None if self.seen is None else self.seen[chosen]
+
+
+class OneRow(Rows[Key]):
+    """The single place of a decoder whose cache holds the prompt: where memory or graph allow no batch.
+
+    What is admitted starts from that prompt with one token; ``cache`` of ``admit`` is None.
+    """
+
+    def __init__(self, decoder: SequenceDecoder, *, max_new_tokens: int, penalised: int | None) -> None:
+        """``penalised``: size of the vocabulary, for a repetition penalty."""
+        self._decoder = decoder
+        self._allocate(1, max_new_tokens, penalised)
+
+    def step(self, *, exact: bool) -> Logits:
+        """See ``Rows``."""
+        return self._decoder.feed(self._last[0].tolist(), exact=exact)[None]
+
+    def _hold(
+        self,
+        place: int,  # noqa: ARG002
+        cache: KVCache | None,  # noqa: ARG002
+        row: int,  # noqa: ARG002
+        prompt_tokens: int,
+        count: int,  # noqa: ARG002
+    ) -> npt.NDArray[np.int64]:
+        return self._decoder.cached(exact=False)[:prompt_tokens]
+
+    def _drop(self, row: int) -> None:
+        self._decoder.truncate(int(self.prompts[row]))

@@ -174,7 +174,9 @@ class BundleModel:
         eos = self._info.eos_token_ids
         return self._lane_session, [Engine(self._lane_session, settings, batch=batch, eos=eos) for _ in range(lanes)]
 
-    def one_by_one(self, work: Iterable[tuple[Encoded, list[int]]], settings: DrawSettings) -> Iterator[Finished]:
+    def one_by_one(
+        self, work: Iterable[tuple[Encoded, list[int]]], settings: DrawSettings
+    ) -> Iterator[Finished[SampleKey]]:
         """The same samples by the runtime's own loop, one sequence at a time."""
         generation = settings.generation
         decoder = self.model.session.decoder()
@@ -195,7 +197,7 @@ class BundleModel:
 
     def _starts(
         self, session: DecoderSession, work: Iterable[tuple[Encoded, list[int]]], settings: DrawSettings
-    ) -> Iterator[Start]:
+    ) -> Iterator[Start[SampleKey]]:
         """One prefill per prompt; the first token of every sample is drawn from its distribution."""
         generation = settings.generation
         for one, indices in work:
