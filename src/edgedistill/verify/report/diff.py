@@ -89,7 +89,7 @@ def _warnings(first: VerifyReport, second: VerifyReport) -> list[str]:
     if first.bundle.tokenizer_sha256 != second.bundle.tokenizer_sha256:
         found.append("The tokenizers differ, so numbers per token do not compare.")
     a, b = first.settings, second.settings
-    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens", "numerics", "path"):
+    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens", "numerics"):
         if getattr(a, name) != getattr(b, name):
             found.append(f"{name} differs: {getattr(a, name)} and {getattr(b, name)}.")
     if a.samples != b.samples:
