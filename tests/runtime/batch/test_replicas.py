@@ -68,6 +68,6 @@ def test_what_starts_and_engines_raise_is_raised(model, prompts, monkeypatch):
     with pytest.raises(GenerationError, match="out of memory"):
         list(run_lanes(engines, starts()))
     _, engines = model.engines(SETTINGS, longest=80, sequences=100)
-    monkeypatch.setattr(engines[1], "_step", lambda *_: (_ for _ in ()).throw(GenerationError("not finite")))
+    monkeypatch.setattr(engines[1], "run", lambda _: (_ for _ in ()).throw(GenerationError("not finite")))
     with pytest.raises(GenerationError, match="not finite"):
         list(run_lanes(engines, model._starts(session, work, SETTINGS)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.bundle.bundle import TOKENIZER, WEIGHTS, Bundle
+from edgedistill.bundle.bundle import TOKENIZER, WEIGHTS, Bundle, hash_file
 from edgedistill.bundle.manifest import FileEntry, Manifest
 from edgedistill.errors import EdgedistillError, ExportError
 from edgedistill.quantize.kv import Granularity, KvScales, kv_scales, rotated_maxima
@@ -105,10 +105,14 @@ def calibrate(
 
 
 def _with_present_files(directory: Path, manifest: Manifest) -> Manifest:
-    """The manifest listing what is there, without hashes: enough to open the bundle for a run."""
+    """The manifest listing what is there, without the hash of the weights: enough to open the bundle for a run."""
     import dataclasses
 
-    files = (FileEntry(p.name, p.stat().st_size, "") for p in sorted(directory.iterdir()) if p.is_file())
+    files = (
+        FileEntry(p.name, p.stat().st_size, "" if p.name == WEIGHTS else hash_file(p))
+        for p in sorted(directory.iterdir())
+        if p.is_file()
+    )
     return dataclasses.replace(manifest, files=tuple(files))
 
 
