@@ -24,7 +24,7 @@ from plan_turn import CONTEXTS, PREFILL
 
 from edgedistill import PlanReport, export, plan
 from edgedistill.bundle.bundle import Bundle
-from edgedistill.planning.formats import read_formats
+from edgedistill.planning.options import read_formats
 
 HERE = Path(__file__).resolve().parent
 MODELS = ("smollm2-135m", "qwen3-0.6b")

@@ -13,8 +13,7 @@ from edgedistill.architecture.spec import LogicalWeight
 from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import CheckpointError, OutputError
 from edgedistill.export import writer as module
-from edgedistill.export.layout import plan_layout
-from edgedistill.export.writer import Job, WeightsWriter, slices
+from edgedistill.export.writer import Job, WeightsWriter, plan_layout, slices
 from edgedistill.progress import NullProgress
 from edgedistill.quantize import dequantize_rows, quantize_rows
 from edgedistill.quantize.spec import FLOAT32, ArraySpec, WeightFormat, array_specs

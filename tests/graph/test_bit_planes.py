@@ -15,7 +15,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from edgedistill.bundle.bit_planes import WidenedGraph, from_json, to_json
 from edgedistill.bundle.bundle import MODEL, WIDENED
 from edgedistill.bundle.opening_memory import folded_bytes
-from edgedistill.export.layout import plan_layout
+from edgedistill.export.writer import plan_layout
 from edgedistill.graph import bit_planes as emit_planes
 from edgedistill.graph.builder import GraphBuilder
 from edgedistill.graph.weights import WeightEmitter

@@ -11,7 +11,7 @@ from parity_support import BASE, Decoder, Exported, export, random_tokens, save_
 
 from edgedistill.architecture.families import build_spec
 from edgedistill.architecture.weights import logical_weights
-from edgedistill.export.layout import StoredArray
+from edgedistill.export.writer import StoredArray
 from edgedistill.graph.builder import GraphBuilder
 from edgedistill.graph.decoder import build_graph
 from edgedistill.graph.weights import WeightEmitter

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from edgedistill.export.layout import plan_layout
+from edgedistill.export.writer import plan_layout
 from edgedistill.graph.builder import GraphBuilder
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.quantize import dequantize_rows, quantize_rows

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from parity_support import Decoder, export, random_tokens, reference_logits, save_random_model
 
 from edgedistill.errors import UsageError
-from edgedistill.export.layout import plan_layout
+from edgedistill.export.writer import plan_layout
 from edgedistill.graph.builder import MICROSOFT, GraphBuilder
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.quantize import dequantize_rows, quantize_rows

@@ -17,8 +17,8 @@ from edgedistill.estimate.speed import LayerCase, MatrixCase, StepModel
 from edgedistill.estimate.timings import Machine, Timings, path_of
 from edgedistill.export.plan import make_plan
 from edgedistill.planning import kernels, measure
-from edgedistill.planning.formats import read_formats
 from edgedistill.planning.measure import measure_missing
+from edgedistill.planning.options import read_formats
 from edgedistill.profile.profile import load_profile
 from edgedistill.progress import NullProgress
 from edgedistill.quantize.plan import parse_format

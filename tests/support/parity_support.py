@@ -15,7 +15,7 @@ import onnx_ir as ir
 from edgedistill.architecture.families import build_spec
 from edgedistill.architecture.weights import check_tensors, logical_weights
 from edgedistill.checkpoint.safetensors import open_safetensors
-from edgedistill.export.layout import Layout, plan_layout
+from edgedistill.export.writer import Layout, plan_layout
 from edgedistill.graph.decoder import build_graph
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.quantize import dequantize_rows, quantize_rows

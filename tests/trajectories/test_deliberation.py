@@ -10,8 +10,7 @@ from edgedistill.errors import GenerationError, TemplateError, UsageError
 from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.runtime.events import Generation
 from edgedistill.trajectories import TrajectoryOptions, solve
-from edgedistill.trajectories.deliberate import Serializer, prune, share_out
-from edgedistill.trajectories.prompts import PassPrompt, load_prompt
+from edgedistill.trajectories.deliberate import PassPrompt, Serializer, load_prompt, prune, share_out
 from edgedistill.trajectories.result import Trajectory
 from edgedistill.trajectories.vote import Ballot, majority
 from edgedistill.verify.models.bundle import BundleModel

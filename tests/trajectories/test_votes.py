@@ -10,9 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedistill.answers.extract import extract
-from edgedistill.trajectories.confidence import token_confidence, trajectory_confidence
-from edgedistill.trajectories.select import most_similar, named_reply
-from edgedistill.trajectories.vote import Ballot, by_confidence, majority
+from edgedistill.trajectories.vote import (
+    Ballot,
+    by_confidence,
+    majority,
+    most_similar,
+    named_reply,
+    token_confidence,
+    trajectory_confidence,
+)
 
 KINDS = ("unparsed", "truncated", "cancelled", "cut")
 

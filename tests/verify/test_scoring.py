@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from edgedistill.errors import VerifyError
 from edgedistill.verify.metrics.token_divergence import divergence, log_softmax
-from edgedistill.verify.models import protocol as models
 from edgedistill.verify.models.sampler_check import check_sampler
 from edgedistill.verify.models.teacher_forcing import force_one
 from edgedistill.verify.references.top_tokens import coarse_divergence, top_tokens
+from edgedistill.verify.sampling import protocol as models
 from edgedistill.verify.sampling.protocol import Slice, slices
 from edgedistill.verify.scoring import compare_on, path_distance
 

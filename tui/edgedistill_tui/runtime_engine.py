@@ -13,6 +13,7 @@ from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.text.reasoning import opened_after, opened_by
 from edgedistill.system.file_leases import MappedFiles
 from edgedistill.units import format_count
+from edgedistill.verify.models.bundle import BundleModel
 from edgedistill_tui.data.bundles import flat_predictions
 from edgedistill_tui.engine import Answer, Chunk, Facts, Reply, Request, Sampling
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgedistill.bundle.bundle import Bundle, Check
+    from edgedistill.runtime.batch.scheduler import Engine
     from edgedistill.runtime.events import Generation
     from edgedistill.runtime.model import Model
     from edgedistill.trajectories import TrajectoryEvent, TrajectoryResult
@@ -168,7 +170,7 @@ class RuntimeEngine:
         self._check_files()
         from edgedistill.runtime.batch.request import DrawSettings
         from edgedistill.verify.types import Message, Prompt
-        from edgedistill_tui.sampler import StoppableModel
+        from edgedistill_tui.runtime_engine import StoppableModel
 
         values = sampling.generation.to_dict()
         for name in ("stop", "ignore_eos"):
@@ -254,3 +256,17 @@ def _reply(last: Generation, parts: list[Generation], wall_s: float) -> Reply:
         tuple(token for part in parts for token in part.tokens),
         last.note or "",
     )
+
+
+class StoppableModel(BundleModel):
+    """Draws samples until ``cancel`` is set; those that have not ended by then are not drawn."""
+
+    def __init__(self, model: Model, cancel: threading.Event) -> None:
+        super().__init__(model)
+        self._cancel = cancel
+
+    def engine(self, *arguments: Any, **options: Any) -> Engine:
+        """The engine of verification, stopped by the event."""
+        made = super().engine(*arguments, **options)
+        made.cancel = self._cancel
+        return made

@@ -23,7 +23,7 @@ from edgedistill.comparison.result import Comparison, Row, Spread
 from edgedistill.comparison.work import Built, Source, Variant, build
 from edgedistill.errors import BudgetError, OutputError, UsageError
 from edgedistill.estimate.timings import Machine
-from edgedistill.planning.formats import read_formats
+from edgedistill.planning.options import read_formats
 from edgedistill.profile.profile import DEFAULT_PROFILE, Profile, load_profile
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.quantize.plan import parse_format

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from edgedistill.architecture import families as architecture
 from edgedistill.bundle import bundle as files
 from edgedistill.errors import UsageError
-from edgedistill.export.layout import Layout, plan_layout
+from edgedistill.export.writer import Layout, plan_layout
 from edgedistill.quantize.plan import PREFILL, Rule, plan_weights, searched
 from edgedistill.quantize.plan import Plan as WeightPlan
 

@@ -24,7 +24,7 @@ from edgedistill.quantize.spec import array_specs
 from edgedistill.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -32,10 +32,9 @@ if TYPE_CHECKING:
     from edgedistill.architecture.spec import LogicalWeight
     from edgedistill.checkpoint.types import TensorSource
     from edgedistill.export.calibrate.smoothing import Fold
-    from edgedistill.export.layout import Layout
     from edgedistill.progress import Progress
     from edgedistill.quantize.gptq import Solver
-    from edgedistill.quantize.spec import WeightFormat
+    from edgedistill.quantize.spec import ArraySpec, WeightFormat
     from edgedistill.workers import Work
 
 SLICE_ELEMENTS = 2 << 20  # 8 MiB of float32
@@ -268,3 +267,43 @@ def _reserve(fd: int, size: int) -> None:
             raise
         with contextlib.suppress(OSError):
             os.ftruncate(fd, size)
+
+
+# ONNX recommends page alignment for memory mapping; for small arrays that would be mostly padding.
+_LARGE = 1 << 20
+_PAGE = 4096
+_CACHE_LINE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArray:
+    """An array and its place: ``offset`` in bytes inside the file ``location`` (relative to the graph's directory)."""
+
+    spec: ArraySpec
+    location: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Places of all arrays by name, and the size of the file in bytes."""
+
+    arrays: dict[str, StoredArray]
+    size: int
+
+
+def plan_layout(specs: Iterable[ArraySpec], location: str) -> Layout:
+    """Lay arrays out one after another in the given order, aligned for memory mapping.
+
+    Raises ValueError if two arrays share a name.
+    """
+    arrays: dict[str, StoredArray] = {}
+    offset = 0
+    for spec in specs:
+        if spec.name in arrays:
+            raise ValueError(f"two arrays named {spec.name}")
+        alignment = _PAGE if spec.nbytes >= _LARGE else _CACHE_LINE
+        offset = -(-offset // alignment) * alignment
+        arrays[spec.name] = StoredArray(spec, location, offset)
+        offset += spec.nbytes
+    return Layout(arrays, offset)

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from edgedistill.bundle.bit_planes import WidenedGraph, to_json
 from edgedistill.bundle.bundle import MODEL, WIDENED
-from edgedistill.export.layout import plan_layout
+from edgedistill.export.writer import plan_layout
 from edgedistill.graph.builder import GraphBuilder
 from edgedistill.graph.decoder import IR_VERSION, OPSET
 from edgedistill.graph.weights import WeightEmitter
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.estimate.speed import MatrixCase
-    from edgedistill.export.layout import StoredArray
+    from edgedistill.export.writer import StoredArray
     from edgedistill.quantize.spec import ArraySpec
 
 SECONDS = 0.25

@@ -1,29 +1,40 @@
-"""A plan: what bundles of a model would weigh, take and do, one row for each format, before any of them is made."""
+"""A plan: what bundles of a model would weigh, take and do, one row for each format, before any of them is made.
+
+Sizes come from the weights' layout by arithmetic and from writing the other files to memory.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from edgedistill.bundle.bundle import WEIGHTS
 from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.errors import BudgetError
 from edgedistill.estimate import limits
 from edgedistill.estimate.memory import predict
 from edgedistill.estimate.speed import Speed, StepModel, prediction_points
 from edgedistill.estimate.timings import Machine, Timings
+from edgedistill.export import native as own
+from edgedistill.export import text_files as texts
 from edgedistill.export.plan import Plan, make_plan
-from edgedistill.planning.formats import read_formats
 from edgedistill.planning.measure import measure_missing
-from edgedistill.planning.options import PlanOptions
-from edgedistill.planning.size import bundle_bytes
+from edgedistill.planning.options import PlanOptions, read_formats
 from edgedistill.profile.profile import Profile, list_profiles, load_profile
 from edgedistill.progress import NullProgress, Progress
+from edgedistill.quantize.kv import kv_scales
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.estimate.memory import Budget
+    from edgedistill.export.plan import Plan
+    from edgedistill.quantize.kv import Granularity, KvScales
     from edgedistill.quantize.spec import WeightFormat
 
 MEMORY_CONTEXTS = (1024, 4096)
@@ -229,3 +240,28 @@ def _advice(made: Plan, profile: Profile) -> str:
         return str(error)
     # The check before an export estimates a little less; what it lets pass is too close to call.
     return f"It is within a few per cent of what the profile {profile.name} allows."
+
+
+_CARD_BYTES = 1500
+"""The bundle's own README.md, which is written once everything else is known."""
+
+
+def bundle_bytes(checkpoint: Checkpoint, plan: Plan, profile: Profile) -> int:
+    """Bytes of all files that the manifest of the bundle will list."""
+    with tempfile.TemporaryDirectory(prefix="edgedistill-plan-") as folder:
+        path = Path(folder)
+        own.write_graphs(path, plan, _scales(plan, profile))
+        texts.write_texts(path, checkpoint, profile, plan.context_length)
+        texts.write_genai(path, checkpoint, profile, plan.spec, plan.context_length)
+        small = sum(file.stat().st_size for file in path.iterdir() if file.name != WEIGHTS)
+    return plan.layout.size + small + sum(map(len, checkpoint.extra_files.values())) + _CARD_BYTES
+
+
+def _scales(plan: Plan, profile: Profile) -> KvScales | None:
+    """Scales of the right shape; their values take the same room."""
+    cache, spec = profile.kv_cache, plan.spec
+    if not cache.is_quantized:
+        return None
+    maxima = [np.ones((spec.num_key_value_heads, spec.head_dim), np.float32)] * spec.num_hidden_layers
+    granularity: Granularity = "per-channel" if cache.scales == "per-channel" else "per-tensor"
+    return kv_scales(maxima, maxima, bits=cache.bits, granularity=granularity)

@@ -1,6 +1,6 @@
 """Runs of one shape, prepared: arrays that are allocated and bound once, over the buffers of a KV cache.
 
-Past and present are the same buffers, so that a run copies no cache.
+Past and present are the same buffers, so that a run copies no cache. A run that fails is told as a user's error.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
+from edgedistill.errors import GenerationError, OutOfMemoryError
 from edgedistill.runtime.kv_cache import aligned_zeros, past_names
 
 if TYPE_CHECKING:
@@ -60,3 +61,22 @@ class BoundRun:
         self._kept.append(value)
         self.binding.bind_ortvalue_input(name, value)
         return value
+
+
+_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "Available memory of")
+"""What allocators and kernels say: libstdc++ and libc++, Microsoft's library, the arena, an arena with a limit."""
+
+
+def run_failure(error: Exception) -> GenerationError:
+    """The error to raise from an exception of a run; onnxruntime has no type for memory that ran out."""
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+        return OutOfMemoryError(
+            "The memory ran out while tokens were computed.",
+            hint="Close other programs, shorten the prompt, lower max_new_tokens or use fewer samples at a time.",
+        )
+    return GenerationError(f"ONNX Runtime failed: {first_line(error)}.")
+
+
+def first_line(error: Exception) -> str:
+    """First line of an exception's text, without its full stop."""
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

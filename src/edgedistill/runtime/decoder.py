@@ -21,9 +21,8 @@ import numpy as np
 import onnxruntime as ort
 
 from edgedistill.errors import ContextLengthError
-from edgedistill.runtime.binding import BoundRun
+from edgedistill.runtime.binding import BoundRun, run_failure
 from edgedistill.runtime.chunks import score_slices
-from edgedistill.runtime.failures import run_failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,9 +13,9 @@ import onnxruntime as ort
 
 from edgedistill.bundle.bundle import MODEL
 from edgedistill.errors import BundleError, ContextLengthError
+from edgedistill.runtime.binding import run_failure
 from edgedistill.runtime.chunks import chunk_bounds
 from edgedistill.runtime.decoder import InterruptedRunError, Scores
-from edgedistill.runtime.failures import run_failure
 from edgedistill.runtime.session import SessionConfig, open_graph
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import onnxruntime as ort
 
 from edgedistill.bundle.bundle import MODEL, PREFILL_MODEL
 from edgedistill.errors import BundleError, GenerationError
+from edgedistill.runtime.binding import first_line
 from edgedistill.runtime.bit_planes import Widening
 from edgedistill.runtime.decoder import Decoder
-from edgedistill.runtime.failures import first_line
 from edgedistill.runtime.kv_cache import CacheGeometry, KVCache, past_names
 from edgedistill.system.huge_pages import use_huge_pages
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgedistill.trajectories.confidence import trajectory_confidence
 from edgedistill.trajectories.result import Trajectory, TrajectoryEvent, TrajectoryFinish
+from edgedistill.trajectories.vote import trajectory_confidence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence

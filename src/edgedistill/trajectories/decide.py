@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import OutOfMemoryError
 from edgedistill.runtime.sampling import NoiseKey
-from edgedistill.trajectories.deliberate import Serializer
-from edgedistill.trajectories.prompts import PassPrompt, load_prompt
+from edgedistill.trajectories.deliberate import PassPrompt, Serializer, load_prompt
 from edgedistill.trajectories.result import DecidedBy, Stage, TrajectoryEvent
-from edgedistill.trajectories.select import most_similar, named_reply
+from edgedistill.trajectories.vote import most_similar, named_reply
 from edgedistill.units import format_bytes
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from edgedistill.runtime.batch.scheduler import Start as Begin
 from edgedistill.runtime.batch.slots import OneRow, Rows
 from edgedistill.runtime.sampling import choose
 from edgedistill.runtime.stats import Stopwatch
-from edgedistill.trajectories.confidence import token_confidence
+from edgedistill.trajectories.vote import token_confidence
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

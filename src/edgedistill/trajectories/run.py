@@ -34,10 +34,10 @@ from edgedistill.runtime.text.transcript import Transcript
 from edgedistill.trajectories.collect import Growing
 from edgedistill.trajectories.decide import Passes, Verdict
 from edgedistill.trajectories.decode import Decoding, Start, one_by_one, together
+from edgedistill.trajectories.deliberate import load_prompt
 from edgedistill.trajectories.early_stop import decided, saved_tokens
 from edgedistill.trajectories.memory import plan_run
 from edgedistill.trajectories.options import TrajectoryOptions
-from edgedistill.trajectories.prompts import load_prompt
 from edgedistill.trajectories.result import RunStats, Trajectory, TrajectoryEvent, TrajectoryResult
 from edgedistill.trajectories.vote import Ballot, VoteResult, by_confidence, majority
 

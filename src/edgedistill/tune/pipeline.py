@@ -100,9 +100,8 @@ def _tune(
     progress: Progress,
 ) -> TuneResult:
     from edgedistill.tune.loop import Trainer
-    from edgedistill.tune.measure import deployed_divergence
     from edgedistill.tune.student import Student
-    from edgedistill.tune.teacher import Teacher
+    from edgedistill.tune.teacher import Teacher, deployed_divergence
 
     weights = logical_weights(spec)
     stored = StoredArrays(source.file(MODEL))

@@ -1,6 +1,7 @@
 """What the reference says to the traces: hidden states, from which its logits follow by one product.
 
-Hidden states of a trace are computed once and kept: a few kilobytes a token, where logits would take hundreds.
+Hidden states of a trace are computed once and kept: a few kilobytes a token, where logits would take hundreds. The
+divergence of a bundle from them is that of verification, in ONNX Runtime's kernels along the path of a prefill.
 
 Imports PyTorch: only functions may import this file.
 """
@@ -12,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch  # noqa: TID251
 
+from edgedistill.errors import BundleError
+from edgedistill.runtime.session import DecoderSession
+from edgedistill.tune.options import Deployed
+from edgedistill.verify.metrics.token_divergence import concatenate, divergence, summarise
 from edgedistill.verify.models.torch_weights import build_module
 
 if TYPE_CHECKING:
@@ -20,6 +25,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.checkpoint.open import Checkpoint
+    from edgedistill.progress import Progress
+    from edgedistill.runtime.model import Model
+    from edgedistill.verify.metrics.token_divergence import TokenDivergence
 
     Ids = npt.NDArray[np.int64]
 
@@ -69,3 +77,37 @@ def padded(sequences: Sequence[Ids]) -> torch.Tensor:
     for row, sequence in enumerate(sequences):
         out[row, : len(sequence)] = sequence
     return torch.from_numpy(out)
+
+
+CHUNK = 128
+
+
+def deployed_divergence(model: Model, teacher: Teacher, sequences: Sequence[Ids], progress: Progress) -> Deployed:
+    """KL(reference || bundle) at every position of the sequences that has a next token.
+
+    Raises:
+        BundleError: A bundle of the fallback exporter.
+        VerifyError: Logits that are not finite.
+    """
+    if not isinstance(model.session, DecoderSession):
+        raise BundleError("The bundle was made by the fallback exporter.")
+    progress.begin("measuring the bundle", sum(len(sequence) for sequence in sequences), "tokens")
+    found: list[TokenDivergence] = []
+    for sequence in sequences:
+        (hidden,) = teacher.hidden([sequence])
+        parts = []
+        for scores in model.session.decoder().score(sequence[None, :-1], chunk=CHUNK):
+            parts.append(divergence(teacher.logits(hidden[scores.columns]), scores.logits))
+        found.append(concatenate(parts))
+        progress.advance(len(sequence))
+    progress.end()
+    summary = summarise(found)
+    interval = summary.kl.interval
+    return Deployed(
+        kl=summary.kl.value,
+        low=summary.kl.value if interval is None else interval.low,
+        high=summary.kl.value if interval is None else interval.high,
+        p99=summary.quantiles["p99"].value,
+        top_agreement=summary.top_agreement.value,
+        positions=summary.positions,
+    )

@@ -17,8 +17,7 @@ from edgedistill.verify.cluster.model import SpreadBundle, spread_over
 from edgedistill.verify.gate.endpoints import Margins
 from edgedistill.verify.models.bundle import BundleModel, open_sampled
 from edgedistill.verify.options import VerifyOptions, resolve_margins, spread
-from edgedistill.verify.references.baseline import BaselineModel
-from edgedistill.verify.references.dictated import as_dictated, other_versions
+from edgedistill.verify.references.baseline import BaselineModel, as_dictated, other_versions
 from edgedistill.verify.references.open import open_reference
 from edgedistill.verify.report.build import analyse
 from edgedistill.verify.report.extras import ModelSamples

@@ -10,9 +10,8 @@ from report_support import identity, make_suite
 
 from edgedistill.errors import VerifyError
 from edgedistill.verify.options import PRESETS, VerifyOptions
-from edgedistill.verify.references.baseline import BaselineModel
+from edgedistill.verify.references.baseline import BaselineModel, as_dictated
 from edgedistill.verify.references.baseline_file import Baseline
-from edgedistill.verify.references.dictated import as_dictated
 
 SUITE = make_suite(200)
 BUNDLE = SimpleNamespace(identity=identity("bundle"))

@@ -11,9 +11,8 @@ from engine_support import SETTINGS
 
 from edgedistill.errors import OutputError, VerifyError
 from edgedistill.verify.models.bundle import BundleModel
-from edgedistill.verify.references.baseline import BaselineModel
+from edgedistill.verify.references.baseline import BaselineModel, other_versions
 from edgedistill.verify.references.baseline_file import Baseline
-from edgedistill.verify.references.dictated import other_versions
 from edgedistill.verify.references.open import open_reference, original_name
 from edgedistill.verify.scoring import compare_on
 from edgedistill.verify.suites.registry import load_suite

@@ -25,10 +25,13 @@ from edgedistill.verify.stats.cluster_intervals import (
     cluster_quantiles,
     cluster_share,
     effective_number,
+    jackknife_error,
+    jackknife_interval,
+    leave_out,
+    ratio_left_out,
     share_interval,
 )
 from edgedistill.verify.stats.intervals import clopper_pearson, clopper_pearson_upper, sample_mean
-from edgedistill.verify.stats.jackknife import jackknife_error, jackknife_interval, leave_out, ratio_left_out
 from edgedistill.verify.types import Estimate
 
 LEAST = 0.90

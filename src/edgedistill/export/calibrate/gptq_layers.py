@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.export.calibrate.hidden_states import Part, Stream, batches
-from edgedistill.export.layout import StoredArray, plan_layout
-from edgedistill.export.writer import Job, WeightsWriter
+from edgedistill.export.writer import Job, StoredArray, WeightsWriter, plan_layout
 from edgedistill.graph.parts import OUTPUT, build_embedding, build_layer, inputs_of
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.progress import NullProgress

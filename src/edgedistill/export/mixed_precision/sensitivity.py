@@ -22,8 +22,7 @@ from edgedistill._version import __version__
 from edgedistill.catalog.builtin import cache_dir
 from edgedistill.export.calibrate.gptq_layers import PlannedFormat
 from edgedistill.export.calibrate.hidden_states import open_part
-from edgedistill.export.layout import plan_layout
-from edgedistill.export.writer import Job, WeightsWriter
+from edgedistill.export.writer import Job, WeightsWriter, plan_layout
 from edgedistill.graph.parts import OUTPUT, build_embedding, build_head, build_layer, inputs_of
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.progress import NullProgress

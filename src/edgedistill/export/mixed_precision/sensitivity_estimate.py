@@ -24,9 +24,8 @@ import numpy as np
 
 from edgedistill.export.calibrate.gptq_layers import PlannedFormat
 from edgedistill.export.calibrate.hidden_states import Batch, Part
-from edgedistill.export.layout import plan_layout
 from edgedistill.export.mixed_precision import sensitivity
-from edgedistill.export.writer import Job, WeightsWriter
+from edgedistill.export.writer import Job, WeightsWriter, plan_layout
 from edgedistill.graph.parts import OUTPUT, build_head, build_layer, inputs_of
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.progress import NullProgress
@@ -43,8 +42,8 @@ if TYPE_CHECKING:
 
     from edgedistill.architecture.spec import LogicalWeight
     from edgedistill.checkpoint.types import TensorSource
-    from edgedistill.export.layout import StoredArray
     from edgedistill.export.plan import Plan
+    from edgedistill.export.writer import StoredArray
     from edgedistill.progress import Progress
     from edgedistill.quantize.spec import ArraySpec, WeightFormat
     from edgedistill.traces.traces import Traces

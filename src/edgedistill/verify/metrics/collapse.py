@@ -15,9 +15,15 @@ import numpy as np
 
 from edgedistill.errors import VerifyError
 from edgedistill.verify.metrics.consistency import binary_bits
-from edgedistill.verify.stats.cluster_intervals import effective_number, number_of_error, share_interval
+from edgedistill.verify.stats.cluster_intervals import (
+    effective_number,
+    jackknife_error,
+    jackknife_interval,
+    leave_out,
+    number_of_error,
+    share_interval,
+)
 from edgedistill.verify.stats.intervals import LEVEL, clopper_pearson_lower, clopper_pearson_upper, prompt_mean
-from edgedistill.verify.stats.jackknife import jackknife_error, jackknife_interval, leave_out
 from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:

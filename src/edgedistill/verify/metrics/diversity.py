@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgedistill.verify.stats.cluster_intervals import each_left_out, jackknife_interval
 from edgedistill.verify.stats.intervals import LEVEL
-from edgedistill.verify.stats.jackknife import each_left_out, jackknife_interval
 from edgedistill.verify.types import Estimate
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from edgedistill.verify.metrics.token_divergence import (
     summarise,
 )
 from edgedistill.verify.report.model import PositionBin, TokenReport
-from edgedistill.verify.stats.jackknife import jackknife_interval, ratio_left_out
+from edgedistill.verify.stats.cluster_intervals import jackknife_interval, ratio_left_out
 from edgedistill.verify.types import Estimate
 
 if TYPE_CHECKING:
