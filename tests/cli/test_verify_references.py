@@ -11,6 +11,7 @@ import pytest
 from cli_support import here
 
 from edgedistill.export.optimum import trace as fallback
+from edgedistill.verify.models import torch as torch_model
 
 SMALL = ("--samples", 2, "--no-store", "--fast")
 
@@ -51,7 +52,7 @@ def test_an_original_larger_than_memory_scores_and_there_is_no_gate(
     pytest.importorskip("transformers")
     from edgedistill.cli import main
 
-    monkeypatch.setattr("edgedistill.verify.models.torch._MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(torch_model, "_MEMORY_SHARE", 0.0)
     arguments = ["verify", tiny_bundle_dir, "--reference", f"hf:{tiny_checkpoint_dir}", "--suite", suite]
     # Of the presets, only the default scores the bundle's own replies.
     code = main([str(a) for a in (*arguments, "--samples", 4, "--no-store", "--json")])

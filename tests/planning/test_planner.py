@@ -106,7 +106,7 @@ def test_no_two_matrices_that_are_timed_are_equal(monkeypatch: pytest.MonkeyPatc
     """ONNX Runtime keeps equal packed weights once, which a processor's cache would then hold."""
     seen: list[bytes] = []
 
-    def opened(path: Path, *_: object) -> None:
+    def opened(path: Path, *_: object, **__: object) -> None:
         seen.append((path.parent / "weights.bin").read_bytes())
         raise InterruptedError
 

@@ -11,6 +11,7 @@ from report_support import LOOSE, identity, make_suite
 
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.batch.request import DrawSettings
+from edgedistill.verify import stages as stages_module
 from edgedistill.verify.options import VerifyOptions
 from edgedistill.verify.report.build import analyse
 from edgedistill.verify.report.extras import ModelSamples
@@ -97,7 +98,7 @@ def test_it_stops_at_once_where_an_endpoint_fails() -> None:
 
 
 def test_it_ends_where_the_prompts_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgedistill.verify.stages.collapse_is_open", lambda *_, **__: True)
+    monkeypatch.setattr(stages_module, "collapse_is_open", lambda *_, **__: True)
     short = make_suite(60)
     reference, bundle = Simulated("reference", 0.9), Simulated("bundle", 0.9)
     stages = Run(short, DrawSettings(), OPTIONS, None, NullProgress())

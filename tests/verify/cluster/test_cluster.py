@@ -19,6 +19,7 @@ from edgedistill.bundle.bundle import Bundle
 from edgedistill.errors import BundleError, MissingExtraError, VerifyError
 from edgedistill.runtime.model import open_bundle
 from edgedistill.verify.cluster import client as cluster_module
+from edgedistill.verify.cluster import model as cluster_model
 from edgedistill.verify.cluster import worker as cluster_worker
 from edgedistill.verify.cluster.client import Cluster
 from edgedistill.verify.cluster.model import SpreadBundle, units_of
@@ -69,7 +70,7 @@ def local(model: BundleModel, prompts: tuple[Prompt, ...]) -> list[Drawn]:
 def test_the_same_samples_as_here(
     running: LocalCluster, model: BundleModel, prompts: tuple[Prompt, ...], mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgedistill.verify.cluster.model.UNIT", 4)
+    monkeypatch.setattr(cluster_model, "UNIT", 4)
     settings = SETTINGS.replace(numerics=mode)
     with Cluster.connect(str(running.file)) as cluster:
         wait_for(cluster, 2)
@@ -82,7 +83,7 @@ def test_the_same_samples_as_here(
 def test_a_worker_that_is_killed_in_the_middle_loses_nothing(
     tmp_path: Path, model: BundleModel, prompts: tuple[Prompt, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgedistill.verify.cluster.model.UNIT", 2)
+    monkeypatch.setattr(cluster_model, "UNIT", 2)
     mark = tmp_path / "mark"
     header = store_header(_suite(prompts), SETTINGS, model.identity)
     with local_cluster(tmp_path) as started:
@@ -111,7 +112,7 @@ def test_a_worker_that_is_killed_in_the_middle_loses_nothing(
 def test_what_arrived_is_kept_when_all_workers_die(
     tmp_path: Path, model: BundleModel, prompts: tuple[Prompt, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgedistill.verify.cluster.model.UNIT", 2)
+    monkeypatch.setattr(cluster_model, "UNIT", 2)
     monkeypatch.setattr(cluster_module, "_PATIENCE_S", 1.0)
     monkeypatch.setattr(cluster_module, "_POLL_S", 0.3)
     header = store_header(_suite(prompts), SETTINGS, model.identity)

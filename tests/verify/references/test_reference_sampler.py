@@ -11,6 +11,7 @@ from report_support import make_report
 from edgedistill.errors import EXIT_USAGE, VerifyError
 from edgedistill.verify import create_baseline as baseline_runs
 from edgedistill.verify import run_modes as mode_runner
+from edgedistill.verify import stages
 from edgedistill.verify.models.mode import Mode
 from edgedistill.verify.options import VerifyOptions
 from edgedistill.verify.references.baseline import BaselineModel
@@ -38,7 +39,7 @@ class SeedIgnored:
 @pytest.fixture
 def undrawn(sampled, monkeypatch):
     """A reference whose sampler ignores its seed; no sample may be stored of it."""
-    monkeypatch.setattr("edgedistill.verify.stages.collect", lambda *_: pytest.fail("samples were drawn"))
+    monkeypatch.setattr(stages, "collect", lambda *_: pytest.fail("samples were drawn"))
     return sampled("fp32", noise=SeedIgnored())
 
 
