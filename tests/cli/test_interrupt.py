@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # The command with a hook: after three quantized weights it says so and goes on very slowly.
 SLOW_EXPORT = """
 import sys, time
-import edgedistill.export.writer as writer
+from edgedistill.export import writer
 from edgedistill.cli import main
 real, calls = writer.quantize_rows, []
 def quantize_rows(*arguments, **options):
