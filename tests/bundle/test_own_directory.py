@@ -17,8 +17,9 @@ from test_staging import manifest_of, write_bundle
 from edgedistill.bundle import own_directory
 from edgedistill.bundle.bundle import MANIFEST, Bundle
 from edgedistill.bundle.own_directory import MARKER
-from edgedistill.bundle.staging import Staging
+from edgedistill.bundle.staging import Staging, remove_bundle
 from edgedistill.errors import OutputError
+from edgedistill.system.temporary import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -269,3 +270,31 @@ def _can_exchange(folder: Path) -> bool:
     for name in "xy":
         (folder / name).rmdir()
     return found
+
+
+def test_removing_a_bundle_takes_nothing_else_along(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        write_bundle(tmp_path / name, name)
+    (tmp_path / "first" / "notes.txt").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "second")
+    with pytest.raises(OutputError, match=r"holds 'notes\.txt'"):
+        remove_bundle(tmp_path / "first")
+    assert Path(tmp_path / "first" / "data").read_text() == "first"
+    with pytest.raises(OutputError, match="so it is not removed"):
+        remove_bundle(tmp_path)
+    remove_bundle(tmp_path / "link")
+    assert Bundle.open(tmp_path / "second", check="full")
+    remove_bundle(tmp_path / "second")
+    assert [p.name for p in tmp_path.iterdir()] == ["first"]
+
+
+def test_directories_of_the_users_that_look_temporary_stay(tmp_path: Path) -> None:
+    users = tmp_path / "work-photos"
+    users.mkdir()
+    (users / ".lock").touch()
+    (users / "1.jpg").write_bytes(b"precious")
+    own_directory.make(tmp_path / "work-killed")
+    with scratch(tmp_path, "work-") as folder:
+        (folder / "data").write_bytes(b"x")
+        assert {p.name for p in tmp_path.iterdir()} == {"work-photos", folder.name}
+    assert (users / "1.jpg").read_bytes() == b"precious"

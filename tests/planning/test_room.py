@@ -10,6 +10,7 @@ import pytest
 from exporting import export
 
 from edgedistill import plan
+from edgedistill.bundle import own_directory
 from edgedistill.errors import BudgetError, OutputError
 from edgedistill.estimate.speed import WORKING_SETS, MatrixCase
 from edgedistill.estimate.timings import Machine, Timings
@@ -122,8 +123,8 @@ def test_timings_leave_nothing_behind(
 ) -> None:
     folder = tmp_path / "temporary"
     killed = folder / "edgedistill-timing-killed"
-    killed.mkdir(parents=True)
-    (killed / ".lock").touch()
+    folder.mkdir()
+    own_directory.make(killed)
     (killed / "weights.bin").write_bytes(b"x")
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     short()

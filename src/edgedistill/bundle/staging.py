@@ -13,6 +13,7 @@ import errno
 import glob
 import json
 import os
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from edgedistill.bundle.manifest import Manifest
 
 _FINGERPRINT = ".fingerprint"
+_LEFT_OVER = re.compile(r"\.(manifest\.json|manifest\.sig|README\.md)\.[0-9a-f]{16}\.partial")
+"""Of a change that was killed; see ``atomic_file``."""
 _OLD = ".old"
 """End of the name of a bundle that steps aside; a random part before it makes it nobody else's."""
 
@@ -68,6 +71,23 @@ def check_target(out: Path, *, force: bool) -> None:
         raise OutputError(f"{existing} is not writable.", hint="Choose another output directory.")
 
 
+def remove_bundle(path: Path) -> None:
+    """Remove a bundle, or a link to one; raises OutputError where other files lie in the directory, or it fails."""
+    if path.is_symlink():
+        with disk_errors(path):
+            path.unlink()
+        return
+    if not (path / MANIFEST).is_file():
+        raise OutputError(f"{path} has no {MANIFEST}, so it is not removed.", hint="Remove it by hand.")
+    check_target(path, force=True)
+    with disk_errors(path):
+        names = [entry.name for entry in path.iterdir()]
+        # The manifest last would leave a directory that looks whole if this is interrupted.
+        for name in sorted(names, key=lambda name: name != MANIFEST):
+            (path / name).unlink()
+        path.rmdir()
+
+
 def _files_of_bundle(out: Path) -> set[str]:
     """Names in ``out`` that its manifest lists or that this program writes beside; of any version, damaged or not."""
     own = {MANIFEST, SIGNATURE, MODEL_CARD}
@@ -79,7 +99,7 @@ def _files_of_bundle(out: Path) -> set[str]:
             f"The manifest of {out} cannot be read, so it is not known what there belongs to a bundle.",
             hint="Move the directory away, or choose another one.",
         ) from error
-    return own | listed | {f".{name}.partial" for name in own} | {MARKER}
+    return own | listed | {MARKER} | {path.name for path in out.iterdir() if _LEFT_OVER.fullmatch(path.name)}
 
 
 def free_disk(out: Path) -> int:

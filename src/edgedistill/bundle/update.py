@@ -8,9 +8,9 @@ rename.
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import TYPE_CHECKING
 
+from edgedistill.atomic_file import write_whole
 from edgedistill.bundle.bundle import MANIFEST, Bundle, file_entry
 from edgedistill.errors import BundleError, OutputError
 
@@ -51,13 +51,4 @@ def amend(path: Path, before: Manifest, after: Manifest, texts: Mapping[str, str
 
 def replace_file(directory: Path, name: str, text: str) -> None:
     """Write a text file of a bundle in one go; raises OSError."""
-    partial = directory / f".{name}.partial"
-    try:
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(directory / name)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    write_whole(directory / name, text)

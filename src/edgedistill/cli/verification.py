@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.atomic_file import try_to_write, write_whole
 from edgedistill.cli import console
 from edgedistill.errors import OutputError, UsageError
 
@@ -171,17 +172,11 @@ def check_outputs(args: argparse.Namespace) -> None:
 
 def require_writable(path: Path, hint: str) -> None:
     """Raises OutputError unless a file can be made at ``path``, tried with one beside it; makes its directory."""
-    partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-        partial.unlink()
+        try_to_write(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}.", hint=hint) from error
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def deliver(report: VerifyReport, args: argparse.Namespace) -> None:
@@ -212,12 +207,9 @@ def deliver(report: VerifyReport, args: argparse.Namespace) -> None:
 
 def write(path: Path, text: str, *, hint: str | None = None) -> None:
     """Write a file in one go. Raises OutputError, with what to do next."""
-    partial = _partial(path)
     try:
-        partial.write_text(text, encoding="utf-8", errors="replace")
-        partial.replace(path)
+        write_whole(path, text, errors="replace")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written: {error.strerror}.", hint=hint) from error
 
 

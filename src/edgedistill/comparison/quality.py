@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgedistill.atomic_file import replacing
 from edgedistill.verify.metrics.token_divergence import TokenDivergence, concatenate, divergence, log_softmax, summarise
 
 if TYPE_CHECKING:
@@ -107,14 +108,12 @@ def decoding(session: DecoderSession, some: Sequence[Text], *, chunk: int) -> It
 
 def store(path: Path, session: DecoderSession, some: Sequence[Text], *, chunk: int, progress: Progress) -> None:
     """Write the reference's logits, float32 [positions, V], under ``path`` by one rename."""
-    partial = path.with_suffix(".partial")
     total = sum(text.positions for text in some)
     progress.begin("scoring the reference", total, "tokens")
-    with partial.open("wb") as file:
+    with replacing(path) as file:
         for logits in scoring(session, some, chunk=chunk):
             file.write(np.ascontiguousarray(logits, dtype=np.float32).tobytes())
             progress.advance(len(logits))
-    partial.replace(path)
     progress.end()
 
 

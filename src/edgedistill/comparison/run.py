@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.atomic_file import write_whole
 from edgedistill.bundle.bundle import Bundle
 from edgedistill.catalog.builtin import cache_dir
 from edgedistill.checkpoint.open import open_checkpoint
@@ -215,8 +217,9 @@ class _Run:
         path = self._directory / f"reference-{key}.logits"
         if path.is_file() and path.stat().st_size == needed:
             return path
-        for old in self._directory.glob("reference-*"):
-            old.unlink()
+        for old in self._directory.glob("reference-*.logits"):
+            if re.fullmatch(r"reference-[0-9a-f]{16}\.logits", old.name):  # --keep names a directory of the user's
+                old.unlink()
         free = shutil.disk_usage(self._directory).free
         if needed + _RESERVE > free:
             raise BudgetError(
@@ -268,9 +271,7 @@ class _Run:
 
     def _keep(self, key: str, value: Any) -> None:
         self._known[key] = value
-        partial = self._results.with_suffix(".partial")
-        partial.write_text(json.dumps(self._known), encoding="utf-8")
-        partial.replace(self._results)
+        write_whole(self._results, json.dumps(self._known))
 
 
 @contextmanager

@@ -9,11 +9,11 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.atomic_file import write_whole
 from edgedistill.catalog.builtin import cache_dir
 
 if TYPE_CHECKING:
@@ -87,12 +87,10 @@ class Timings:
         """Write them to the cache by one rename; a cache that cannot be written is no error."""
         path = path_of(self.machine)
         content = {"version": VERSION, "machine": asdict(self.machine), "bandwidth_gbs": self.bandwidth_gbs}
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             content |= {"seconds": self.seconds, "over": self.over}
-            partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-            partial.replace(path)
+            write_whole(path, json.dumps(content, indent=1))
 
 
 def path_of(machine: Machine) -> Path:

@@ -10,10 +10,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgedistill.bundle import own_directory
+from edgedistill.bundle.own_directory import MARKER
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -24,14 +25,16 @@ def scratch(folder: Path, prefix: str) -> Iterator[Path]:
 
     Args:
         folder: Made if missing.
-        prefix: Of the name; directories of this prefix are taken for leftovers where nobody holds their lock.
+        prefix: Of the name; directories of this prefix that this program made for this user are leftovers where
+            nobody holds their lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for entry in folder.glob(f"{prefix}*"):
         _remove_if_abandoned(entry)
     # It gets its name only once it is locked, or another process might take it for a leftover.
     fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
-    lock = os.open(fresh / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    own_directory.mark(fresh)
+    lock = os.open(fresh / MARKER, os.O_RDWR)
     path = fresh.with_name(prefix + fresh.name.removeprefix(".new-"))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -44,10 +47,12 @@ def scratch(folder: Path, prefix: str) -> Iterator[Path]:
 
 
 def _remove_if_abandoned(entry: Path) -> None:
+    if not own_directory.is_own(entry):
+        return  # a user's, or gone already
     try:
-        lock = os.open(entry / _LOCK, os.O_RDWR)
+        lock = os.open(entry / MARKER, os.O_RDWR)
     except OSError:
-        return  # not of this kind, or gone already
+        return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(entry, ignore_errors=True)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgedistill.atomic_file import replacing
 from edgedistill.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -94,16 +94,11 @@ class Traces:
         """Write the file whole or not at all."""
         header = {"format": FORMAT, "version": VERSION, "tokenizer": self.tokenizer_sha256, "origin": self.origin}
         header |= {"sequences": len(self.sequences), "sha256": self.sha256}
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("w", encoding="utf-8") as stream:
-                stream.write(json.dumps(header) + "\n")
-                for sequence, prompt in zip(self.sequences, self.prompt_tokens, strict=True):
-                    stream.write(json.dumps({"prompt_tokens": prompt, "ids": sequence.tolist()}) + "\n")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path, "w") as stream:
+            stream.write(json.dumps(header) + "\n")
+            for sequence, prompt in zip(self.sequences, self.prompt_tokens, strict=True):
+                stream.write(json.dumps({"prompt_tokens": prompt, "ids": sequence.tolist()}) + "\n")
 
     @classmethod
     def load(cls, path: Path, *, tokenizer_sha256: str, vocab_size: int) -> Traces:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgedistill.atomic_file import write_whole
 from edgedistill.bundle.bundle import MANIFEST, Bundle
+from edgedistill.bundle.staging import remove_bundle
 from edgedistill.bundle.verification_record import sentence
-from edgedistill.errors import BundleError, EdgedistillError, OutputError
+from edgedistill.errors import BundleError, EdgedistillError
 from edgedistill.units import format_bytes, format_count
 
 REMEMBERED = 100
@@ -69,18 +70,8 @@ class Registry:
         return sorted(known, key=lambda k: (-k.used, k.name))
 
     def delete(self, bundle: Path) -> None:
-        """Remove a bundle's files: only what has a manifest. Raises OutputError."""
-        if not (bundle / MANIFEST).is_file():
-            raise OutputError(f"{bundle} has no {MANIFEST}, so it is not removed.", hint="Remove it by hand.")
-        if bundle.is_symlink():
-            bundle.unlink()
-        else:
-            try:
-                # The manifest last would leave a directory that looks whole if this is interrupted.
-                (bundle / MANIFEST).unlink()
-                shutil.rmtree(bundle)
-            except OSError as error:
-                raise OutputError(f"{bundle}: {error.strerror or error}.", hint="Remove the rest by hand.") from error
+        """Remove a bundle, or a link to one, and not a file that is none of its own. Raises OutputError."""
+        remove_bundle(bundle)
         self.forget(bundle)
 
     def _entries(self) -> dict[str, float]:
@@ -93,9 +84,7 @@ class Registry:
     def _write(self, entries: dict[str, float]) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            staged = self.path.with_name(self.path.name + ".new")
-            staged.write_text(json.dumps(entries, indent=2), encoding="utf-8")
-            staged.replace(self.path)
+            write_whole(self.path, json.dumps(entries, indent=2))
         except OSError:
             return
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from edgedistill.atomic_file import write_whole
 from edgedistill.errors import EdgedistillError
 
 CLIPBOARDS = ("auto", "terminal", "file")
@@ -72,9 +73,7 @@ class Config:
         lines += ["", "[keys]", *(f"{_toml(name)} = {_toml(key)}" for name, key in sorted(self.keys.items()))]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            staged = self.path.with_name(self.path.name + ".new")
-            staged.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            staged.replace(self.path)
+            write_whole(self.path, "\n".join(lines) + "\n")
         except OSError as error:
             raise ConfigError(f"{self.path}: {error.strerror or error}.", hint="The settings hold for now.") from error
 

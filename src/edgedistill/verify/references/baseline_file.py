@@ -16,7 +16,6 @@ import hashlib
 import io
 import itertools
 import json
-import os
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from edgedistill.atomic_file import write_whole
 from edgedistill.errors import OutputError, VerifyError
 from edgedistill.renamed import current_keys
 from edgedistill.runtime.batch.request import DrawSettings
@@ -142,13 +142,10 @@ class Baseline:
             raise OutputError(f"{path} exists already.", hint="Name another file, or replace it with --force.")
         body = self._pack()
         digest = hashlib.sha256(body).hexdigest()
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(_MAGIC + digest.encode() + b"\n" + body)
-            partial.replace(path)
+            write_whole(path, _MAGIC + digest.encode() + b"\n" + body)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise OutputError(f"The baseline cannot be written to {path}: {error.strerror}.") from error
         return dataclasses.replace(self, sha256=digest)
 
