@@ -19,7 +19,7 @@ TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 ARGS ?=
 PIP_OPTIONS := --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui screenshots clean
+.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -97,6 +97,9 @@ bench-tui: $(BASE) ## the terminal UI against the bare runtime: idle CPU, memory
 	@test -f $(DEMO_BUNDLE)/manifest.json || \
 		$(BIN)/edgedistill export tiny-reasoner --profile laptop-cpu --out $(DEMO_BUNDLE)
 	$(BIN)/python bench/tui.py $(or $(BUNDLE),$(DEMO_BUNDLE)) $(ARGS)
+
+torture: $(DEV) ## kill commands at random moments and let their disk fail; a table of what survived (ARGS="--seconds 3600")
+	$(BIN)/python bench/torture.py $(ARGS)
 
 screenshots: $(BASE) ## docs/tui-chat.svg and docs/tui-profiler.svg from the real program
 	@test -f $(DEMO_BUNDLE)/manifest.json || \

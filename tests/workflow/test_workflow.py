@@ -87,14 +87,14 @@ def test_errors_of_the_export_are_its_own(tmp_path: Path, tiny_checkpoint_dir: P
 
 def steps(monkeypatch: pytest.MonkeyPatch, after: Callable[[int], None]) -> None:
     """Calls ``after`` with the number of each replacement, before it is made."""
-    real, count = amend._replace, []
+    real, count = amend.replace_file, []
 
     def replace(directory: Path, name: str, text: str) -> None:
         count.append(name)
         after(len(count))
         real(directory, name, text)
 
-    monkeypatch.setattr(amend, "_replace", replace)
+    monkeypatch.setattr(amend, "replace_file", replace)
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
