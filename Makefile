@@ -19,7 +19,7 @@ TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 ARGS ?=
 PIP_OPTIONS := --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture screenshots clean
+.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -48,6 +48,9 @@ lint: $(DEV) ## ruff: rules and format; import-linter: the order of the rooms
 format: $(DEV) ## apply ruff's format and safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(DEV) ## the site, built into site/ with strict links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet $(ARGS)
 
 types: $(DEV) ## mypy --strict
 	$(BIN)/mypy
@@ -107,7 +110,7 @@ screenshots: $(BASE) ## docs/tui-chat.svg and docs/tui-profiler.svg from the rea
 	$(BIN)/python examples/tui_screenshots.py $(DEMO_BUNDLE) docs
 
 clean: ## remove what the targets made, environments included
-	rm -rf $(VENV) $(VENV_NEXT) $(DEMO_BUNDLE) .$(DEMO_BUNDLE).partial .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV_NEXT) $(DEMO_BUNDLE) .$(DEMO_BUNDLE).partial .mypy_cache .ruff_cache .hypothesis build dist site
 
 # $(1): environment. Debian and Ubuntu ship Python without ensurepip; say so instead of failing half-way.
 define make_venv

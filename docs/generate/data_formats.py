@@ -1,0 +1,90 @@
+"""Pages of data formats: the manifest of a bundle, the report, suites; from the dataclasses that read and write them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+from markup import cell, prose, table
+
+from edgedistill.bundle import manifest
+from edgedistill.quantize.spec import WeightFormat
+from edgedistill.verify.report.definitions import DEFINITIONS
+from edgedistill.verify.report.json_schema import SCHEMA_PATH
+from edgedistill.verify.suites.checks import KINDS
+from edgedistill.verify.types import prompts
+
+Schema = dict[str, Any]
+
+
+def bundle_page() -> str:
+    """Tables of manifest.json, from the outermost object in."""
+    classes = (manifest.Manifest, manifest.ModelInfo, manifest.KVCacheInfo, manifest.WeightEntry, WeightFormat)
+    return "\n\n".join(["## manifest.json", *(_section(cls) for cls in (*classes, manifest.FileEntry))]) + "\n"
+
+
+def suite_page() -> str:
+    """Tables of sampling settings and of the kinds of checks."""
+    kinds = table(("Kind", "Parameters"), ((f"`{k}`", _codes(KINDS[k][0])) for k in KINDS))
+    return "\n\n".join([_section(prompts.SuiteSampling), "## Kinds of checks", kinds]) + "\n"
+
+
+def report_page() -> str:
+    """Tables of every object in a report, from its schema, and what the numbers mean."""
+    schema: Schema = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
+    parts = [f"Schema `{schema['$id']}`. `null` stands for a number that is not finite or was not measured."]
+    objects: dict[str, Schema] = schema["$defs"]
+    first = schema["$ref"].rpartition("/")[2]
+    for name in (first, *sorted(set(objects) - {first})):
+        parts += [f"## {name}", prose(objects[name].get("description")), _properties(objects[name])]
+    parts.append("## What the numbers mean")
+    parts.append(table(("Number", "Definition"), ((f"`{k}`", cell(v)) for k, v in DEFINITIONS.items())))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _section(cls: type) -> str:
+    """A heading, the docstring and a table of a dataclass's fields."""
+    about = _attributes(cls.__doc__ or "")
+    rows = []
+    for field in dataclasses.fields(cls):
+        kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+        rows.append((f"`{field.name}`", f"`{kind}`".replace("|", "\\|"), cell(about.get(field.name, ""))))
+    described = any(row[2] for row in rows)
+    head = ("Field", "Type", "Meaning") if described else ("Field", "Type")
+    return f"### {cls.__name__}\n\n{prose(cls.__doc__)}\n\n" + table(head, (row[: len(head)] for row in rows))
+
+
+def _attributes(doc: str) -> dict[str, str]:
+    """The ``Attributes:`` section of a docstring by name."""
+    _, _, section = doc.partition("Attributes:\n")
+    entries = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, re.MULTILINE)
+    return {name: re.sub(r"``(.+?)``", r"`\1`", " ".join(text.split())) for name, text in entries}
+
+
+def _properties(item: Schema) -> str:
+    rows = ((f"`{name}`", _kind(value)) for name, value in item.get("properties", {}).items())
+    return table(("Field", "Type"), rows)
+
+
+def _kind(value: Schema) -> str:
+    """The type of a property in words, with links to objects."""
+    if "$ref" in value:
+        name = value["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in value:
+        return " or ".join(_kind(one) for one in value["anyOf"])
+    if "enum" in value or "const" in value:
+        return " or ".join(f"`{json.dumps(one)}`" for one in value.get("enum", [value.get("const")]))
+    kind = value.get("type", "any")
+    if kind == "array":
+        items = value.get("prefixItems") or ([value["items"]] if isinstance(value.get("items"), dict) else [])
+        return f"list of {', '.join(_kind(one) for one in items) or 'any'}"
+    if kind == "object" and isinstance(value.get("additionalProperties"), dict):
+        return f"object of {_kind(value['additionalProperties'])}"
+    return " or ".join(kind) if isinstance(kind, list) else str(kind)
+
+
+def _codes(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
