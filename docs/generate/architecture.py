@@ -1,4 +1,4 @@
-"""The page of the architecture: the rooms in the order of the import contract, each with its docstring's first sentence."""
+"""The page of the architecture: the rooms in the order of the import contract, each with its docstring's first line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ _ROW, _WIDTH = 46, 760
 
 def page(root: Path) -> str:
     """A picture and a table for every contract of layers in pyproject.toml."""
-    contracts = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
     parts = []
     for contract in contracts:
         if contract["type"] != "layers":

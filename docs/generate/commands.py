@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def page(_: None = None) -> str:
     """Markdown of all commands in the order of ``edgedistill --help``."""
     parts = [
-        "Every command takes `--help`. Results go to stdout, notes and progress to stderr. Exit codes: 0 done, 1 failed, "
-        "2 bad input, 3 inconclusive, 130 interrupted.",
+        "Every command takes `--help`. Results go to stdout, notes and progress to stderr. Exit codes: 0 done, "
+        "1 failed, 2 bad input, 3 inconclusive, 130 interrupted.",
         table(("Command", ""), ((f"[`{v.name}`](#edgedistill-{v.name})", cell(v.summary)) for v in VERBS)),
     ]
     for verb in VERBS:
@@ -70,7 +70,11 @@ def _argument(action: argparse.Action) -> str:
 
 def _name(action: argparse.Action) -> str:
     value = "" if action.nargs == 0 else f" {_argument(action)}"
-    return f"`{', '.join(action.option_strings)}{value}`".replace("|", "\\|") if action.option_strings else f"`{_argument(action)}`"
+    return (
+        f"`{', '.join(action.option_strings)}{value}`".replace("|", "\\|")
+        if action.option_strings
+        else f"`{_argument(action)}`"
+    )
 
 
 def _meaning(action: argparse.Action) -> str:

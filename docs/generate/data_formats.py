@@ -1,4 +1,4 @@
-"""Pages of data formats: the manifest of a bundle, the report, suites; from the dataclasses that read and write them."""
+"""Pages of data formats: the manifest of a bundle, the report, suites; from the dataclasses that hold them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What MkDocs calls as it builds the site: pages that are made from the code, so that they cannot fall behind it.
 
-A page of the reference is made by the function that ``PAGES`` names; where a file of the same name lies under docs/, its
-text comes first and the generated part after it.
+A page is made by the function that ``PAGES`` names; where a file of the same name lies under docs/, its text comes
+first and the generated part after it.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import architecture
 import commands
 import data_formats
 import profiles
 import python_api
 from mkdocs.structure.files import File, Files, InclusionLevel
+
+import architecture
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Draws docs/pictures/quality.svg from the table on the page of benchmarks: python docs/generate/picture.py
 
-Two plots side by side: mean KL to the original against the size of the file, and against memory. A test compares the file
-with what this makes.
+Two plots side by side: mean KL to the original against the size of the file, and against memory. A test compares the
+file with what this makes.
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ class Point:
     @property
     def label(self) -> str:
         """The format without what all points share."""
-        short = re.sub(r"-(a?sym|gptq|search|s8)\b| \(.*\)", "", self.format)
-        return short
+        return re.sub(r"-(a?sym|gptq|search|s8)\b| \(.*\)", "", self.format)
 
 
 def points(page: str) -> list[Point]:

@@ -1,0 +1,87 @@
+"""What the site takes from elsewhere: the generated reference, the picture, the list of environment variables."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _generators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs/generate"))
+
+
+def test_the_page_of_commands_has_every_command_and_option() -> None:
+    from commands import page  # type: ignore[import-not-found]
+
+    from edgedistill.cli.parser import VERBS
+
+    text = page()
+    for verb in VERBS:
+        assert f"## edgedistill {verb.name}" in text
+    assert "### edgedistill profiles detect" in text
+    assert "`-o" in text
+    assert "`--bits-per-weight" in text
+
+
+def test_the_pages_of_formats_have_every_field() -> None:
+    from dataclasses import fields
+
+    from data_formats import bundle_page, report_page, suite_page  # type: ignore[import-not-found]
+
+    from edgedistill.bundle.manifest import Manifest
+    from edgedistill.verify.suites.checks import KINDS
+
+    assert all(f"| `{field.name}` |" in bundle_page() for field in fields(Manifest))
+    assert all(f"| `{name}` |" in suite_page() for name in KINDS)
+    report = report_page()
+    for link in set(re.findall(r"\]\(#(\w+)\)", report)):
+        assert re.search(rf"^## {link}$", report, re.MULTILINE | re.IGNORECASE), link
+
+
+def test_the_page_of_the_architecture_has_every_room() -> None:
+    from architecture import page  # type: ignore[import-not-found]
+
+    text = page(ROOT)
+    assert "| `edgedistill.quantize` | Weight quantization" in text
+    assert "| `edgedistill.verify.metrics` |" in text
+
+
+def test_the_picture_is_that_of_the_table() -> None:
+    from picture import PICTURE, picture, points  # type: ignore[import-not-found]
+
+    rows = points((ROOT / "docs/benchmarks.md").read_text(encoding="utf-8"))
+    assert len(rows) == 13
+    assert picture(rows) == PICTURE.read_text(encoding="utf-8"), "run: python docs/generate/picture.py"
+
+
+def test_the_readmes_numbers_are_those_of_the_benchmarks() -> None:
+    benchmarks = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (edgedistill|llama\.cpp), (.+?) \| ([\d.]+) \| ([\d.]+) \| (\d+) \|$",
+                      (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)  # fmt: skip
+    assert len(rows) == 7
+    for engine, _, size, kl, memory in rows:
+        row = re.search(rf"^\| {re.escape(engine)} \| [^|]+ \| {size}[ |].*\| {memory} \|$", benchmarks, re.MULTILINE)
+        assert row, (engine, size, memory)
+        assert float(kl) == pytest.approx(float(row[0].split("|")[5].split()[0]), abs=5.1e-4)
+
+
+def test_the_page_of_environment_variables_is_complete() -> None:
+    """Every name that the code looks up, and none that it does not."""
+    told = set(re.findall(r"`([A-Z][A-Z_]+)`", (ROOT / "docs/reference/environment.md").read_text(encoding="utf-8")))
+    used = {
+        node.value
+        for tree in ("src", "tui")
+        for path in (ROOT / tree).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        and re.fullmatch(r"EDGEDISTILL_[A-Z_]+", node.value)
+    }  # fmt: skip
+    assert used == {name for name in told if name.startswith("EDGEDISTILL_")}
+    code = "".join(p.read_text(encoding="utf-8") for tree in ("src", "tui") for p in (ROOT / tree).rglob("*.py"))
+    assert not [name for name in told - {"TMPDIR"} if name not in code]
