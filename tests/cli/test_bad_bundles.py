@@ -87,7 +87,7 @@ def test_stdin_that_is_no_text(tiny_bundle_dir: Path, tmp_path: Path) -> None:
 
     done = subprocess.run(
         [*COMMAND, "run", str(tiny_bundle_dir), "-"],
-        input=bytes(range(128, 256)), capture_output=True, timeout=60, check=False, env=environment(PYTHONUTF8="1"),
+        input=bytes(range(128, 256)), capture_output=True, timeout=300, check=False, env=environment(PYTHONUTF8="1"),
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.decode().startswith("error: The prompt is not UTF-8")

@@ -20,7 +20,7 @@ SLOW = HEAVY | {"numpy", "rich", "textual", "onnxruntime", "tokenizers", "huggin
 def loaded_after(code: str) -> set[str]:
     """Names of the top-level modules in memory after ``code``."""
     script = f"{code}\nimport sys\nprint('\\n'.join(sorted(m.partition('.')[0] for m in sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
     return set(done.stdout.splitlines())
 
 

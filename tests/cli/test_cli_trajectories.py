@@ -7,12 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 from cli_support import edgedistill, environment, here
 from exporting import export
+from waiting import wait_until
 
 from edgedistill.trajectories.decode import Decoding
 
@@ -63,7 +63,7 @@ def test_no_answer_is_an_exit_code_of_its_own(bundle):
     assert "no trajectory came to an answer: 3 truncated" in result.err
 
 
-# The command with a pause after every step, and a file once there are twenty.
+# The command; after twenty steps a file says so, and nothing goes on until a second one says that Ctrl-C was sent.
 SLOW = """
 import os, sys, time
 from edgedistill.cli import main
@@ -73,7 +73,8 @@ def step(self):
     steps.append(1)
     if len(steps) == 20:
         open(os.environ["MARK"], "w").close()
-    time.sleep(0.03)
+        while not os.path.exists(os.environ["MARK"] + ".sent"):
+            time.sleep(0.02)
     return real(self)
 Decoding.step = step
 sys.exit(main(sys.argv[1:]))
@@ -88,11 +89,11 @@ def interrupted(mark: Path, *arguments: str, stdin: str = "", after: str = "") -
     )  # fmt: skip
     process.stdin.write(stdin)
     process.stdin.flush()
-    while not mark.exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+    wait_until(lambda: mark.exists() or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(after, timeout=60)
+    mark.with_name(f"{mark.name}.sent").touch()
+    out, err = process.communicate(after, timeout=300)
     assert "Traceback" not in err
     return process.returncode, out, err
 

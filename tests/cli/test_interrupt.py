@@ -7,33 +7,34 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import psutil
 from cli_support import COMMAND, edgedistill, environment, here
+from waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# The command with a hook: after three quantized weights it says so and goes on very slowly.
+# The command with a hook: after three quantized weights a file says so, and nothing goes on until a second one says that
+# Ctrl-C was sent.
 SLOW_EXPORT = """
-import sys, time
+import os, sys, time
 from edgedistill.export import writer
 from edgedistill.cli import main
 real, calls = writer.quantize_rows, []
 def quantize_rows(*arguments, **options):
     calls.append(1)
     if len(calls) == 4:
-        print("in the middle", flush=True)
-    if len(calls) >= 4:
-        time.sleep(0.5)
+        open(os.environ["MARK"], "w").close()
+    while len(calls) >= 4 and not os.path.exists(os.environ["MARK"] + ".sent"):
+        time.sleep(0.02)
     return real(*arguments, **options)
 writer.quantize_rows = quantize_rows
 sys.exit(main(sys.argv[1:]))
 """
 
-# Likewise: a pause after every token, and a file once there are twenty.
+# Likewise: after twenty tokens a file says so, and nothing goes on until a second one says that Ctrl-C was sent.
 SLOW_ANSWER = """
 import os, sys, time
 from edgedistill.cli import main
@@ -43,22 +44,12 @@ def tokens(loop):
     for count, token in enumerate(real(loop)):
         if count == 20:
             open(os.environ["MARK"], "w").close()
-        time.sleep(0.02)
+            while not os.path.exists(os.environ["MARK"] + ".sent"):
+                time.sleep(0.02)
         yield token
 TokenLoop.__iter__ = tokens
 sys.exit(main(sys.argv[1:]))
 """
-
-
-def interrupt_when(process: subprocess.Popen[str], text: str) -> None:
-    """Send Ctrl-C once ``text`` is on stdout."""
-    assert process.stdout is not None
-    seen = ""
-    while text not in seen:
-        character = process.stdout.read(1)
-        assert character, "the process ended first"
-        seen += character
-    process.send_signal(signal.SIGINT)
 
 
 def test_an_interrupted_export_leaves_no_bundle_and_is_resumed(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
@@ -66,10 +57,10 @@ def test_an_interrupted_export_leaves_no_bundle_and_is_resumed(tiny_checkpoint_d
     arguments = ["export", str(tiny_checkpoint_dir), "-o", str(out), "--no-check", "--no-verify", "--json"]
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW_EXPORT, *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(MARK=str(tmp_path / "mark")),
     )  # fmt: skip
-    interrupt_when(process, "in the middle")
-    _, err = process.communicate(timeout=60)
+    interrupt_at(process, tmp_path / "mark")
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "interrupted."
     assert "Traceback" not in err
@@ -88,7 +79,7 @@ def test_an_interrupted_export_leaves_no_bundle_and_is_resumed(tiny_checkpoint_d
 
 
 def slow(mark: Path, *arguments: object, **pipes: int) -> subprocess.Popen[str]:
-    """The command with a pause after each token; after twenty it makes the file ``mark``."""
+    """The command that makes the file ``mark`` after twenty tokens and waits for ``interrupt_at``."""
     return subprocess.Popen(
         [sys.executable, "-c", SLOW_ANSWER, *(str(argument) for argument in arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
@@ -97,11 +88,11 @@ def slow(mark: Path, *arguments: object, **pipes: int) -> subprocess.Popen[str]:
 
 
 def interrupt_at(process: subprocess.Popen[str], mark: Path) -> None:
-    """Send Ctrl-C once the file is there."""
-    while not mark.exists():
-        assert process.poll() is None, "the process ended first"
-        time.sleep(0.02)
+    """Send Ctrl-C once the file is there, and say so with another one."""
+    wait_until(lambda: mark.exists() or process.poll() is not None)
+    assert process.poll() is None, "the process ended first"
     process.send_signal(signal.SIGINT)
+    mark.with_name(f"{mark.name}.sent").touch()
 
 
 # Likewise: the short verification makes the file and hangs.
@@ -131,7 +122,7 @@ def test_an_interrupted_verification_leaves_a_bundle_without_the_record(
     )  # fmt: skip
     interrupt_at(process, tmp_path / "mark")
     children = psutil.Process(process.pid).children(recursive=True)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "interrupted."
     assert not any(child.is_running() for child in children)
@@ -143,7 +134,7 @@ def test_an_interrupted_verification_leaves_a_bundle_without_the_record(
 def test_an_interrupted_answer_keeps_its_text(tiny_bundle_dir: Path, tmp_path: Path) -> None:
     process = slow(tmp_path / "mark", "run", tiny_bundle_dir, "hello", "--raw", "--seed", 7, "-n", 400)
     interrupt_at(process, tmp_path / "mark")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert out.strip()
     assert out.endswith("\n")
@@ -155,7 +146,7 @@ def test_an_interrupted_answer_keeps_its_text(tiny_bundle_dir: Path, tmp_path: P
 def test_an_interrupted_answer_as_json_is_still_one_document(tiny_bundle_dir: Path, tmp_path: Path) -> None:
     process = slow(tmp_path / "mark", "run", tiny_bundle_dir, "hello", "--raw", "--seed", 7, "-n", 400, "--json")
     interrupt_at(process, tmp_path / "mark")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err == "interrupted.\n"
     answer = json.loads(out)
@@ -170,7 +161,7 @@ def test_a_chat_goes_on_after_ctrl_c_and_keeps_the_text(tiny_bundle_dir: Path, t
     process.stdin.flush()
     interrupt_at(process, tmp_path / "mark")
     saved = tmp_path / "chat.json"
-    _, err = process.communicate(f"/stats\n/save {saved}\n/exit\n", timeout=60)
+    _, err = process.communicate(f"/stats\n/save {saved}\n/exit\n", timeout=300)
     assert process.returncode == 0
     assert "stopped; the text so far is kept." in err
     assert "tok/s" in err
@@ -186,13 +177,16 @@ def test_an_interrupted_bench_is_one_line(tiny_bundle_dir: Path) -> None:
         [*COMMAND, "bench", str(tiny_bundle_dir), "--repeats", "1000000", "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True,
     )  # fmt: skip
-    children = psutil.Process(process.pid).children
-    while not (measuring := children()):
+    measuring = [psutil.Process(process.pid)]
+
+    def loaded() -> bool:
         assert process.poll() is None
-        time.sleep(0.02)
-    time.sleep(0.5)
+        measuring[:] = psutil.Process(process.pid).children()
+        return any("weights" in part.path for child in measuring for part in child.memory_maps())
+
+    wait_until(loaded, "no process opened the bundle")
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert out == ""
     assert err == "interrupted.\n"

@@ -13,16 +13,16 @@ from cli_support import environment, here
 if TYPE_CHECKING:
     from pathlib import Path
 
-# The command with a hook: after two updates it says so and waits for Ctrl-C.
+# The command with a hook: after two updates it says so and waits for Ctrl-C or a line that follows it.
 WAITING = """
-import sys, time
+import sys
 from edgedistill.cli import main
 from edgedistill.tune import loop
 real = loop.Trainer._update
 def update(trainer):
     if trainer.state.step == 2:
         print("in the middle", flush=True)
-        time.sleep(60)
+        sys.stdin.readline()
     real(trainer)
 loop.Trainer._update = update
 sys.exit(main(sys.argv[1:]))
@@ -44,12 +44,12 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
     arguments += ["--calibration", str(text_file), "--steps", "6", "--length", "64", "--json"]
     process = subprocess.Popen(
         [sys.executable, "-c", WAITING, *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "in the middle\n"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate("\n", timeout=300)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "interrupted."
     assert f"To go on: edgedistill {' '.join(arguments)}" in err
@@ -86,7 +86,7 @@ def test_without_pytorch_it_says_what_to_install(
         f"'--reference', {str(tiny_checkpoint_dir)!r}]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment(), timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment(), timeout=300
     )
     assert done.returncode == 2
     assert "PyTorch" in done.stderr
@@ -96,4 +96,4 @@ def test_without_pytorch_it_says_what_to_install(
 
 def test_nothing_of_it_loads_pytorch_before_it_is_needed() -> None:
     code = "import edgedistill.tune.pipeline, edgedistill.tune.options, sys; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, env=environment(), timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=environment(), timeout=300).returncode == 0

@@ -151,7 +151,7 @@ def test_a_closed_pipe_is_no_error() -> None:
     script += "p.stdout.close(); e = p.stderr.read().decode(); print(p.wait(), repr(e))"
     done = subprocess.run(
         [sys.executable, "-c", script, *COMMAND, "profiles", "show", "laptop-cpu"],
-        capture_output=True, text=True, timeout=60, check=True, env=environment(),
+        capture_output=True, text=True, timeout=300, check=True, env=environment(),
     )  # fmt: skip
     assert done.stdout == "141 ''\n"
 

@@ -33,7 +33,7 @@ def fake(tmp_path: Path) -> dict[str, str]:
 
 def shell(script: str | Path, environment: dict[str, str], cwd: Path) -> int:
     command = ["bash", str(script)] if isinstance(script, Path) else ["bash", "-c", script]
-    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, timeout=60, check=False).returncode
+    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, timeout=300, check=False).returncode
 
 
 def action_script() -> str:

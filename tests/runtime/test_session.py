@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -286,9 +285,8 @@ def test_interrupt_from_another_thread(fp32: DecoderSession) -> None:
     decoder = fp32.decoder()
     timer = threading.Timer(0.05, decoder.interrupt)
     timer.start()
-    end = time.monotonic() + 30
     with pytest.raises(InterruptedRunError):
-        while time.monotonic() < end:
+        while True:
             decoder.feed(tokens(100, 51))
             decoder.truncate(0)
     timer.join()

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+from waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,7 +41,7 @@ _READ = """(() => {
   const lines = window.seen.buffer.active;
   return Array.from({length: lines.length}, (_, i) => lines.getLine(i).translateToString(true)).join("\\n");
 })()"""
-WAIT_S = 90.0
+WAIT_S = PATIENCE_S
 
 
 class Page:
@@ -123,7 +124,7 @@ async def browser(directory: Path) -> AsyncIterator[Page]:
         # All of its processes are in one group, and none of them has anything to save.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
+        process.wait(300)
 
 
 async def _port(profile: Path, process: subprocess.Popen[bytes]) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from waiting import wait_until
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 # Loaded into a worker to make it another kind of device: it calls itself so, and its noise is off from some position.
@@ -72,19 +73,15 @@ class LocalCluster:
         self.processes.append(process)
         return process
 
-    def _wait(self, condition: object) -> None:
-        for _ in range(2400):
-            if condition():  # type: ignore[operator]
-                return
-            time.sleep(0.05)
-        raise AssertionError("the scheduler did not start")
+    def _wait(self, condition: Callable[[], object]) -> None:
+        wait_until(condition, "the scheduler did not start")
 
     def stop(self) -> None:
         """End all that was started."""
         for process in self.processes:
             process.kill()
         for process in self.processes:
-            process.wait(timeout=30)
+            process.wait(timeout=300)
 
 
 @contextmanager

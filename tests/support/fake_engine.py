@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from waiting import PATIENCE_S
 
 from edgedistill.runtime.settings import GenerationSettings
 from edgedistill.trajectories import RunStats, Trajectory, TrajectoryEvent, TrajectoryResult
@@ -217,11 +219,11 @@ def drive(
 
 async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
     """Let the app work until ``condition`` holds."""
-    for _ in range(600):
-        if condition():
-            return
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail("the screen never got there")
         await pilot.pause(0.01)
-    pytest.fail("the screen never got there")
 
 
 async def ask(pilot: Pilot[None], text: str = "How many?", *, wait: bool = True) -> None:

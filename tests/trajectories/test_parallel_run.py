@@ -179,7 +179,7 @@ def test_a_pass_that_runs_out_of_memory_leaves_the_vote(reasoner, sampling, monk
     def failing(*arguments, **settings):
         raise OutOfMemoryError("The KV cache cannot grow.")
 
-    monkeypatch.setattr(reasoner, "stream", failing)
+    monkeypatch.setattr(type(reasoner), "stream", failing)  # on the object it would stay behind the test
     result = solve(reasoner, EASY, options=TrajectoryOptions(count=4, deliberate=True), settings=sampling)
     assert (result.deliberation, result.decided_by) == (None, "majority")
     assert result.notes[-1] == "The memory ran out in the deliberation: the vote stands."

@@ -22,7 +22,7 @@ def endless_trace(path: str, *, seconds: float, cancel: threading.Event) -> Iter
         yield from fake_trace(path, seconds=seconds, cancel=cancel)
         return
     yield TraceEvent("loaded", seconds=0.2)
-    cancel.wait(20)
+    cancel.wait()
 
 
 # ---- profiler ----------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from waiting import PATIENCE_S
 
 from edgedistill_tui.data.store import Store
 
@@ -40,7 +41,7 @@ class Terminal:
 
     def wait_for(self, words: bytes) -> None:
         """Read until the program has drawn ``words``."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE_S
         while words not in self.seen:
             assert time.monotonic() < until, self.seen[-3000:]
             if select.select([self._fd], [], [], 0.1)[0]:
@@ -61,17 +62,20 @@ class Terminal:
         os.close(self._fd)
         self._fd = -1
 
-    def cpu_s(self) -> float:
-        """Processor seconds of its main thread so far."""
-        (main,) = [thread for thread in psutil.Process(self.pid).threads() if thread.id == self.pid]
-        return float(main.user_time + main.system_time)
+    def stop_reading(self) -> None:
+        """Fill the terminal to the brim: whatever the program draws from now on waits for a reader."""
+        program_side = os.open(psutil.Process(self.pid).terminal(), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(program_side, b"x" * 1024)
+        os.close(program_side)
 
     def wait(self) -> int:
         """The exit code; a terminal is read to its end, as one that is looked at."""
         with contextlib.suppress(OSError):  # a terminal without a program is an error to read from
             while self._fd >= 0 and os.read(self._fd, 65536):
                 pass
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE_S
         while (ended := os.waitpid(self.pid, os.WNOHANG)) == (0, 0):
             if time.monotonic() > until:
                 os.kill(self.pid, signal.SIGKILL)

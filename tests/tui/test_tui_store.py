@@ -201,7 +201,7 @@ def test_a_killed_program_leaves_what_it_saved(tmp_path: Path) -> None:
         "from edgedistill_tui.data.store import Store; from edgedistill_tui.data.session import Session\n"
         "s = Session(); s.ask('before the end'); Store(Path(sys.argv[1])).save(s); os.kill(os.getpid(), 9)"
     )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "sessions.db")], check=False, timeout=60)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "sessions.db")], check=False, timeout=300)
     assert [s.title for s in Store(tmp_path / "sessions.db").sessions()] == ["before the end"]
 
 

@@ -6,10 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
+from waiting import wait_until
 
 from edgedistill_tui.data.store import Store
 
@@ -28,17 +28,20 @@ class Tmux:
 
     def __call__(self, *arguments: str) -> str:
         done = subprocess.run(
-            ["tmux", "-S", self._socket, *arguments], capture_output=True, text=True, timeout=30, check=False
+            ["tmux", "-S", self._socket, *arguments], capture_output=True, text=True, timeout=300, check=False
         )
         return done.stdout
 
-    def wait_for(self, text: str, seconds: float = 30.0) -> str:
+    def wait_for(self, text: str) -> str:
         """The screen once it shows ``text``."""
-        until = time.monotonic() + seconds
-        while text not in (screen := self("capture-pane", "-p")):
-            assert time.monotonic() < until, f"{text!r} never came:\n{screen}"
-            time.sleep(0.1)
-        return screen
+        screens = [""]
+
+        def shown() -> bool:
+            screens[0] = self("capture-pane", "-p")
+            return text in screens[0]
+
+        wait_until(shown, lambda: f"{text!r} never came:\n{screens[0]}", every_s=0.1)
+        return screens[0]
 
 
 @pytest.fixture
