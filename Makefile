@@ -17,9 +17,11 @@ DEMO_QUESTION ?= Mia has 14 apples. Then Mia finds 3 bags of 6 apples. Mia gives
 TORCH_INDEX ?=
 TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 ARGS ?=
+# A worker per core, each with a run of neighbouring tests; ARGS=-n0 is one process.
+PARALLEL := -n auto --dist worksteal --durations=10
 PIP_OPTIONS := --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs screenshots clean
+.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs test-slow test-all screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -34,8 +36,14 @@ demo: $(BASE) ## export the built-in model, open the bundle, ask it a question
 	@$(BIN)/edgedistill run $(DEMO_BUNDLE) "$(DEMO_QUESTION)" --temperature 0
 	@echo; echo "Talk to it: $(BIN)/edgedistill chat $(DEMO_BUNDLE)"
 
-test: $(DEV) ## all tests (installs the extras, PyTorch among them, first)
-	$(BIN)/pytest $(ARGS)
+test: $(DEV) ## the tests but the slow ones, on all cores (installs the extras, PyTorch among them, first)
+	$(BIN)/pytest $(PARALLEL) -m "not slow" $(ARGS)
+
+test-slow: $(DEV) ## the tests that take a minute or more each
+	$(BIN)/pytest $(PARALLEL) -m slow $(ARGS)
+
+test-all: $(DEV) ## both
+	$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 test-next: $(NEXT) ## the parity tests against the newest transformers, in an environment of their own
 	$(VENV_NEXT)/bin/pytest -m next $(ARGS)

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
-import numpy as np
-import pytest
+# One thread a process, and one core a worker: workers and the commands that they start do not fight over the machine.
+# (Before NumPy is loaded; ONNX Runtime and PyTorch count the cores that they may use.)
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+if _worker.startswith("gw") and hasattr(os, "sched_setaffinity"):
+    _cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {_cores[int(_worker[2:]) % len(_cores)]})
+
+import numpy as np  # noqa: E402
+import psutil  # noqa: E402
+import pytest  # noqa: E402
+from shared import made_once  # noqa: E402
 
 # A run started in the background by a shell without job control inherits an ignored Ctrl-C, and so would every command
 # that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["sampled_bundles"]
+
+WORKER_BYTES = 2 * 1024**3  # with PyTorch and the commands that a test starts
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """``-n auto``: one worker per core that the memory has room for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, psutil.virtual_memory().available // WORKER_BYTES))
+
 
 _TEMPLATE = """\
 {%- for message in messages %}
@@ -47,7 +69,7 @@ def write_tiny_checkpoint(directory: Path, seed: int = 0) -> Path:
 @pytest.fixture(scope="session")
 def tiny_checkpoint_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint directory; read-only by convention."""
-    return write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny-qwen3")
+    return made_once(tmp_path_factory, "checkpoint/tiny-qwen3", write_tiny_checkpoint)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +77,9 @@ def tiny_bundle_dir(tiny_checkpoint_dir: Path, tmp_path_factory: pytest.TempPath
     """A bundle of the tiny checkpoint for the profile laptop-cpu; copy it before changing it."""
     from exporting import export
 
-    return export(tiny_checkpoint_dir, tmp_path_factory.mktemp("bundle") / "tiny", profile="laptop-cpu").path
+    return made_once(
+        tmp_path_factory, "bundle/tiny", lambda out: export(tiny_checkpoint_dir, out, profile="laptop-cpu")
+    )
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cli_support import SUITE_PROMPTS
+from shared import made_once
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
 def reference(tiny_checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from exporting import export
 
-    out = tmp_path_factory.mktemp("reference") / "fp32"
-    return export(tiny_checkpoint_dir, out, profile="laptop-cpu", format="fp32").path
+    return made_once(
+        tmp_path_factory,
+        "reference/fp32",
+        lambda out: export(tiny_checkpoint_dir, out, profile="laptop-cpu", format="fp32"),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cli_support import edgedistill, environment, here
-from exporting import export
 from waiting import wait_until
 
 from edgedistill.trajectories.decode import Decoding
@@ -23,8 +22,8 @@ STORY = "Mia has 14 apples. Then Mia finds 3 bags of 6 apples. Mia gives away 7.
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export("tiny-reasoner", tmp_path_factory.mktemp("bundle") / "tiny", profile="laptop-cpu", check=False).path
+def bundle(reasoner_dir: Path) -> Path:
+    return reasoner_dir
 
 
 def test_trajectories_vote_and_the_answer_alone_is_on_stdout(bundle):

@@ -16,8 +16,8 @@ from waiting import wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
-# The command with a hook: after three quantized weights a file says so, and nothing goes on until a second one says that
-# Ctrl-C was sent.
+# The command with a hook: after three quantized weights a file says so, and nothing goes on until a second one says
+# that Ctrl-C was sent.
 SLOW_EXPORT = """
 import os, sys, time
 from edgedistill.export import writer

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from cli_support import environment
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ OPTIONS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_phase(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
     def run(name: str, place: object = None) -> list[object]:
         (tmp_path / name).mkdir(exist_ok=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from exporting import export
 from runtime_support import CONTEXT, save_checkpoint
+from shared import made_once
 
 from edgedistill.runtime.model import Model, open_bundle
 
@@ -25,14 +26,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 @pytest.fixture(scope="session")
 def tiny_bundle(checkpoint: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Bundle of the tiny checkpoint in a weight format such as ``fp32`` or ``int4-b32``."""
-    made: dict[str, Path] = {}
 
     def get(weight_format: str) -> Path:
-        if weight_format not in made:
-            out = tmp_path_factory.mktemp("bundles") / weight_format
-            export(checkpoint[0], out, format=weight_format, context=CONTEXT, check=False)
-            made[weight_format] = out
-        return made[weight_format]
+        return made_once(
+            tmp_path_factory,
+            f"bundles/{weight_format}",
+            lambda out: export(checkpoint[0], out, format=weight_format, context=CONTEXT, check=False),
+        )
 
     return get
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from exporting import export
+from shared import made_once
 
 from edgedistill.runtime.model import open_bundle
 from edgedistill.verify.models.bundle import BundleModel
@@ -21,16 +22,23 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def reasoner(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Bundle of tiny-reasoner in a weight format."""
-    made: dict[str, Path] = {}
 
     def get(weight_format: str) -> Path:
-        if weight_format not in made:
-            out = tmp_path_factory.mktemp("reasoner") / weight_format
-            export("tiny-reasoner", out, format=weight_format, context=256, check=False)
-            made[weight_format] = out
-        return made[weight_format]
+        return made_once(
+            tmp_path_factory,
+            f"reasoner/{weight_format}",
+            lambda out: export("tiny-reasoner", out, format=weight_format, context=256, check=False),
+        )
 
     return get
+
+
+@pytest.fixture(scope="session")
+def reasoner_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tiny-reasoner for laptop-cpu; copy it before changing it."""
+    return made_once(
+        tmp_path_factory, "laptop/tiny", lambda out: export("tiny-reasoner", out, profile="laptop-cpu", check=False)
+    )
 
 
 @pytest.fixture(scope="session")

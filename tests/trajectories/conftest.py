@@ -5,18 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from exporting import export
 
 from edgedistill.runtime.model import Model, open_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture(scope="session")
-def reasoner_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export("tiny-reasoner", tmp_path_factory.mktemp("reasoner") / "tiny", profile="laptop-cpu", check=False).path
 
 
 @pytest.fixture(scope="session")

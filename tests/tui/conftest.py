@@ -11,18 +11,10 @@ from edgedistill_tui.frames import Pace
 from edgedistill_tui.screens import reply_run
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    pass
 
 
 @pytest.fixture(autouse=True)
 def _drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing may take all of a core: the pauses that leave it to a model would be most of the tests' time."""
     monkeypatch.setattr(reply_run, "Pace", functools.partial(Pace, share=1e6))
-
-
-@pytest.fixture(scope="session")
-def reasoner_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """tiny-reasoner for laptop-cpu; copy it before changing it."""
-    from exporting import export
-
-    return export("tiny-reasoner", tmp_path_factory.mktemp("reasoner") / "tiny", check=False).path
