@@ -1,7 +1,7 @@
 """What every verb writes with: results to stdout, notes to stderr, tables, one JSON document, progress.
 
-Colour only where the stream is a terminal and NO_COLOR is not set. Tables are plain aligned text, so that they
-survive pipes of any width.
+Colour where the stream is a terminal, NO_COLOR is not set and ``--color`` does not say otherwise; progress bars on a
+terminal with and without colour. Tables are plain aligned text, so that they survive pipes of any width.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import sys
 import textwrap
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from edgedistill.progress import NullProgress
 from edgedistill.units import format_bytes, format_count, format_seconds
@@ -32,9 +33,35 @@ _REPORT_EVERY_S = 10.0
 _NARROWEST = 30
 
 
+Color = Literal["auto", "always", "never"]
+
+
+@dataclass(slots=True)
+class _Chosen:
+    """What ``--quiet`` and ``--color`` of the current command say."""
+
+    quiet: bool = False
+    color: Color = "auto"
+
+
+_chosen = _Chosen()
+
+
+def configure(*, quiet: bool, color: Color) -> None:
+    """Set how this process writes: ``quiet`` leaves out progress and notes, ``color`` overrules the terminal."""
+    _chosen.quiet, _chosen.color = quiet, color
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether lines on ``stream`` can be drawn again (a terminal, and not a dumb one)."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def has_colour(stream: TextIO) -> bool:
-    """Whether ANSI styles belong on ``stream`` (a terminal, NO_COLOR unset, not a dumb one)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    """Whether ANSI styles belong on ``stream``."""
+    if _chosen.color != "auto":
+        return _chosen.color == "always"
+    return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
 def style(text: str, name: str, stream: TextIO | None = None) -> str:
@@ -48,7 +75,13 @@ def out(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """A line about the work, on stderr."""
+    """A line about the work, on stderr; left out by ``--quiet``."""
+    if not _chosen.quiet:
+        problem(text)
+
+
+def problem(text: str) -> None:
+    """A line on stderr that ``--quiet`` does not leave out."""
     sys.stdout.flush()
     print(text, file=sys.stderr, flush=True)
 
@@ -94,10 +127,10 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
 
     A context, so that an error or Ctrl-C in mid-stage gives the terminal its cursor back.
     """
-    if quiet:
+    if quiet or _chosen.quiet:
         yield NullProgress()
         return
-    bars = BarProgress() if has_colour(sys.stderr) else LineProgress()
+    bars = BarProgress() if is_terminal(sys.stderr) else LineProgress()
     try:
         yield bars
     finally:
@@ -174,7 +207,7 @@ class BarProgress:
             TaskProgressColumn(),
             TextColumn("{task.fields[amount]:>12}"),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=Console(stderr=True, no_color=not has_colour(sys.stderr)),
         )
         self._task = self._bars.add_task(stage, total=total or None, amount="")
         self._bars.start()

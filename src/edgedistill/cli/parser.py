@@ -31,30 +31,39 @@ class VerbModule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A command: its ``name`` (also the name of its module) and one line for the overview."""
+    """A command: its ``name`` (also the name of its module), one line for the overview, and what it is for."""
 
     name: str
     summary: str
+    group: str
 
 
+_MAKE, _USE, _CHECK, _LOOK, _SET_UP = (
+    "make a bundle",
+    "use it",
+    "check it against its original",
+    "look at it",
+    "set up",
+)
 VERBS = (
-    Verb("plan", "predict size, memory and speed of a bundle before it is made"),
-    Verb("export", "make a quantized ONNX bundle of a model"),
-    Verb("tune", "train a bundle's scales and norms towards its original (extra: torch)"),
-    Verb("compare", "measure several formats of a model: divergence, speed, memory, size"),
-    Verb("run", "answer one prompt with a bundle"),
-    Verb("chat", "talk to a bundle in the terminal"),
-    Verb("tui", "open the terminal UI on the bundle manager: chat, profiler, comparisons"),
-    Verb("verify", "compare a bundle with its reference: pass, fail or inconclusive"),
-    Verb("audit", "examine one model alone: what is behind its consistency"),
-    Verb("baseline", "store a reference's samples, so that a gate needs no reference"),
-    Verb("report", "show a stored report again, or what moved between two"),
-    Verb("inspect", "show what is in a bundle: sizes, bits per weight, plan, hashes"),
-    Verb("sign", "sign a bundle, so that devices can refuse any other (extra: sign)"),
-    Verb("bench", "measure a bundle on this machine: tokens/s, load time, memory"),
-    Verb("selftest", "check which numerical properties hold on this machine"),
-    Verb("profiles", "list, show, validate and detect hardware profiles"),
-    Verb("models", "list built-in models and fetch small real ones"),
+    Verb("plan", "predict size, memory and speed of a bundle before it is made", _MAKE),
+    Verb("export", "make a quantized ONNX bundle of a model", _MAKE),
+    Verb("tune", "train a bundle's scales and norms towards its original (extra: torch)", _MAKE),
+    Verb("compare", "measure several formats of a model: divergence, speed, memory, size", _MAKE),
+    Verb("sign", "sign a bundle, so that devices can refuse any other (extra: sign)", _MAKE),
+    Verb("run", "answer one prompt with a bundle", _USE),
+    Verb("chat", "talk to a bundle in the terminal", _USE),
+    Verb("tui", "open the terminal UI on the bundle manager: chat, profiler, comparisons", _USE),
+    Verb("verify", "compare a bundle with its reference: pass, fail or inconclusive", _CHECK),
+    Verb("audit", "examine one model alone: what is behind its consistency", _CHECK),
+    Verb("baseline", "store a reference's samples, so that a gate needs no reference", _CHECK),
+    Verb("report", "show a stored report again, or what changed between two", _CHECK),
+    Verb("inspect", "show what is in a bundle: sizes, bits per weight, plan, hashes", _LOOK),
+    Verb("bench", "measure a bundle on this machine: tokens/s, load time, memory", _LOOK),
+    Verb("selftest", "check which numerical properties hold on this machine", _LOOK),
+    Verb("profiles", "list, show, validate and detect hardware profiles", _SET_UP),
+    Verb("models", "list built-in models and download small real ones", _SET_UP),
+    Verb("completion", "print a script that completes commands and options in your shell", _SET_UP),
 )
 
 _EXAMPLES = """\
@@ -78,12 +87,21 @@ class Parser(argparse.ArgumentParser):
         """Whether the command has subcommands."""
         return self._subparsers is not None
 
+    def verbs(self) -> list[Parser]:
+        """The parsers of its subcommands."""
+        found = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        return list(found[0].choices.values()) if found else []
+
+    def leaves(self) -> list[Parser]:
+        """The parsers of its subcommands; itself, if it has none."""
+        return self.verbs() or [self]
+
     def _hint(self, message: str) -> str:
         if re.search(r"--procedure: invalid choice: '(fast|exact)'", message):
             return "Kernels are chosen with --numerics fast or --numerics exact."
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
         if unknown:
-            known = [o for action in self._actions for o in action.option_strings]
+            known = [o for one in (self, *self.leaves()) for action in one._actions for o in action.option_strings]
             if near := nearest(unknown[1], known):
                 return f"Did you mean {near}?"
         choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
@@ -104,9 +122,9 @@ _NUMERICS = ("fast", "exact")
 _DELIBERATE = "--procedure=deliberate"
 
 
-def _current_names(arguments: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+def _current_names(arguments: Sequence[str], parser: Parser) -> list[str]:
     """``arguments`` with old names of options replaced, and a note about each."""
-    known = set(parser._option_string_actions)
+    known = {name for one in parser.leaves() for name in one._option_string_actions}
     current = []
     for index, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
@@ -139,33 +157,67 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace | None:
         top.print_help()
         return None
     verb = _find_verb(arguments[position])
+    parser = verb_parser(verb)
+    rest = _current_names(arguments[position + 1 :], parser)
+    # An optional positional after an option (run BUNDLE -n 9 PROMPT) needs the intermixed kind of parsing.
+    args = parser.parse_args(rest) if parser.has_actions else parser.parse_intermixed_args(rest)
+    args.verb = verb.name
+    console.configure(quiet=args.quiet, color=args.color)
+    return args
+
+
+def verb_parser(verb: Verb) -> Parser:
+    """The parser of one command."""
     parser = Parser(
         prog=f"edgedistill {verb.name}",
         description=f"{verb.summary[:1].upper()}{verb.summary[1:]}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    _configure(parser, verb)
+    return parser
+
+
+def full_parser() -> Parser:
+    """One parser of all commands, for what walks over them: completion, the reference page of the command line."""
+    parser = Parser(prog="edgedistill", allow_abbrev=False)
+    parser.add_argument("-V", "--version", action="version", version=f"edgedistill {__version__}")
+    commands = parser.add_subparsers(dest="verb", metavar="COMMAND")
+    for verb in VERBS:
+        _configure(commands.add_parser(verb.name, help=verb.summary, allow_abbrev=False), verb)
+    return parser
+
+
+def _configure(parser: Parser, verb: Verb) -> None:
     load_verb(verb.name).configure(parser)
-    rest = _current_names(arguments[position + 1 :], parser)
-    # An optional positional after an option (run BUNDLE -n 9 PROMPT) needs the intermixed kind of parsing.
-    args = parser.parse_args(rest) if parser.has_actions else parser.parse_intermixed_args(rest)
-    args.verb = verb.name
-    return args
+    for one in parser.leaves():
+        one.epilog, one.formatter_class = parser.epilog, argparse.RawDescriptionHelpFormatter
+        group = one.add_argument_group("output")
+        group.add_argument("-q", "--quiet", action="store_true", help="print no progress and no notes")
+        group.add_argument(
+            "--color",
+            choices=("auto", "always", "never"),
+            default="auto",
+            help="auto (default): on a terminal, unless NO_COLOR is set",
+        )
 
 
 def _top_parser() -> Parser:
     width = max(len(verb.name) for verb in VERBS)
-    commands = "\n".join(f"  {verb.name:<{width}}  {verb.summary}" for verb in VERBS)
+    commands = "\n\n".join(
+        "\n".join([f"{group}:", *(f"  {verb.name:<{width}}  {verb.summary}" for verb in VERBS if verb.group == group)])
+        for group in dict.fromkeys(verb.group for verb in VERBS)
+    )
     parser = Parser(
         prog="edgedistill",
         usage="edgedistill [--help] [--version] COMMAND ...",
         description="Export, quantize, verify and chat with small reasoning-distilled language models on the CPU\n"
-        f"you have.\n\ncommands:\n{commands}\n\nedgedistill COMMAND --help explains a command.",
+        f"you have.\n\n{commands}\n\nedgedistill COMMAND --help explains a command.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"edgedistill {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"edgedistill {__version__}")
     return parser
 
 

@@ -76,7 +76,7 @@ def _validate(args: argparse.Namespace) -> int:
             profile = load_profile(name)
         except ProfileError as error:
             results.append({"profile": name, "valid": False, "error": str(error)})
-            console.note(f"error: {error}")
+            console.problem(f"error: {error}")
         else:
             results.append({"profile": name, "valid": True, "name": profile.name})
             if not args.json:

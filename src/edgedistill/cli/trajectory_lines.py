@@ -93,7 +93,7 @@ class Status:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._live = not quiet and console.has_colour(sys.stderr)
+        self._live = not quiet and console.is_terminal(sys.stderr)
         self._total = self._done = self._tokens = 0
         self._stage = ""
         self._drawn = 0.0
