@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgedistill.architecture.families import build_spec
+from edgedistill.architecture.tensors import model_tensors
 from edgedistill.architecture.weights import check_tensors, logical_weights
 from edgedistill.checkpoint.safetensors import open_safetensors
 from edgedistill.export.writer import Layout, plan_layout
@@ -63,6 +64,8 @@ def save_random_model(
     values = BASE | overrides
     if rope is not None and int(transformers.__version__.split(".")[0]) < 5:
         values["rope_scaling"] = dict(rope)
+        if model_type == "phi3":  # takes three fields, by the older name
+            values["rope_scaling"]["type"] = values["rope_scaling"].pop("rope_type")
     elif rope is not None:
         full = {"rope_theta": values.pop("rope_theta", 10000.0)} | dict(rope)
         local = {"rope_theta": values.pop("rope_local_base_freq", 10000.0), "rope_type": "default"}
@@ -129,6 +132,7 @@ def export_source(
 ) -> Exported:
     """Like ``export``, from an opened checkpoint."""
     spec = build_spec(config)
+    source = model_tensors(config, spec, source)
     check_tensors(spec, source)
     out.mkdir(parents=True, exist_ok=True)
     weights = logical_weights(spec)

@@ -1,15 +1,15 @@
-"""Model families: a Hugging Face ``config.json`` to a ``ModelSpec``, table-driven.
+"""Model families: a Hugging Face ``config.json`` to a ``ModelSpec``, by the rows of ``family_table``.
 
-A row of ``FAMILIES`` says what a ``model_type`` fixes and what its config class assumes where ``config.json`` is silent
-(transformers ``models/<type>/configuration_<type>.py``). Both spellings of the RoPE parameters are read: ``rope_theta``
-with ``rope_scaling`` (transformers 4) and ``rope_parameters`` (transformers 5).
+Both spellings of the RoPE parameters are read: ``rope_theta`` with ``rope_scaling`` (transformers 4) and
+``rope_parameters`` (transformers 5).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from edgedistill.architecture.family import Family, flag
+from edgedistill.architecture.family_table import FAMILIES
 from edgedistill.architecture.rope import rope_spec
 from edgedistill.architecture.spec import LayerSpec, ModelSpec
 from edgedistill.architecture.weights import check_tensors, logical_weights
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FAMILIES", "Family", "build_spec", "check_tensors", "is_known", "logical_weights"]
 
-Windows = Literal["none", "all", "optional", "pattern"]
-
 _HINT = "Try --exporter optimum."
 _ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
@@ -32,94 +30,22 @@ _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
+    "relu2": "relu2",
+    "xielu": "xielu",
 }
 # Keys of other architectures that change the arithmetic: ignoring one would export a wrong model without a word.
-_FOREIGN = (
-    ("num_experts", "a mixture of experts"),
-    ("num_local_experts", "a mixture of experts"),
-    ("n_routed_experts", "a mixture of experts"),
-    ("attention_multiplier", "an attention multiplier"),
-    ("residual_multiplier", "a residual multiplier"),
-    ("embedding_multiplier", "an embedding multiplier"),
-    ("logits_scaling", "scaled logits"),
-    ("attention_sinks", "attention sinks"),
-    ("use_bidirectional_attention", "bidirectional attention"),
-    ("is_encoder_decoder", "an encoder and a decoder"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What a ``model_type`` fixes, and its config class's defaults.
-
-    ``windows``: ``none``; ``all`` layers of the same sliding window; ``optional`` (``use_sliding_window`` with
-    ``layer_types`` or ``max_window_layers``); ``pattern`` (``layer_types`` or every n-th layer full).
-    ``attention_bias`` None reads the config key; True means a bias on q, k and v and none on o (Qwen2). ``gemma``
-    means sandwich norms, norms of 1 + weight, a scaled embedding and ``query_pre_attn_scalar``.
-    """
-
-    rope_theta: float = 10000.0
-    head_dim: int | None = None
-    kv_heads: int | None = None
-    max_position_embeddings: int = 32768
-    tie_word_embeddings: bool = False
-    activation: str = "silu"
-    attention_bias: bool | None = False
-    mlp_bias: bool = False
-    qk_norm: bool = False
-    windows: Windows = "none"
-    sliding_window: int | None = None
-    full_every: int = 0
-    nope: bool = False
-    gemma: bool = False
-    attn_softcap: float | None = None
-    final_softcap: float | None = None
-
-
-FAMILIES: dict[str, Family] = {
-    "llama": Family(attention_bias=None, mlp_bias=True, max_position_embeddings=2048),
-    "mistral": Family(kv_heads=8, windows="all", sliding_window=4096, max_position_embeddings=131072),
-    "qwen2": Family(kv_heads=32, attention_bias=True, windows="optional", sliding_window=4096),
-    "qwen3": Family(
-        kv_heads=32, head_dim=128, attention_bias=None, qk_norm=True, windows="optional", sliding_window=4096
-    ),
-    "smollm3": Family(
-        kv_heads=4,
-        rope_theta=2e6,
-        attention_bias=None,
-        mlp_bias=True,
-        tie_word_embeddings=True,
-        windows="optional",
-        nope=True,
-    ),
-    "gemma2": Family(
-        kv_heads=4,
-        head_dim=256,
-        attention_bias=None,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-        activation="gelu_pytorch_tanh",
-        windows="pattern",
-        sliding_window=4096,
-        full_every=2,
-        gemma=True,
-        attn_softcap=50.0,
-        final_softcap=30.0,
-    ),
-    "gemma3_text": Family(
-        kv_heads=4,
-        head_dim=256,
-        rope_theta=1e6,
-        attention_bias=None,
-        max_position_embeddings=131072,
-        tie_word_embeddings=True,
-        activation="gelu_pytorch_tanh",
-        qk_norm=True,
-        windows="pattern",
-        sliding_window=4096,
-        full_every=6,
-        gemma=True,
-    ),
+_FOREIGN = {
+    "num_experts": "a mixture of experts",
+    "num_local_experts": "a mixture of experts",
+    "n_routed_experts": "a mixture of experts",
+    "attention_multiplier": "an attention multiplier",
+    "residual_multiplier": "a residual multiplier",
+    "embedding_multiplier": "an embedding multiplier",
+    "logits_scaling": "scaled logits",
+    "logit_scale": "scaled logits",
+    "attention_sinks": "attention sinks",
+    "use_bidirectional_attention": "bidirectional attention",
+    "is_encoder_decoder": "an encoder and a decoder",
 }
 
 
@@ -144,7 +70,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
             f"The model is of type '{model_type}'; known are {', '.join(FAMILIES)}.",
             hint=hint,
         )
-    _reject_foreign(config, model_type)
+    _reject_foreign(config, model_type, family)
 
     hidden_size = integer(config, "hidden_size")
     count = integer(config, "num_hidden_layers")
@@ -157,14 +83,13 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         raise UnsupportedModelError(
             f"The model's heads have {head_dim} elements; ONNX Runtime's attention needs a multiple of 16.", hint=_HINT
         )
-    activation = config.get("hidden_activation" if family.gemma else "hidden_act") or family.activation
+    activation = config.get(family.activation_key) or family.activation
     if activation not in _ACTIVATIONS:
         raise UnsupportedModelError(
             f"The model uses the activation '{activation}'; known are {', '.join(_ACTIVATIONS)}.", hint=_HINT
         )
-    attention_bias = bool(config.get("attention_bias", False)) if family.attention_bias is None else False
-    scale_base = number(config, "query_pre_attn_scalar", 256) if family.gemma else float(head_dim)
     max_position_embeddings = integer(config, "max_position_embeddings", family.max_position_embeddings)
+    scale_base = family.attention_scale_base.number(config) if family.attention_scale_base else float(head_dim)
     return ModelSpec(
         family=model_type,
         hidden_size=hidden_size,
@@ -175,26 +100,39 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         head_dim=head_dim,
         vocab_size=integer(config, "vocab_size"),
         max_position_embeddings=max_position_embeddings,
-        rms_norm_eps=number(config, "rms_norm_eps", 1e-6),
+        rms_norm_eps=family.norm_eps.number(config),
         activation=_ACTIVATIONS[activation],
         tie_word_embeddings=bool(config.get("tie_word_embeddings", family.tie_word_embeddings)),
-        attention_scale=scale_base**-0.5,
+        attention_scale=family.attention_scale.number(config) if family.attention_scale else scale_base**-0.5,
         layers=_layers(config, family, count, head_dim, max_position_embeddings),
-        qkv_bias=attention_bias or family.attention_bias is True,
-        o_bias=attention_bias,
-        mlp_bias=family.mlp_bias and bool(config.get("mlp_bias", False)),
+        qkv_bias=flag(family.qkv_bias, config),
+        o_bias=flag(family.o_bias, config),
+        mlp_bias=flag(family.mlp_bias, config),
         qk_norm=family.qk_norm,
-        norm_offset=1.0 if family.gemma else 0.0,
-        sandwich_norms=family.gemma,
-        embedding_scale=hidden_size**0.5 if family.gemma else None,
+        norm=family.norm,
+        norm_bias=family.norm_bias,
+        norm_placement=family.norm_placement,
+        parallel=flag(family.parallel, config),
+        gated_mlp=family.gated_mlp,
+        norm_offset=family.norm_offset,
+        embedding_scale=_embedding_scale(config, family, hidden_size),
         attn_logit_softcapping=optional_number(config, "attn_logit_softcapping", family.attn_softcap),
         final_logit_softcapping=optional_number(config, "final_logit_softcapping", family.final_softcap),
     )
 
 
-def _reject_foreign(config: Mapping[str, Any], model_type: str) -> None:
-    for key, meaning in _FOREIGN:
-        if config.get(key):
+def _embedding_scale(config: Mapping[str, Any], family: Family, hidden_size: int) -> float | None:
+    if family.scaled_embedding:
+        return float(hidden_size**0.5)
+    scale = family.embedding_scale.number(config) if family.embedding_scale else 1.0
+    return None if scale == 1.0 else scale
+
+
+def _reject_foreign(config: Mapping[str, Any], model_type: str, family: Family) -> None:
+    scales = (family.embedding_scale, family.residual_scale, family.logits_scale, family.logits_divisor)
+    known = {key.name for key in (*scales, family.attention_scale) if key is not None}
+    for key, meaning in {**_FOREIGN, **family.refused}.items():
+        if key not in known and config.get(key):
             raise UnsupportedModelError(
                 f"The config of this {model_type} model sets {key} = {config[key]!r} ({meaning}), which is not known.",
                 hint=_HINT,
@@ -205,55 +143,74 @@ def _reject_foreign(config: Mapping[str, Any], model_type: str) -> None:
             f"The checkpoint is already quantized ({method}); a float checkpoint or a GGUF file is expected.",
             hint="Export the original model.",
         )
-    if number(config, "partial_rotary_factor", 1.0) != 1.0:
-        raise UnsupportedModelError(
-            f"The model rotates only a part of each head (partial_rotary_factor {config['partial_rotary_factor']}).",
-            hint=_HINT,
-        )
-    if model_type == "gemma3_text" and config.get("attn_logit_softcapping"):
-        # transformers' Gemma 3 keeps this key but never applies it, so neither reading would be safe.
-        raise UnsupportedModelError("A gemma3_text model with attn_logit_softcapping is not known.", hint=_HINT)
 
 
 def _layers(
     config: Mapping[str, Any], family: Family, count: int, head_dim: int, max_position_embeddings: int
 ) -> tuple[LayerSpec, ...]:
-    use_rope = per_layer(config, "no_rope_layers", count) if family.nope else None
-    if use_rope is None:
-        interval = integer(config, "no_rope_layer_interval", 4) if family.nope else count + 1
-        use_rope = tuple((index + 1) % interval != 0 for index in range(count))
-    windows = _windows(config, family, count, use_rope)
-    theta = number(config, "rope_theta", family.rope_theta)
+    windows = _windows(config, family, count)
+    rotated = _rotated(config, family, windows)
     ropes: dict[str, RopeSpec] = {}
-    for kind, (params, base) in _rope_parameters(config, theta).items():
-        ropes[kind] = rope_spec(params, head_dim=head_dim, theta=base, max_position_embeddings=max_position_embeddings)
+    for kind, (params, base) in _rope_parameters(config, family).items():
+        ropes[kind] = rope_spec(
+            params,
+            head_dim=head_dim,
+            theta=base,
+            max_position_embeddings=max_position_embeddings,
+            partial=_partial(config, params, family),
+            original_length=config.get("original_max_position_embeddings"),
+        )
+    full = ropes["full_attention"]
     return tuple(
         LayerSpec(
             index,
-            rope=ropes.get("full_attention" if window is None else "sliding_attention", ropes["full_attention"])
-            if rotated
-            else None,
+            rope=(full if window is None else ropes.get("sliding_attention", full)) if rotates else None,
             sliding_window=window,
         )
-        for index, (rotated, window) in enumerate(zip(use_rope, windows, strict=True))
+        for index, (rotates, window) in enumerate(zip(rotated, windows, strict=True))
     )
 
 
-def _rope_parameters(config: Mapping[str, Any], theta: float) -> dict[str, tuple[Mapping[str, Any], float]]:
+def _rotated(config: Mapping[str, Any], family: Family, windows: tuple[int | None, ...]) -> tuple[bool, ...]:
+    """Whether each layer has RoPE."""
+    count = len(windows)
+    if family.no_rope == "interval":
+        return _rotated_by_interval(config, count)
+    if family.no_rope == "full_layers" and any(window is not None for window in windows):
+        return tuple(window is not None for window in windows)
+    # Without any window, EXAONE 4 rotates every layer and Cohere 2 none.
+    return (not (family.no_rope == "full_layers" and family.parallel),) * count
+
+
+def _rotated_by_interval(config: Mapping[str, Any], count: int) -> tuple[bool, ...]:
+    listed = per_layer(config, "no_rope_layers", count)
+    if listed is not None:
+        return tuple(bool(value) for value in listed)
+    interval = integer(config, "no_rope_layer_interval", 4)
+    return tuple((index + 1) % interval != 0 for index in range(count))
+
+
+def _partial(config: Mapping[str, Any], params: Mapping[str, Any], family: Family) -> float:
+    """Share of each head that is rotated: of the RoPE parameters (transformers 5), the config, or the family."""
+    return number(params, "partial_rotary_factor", number(config, "partial_rotary_factor", family.partial_rotary))
+
+
+def _rope_parameters(config: Mapping[str, Any], family: Family) -> dict[str, tuple[Mapping[str, Any], float]]:
     """RoPE parameters and base by layer type; ``sliding_attention`` only where it differs from the full layers'."""
+    theta = number(config, "rope_theta", family.rope_theta)
     params = mapping(config, "rope_parameters") or mapping(config, "rope_scaling")
-    local = number(config, "rope_local_base_freq", 10000.0)
+    local = number(config, "rope_local_base_freq", 10000.0) if family.sliding_rope == "local_base" else theta
     if "full_attention" in params:
         full, sliding = mapping(params, "full_attention"), mapping(params, "sliding_attention")
         return {"full_attention": (full, theta), "sliding_attention": (sliding, local)}
-    if config.get("model_type") == "gemma3_text":
-        return {"full_attention": (params, theta), "sliding_attention": ({}, local)}
-    return {"full_attention": (params, theta)}
+    if family.sliding_rope == "same":
+        return {"full_attention": (params, theta)}
+    # A base given inside the parameters (transformers 5) is that of OLMo 3's sliding layers too.
+    base = number(params, "rope_theta", theta) if family.sliding_rope == "unscaled" else local
+    return {"full_attention": (params, theta), "sliding_attention": ({}, base)}
 
 
-def _windows(
-    config: Mapping[str, Any], family: Family, count: int, use_rope: tuple[Any, ...]
-) -> tuple[int | None, ...]:
+def _windows(config: Mapping[str, Any], family: Family, count: int) -> tuple[int | None, ...]:
     """Sliding window of each layer, None where attention is full."""
     if family.windows == "none" or config.get("sliding_window", family.sliding_window) is None:
         return (None,) * count
@@ -264,10 +221,10 @@ def _windows(
         return (None,) * count
     types = per_layer(config, "layer_types", count)
     if types is None and family.windows == "pattern":
-        every = integer(config, "sliding_window_pattern", family.full_every)
-        types = tuple("sliding_attention" if (i + 1) % every else "full_attention" for i in range(count))
-    elif types is None and family.nope:
-        types = tuple("full_attention" if rotated else "sliding_attention" for rotated in use_rope)
+        types = _pattern(config, family, count)
+    elif types is None and family.no_rope == "interval":
+        rotated = _rotated_by_interval(config, count)
+        types = tuple("full_attention" if rotates else "sliding_attention" for rotates in rotated)
     elif types is None:
         # 0 is a sensible value here: every layer has a window.
         first = number(config, "max_window_layers", 28)
@@ -280,3 +237,13 @@ def _windows(
             hint=_HINT,
         )
     return tuple(window if kind == "sliding_attention" else None for kind in types)
+
+
+def _pattern(config: Mapping[str, Any], family: Family, count: int) -> tuple[str, ...]:
+    """Types of layers by the distance of the full ones; 0: there is none."""
+    pattern = config.get("sliding_window_pattern")
+    if isinstance(pattern, str):  # EXAONE 4: one letter a layer, repeated, L for local
+        kinds = (pattern * count)[:count]
+        return tuple("sliding_attention" if kind == "L" else "full_attention" for kind in kinds)
+    every = integer(config, "sliding_window_pattern", family.full_every or None) if pattern or family.full_every else 0
+    return tuple("full_attention" if every and (i + 1) % every == 0 else "sliding_attention" for i in range(count))

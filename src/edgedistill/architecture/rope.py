@@ -1,4 +1,4 @@
-"""Rotary position embedding: a config's RoPE parameters to inverse frequencies (tables: ``graph_rope.py``).
+"""Rotary position embedding: a config's RoPE parameters to inverse frequencies (tables: ``graph.rope``).
 
 The formulas are those of transformers ``modeling_rope_utils.py`` (``ROPE_INIT_FUNCTIONS``): linear position
 interpolation, llama3 (Llama 3.1's wavelength-dependent interpolation) and YaRN (Peng et al. 2023, arXiv:2309.00071).
@@ -27,18 +27,27 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 
-def rope_spec(params: Mapping[str, Any], *, head_dim: int, theta: float, max_position_embeddings: int) -> RopeSpec:
-    """Inverse frequencies of one RoPE.
+def rope_spec(
+    params: Mapping[str, Any],
+    *,
+    head_dim: int,
+    theta: float,
+    max_position_embeddings: int,
+    partial: float = 1.0,
+    original_length: object = None,
+) -> RopeSpec:
+    """Inverse frequencies of one RoPE, head_dim/2 of them: 0 behind those of the part that is rotated.
 
     Args:
         params: ``rope_scaling`` (transformers 4) or ``rope_parameters`` (transformers 5), possibly empty. A
             ``rope_theta`` inside it wins over ``theta``. The kind is ``rope_type`` (or the older ``type``).
-        head_dim: Elements of a head; all of them are rotated.
+        head_dim: Elements of a head. ``partial``: the share of them that is rotated.
         theta: Base of the frequencies if ``params`` names none.
         max_position_embeddings: Training length if ``params`` has no ``original_max_position_embeddings`` (YaRN).
+        original_length: ``original_max_position_embeddings`` of the config itself (Phi 3), which comes before that.
 
     Raises:
-        UnsupportedModelError: An unknown kind, or only a part of each head rotated.
+        UnsupportedModelError: An unknown kind.
         CheckpointError: A parameter of the kind is missing or no number.
     """
     kind = str(params.get("rope_type") or params.get("type") or "default")
@@ -46,23 +55,40 @@ def rope_spec(params: Mapping[str, Any], *, head_dim: int, theta: float, max_pos
         raise UnsupportedModelError(
             f"The model uses the RoPE kind '{kind}'; known are {', '.join(_KINDS)}.", hint="Try --exporter optimum."
         )
-    if number(params, "partial_rotary_factor", 1.0) != 1.0:
-        raise UnsupportedModelError(
-            f"The model rotates only a part of each head (partial_rotary_factor {params['partial_rotary_factor']}); "
-            "only full rotation is known.",
-            hint="Try --exporter optimum.",
-        )
     base = number(params, "rope_theta", theta)
     if not (math.isfinite(base) and base > 0):
         raise CheckpointError(
             f"config.json has rope_theta = {base}; a positive number is expected.",
             hint="Compare config.json with the original model's.",
         )
-    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    rotated = int(head_dim * partial)
+    if not 0 < rotated <= head_dim or rotated % 2:
+        raise CheckpointError(
+            f"config.json has partial_rotary_factor = {partial} for heads of {head_dim} elements; an even number of "
+            "them has to be rotated.",
+            hint="Compare config.json with the original model's.",
+        )
+    exponents = np.arange(0, rotated, 2, dtype=np.float32) / np.float32(rotated)
     # The power in float64: NumPy's in float32 is off by an ulp for many frequencies, torch's hardly ever.
     pos_freqs = (np.float64(base) ** exponents.astype(np.float64)).astype(np.float32)
-    inv_freq, attention_scaling = _KINDS[kind](_Parameters(params, pos_freqs, base, max_position_embeddings))
-    return RopeSpec(tuple(float(f) for f in inv_freq.astype(np.float32)), attention_scaling, kind)
+    values = (
+        dict(params) if original_length is None else {"original_max_position_embeddings": original_length, **params}
+    )
+    known = _Parameters(values, pos_freqs, base, max_position_embeddings)
+    inv_freq, attention_scaling = _KINDS[kind](known)
+
+    def padded(frequencies: Floats) -> tuple[float, ...]:
+        return tuple(float(f) for f in np.pad(frequencies.astype(np.float32), (0, (head_dim - rotated) // 2)))
+
+    if kind not in ("longrope", "su"):
+        return RopeSpec(padded(inv_freq), attention_scaling, kind)
+    longer, original = padded(known.scaled_by("long_factor")), int(known.original_length)
+    return RopeSpec(padded(inv_freq), attention_scaling, kind, longer, original)
+
+
+def rotated_elements(rope: RopeSpec) -> int:
+    """Elements of a head that are rotated; the others have frequency 0."""
+    return 2 * sum(1 for frequency in rope.inv_freq if frequency)
 
 
 def distinct_ropes(spec: ModelSpec) -> dict[RopeSpec, int]:
@@ -86,6 +112,22 @@ class _Parameters:
     @property
     def inv_freq(self) -> Floats:
         return np.float32(1.0) / self.pos_freqs
+
+    @property
+    def original_length(self) -> float:
+        return self.number("original_max_position_embeddings", self.length)
+
+    def scaled_by(self, key: str) -> Floats:
+        """Inverse frequencies divided by the factors of ``key``, one for each; raises CheckpointError."""
+        factors = self.values.get(key)
+        listed = factors if isinstance(factors, list | tuple) else ()
+        array = np.array([x for x in listed if isinstance(x, int | float) and x > 0], dtype=np.float32)
+        if array.shape != self.pos_freqs.shape:
+            raise CheckpointError(
+                f"The model has {array.size} positive RoPE factors in {key}; its heads need {self.pos_freqs.size}.",
+                hint="Compare config.json with the original model's.",
+            )
+        return np.float32(1.0) / (array * self.pos_freqs)
 
 
 def _default(p: _Parameters) -> tuple[Floats, float]:
@@ -143,14 +185,26 @@ def _yarn_attention_factor(p: _Parameters, factor: float) -> float:
 
 
 def _freq_factors(p: _Parameters) -> tuple[Floats, float]:
-    values = p.values.get("freq_factors") or ()
-    factors = np.array([x for x in values if isinstance(x, int | float) and x > 0], dtype=np.float32)
-    if factors.shape != p.pos_freqs.shape:
-        raise CheckpointError(
-            f"The model has {factors.size} positive RoPE frequency factors; its head size needs {p.pos_freqs.size}.",
-            hint="The GGUF file is damaged or was made by a different converter.",
-        )
-    return p.inv_freq / factors, 1.0
+    return p.scaled_by("freq_factors"), 1.0
+
+
+def _dynamic(p: _Parameters) -> tuple[Floats, float]:
+    """Up to the training length, the only lengths that a bundle has: nothing is scaled, except by Hunyuan's alpha."""
+    if not p.values.get("alpha"):
+        return p.inv_freq, 1.0
+    dim = 2 * len(p.pos_freqs)
+    base = p.base * p.number("alpha") ** (dim / (dim - 2))
+    exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
+    return (1.0 / np.float64(base) ** exponents.astype(np.float64)).astype(np.float32), 1.0
+
+
+def _longrope(p: _Parameters) -> tuple[Floats, float]:
+    """LongRoPE (Ding et al. 2024, arXiv:2402.13753): the short factors; ``rope_spec`` adds the long ones."""
+    short = p.scaled_by("short_factor")
+    if p.values.get("attention_factor") is not None:
+        return short, p.number("attention_factor")
+    factor = p.length / p.original_length if p.values.get("original_max_position_embeddings") else p.number("factor")
+    return short, 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(p.original_length))
 
 
 _KINDS: dict[str, Callable[[_Parameters], tuple[Floats, float]]] = {
@@ -158,5 +212,8 @@ _KINDS: dict[str, Callable[[_Parameters], tuple[Floats, float]]] = {
     "linear": _linear,
     "llama3": _llama3,
     "yarn": _yarn,
+    "dynamic": _dynamic,
+    "longrope": _longrope,
+    "su": _longrope,
     "freq_factors": _freq_factors,
 }

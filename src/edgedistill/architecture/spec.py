@@ -1,7 +1,8 @@
 """What a decoder looks like, free of file formats and of ONNX: the exporter's view of a model.
 
-``architecture.py`` makes a ``ModelSpec`` from a Hugging Face config; ``graph.py`` turns it into nodes; the pipeline
-reads the weights that ``LogicalWeight`` lists.
+``families`` makes a ``ModelSpec`` from a Hugging Face config; ``graph`` turns it into nodes; the exporter reads the
+weights that ``LogicalWeight`` lists.
+
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Activation = Literal["silu", "gelu", "gelu_tanh"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu2", "xielu"]
+Norm = Literal["rms", "layer"]
+NormPlacement = Literal["pre", "post", "sandwich"]
+QkNorm = Literal["none", "head", "full", "head_after_rope"]
 WeightKind = Literal["linear", "embedding", "norm", "bias"]
 
 
@@ -18,14 +22,25 @@ class RopeSpec:
     """Rotary embedding of one layer, reduced to what the cos/sin caches need.
 
     Attributes:
-        inv_freq: Inverse frequencies, head_dim/2 (or fewer for partial rotary) values, scaling already applied.
+        inv_freq: Inverse frequencies, head_dim/2 values, scaling already applied; 0 where a pair is not rotated.
         attention_scaling: Factor on cos and sin (YaRN's mscale; 1.0 otherwise).
         kind: Name of the scaling, for the manifest.
+        long_inv_freq: Frequencies for contexts of more than ``original_length`` tokens (LongRoPE), else empty.
     """
 
     inv_freq: tuple[float, ...]
     attention_scaling: float = 1.0
     kind: str = "default"
+    long_inv_freq: tuple[float, ...] = ()
+    original_length: int = 0
+
+    def frequencies(self, context_length: int) -> tuple[float, ...]:
+        """The frequencies of a bundle with this context.
+
+        LongRoPE has two sets, and cached keys of one do not fit queries of the other: as vLLM and llama.cpp do, the
+        context that a model is opened with decides, so that no conversation crosses from one into the other.
+        """
+        return self.long_inv_freq if self.long_inv_freq and context_length > self.original_length else self.inv_freq
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +56,16 @@ class LayerSpec:
 class ModelSpec:
     """A decoder-only transformer. Names follow Hugging Face configs where one exists.
 
-    ``attention_scale`` multiplies q.k before the softmax. ``norm_offset`` is added to every RMSNorm weight (Gemma: 1).
-    ``sandwich_norms``: norms after attention and MLP as well (Gemma 2/3). ``embedding_scale`` multiplies the embedding.
+    Attributes:
+        attention_scale: Multiplies q.k before the softmax.
+        norm: RMSNorm, or LayerNorm (mean subtracted), which has a bias if ``norm_bias``.
+        norm_placement: Norms before attention and MLP; after them (OLMo 2); or both (``sandwich``, Gemma 2 and 3).
+        parallel: Attention and MLP read the same norm, and both add to the residual (Cohere).
+        qk_norm: Norm of queries and keys: per head before RoPE, per head after it (Hunyuan), or over the whole
+            projection (OLMo 2).
+        gated_mlp: ``down(act(gate(x)) * up(x))``; else ``down(act(up(x)))``.
+        norm_offset: Added to the weight of every norm (Gemma: 1).
+        embedding_scale: Multiplies the embedding.
     """
 
     family: str
@@ -62,9 +85,13 @@ class ModelSpec:
     qkv_bias: bool = False
     o_bias: bool = False
     mlp_bias: bool = False
-    qk_norm: bool = False
+    qk_norm: QkNorm = "none"
+    norm: Norm = "rms"
+    norm_bias: bool = False
+    norm_placement: NormPlacement = "pre"
+    parallel: bool = False
+    gated_mlp: bool = True
     norm_offset: float = 0.0
-    sandwich_norms: bool = False
     embedding_scale: float | None = None
     attn_logit_softcapping: float | None = None
     final_logit_softcapping: float | None = None
@@ -76,6 +103,13 @@ class ModelSpec:
     @property
     def kv_size(self) -> int:
         return self.num_key_value_heads * self.head_dim
+
+    @property
+    def mlp_input(self) -> str:
+        """Name, within a layer, of the norm whose output the MLP reads (with ``post`` norms: what stands in for it)."""
+        if self.parallel:
+            return "input_norm"
+        return "post_attention_norm" if self.norm_placement == "pre" else "pre_feedforward_norm"
 
     @property
     def ropes(self) -> int:

@@ -27,7 +27,7 @@ def logical_weights(spec: ModelSpec) -> tuple[LogicalWeight, ...]:
     weights = [embed]
     for index in range(spec.num_hidden_layers):
         weights += _layer(spec, index)
-    weights.append(LogicalWeight("final_norm", "norm", (h,), ("model.norm.weight",), offset=spec.norm_offset))
+    weights += _norm(spec, "final_norm", "model.norm", h, bias=spec.norm_bias)
     if not spec.tie_word_embeddings:
         weights.append(LogicalWeight("lm_head", "linear", (v, h), ("lm_head.weight",)))
     return tuple(weights)
@@ -63,33 +63,47 @@ def _part_shapes(spec: ModelSpec, weight: LogicalWeight) -> Iterator[tuple[str, 
 
 
 def _layer(spec: ModelSpec, index: int) -> list[LogicalWeight]:
-    ours, theirs = f"layers.{index}", f"model.layers.{index}"
+    name, source = f"layers.{index}", f"model.layers.{index}"
     h, inner, qkv = spec.hidden_size, spec.intermediate_size, spec.q_size + 2 * spec.kv_size
     weights: list[LogicalWeight] = []
 
-    def norm(name: str, tensor: str, size: int) -> None:
-        weights.append(
-            LogicalWeight(f"{ours}.{name}", "norm", (size,), (f"{theirs}.{tensor}.weight",), offset=spec.norm_offset)
-        )
+    def norm(role: str, tensor: str, size: int, *, bias: bool = spec.norm_bias) -> None:
+        weights.extend(_norm(spec, f"{name}.{role}", f"{source}.{tensor}", size, bias=bias))
 
-    def linear(name: str, tensors: tuple[str, ...], shape: tuple[int, int], bias: bool) -> None:
-        parts = tuple(f"{theirs}.{tensor}" for tensor in tensors)
-        weights.append(LogicalWeight(f"{ours}.{name}", "linear", shape, tuple(f"{p}.weight" for p in parts)))
+    def linear(role: str, tensors: tuple[str, ...], shape: tuple[int, int], bias: bool) -> None:
+        parts = tuple(f"{source}.{tensor}" for tensor in tensors)
+        weights.append(LogicalWeight(f"{name}.{role}", "linear", shape, tuple(f"{p}.weight" for p in parts)))
         if bias:
-            weights.append(LogicalWeight(f"{ours}.{name}.bias", "bias", shape[:1], tuple(f"{p}.bias" for p in parts)))
+            weights.append(LogicalWeight(f"{name}.{role}.bias", "bias", shape[:1], tuple(f"{p}.bias" for p in parts)))
 
-    norm("input_norm", "input_layernorm", h)
+    if spec.norm_placement != "post":
+        norm("input_norm", "input_layernorm", h)
     linear("attn.qkv", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), (qkv, h), spec.qkv_bias)
-    if spec.qk_norm:
-        norm("attn.q_norm", "self_attn.q_norm", spec.head_dim)
-        norm("attn.k_norm", "self_attn.k_norm", spec.head_dim)
+    if spec.qk_norm != "none":
+        full = spec.qk_norm == "full"
+        norm("attn.q_norm", "self_attn.q_norm", spec.q_size if full else spec.head_dim, bias=False)
+        norm("attn.k_norm", "self_attn.k_norm", spec.kv_size if full else spec.head_dim, bias=False)
     linear("attn.o", ("self_attn.o_proj",), (h, spec.q_size), spec.o_bias)
-    norm("post_attention_norm", "post_attention_layernorm", h)
-    if spec.sandwich_norms:
+    if not spec.parallel:
+        norm("post_attention_norm", "post_attention_layernorm", h)
+    if spec.norm_placement == "sandwich":
         norm("pre_feedforward_norm", "pre_feedforward_layernorm", h)
-    linear("mlp.gate", ("mlp.gate_proj",), (inner, h), spec.mlp_bias)
+    if spec.gated_mlp:
+        linear("mlp.gate", ("mlp.gate_proj",), (inner, h), spec.mlp_bias)
     linear("mlp.up", ("mlp.up_proj",), (inner, h), spec.mlp_bias)
+    if spec.activation == "xielu":
+        weights += [
+            LogicalWeight(f"{name}.mlp.{part}", "bias", (1,), (f"{source}.mlp.act_fn.{part}",))
+            for part in ("alpha_p", "alpha_n")
+        ]
     linear("mlp.down", ("mlp.down_proj",), (h, inner), spec.mlp_bias)
-    if spec.sandwich_norms:
+    if spec.norm_placement != "pre":
         norm("post_feedforward_norm", "post_feedforward_layernorm", h)
+    return weights
+
+
+def _norm(spec: ModelSpec, name: str, tensor: str, size: int, *, bias: bool) -> list[LogicalWeight]:
+    weights = [LogicalWeight(name, "norm", (size,), (f"{tensor}.weight",), offset=spec.norm_offset)]
+    if bias:
+        weights.append(LogicalWeight(f"{name}.bias", "bias", (size,), (f"{tensor}.bias",)))
     return weights

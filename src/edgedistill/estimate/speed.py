@@ -217,7 +217,8 @@ def layer_shape(spec: ModelSpec, layer: LayerSpec, profile: Profile) -> str:
     window = layer.sliding_window or 0
     cache = profile.kv_cache
     kind = (
-        spec.activation, spec.qk_norm, spec.sandwich_norms, spec.attn_logit_softcapping, layer.rope is not None,
+        spec.activation, spec.qk_norm, spec.norm, spec.norm_placement, spec.parallel,
+        spec.gated_mlp, spec.attn_logit_softcapping, layer.rope is not None,
         spec.qkv_bias, spec.o_bias, spec.mlp_bias, cache.scales if cache.is_quantized else "",
     )  # fmt: skip
     digest = hashlib.sha256(repr(kind).encode()).hexdigest()[:8]

@@ -10,6 +10,8 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from edgedistill._version import __version__
+from edgedistill.architecture.families import build_spec
+from edgedistill.architecture.tensors import model_tensors
 from edgedistill.bundle import bundle as files
 from edgedistill.bundle.bit_planes import WidenedGraph, to_json
 from edgedistill.bundle.opening_memory import in_planes
@@ -71,6 +73,8 @@ class OwnExporter:
             CheckpointError: Tensors missing or of the wrong shape.
             UsageError: A context longer than the model's.
         """
+        spec = build_spec(checkpoint.config)
+        checkpoint = replace(checkpoint, tensors=model_tensors(checkpoint.config, spec, checkpoint.tensors))
         self._checkpoint = checkpoint
         self._profile = profile
         options = options or ExportOptions()

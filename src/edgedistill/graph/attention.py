@@ -47,10 +47,17 @@ def attention(
     qkv = weights.linear(
         b, x, f"{name}.qkv", output=f"{name}.qkv.out", bias=f"{name}.qkv.bias" if spec.qkv_bias else None
     )
-    query, key, value = _normed_heads(b, spec, weights, qkv, name) if spec.qk_norm else (qkv, None, None)
-    cos = sin = None
+    tables: tuple[ir.Value, ir.Value] | None = None
     if layer.rope is not None:
-        cos, sin = rope_tables(b, layer.rope, f"rope.{distinct_ropes(spec)[layer.rope]}", inputs.positions)
+        tables = rope_tables(b, layer.rope, f"rope.{distinct_ropes(spec)[layer.rope]}", inputs.positions)
+    query, key, value = qkv, None, None
+    if spec.qk_norm != "none":
+        query, key, value = _split(b, spec, qkv, name)
+        if spec.qk_norm == "head_after_rope" and tables is not None:
+            query, key = _rotate(b, spec, inputs, x, (query, key), tables, name)
+            tables = None
+        query, key = _normed(b, spec, weights, query, key, name)
+    cos, sin = tables or (None, None)
     arguments: list[ir.Value | None] = [
         query,
         key,
@@ -65,7 +72,7 @@ def attention(
         "num_heads": spec.num_attention_heads,
         "kv_num_heads": spec.num_key_value_heads,
         "scale": spec.attention_scale,
-        "do_rotary": int(layer.rope is not None),
+        "do_rotary": int(tables is not None),
     }
     if layer.sliding_window is not None:
         attributes["local_window_size"] = layer.sliding_window
@@ -100,29 +107,76 @@ def _quantized_cache(
     return {"kv_cache_bit_width": kv.bits, "k_quant_type": granularity, "v_quant_type": granularity}
 
 
-def _normed_heads(
-    b: GraphBuilder, spec: ModelSpec, weights: WeightEmitter, qkv: ir.Value, name: str
-) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Query, key and value apart, the first two normed per head (the CPU kernel of GroupQueryAttention refuses to)."""
+def _split(b: GraphBuilder, spec: ModelSpec, qkv: ir.Value, name: str) -> tuple[ir.Value, ir.Value, ir.Value]:
     sizes = b.constant("qkv_sizes", np.array([spec.q_size, spec.kv_size, spec.kv_size], dtype=np.int64))
     query, key, value = b.op("Split", [qkv, sizes], f"{name}.split", outputs=3, axis=-1)
+    return query, key, value
+
+
+def _normed(
+    b: GraphBuilder, spec: ModelSpec, weights: WeightEmitter, query: ir.Value, key: ir.Value, name: str
+) -> tuple[ir.Value, ir.Value]:
+    """Query and key normed, per head or whole (the CPU kernel of GroupQueryAttention refuses to)."""
+
+    def norm(x: ir.Value, which: str, output: str) -> ir.Value:
+        weight = weights.vector(b, f"{name}.{which}_norm")
+        attributes: dict[str, Any] = {"axis": -1, "epsilon": spec.rms_norm_eps, "stash_type": 1}
+        return b.call("SimplifiedLayerNormalization", [x, weight], output, **attributes)
 
     def normed(x: ir.Value, which: str, heads: int) -> ir.Value:
+        if spec.qk_norm == "full":
+            return norm(x, which, f"{name}.{which}")
         by_head = b.constant(f"{which}_by_head", np.array([0, 0, heads, spec.head_dim], dtype=np.int64))
         flat = b.constant(f"{which}_flat", np.array([0, 0, heads * spec.head_dim], dtype=np.int64))
-        weight = weights.vector(b, f"{name}.{which}_norm")
-        x = b.call("Reshape", [x, by_head], f"{name}.{which}.by_head")
-        x = b.call(
-            "SimplifiedLayerNormalization",
-            [x, weight],
-            f"{name}.{which}.normed",
-            axis=-1,
-            epsilon=spec.rms_norm_eps,
-            stash_type=1,
-        )
+        x = norm(b.call("Reshape", [x, by_head], f"{name}.{which}.by_head"), which, f"{name}.{which}.normed")
         return b.call("Reshape", [x, flat], f"{name}.{which}")
 
-    return normed(query, "q", spec.num_attention_heads), normed(key, "k", spec.num_key_value_heads), value
+    return normed(query, "q", spec.num_attention_heads), normed(key, "k", spec.num_key_value_heads)
+
+
+def _rotate(
+    b: GraphBuilder,
+    spec: ModelSpec,
+    inputs: AttentionInputs,
+    x: ir.Value,
+    heads: tuple[ir.Value, ir.Value],
+    tables: tuple[ir.Value, ir.Value],
+    name: str,
+) -> tuple[ir.Value, ir.Value]:
+    """Query and key after RoPE, for a norm that comes behind it (GroupQueryAttention rotates what it is given)."""
+    positions = _positions(b, inputs, x)
+    rotated = [
+        b.call(
+            "RotaryEmbedding",
+            [value, positions, *tables],
+            f"{name}.{which}.rotated",
+            domain=MICROSOFT,
+            num_heads=count,
+            rotary_embedding_dim=0,
+        )
+        for value, which, count in zip(
+            heads, ("q", "k"), (spec.num_attention_heads, spec.num_key_value_heads), strict=True
+        )
+    ]
+    return rotated[0], rotated[1]
+
+
+def _positions(b: GraphBuilder, inputs: AttentionInputs, x: ir.Value) -> ir.Value:
+    """Positions int64 [B, S] of the new tokens; those of padding are cut to the end of the tables."""
+    zero, one = (b.constant(f"position_{part}", np.array(v, dtype=np.int64)) for part, v in (("first", 0), ("step", 1)))
+    axis = b.constant("axis_sequence", np.array(1, dtype=np.int64))
+    unsqueezed = b.constant("axis_after_batch", np.array([1], dtype=np.int64))
+    last = b.constant("position_last", np.array(inputs.positions - 1, dtype=np.int64))
+    length = b.once("Gather", [b.once("Shape", [x], "positions.shape"), axis], "positions.new", axis=0)
+    steps = b.once("Range", [zero, length, one], "positions.steps")
+    last_key = b.once("Cast", [inputs.seqlens_k], "positions.last_key", to=ir.DataType.INT64)
+    new = length
+    if inputs.query_seqlens is not None:
+        new = b.once("Cast", [inputs.query_seqlens], "positions.query", to=ir.DataType.INT64)
+    past = b.once("Sub", [b.once("Add", [last_key, one], "positions.total"), new], "positions.past")
+    start = b.once("Unsqueeze", [past, unsqueezed], "positions.start")
+    wanted = b.once("Add", [start, steps], "positions.unbounded")
+    return b.once("Max", [b.once("Min", [wanted, last], "positions.below"), zero], "positions")
 
 
 def rope_tables(b: GraphBuilder, rope: RopeSpec, name: str, positions: int) -> tuple[ir.Value, ir.Value]:
@@ -142,7 +196,7 @@ def rope_tables(b: GraphBuilder, rope: RopeSpec, name: str, positions: int) -> t
     count = b.constant(f"positions.{positions}", np.array(positions, dtype=np.int64))
     zero, one = (b.constant(f"position_{part}", np.array(v, dtype=np.int64)) for part, v in (("first", 0), ("step", 1)))
     axis = b.constant("axis_frequencies", np.array([1], dtype=np.int64))
-    inv_freq = b.constant(f"{name}.inv_freq", np.array([rope.inv_freq], dtype=np.float32))
+    inv_freq = b.constant(f"{name}.inv_freq", np.array([rope.frequencies(positions)], dtype=np.float32))
     index = b.once("Range", [zero, count, one], f"positions.{positions}.index")
     column = b.once("Unsqueeze", [index, axis], f"positions.{positions}.column")
     column = b.once("Cast", [column], f"positions.{positions}.float", to=ir.DataType.FLOAT)
@@ -155,7 +209,9 @@ def rope_tables(b: GraphBuilder, rope: RopeSpec, name: str, positions: int) -> t
         value = b.once("Cast", [value], f"{name}.{kind}{'.unscaled' if scaled else ''}", to=ir.DataType.FLOAT)
         if not scaled:
             return value
-        factor = b.constant(f"{name}.attention_scaling", np.array(rope.attention_scaling, dtype=np.float32))
+        # Elements that are not rotated are not scaled either.
+        factors = [rope.attention_scaling if frequency else 1.0 for frequency in rope.inv_freq]
+        factor = b.constant(f"{name}.attention_scaling", np.array([factors], dtype=np.float32))
         return b.once("Mul", [value, factor], f"{name}.{kind}")
 
     return table("Cos", "cos"), table("Sin", "sin")

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import onnx_ir as ir
 
+from edgedistill.graph.activations import xielu
 from edgedistill.graph.attention import AttentionInputs, attention
 from edgedistill.graph.builder import MICROSOFT, GraphBuilder
 
@@ -99,13 +100,22 @@ class Decoder:
         """All layers and the final norm, and the present caches. The residual is added inside the norm after it."""
         spec = self._spec
         next_norms = [*(f"layers.{i}.input_norm" for i in range(1, spec.num_hidden_layers)), "final_norm"]
-        normed, residual = self.norm(hidden, "layers.0.input_norm"), hidden
+        normed, residual = self.enter(hidden, 0), hidden
         present: list[ir.Value] = []
         for layer, next_norm in zip(spec.layers, next_norms, strict=True):
             update, residual, key_value = self.layer(layer, normed, residual, inputs)
             present += key_value
-            normed, residual = self._skip_norm(update, residual, next_norm)
+            if spec.norm_placement == "post" and next_norm != "final_norm":
+                residual = self._add(update, residual, f"layers.{layer.index}.sum")
+                normed = self.enter(residual, layer.index + 1)
+            else:
+                normed, residual = self._skip_norm(update, residual, next_norm)
         return normed, present
+
+    def enter(self, hidden: ir.Value, index: int) -> ir.Value:
+        """What the attention of a layer reads: ``hidden`` behind its first norm, if it has one."""
+        name = f"layers.{index}.input_norm"
+        return self._b.call("Identity", [hidden], f"{name}.out") if self._post else self.norm(hidden, name)
 
     def layer(
         self, layer: LayerSpec, normed: ir.Value, residual: ir.Value, inputs: AttentionInputs
@@ -113,13 +123,18 @@ class Decoder:
         """One layer: what it adds to the residual at last, the residual so far, and present key and value."""
         spec, name = self._spec, f"layers.{layer.index}"
         update, key_value = attention(self._b, spec, self._weights, layer, normed, inputs=inputs)
-        if spec.sandwich_norms:
+        if spec.parallel:
+            residual = self._add(update, residual, f"{name}.attn.sum")
+            return self._mlp(normed, f"{name}.mlp"), residual, key_value
+        if spec.norm_placement != "pre":
             update = self.norm(update, f"{name}.post_attention_norm")
-            normed, residual = self._skip_norm(update, residual, f"{name}.pre_feedforward_norm")
+        if self._post:
+            residual = self._add(update, residual, f"{name}.attn.sum")
+            normed = self._b.call("Identity", [residual], f"{name}.{spec.mlp_input}.out")
         else:
-            normed, residual = self._skip_norm(update, residual, f"{name}.post_attention_norm")
+            normed, residual = self._skip_norm(update, residual, f"{name}.{spec.mlp_input}")
         update = self._mlp(normed, f"{name}.mlp")
-        if spec.sandwich_norms:
+        if spec.norm_placement != "pre":
             update = self.norm(update, f"{name}.post_feedforward_norm")
         return update, residual, key_value
 
@@ -133,7 +148,21 @@ class Decoder:
         squashed = self._b.call("Tanh", [self._b.call("Div", [raw, limit], "logits.scaled")], "logits.tanh")
         return self._b.call("Mul", [squashed, limit], "logits")
 
+    @property
+    def _post(self) -> bool:
+        return self._spec.norm_placement == "post"
+
+    def _add(self, update: ir.Value, residual: ir.Value, name: str) -> ir.Value:
+        return self._b.call("Add", [update, residual], name)
+
     def norm(self, x: ir.Value, name: str) -> ir.Value:
+        if self._spec.norm == "layer":
+            inputs = [x, self._weights.vector(self._b, name)]
+            if self._spec.norm_bias:
+                inputs.append(self._weights.vector(self._b, f"{name}.bias"))
+            return self._b.call(
+                "LayerNormalization", inputs, f"{name}.out", axis=-1, epsilon=self._spec.rms_norm_eps, stash_type=1
+            )
         return self._b.call(
             "SimplifiedLayerNormalization",
             [x, self._weights.vector(self._b, name)],
@@ -145,6 +174,9 @@ class Decoder:
 
     def _skip_norm(self, x: ir.Value, residual: ir.Value, name: str) -> tuple[ir.Value, ir.Value]:
         """Norm of ``x + residual``, and that sum."""
+        if self._spec.norm == "layer":
+            total = self._add(x, residual, f"{name}.sum")
+            return self.norm(total, name), total
         # The second and third output (statistics for training) are left out; an empty name says so.
         outputs = [ir.Value(name=n) for n in (f"{name}.out", "", "", f"{name}.sum")]
         self._b.nodes.append(
@@ -160,14 +192,25 @@ class Decoder:
         return outputs[0], outputs[3]
 
     def _mlp(self, x: ir.Value, name: str) -> ir.Value:
-        gate, up = self._linear(x, f"{name}.gate"), self._linear(x, f"{name}.up")
-        if self._spec.activation == "silu":
-            # ONNX Runtime fuses this pair into one operator.
-            active = self._b.call("Mul", [gate, self._b.call("Sigmoid", [gate], f"{name}.sigmoid")], f"{name}.active")
-        else:
-            approximate = "tanh" if self._spec.activation == "gelu_tanh" else "none"
-            active = self._b.call("Gelu", [gate], f"{name}.active", approximate=approximate)
+        up = self._linear(x, f"{name}.up")
+        if not self._spec.gated_mlp:
+            return self._linear(self._activate(up, name, f"{name}.gated"), f"{name}.down")
+        active = self._activate(self._linear(x, f"{name}.gate"), name, f"{name}.active")
         return self._linear(self._b.call("Mul", [active, up], f"{name}.gated"), f"{name}.down")
+
+    def _activate(self, x: ir.Value, name: str, output: str) -> ir.Value:
+        """The activation of ``x``, called ``output``."""
+        kind = self._spec.activation
+        if kind == "silu":
+            # ONNX Runtime fuses this pair into one operator.
+            return self._b.call("Mul", [x, self._b.call("Sigmoid", [x], f"{name}.sigmoid")], output)
+        if kind == "relu2":
+            positive = self._b.call("Relu", [x], f"{name}.relu")
+            return self._b.call("Mul", [positive, positive], output)
+        if kind == "xielu":
+            weights = [self._weights.vector(self._b, f"{name}.{part}") for part in ("alpha_p", "alpha_n")]
+            return xielu(self._b, x, *weights, name=name, output=output)
+        return self._b.call("Gelu", [x], output, approximate="tanh" if kind == "gelu_tanh" else "none")
 
     def _linear(self, x: ir.Value, name: str) -> ir.Value:
         bias = f"{name}.bias" if self._spec.mlp_bias else None

@@ -26,12 +26,11 @@ _SUPPLIED = "edgedistill.supplied"
 def inputs_of(spec: ModelSpec, weight: str) -> str:
     """Name of the value that the matrix ``weight`` of a layer multiplies."""
     layer, _, part = weight.partition(".attn.") if ".attn." in weight else weight.partition(".mlp.")
-    before_mlp = "pre_feedforward_norm" if spec.sandwich_norms else "post_attention_norm"
     return {
         "qkv": f"{layer}.input_norm.out",
         "o": f"{layer}.attn.out",
-        "gate": f"{layer}.{before_mlp}.out",
-        "up": f"{layer}.{before_mlp}.out",
+        "gate": f"{layer}.{spec.mlp_input}.out",
+        "up": f"{layer}.{spec.mlp_input}.out",
         "down": f"{layer}.mlp.gated",
     }[part]
 
@@ -78,7 +77,7 @@ def build_layer(
         ),
         positions,
     )
-    normed = decoder.norm(hidden, f"layers.{index}.input_norm")
+    normed = decoder.enter(hidden, index)
     update, residual, _ = decoder.layer(spec.layers[index], normed, hidden, attention_inputs)
     out = b.call("Add", [update, residual], "hidden.sum")
     inputs = [hidden, *lengths, total, *past]

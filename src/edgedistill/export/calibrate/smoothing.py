@@ -59,17 +59,22 @@ class Group:
 def groups(spec: ModelSpec, planned: Mapping[str, PlannedWeight]) -> tuple[Group, ...]:
     """The groups of which every consumer is W8A8."""
     found = []
-    before_mlp = "pre_feedforward_norm" if spec.sandwich_norms else "post_attention_norm"
     for index in range(spec.num_hidden_layers):
         name = f"layers.{index}"
         up_bias = (f"{name}.mlp.up.bias",) if spec.mlp_bias else ()
-        found += [
-            Group(f"{name}.input_norm.out", (f"{name}.attn.qkv",), (f"{name}.input_norm",)),
-            Group(f"{name}.{before_mlp}.out", (f"{name}.mlp.gate", f"{name}.mlp.up"), (f"{name}.{before_mlp}",)),
-            Group(f"{name}.mlp.gated", (f"{name}.mlp.down",), (f"{name}.mlp.up", *up_bias)),
-        ]
+        mlp = (f"{name}.mlp.gate", f"{name}.mlp.up") if spec.gated_mlp else (f"{name}.mlp.up",)
+        readers = {f"{name}.input_norm": (f"{name}.attn.qkv",)}
+        readers[f"{name}.{spec.mlp_input}"] = (*readers.get(f"{name}.{spec.mlp_input}", ()), *mlp)
+        if spec.norm_placement != "post":  # else no norm before the matrices could take the factors
+            found += [
+                Group(f"{norm}.out", consumers, (norm, f"{norm}.bias") if spec.norm_bias else (norm,))
+                for norm, consumers in readers.items()
+            ]
+        if spec.gated_mlp:
+            found.append(Group(f"{name}.mlp.gated", (f"{name}.mlp.down",), (f"{name}.mlp.up", *up_bias)))
     if not spec.tie_word_embeddings:
-        found.append(Group("final_norm.out", ("lm_head",), ("final_norm",)))
+        final = ("final_norm", "final_norm.bias") if spec.norm_bias else ("final_norm",)
+        found.append(Group("final_norm.out", ("lm_head",), final))
     return tuple(group for group in found if all(planned[name].format.is_w8a8 for name in group.consumers))
 
 

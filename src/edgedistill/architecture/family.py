@@ -1,0 +1,106 @@
+"""What a ``model_type`` fixes, as data: ``Family`` is a row of the table in ``family_table``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgedistill.checkpoint.config_values import number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgedistill.architecture.spec import Norm, NormPlacement, QkNorm
+
+Windows = Literal["none", "all", "optional", "pattern"]
+NoRope = Literal["none", "interval", "full_layers"]
+SlidingRope = Literal["same", "local_base", "unscaled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of config.json, and the value that the family's config class has where config.json is silent."""
+
+    name: str
+    default: float = 0.0
+
+    def flag(self, config: Mapping[str, Any]) -> bool:
+        """The value as a truth value."""
+        return bool(config.get(self.name, self.default))
+
+    def number(self, config: Mapping[str, Any]) -> float:
+        """The value as a number; raises CheckpointError for anything else."""
+        return number(config, self.name, self.default)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Features of a family; a feature that several families share is one field here and one branch in the graph.
+
+    Attributes:
+        rope_theta, head_dim, kv_heads, max_position_embeddings, tie_word_embeddings, activation: Defaults of the
+            config class, for keys that config.json leaves out. ``activation_key``: where the activation is named.
+        norm, norm_bias, norm_offset, norm_placement, parallel, qk_norm, gated_mlp: See ``ModelSpec``.
+        norm_eps: Key of the norms' epsilon.
+        qkv_bias, o_bias, mlp_bias: Fixed, or the key that says.
+        interleaved_rope: Rotary pairs are neighbours (0, 1), (2, 3), ... instead of halves of the head.
+        partial_rotary: Default share of each head that is rotated.
+        windows: ``none``; ``all`` layers of the same sliding window; ``optional`` (``use_sliding_window`` with
+            ``layer_types`` or ``max_window_layers``); ``pattern`` (``layer_types`` or every n-th layer full).
+        no_rope: Layers without RoPE: every n-th (SmolLM3), or those of full attention (EXAONE 4, Cohere 2).
+        sliding_rope: RoPE of sliding layers: the same, of a local base (Gemma 3), or without scaling (OLMo 3).
+        scaled_embedding: The embedding is multiplied by the square root of the hidden size (Gemma).
+        embedding_scale, residual_scale, logits_scale, logits_divisor: Keys of multipliers.
+        attention_scale: Key of the factor on q.k. ``attention_scale_base``: key of a number whose inverse square
+            root it is.
+        attn_softcap, final_softcap: Defaults of the logit caps.
+        fused_qkv, fused_gate_up: Stored as one tensor under this name.
+        names: Module names that differ from Llama's, by Llama's name.
+        ignored: Tensors that may be there and that no arithmetic uses, as suffixes.
+        refused: Config keys that change the arithmetic in a way that is not known, with what they mean.
+    """
+
+    rope_theta: float = 10000.0
+    head_dim: int | None = None
+    kv_heads: int | None = None
+    max_position_embeddings: int = 32768
+    tie_word_embeddings: bool = False
+    activation: str = "silu"
+    activation_key: str = "hidden_act"
+    norm: Norm = "rms"
+    norm_bias: bool = False
+    norm_offset: float = 0.0
+    norm_placement: NormPlacement = "pre"
+    norm_eps: Key = Key("rms_norm_eps", 1e-6)
+    parallel: bool | Key = False
+    qk_norm: QkNorm = "none"
+    gated_mlp: bool = True
+    qkv_bias: bool | Key = False
+    o_bias: bool | Key = False
+    mlp_bias: bool | Key = False
+    interleaved_rope: bool = False
+    partial_rotary: float = 1.0
+    windows: Windows = "none"
+    sliding_window: int | None = None
+    full_every: int = 0
+    no_rope: NoRope = "none"
+    sliding_rope: SlidingRope = "same"
+    scaled_embedding: bool = False
+    embedding_scale: Key | None = None
+    residual_scale: Key | None = None
+    logits_scale: Key | None = None
+    logits_divisor: Key | None = None
+    attention_scale: Key | None = None
+    attention_scale_base: Key | None = None
+    attn_softcap: float | None = None
+    final_softcap: float | None = None
+    fused_qkv: str | None = None
+    fused_gate_up: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+def flag(value: bool | Key, config: Mapping[str, Any]) -> bool:
+    """A feature that is fixed, or read from its key."""
+    return value.flag(config) if isinstance(value, Key) else value

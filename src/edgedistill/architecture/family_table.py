@@ -1,0 +1,237 @@
+"""The table of families: what each ``model_type`` fixes, read from transformers' ``models/<type>`` (configuration for
+defaults, modeling for the arithmetic).
+
+To add a family: a row here, a row in ``checkpoint.gguf.config`` if llama.cpp knows it, and a random config in the
+parity tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgedistill.architecture.family import Family, Key
+
+_ATTENTION_BIAS = Key("attention_bias", False)
+_MLP_BIAS = Key("mlp_bias", False)
+_USE_BIAS = Key("use_bias", False)
+_EPS_5 = Key("rms_norm_eps", 1e-5)
+_LAYER_NORM_EPS = Key("layer_norm_eps", 1e-5)
+
+_LLAMA = Family(qkv_bias=_ATTENTION_BIAS, o_bias=_ATTENTION_BIAS, mlp_bias=_MLP_BIAS, max_position_embeddings=2048)
+_QWEN3 = Family(
+    kv_heads=32,
+    head_dim=128,
+    qkv_bias=_ATTENTION_BIAS,
+    o_bias=_ATTENTION_BIAS,
+    qk_norm="head",
+    windows="optional",
+    sliding_window=4096,
+)
+_GEMMA = Family(
+    head_dim=256,
+    qkv_bias=_ATTENTION_BIAS,
+    o_bias=_ATTENTION_BIAS,
+    max_position_embeddings=8192,
+    tie_word_embeddings=True,
+    activation="gelu_pytorch_tanh",
+    activation_key="hidden_activation",
+    norm_offset=1.0,
+    scaled_embedding=True,
+)
+_GEMMA2 = replace(
+    _GEMMA,
+    kv_heads=4,
+    norm_placement="sandwich",
+    windows="pattern",
+    sliding_window=4096,
+    full_every=2,
+    attention_scale_base=Key("query_pre_attn_scalar", 256),
+    attn_softcap=50.0,
+    final_softcap=30.0,
+)
+_OLMO2 = replace(
+    _LLAMA,
+    mlp_bias=False,
+    norm_eps=_EPS_5,
+    norm_placement="post",
+    qk_norm="full",
+)
+_GLM = Family(
+    kv_heads=2,
+    head_dim=128,
+    max_position_embeddings=131072,
+    norm_eps=Key("rms_norm_eps", 1.5625e-7),
+    qkv_bias=Key("attention_bias", True),
+    interleaved_rope=True,
+    partial_rotary=0.5,
+    fused_gate_up="mlp.gate_up_proj",
+)
+
+FAMILIES: dict[str, Family] = {
+    "llama": _LLAMA,
+    "mistral": Family(kv_heads=8, windows="all", sliding_window=4096, max_position_embeddings=131072),
+    "ministral": Family(
+        kv_heads=8, windows="pattern", sliding_window=4096, full_every=0, max_position_embeddings=131072
+    ),
+    "qwen2": Family(kv_heads=32, qkv_bias=True, windows="optional", sliding_window=4096),
+    "qwen3": _QWEN3,
+    "smollm3": Family(
+        kv_heads=4,
+        rope_theta=2e6,
+        qkv_bias=_ATTENTION_BIAS,
+        o_bias=_ATTENTION_BIAS,
+        mlp_bias=_MLP_BIAS,
+        tie_word_embeddings=True,
+        windows="optional",
+        no_rope="interval",
+    ),
+    "gemma": replace(_GEMMA, kv_heads=16),
+    "gemma2": _GEMMA2,
+    "gemma3_text": replace(
+        _GEMMA2,
+        rope_theta=1e6,
+        max_position_embeddings=131072,
+        qk_norm="head",
+        full_every=6,
+        sliding_rope="local_base",
+        attn_softcap=None,
+        final_softcap=None,
+        # transformers' Gemma 3 keeps this key and never applies it: neither reading would be safe.
+        refused={"attn_logit_softcapping": "a logit cap that Gemma 3 does not apply"},
+    ),
+    "granite": replace(
+        _LLAMA,
+        embedding_scale=Key("embedding_multiplier", 1.0),
+        residual_scale=Key("residual_multiplier", 1.0),
+        attention_scale=Key("attention_multiplier", 1.0),
+        logits_divisor=Key("logits_scaling", 1.0),
+    ),
+    "olmo2": _OLMO2,
+    "olmo3": replace(_OLMO2, windows="pattern", sliding_window=4096, full_every=4, sliding_rope="unscaled"),
+    "exaone4": Family(
+        kv_heads=32,
+        max_position_embeddings=2048,
+        norm_eps=_EPS_5,
+        norm_placement="post",
+        qk_norm="head",
+        windows="pattern",
+        sliding_window=4096,
+        full_every=4,
+        no_rope="full_layers",
+    ),
+    "ernie4_5": Family(
+        kv_heads=2,
+        head_dim=128,
+        rope_theta=500000.0,
+        max_position_embeddings=131072,
+        tie_word_embeddings=True,
+        norm_eps=_EPS_5,
+        qkv_bias=_USE_BIAS,
+        o_bias=_USE_BIAS,
+        mlp_bias=_USE_BIAS,
+        interleaved_rope=True,
+    ),
+    "hunyuan_v1_dense": Family(
+        max_position_embeddings=2048,
+        norm_eps=_EPS_5,
+        qkv_bias=_ATTENTION_BIAS,
+        o_bias=_ATTENTION_BIAS,
+        qk_norm="head_after_rope",
+        names={"self_attn.q_norm": "self_attn.query_layernorm", "self_attn.k_norm": "self_attn.key_layernorm"},
+    ),
+    "glm": _GLM,
+    "glm4": replace(
+        _GLM,
+        norm_placement="sandwich",
+        names={
+            "post_attention_layernorm": "post_self_attn_layernorm",
+            "pre_feedforward_layernorm": "post_attention_layernorm",
+            "post_feedforward_layernorm": "post_mlp_layernorm",
+        },
+    ),
+    "phi3": Family(
+        max_position_embeddings=4096,
+        norm_eps=_EPS_5,
+        windows="all",
+        fused_qkv="self_attn.qkv_proj",
+        fused_gate_up="mlp.gate_up_proj",
+    ),
+    "cohere2": Family(
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        norm="layer",
+        norm_eps=_LAYER_NORM_EPS,
+        parallel=True,
+        qkv_bias=_ATTENTION_BIAS,
+        o_bias=_ATTENTION_BIAS,
+        interleaved_rope=True,
+        windows="pattern",
+        sliding_window=4096,
+        full_every=4,
+        no_rope="full_layers",
+        logits_scale=Key("logit_scale", 0.0625),
+    ),
+    "seed_oss": Family(
+        kv_heads=8,
+        head_dim=128,
+        max_position_embeddings=524288,
+        qkv_bias=Key("attention_bias", True),
+        o_bias=Key("attention_out_bias", False),
+        mlp_bias=_MLP_BIAS,
+    ),
+    "apertus": Family(
+        rope_theta=12e6,
+        max_position_embeddings=65536,
+        activation="xielu",
+        norm_eps=_EPS_5,
+        qk_norm="head",
+        gated_mlp=False,
+        qkv_bias=_ATTENTION_BIAS,
+        o_bias=_ATTENTION_BIAS,
+        names={"input_layernorm": "attention_layernorm", "post_attention_layernorm": "feedforward_layernorm"},
+        # Constants of the activation that checkpoints carry; other values are refused where they are read.
+        ignored=("mlp.act_fn.beta", "mlp.act_fn.eps"),
+    ),
+    "arcee": Family(
+        max_position_embeddings=4096,
+        activation="relu2",
+        norm_eps=_EPS_5,
+        gated_mlp=False,
+        qkv_bias=_ATTENTION_BIAS,
+        o_bias=_ATTENTION_BIAS,
+        mlp_bias=_MLP_BIAS,
+    ),
+    "nemotron": Family(
+        max_position_embeddings=4096,
+        activation="relu2",
+        norm="layer",
+        norm_bias=True,
+        norm_offset=1.0,
+        norm_eps=Key("norm_eps", 1e-5),
+        gated_mlp=False,
+        partial_rotary=0.5,
+        qkv_bias=_ATTENTION_BIAS,
+        o_bias=_ATTENTION_BIAS,
+        mlp_bias=_MLP_BIAS,
+    ),
+    "stablelm": Family(
+        kv_heads=32,
+        max_position_embeddings=4096,
+        norm="layer",
+        norm_bias=True,
+        norm_eps=_LAYER_NORM_EPS,
+        parallel=Key("use_parallel_residual", False),
+        partial_rotary=0.25,
+        qkv_bias=Key("use_qkv_bias", False),
+        refused={"qk_layernorm": "a norm of its own for every head"},
+    ),
+    "helium": Family(
+        kv_heads=20,
+        head_dim=128,
+        rope_theta=100000.0,
+        max_position_embeddings=4096,
+        norm_eps=Key("rms_norm_eps", 1e-8),
+        qkv_bias=_ATTENTION_BIAS,
+        interleaved_rope=True,
+    ),
+}

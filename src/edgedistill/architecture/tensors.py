@@ -1,0 +1,174 @@
+"""A checkpoint's tensors under one layout: Llama's names, unfused, rotary pairs in halves, multipliers folded in.
+
+What families store differently is undone while rows are read, so that everything behind this file knows one layout:
+
+- names of a family's own; queries, keys and values, or gate and up, in one tensor: a range of its rows;
+- neighbouring rotary pairs (GLM, Cohere, ERNIE, Helium) or a part of each head rotated: rows of queries and keys in
+  another order. A permutation of the elements of a head that queries and keys share changes no product of them, so the
+  pairs can lie where the kernel expects them: (i, i + head_dim/2);
+- multipliers of residuals and logits: factors on the last matrix before the sum, and on the final norm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgedistill.architecture.family_table import FAMILIES
+from edgedistill.architecture.rope import rotated_elements
+from edgedistill.checkpoint.tensor_source import TensorInfo
+from edgedistill.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import numpy.typing as npt
+
+    from edgedistill.architecture.family import Family
+    from edgedistill.architecture.spec import ModelSpec
+    from edgedistill.checkpoint.tensor_source import TensorSource
+
+    Order = npt.NDArray[np.int64]
+
+_UNUSED = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRef:
+    """Rows ``start:start + rows`` of the stored tensor ``name`` (all of them: None), reordered and multiplied.
+
+    ``order`` int64 [n] permutes every n rows: row i of a group is its stored row ``order[i]``.
+    """
+
+    name: str
+    start: int = 0
+    rows: int | None = None
+    order: Order | None = None
+    factor: float = 1.0
+
+
+class ModelTensors:
+    """A ``TensorSource`` of the names that ``logical_weights`` asks for, over one of the names that are stored."""
+
+    def __init__(self, source: TensorSource, refs: Mapping[str, TensorRef]) -> None:
+        """``refs``: what is not stored as it is asked for, by the name that is asked for."""
+        self._source = source
+        self._refs = refs
+        self._stored = set(source.names())
+
+    def names(self) -> Iterable[str]:
+        """Names that can be read: what is mapped, then everything that is stored under its own name."""
+        mapped = [name for name, ref in self._refs.items() if ref.name in self._stored]
+        taken = {ref.name for ref in self._refs.values()}
+        return [*mapped, *(name for name in self._source.names() if name not in taken and name not in self._refs)]
+
+    def info(self, name: str) -> TensorInfo:
+        """Header of ``name``; raises CheckpointError if there is none, or fewer rows than the config promises."""
+        ref = self._ref(name)
+        found = self._source.info(ref.name)
+        rows = found.shape[0] - ref.start if ref.rows is None else ref.rows
+        if ref.start + rows > found.shape[0]:
+            raise CheckpointError(
+                f"The tensor '{ref.name}' has {found.shape[0]} rows; config.json asks for at least {ref.start + rows}.",
+                hint="The checkpoint and config.json do not belong together.",
+            )
+        return TensorInfo(name, (rows, *found.shape[1:]), found.dtype)
+
+    def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Rows ``start:stop`` as float32; raises as the source does."""
+        ref = self._ref(name)
+        if ref.order is None:
+            rows = self._source.read_rows(ref.name, ref.start + start, ref.start + stop)
+        else:
+            size = len(ref.order)
+            first = start // size * size
+            last = -(-stop // size) * size
+            block = self._source.read_rows(ref.name, ref.start + first, ref.start + last)
+            group, inside = np.divmod(np.arange(start, stop), size)
+            rows = block[group * size + ref.order[inside] - first]
+        return rows if ref.factor == 1.0 else rows * np.float32(ref.factor)
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+    def unused(self, asked: Iterable[str], ignored: tuple[str, ...] = ()) -> list[str]:
+        """Stored tensors that none of the names ``asked`` reads, without those that no arithmetic ever uses."""
+        used = {self._ref(name).name for name in asked}
+        return sorted(name for name in self._stored if name not in used and not name.endswith((*_UNUSED, *ignored)))
+
+    def _ref(self, name: str) -> TensorRef:
+        return self._refs.get(name) or TensorRef(name)
+
+
+def model_tensors(config: Mapping[str, Any], spec: ModelSpec, source: TensorSource) -> ModelTensors:
+    """The tensors of a checkpoint under the names of ``logical_weights(spec)``."""
+    family = FAMILIES[spec.family]
+    refs: dict[str, TensorRef] = {}
+    for index in range(spec.num_hidden_layers):
+        refs |= _layer(config, family, spec, index)
+    scale = family.logits_scale.number(config) if family.logits_scale else 1.0
+    scale /= family.logits_divisor.number(config) if family.logits_divisor else 1.0
+    if scale != 1.0:
+        refs["model.norm.weight"] = TensorRef("model.norm.weight", factor=scale)
+        if spec.norm_bias:
+            refs["model.norm.bias"] = TensorRef("model.norm.bias", factor=scale)
+    return ModelTensors(source, refs)
+
+
+def _layer(config: Mapping[str, Any], family: Family, spec: ModelSpec, index: int) -> dict[str, TensorRef]:
+    prefix = f"model.layers.{index}."
+    refs: dict[str, TensorRef] = {}
+    for name, own in family.names.items():
+        refs |= {f"{prefix}{name}.{kind}": TensorRef(f"{prefix}{own}.{kind}") for kind in ("weight", "bias")}
+    order = _order(family, spec, index)
+    sizes = {"q": spec.q_size, "k": spec.kv_size, "v": spec.kv_size}
+    start = 0
+    for which, size in sizes.items():
+        own_order = None if which == "v" else order
+        for kind in ("weight", "bias"):
+            name = f"{prefix}self_attn.{which}_proj.{kind}"
+            if family.fused_qkv:
+                refs[name] = TensorRef(f"{prefix}{family.fused_qkv}.{kind}", start, size, own_order)
+            elif own_order is not None:
+                refs[name] = TensorRef(name, order=own_order)
+        start += size
+        norm = f"{prefix}self_attn.{which}_norm.weight"
+        if own_order is not None and spec.qk_norm != "none":
+            refs[norm] = TensorRef(refs[norm].name if norm in refs else norm, order=own_order)
+    if family.fused_gate_up:
+        inner = spec.intermediate_size
+        for part, first in (("gate_proj", 0), ("up_proj", inner)):
+            for kind in ("weight", "bias"):
+                refs[f"{prefix}mlp.{part}.{kind}"] = TensorRef(f"{prefix}{family.fused_gate_up}.{kind}", first, inner)
+    scale = family.residual_scale.number(config) if family.residual_scale else 1.0
+    if scale != 1.0:
+        for name in ("self_attn.o_proj", "mlp.down_proj"):
+            refs |= {
+                f"{prefix}{name}.{kind}": TensorRef(f"{prefix}{name}.{kind}", factor=scale)
+                for kind in ("weight", "bias")
+            }
+    return refs
+
+
+def _order(family: Family, spec: ModelSpec, index: int) -> Order | None:
+    """Where each element of a head of queries and keys is stored; None: where the kernel wants it.
+
+    Element i of the first half and element i of the second are the pair i of the rotation.
+    """
+    rope = spec.layers[index].rope
+    if rope is None:
+        return None
+    half, rotated = spec.head_dim // 2, rotated_elements(rope)
+    pairs = rotated // 2
+    if family.interleaved_rope:
+        first, second = np.arange(0, rotated, 2), np.arange(1, rotated, 2)
+    elif pairs == half:
+        return None
+    else:
+        first, second = np.arange(pairs), np.arange(pairs, rotated)
+    rest = np.arange(rotated, spec.head_dim)
+    order = np.concatenate([first, rest[: half - pairs], second, rest[half - pairs :]])
+    return order.astype(np.int64)
