@@ -6,6 +6,8 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.checkpoint.normalize import EMBEDDING, normalize
+from edgedistill.checkpoint.quantized import open_quantized
 from edgedistill.checkpoint.safetensors import open_safetensors
 from edgedistill.checkpoint.tokenizer.byte_level_bpe import load_tokenizer
 from edgedistill.checkpoint.tokenizer.files import (
@@ -15,7 +17,7 @@ from edgedistill.checkpoint.tokenizer.files import (
     read_tokenizer_json,
 )
 from edgedistill.checkpoint.types import Checkpoint, SourceInfo
-from edgedistill.errors import CheckpointError, UnsupportedModelError
+from edgedistill.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
 
     from edgedistill.checkpoint.types import SpecialTokens, TensorSource
 
-EMBEDDING = "model.embed_tokens.weight"
+NO_END = (
+    "No file of the model names an end token, and its chat template has none that is known: replies end at the token "
+    "limit. Set eos_token_id in generation_config.json."
+)
 _EXTRA_FILES = re.compile(r"(README\.md|(LICENSE|LICENCE|NOTICE|COPYING)(\.\w+)?|USE_POLICY\.md)", re.IGNORECASE)
 _MAX_EXTRA = 1 << 20
 
@@ -40,17 +45,20 @@ def load_directory(directory: Path, source: SourceInfo) -> Checkpoint:
             f"{directory.name} has no config.json (or an empty one).",
             hint="Pass a directory with config.json, tokenizer.json and safetensors weights.",
         )
-    refuse_quantized(config)
     generation_config = read_json(directory / "generation_config.json")
     tokenizer_json, special, template = read_tokenizer(directory, config, generation_config)
     extra = _read_extra(directory)
-    tensors = open_safetensors(directory)
+    stored = open_safetensors(directory)
     try:
+        config, readable = open_quantized(config, stored)
+        normalized = normalize(config, readable)
+        config, tensors = normalized.config, normalized.tensors
         check_layers(config, tensors)
         check_vocabulary(tokenizer_json, tensors)
     except BaseException:
-        tensors.close()
+        stored.close()
         raise
+    notes = normalized.notes if special.eos_token_ids else (*normalized.notes, NO_END)
     return Checkpoint(
         config=config,
         tensors=tensors,
@@ -59,8 +67,9 @@ def load_directory(directory: Path, source: SourceInfo) -> Checkpoint:
         special_tokens=special,
         generation_config=generation_config,
         source=dataclasses.replace(source, license=source.license or _license(extra)),
-        weight_files=tensors.paths,
+        weight_files=stored.paths,
         extra_files=extra,
+        notes=notes,
     )
 
 
@@ -70,20 +79,9 @@ def read_tokenizer(
     """tokenizer.json, special tokens and chat template of ``directory``; raises as ``load_directory`` does."""
     tokenizer_config = read_json(directory / "tokenizer_config.json")
     tokenizer_json = read_tokenizer_json(directory, tokenizer_config)
-    special = read_special_tokens(directory, tokenizer_json, config, generation_config, tokenizer_config)
-    return tokenizer_json, special, read_chat_template(directory, tokenizer_config)
-
-
-def refuse_quantized(config: dict[str, Any]) -> None:
-    """Raise UnsupportedModelError if ``config`` says that the weights are stored quantized."""
-    quantization = config.get("quantization_config") or config.get("compression_config")
-    if not quantization:
-        return
-    method = quantization.get("quant_method", "unknown method") if isinstance(quantization, dict) else quantization
-    raise UnsupportedModelError(
-        f"The checkpoint is quantized already ({method}); expected F32, F16 or BF16 weights.",
-        hint="Use the original checkpoint of the model, or a GGUF file of it.",
-    )
+    template = read_chat_template(directory, tokenizer_config)
+    special = read_special_tokens(directory, tokenizer_json, config, generation_config, tokenizer_config, template)
+    return tokenizer_json, special, template
 
 
 def check_layers(config: Mapping[str, Any], tensors: TensorSource) -> None:

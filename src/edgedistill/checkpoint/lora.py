@@ -64,14 +64,20 @@ class LoraSource:
         deltas: dict[str, Delta],
         replaced: dict[str, str],
         facts: dict[str, Any],
+        *,
+        copied_embedding: bool = False,
     ) -> None:
+        """``copied_embedding``: the adapter's embedding is a copy beside the base's, not a new content of it."""
         self._base = base
         self._adapter = adapter
         self._deltas = deltas
         self._replaced = replaced
         self._facts = facts
         self._last: tuple[str, npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None
+        self._splits_embedding = copied_embedding or _EMBEDDING in deltas
         self._names = dict.fromkeys((*base.names(), *deltas, *replaced))
+        if self.unties_head:
+            self._names[_HEAD] = None
 
     @property
     def path(self) -> Path:
@@ -80,8 +86,12 @@ class LoraSource:
 
     @property
     def unties_head(self) -> bool:
-        """The merged model has an lm_head of its own where the base shares it with the embedding."""
-        return _HEAD in self._names and _HEAD not in self._base.names()
+        """The merged model has an lm_head of its own where the base shares it with the embedding.
+
+        PEFT trains a copy of an embedding (``modules_to_save``) or adds to what it gives (LoRA): a head that shares
+        the base's embedding goes on with that.
+        """
+        return _HEAD not in self._base.names() and (_HEAD in self._names or self._splits_embedding)
 
     def describe(self) -> dict[str, Any]:
         """Facts for the manifest: name, rank, alpha, base model, number of changed tensors."""
@@ -156,7 +166,10 @@ def open_adapter(directory: Path, base: TensorSource) -> LoraSource:
     adapter = open_safetensors_file(directory / ADAPTER_FILE)
     try:
         deltas, replaced = _sort_tensors(adapter, config)
-        source = LoraSource(base, adapter, deltas, replaced, _facts(directory, config, deltas, replaced))
+        facts = _facts(directory, config, deltas, replaced)
+        copied = _EMBEDDING in replaced and _saves_copy(config, _EMBEDDING)
+        tied = bool(config.get("ensure_weight_tying"))
+        source = LoraSource(base, adapter, deltas, replaced, facts, copied_embedding=copied and not tied)
         for name, delta in deltas.items():
             _check_shapes(source, adapter, name, delta)
         for name in replaced:
@@ -206,6 +219,13 @@ def _sort_tensors(adapter: SafetensorsSource, config: dict[str, Any]) -> tuple[d
     if not deltas and not replaced:
         raise CheckpointError("The adapter changes no tensor.", hint="Pass a directory that PEFT saved.")
     return deltas, replaced
+
+
+def _saves_copy(config: dict[str, Any], name: str) -> bool:
+    """Whether ``modules_to_save`` names the module of this tensor (an embedding saved along is the base's, resized)."""
+    module = name.rpartition(".")[0]
+    saved = config.get("modules_to_save") or ()
+    return any(isinstance(entry, str) and (module == entry or module.endswith(f".{entry}")) for entry in saved)
 
 
 def _scaling(config: dict[str, Any], module: str, rank: int) -> float:

@@ -54,8 +54,9 @@ def open_checkpoint(
 
 def _with_adapter(checkpoint: Checkpoint, adapter: Path) -> Checkpoint:
     """``checkpoint`` with the adapter merged, and with the tokenizer that was saved beside the adapter, if any."""
-    from edgedistill.checkpoint.hf_directory import EMBEDDING, check_vocabulary, read_tokenizer
+    from edgedistill.checkpoint.hf_directory import check_vocabulary, read_tokenizer
     from edgedistill.checkpoint.lora import open_adapter
+    from edgedistill.checkpoint.normalize import EMBEDDING
 
     merged = open_adapter(adapter, checkpoint.tensors)
     config = dict(checkpoint.config)
@@ -87,7 +88,7 @@ def _open_base(model: str, revision: str | None, offline: bool, progress: Progre
     path = Path(model).expanduser()
     if path.exists():
         _refuse_revision(model, revision)
-        return _open_path(path)
+        return _open_path(path, offline=offline)
     if (installed := catalog.resolve(model)) is not None:
         _refuse_revision(model, revision)
         return _open_path(installed, SourceInfo("builtin", model, license=_catalog_license(model)))
@@ -102,12 +103,18 @@ def _open_base(model: str, revision: str | None, offline: bool, progress: Progre
     return _open_path(snapshot.path, SourceInfo("hub", match["repo"], revision=snapshot.commit))
 
 
-def _open_path(path: Path, source: SourceInfo | None = None) -> Checkpoint:
+def _open_path(path: Path, source: SourceInfo | None = None, *, offline: bool = False) -> Checkpoint:
     name = path.resolve().name
     if path.is_dir():
         from edgedistill.checkpoint.hf_directory import load_directory
+        from edgedistill.checkpoint.locate import locate
 
-        return load_directory(path, source or SourceInfo("directory", name))
+        located = locate(path)
+        if located.base is not None:
+            checkpoint = open_checkpoint(located.base, adapter=located.directory, offline=offline)
+        else:
+            checkpoint = load_directory(located.directory, source or SourceInfo("directory", name))
+        return dataclasses.replace(checkpoint, notes=(*checkpoint.notes, located.note)) if located.note else checkpoint
     if path.suffix == ".gguf" or _is_gguf(path):
         from edgedistill.checkpoint.gguf.open import load_gguf
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +29,17 @@ if TYPE_CHECKING:
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
+_SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
+
 # Limit of the format's own implementation; a real header is some hundred kilobytes.
 _MAX_HEADER = 100_000_000
 _ITEM_SIZES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
+}  # fmt: skip
+_STORED = {
+    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "BF16": "<u2", "U32": "<u4",
+    "I32": "<i4", "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8",
 }  # fmt: skip
 _FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _AGAIN = "The file is damaged or incomplete: download or copy it again."
@@ -88,6 +95,14 @@ class SafetensorsSource:
         check_finite(rows, name, start, stored.file.path.name)
         return rows
 
+    def read_stored(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+        """Rows ``start:stop`` (a scalar is one row) as stored; eight-bit floats as uint8, bfloat16 as uint16."""
+        stored = self._find(name)
+        shape = stored.info.shape or (1,)
+        raw = np.empty((stop - start, *shape[1:]), _STORED.get(stored.info.dtype, "u1"))
+        stored.file.read_into(raw, stored.offset + start * math.prod(shape[1:]) * raw.itemsize)
+        return raw
+
     def close(self) -> None:
         """Close the files."""
         for file in self._files:
@@ -106,9 +121,10 @@ def open_safetensors(directory: Path) -> SafetensorsSource:
     """
     if (directory / SINGLE_FILE).exists():
         return open_safetensors_file(directory / SINGLE_FILE)
-    if not (directory / INDEX_FILE).exists():
+    if (directory / INDEX_FILE).exists():
+        weight_map = _read_index(directory / INDEX_FILE)
+    elif not (weight_map := _map_of_shards(directory)):
         raise _no_weights(directory)
-    weight_map = _read_index(directory / INDEX_FILE)
     opened: list[RawFile] = []
     try:
         shards: dict[str, dict[str, StoredTensor]] = {}
@@ -193,6 +209,33 @@ def _no_weights(directory: Path) -> CheckpointError:
     else:
         hint = "Pass a directory with config.json, tokenizer.json and safetensors weights."
     return CheckpointError(f"{directory.name} has neither {SINGLE_FILE} nor {INDEX_FILE}.", hint=hint)
+
+
+def _map_of_shards(directory: Path) -> dict[str, str]:
+    """Tensor name -> shard name of numbered shards whose index is missing; empty where there are none.
+
+    Raises CheckpointError where a number is missing or two shards hold one tensor.
+    """
+    found = {path.name: match for path in sorted(directory.iterdir()) if (match := _SHARD.fullmatch(path.name))}
+    numbers, totals = sorted(int(match[1]) for match in found.values()), {int(match[2]) for match in found.values()}
+    if not found:
+        return {}
+    if len(totals) != 1 or numbers != list(range(1, max(totals) + 1)):
+        raise CheckpointError(
+            f"{directory.name} has shards {', '.join(found)} and no {INDEX_FILE}; expected 1 to {max(totals)}.",
+            hint="Download the missing shards.",
+        )
+    weight_map: dict[str, str] = {}
+    for shard in found:
+        file = RawFile(directory / shard)
+        try:
+            names = _read_header(file)
+        finally:
+            file.close()
+        if twice := next((name for name in names if name in weight_map), None):
+            raise CheckpointError(f"{shard} and {weight_map[twice]} both hold the tensor {twice}.", hint=_AGAIN)
+        weight_map |= dict.fromkeys(names, shard)
+    return weight_map
 
 
 def _read_index(path: Path) -> dict[str, str]:

@@ -87,6 +87,7 @@ class Checkpoint:
     source: SourceInfo
     weight_files: tuple[Path, ...]
     extra_files: dict[str, bytes] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def hash_source(self, progress: Progress | None = None) -> str:
         """SHA-256 (hex) over the lines ``name<TAB>size<TAB>sha256`` of all weights files, in order of their names.

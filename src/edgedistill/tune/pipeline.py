@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill._version import __version__
 from edgedistill.architecture.families import build_spec, check_tensors, logical_weights
+from edgedistill.architecture.tensors import model_tensors
 from edgedistill.bundle.bundle import MODEL, MODEL_CARD, TOKENIZER, Bundle
 from edgedistill.bundle.staging import Staging, check_target, disk_errors
 from edgedistill.checkpoint.open import open_checkpoint
-from edgedistill.errors import BudgetError, BundleError, UsageError
+from edgedistill.errors import BudgetError, BundleError, UnsupportedModelError, UsageError
 from edgedistill.export import manifest as record
 from edgedistill.export import trial_run as probe
 from edgedistill.progress import NullProgress
@@ -204,7 +205,13 @@ def _check_bundle(source: Bundle) -> None:
 def _check_reference(source: Bundle, checkpoint: Checkpoint) -> ModelSpec:
     """The architecture that bundle and reference share; raises BundleError where they do not."""
     spec = build_spec(checkpoint.config)
-    check_tensors(spec, checkpoint.tensors)
+    tensors = model_tensors(checkpoint.config, spec, checkpoint.tensors)
+    if not tensors.is_plain:
+        raise UnsupportedModelError(
+            f"Models of type {spec.family} store their weights in a layout that tuning does not know.",
+            hint="Export with --calibrate instead.",
+        )
+    check_tensors(spec, tensors)
     ours = {weight.name: tuple(weight.shape) for weight in source.manifest.weights}
     theirs = {weight.name: weight.shape for weight in logical_weights(spec)}
     hint = "Give the model that the bundle was exported from as --reference."

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.checkpoint.tokenizer.byte_level_bpe import ADD_BOS, build_byte_level_bpe
+from edgedistill.checkpoint.tokenizer.files import END_TEXTS
 from edgedistill.checkpoint.tokenizer.sentencepiece_bpe import build_sentencepiece_bpe
 from edgedistill.checkpoint.types import SpecialTokens
 from edgedistill.errors import CheckpointError, UnsupportedModelError
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 
 # Token types of GGUF (gguf.TokenType).
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5
-# Control tokens that end a turn or a text whatever the metadata says (llama.cpp's llama-vocab.cpp keeps such a list).
-_END_TEXTS = frozenset({
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<|end_of_text|>",
-    "<EOT>", "<eos>", "<｜end▁of▁sentence｜>",
-})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +75,7 @@ def read_special_tokens(metadata: Mapping[str, Any]) -> SpecialTokens:
     eos = _token_id(metadata, "eos", vocabulary, 2 if sentencepiece else None)
     pad = _token_id(metadata, "padding", vocabulary, None)
     ends = [eos, _token_id(metadata, "eot", vocabulary, None), _token_id(metadata, "eom", vocabulary, None)]
-    ends += [index for index in vocabulary.of_type(_CONTROL) if vocabulary.texts[index] in _END_TEXTS]
+    ends += [index for index in vocabulary.of_type(_CONTROL) if vocabulary.texts[index] in END_TEXTS]
     add_bos = metadata.get("tokenizer.ggml.add_bos_token")
     if not isinstance(add_bos, bool):
         add_bos = sentencepiece or _pre_tokenizer(metadata) in ADD_BOS

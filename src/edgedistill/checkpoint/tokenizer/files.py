@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 _BPE_CLASSES = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
 _SPECIAL_ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
+# Control tokens that end a turn or a text whatever the metadata says (llama.cpp's llama-vocab.cpp keeps such a list).
+END_TEXTS = frozenset({
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<|end_of_text|>",
+    "<EOT>", "<eos>", "<｜end▁of▁sentence｜>",
+})  # fmt: skip
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from ``path``, ``{}`` if there is no such file; CheckpointError if it is something else."""
@@ -108,11 +114,12 @@ def read_special_tokens(
     config: Mapping[str, Any],
     generation_config: Mapping[str, Any],
     tokenizer_config: Mapping[str, Any],
+    template: str | None = None,
 ) -> SpecialTokens:
     """Collect special tokens from all files that may state them.
 
-    End tokens are the union of generation_config.json (or config.json where that says nothing) and the tokenizer's
-    own, since chat models often name their end of turn in only one of the two.
+    End tokens are the union of generation_config.json (or config.json where that says nothing), the tokenizer's own,
+    and those that the chat template closes turns with: models often name their end of turn in only one of the three.
     Raises CheckpointError for a token or id that the tokenizer does not have.
     """
     tokenizer = load_tokenizer(tokenizer_json)
@@ -123,7 +130,7 @@ def read_special_tokens(
     ends = _ids(generation_config.get("eos_token_id")) or _ids(config.get("eos_token_id"))
     if role["eos_token"] is not None and (own := tokenizer.token_to_id(role["eos_token"])) is not None:
         ends = (*ends, own)
-    ends = tuple(dict.fromkeys(ends))
+    ends = tuple(dict.fromkeys((*ends, *_ends_of_turn(tokenizer, template))))
     for index in ends:
         if tokenizer.id_to_token(index) is None:
             raise CheckpointError(
@@ -140,6 +147,14 @@ def read_special_tokens(
         eos_token_ids=ends,
         add_bos=_adds_bos(tokenizer, bos, tokenizer_config),
     )
+
+
+def _ends_of_turn(tokenizer: Tokenizer, template: str | None) -> list[int]:
+    """Known tokens of that meaning that ``template`` writes, as far as they are special tokens of ``tokenizer``."""
+    if template is None or "<|channel|>" in template:  # gpt-oss ends every message, reasoning too, with <|end|>
+        return []
+    special = {token.content: index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    return [index for text, index in special.items() if text in END_TEXTS and text in template]
 
 
 def _adds_bos(tokenizer: Tokenizer, bos: int | None, tokenizer_config: Mapping[str, Any]) -> bool:

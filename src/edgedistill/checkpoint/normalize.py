@@ -1,0 +1,173 @@
+"""One spelling for what directories store in many: the text part of a multimodal model, prefixes of training wrappers.
+
+Behind it tensors are called as transformers' text models call them: ``model.*`` and ``lm_head.weight``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgedistill.checkpoint.tensor_source import TensorInfo
+from edgedistill.errors import CheckpointError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import numpy.typing as npt
+
+    from edgedistill.checkpoint.tensor_source import TensorSource
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_EMBED = "embed_tokens.weight"
+_SLICE = 4 << 20
+# What the text part is called where it is a module of a larger model, and what the same text model is called alone.
+_TEXT_TYPES = {
+    "qwen2_vl": "qwen2",
+    "qwen2_vl_text": "qwen2",
+    "qwen2_5_vl": "qwen2",
+    "qwen2_5_vl_text": "qwen2",
+    "qwen3_vl_text": "qwen3",
+    "gemma3": "gemma3_text",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Normalized:
+    """A config and tensors in one spelling, and sentences for the user about what was not obvious."""
+
+    config: dict[str, Any]
+    tensors: TensorSource
+    notes: tuple[str, ...] = ()
+
+
+class RenamedTensors:
+    """A ``TensorSource`` under other names; what has no new name is not there."""
+
+    def __init__(self, source: TensorSource, stored: Mapping[str, str]) -> None:
+        """``stored``: the name in ``source`` by new name."""
+        self._source = source
+        self._stored = stored
+
+    def names(self) -> Iterable[str]:
+        """All new names."""
+        return self._stored.keys()
+
+    def info(self, name: str) -> TensorInfo:
+        """Header of ``name``; raises CheckpointError if there is none."""
+        found = self._source.info(self._stored.get(name, name))
+        return TensorInfo(name, found.shape, found.dtype)
+
+    def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Rows ``start:stop`` as float32; raises as the source does."""
+        return self._source.read_rows(self._stored.get(name, name), start, stop)
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+
+def normalize(config: Mapping[str, Any], tensors: TensorSource) -> Normalized:
+    """The text model of ``config`` and ``tensors``.
+
+    Raises:
+        CheckpointError: Two embeddings or heads, so that the text model cannot be told from another.
+        UnsupportedModelError: A reward model or classifier: its head gives no tokens.
+    """
+    text = text_config(config)
+    names = list(tensors.names())
+    stored, outside = _rename(names)
+    _refuse_other_heads(outside)
+    notes = []
+    if text is not config:
+        dropped = [name for name in outside if name not in stored.values()]
+        notes.append(f"The text model of a {config.get('model_type')} checkpoint is exported, without images or sound "
+                     f"({len(dropped)} tensors left out).")  # fmt: skip
+    else:
+        stored |= {name: name for name in outside}
+    source = tensors if list(stored.items()) == [(name, name) for name in names] else RenamedTensors(tensors, stored)
+    result = dict(text)
+    if HEAD in stored and EMBEDDING in stored and result.get("tie_word_embeddings", True):
+        if _equal(source, EMBEDDING, HEAD):
+            if result.get("tie_word_embeddings"):
+                source = RenamedTensors(tensors, {name: old for name, old in stored.items() if name != HEAD})
+        else:
+            if result.get("tie_word_embeddings"):
+                notes.append("config.json ties the head to the embedding, but the checkpoint has a different "
+                             "lm_head.weight: the head keeps its own weights.")  # fmt: skip
+            result["tie_word_embeddings"] = False
+    return Normalized(result, source, tuple(notes))
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of the text model: ``config`` itself, or its part with what only the whole states."""
+    kind = str(config.get("model_type"))
+    text = config.get("text_config")
+    if isinstance(text, dict) and "hidden_size" in text:
+        inherited = ("tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id", "torch_dtype", "dtype",
+                     "quantization_config")  # fmt: skip
+        merged = {key: config[key] for key in inherited if key in config} | dict(text)
+        own = str(text.get("model_type") or kind)
+        return _plain_rope(merged | {"model_type": _TEXT_TYPES.get(own, own)})
+    if kind in _TEXT_TYPES and "hidden_size" in config:
+        return _plain_rope({**config, "model_type": _TEXT_TYPES[kind]})
+    return config
+
+
+def _plain_rope(config: dict[str, Any]) -> dict[str, Any]:
+    """Multimodal RoPE gives text the same positions on all its axes, which is plain RoPE."""
+    for key in ("rope_scaling", "rope_parameters"):
+        rope = config.get(key)
+        if isinstance(rope, dict) and "mrope_section" in rope:
+            rest = {k: v for k, v in rope.items() if not k.startswith("mrope") and k not in ("type", "rope_type")}
+            config[key] = {**rest, "rope_type": "default"} if rest else None
+    return config
+
+
+def _rename(names: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Stored name by new name for the text model, and the names that are not part of it."""
+    bodies = [name.removesuffix(_EMBED) for name in names if name == _EMBED or name.endswith(f".{_EMBED}")]
+    if len(bodies) > 1:
+        raise CheckpointError(
+            f"The checkpoint has {len(bodies)} embeddings ({', '.join(f'{body}{_EMBED}' for body in bodies)}); "
+            "expected those of one text model.",
+            hint="Save the text model by itself and export that.",
+        )
+    heads = [name for name in names if name == HEAD or name.endswith(f".{HEAD}")]
+    if len(heads) > 1:
+        raise CheckpointError(f"The checkpoint has {len(heads)} heads ({', '.join(heads)}); expected one.")
+    if not bodies:
+        return {}, names
+    body = bodies[0]
+    inside = [name for name in names if name.startswith(body) and name not in heads]
+    stored = {f"model.{name.removeprefix(body)}": name for name in inside}
+    stored |= dict.fromkeys([HEAD] if heads else [], "".join(heads))
+    taken = set(stored.values())
+    if body == "":  # a model saved without its head: everything is its body
+        return stored, []
+    return stored, [name for name in names if name not in taken]
+
+
+def _refuse_other_heads(names: Iterable[str]) -> None:
+    for name in names:
+        if name.rpartition(".")[0].rpartition(".")[2] in ("score", "classifier", "v_head", "value_head", "qa_outputs"):
+            raise UnsupportedModelError(
+                f"The checkpoint has {name}: it scores or classifies texts, and gives no tokens.",
+                hint="Export the language model that it was made from.",
+            )
+
+
+def _equal(source: TensorSource, first: str, second: str) -> bool:
+    shape = source.info(first).shape
+    if source.info(second).shape != shape or len(shape) != 2:
+        return False
+    step = max(1, _SLICE // max(1, shape[1]))
+    return all(
+        np.array_equal(
+            source.read_rows(first, start, min(start + step, shape[0])),
+            source.read_rows(second, start, min(start + step, shape[0])),
+        )
+        for start in range(0, shape[0], step)
+    )

@@ -1,0 +1,265 @@
+"""Checkpoints that are stored quantized: FP8, AWQ, GPTQ and compressed-tensors, as the float32 values they stand for.
+
+Layouts as the projects write them: FP8 with a scale a block (transformers ``integrations/finegrained_fp8``), AWQ's GEMM
+layout (AutoAWQ ``utils/packing_utils``), GPTQ's (AutoGPTQ ``qlinear``; ``checkpoint_format`` gptq_v2 stores zero points
+as they are, gptq one less), compressed-tensors' ``pack-quantized`` and ``float-quantized``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from edgedistill.checkpoint.config_values import mapping
+from edgedistill.checkpoint.safetensors import check_finite, check_rows, widen
+from edgedistill.checkpoint.tensor_source import TensorInfo
+from edgedistill.errors import CheckpointError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import numpy.typing as npt
+
+    from edgedistill.checkpoint.safetensors import SafetensorsSource
+
+    Floats = npt.NDArray[np.float32]
+    Codes = npt.NDArray[np.int32]
+
+Kind = Literal["fp8", "awq", "gptq", "packed"]
+_AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+_FP8 = ("F8_E4M3", "F8_E5M2")
+_PARTS = ("qweight", "qzeros", "scales", "g_idx", "weight_packed", "weight_scale", "weight_scale_inv",
+          "weight_zero_point", "weight_shape", "weight_g_idx", "input_scale", "output_scale", "k_scale",
+          "v_scale")  # fmt: skip
+_HINT = "Use the original checkpoint of the model, or a GGUF file of it."
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How a checkpoint is quantized: bits a weight, weights a group along K (0: all), what is stored."""
+
+    kind: Kind
+    bits: int = 8
+    zero_shift: int = 0
+    block: tuple[int, int] | None = None
+
+
+def open_quantized(config: dict[str, Any], source: SafetensorsSource) -> tuple[dict[str, Any], Any]:
+    """``config`` without its quantization and a source of plain tensors; both as given where nothing is quantized.
+
+    A ``quantization_config`` over weights that are all stored as floats is left over from an earlier life of the model
+    and says nothing.
+
+    Raises:
+        UnsupportedModelError: A method or layout that is not read.
+        CheckpointError: Parts of a quantized tensor are missing or do not fit together.
+    """
+    stated = mapping(config, "quantization_config") or mapping(config, "compression_config")
+    plain = {key: value for key, value in config.items() if key not in ("quantization_config", "compression_config")}
+    kinds = {source.info(name).dtype for name in source.names()}
+    if kinds <= {"F32", "F16", "BF16"} and not any(name.endswith("_packed") for name in source.names()):
+        return plain, source
+    if not stated:
+        if kinds & set(_FP8):
+            return plain, QuantizedTensors(source, Scheme("fp8"))
+        return config, source
+    return plain, QuantizedTensors(source, _scheme(stated))
+
+
+def _scheme(stated: Mapping[str, Any]) -> Scheme:
+    method = str(stated.get("quant_method", "unknown method"))
+    bits = stated.get("bits", stated.get("w_bit", 4))
+    if method == "fp8":
+        block = stated.get("weight_block_size")
+        return Scheme(
+            "fp8", block=(int(block[0]), int(block[1])) if isinstance(block, list) and len(block) == 2 else None
+        )
+    if method == "awq" and bits == 4 and str(stated.get("version", "gemm")).lower() == "gemm":
+        return Scheme("awq", 4)
+    if method == "gptq" and bits in (2, 4, 8):
+        return Scheme("gptq", int(bits), 0 if stated.get("checkpoint_format") == "gptq_v2" else 1)
+    if method == "compressed-tensors":
+        layout = str(stated.get("format"))
+        if layout in ("float-quantized", "naive-quantized"):
+            return Scheme("fp8")
+        groups = list(mapping(stated, "config_groups").values())
+        weights = mapping(groups[0], "weights") if groups and isinstance(groups[0], dict) else {}
+        if layout == "pack-quantized" and weights.get("num_bits") in (4, 8):
+            return Scheme("packed", int(weights["num_bits"]))
+        method = f"{method}, {layout}"
+    raise UnsupportedModelError(
+        f"The checkpoint is quantized by {method} with {bits} bits; known are fp8, awq (gemm, 4 bits), gptq (2, 4, 8 "
+        "bits) and compressed-tensors (pack-quantized, float-quantized).",
+        hint=_HINT,
+    )
+
+
+class QuantizedTensors:
+    """Float32 rows of the tensors that quantized ones stand for; everything else as it is stored."""
+
+    def __init__(self, source: SafetensorsSource, scheme: Scheme) -> None:
+        self._source = source
+        self._scheme = scheme
+        self._last: tuple[str, Floats] | None = None
+        names = set(source.names())
+        mark = {"awq": ".qweight", "gptq": ".qweight", "packed": ".weight_packed", "fp8": ".weight"}[scheme.kind]
+        self._modules = {
+            f"{name.removesuffix(mark)}.weight": name.removesuffix(mark)
+            for name in names
+            if name.endswith(mark) and (scheme.kind != "fp8" or source.info(name).dtype in _FP8)
+        }
+        parts = {f"{module}.{part}" for module in self._modules.values() for part in _PARTS}
+        self._plain = [name for name in source.names() if name not in parts and name not in self._modules]
+
+    @property
+    def paths(self) -> Any:
+        """The weights files."""
+        return self._source.paths
+
+    def names(self) -> Iterable[str]:
+        """Names of the plain tensors and of those that are dequantized."""
+        return [*self._plain, *self._modules]
+
+    def info(self, name: str) -> TensorInfo:
+        """Header of ``name``; raises CheckpointError if there is none."""
+        if name not in self._modules:
+            return self._source.info(name)
+        return TensorInfo(name, self._shape(self._modules[name]), self._scheme.kind.upper())
+
+    def read_rows(self, name: str, start: int, stop: int) -> Floats:
+        """Rows ``start:stop`` as float32; raises CheckpointError on NaN, Inf and parts that do not fit together."""
+        if name not in self._modules:
+            return self._source.read_rows(name, start, stop)
+        info = self.info(name)
+        check_rows(info, start, stop)
+        module = self._modules[name]
+        if self._scheme.kind == "fp8":
+            rows = self._fp8(module, start, stop)
+        else:
+            # Columns of the stored tensor are our rows: it is read whole, once for all slices.
+            last = self._last
+            if last is None or last[0] != name:
+                self._last = last = (name, self._unpacked(module))
+            rows = last[1][start:stop].copy()
+        check_finite(rows, name, start, self._source.paths[0].name)
+        return rows
+
+    def close(self) -> None:
+        """Close the files."""
+        self._source.close()
+
+    def _shape(self, module: str) -> tuple[int, int]:
+        bits = self._scheme.bits
+        if self._scheme.kind == "fp8":
+            shape = self._source.info(f"{module}.weight").shape
+            return shape[0], shape[1]
+        if self._scheme.kind == "packed":
+            packed = self._source.info(f"{module}.weight_packed").shape
+            return packed[0], packed[1] * 32 // bits
+        packed = self._source.info(f"{module}.qweight").shape
+        per = 32 // bits
+        return (packed[1] * per, packed[0]) if self._scheme.kind == "awq" else (packed[1], packed[0] * per)
+
+    def _fp8(self, module: str, start: int, stop: int) -> Floats:
+        name = f"{module}.weight"
+        table = _e4m3() if self._source.info(name).dtype == "F8_E4M3" else _e5m2()
+        rows: Floats = table[self._source.read_stored(name, start, stop)]
+        inverse = f"{module}.weight_scale_inv"
+        scale_name = inverse if inverse in self._source.names() else f"{module}.weight_scale"
+        if scale_name not in self._source.names():
+            return rows
+        shape = self._source.info(scale_name).shape
+        scales = self._floats(scale_name) if shape else self._scalar(scale_name)
+        if scales.size == 1:
+            scaled: Floats = rows * scales.reshape(())
+            return scaled
+        n, k = self._shape(module)
+        block = self._scheme.block or (-(-n // scales.shape[0]), -(-k // (scales.shape[1] if scales.ndim == 2 else 1)))
+        scales = scales.reshape(scales.shape[0], -1)
+        if -(-n // block[0]) != scales.shape[0] or -(-k // block[1]) != scales.shape[1]:
+            raise _unfit(module, scales.shape, (n, k))
+        by_row = scales[np.arange(start, stop) // block[0]]
+        by_block: Floats = rows * np.repeat(by_row, block[1], axis=1)[:, :k]
+        return by_block
+
+    def _unpacked(self, module: str) -> Floats:
+        if self._scheme.kind == "packed":
+            return self._compressed(module)
+        codes, zeros = (self._whole(f"{module}.{part}") for part in ("qweight", "qzeros"))
+        scales = self._floats(f"{module}.scales")
+        bits, (n, k) = self._scheme.bits, self._shape(module)
+        if self._scheme.kind == "awq":
+            q, z = (_unpack(values, 4, axis=1, order=_AWQ_ORDER) for values in (codes, zeros))
+        else:
+            q, z = _unpack(codes, bits, axis=0), _unpack(zeros, bits, axis=1) + self._scheme.zero_shift
+        if q.shape != (k, n) or z.shape != scales.shape or scales.shape[1] != n or k % scales.shape[0]:
+            raise _unfit(module, scales.shape, (n, k))
+        group = np.arange(k) // (k // scales.shape[0])
+        if f"{module}.g_idx" in self._source.names():
+            group = self._whole(f"{module}.g_idx").astype(np.int64)
+            if group.shape != (k,) or group.min() < 0 or group.max() >= len(scales):
+                raise _unfit(module, scales.shape, (n, k))
+        return np.ascontiguousarray(((q - z[group]).astype(np.float32) * scales[group]).T)
+
+    def _compressed(self, module: str) -> Floats:
+        bits, (n, k) = self._scheme.bits, self._shape(module)
+        scales = self._floats(f"{module}.weight_scale").reshape(n, -1)
+        q = _unpack(self._whole(f"{module}.weight_packed"), bits, axis=1)
+        zero: Any = 1 << (bits - 1)
+        name = f"{module}.weight_zero_point"
+        if k % scales.shape[1]:
+            raise _unfit(module, scales.shape, (n, k))
+        size = k // scales.shape[1]
+        if name in self._source.names():
+            zero = np.repeat(_unpack(self._whole(name), bits, axis=0)[:n], size, axis=1)
+        values: Floats = (q - zero).astype(np.float32) * np.repeat(scales, size, axis=1)
+        return values
+
+    def _whole(self, name: str) -> Codes:
+        values = self._source.read_stored(name, 0, self._source.info(name).shape[0])
+        return values.view(np.int32) if values.dtype.itemsize == 4 else values.astype(np.int32)
+
+    def _floats(self, name: str) -> Floats:
+        return self._source.read_rows(name, 0, self._source.info(name).shape[0])
+
+    def _scalar(self, name: str) -> Floats:
+        raw = self._source.read_stored(name, 0, 1)
+        values: Floats = widen(raw) if self._source.info(name).dtype == "BF16" else raw.astype(np.float32)
+        return values
+
+
+def _unfit(module: str, scales: tuple[int, ...], shape: tuple[int, int]) -> CheckpointError:
+    return CheckpointError(
+        f"The scales {list(scales)} of {module} do not fit its weight {list(shape)}.",
+        hint="The checkpoint is damaged, or its quantization_config belongs to another one.",
+    )
+
+
+def _unpack(values: Codes, bits: int, *, axis: int, order: tuple[int, ...] | None = None) -> Codes:
+    """Codes of ``bits`` bits out of int32 words, lowest first, along ``axis``; AWQ stores them in ``order``."""
+    shifts = np.arange(0, 32, bits, dtype=np.int32)
+    if order is not None:
+        # Word position j holds column order[j]; columns in order are read from position argsort(order).
+        shifts = shifts[np.argsort(order)]
+    spread = (np.expand_dims(values, axis + 1) >> shifts.reshape((-1,) + (1,) * (values.ndim - axis - 1))) & (
+        (1 << bits) - 1
+    )
+    shape = list(values.shape)
+    shape[axis] *= shifts.size
+    return spread.reshape(shape)
+
+
+def _e4m3() -> Floats:
+    """float32 of every byte of float8_e4m3fn: no infinities, NaN at 0x7f and 0xff (OCP OFP8)."""
+    code = np.arange(256)
+    sign, exponent, mantissa = np.where(code & 128, -1.0, 1.0), (code >> 3) & 15, code & 7
+    value = np.where(exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent - 7.0))
+    value[(code & 127) == 127] = np.nan
+    return (sign * value).astype(np.float32)
+
+
+def _e5m2() -> Floats:
+    """float32 of every byte of float8_e5m2, which is the upper half of a float16."""
+    return (np.arange(256, dtype=np.uint16) << 8).view(np.float16).astype(np.float32)
