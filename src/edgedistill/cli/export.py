@@ -99,6 +99,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="how such a budget learns what each matrix does to the output: measured for every one, estimated from "
         "some (far faster), or auto: measured up to a billion parameters",
     )
+    parser.add_argument(
+        "--allow-unused",
+        action="store_true",
+        help="export although the checkpoint has tensors that its config leaves out",
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--no-check", dest="check", action="store_false", help="do not open and try the result")
     parser.add_argument("--no-verify", dest="verify", action="store_false", help="do not ask the bundle some questions "
@@ -146,6 +151,8 @@ def run(args: argparse.Namespace) -> int:
         # Built-in profiles name weights that only some architectures have; in one's own, it is probably a typing error.
         for rule in result.unused_rules:
             console.note(f"note: the profile's rule {rule!r} matched no weight of this model.")
+    for note in result.notes:
+        console.note(f"note: {note}")
     if args.json:
         console.out_json(result.to_dict())
     else:

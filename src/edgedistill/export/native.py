@@ -10,8 +10,6 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from edgedistill._version import __version__
-from edgedistill.architecture.families import build_spec
-from edgedistill.architecture.tensors import model_tensors
 from edgedistill.bundle import bundle as files
 from edgedistill.bundle.bit_planes import WidenedGraph, to_json
 from edgedistill.bundle.opening_memory import in_planes
@@ -24,7 +22,7 @@ from edgedistill.export.calibrate import smoothquant as smooth_calibrate
 from edgedistill.export.calibrate.gptq_layers import Outcome, write_calibrated
 from edgedistill.export.manifest import Made, make_manifest
 from edgedistill.export.options import ExportOptions
-from edgedistill.export.plan import make_plan, of_second_form
+from edgedistill.export.plan import canonical, make_plan, of_second_form
 from edgedistill.export.trial_run import WHOLE_LIMIT
 from edgedistill.export.writer import Job, WeightsWriter
 from edgedistill.graph.decoder import Signature, build_graph
@@ -70,14 +68,13 @@ class OwnExporter:
 
         Raises:
             UnsupportedModelError: Unknown architecture or feature.
-            CheckpointError: Tensors missing or of the wrong shape.
+            CheckpointError: Tensors missing, of the wrong shape, or not used.
             UsageError: A context longer than the model's.
         """
-        spec = build_spec(checkpoint.config)
-        checkpoint = replace(checkpoint, tensors=model_tensors(checkpoint.config, spec, checkpoint.tensors))
-        self._checkpoint = checkpoint
-        self._profile = profile
         options = options or ExportOptions()
+        self._checkpoint = checkpoint = canonical(checkpoint, allow_unused=options.allow_unused)
+        self.notes = checkpoint.notes
+        self._profile = profile
         self._traces = options.traces
         self._gptq = options.gptq or GptqOptions()
         self.plan = make_plan(checkpoint, profile, options.context, calibrated=self._traces is not None)

@@ -48,6 +48,7 @@ class ExportOptions:
         check: Open the finished bundle and decode a few tokens before it gets its name.
         verify: Ask the bundle some questions afterwards, and record the outcome in its manifest and model card.
         reference: Let that short verification compare with this reference too.
+        allow_unused: Export although the checkpoint has tensors that its config does not account for.
         force: Replace an existing bundle.
     """
 
@@ -72,6 +73,7 @@ class ExportOptions:
     check: bool = True
     verify: bool = True
     reference: str | Path | None = None
+    allow_unused: bool = False
     force: bool = False
 
     @property

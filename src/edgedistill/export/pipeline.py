@@ -39,7 +39,7 @@ class ExportResult:
     """What an export made and what it cost.
 
     ``seconds`` is the whole wall time, ``reused_weights`` counts weights taken over from an interrupted run,
-    ``unused_rules`` lists profile rules that matched no weight.
+    ``unused_rules`` lists profile rules that matched no weight; ``notes`` are sentences about the checkpoint.
     """
 
     path: Path
@@ -49,6 +49,7 @@ class ExportResult:
     peak_rss_bytes: int
     reused_weights: int
     unused_rules: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able summary (the manifest itself stays in the bundle)."""
@@ -63,6 +64,7 @@ class ExportResult:
             "peak_rss_bytes": self.peak_rss_bytes,
             "reused_weights": self.reused_weights,
             "unused_rules": list(self.unused_rules),
+            "notes": list(self.notes),
             "check": self.manifest.check,
             "verification": self.manifest.verification,
             "predicted": self.manifest.predicted,
@@ -153,6 +155,7 @@ def export(
         peak_rss_bytes=peak_rss_bytes(),
         reused_weights=made.reused_weights,
         unused_rules=tuple(rule.match for rule in made.planned.unused_rules),
+        notes=maker.notes,
     )
 
 

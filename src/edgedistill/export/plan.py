@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from edgedistill.architecture import families as architecture
+from edgedistill.architecture.tensors import ModelTensors, model_tensors
 from edgedistill.bundle import bundle as files
-from edgedistill.errors import UsageError
+from edgedistill.errors import CheckpointError, UsageError
 from edgedistill.export.writer import Layout, plan_layout
 from edgedistill.quantize.plan import PREFILL, Rule, plan_weights, searched
 from edgedistill.quantize.plan import Plan as WeightPlan
@@ -41,8 +42,8 @@ def make_plan(
     checkpoint: Checkpoint, profile: Profile, context_length: int | None = None, *, calibrated: bool = False
 ) -> Plan:
     """Decide every format, shape and offset; reads headers only (errors: see ``OwnExporter``)."""
+    checkpoint = canonical(checkpoint)
     spec = architecture.build_spec(checkpoint.config)
-    architecture.check_tensors(spec, checkpoint.tensors)
     weights = architecture.logical_weights(spec)
     if profile.weights.prefill is not None:
         weights += second_form(weights)
@@ -55,6 +56,32 @@ def make_plan(
     length = choose_context(spec.max_position_embeddings, profile, context_length)
     arrays = [array for weight in planned.weights for array in weight.arrays]
     return Plan(spec, weights, planned, plan_layout(arrays, files.WEIGHTS), length)
+
+
+def canonical(checkpoint: Checkpoint, *, allow_unused: bool = False) -> Checkpoint:
+    """``checkpoint`` with its tensors under the names and in the layout of ``logical_weights``; checked.
+
+    Raises:
+        UnsupportedModelError: Unknown architecture or feature.
+        CheckpointError: Tensors are missing, of the wrong shape, or (unless ``allow_unused``) not used by the model
+            that its config describes: leaving one out would export another model without a word.
+    """
+    if isinstance(checkpoint.tensors, ModelTensors):
+        return checkpoint
+    spec = architecture.build_spec(checkpoint.config)
+    tensors = model_tensors(checkpoint.config, spec, checkpoint.tensors)
+    architecture.check_tensors(spec, tensors)
+    asked = [part for weight in architecture.logical_weights(spec) for part in weight.parts]
+    unused = tensors.unused(asked, architecture.FAMILIES[spec.family].ignored)
+    if unused and not allow_unused:
+        more = f" and {len(unused) - 4} more" if len(unused) > 4 else ""
+        raise CheckpointError(
+            f"The checkpoint has {len(unused)} tensors that a {spec.family} model of this config does not use: "
+            f"{', '.join(unused[:4])}{more}.",
+            hint="It may compute something else than config.json says. To leave them out all the same: --allow-unused",
+        )
+    note = f"{len(unused)} tensors of the checkpoint are left out: {', '.join(unused[:4])}." if unused else ""
+    return replace(checkpoint, tensors=tensors, notes=(*checkpoint.notes, note) if note else checkpoint.notes)
 
 
 def _uncalibrated(weights: Sequence[LogicalWeight], default: WeightFormat, rules: Sequence[Rule]) -> list[Rule]:

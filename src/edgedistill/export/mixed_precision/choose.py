@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgedistill.errors import BudgetError, UsageError
 from edgedistill.export.mixed_precision.sensitivity import measure
 from edgedistill.export.mixed_precision.sensitivity_estimate import estimate
-from edgedistill.export.plan import make_plan
+from edgedistill.export.plan import canonical, make_plan
 from edgedistill.profile.profile import load_profile
 from edgedistill.quantize.allocate import Candidate, allocate
 from edgedistill.quantize.plan import Rule, parse_format, searched
@@ -96,6 +96,7 @@ def choose_formats(
         UnsupportedModelError, CheckpointError: See ``make_plan``.
     """
     candidates = profile.weights.candidates or CANDIDATES
+    checkpoint = canonical(checkpoint)
     plan = make_plan(checkpoint, load_profile("reference-fp32"), context_length)
     matrices = {w.name: w for w in plan.weights if w.is_matrix}
     twins = {fmt.label(): searched(fmt) for fmt in candidates}

@@ -57,6 +57,8 @@ class FallbackExporter:
             )
         optimum.check_supported(checkpoint.config)
         self._checkpoint = checkpoint
+        self.notes = checkpoint.notes
+        self._allow_unused = options is not None and options.allow_unused
         self._profile = profile
         longest = checkpoint.config.get("max_position_embeddings")
         self._context_length = None if options is None else options.context
@@ -96,7 +98,12 @@ class FallbackExporter:
         begun = time.perf_counter()
         weights = self._profile.weights
         result = optimum.export_with_optimum(
-            self._checkpoint, directory, default=weights.default, rules=weights.rules, progress=progress
+            self._checkpoint,
+            directory,
+            default=weights.default,
+            rules=weights.rules,
+            progress=progress,
+            allow_unused=self._allow_unused,
         )
         made = sum((directory / name).stat().st_size for name in (files.MODEL, files.WEIGHTS))
         if made > self._profile.target.disk_gb * _GB:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import CheckpointError, MissingExtraError, UnsupportedModelError
+from edgedistill.export.optimum.proof import prove, read_config, reference_logits
 from edgedistill.progress import NullProgress
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def export_with_optimum(
     default: WeightFormat,
     rules: Sequence[Rule] = (),
     progress: Progress | None = None,
+    allow_unused: bool = False,
 ) -> OptimumExport:
     """Write model.onnx and weights.bin (its external data) of the signature ``optimum`` into ``directory``.
 
@@ -114,8 +116,10 @@ def export_with_optimum(
         default: Format of matrices that no rule matches; float32 leaves everything as it is.
         rules: First match wins, see ``onnx_quantize.quantize_graph`` for the names.
         progress: Receiver of progress.
+        allow_unused: Trace although the config has keys, or the checkpoint tensors, that transformers does not use.
 
     Raises:
+        ExportError: The traced graph gives other logits than the model.
         MissingExtraError: The extra ``optimum`` is not installed.
         UnsupportedModelError: optimum-onnx does not know the architecture, or fails to trace it.
         CheckpointError: Tensors are missing or of the wrong shape.
@@ -127,10 +131,12 @@ def export_with_optimum(
     progress = progress or NullProgress()
     check_supported(checkpoint.config)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".trace-") as scratch, _silence():
-        model = _load(checkpoint, progress)
+        model = _load(checkpoint, progress, allow_unused=allow_unused)
         config = model.config
+        expected = reference_logits(model)
         _trace(model, Path(scratch), progress)
         del model
+        prove(Path(scratch) / "model.onnx", expected)
         graph = ir.load(Path(scratch) / "model.onnx")
         geometry = _geometry(graph, config)
         planned = quantize_graph(graph, default, rules, vocab_size=geometry["vocab_size"], progress=progress)
@@ -140,14 +146,13 @@ def export_with_optimum(
     return OptimumExport(family=str(checkpoint.config["model_type"]), planned=planned, **geometry)
 
 
-def _load(checkpoint: Checkpoint, progress: Progress) -> Any:
+def _load(checkpoint: Checkpoint, progress: Progress, *, allow_unused: bool) -> Any:
     """The transformers model with the checkpoint's tensors, float32."""
     import torch  # noqa: TID251  only this function of the fallback needs it
     from transformers import AutoConfig, AutoModelForCausalLM  # noqa: TID251
 
     source = checkpoint.tensors
-    values = {k: v for k, v in checkpoint.config.items() if k not in ("model_type", "auto_map", "torch_dtype", "dtype")}
-    config = AutoConfig.for_model(checkpoint.config["model_type"], **values)
+    config = read_config(checkpoint.config, AutoConfig, allow_unused=allow_unused)
     # Buffers such as stored causal masks are no weights: transformers makes them again.
     infos = [source.info(name) for name in source.names()]
     infos = [info for info in infos if info.dtype in _FLOATS and info.shape]
@@ -167,6 +172,12 @@ def _load(checkpoint: Checkpoint, progress: Progress) -> Any:
             f"The tensors do not fit config.json ({_last_line(error)}).",
             hint="The checkpoint and config.json do not belong together.",
         ) from error
+    unused = sorted(name for name in loading["unexpected_keys"] if not name.endswith(".rotary_emb.inv_freq"))
+    if unused and not allow_unused:
+        raise CheckpointError(
+            f"The checkpoint has {len(unused)} tensors that transformers does not use, such as '{unused[0]}'.",
+            hint="It may compute something else than config.json says. To leave them out all the same: --allow-unused",
+        )
     if loading["missing_keys"]:
         raise CheckpointError(
             f"The checkpoint lacks {len(loading['missing_keys'])} tensors, such as '{min(loading['missing_keys'])}'.",
