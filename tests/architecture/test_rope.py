@@ -75,15 +75,27 @@ def test_frequency_factors_divide() -> None:
     np.testing.assert_allclose(np.array(found.inv_freq) * factors, plain({}).inv_freq, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "longrope", "su"])
+@pytest.mark.parametrize("kind", ["ntk", "proportional"])
 def test_unknown_kinds(kind: str) -> None:
     with pytest.raises(UnsupportedModelError, match=f"'{kind}'.*known are default, linear, llama3.*--exporter optimum"):
         plain({"rope_type": kind, "factor": 2.0})
 
 
 def test_partial_rotation() -> None:
-    with pytest.raises(UnsupportedModelError, match=r"partial_rotary_factor 0\.5"):
-        plain({"rope_type": "default", "partial_rotary_factor": 0.5})
+    found = rope_spec({}, head_dim=16, theta=10000.0, max_position_embeddings=64, partial=0.5)
+    assert len(found.inv_freq) == 8
+    assert [frequency > 0 for frequency in found.inv_freq] == [True] * 4 + [False] * 4
+    with pytest.raises(CheckpointError, match=r"partial_rotary_factor = 0\.01"):
+        rope_spec({}, head_dim=16, theta=10000.0, max_position_embeddings=64, partial=0.01)
+
+
+def test_longrope_has_a_set_of_frequencies_for_each_side_of_its_switch() -> None:
+    params = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    found = rope_spec(params, head_dim=16, theta=10000.0, max_position_embeddings=64, original_length=32)
+    assert found.frequencies(32) == found.inv_freq
+    np.testing.assert_allclose(np.array(found.frequencies(33)) * 4, found.inv_freq, rtol=1e-6)
+    with pytest.raises(CheckpointError, match="short_factor"):
+        plain({"rope_type": "longrope", "factor": 2.0})
 
 
 @pytest.mark.parametrize("missing", ["factor", "low_freq_factor", "original_max_position_embeddings"])
@@ -94,7 +106,7 @@ def test_missing_parameter(missing: str) -> None:
 
 
 def test_wrong_number_of_frequency_factors() -> None:
-    with pytest.raises(CheckpointError, match=r"3 positive RoPE frequency factors.*needs 8"):
+    with pytest.raises(CheckpointError, match=r"3 positive RoPE factors in freq_factors.*need 8"):
         plain({"rope_type": "freq_factors", "freq_factors": [1.0, 2.0, 3.0]})
 
 

@@ -232,6 +232,7 @@ FAMILIES: dict[str, Family] = {
         max_position_embeddings=4096,
         norm_eps=Key("rms_norm_eps", 1e-8),
         qkv_bias=_ATTENTION_BIAS,
+        mlp_bias=_MLP_BIAS,
         interleaved_rope=True,
     ),
 }

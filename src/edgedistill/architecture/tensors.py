@@ -18,7 +18,7 @@ import numpy as np
 
 from edgedistill.architecture.family_table import FAMILIES
 from edgedistill.architecture.rope import rotated_elements
-from edgedistill.checkpoint.tensor_source import TensorInfo
+from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from edgedistill.architecture.family import Family
     from edgedistill.architecture.spec import ModelSpec
-    from edgedistill.checkpoint.tensor_source import TensorSource
+    from edgedistill.checkpoint.types import TensorSource
 
     Order = npt.NDArray[np.int64]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgedistill.checkpoint.config_values import mapping
 from edgedistill.checkpoint.safetensors import check_finite, check_rows, widen
-from edgedistill.checkpoint.tensor_source import TensorInfo
+from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:

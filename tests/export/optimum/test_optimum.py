@@ -85,7 +85,7 @@ def run(directory: Path, info: fallback.OptimumExport, tokens: list[int]) -> np.
 def export(directory: Path, out: Path, default: WeightFormat, rules: tuple[Rule, ...] = ()) -> fallback.OptimumExport:
     out.mkdir()
     with open_directory(directory) as checkpoint:
-        return fallback.export_with_optimum(checkpoint, out, default=default, rules=rules)
+        return fallback.export_with_optimum(checkpoint, out, default=default, rules=rules, allow_unused=True)
 
 
 @needs_optimum
@@ -164,7 +164,7 @@ def test_incomplete_and_contradicting_checkpoints(tmp_path: Path) -> None:
         ({"intermediate_size": 96}, r"do not fit config.json"),
     ):
         with open_directory(tmp_path / "hf", **config) as checkpoint, pytest.raises(CheckpointError, match=message):
-            fallback.export_with_optimum(checkpoint, tmp_path, default=FLOAT32)
+            fallback.export_with_optimum(checkpoint, tmp_path, default=FLOAT32, allow_unused=True)
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
 
 

@@ -80,7 +80,7 @@ def _known_keys(example: Any) -> set[str]:
     names: set[str] = set(vars(example)) | set(getattr(example, "attribute_map", {}))
     for base in type(example).__mro__:
         if "__init__" in vars(base):
-            names |= set(inspect.signature(base.__init__).parameters)
+            names |= set(inspect.signature(vars(base)["__init__"]).parameters)
     return {
         name.removeprefix("_") if name.startswith("_") and not name.startswith("__") else name for name in names
     } | names
