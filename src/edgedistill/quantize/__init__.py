@@ -1,7 +1,7 @@
 """Weight quantization: arrays in, arrays in the layout of ONNX Runtime's MatMulNBits out.
 
 A new algorithm is one file here, reached from ``quantize_rows``. ``spec.WeightFormat`` says what a format is and
-``plan.parse_format`` reads its name; ``rtn.rtn_tile``, ``search.search_tile`` and ``gptq.Solver`` choose the codes,
+``plan.parse_format`` reads its name; ``search.rtn_tile``, ``search.search_tile`` and ``gptq.Solver`` choose the codes,
 ``blockwise.quantize_blockwise`` runs them over tiles and threads, ``storage.store_codes`` puts codes into bytes;
 ``allocate.allocate`` spends a budget over weights.
 

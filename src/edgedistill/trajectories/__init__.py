@@ -4,7 +4,7 @@
     >>> result = solve(edgedistill.open_bundle("my-bundle"), "What is 17 * 23?", options=TrajectoryOptions(count=8))
     >>> result.answer, result.vote.tallies, result.stats.saved_tokens
 
-Start at ``run.solve`` and ``run.stream`` (the events of a run as they happen); ``decode.Together`` decodes,
+Start at ``run.solve`` and ``run.stream`` (the events of a run as they happen); ``decode.Decoding`` decodes,
 ``vote.majority`` counts, ``early_stop.decided`` says when the rest cannot matter, ``memory.plan_run`` how many fit.
 
 Never imports ``verify`` or ``export``; neither torch nor onnx is loaded by it.

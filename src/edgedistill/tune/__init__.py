@@ -2,7 +2,7 @@
 
 Start at ``pipeline.tune_bundle``, which reads top to bottom. ``arrays.StoredArrays`` reads and writes the bundle's
 arrays, ``student.Student`` is the bundle as a PyTorch module, ``loop.Trainer`` trains,
-``measure.deployed_divergence`` judges it in the kernels of deployment.
+``teacher.deployed_divergence`` judges it in the kernels of deployment.
 
 Never imports ``cli``, ``edgedistill_tui`` or ``comparison``. PyTorch is an extra: only ``kernels``, ``student``,
 ``teacher`` and ``loop`` import it, and only functions import them.
