@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from markup import cell, table
 
-from edgedistill.cli.parser import VERBS, Parser, load_verb
+from edgedistill.cli.parser import VERBS, verb_parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,11 +18,10 @@ def page(_: None = None) -> str:
     parts = [
         "Every command takes `--help`. Results go to stdout, notes and progress to stderr. Exit codes: 0 done, "
         "1 failed, 2 bad input, 3 inconclusive, 130 interrupted.",
-        table(("Command", ""), ((f"[`{v.name}`](#edgedistill-{v.name})", cell(v.summary)) for v in VERBS)),
+        table(("", "Command", ""), ((v.group, f"[`{v.name}`](#edgedistill-{v.name})", cell(v.summary)) for v in VERBS)),
     ]
     for verb in VERBS:
-        parser = Parser(prog=f"edgedistill {verb.name}", allow_abbrev=False)
-        load_verb(verb.name).configure(parser)
+        parser = verb_parser(verb)
         summary = f"{verb.summary[:1].upper()}{verb.summary[1:]}."
         parts += _sections(parser, summary, 2)
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -45,7 +44,7 @@ def _sections(parser: argparse.ArgumentParser, summary: str, level: int) -> Iter
             for name, child in action.choices.items():
                 text = helps.get(name, "")
                 yield from _sections(child, f"{text[:1].upper()}{text[1:]}.", level + 1)
-    if parser.epilog:
+    if parser.epilog and level == 2:  # subcommands repeat it
         yield f"```text\n{parser.epilog.strip()}\n```"
 
 
