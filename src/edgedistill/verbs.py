@@ -61,6 +61,7 @@ def export(
     check: bool = True,
     verify: bool = True,
     reference: str | Path | None = None,
+    allow_unused: bool = False,
     force: bool = False,
     options: ExportOptions | None = None,
     progress: Progress | None = None,
