@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # One thread a process, and one core a worker: workers and the commands that they start do not fight over the machine.
 # (Before NumPy is loaded; ONNX Runtime and PyTorch count the cores that they may use.)
@@ -20,6 +21,9 @@ import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 import pytest  # noqa: E402
 from shared import made_once  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # A run started in the background by a shell without job control inherits an ignored Ctrl-C, and so would every command
 # that the tests start and interrupt.
@@ -89,3 +93,12 @@ def user_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "config" / "edgedistill" / "profiles"
     directory.mkdir(parents=True)
     return directory
+
+
+@pytest.fixture(autouse=True)
+def _console_as_at_the_start() -> Iterator[None]:
+    """A command that runs in this process leaves its --quiet and --color behind."""
+    from edgedistill.cli import console
+
+    yield
+    console.configure(quiet=False, color="auto")
