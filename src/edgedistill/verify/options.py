@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +19,6 @@ from edgedistill.verify.gate.endpoints import Margins
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgedistill.verify.gate.endpoints import Estimand
     from edgedistill.verify.types import Prompt, Suite, SuiteSampling
 
 PresetName = Literal["fast", "default", "thorough"]
@@ -53,8 +53,8 @@ PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
     {
         # Fast scores only tokens that are there already: the reference's.
         "fast": Preset(150, 16, 30, 1, False, 5, 0, 20, 4),
-        "default": Preset(None, 32, 60, 2, True, 10, 4, 30, 8),
-        "thorough": Preset(None, 128, 200, 4, True, 20, 16, 60, 16),
+        "default": Preset(None, 64, 60, 2, True, 10, 4, 30, 8),
+        "thorough": Preset(None, 256, 200, 4, True, 20, 16, 60, 16),
     }
 )
 
@@ -65,10 +65,8 @@ class VerifyOptions:
     """What the command line and the Python API take; None leaves a setting to the preset, the suite or the bundle.
 
     Attributes:
-        margins: Overrides of the profile's, by name (fields of ``gate.endpoints.Margins``).
+        margins: Overrides of the profile's, by name (accuracy, agreement, entropy_bits, length_ratio, truncation).
         alpha: Of each one-sided test; intervals cover 1 - alpha.
-        estimand: What the gate is about, these prompts (suite) or prompts like these (population). By default the
-            first, and the second for a sequential run.
     """
 
     preset: PresetName = "default"
@@ -85,7 +83,6 @@ class VerifyOptions:
     sequential: bool = False
     margins: Mapping[str, float] = field(default_factory=dict)
     alpha: float = 0.05
-    estimand: Estimand | None = None
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -97,16 +94,11 @@ class VerifyOptions:
             )
         if self.prompts is not None and self.prompts < 2:
             raise UsageError(
-                f"--prompts is {self.prompts}; a verdict needs at least 2 prompts.",
+                f"--prompts is {self.prompts}; a verdict needs at least 2 prompts, and 30 to pass.",
                 hint="Leave --prompts out to take the whole suite.",
             )
         if not 0 < self.alpha < 0.5:
             raise UsageError(f"alpha is {self.alpha:g}; expected more than 0 and less than 0.5, usually 0.05.")
-        if self.sequential and self.estimand == "suite":
-            raise UsageError(
-                "a sequential run asks some prompts of many, so that its verdict is about prompts like these.",
-                hint="Drop --sequential, or use --estimand population.",
-            )
         if self.seed is not None and not 0 <= self.seed < 1 << 64:
             raise UsageError(f"--seed is {self.seed}; expected a whole number from 0 to {(1 << 64) - 1}.")
 
@@ -119,11 +111,6 @@ class VerifyOptions:
     def n_samples(self) -> int:
         """Samples per prompt and model."""
         return self.plan.samples if self.samples is None else self.samples
-
-    @property
-    def about(self) -> Estimand:
-        """The estimand."""
-        return self.estimand or ("population" if self.sequential else "suite")
 
     @property
     def label(self) -> str:
@@ -145,7 +132,7 @@ class VerifyOptions:
         wanted = self.prompts if self.prompts is not None else self.plan.prompts
         if len(suite.prompts) < 2:
             raise VerifyError(
-                f"suite `{suite.name}` has {len(suite.prompts)} prompt; a verdict needs at least 2.",
+                f"suite `{suite.name}` has {len(suite.prompts)} prompt; a verdict needs at least 2, and 30 to pass.",
                 hint="Add prompts to it.",
             )
         return spread(suite.prompts, wanted)
@@ -158,11 +145,11 @@ def spread(prompts: Sequence[Prompt], most: int | None) -> list[Prompt]:
     return [prompts[int(i)] for i in np.linspace(0, len(prompts) - 1, most)]
 
 
-def resolve_margins(base: Margins, overrides: Mapping[str, float]) -> Margins:
+def resolve_margins(base: Margins, overrides: Mapping[str, float], samples: int) -> Margins:
     """The profile's margins with the overrides.
 
     Raises:
-        UsageError: an unknown name, or a margin that makes no sense.
+        UsageError: an unknown name, or a margin that makes no sense with so many samples.
     """
     names = [entry.name for entry in dataclasses.fields(Margins)]
     for name in overrides:
@@ -175,4 +162,13 @@ def resolve_margins(base: Margins, overrides: Mapping[str, float]) -> Margins:
         margins.validated()
     except VerifyError as error:
         raise UsageError(error.message, hint=error.hint) from error
+    largest = math.log2(samples)
+    bounds = {"accuracy": 1.0, "agreement": 1.0, "truncation": 1.0, "entropy_bits": largest}
+    for name, bound in bounds.items():
+        value = getattr(margins, name)
+        if value >= bound:
+            raise UsageError(
+                f"margin `{name}` is {value:g}, and with {samples} samples no difference exceeds {bound:g}.",
+                hint="Choose a smaller margin.",
+            )
     return margins

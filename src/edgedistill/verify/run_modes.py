@@ -95,7 +95,7 @@ def _run(
         )
     margins = None
     if theirs is not None:
-        margins = resolve_margins(bundle_margins(ours.bundle), options.margins)
+        margins = resolve_margins(bundle_margins(ours.bundle), options.margins, options.n_samples)
         require_margins(suite, options.margins)
     run = Run(suite, settings, options, store, progress)
     sampler = run.audit_sampler(ours.bundle, prompts)
