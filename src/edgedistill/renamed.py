@@ -52,8 +52,13 @@ def fields_accept_old(**names: str) -> Callable[[type[T]], type[T]]:
     return decorate
 
 
-def current_keys(value: Mapping[str, Any], names: Mapping[str, str], what: str) -> dict[str, Any]:
-    """``value`` with the old keys in ``names`` (old to new) replaced; ``what`` names the file in the warning."""
+def current_keys(value: Any, names: Mapping[str, str], what: str) -> Any:
+    """``value`` with the old keys in ``names`` (old to new) replaced; ``what`` names the file in the warning.
+
+    A value of another kind is given back as it is.
+    """
+    if not isinstance(value, dict):
+        return value
     current = dict(value)
     for old in [old for old in names if old in value and names[old] not in value]:
         _warn(f"{what} is of an earlier version: {old} is called {names[old]} now.")

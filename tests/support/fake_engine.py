@@ -180,10 +180,12 @@ class FakeEngine:
 
 def services(directory: Path, engine: FakeEngine | Callable[[Path], FakeEngine], **others: Any) -> Services:
     """Services that keep everything in ``directory``."""
+    config = Config(export_dir=str(directory))
+    config.path = directory / "tui.toml"
     return Services(
         open_engine=(lambda path: engine) if isinstance(engine, FakeEngine) else engine,
         store=Store(directory / "data" / "sessions.db"),
-        config=Config(export_dir=str(directory), path=directory / "tui.toml"),
+        config=config,
         registry=Registry(directory / "data" / "bundles.json", cwd=directory / "work"),
         machine="Test CPU, 2 cores",
         **others,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypedDict, cast
 
+from edgedistill.errors import GenerationError, UsageError
 from edgedistill.runtime.settings import GenerationSettings, Numerics, check_numerics
+from edgedistill.schema import Form, limits
 
 if TYPE_CHECKING:
     import threading
@@ -14,6 +16,19 @@ if TYPE_CHECKING:
     from edgedistill.trajectories import TrajectoryEvent, TrajectoryOptions, TrajectoryResult
 
 ChunkKind = Literal["prefill", "reasoning", "answer", "marker"]
+_FORM = Form(GenerationError, hint="Set them anew in the sampling dialog.")
+
+
+class _Stored(TypedDict, total=False):
+    """Settings of a session as the database has them."""
+
+    thinking: bool | None
+    think_budget: Annotated[int, limits(low=0, high=1 << 30)]
+    mode: str
+    numerics: str
+    trajectories: Annotated[int, limits(low=1, high=1 << 10)]
+    parallel: dict[str, Any]
+    stop: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +91,13 @@ class Sampling:
 
         from edgedistill.trajectories import TrajectoryOptions
 
-        prompt = self.parallel.get("prompt")
-        values = self.parallel | ({"prompt": Path(prompt)} if prompt else {})
-        return TrajectoryOptions(count=self.trajectories, **values)
+        form = Form(UsageError, strict=True, names={"Path": Path}, readers={Path: Path})
+        values = {name: str(value) if isinstance(value, Path) else value for name, value in self.parallel.items()}
+        return form.decode(TrajectoryOptions, values | {"count": self.trajectories}, "the session's settings")
 
     def merged(self, values: dict[str, Any]) -> Sampling:
         """This with the settings of a stored session on top; raises GenerationError for values out of range."""
+        values = _FORM.decode(cast("type[dict[str, Any]]", _Stored), values, "the session's settings")
         own = {k: v for k, v in values.items() if k in ("thinking", "think_budget", "trajectories", "parallel")}
         names = GenerationSettings().to_dict()
         generation = {k: tuple(v) if k == "stop" else v for k, v in values.items() if k in names}

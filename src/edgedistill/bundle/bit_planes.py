@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated
 
-from edgedistill.errors import BundleError
-from edgedistill.quantize.spec import WeightFormat
+from edgedistill.bundle.bundle import WIDENED
+from edgedistill.bundle.manifest import FORM, Count, FileName
+from edgedistill.quantize.spec import WeightFormat  # noqa: TC001 # read at run time
+from edgedistill.schema import limits
 
 VERSION = 1
+Dimension = Annotated[int, limits(low=1, high=1 << 31)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +28,28 @@ class WidenedMatrix:
     """
 
     initializer: str
-    shape: tuple[int, int]
+    shape: tuple[Dimension, Dimension]
     format: WeightFormat
-    location: str
-    offsets: tuple[int, ...]
+    location: FileName
+    offsets: tuple[Count, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.format.planes) < 2 or len(self.offsets) != len(self.format.planes):
+            raise ValueError(f"{self.initializer} is no matrix in planes")
 
 
 @dataclass(frozen=True, slots=True)
 class WidenedGraph:
     """The graph ``name``, which computes what ``stands_for`` does once its ``matrices`` are supplied."""
 
-    name: str
-    stands_for: str
+    name: FileName
+    stands_for: FileName
     matrices: tuple[WidenedMatrix, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    graphs: tuple[WidenedGraph, ...] = field(metadata=limits(most=16))
 
 
 def to_json(graphs: tuple[WidenedGraph, ...]) -> str:
@@ -46,35 +58,9 @@ def to_json(graphs: tuple[WidenedGraph, ...]) -> str:
     return json.dumps(content, ensure_ascii=False) + "\n"
 
 
-def from_json(text: str) -> tuple[WidenedGraph, ...]:
+def from_json(text: str | bytes) -> tuple[WidenedGraph, ...]:
     """Parse and check; raises BundleError. Nothing in a version that is not known: such graphs are left alone."""
-    try:
-        raw = json.loads(text)
-        if raw["version"] != VERSION:
-            return ()
-        return tuple(_graph(entry) for entry in raw["graphs"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BundleError(
-            f"widened.json is malformed ({type(error).__name__}: {error}).", hint="Export the bundle again."
-        ) from error
-
-
-def _graph(raw: dict[str, Any]) -> WidenedGraph:
-    matrices = tuple(_matrix(entry) for entry in raw["matrices"])
-    return WidenedGraph(_file_name(raw["name"]), _file_name(raw["stands_for"]), matrices)
-
-
-def _matrix(raw: dict[str, Any]) -> WidenedMatrix:
-    rows, columns = raw["shape"]
-    fmt = WeightFormat(**raw["format"])
-    offsets = tuple(int(offset) for offset in raw["offsets"])
-    if len(fmt.planes) < 2 or len(offsets) != len(fmt.planes) or min(rows, columns, *offsets) < 0:
-        raise ValueError(f"{raw['initializer']} is no matrix in planes")
-    return WidenedMatrix(str(raw["initializer"]), (int(rows), int(columns)), fmt, _file_name(raw["location"]), offsets)
-
-
-def _file_name(name: str) -> str:
-    """``name``, if it is one of a file in the same directory."""
-    if not isinstance(name, str) or not name or "/" in name or "\\" in name or name in (".", ".."):
-        raise ValueError(f"{name!r} is no file of the bundle")
-    return name
+    raw = FORM.parse_object(text, WIDENED)
+    if raw.get("version") != VERSION:
+        return ()
+    return FORM.decode(_Document, raw, WIDENED).graphs

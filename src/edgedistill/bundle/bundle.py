@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.bundle.external_data import external_locations
-from edgedistill.bundle.manifest import FileEntry, Manifest
+from edgedistill.bundle.manifest import FORM, FileEntry, Manifest
 from edgedistill.bundle.regular_files import FileState, PinnedDirectory, hash_descriptor
 from edgedistill.bundle.signature import SIGNATURE, trusted_key, verify_signature
 from edgedistill.errors import BundleError
@@ -109,10 +109,7 @@ class Bundle:
             if key is not None:
                 verify_signature(root, text, _read_whole(directory, SIGNATURE) if SIGNATURE in names else None, key)
                 check = "full"
-            try:
-                manifest = Manifest.from_json(text.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise BundleError(f"Cannot read {root / MANIFEST}: {error}.") from error
+            manifest = Manifest.from_json(text)
             _check_names(root, manifest, names)
             states = {entry.name: _checked_state(directory, entry) for entry in manifest.files}
             bundle = Bundle(root, manifest, states)
@@ -192,12 +189,7 @@ class Bundle:
     @property
     def chat_template(self) -> str | None:
         """The Jinja chat template, if the model has one."""
-        if not self.has_file(CHAT_TEMPLATE):
-            return None
-        try:
-            return self.read(CHAT_TEMPLATE).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise BundleError(f"{CHAT_TEMPLATE} is not UTF-8 ({error}).", hint="Export the bundle again.") from error
+        return FORM.text(self.read(CHAT_TEMPLATE), CHAT_TEMPLATE) if self.has_file(CHAT_TEMPLATE) else None
 
     @property
     def generation(self) -> dict[str, Any]:
@@ -210,13 +202,7 @@ class Bundle:
         return self._json(TOKENIZER_CONFIG) if self.has_file(TOKENIZER_CONFIG) else {}
 
     def _json(self, name: str) -> dict[str, Any]:
-        try:
-            value = json.loads(self.read(name))
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"{name} is not valid JSON ({error}).", hint="Export the bundle again.") from error
-        if not isinstance(value, dict):
-            raise BundleError(f"{name} holds {type(value).__name__}, expected an object.")
-        return value
+        return FORM.parse_object(self.read(name), name)
 
     @property
     def size(self) -> int:
@@ -294,8 +280,6 @@ def _check_names(root: Path, manifest: Manifest, present: list[str]) -> None:
     if len(listed) != len(manifest.files):
         raise BundleError(f"The manifest of {root} lists a file twice.", hint=_COPY)
     for name in listed:
-        if Path(name).name != name or "/" in name or "\\" in name or ":" in name or "\0" in name:
-            raise BundleError(f"The manifest lists {name!r}, which lies outside the bundle.")
         if name in (MANIFEST, SIGNATURE) or name.startswith("."):
             raise BundleError(f"The manifest lists {name!r}, which is no file of a model.")
     for name in present:

@@ -1,6 +1,6 @@
 """manifest.json: what a bundle contains, where it came from and how it was made, as typed data.
 
-The schema is versioned; a reader refuses a newer one rather than guess. See docs in README, "The bundle".
+The classes are its schema (see ``schema.py``), bounds included; a reader refuses a newer one rather than guess.
 """
 
 from __future__ import annotations
@@ -8,22 +8,154 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, TypedDict
 
 from edgedistill.errors import BundleError
-from edgedistill.quantize.spec import WeightFormat
+from edgedistill.quantize.spec import KV_BITS, WeightFormat
+from edgedistill.safe_text import FILE_NAME
+from edgedistill.schema import Form, limits
 
 SCHEMA_VERSION = 1
+MAX_LAYERS = 1024
+MAX_HEAD_DIM = 1024
+MAX_VOCABULARY = 4 << 20
+MAX_HIDDEN = 1 << 17
+MAX_CONTEXT = 1 << 24
+"""More than any model of the kinds that are exported has; what follows loops over some of them."""
+
+FORM = Form(BundleError, hint="Copy the bundle again or export it again.", max_bytes=64 << 20)
 Signature = Literal["edgedistill", "optimum"]
+FileName = Annotated[str, limits(pattern=FILE_NAME, most=255, words="the name of a file in the bundle")]
+Sha256 = Annotated[str, limits(pattern="[0-9a-f]{64}", words="a SHA-256 in hex")]
+Count = Annotated[int, limits(low=0)]
+Size = Annotated[float, limits(low=0)]
+TokenId = Annotated[int, limits(low=0, high=MAX_VOCABULARY)]
+
+
+class _Adapter(TypedDict, total=False):
+    name: str
+
+
+class _Source(TypedDict, total=False):
+    kind: str
+    name: str
+    revision: str | None
+    sha256: str | None
+    license: str | None
+    adapter: _Adapter | None
+
+
+class _Target(TypedDict, total=False):
+    ram_gb: Annotated[float, limits(above=0, high=1e6)]
+
+
+class _Session(TypedDict, total=False):
+    execution_provider: str
+    intra_op_num_threads: Annotated[int, limits(low=0, high=1024)]
+    allow_spinning: bool
+    graph_optimization_level: Literal["disable", "basic", "extended", "layout", "all"]
+
+
+class _Context(TypedDict, total=False):
+    length: Annotated[int, limits(low=1, high=MAX_CONTEXT)]
+    kv_step: Annotated[int, limits(low=1, high=MAX_CONTEXT)]
+    prefill_chunk: Annotated[int, limits(low=2, high=1 << 16)]
+
+
+class _Profile(TypedDict, total=False):
+    name: str
+    target: _Target
+    session: _Session
+    context: _Context
+    verify: dict[str, Size]
+
+
+class _Speed(TypedDict, total=False):
+    decode_tps: dict[int, Size]
+    prefill_tps: dict[int, Size]
+
+
+class _Predicted(TypedDict, total=False):
+    file_bytes: Count
+    ram_bytes: Count
+    weights_private: Count
+    weights_mapped: Count
+    weights_reclaimable: Count
+    weights_opening: Count
+    kv_bytes: Count
+    activation_bytes: Count
+    logits_bytes: Count
+    base_bytes: Count
+    decode_tps: Size
+    prefill_tps: Size
+    speed: _Speed
+
+
+class _Check(TypedDict, total=False):
+    prompt: str
+    text: str
+    tokens: list[TokenId]
+
+
+class _Interval(TypedDict, total=False):
+    low: float | None
+    high: float | None
+
+
+class _Estimate(TypedDict, total=False):
+    value: float | None
+    interval: _Interval | None
+
+
+class _Suite(TypedDict, total=False):
+    name: str
+    sha256: str
+
+
+class _Verification(TypedDict, total=False):
+    status: str
+    reason: str
+    not_recorded: str
+    suite: _Suite
+    prompts: Count
+    samples: Count
+    accuracy: _Estimate | None
+    agreement: _Estimate | None
+    entropy_bits: _Estimate | None
+    certain: bool
+    outcome: str | None
+    reference: str | None
+
+
+class _Divergence(TypedDict):
+    kl: float
+
+
+class _Tuning(TypedDict):
+    before: _Divergence
+    after: _Divergence
+    best_step: Count
+
+
+class _Calibration(TypedDict):
+    tokens: Count
+    sequences: Count
+    origin: str
+
+
+class _Choice(TypedDict):
+    budget: dict[str, float]
+    predicted_kl: float
+    weights: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
     """One file: ``name`` relative to the bundle, ``size`` in bytes, ``sha256`` in hex."""
 
-    name: str
-    size: int
-    sha256: str
+    name: FileName
+    size: Count
+    sha256: Sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +163,13 @@ class WeightEntry:
     """One weight of the plan: logical ``name``, ``shape`` [N, K] or [N], stored ``format`` and ``nbytes``."""
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, limits(low=1, high=1 << 40)], ...]
     format: WeightFormat
-    nbytes: int
+    nbytes: Count
+
+    def __post_init__(self) -> None:
+        if len(self.shape) not in (1, 2) or (len(self.shape) == 1 and not self.format.is_float):
+            raise ValueError(f"{self.name} has {len(self.shape)} dimensions in {self.format.label()}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +181,16 @@ class ModelInfo:
     """
 
     family: str
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    vocab_size: int
-    context_length: int
-    eos_token_ids: tuple[int, ...]
-    bos_token_id: int | None
-    pad_token_id: int | None
+    hidden_size: int = field(metadata=limits(low=1, high=MAX_HIDDEN))
+    num_hidden_layers: int = field(metadata=limits(low=1, high=MAX_LAYERS))
+    num_attention_heads: int = field(metadata=limits(low=1, high=MAX_HIDDEN))
+    num_key_value_heads: int = field(metadata=limits(low=1, high=MAX_HIDDEN))
+    head_dim: int = field(metadata=limits(low=1, high=MAX_HEAD_DIM))
+    vocab_size: int = field(metadata=limits(low=1, high=MAX_VOCABULARY))
+    context_length: int = field(metadata=limits(low=1, high=MAX_CONTEXT))
+    eos_token_ids: tuple[TokenId, ...]
+    bos_token_id: TokenId | None
+    pad_token_id: TokenId | None
     add_bos: bool
     signature: Signature = "edgedistill"
 
@@ -67,12 +203,12 @@ class KVCacheInfo:
     how many tokens of which ``calibration`` they come from. onnxruntime-genai's graph has a float32 cache.
     """
 
-    dtype: str
-    bytes_per_token: int
+    dtype: str = field(metadata=limits(choices=tuple(KV_BITS)))
+    bytes_per_token: int = field(metadata=limits(low=0, high=1 << 40))
     scales: str | None = None
     margin: float | None = None
     calibration: str | None = None
-    calibration_tokens: int = 0
+    calibration_tokens: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +222,20 @@ class Manifest:
 
     created: str
     tool: dict[str, str]
-    source: dict[str, Any]
-    profile: dict[str, Any]
+    source: dict[str, Any] = field(metadata=limits(schema=_Source))
+    profile: dict[str, Any] = field(metadata=limits(schema=_Profile))
     model: ModelInfo
     kv_cache: KVCacheInfo
-    parameters: int
-    bits_per_weight: float
-    weights: tuple[WeightEntry, ...]
-    files: tuple[FileEntry, ...]
-    predicted: dict[str, Any] = field(default_factory=dict)
-    check: dict[str, Any] = field(default_factory=dict)
-    verification: dict[str, Any] = field(default_factory=dict)
-    tuning: dict[str, Any] = field(default_factory=dict)
-    calibration: dict[str, Any] = field(default_factory=dict)
-    choice: dict[str, Any] = field(default_factory=dict)
+    parameters: Count
+    bits_per_weight: Size
+    weights: tuple[WeightEntry, ...] = field(metadata=limits(most=1 << 17))
+    files: tuple[FileEntry, ...] = field(metadata=limits(most=4096))
+    predicted: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_Predicted))
+    check: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_Check))
+    verification: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_Verification))
+    tuning: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_Tuning))
+    calibration: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_Calibration))
+    choice: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_Choice))
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
@@ -107,51 +243,15 @@ class Manifest:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     @staticmethod
-    def from_json(text: str) -> Manifest:
+    def from_json(text: str | bytes) -> Manifest:
         """Parse and check; raises BundleError on malformed text, a newer schema or missing fields."""
-        try:
-            raw = json.loads(text)
-        except ValueError as error:
-            raise BundleError(f"manifest.json is not valid JSON ({error}).", hint="Export the bundle again.") from error
-        if not isinstance(raw, dict) or not isinstance(raw.get("schema_version"), int):
+        raw = FORM.parse(text, "manifest.json")
+        version = raw.get("schema_version") if isinstance(raw, dict) else None
+        if not isinstance(version, int) or isinstance(version, bool):
             raise BundleError("manifest.json has no schema_version.", hint="Is this an edgedistill bundle?")
-        version = cast("int", raw["schema_version"])
         if version > SCHEMA_VERSION:
             raise BundleError(
                 f"The bundle has manifest schema {version}; this version of edgedistill reads up to {SCHEMA_VERSION}.",
                 hint="Upgrade with: pip install --upgrade edgedistill",
             )
-        try:
-            return _from_dict(raw)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(
-                f"manifest.json is incomplete or malformed ({type(error).__name__}: {error}).",
-                hint="Export the bundle again.",
-            ) from error
-
-
-def _from_dict(raw: dict[str, Any]) -> Manifest:
-    model = dict(raw["model"])
-    model["eos_token_ids"] = tuple(int(i) for i in model["eos_token_ids"])
-    return Manifest(
-        created=str(raw["created"]),
-        tool=dict(raw["tool"]),
-        source=dict(raw["source"]),
-        profile=dict(raw["profile"]),
-        model=ModelInfo(**model),
-        kv_cache=KVCacheInfo(**raw["kv_cache"]),
-        parameters=int(raw["parameters"]),
-        bits_per_weight=float(raw["bits_per_weight"]),
-        weights=tuple(
-            WeightEntry(str(w["name"]), tuple(w["shape"]), WeightFormat(**w["format"]), int(w["nbytes"]))
-            for w in raw["weights"]
-        ),
-        files=tuple(FileEntry(str(f["name"]), int(f["size"]), str(f["sha256"])) for f in raw["files"]),
-        predicted=dict(raw.get("predicted", {})),
-        check=dict(raw.get("check", {})),
-        calibration=dict(raw.get("calibration", {})),
-        choice=dict(raw.get("choice", {})),
-        verification=dict(raw.get("verification", {})),
-        tuning=dict(raw.get("tuning", {})),
-        schema_version=int(raw["schema_version"]),
-    )
+        return FORM.decode(Manifest, raw, "manifest.json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import CheckpointError
@@ -10,6 +9,20 @@ from edgedistill.errors import CheckpointError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MAX_VOCABULARY = 4 << 20
+_MOST = {
+    "num_hidden_layers": 1024,
+    "head_dim": 1024,
+    "vocab_size": MAX_VOCABULARY,
+    "hidden_size": 1 << 17,
+    "num_attention_heads": 1 << 17,
+    "num_key_value_heads": 1 << 17,
+    "intermediate_size": 1 << 20,
+    "max_position_embeddings": 1 << 26,
+}
+"""More than any model has: what follows loops over some of these numbers and allocates by others."""
+_MOST_OTHERWISE = 1 << 31
+_LARGEST = 1e300
 _HINT = "Compare config.json with the original model's."
 
 
@@ -23,6 +36,9 @@ def integer(config: Mapping[str, Any], key: str, default: int | None = None, *, 
         value = null
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise CheckpointError(f"config.json has {key} = {value!r}; a positive integer is expected.", hint=_HINT)
+    most = _MOST.get(key, _MOST_OTHERWISE)
+    if value > most:
+        raise CheckpointError(f"config.json has {key} = {value}; at most {most} is expected.", hint=_HINT)
     return value
 
 
@@ -31,7 +47,7 @@ def number(config: Mapping[str, Any], key: str, default: float | None = None) ->
     value = config.get(key)
     if value is None:
         value = default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
         raise CheckpointError(f"config.json has {key} = {value!r}; a number is expected.", hint=_HINT)
     return float(value)
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from edgedistill.checkpoint.normalize import EMBEDDING, normalize
 from edgedistill.checkpoint.quantized import open_quantized
 from edgedistill.checkpoint.safetensors import open_safetensors
-from edgedistill.checkpoint.tokenizer.byte_level_bpe import load_tokenizer
 from edgedistill.checkpoint.tokenizer.files import (
     read_chat_template,
     read_json,
     read_special_tokens,
     read_tokenizer_json,
 )
+from edgedistill.checkpoint.tokenizer.load import load_tokenizer
 from edgedistill.checkpoint.types import Checkpoint, SourceInfo
 from edgedistill.errors import CheckpointError
 

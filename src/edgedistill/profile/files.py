@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import ProfileError
-from edgedistill.profile.strict_toml import nearest_name
+from edgedistill.schema import Form, nearest_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+FORM = Form(
+    ProfileError,
+    hint="profiles/README.md documents every key; `edgedistill profiles show laptop-cpu` prints a whole profile.",
+    strict=True,
+    max_bytes=1 << 20,
+)
 
 
 def user_profile_directory() -> Path:
@@ -90,19 +98,14 @@ def _load_table(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    text = ""
+    text = FORM.read_text(path)
     try:
-        text = path.read_text(encoding="utf-8")
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        where = str(error).replace("at end of document", f"at line {len(text.splitlines())}, the end of the file")
-        raise ProfileError(f"{path}: malformed TOML: {where}.") from error
     except RecursionError as error:
         raise ProfileError(f"{path}: malformed TOML: tables or lists nested too deeply.") from error
-    except UnicodeDecodeError as error:
-        raise ProfileError(f"{path}: byte {error.start} is not UTF-8; expected a TOML text file.") from error
-    except OSError as error:
-        raise ProfileError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        where = str(error).replace("at end of document", f"at line {len(text.splitlines())}, the end of the file")
+        raise ProfileError(f"{path}: malformed TOML: {where}.") from error
 
 
 def _merge(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:

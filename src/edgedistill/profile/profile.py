@@ -11,16 +11,17 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import ProfileError
-from edgedistill.profile.files import profile_directories, read_profile_table
-from edgedistill.profile.strict_toml import limits, read_table
+from edgedistill.profile.files import FORM, profile_directories, read_profile_table
 from edgedistill.quantize.plan import PREFILL, Rule, override, parse_format, solved
 from edgedistill.quantize.spec import KV_BITS, WeightFormat
+from edgedistill.schema import limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 DEFAULT_PROFILE = "laptop-cpu"
+_FORM = replace(FORM, readers={WeightFormat: parse_format})
 
 ISA_FLAGS = (
     "avx2",
@@ -182,7 +183,7 @@ class Profile:
     @classmethod
     def from_dict(cls, table: Mapping[str, Any], *, source: str = "profile snapshot") -> Profile:
         """Read a table of the same form as the TOML files, ``extends`` resolved. Raises ProfileError."""
-        profile = read_table(cls, table, source=source, parsers={WeightFormat: parse_format})
+        profile = _FORM.decode(cls, table, source)
         if not profile.target.isa:
             raise ProfileError(f"{source}: `target.isa` is empty; expected at least one of {', '.join(ISA_FLAGS)}.")
         if profile.target.ram_gb > profile.target.machine_ram_gb:

@@ -6,8 +6,10 @@ Pure data and arithmetic on shapes; the algorithms that fill the arrays live bes
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from edgedistill.schema import limits
 
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 KV_BITS = {"float32": 32, "int8": 8, "int4": 4}
@@ -39,13 +41,13 @@ class WeightFormat:
             zero point is 128, or one per token). 32: weight-only.
     """
 
-    bits: int = 4
-    block_size: int = 32
+    bits: int = field(default=4, metadata=limits(choices=(32, *STORED_BITS)))
+    block_size: int = field(default=32, metadata=limits(low=1, high=1 << 20))
     symmetric: bool = False
     method: Method = "search"
-    accuracy_level: int = 4
-    scale_bits: int = 16
-    activation_bits: int = 32
+    accuracy_level: int = field(default=4, metadata=limits(choices=(0, 1, 4)))
+    scale_bits: int = field(default=16, metadata=limits(choices=SCALE_BITS))
+    activation_bits: int = field(default=32, metadata=limits(choices=(32, 8)))
 
     @property
     def is_w8a8(self) -> bool:

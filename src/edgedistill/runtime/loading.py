@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokenizers import Tokenizer
-
 from edgedistill.bundle.bundle import TOKENIZER
 from edgedistill.bundle.opening_memory import is_supplied, opening_bytes
+from edgedistill.checkpoint.tokenizer.load import load_tokenizer as from_json
 from edgedistill.errors import BudgetError, BundleError
 from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
 from edgedistill.system.cgroup import available_memory
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from edgedistill.bundle.bundle import Bundle
     from edgedistill.runtime.text.chat_template import Template
 
@@ -41,11 +42,7 @@ def require_memory(bundle: Bundle) -> None:
 
 def load_tokenizer(bundle: Bundle) -> Tokenizer:
     """The bundle's tokenizer; raises BundleError."""
-    content = bundle.read(TOKENIZER)
-    try:
-        tokenizer = Tokenizer.from_buffer(content)
-    except Exception as error:  # tokenizers raises plain Exception
-        raise BundleError(f"{TOKENIZER} cannot be read: {error}.", hint="Export the bundle again.") from error
+    tokenizer = from_json(bundle.read(TOKENIZER), error=BundleError, hint="Export the bundle again.")
     # Settings for training batches that a tokenizer.json may carry; a prompt is neither cut nor padded.
     tokenizer.no_truncation()
     tokenizer.no_padding()

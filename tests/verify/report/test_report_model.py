@@ -14,9 +14,10 @@ from report_support import make_report
 
 from edgedistill.errors import VerifyError
 from edgedistill.verify.report.html import html
-from edgedistill.verify.report.json_codec import decode, encode
+from edgedistill.verify.report.json_codec import encode
 from edgedistill.verify.report.json_schema import SCHEMA_PATH, schema_text
 from edgedistill.verify.report.model import (
+    FORM,
     NAMES,
     PairMetrics,
     PositionBin,
@@ -165,7 +166,7 @@ def test_the_schema_refuses_what_is_no_report(report: VerifyReport) -> None:
 def test_numbers_that_are_not_finite() -> None:
     value = encode(Estimate(math.nan, Interval(-math.inf, math.inf, 0.95, "none")))
     assert value == {"value": None, "interval": {"low": None, "high": None, "level": 0.95, "method": "none"}}
-    back = decode(Estimate, value, NAMES)
+    back = FORM.decode(Estimate, value, "report")
     assert math.isnan(back.value)
     assert back.interval is not None
     assert (back.interval.low, back.interval.high) == (-math.inf, math.inf)
@@ -183,7 +184,7 @@ def _change(value: dict, path: str, new: object) -> None:
     [
         ("schema_version", 99, "schema 99"),
         ("schema_version", None, "no `schema_version`"),
-        ("kind", "guess", "verify, audit"),
+        ("kind", "guess", "'verify', 'audit'"),
         ("suite.prompts", 1.5, "suite.prompts"),
         ("suite.prompts", True, "suite.prompts"),
         ("bundle_result.agreement", "3", "bundle_result.agreement"),

@@ -119,7 +119,7 @@ def test_records_that_are_no_samples_are_refused(path, name, value):
     record["sample"][name] = value
     with SampleStore.open(path, HEADER) as store:
         store._write(record)
-    with pytest.raises(VerifyError, match=f"line 2 is no sample .*{name} is"):
+    with pytest.raises(VerifyError, match=rf"line 2: .*{name}.* is"):
         SampleStore.open(path, HEADER)
 
 

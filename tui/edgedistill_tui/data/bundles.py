@@ -12,10 +12,17 @@ from edgedistill.atomic_file import write_whole
 from edgedistill.bundle.bundle import MANIFEST, Bundle
 from edgedistill.bundle.staging import remove_bundle
 from edgedistill.bundle.verification_record import sentence
-from edgedistill.errors import BundleError, EdgedistillError
+from edgedistill.errors import BundleError, EdgedistillError, OutputError
+from edgedistill.schema import Form
 from edgedistill.units import format_bytes, format_count
 
 REMEMBERED = 100
+FORM = Form(OutputError, max_bytes=1 << 20)
+
+
+@dataclass(frozen=True, slots=True)
+class _Uses:
+    uses: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +83,8 @@ class Registry:
 
     def _entries(self) -> dict[str, float]:
         try:
-            values = json.loads(self.path.read_text(encoding="utf-8"))
-            return {str(path): float(used) for path, used in values.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
+            return FORM.decode(_Uses, {"uses": FORM.parse(FORM.read_file(self.path), self.path.name)}, "").uses
+        except (FileNotFoundError, OutputError):
             return {}
 
     def _write(self, entries: dict[str, float]) -> None:

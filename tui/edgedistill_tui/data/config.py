@@ -10,6 +10,7 @@ from typing import Any
 
 from edgedistill.atomic_file import write_whole
 from edgedistill.errors import EdgedistillError
+from edgedistill.schema import Form, limits
 
 CLIPBOARDS = ("auto", "terminal", "file")
 DEFAULT_THEME = "edgedistill"
@@ -17,6 +18,9 @@ DEFAULT_THEME = "edgedistill"
 
 class ConfigError(EdgedistillError):
     """A settings file that cannot be read or written."""
+
+
+FORM = Form(ConfigError, hint="Correct or remove the line.", strict=True, max_bytes=1 << 20)
 
 
 @dataclass(slots=True)
@@ -33,12 +37,12 @@ class Config:
     """
 
     theme: str = DEFAULT_THEME
-    frames_per_s: float = 0.0
+    frames_per_s: float = field(default=0.0, metadata=limits(low=0, high=240))
     unfold_reasoning: bool = False
     export_dir: str = ""
-    clipboard: str = "auto"
+    clipboard: str = field(default="auto", metadata=limits(choices=CLIPBOARDS))
     keys: dict[str, str] = field(default_factory=dict)
-    path: Path | None = None
+    path: Path | None = field(default=None, init=False)
 
     @property
     def exports(self) -> Path:
@@ -49,21 +53,14 @@ class Config:
     def load(cls, path: Path) -> Config:
         """Read ``path``; defaults where it does not exist. Raises ConfigError for what makes no sense."""
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = tomllib.loads(FORM.read_text(path))
         except FileNotFoundError:
-            return cls(path=path)
-        except (OSError, ValueError) as error:
+            values = {}
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: {error}.", hint="Correct or remove the file.") from error
-        known = {f.name: f for f in fields(cls) if f.name != "path"}
-        for name, value in values.items():
-            expected = type(getattr(cls(), name)) if name in known else None
-            if expected is float and isinstance(value, int) and not isinstance(value, bool):
-                values[name] = float(value)
-            elif expected is None or not isinstance(value, expected):
-                found = f"an unknown setting {name!r}" if expected is None else f"{name} = {value!r}"
-                wanted = f"expected one of {', '.join(known)}" if expected is None else f"expected {expected.__name__}"
-                raise ConfigError(f"{path}: found {found}, {wanted}.", hint="Correct or remove the line.")
-        return cls(**values, path=path)
+        config = FORM.decode(cls, values, str(path))
+        config.path = path
+        return config
 
     def save(self) -> None:
         """Write the file; raises ConfigError."""

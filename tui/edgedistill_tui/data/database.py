@@ -70,7 +70,9 @@ class Database:
             except sqlite3.OperationalError as error:
                 self.close()
                 raise StoreError(f"{self.path.name}: {error}.", hint="It is tried again.") from error
-            except sqlite3.DatabaseError as error:
+            except OverflowError as error:
+                raise StoreError(f"{self.path.name}: {error}.", hint="Choose another session.") from error
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes damaged text in its messages
                 self.close()
                 if last or isinstance(error, sqlite3.IntegrityError):
                     raise StoreError(f"{self.path.name}: {error}.", hint="It is tried again.") from error
@@ -83,6 +85,8 @@ class Database:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, isolation_level=None, timeout=BUSY_MS / 1000)
+            # A text with a flipped bit is shown with a replacement character instead of ending the program.
+            connection.text_factory = lambda data: data.decode("utf-8", "replace")
             try:
                 self._prepare(connection)
             except BaseException:

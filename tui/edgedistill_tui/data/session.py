@@ -8,9 +8,55 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
+
+from edgedistill.schema import limits
 
 TITLE_LENGTH = 60
+MAX_TIME = 1e11
+"""Seconds since 1970 that the system's calendar still has a date for."""
+Amount = Annotated[float, limits(low=0)]
+Count = Annotated[int, limits(low=0)]
+
+
+class _Lane(TypedDict, total=False):
+    index: Count
+    kind: str
+    vote: str | None
+    tokens: Count
+    text: str
+    confidence: float | None
+
+
+class _Parallel(TypedDict):
+    trajectories: list[_Lane]
+    tallies: list[tuple[str, float]]
+    winner: int | None
+    decided_by: str
+    passes: dict[str, str]
+    summary: str
+
+
+class _Stats(TypedDict, total=False):
+    new_tokens: Count
+    prompt_tokens: Count
+    reasoning_tokens: Count
+    kv_tokens: Count
+    decode_s: Amount
+    prefill_s: Amount
+    ttft_s: Amount | None
+    thought_s: Amount | None
+    wall_s: Amount
+    decode_tps: Amount | None
+    prefill_tps: Amount | None
+    parallel: _Parallel
+
+
+class _About(TypedDict, total=False):
+    bundle: str
+    hash: str
+    model: str
+    profile: str
 
 
 def new_id() -> int:
@@ -39,9 +85,9 @@ class Message:
     reasoning: str = ""
     raw: str = ""
     finish_reason: str = ""
-    stats: dict[str, Any] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
-    created: float = field(default_factory=time.time)
+    stats: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_Stats))
+    about: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_About))
+    created: float = field(default_factory=time.time, metadata=limits(low=0, high=MAX_TIME))
     id: int = field(default_factory=new_id)
     dirty: bool = True
 
@@ -54,8 +100,8 @@ class Message:
     @property
     def parallel(self) -> dict[str, Any]:
         """The trajectories that the reply was chosen from (``lanes.Lanes.record``); empty for a plain reply."""
-        found = self.stats.get("parallel")
-        return found if isinstance(found, dict) else {}
+        found: dict[str, Any] = self.stats.get("parallel", {})
+        return found
 
 
 @dataclass(slots=True)
@@ -72,8 +118,8 @@ class Session:
     system: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     bundle: str = ""
-    created: float = field(default_factory=time.time)
-    updated: float = field(default_factory=time.time)
+    created: float = field(default_factory=time.time, metadata=limits(low=0, high=MAX_TIME))
+    updated: float = field(default_factory=time.time, metadata=limits(low=0, high=MAX_TIME))
     leaf: int | None = None
     id: int = field(default_factory=new_id)
     messages: dict[int, Message] = field(default_factory=dict)
@@ -82,12 +128,12 @@ class Session:
 
     def path(self) -> list[Message]:
         """The active messages from the first to the leaf."""
-        found: list[Message] = []
+        found: dict[int, Message] = {}
         at = self.leaf
-        while at is not None and (message := self.messages.get(at)) is not None:
-            found.append(message)
+        while at is not None and at not in found and (message := self.messages.get(at)) is not None:
+            found[at] = message
             at = message.parent
-        return found[::-1]
+        return list(found.values())[::-1]
 
     def siblings(self, message: Message) -> list[Message]:
         """The alternatives at this place, itself among them, oldest first."""
@@ -143,11 +189,25 @@ class Session:
 
     def newest_leaf(self, message: Message) -> Message:
         """The end of the path that was last written below ``message``."""
-        while True:
+        seen: set[int] = set()
+        while message.id not in seen:
+            seen.add(message.id)
             below = [m for m in self.messages.values() if m.parent == message.id]
-            if not below:
-                return message
-            message = max(below, key=lambda m: (m.created, m.id))
+            message = max(below, key=lambda m: (m.created, m.id), default=message)
+        return message
+
+    def break_circles(self) -> None:
+        """Begin the conversation anew where a damaged file has a message follow itself."""
+        whole: set[int] = set()
+        for message in self.messages.values():
+            trail: list[Message] = []
+            at: Message | None = message
+            while at is not None and at.id not in whole:
+                whole.add(at.id)
+                trail.append(at)
+                at = None if at.parent is None else self.messages.get(at.parent)
+            if at is not None and at in trail:
+                trail[-1].parent = None
 
     def fork(self, until: Message) -> Session:
         """A new session with a copy of the active path up to ``until``."""

@@ -7,20 +7,24 @@ start takes in.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.schema import Form, limits
 from edgedistill_tui.data.database import Database, StoreError
 from edgedistill_tui.data.places import free_name
-from edgedistill_tui.data.session import Message, Session
+from edgedistill_tui.data.session import MAX_TIME, Message, Session
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
     from pathlib import Path
 
+FORM = Form(StoreError, hint="Choose another session.", surrogates=True, max_bytes=256 << 20)
 _SESSION = ("id", "title", "system", "settings", "bundle", "created", "updated", "leaf")
 _MESSAGE = (
     "id",
@@ -44,9 +48,17 @@ class Summary:
     id: int
     title: str
     bundle: str
-    updated: float
+    updated: float = field(metadata=limits(low=0, high=MAX_TIME))
     messages: int
     snippet: str = ""
+
+
+_SUMMARY = tuple(Summary.__dataclass_fields__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rescued:
+    messages: tuple[Message, ...]
 
 
 class Store(Database):
@@ -81,7 +93,7 @@ class Store(Database):
             if row is None:
                 return None
             values = dict(zip(_SESSION, row, strict=True))
-            session = Session(**{**values, "settings": _json(values["settings"])})
+            session = FORM.decode(Session, values | {"settings": _json(values["settings"])}, "the session")
             columns = ", ".join(_MESSAGE)
             for entry in connection.execute(
                 f"SELECT {columns} FROM message WHERE session = ? ORDER BY created, id", (session_id,)
@@ -89,7 +101,9 @@ class Store(Database):
                 fields = dict(zip(_MESSAGE, entry, strict=True))
                 del fields["session"]
                 fields |= {"stats": _json(fields["stats"]), "about": _json(fields["about"]), "dirty": False}
-                session.messages[fields["id"]] = Message(**fields)
+                with contextlib.suppress(StoreError):  # a damaged message is left out, the others are shown
+                    session.messages[fields["id"]] = _message(fields)
+            session.break_circles()
             if session.leaf not in session.messages and session.messages:
                 session.leaf = max(session.messages.values(), key=lambda m: m.created).id
             return session
@@ -144,7 +158,9 @@ class Store(Database):
         )
         first = [values[0]] if "MATCH" in snippet else []
         for row in connection.execute(sql, (*first, *values, limit, offset)):
-            yield Summary(row[0], row[1], row[2], row[3], row[4], " ".join(str(row[5]).split()))
+            shown = (row[0], str(row[1]), str(row[2]), row[3], row[4], " ".join(str(row[5]).split()))
+            with contextlib.suppress(StoreError):  # a damaged row is left out, the others are shown
+                yield FORM.decode(Summary, dict(zip(_SUMMARY, shown, strict=True)), "a session")
 
     # ---- profiler runs ---------------------------------------------------------------------------------------
 
@@ -178,14 +194,28 @@ class Store(Database):
         taken = 0
         for path in sorted(self.path.parent.glob("rescued-*.json")):
             try:
-                values = json.loads(path.read_text(encoding="utf-8"))
-                messages = [Message(**{**m, "dirty": True}) for m in values.pop("messages")]
-                self.save(Session(**values, messages={m.id: m for m in messages}))
-            except (OSError, ValueError, TypeError, KeyError, StoreError):
+                self.save(_rescued(FORM.parse(FORM.read_file(path), path.name), path.name))
+            except (StoreError, FileNotFoundError):
                 continue
             path.unlink(missing_ok=True)
             taken += 1
         return taken
+
+
+def _message(fields: dict[str, Any]) -> Message:
+    """A message; where its statistics are damaged, without them. Raises StoreError."""
+    try:
+        return FORM.decode(Message, fields, "message")
+    except StoreError:
+        return FORM.decode(Message, {**fields, "stats": {}, "about": {}}, "message")
+
+
+def _rescued(value: Any, source: str) -> Session:
+    messages = FORM.decode(_Rescued, value, source).messages
+    session = FORM.decode(Session, {**value, "messages": {}}, source)
+    session.messages = {message.id: dataclasses.replace(message, dirty=True) for message in messages}
+    session.break_circles()
+    return session
 
 
 def _upsert(table: str, columns: tuple[str, ...]) -> str:
@@ -215,9 +245,9 @@ def _like(word: str) -> str:
     return f"%{escaped}%"
 
 
-def _json(text: str) -> dict[str, Any]:
+def _json(text: Any) -> dict[str, Any]:
+    """A column's JSON object; empty where it is damaged: what it says about a message is not worth the message."""
     try:
-        value = json.loads(text)
-    except ValueError:
+        return FORM.parse_object(text if isinstance(text, str | bytes) else "", "the session")
+    except StoreError:
         return {}
-    return value if isinstance(value, dict) else {}

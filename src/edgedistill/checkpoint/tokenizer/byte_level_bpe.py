@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgedistill.checkpoint.tokenizer.load import plain_error
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers import pre_tokenizers
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -103,7 +104,7 @@ def build_byte_level_bpe(
             ignore_merges=pre in _IGNORE_MERGES,
         )
     except Exception as error:  # the Rust side raises a bare Exception
-        raise CheckpointError(f"The tokenizer's merges do not fit its vocabulary ({_plain(error)}).") from error
+        raise CheckpointError(f"The tokenizer's merges do not fit its vocabulary ({plain_error(error)}).") from error
     tokenizer = Tokenizer(model)
     if pre in _NFC:
         tokenizer.normalizer = normalizers.NFC()
@@ -115,24 +116,6 @@ def build_byte_level_bpe(
     tokenizer.add_tokens([AddedToken(tokens[i], normalized=False, special=False) for i in added])
     text: str = tokenizer.to_str()
     return text.encode("utf-8")
-
-
-def load_tokenizer(tokenizer_json: bytes) -> Tokenizer:
-    """The tokenizer of a tokenizer.json; raises CheckpointError if it is none."""
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_buffer(tokenizer_json)
-    except Exception as error:  # the Rust side raises a bare Exception
-        raise CheckpointError(
-            f"tokenizer.json cannot be read ({_plain(error)}).",
-            hint="Download it again, or update the tokenizers package.",
-        ) from error
-
-
-def _plain(error: Exception) -> str:
-    """The error's text with control characters, which may come from a damaged file, written out."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
 
 
 def _pre_tokenizer(pre: str) -> pre_tokenizers.PreTokenizer:

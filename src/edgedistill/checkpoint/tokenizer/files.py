@@ -6,12 +6,15 @@ or in files of their own.
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
-from edgedistill.checkpoint.tokenizer.byte_level_bpe import build_byte_level_bpe, load_tokenizer
+from edgedistill.checkpoint.config_values import MAX_VOCABULARY
+from edgedistill.checkpoint.tokenizer.byte_level_bpe import build_byte_level_bpe
+from edgedistill.checkpoint.tokenizer.load import MAX_BYTES, load_tokenizer
 from edgedistill.checkpoint.types import SpecialTokens
 from edgedistill.errors import CheckpointError, UnsupportedModelError
+from edgedistill.schema import Form, limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,19 +33,31 @@ END_TEXTS = frozenset({
 })  # fmt: skip
 
 
+FORM = Form(CheckpointError, hint="Download it again, or compare it with the original model's.", max_bytes=MAX_BYTES)
+Index = Annotated[int, limits(low=0, high=MAX_VOCABULARY)]
+
+
+class _Token(TypedDict):
+    content: str
+    special: NotRequired[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Added:
+    added_tokens_decoder: dict[int, _Token] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Vocabulary:
+    ids: dict[str, Index]
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from ``path``, ``{}`` if there is no such file; CheckpointError if it is something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return FORM.parse_object(FORM.read_file(path), path.name)
     except FileNotFoundError:
         return {}
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path.name} is not valid JSON ({error}).", hint="Download it again.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path.name} holds a JSON {type(content).__name__}, expected an object.")
-    return content
 
 
 def read_tokenizer_json(directory: Path, tokenizer_config: Mapping[str, Any]) -> bytes:
@@ -53,7 +68,7 @@ def read_tokenizer_json(directory: Path, tokenizer_config: Mapping[str, Any]) ->
     path = directory / "tokenizer.json"
     try:
         if path.exists():
-            return path.read_bytes()
+            return FORM.read_file(path)
         vocab_path, merges_path = directory / "vocab.json", directory / "merges.txt"
         if vocab_path.exists() and merges_path.exists():
             return _from_vocab_and_merges(vocab_path, merges_path, tokenizer_config)
@@ -77,12 +92,11 @@ def _from_vocab_and_merges(vocab_path: Path, merges_path: Path, tokenizer_config
             f"vocab.json and merges.txt of a {kind} cannot be converted; known are {', '.join(_BPE_CLASSES)}.",
             hint="Write tokenizer.json with transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR).",
         )
-    vocab = read_json(vocab_path)
-    added = tokenizer_config.get("added_tokens_decoder")
-    table = {int(key): value for key, value in added.items()} if isinstance(added, dict) else {}
-    tokens: dict[int, str] = {index: text for text, index in vocab.items()}
+    vocab = FORM.decode(_Vocabulary, {"ids": read_json(vocab_path)}, vocab_path.name)
+    table = FORM.decode(_Added, dict(tokenizer_config), "tokenizer_config.json").added_tokens_decoder
+    tokens: dict[int, str] = {index: text for text, index in vocab.ids.items()}
     tokens |= {index: entry["content"] for index, entry in table.items()}
-    lines = merges_path.read_text(encoding="utf-8").splitlines()
+    lines = FORM.read_text(merges_path).splitlines()
     merges = [line for line in lines if line and not line.startswith("#version")]
     special = [index for index, entry in table.items() if entry.get("special")]
     plain = [index for index, entry in table.items() if not entry.get("special")]
@@ -94,9 +108,9 @@ def read_chat_template(directory: Path, tokenizer_config: Mapping[str, Any]) -> 
     path = directory / "chat_template.jinja"
     try:
         if path.exists():
-            return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path.name}: cannot be read as UTF-8 text ({error}).") from error
+            return FORM.read_text(path)
+    except OSError as error:
+        raise CheckpointError(f"{path.name}: cannot be read ({error.strerror}).") from error
     template = read_json(directory / "chat_template.json").get("chat_template") or tokenizer_config.get("chat_template")
     if isinstance(template, list):  # transformers 4: [{"name": ..., "template": ...}]
         named = {entry["name"]: entry["template"] for entry in template if isinstance(entry, dict) and "name" in entry}
@@ -193,4 +207,6 @@ def _ids(value: object) -> tuple[int, ...]:
     values: list[Any] = value if isinstance(value, list) else [] if value is None else [value]
     if not all(type(index) is int for index in values):
         raise CheckpointError(f"A token id in the configuration is {value!r}, expected whole numbers.")
+    if any(index > MAX_VOCABULARY for index in values):
+        raise CheckpointError(f"A token id in the configuration is {max(values)}; at most {MAX_VOCABULARY} are known.")
     return tuple(index for index in values if index >= 0)

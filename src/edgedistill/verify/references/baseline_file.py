@@ -16,11 +16,9 @@ import hashlib
 import io
 import itertools
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 
@@ -28,6 +26,8 @@ from edgedistill.atomic_file import write_whole
 from edgedistill.errors import OutputError, VerifyError
 from edgedistill.renamed import current_keys
 from edgedistill.runtime.batch.request import DrawSettings
+from edgedistill.schema import Form, limits
+from edgedistill.verify.references.npz import read_arrays
 from edgedistill.verify.references.top_tokens import TopTokens, top_tokens
 from edgedistill.verify.sampling.protocol import slices
 from edgedistill.verify.sampling.store import store_header
@@ -48,6 +48,13 @@ SCORED_SAMPLES = 4
 SUFFIX = ".baseline"
 _MAGIC = b"edgedistill-baseline\n"
 REMAKE = "Make one on purpose with: edgedistill baseline create"
+FORM = Form(
+    VerifyError,
+    hint=REMAKE,
+    surrogates=True,
+    max_bytes=256 << 20,
+    before={DrawSettings: lambda value: current_keys(value, {"mode": "numerics"}, "the baseline")},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +160,8 @@ class Baseline:
     def load(cls, path: Path) -> Self:
         """Read a file; raises VerifyError if it is no baseline, altered, or of a newer format."""
         try:
-            data = path.read_bytes()
-        except OSError as error:
+            data = FORM.read_file(path)
+        except FileNotFoundError as error:
             raise VerifyError(f"the baseline {path} cannot be read: {error.strerror}.", hint=REMAKE) from error
         head, body = data[: len(_MAGIC) + 65], data[len(_MAGIC) + 65 :]
         if not head.startswith(_MAGIC) or not head.endswith(b"\n"):
@@ -163,13 +170,10 @@ class Baseline:
         found = hashlib.sha256(body).hexdigest()
         if found != digest:
             raise VerifyError(
-                f"the baseline {path} was altered: its SHA-256 is {found}, the one written in it {digest}.",
+                f"the baseline {path} was altered: its SHA-256 is {found}, the one written in it {digest!r}.",
                 hint=f"Fetch it again from where it was made. {REMAKE}",
             )
-        try:
-            return cls._unpack(body, digest)
-        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise VerifyError(f"the baseline {path} is malformed ({error}).", hint=REMAKE) from error
+        return cls._unpack(body, digest, f"the baseline {path}")
 
     def check(
         self,
@@ -245,29 +249,45 @@ class Baseline:
         return stream.getvalue()
 
     @classmethod
-    def _unpack(cls, body: bytes, digest: str) -> Self:
-        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-            header = json.loads(arrays["header"].tobytes())
-            ids, logprobs, tail = arrays["ids"], arrays["logprobs"], arrays["tail"]
-        if header["format"] != FORMAT:
-            raise ValueError(f"format {header['format']} found, {FORMAT} expected")
+    def _unpack(cls, body: bytes, digest: str, source: str) -> Self:
+        arrays = read_arrays(body, source, {"header": 1, "ids": 2, "logprobs": 2, "tail": 1})
+        raw = FORM.parse_object(arrays["header"].tobytes(), source)
+        if raw.get("format") != FORMAT:
+            raise VerifyError(f"{source}: format {raw.get('format')!r} found, {FORMAT} expected.", hint=REMAKE)
+        header = FORM.decode(_Header, raw, source)
+        ids, logprobs, tail = arrays["ids"], arrays["logprobs"], arrays["tail"]
+        if not len(ids) == len(logprobs) == len(tail) == sum(count for _, _, count in header.tops):
+            raise VerifyError(f"{source}: its arrays have different lengths.", hint=REMAKE)
         tops: dict[SampleKey, TopTokens] = {}
         at = 0
-        for prompt_id, index, count in header["tops"]:
+        for prompt_id, index, count in header.tops:
             tops[prompt_id, index] = TopTokens(*(a[at : at + count] for a in (ids, logprobs, tail)))
             at += count
-        drawn = [Drawn.from_dict(one) for one in header["drawn"]]
+        drawn = [Drawn.from_dict(one, source) for one in header.drawn]
+        if not drawn:
+            raise VerifyError(f"{source} holds no samples.", hint=REMAKE)
         return cls(
-            created=header["created"],
-            suite_name=header["suite"][0],
-            suite_sha256=header["suite"][1],
-            settings=DrawSettings(**current_keys(header["settings"], {"mode": "numerics"}, "the baseline")),
-            identity=ModelIdentity(**header["model"]),
-            versions=header["versions"],
+            created=header.created,
+            suite_name=header.suite[0],
+            suite_sha256=header.suite[1],
+            settings=header.settings,
+            identity=header.model,
+            versions=header.versions,
             drawn={one.key: one for one in drawn},
             tops=tops,
             sha256=digest,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    created: str
+    suite: tuple[str, str]
+    settings: DrawSettings
+    model: ModelIdentity
+    versions: dict[str, str]
+    drawn: tuple[Any, ...]
+    tops: tuple[tuple[str, int, Annotated[int, limits(low=0)]], ...]
 
 
 def _score(

@@ -7,12 +7,14 @@ The published schema, ``report.schema.json``, is derived from these classes by `
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill import notebook
 from edgedistill.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, VerifyError
 from edgedistill.renamed import current_keys
+from edgedistill.schema import Form
 from edgedistill.verify.gate.decide import CollapseResult, EndpointResult, GateResult, Method, Outcome
 from edgedistill.verify.gate.endpoints import Name
 from edgedistill.verify.gate.sequential import SequentialState
@@ -27,7 +29,7 @@ from edgedistill.verify.metrics.perturbations import PerturbationCheck, Temperat
 from edgedistill.verify.metrics.suite_summary import PromptSummary, SuiteResult
 from edgedistill.verify.metrics.survival import SurvivalCurve
 from edgedistill.verify.metrics.token_divergence import DivergenceSummary
-from edgedistill.verify.report.json_codec import decode, encode
+from edgedistill.verify.report.json_codec import encode
 from edgedistill.verify.stats.power import Decider
 from edgedistill.verify.stats.sampler_audit import SamplerAudit
 from edgedistill.verify.types import Estimate, Interval, ModelIdentity, RunSettings
@@ -49,6 +51,32 @@ NAMES: dict[str, Any] = {
     )
 } | {"Outcome": Outcome, "Method": Method, "Name": Name}  # fmt: skip
 """What the annotations of the tree refer to, by name."""
+
+
+def _estimate(value: Any) -> Any:
+    """A bare number where an estimate belongs, as earlier reports have it, is one without an interval."""
+    return value if isinstance(value, dict) else {"value": value}
+
+
+def _interval(value: Any) -> Any:
+    """Ends of an interval that are null are infinite."""
+    if not isinstance(value, dict):
+        return value
+    ends = {name: end for name, end in (("low", -math.inf), ("high", math.inf)) if value.get(name, "") is None}
+    return {**value, **ends}
+
+
+FORM = Form(
+    VerifyError,
+    names=NAMES,
+    null_is_nan=True,
+    before={
+        Estimate: _estimate,
+        Interval: _interval,
+        RunSettings: lambda value: current_keys(value, {"mode": "numerics"}, "the report"),
+    },
+    max_bytes=256 << 20,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +274,7 @@ class VerifyReport:
                 f"it has schema {version}; this version of edgedistill reads up to {SCHEMA_VERSION}.",
                 hint="Upgrade with: pip install --upgrade edgedistill",
             )
-        settings = value.get("settings")
-        if isinstance(settings, dict):
-            value = {**value, "settings": current_keys(settings, {"mode": "numerics"}, "the report")}
-        return decode(cls, value, NAMES)
+        return FORM.decode(cls, value, "report")
 
 
 def report_json(report: VerifyReport) -> str:
@@ -260,12 +285,8 @@ def report_json(report: VerifyReport) -> str:
 def read_report(path: Path) -> VerifyReport:
     """Read a report from a file. Raises VerifyError for anything else than a report."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        return VerifyReport.from_dict(FORM.parse(FORM.read_file(path), path.name))
+    except FileNotFoundError as error:
         raise VerifyError(f"report {path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise VerifyError(f"{path} is not a report: {error}.") from error
-    try:
-        return VerifyReport.from_dict(value)
     except VerifyError as error:
         raise VerifyError(f"{path} is not a report: {error.message}", hint=error.hint) from error

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.types import ModelIdentity, Prompt, Suite
 
 FORMAT = 1
+MAX_BYTES = 1 << 30
 _NEW = "Delete the file, or name another with a new --store."
 
 
@@ -91,7 +92,9 @@ class SampleStore:
                     f"{path.name} is in use by another run.", hint="Wait for it to end, or name another --store."
                 ) from error
             file.seek(0)
-            data = file.read()
+            data = file.read(MAX_BYTES + 1)
+            if len(data) > MAX_BYTES:
+                raise VerifyError(f"{path.name} has more than {MAX_BYTES >> 20} MiB, the most expected.", hint=_NEW)
             records, good = _read(path, data)
             if not records and data and not _torn_header(data):
                 raise VerifyError(f"{path.name} is no store of samples.", hint=_NEW)
@@ -216,7 +219,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
         if int(checksum, 16) != zlib.crc32(text):
             return None
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -245,7 +248,7 @@ def _difference(found: Mapping[str, Any], expected: Mapping[str, Any], prefix: s
 
 
 def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = str(value)
     return f"{text[:12]}…" if len(text) > 40 else text
 
 
@@ -253,9 +256,9 @@ def _samples(path: Path, records: Sequence[Mapping[str, Any]]) -> dict[SampleKey
     drawn: dict[SampleKey, Drawn] = {}
     for line, record in enumerate(records, start=2):
         try:
-            one = Drawn.from_dict(record)
-        except (KeyError, TypeError, ValueError) as error:
-            raise VerifyError(f"{path.name}: line {line} is no sample ({error}).", hint=_NEW) from error
+            one = Drawn.from_dict(record, f"{path.name}: line {line}")
+        except VerifyError as error:
+            raise VerifyError(f"{error.message}", hint=_NEW) from error
         if one.key in drawn:
             raise VerifyError(f"{path.name}: line {line} repeats sample {one.key[1]} of `{one.key[0]}`.", hint=_NEW)
         drawn[one.key] = one

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Self, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from edgedistill.runtime.batch.request import Finish, SampleKey
-from edgedistill.verify.types.prompts import AnswerKind
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from edgedistill.errors import VerifyError
+from edgedistill.runtime.batch.request import Finish, SampleKey  # noqa: TC001 # read at run time
+from edgedistill.schema import Form, limits
+from edgedistill.verify.types.prompts import AnswerKind  # noqa: TC001 # read at run time
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +46,6 @@ class Sample:
         """JSON-able."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Self:
-        """Read ``to_dict``'s result back; raises KeyError, TypeError or ValueError for anything else."""
-        for name, kinds in _FIELDS.items():
-            found = value.get(name) if name == "loose" else value[name]
-            if type(found) not in kinds:
-                raise TypeError(f"{name} is {found!r}")
-        if value["kind"] not in get_args(AnswerKind) or (value["kind"] == "parsed") != (value["answer"] is not None):
-            raise ValueError(f"kind is {value['kind']!r}, answer {value['answer']!r}")
-        return cls(**value)
-
-
-_NONE = type(None)
-_FIELDS: dict[str, tuple[type, ...]] = {
-    "prompt_id": (str,), "index": (int,), "kind": (str,), "answer": (str, _NONE), "text": (str,), "tokens": (int,),
-    "reasoning_tokens": (int,), "unclosed": (bool,), "repetition": (float, int), "correct": (bool, _NONE),
-    "loose": (bool, _NONE),
-}  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -96,13 +76,6 @@ class Trial:
         """JSON-able."""
         return {**asdict(self), "correct": None if self.correct is None else list(self.correct)}
 
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Trial:
-        """Read ``to_dict``'s result back, unknown keys ignored; raises TypeError where one is missing."""
-        correct = value.get("correct")
-        known = {field.name: value[field.name] for field in fields(cls) if field.name in value}
-        return cls(**{**known, "correct": None if correct is None else tuple(correct)})
-
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
@@ -127,10 +100,24 @@ class Drawn:
         return value if self.trial is None else {**value, "trial": self.trial.to_dict()}
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Drawn:
-        """Read back what ``to_dict`` wrote; raises KeyError, TypeError or ValueError on anything else."""
-        trial = None if "trial" not in value else Trial.from_dict(value["trial"])
-        if value["finish"] not in get_args(Finish):
-            raise ValueError(f"finish is {value['finish']!r}")
-        tokens = tuple(int(token) for token in value["tokens"])
-        return cls(Sample.from_dict(value["sample"]), tokens, value["finish"], trial)
+    def from_dict(cls, value: Any, source: str = "sample") -> Drawn:
+        """Read back what ``to_dict`` wrote; raises VerifyError on anything else."""
+        record = _FORM.decode(_Record, value, source)
+        return cls(record.sample, record.tokens, record.finish, record.trial)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """How ``Drawn`` lies in a file."""
+
+    sample: Sample
+    tokens: tuple[int, ...] = field(metadata=limits(low=0, high=1 << 32))
+    finish: Finish
+    trial: Trial | None = None
+
+    def __post_init__(self) -> None:
+        if (self.sample.kind == "parsed") != (self.sample.answer is not None):
+            raise ValueError(f"its kind is {self.sample.kind!r}, its answer {self.sample.answer!r}")
+
+
+_FORM = Form(VerifyError, surrogates=True)
