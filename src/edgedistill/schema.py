@@ -24,6 +24,8 @@ from typing import (
     Any,
     Literal,
     NoReturn,
+    NotRequired,
+    Required,
     TypeVar,
     Union,
     get_args,
@@ -43,6 +45,7 @@ Reader = Callable[[Any], Any]
 MAX_DEPTH = 32
 """Levels of nesting below a value of any type."""
 _INTEGERS = 1 << 63
+_LARGEST = 10**300
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _KINDS: dict[type, str] = {dict: "a table", list: "a list", tuple: "a list", type(None): "null"}
 
@@ -185,6 +188,8 @@ def _fields(form: Form, kind: Any) -> tuple[tuple[str, Any, Mapping[str, Any], b
 
 def _decode(form: Form, kind: Any, value: Any, meta: Mapping[str, Any], source: str, path: str) -> Any:  # noqa: PLR0911
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (NotRequired, Required):
+        return _decode(form, arguments[0], value, meta, source, path)
     if origin is Annotated:
         return _decode(form, arguments[0], value, arguments[1], source, path)
     if origin in (Union, types.UnionType):
@@ -293,7 +298,9 @@ def _any(form: Form, value: Any, source: str, path: str, depth: int) -> Any:
         return {_text(form, k, source, path): _any(form, v, source, f"{path}.{k}", depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_any(form, entry, source, path, depth + 1) for entry in value]
-    if isinstance(value, bool | int | float | str):
+    if isinstance(value, int) and abs(value) < _LARGEST:  # transformers writes 10**30 for "no limit"
+        return value
+    if isinstance(value, int | float | str):
         return _scalar(form, type(value), value, {}, source, path)
     return value
 

@@ -125,7 +125,7 @@ def test_what_is_wrong_with_the_table_or_the_planes_is_said(tiny_bundle: Callabl
     good = (path / WIDENED).read_text()
     for bad in ("{", "[]", good.replace('"offsets": [', '"offsets": [-1, '), good.replace("weights.bin", "../w.bin")):
         (path / WIDENED).write_text(bad)
-        with pytest.raises(BundleError, match=r"widened\.json is malformed"):
+        with pytest.raises(BundleError, match=r"widened\.json"):
             open_tiny_unchecked(path)
     table = json.loads(good)
     table["graphs"][0]["matrices"][0]["offsets"][0] = 1 << 40

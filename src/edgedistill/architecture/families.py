@@ -84,7 +84,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
             f"The model's heads have {head_dim} elements; ONNX Runtime's attention needs a multiple of 16.", hint=_HINT
         )
     activation = config.get(family.activation_key) or family.activation
-    if activation not in _ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise UnsupportedModelError(
             f"The model uses the activation '{activation}'; known are {', '.join(_ACTIVATIONS)}.", hint=_HINT
         )
@@ -229,10 +229,10 @@ def _windows(config: Mapping[str, Any], family: Family, count: int) -> tuple[int
         # 0 is a sensible value here: every layer has a window.
         first = number(config, "max_window_layers", 28)
         types = tuple("sliding_attention" if i >= first else "full_attention" for i in range(count))
-    unknown = set(types) - {"full_attention", "sliding_attention"}
+    unknown = {str(kind)[:40] for kind in types} - {"full_attention", "sliding_attention"}
     if unknown:
         raise UnsupportedModelError(
-            f"The model has layers of type {', '.join(sorted(map(str, unknown)))}; known are full_attention and "
+            f"The model has layers of type {', '.join(sorted(unknown))}; known are full_attention and "
             "sliding_attention.",
             hint=_HINT,
         )

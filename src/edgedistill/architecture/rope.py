@@ -75,15 +75,22 @@ def rope_spec(
         dict(params) if original_length is None else {"original_max_position_embeddings": original_length, **params}
     )
     known = _Parameters(values, pos_freqs, base, max_position_embeddings)
-    inv_freq, attention_scaling = _KINDS[kind](known)
+    with np.errstate(all="ignore"):
+        inv_freq, attention_scaling = _KINDS[kind](known)
 
     def padded(frequencies: Floats) -> tuple[float, ...]:
+        if not (np.isfinite(frequencies).all() and math.isfinite(attention_scaling)):
+            raise CheckpointError(
+                f"The RoPE parameters of config.json ({kind}) give frequencies that are not finite.",
+                hint="Compare config.json with the original model's.",
+            )
         return tuple(float(f) for f in np.pad(frequencies.astype(np.float32), (0, (head_dim - rotated) // 2)))
 
     if kind not in ("longrope", "su"):
         return RopeSpec(padded(inv_freq), attention_scaling, kind)
-    longer, original = padded(known.scaled_by("long_factor")), int(known.original_length)
-    return RopeSpec(padded(inv_freq), attention_scaling, kind, longer, original)
+    with np.errstate(all="ignore"):
+        longer = known.scaled_by("long_factor")
+    return RopeSpec(padded(inv_freq), attention_scaling, kind, padded(longer), int(known.original_length))
 
 
 def rotated_elements(rope: RopeSpec) -> int:

@@ -74,7 +74,7 @@ def model_card(manifest: Manifest) -> str:
     source, model = manifest.source, manifest.model
     front = {
         "library_name": "edgedistill",
-        "base_model": source["name"],
+        "base_model": source.get("name"),
         "base_model_revision": source.get("revision"),
         "license": source.get("license"),
         "tags": ["onnx", "edgedistill", model.family],
@@ -99,11 +99,11 @@ def model_card(manifest: Manifest) -> str:
             *(f"{key}: {json.dumps(value)}" for key, value in front.items() if value is not None),
             "---",
             "",
-            f"# {source['name']} for {manifest.profile.get('name', 'an unnamed profile')}",
+            f"# {source.get('name', '?')} for {manifest.profile.get('name', 'an unnamed profile')}",
             "",
             f"A {model.family} model with {format_count(manifest.parameters)} parameters at "
             f"{manifest.bits_per_weight:.2f} bits per weight, context {model.context_length} tokens{adapter}.",
-            f"Source hash `{source['sha256']}`; every file's SHA-256 is in manifest.json.",
+            f"Source hash `{source.get('sha256') or 'not recorded'}`; every file's SHA-256 is in manifest.json.",
             "",
             "| format | weights | parameters | bytes | bits per weight |",
             "|---|---|---|---|---|",

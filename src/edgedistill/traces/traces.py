@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from edgedistill.atomic_file import replacing
 from edgedistill.errors import CalibrationError
+from edgedistill.schema import Form, limits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,16 +109,17 @@ class Traces:
             CalibrationError: Another tokenizer, ids out of range, a torn or altered file.
         """
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            header = json.loads(lines[0])
-            entries = [json.loads(line) for line in lines[1:]]
-            sequences = tuple(np.array(entry["ids"], dtype=np.int64) for entry in entries)
-            prompts = tuple(int(entry["prompt_tokens"]) for entry in entries)
-            found = str(header["tokenizer"])
-        except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
-            raise CalibrationError(
-                f"{path.name} cannot be read as traces ({error}).", hint="Delete it; traces can be made again."
-            ) from error
+            lines = _FORM.read_text(path).splitlines()
+        except FileNotFoundError as error:
+            raise CalibrationError(f"{path.name} cannot be read as traces ({error}).", hint=_FORM.hint) from error
+        header = _FORM.parse_object(lines[0] if lines else "", f"{path.name}, line 1")
+        entries = [
+            _FORM.decode(_Entry, _FORM.parse(line, f"{path.name}, line {number}"), f"{path.name}, line {number}")
+            for number, line in enumerate(lines[1:], 2)
+        ]
+        sequences = tuple(np.array(entry.ids, dtype=np.int64) for entry in entries)
+        prompts = tuple(entry.prompt_tokens for entry in entries)
+        found = str(header.get("tokenizer"))
         if found != tokenizer_sha256:
             raise CalibrationError(
                 f"{path.name} holds tokens of another tokenizer ({found[:12]}; this model's: {tokenizer_sha256[:12]}).",
@@ -130,11 +132,22 @@ class Traces:
         return traces
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A line of the file."""
+
+    prompt_tokens: int = field(metadata=limits(low=0))
+    ids: tuple[int, ...] = field(metadata=limits(low=0))
+
+
+_FORM = Form(CalibrationError, hint="Delete it; traces can be made again.", max_bytes=1 << 30)
+
+
 def is_traces_file(path: Path) -> bool:
     """Whether the first line of ``path`` is a header of this format."""
     try:
         with path.open(encoding="utf-8") as stream:
-            header = json.loads(stream.readline())
+            header = json.loads(stream.readline(1 << 20))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(header, dict) and header.get("format") == FORMAT

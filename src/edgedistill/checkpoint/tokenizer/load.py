@@ -35,7 +35,7 @@ def load_tokenizer(
     except BaseException as problem:  # the Rust side raises a bare Exception, and for a panic a BaseException
         if isinstance(problem, KeyboardInterrupt | SystemExit | GeneratorExit | MemoryError):
             raise
-        raise error(f"tokenizer.json cannot be used ({plain_error(problem)}).", hint=hint) from problem
+        raise error(f"tokenizer.json cannot be read ({plain_error(problem)}).", hint=hint) from problem
     return tokenizer
 
 

@@ -1,0 +1,19 @@
+"""A small part of ``make fuzz``: every parser on its corpus and a few hundred mutations of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from targets import TARGETS
+
+from fuzz import execute, inputs
+
+EXECUTIONS = 150
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_parser_raises_only_typed_errors(target: str, tmp_path: Path) -> None:
+    outcomes = [execute(target, data, tmp_path / "files") for data in inputs(target, EXECUTIONS, 1)]
+    assert [one for one in outcomes if one not in ("refused", "accepted")] == []
+    assert {"refused", "accepted"} <= set(outcomes)
