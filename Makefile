@@ -21,7 +21,7 @@ ARGS ?=
 PARALLEL := -n auto --dist worksteal --durations=10
 PIP_OPTIONS := --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs test-slow test-all screenshots clean
+.PHONY: help demo test fuzz test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs test-slow test-all screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -44,6 +44,9 @@ test-slow: $(DEV) ## the tests that take a minute or more each
 
 test-all: $(DEV) ## both
 	$(BIN)/pytest $(PARALLEL) $(ARGS)
+
+fuzz: $(DEV) ## mutations of every file format against its parser (ARGS="--executions 1000 --target manifest")
+	$(BIN)/python tests/fuzz/fuzz.py $(ARGS)
 
 test-next: $(NEXT) ## the parity tests against the newest transformers, in an environment of their own
 	$(VENV_NEXT)/bin/pytest -m next $(ARGS)

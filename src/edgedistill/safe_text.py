@@ -17,11 +17,11 @@ _UNSAFE_IN_LINE = re.compile(f"[\t\n{_CONTROL}{_ORDER}{_INVISIBLE}\ud800-\udfff]
 _RESERVED = "con|prn|aux|nul|conin\\$|conout\\$|com[0-9¹²³]|lpt[0-9¹²³]"
 _NOT_IN_NAMES = '\x00-\x1f\x7f-\x9f<>:"/\\\\|?*\ud800-\udfff'
 FILE_NAME = rf"(?i:(?!(?:{_RESERVED})(?:\.|$))[^{_NOT_IN_NAMES}]*[^ .{_NOT_IN_NAMES}])"
-"""Pattern of a file's own name that Linux, macOS and Windows take (Microsoft, Naming Files, Paths, and Namespaces)."""
+"""Pattern of a file's own name on Linux, macOS and Windows (Microsoft, Naming Files, Paths, and Namespaces)."""
 
 
 def visible(text: str, *, line: bool = False) -> str:
-    """``text`` with control characters, bidirectional overrides and lone surrogates spelled out (``\\x1b``, ``\\u202e``).
+    """``text`` with control characters, bidirectional overrides and lone surrogates spelled out (as ``\\x1b``).
 
     Newline and tab stay unless a single ``line`` is wanted. Nothing else changes.
     """

@@ -1,7 +1,7 @@
 """Mutation fuzzing of every parser: ``python tests/fuzz/fuzz.py --executions 20000``; see ``make fuzz``.
 
-Every run is repeatable: the seed of a target's mutations is its name and ``--seed``. An input that ends in anything but a
-typed error is written to ``--failures``, to be fixed and then kept in ``corpus/``.
+Every run is repeatable: the seed of a target's mutations is its name and ``--seed``. An input that ends in anything but
+a typed error is written to ``--failures``, to be fixed and then kept in ``corpus/``.
 """
 
 from __future__ import annotations

@@ -151,14 +151,16 @@ def settings(data: bytes, folder: Path) -> None:
 
 def config(data: bytes, folder: Path) -> None:
     from edgedistill.architecture.families import build_spec
-    from edgedistill.checkpoint.hf_directory import refuse_quantized
+    from edgedistill.checkpoint.normalize import text_config
+    from edgedistill.checkpoint.quantized import _scheme
     from edgedistill.checkpoint.tokenizer.files import read_json
 
     path = folder / "config.json"
     path.write_bytes(data)
     values = read_json(path)
-    refuse_quantized(values)
-    build_spec(values)
+    build_spec(text_config(values))
+    if isinstance(values.get("quantization_config"), dict):
+        _scheme(values["quantization_config"])
 
 
 def tokenizer(data: bytes, folder: Path) -> None:
@@ -182,8 +184,8 @@ def tokenizer(data: bytes, folder: Path) -> None:
 
 
 TOKENIZER_FILES = (
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
-    "merges.txt", "chat_template.json", "chat_template.jinja",
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "vocab.json", "merges.txt", "chat_template.json", "chat_template.jinja",
 )  # fmt: skip
 
 
@@ -278,7 +280,7 @@ def gguf(data: bytes, folder: Path) -> None:
     open_gguf(folder / "one.gguf")[1].close()
 
 
-def timings(data: bytes, folder: Path) -> None:
+def traces(data: bytes, folder: Path) -> None:
     from edgedistill.traces.traces import Traces, is_traces_file
 
     path = folder / "traces.jsonl"
@@ -289,8 +291,9 @@ def timings(data: bytes, folder: Path) -> None:
 
 TARGETS: dict[str, Callable[[bytes, Path], None]] = {
     "manifest": manifest, "bit-planes": bit_planes, "baseline": baseline, "baseline-archive": baseline_archive,
-    "samples": samples, "store": store_bytes, "report": report, "suite": suite, "profile": profile, "settings": settings,
-    "config": config, "tokenizer": tokenizer, "generation": generation, "rescue": rescue, "session-rows": session_rows,
-    "database": database, "safetensors": safetensors, "gguf": gguf, "traces": timings,
+    "samples": samples, "store": store_bytes, "report": report, "suite": suite, "profile": profile,
+    "settings": settings, "config": config, "tokenizer": tokenizer, "generation": generation, "rescue": rescue,
+    "session-rows": session_rows,
+    "database": database, "safetensors": safetensors, "gguf": gguf, "traces": traces,
 }  # fmt: skip
 """Each takes the document and an empty folder."""

@@ -16,4 +16,6 @@ EXECUTIONS = 150
 def test_a_parser_raises_only_typed_errors(target: str, tmp_path: Path) -> None:
     outcomes = [execute(target, data, tmp_path / "files") for data in inputs(target, EXECUTIONS, 1)]
     assert [one for one in outcomes if one not in ("refused", "accepted")] == []
-    assert {"refused", "accepted"} <= set(outcomes)
+    # A damaged database or rescue file is moved or left aside: the UI starts all the same.
+    expected = {"accepted"} if target in ("database", "rescue") else {"refused", "accepted"}
+    assert expected <= set(outcomes)

@@ -75,15 +75,19 @@ def rope_spec(
         dict(params) if original_length is None else {"original_max_position_embeddings": original_length, **params}
     )
     known = _Parameters(values, pos_freqs, base, max_position_embeddings)
-    with np.errstate(all="ignore"):
-        inv_freq, attention_scaling = _KINDS[kind](known)
+    unusable = CheckpointError(
+        f"The RoPE parameters of config.json ({kind}) give frequencies that are not finite.",
+        hint="Compare config.json with the original model's.",
+    )
+    try:
+        with np.errstate(all="ignore"):
+            inv_freq, attention_scaling = _KINDS[kind](known)
+    except (ArithmeticError, ValueError) as error:  # the logarithm of a number below 0, and the like
+        raise unusable from error
 
     def padded(frequencies: Floats) -> tuple[float, ...]:
         if not (np.isfinite(frequencies).all() and math.isfinite(attention_scaling)):
-            raise CheckpointError(
-                f"The RoPE parameters of config.json ({kind}) give frequencies that are not finite.",
-                hint="Compare config.json with the original model's.",
-            )
+            raise unusable
         return tuple(float(f) for f in np.pad(frequencies.astype(np.float32), (0, (head_dim - rotated) // 2)))
 
     if kind not in ("longrope", "su"):

@@ -73,9 +73,11 @@ def _scheme(stated: Mapping[str, Any]) -> Scheme:
     bits = stated.get("bits", stated.get("w_bit", 4))
     if method == "fp8":
         block = stated.get("weight_block_size")
-        return Scheme(
-            "fp8", block=(int(block[0]), int(block[1])) if isinstance(block, list) and len(block) == 2 else None
-        )
+        if block is None:
+            return Scheme("fp8")
+        if isinstance(block, list) and len(block) == 2 and all(type(size) is int and size > 0 for size in block):
+            return Scheme("fp8", block=(block[0], block[1]))
+        raise CheckpointError(f"config.json has weight_block_size = {block!r}; two sizes are expected.", hint=_HINT)
     if method == "awq" and bits == 4 and str(stated.get("version", "gemm")).lower() == "gemm":
         return Scheme("awq", 4)
     if method == "gptq" and bits in (2, 4, 8):
