@@ -26,7 +26,7 @@ MAX_CONTEXT = 1 << 24
 FORM = Form(BundleError, hint="Copy the bundle again or export it again.", max_bytes=64 << 20)
 Signature = Literal["edgedistill", "optimum"]
 FileName = Annotated[str, limits(pattern=FILE_NAME, most=255, words="the name of a file in the bundle")]
-Sha256 = Annotated[str, limits(pattern="[0-9a-f]{64}", words="a SHA-256 in hex")]
+Sha256 = Annotated[str, limits(pattern="[0-9a-f]{64}|", words="a SHA-256 in hex, empty while a bundle is written")]
 Count = Annotated[int, limits(low=0)]
 Size = Annotated[float, limits(low=0)]
 TokenId = Annotated[int, limits(low=0, high=MAX_VOCABULARY)]
