@@ -76,14 +76,14 @@ def test_quitting_does_not_wait_for_gigabytes_that_are_being_hashed(tmp_path: Pa
     shutil.copytree(tiny_bundle_dir, large)
     hashed, left = threading.Event(), []
 
-    def endless(path: Path, progress: Any) -> str:
+    def endless(descriptor: int, progress: Any) -> str:
         while True:
             hashed.set()
             time.sleep(0.01)
             try:
                 progress.advance(1)
             except LeftError:
-                left.append(path.name)
+                left.append(descriptor)
                 raise
 
     async def steps(pilot: Pilot[None]) -> None:
@@ -97,6 +97,6 @@ def test_quitting_does_not_wait_for_gigabytes_that_are_being_hashed(tmp_path: Pa
         await pilot.press("ctrl+q")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgedistill.bundle.bundle.hash_file", endless)
+        patch.setattr("edgedistill.bundle.bundle.hash_descriptor", endless)
         drive(make_app(tmp_path, FakeEngine([]), page="bundles", bundle=None), steps, ready=False)
     assert len(left) == 1

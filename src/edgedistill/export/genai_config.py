@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from edgedistill.architecture.spec import ModelSpec
     from edgedistill.checkpoint.types import SpecialTokens
 
+_KNOWN = frozenset({
+    "ernie4_5", "gemma", "gemma2", "gemma3_text", "granite", "llama", "mistral", "nemotron", "phi3", "qwen2", "qwen3",
+    "smollm3",
+})  # fmt: skip
+_ANY_DECODER = "llama"
+
 
 def genai_config(
     spec: ModelSpec,
@@ -26,7 +32,8 @@ def genai_config(
     """Content of genai_config.json.
 
     Args:
-        spec: The model; its family is a model type that onnxruntime-genai knows by the same name.
+        spec: The model. Its family is named where onnxruntime-genai knows it; any other decoder goes by a type that it
+            treats alike, since the graph holds all that is particular.
         special: Ids of the tokens that begin, end and pad.
         context_length: Longest prompt plus output. onnxruntime-genai allocates its whole cache for ``max_length``.
         generation: Sampling defaults (``temperature``, ``top_k``, ``top_p``, ``repetition_penalty``); a temperature
@@ -39,7 +46,7 @@ def genai_config(
     temperature = float(generation.get("temperature") or 0.0)
     return {
         "model": {
-            "type": spec.family,
+            "type": spec.family if spec.family in _KNOWN else _ANY_DECODER,
             "bos_token_id": special.bos_token_id if special.bos_token_id is not None else (eos[0] if eos else 0),
             "eos_token_id": eos[0] if len(eos) == 1 else eos,
             "pad_token_id": pad,
