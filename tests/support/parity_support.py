@@ -15,6 +15,8 @@ import onnx_ir as ir
 from edgedistill.architecture.families import build_spec
 from edgedistill.architecture.tensors import model_tensors
 from edgedistill.architecture.weights import check_tensors, logical_weights
+from edgedistill.checkpoint.normalize import normalize
+from edgedistill.checkpoint.quantized import open_quantized
 from edgedistill.checkpoint.safetensors import open_safetensors
 from edgedistill.export.writer import Layout, plan_layout
 from edgedistill.graph.decoder import build_graph
@@ -74,21 +76,30 @@ def save_random_model(
     config = transformers.AutoConfig.for_model(model_type, **values)
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    randomize(model, seed=seed, norm=0.0 if "gemma" in model_type else 1.0)
+    model = model.float().eval()
+    model.save_pretrained(directory)
+    return model
+
+
+def randomize(model: Any, *, seed: int = 0, norm: float = 1.0) -> None:
+    """Random parameters, large enough that attention is far from uniform and logits differ.
+
+    Norms and biases are far from their initial ones and zeros, or a forgotten one would not show; ``norm`` is the mean
+    of the former.
+    """
+    import torch
+
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            # Large enough that attention is far from uniform and logits differ; norms and biases far from their
-            # initial ones and zeros, or a forgotten one would not show.
             noise = torch.randn(parameter.shape, generator=generator)
             if "norm" in name:
-                parameter.copy_(0.4 * noise + (0.0 if "gemma" in model_type else 1.0))
+                parameter.copy_(0.4 * noise + norm)
             elif name.endswith("bias"):
                 parameter.copy_(0.3 * noise)
             else:
                 parameter.copy_(noise * 1.5 / parameter.shape[-1] ** 0.5)
-    model = model.float().eval()
-    model.save_pretrained(directory)
-    return model
 
 
 @dataclass
@@ -110,11 +121,11 @@ def export(
     dequantize: bool = False,
 ) -> Exported:
     """Export ``checkpoint`` the short way: all in memory. ``dequantize`` stores fmt's values as float32."""
-    config = json.loads((checkpoint / "config.json").read_text())
     source = open_safetensors(checkpoint)
     try:
+        found = normalize(*open_quantized(json.loads((checkpoint / "config.json").read_text()), source))
         return export_source(
-            config, source, out, fmt, rules=rules, context_length=context_length, dequantize=dequantize
+            found.config, found.tensors, out, fmt, rules=rules, context_length=context_length, dequantize=dequantize
         )
     finally:
         source.close()

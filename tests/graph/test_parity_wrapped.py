@@ -1,0 +1,65 @@
+"""The text model inside a multimodal checkpoint: the logits that the whole model gives for text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from parity_support import BASE, Decoder, export, random_tokens, randomize, reference_logits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest.importorskip("transformers")
+pytestmark = pytest.mark.next
+
+SIGLIP = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+          "image_size": 28, "patch_size": 14}  # fmt: skip
+QWEN_VISION = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 48,
+               "embed_dim": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}  # fmt: skip
+PIXTRAL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+           "image_size": 28, "patch_size": 14}  # fmt: skip
+MROPE = {"rope_type": "default", "mrope_section": [2, 3, 3]}
+
+# model_type -> the text part's values, the vision part, and values of the whole.
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "gemma3": ({"num_hidden_layers": 7, "sliding_window": 6, "query_pre_attn_scalar": 20}, SIGLIP,
+               {"mm_tokens_per_image": 4, "image_token_index": 66}),
+    "qwen2_vl": ({"rope": MROPE, "hidden_size": 64}, QWEN_VISION | {"hidden_size": 64}, {}),
+    "qwen2_5_vl": ({"rope": MROPE, "hidden_size": 64}, QWEN_VISION | {"out_hidden_size": 64}, {}),
+    "qwen3_vl": ({"rope": MROPE | {"mrope_interleaved": True}}, QWEN_VISION, {}),
+    "mistral3": ({"model_type": "mistral", "sliding_window": None}, PIXTRAL | {"model_type": "pixtral"}, {}),
+}  # fmt: skip
+
+
+def save_wrapped(directory: Path, kind: str) -> Any:
+    """A random multimodal model of ``kind``, written to ``directory``."""
+    import torch
+    import transformers
+
+    text, vision, whole = CASES[kind]
+    values = BASE | text
+    rope = values.pop("rope", None)
+    if rope is not None:
+        values |= {"rope_parameters": {"rope_theta": 10000.0, **rope}, "rope_scaling": rope}
+        values.pop("rope_scaling" if int(transformers.__version__.split(".")[0]) >= 5 else "rope_parameters")
+    config = transformers.AutoConfig.for_model(
+        kind, text_config=values, vision_config=vision, tie_word_embeddings=kind == "gemma3", vocab_size=67, **whole
+    )
+    torch.manual_seed(0)
+    model = transformers.AutoModelForImageTextToText.from_config(config, attn_implementation="eager")
+    randomize(model, norm=0.0 if "gemma" in kind else 1.0)
+    model = model.float().eval()
+    model.save_pretrained(directory)
+    return model
+
+
+@pytest.mark.parametrize("kind", list(CASES))
+def test_text_of_a_multimodal_model(kind: str, tmp_path: Path) -> None:
+    model = save_wrapped(tmp_path / "hf", kind)
+    tokens = random_tokens(30)
+    expected = reference_logits(model, [min(token, 60) for token in tokens])
+    found = Decoder(export(tmp_path / "hf", tmp_path / "out"), 1).step([[min(token, 60) for token in tokens]])[0]
+    assert expected.std() > 0.3
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
