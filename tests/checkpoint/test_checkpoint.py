@@ -12,6 +12,7 @@ from checkpoint_fixtures import CONFIG, TEMPLATE, qwen3_tensors, tokenizer, writ
 from tokenizers import Tokenizer, processors
 
 from edgedistill.catalog import builtin as catalog
+from edgedistill.checkpoint.hf_directory import NO_END
 from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError, UsageError
 
@@ -67,6 +68,26 @@ def test_end_tokens_are_collected_from_all_files(model: Path) -> None:
         assert checkpoint.special_tokens.eos_token_ids == (0, 2, 1)
         assert checkpoint.special_tokens.eos_token == "<|im_start|>"
         assert checkpoint.generation_config["temperature"] == 0.6
+
+
+def test_the_end_of_turn_of_the_template_ends_replies_too(model: Path) -> None:
+    """An end token of texts in every file, and a template that closes turns with another one."""
+    edit(model / "config.json", eos_token_id=0)
+    edit(model / "tokenizer_config.json", eos_token="<|endoftext|>")
+    with open_checkpoint(str(model)) as checkpoint:
+        assert checkpoint.special_tokens.eos_token_ids == (0, 2)
+    (model / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    with open_checkpoint(str(model)) as checkpoint:
+        assert checkpoint.special_tokens.eos_token_ids == (0,)
+
+
+def test_a_model_without_any_end_token_says_so(model: Path) -> None:
+    edit(model / "config.json", eos_token_id=None)
+    edit(model / "tokenizer_config.json", eos_token=...)
+    (model / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    with open_checkpoint(str(model)) as checkpoint:
+        assert checkpoint.special_tokens.eos_token_ids == ()
+        assert NO_END in checkpoint.notes
 
 
 def test_special_tokens_map_fills_gaps(model: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from checkpoint_fixtures import write_directory, write_safetensors
+from checkpoint_fixtures import write_directory, write_safetensors, write_shards
 
 from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.errors import CheckpointError, UnsupportedModelError
@@ -49,14 +50,23 @@ def test_a_head_that_differs_from_a_tied_embedding_keeps_its_weights(model: Path
         assert any("lm_head" in note for note in checkpoint.notes)
 
 
-def test_a_tensor_that_nothing_reads_is_refused_unless_allowed(model: Path) -> None:
-    extra = np.zeros(4, np.float32)
-    tensors = rewrite(model, **{"model.layers.0.self_attn.q_proj.bias": extra})
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.0.self_attn.q_proj.bias",
+        "model.layers.0.mlp.up_proj.bias",
+        "model.layers.0.self_attn.sinks",
+        "model.layers.0.post_feedforward_layernorm.weight",
+        "model.layers.7.self_attn.q_proj.weight",
+    ],
+)
+def test_a_tensor_that_nothing_reads_is_refused_unless_allowed(model: Path, name: str) -> None:
+    tensors = rewrite(model, **{name: np.zeros(4, np.float32)})
     write_safetensors(model / "model.safetensors", tensors)
     with open_checkpoint(str(model)) as checkpoint:
-        with pytest.raises(CheckpointError, match=r"q_proj\.bias.*--allow-unused"):
+        with pytest.raises(CheckpointError, match=rf"{re.escape(name)}.*--allow-unused"):
             canonical(checkpoint)
-        assert any("q_proj.bias" in note for note in canonical(checkpoint, allow_unused=True).notes)
+        assert any(name in note for note in canonical(checkpoint, allow_unused=True).notes)
 
 
 def test_a_reward_model_is_refused(model: Path) -> None:
@@ -75,3 +85,52 @@ def test_the_only_checkpoint_of_a_training_run(model: Path, tmp_path: Path) -> N
     write_directory(run / "checkpoint-900")
     with pytest.raises(CheckpointError, match="checkpoint-500, checkpoint-900"):
         open_checkpoint(str(run))
+
+
+def test_an_adapter_named_as_the_model_is_merged_into_its_base(model: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    rng = np.random.default_rng(0)
+    layer = "base_model.model.model.layers.0.self_attn.q_proj"
+    factors = {
+        f"{layer}.lora_A.weight": rng.normal(size=(2, 32)).astype(np.float32),
+        f"{layer}.lora_B.weight": rng.normal(size=(64, 2)).astype(np.float32),
+    }
+    write_safetensors(adapter / "adapter_model.safetensors", factors)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"does not name its base model.*--adapter"):
+        open_checkpoint(str(adapter))
+    # The path of the machine that it was trained on; the base lies beside it here.
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "/train/model"}))
+    with open_checkpoint(str(adapter)) as merged, open_checkpoint(str(model), adapter=adapter) as expected:
+        name = "model.layers.0.self_attn.q_proj.weight"
+        np.testing.assert_array_equal(merged.tensors.read_rows(name, 0, 64), expected.tensors.read_rows(name, 0, 64))
+        assert any("adapter of /train/model" in note for note in merged.notes)
+
+
+def test_a_directory_of_the_hubs_cache(model: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "models--org--name"
+    (cache / "snapshots").mkdir(parents=True)
+    (cache / "refs").mkdir()
+    model.rename(cache / "snapshots" / "aaaa")
+    with open_checkpoint(str(cache)) as checkpoint:
+        assert checkpoint.config["model_type"] == "qwen3"
+    write_directory(cache / "snapshots" / "bbbb", rope_theta=5.0)
+    with pytest.raises(CheckpointError, match=r"2 complete revisions \(aaaa, bbbb\)"):
+        open_checkpoint(str(cache))
+    (cache / "refs" / "main").write_text("bbbb\n")
+    with open_checkpoint(str(cache)) as checkpoint:
+        assert checkpoint.config["rope_theta"] == 5.0
+
+
+def test_shards_whose_index_is_lost(model: Path) -> None:
+    tensors = rewrite(model)
+    (model / "model.safetensors").unlink()
+    write_shards(model, tensors)
+    (model / "model.safetensors.index.json").unlink()
+    with open_checkpoint(str(model)) as checkpoint:
+        assert sorted(checkpoint.tensors.names()) == sorted(tensors)
+    (model / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="00002"):
+        open_checkpoint(str(model))

@@ -150,6 +150,19 @@ def test_half_precision_checkpoints_are_widened(tmp_path: Path) -> None:
 
 
 @needs_optimum
+@pytest.mark.parametrize("scaling", [{"rope_type": "spiral"}, {"rope_type": "yarn", "factor": "two"}])
+def test_rope_parameters_that_transformers_rejects(scaling: dict[str, Any], tmp_path: Path) -> None:
+    save_random_model(tmp_path / "model", "gpt_neox", **CASES["gpt_neox"])
+    (tmp_path / "out").mkdir()
+    with (
+        open_directory(tmp_path / "model", rope_scaling=scaling) as checkpoint,
+        pytest.raises(UnsupportedModelError, match="transformers refuses the config of this gpt_neox model"),
+    ):
+        fallback.export_with_optimum(checkpoint, tmp_path / "out", default=FLOAT32, allow_unused=True)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@needs_optimum
 @pytest.mark.parametrize("model_type", ["rwkv", "bert", "made_up", None])
 def test_architectures_that_nobody_knows(model_type: str | None) -> None:
     with pytest.raises(UnsupportedModelError, match=f"Neither the own exporter nor optimum-onnx.*type '{model_type}'"):

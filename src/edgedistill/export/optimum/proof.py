@@ -69,10 +69,15 @@ def read_config(config: Mapping[str, Any], auto_config: Any, *, allow_unused: bo
     try:
         return auto_config.for_model(kind, **values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnsupportedModelError(
-            f"transformers refuses the config of this {kind} model ({_first_line(error)}).",
-            hint="Compare config.json with the original model's.",
-        ) from error
+        raise refused_config(kind, error) from error
+
+
+def refused_config(kind: str, error: Exception) -> UnsupportedModelError:
+    """What to raise where transformers fails with ``error`` on the config of a model of type ``kind``."""
+    return UnsupportedModelError(
+        f"transformers refuses the config of this {kind} model ({type(error).__name__}: {_first_line(error)}).",
+        hint="Compare config.json with the original model's.",
+    )
 
 
 def _known_keys(example: Any) -> set[str]:

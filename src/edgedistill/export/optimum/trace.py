@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import CheckpointError, MissingExtraError, UnsupportedModelError
-from edgedistill.export.optimum.proof import prove, read_config, reference_logits
+from edgedistill.export.optimum.proof import prove, read_config, reference_logits, refused_config
 from edgedistill.progress import NullProgress
 
 if TYPE_CHECKING:
@@ -121,7 +121,8 @@ def export_with_optimum(
     Raises:
         ExportError: The traced graph gives other logits than the model.
         MissingExtraError: The extra ``optimum`` is not installed.
-        UnsupportedModelError: optimum-onnx does not know the architecture, or fails to trace it.
+        UnsupportedModelError: optimum-onnx does not know the architecture, or fails to trace it; transformers refuses
+            the config.
         CheckpointError: Tensors are missing or of the wrong shape.
     """
     import onnx_ir as ir
@@ -172,6 +173,8 @@ def _load(checkpoint: Checkpoint, progress: Progress, *, allow_unused: bool) -> 
             f"The tensors do not fit config.json ({_last_line(error)}).",
             hint="The checkpoint and config.json do not belong together.",
         ) from error
+    except Exception as error:  # a RoPE kind without a function raises KeyError; foreign code may raise anything
+        raise refused_config(str(checkpoint.config["model_type"]), error) from error
     unused = sorted(name for name in loading["unexpected_keys"] if not name.endswith(".rotary_emb.inv_freq"))
     if unused and not allow_unused:
         raise CheckpointError(
