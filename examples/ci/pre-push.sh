@@ -15,8 +15,8 @@
 #         pass_filenames: false
 #         stages: [pre-push]
 #
-# EDGEDISTILL_BUNDLE, EDGEDISTILL_BASELINE and EDGEDISTILL_SUITE name the files; an undecided run (exit 3) lets the push
-# go on unless EDGEDISTILL_STRICT is 1.
+# EDGEDISTILL_BUNDLE, EDGEDISTILL_BASELINE and EDGEDISTILL_SUITE name the files; an undecided run (exit 3) stops the push
+# unless EDGEDISTILL_INCONCLUSIVE is warn.
 set -euo pipefail
 
 bundle=${EDGEDISTILL_BUNDLE:-bundle}
@@ -45,10 +45,8 @@ code=0
 edgedistill verify "$bundle" --baseline "$baseline" --suite "$suite" --fast --out "$reports" || code=$?
 case "$code" in
   0) echo "$state $suite" > "$passed" ;;
-  3) if [ "${EDGEDISTILL_STRICT:-0}" != 1 ]; then
-       echo "edgedistill: inconclusive, see $reports/report.html; the push goes on." >&2
-       code=0
-     fi ;;
+  3) echo "edgedistill: inconclusive, see $reports/report.html." >&2
+     if [ "${EDGEDISTILL_INCONCLUSIVE:-fail}" = warn ]; then code=0; fi ;;
   *) echo "edgedistill: see $reports/report.html" >&2 ;;
 esac
 exit "$code"

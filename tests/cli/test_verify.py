@@ -171,6 +171,16 @@ def test_report_shows_and_compares(verified: Path, tmp_path: Path) -> None:
     found = here("report", one, one, "--json").json
     assert found["moved"] == []
     assert "moved on 0 of 32" in here("report", one, one).out
+    assert found["bundles"] == ["tiny", "tiny"]
+    renamed = tmp_path / "renamed.json"
+    text = one.read_text().replace('"name": "tiny"', '"name": "other"')
+    renamed.write_text(text)
+    assert here("report", one, renamed).out.splitlines()[0].split() == ["metric", "tiny", "other"]
+    again = tmp_path / "report.json"
+    again.write_text(one.read_text())
+    head = here("report", one, again).out.splitlines()[0]
+    assert f"tiny ({one})" in head
+    assert f"tiny ({again})" in head
     assert "one report" in here("report", one, one, "--html", page).one_error()
 
 

@@ -47,8 +47,17 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         console.out_json(found.to_dict())
     else:
-        _print(found, (args.first.name, args.second.name))
+        _print(found, _headings(found, args.first, args.second))
     return 0
+
+
+def _headings(found: ReportDiff, first: Path, second: Path) -> tuple[str, str]:
+    """The bundles' names; two runs of one bundle are told apart by the files, which may differ only in their place."""
+    one, other = (verification.printable(name) for name in found.bundles)
+    if one != other:
+        return one, other
+    a, b = (first.name, second.name) if first.name != second.name else (str(first), str(second))
+    return (f"{one} ({a})", f"{other} ({b})") if a != b else (one, other)
 
 
 def _print(found: ReportDiff, names: tuple[str, str]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.report.model import VerifyReport
 
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
-REPORT_NAMES = {"json": "report.json", "html": "report.html", "junit": "report.junit.xml"}
+REPORT_NAMES = {"json": "report.json", "html": "report.html", "junit": "report.junit.xml", "markdown": "report.md"}
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -181,6 +181,7 @@ def require_writable(path: Path, hint: str) -> None:
 
 def deliver(report: VerifyReport, args: argparse.Namespace) -> None:
     """Write and print the report in every form that was asked for."""
+    from edgedistill.verify.report.github import job_summary
     from edgedistill.verify.report.html import html
     from edgedistill.verify.report.junit import junit
     from edgedistill.verify.report.model import report_json
@@ -190,6 +191,7 @@ def deliver(report: VerifyReport, args: argparse.Namespace) -> None:
     files: dict[Path, str] = {}
     if args.out is not None:
         files[args.out / REPORT_NAMES["json"]] = report_json(report)
+        files[args.out / REPORT_NAMES["markdown"]] = job_summary(report)
     for name, path, make in (("html", args.html, html), ("junit", args.junit, junit)):
         targets = [path, None if args.out is None else args.out / REPORT_NAMES[name]]
         files |= {target: make(report) for target in targets if target is not None}

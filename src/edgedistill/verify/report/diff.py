@@ -24,11 +24,13 @@ class PromptMove:
 
 @dataclass(frozen=True, slots=True)
 class ReportDiff:
-    """``metrics``: (label, first, second) of the bundles. ``warnings``: why the comparison may mislead, in sentences.
+    """``bundles``: their names. ``metrics``: (label, first, second) of the bundles.
 
-    ``moved``: prompts whose most frequent answer differs, in the order of the suite.
+    ``moved``: prompts whose most frequent answer differs, in the order of the suite. ``warnings``: why the comparison
+    may mislead, in sentences.
     """
 
+    bundles: tuple[str, str]
     outcomes: tuple[str, str]
     metrics: tuple[tuple[str, str, str], ...]
     moved: tuple[PromptMove, ...]
@@ -38,6 +40,7 @@ class ReportDiff:
     def to_dict(self) -> dict[str, object]:
         """JSON-able."""
         return {
+            "bundles": list(self.bundles),
             "outcomes": list(self.outcomes),
             "warnings": list(self.warnings),
             "metrics": [{"metric": label, "first": first, "second": second} for label, first, second in self.metrics],
@@ -74,6 +77,7 @@ def diff(first: VerifyReport, second: VerifyReport) -> ReportDiff:
         if old.majority_answer != new.majority_answer
     ]
     return ReportDiff(
+        bundles=(first.bundle.name, second.bundle.name),
         outcomes=(headline(first), headline(second)),
         metrics=tuple((label, left.get(label, ""), right.get(label, "")) for label in labels),
         moved=tuple(moved),
