@@ -118,9 +118,9 @@ class TuiApp(ModelApp):
         if threading.current_thread() is not threading.main_thread():
             return
         loop = asyncio.get_running_loop()
-        self._ending = Ending(loop, self._end_by_signal, self._rescue)
         if CHANGE_SIGNAL is not None:
             loop.add_signal_handler(CHANGE_SIGNAL, self._files_wanted)
+        self._ending = Ending(loop, self._end_by_signal, self._rescue)
 
     def _rescue(self) -> None:
         """The screen is stuck: what the database does not have goes beside it."""

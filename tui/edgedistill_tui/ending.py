@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,11 @@ _NUMBERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(s
 class Ending:
     """Handlers of the signals that end a program; for the main thread.
 
+    The system gives a signal to any thread of a process, and Python calls its handler when the main thread next runs:
+    never, while that waits for a terminal that takes nothing. So a thread reads the numbers of signals where the
+    interpreter notes them at once (``signal.set_wakeup_fd``), and passes them on to whoever read them before.
+    Event loops take that place when they are given a handler: give them theirs first.
+
     Args:
         loop: Where ``orderly`` is called.
         orderly: Ends the program; called with the signal's number.
@@ -36,19 +42,25 @@ class Ending:
     ) -> None:
         self._loop, self._orderly, self._rescue = loop, orderly, rescue
         self._over = threading.Event()
-        self._begun = False
-        self._before = {number: signal.signal(number, self._handle) for number in _NUMBERS}
+        self._noted, self._note = socket.socketpair()
+        self._note.setblocking(False)
+        self._next = signal.set_wakeup_fd(self._note.fileno(), warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, _without_effect) for number in _NUMBERS}
+        threading.Thread(target=self._listen, name="signals", daemon=True).start()
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as the system calls it
-        # Not the loop's own handlers: they wait for a turn of the loop, which may wait for the terminal.
-        if self._begun:
-            return
-        self._begun = True
-        threading.Thread(target=self._watch, args=(number,), daemon=True).start()
+    def _listen(self) -> None:
+        with self._noted:
+            while numbers := self._noted.recv(64):
+                if self._next != -1:
+                    with contextlib.suppress(OSError):  # it is closed
+                        os.write(self._next, numbers)
+                for number in numbers:
+                    if number in _NUMBERS:
+                        self._end(number)
+
+    def _end(self, number: int) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the end has come already
             self._loop.call_soon_threadsafe(self._orderly, number)
-
-    def _watch(self, number: int) -> None:
         if not self._over.wait(PATIENCE_S):
             with contextlib.suppress(Exception):
                 self._rescue()
@@ -56,7 +68,14 @@ class Ending:
 
     def over(self) -> None:
         """The program has ended: signals do again what they did before."""
+        if self._over.is_set():
+            return
         self._over.set()
+        signal.set_wakeup_fd(-1 if self._loop.is_closed() else self._next)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._note.close()
+
+
+def _without_effect(number: int, frame: FrameType | None) -> None:
+    """A handler of Python's, so that the signal is noted; what it means is done where it is read."""
