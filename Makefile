@@ -19,9 +19,9 @@ TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 ARGS ?=
 # A worker per core, each with a run of neighbouring tests; ARGS=-n0 is one process.
 PARALLEL := -n auto --dist worksteal --durations=10
-PIP_OPTIONS := --disable-pip-version-check --quiet
+PIP_OPTIONS := --disable-pip-version-check
 
-.PHONY: help demo test fuzz test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs test-slow test-all screenshots clean
+.PHONY: help demo test fuzz test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test lock test-slow test-all screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -65,6 +65,17 @@ docs: $(DEV) ## the site, built into site/ with strict links
 
 types: $(DEV) ## mypy --strict
 	$(BIN)/mypy
+
+coverage: $(DEV) ## the not-slow tests with branch coverage, a table and htmlcov/
+	$(BIN)/pytest $(PARALLEL) -m "not slow" --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
+
+wheel-test: | $(BIN)/python ## build the wheel, install it into an empty environment, export and run there
+	$(BIN)/python tests/support/wheel_check.py $(ARGS)
+
+lock: | $(BIN)/python ## constraints.txt anew: the newest versions that the extras and constraints-dev.txt allow (ARGS=--upgrade)
+	$(BIN)/pip install $(PIP_OPTIONS) uv
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --constraint constraints-dev.txt \
+		--no-header --no-annotate --no-emit-index-url --output-file constraints.txt $(ARGS)
 
 bench: $(BASE) ## tokens/s, load time and memory of the demo bundle
 	@test -f $(DEMO_BUNDLE)/manifest.json || \
@@ -121,7 +132,7 @@ screenshots: $(BASE) ## docs/tui-chat.svg and docs/tui-profiler.svg from the rea
 	$(BIN)/python examples/tui_screenshots.py $(DEMO_BUNDLE) docs
 
 clean: ## remove what the targets made, environments included
-	rm -rf $(VENV) $(VENV_NEXT) $(DEMO_BUNDLE) .$(DEMO_BUNDLE).partial .mypy_cache .ruff_cache .hypothesis build dist site
+	rm -rf $(VENV) $(VENV_NEXT) $(DEMO_BUNDLE) .$(DEMO_BUNDLE).partial .mypy_cache .ruff_cache .hypothesis build dist site htmlcov .coverage
 
 # $(1): environment. Debian and Ubuntu ship Python without ensurepip; say so instead of failing half-way.
 define make_venv
@@ -140,15 +151,15 @@ $(VENV_NEXT)/bin/python:
 	$(call make_venv,$(VENV_NEXT))
 
 # The interpreter is an order-only prerequisite: its symlink has the system's date, not the environment's.
-$(BASE): pyproject.toml | $(BIN)/python
-	@echo "Installing edgedistill into $(VENV) ..."
-	$(BIN)/pip install $(PIP_OPTIONS) --editable .
+$(BASE): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing edgedistill and its exporter into $(VENV) ..."
+	$(BIN)/pip install $(PIP_OPTIONS) --constraint constraints.txt --editable '.[export]'
 	@touch $@
 
 # PyTorch first and pinned, so that a later step cannot replace the chosen build with another one.
-$(DEV): pyproject.toml constraints-dev.txt | $(BIN)/python
-	$(BIN)/pip install $(PIP_OPTIONS) $(TORCH_OPTIONS) --constraint constraints-dev.txt torch
-	$(BIN)/pip install $(PIP_OPTIONS) $(TORCH_OPTIONS) --constraint constraints-dev.txt --editable '.[torch,optimum,dev]'
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install $(PIP_OPTIONS) $(TORCH_OPTIONS) --constraint constraints.txt torch
+	$(BIN)/pip install $(PIP_OPTIONS) $(TORCH_OPTIONS) --constraint constraints.txt --editable '.[torch,optimum,dev]'
 	@touch $@ $(BASE)
 
 $(NEXT): pyproject.toml constraints-dev.txt | $(VENV_NEXT)/bin/python

@@ -224,7 +224,7 @@ class Run:
         }
         (self.root / "quality.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         if not plot(points, f"{self.name}: divergence from the original by size", self.root / "quality.png"):
-            say("no plot: pip install 'edgedistill[report]'")
+            say("no plot: pip install -e '.[report]'")
 
 
 def say(text: str) -> None:

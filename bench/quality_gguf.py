@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-INSTALL = (
-    "pip install 'edgedistill[bench]' (builds llama.cpp from source where there is no wheel: needs a C++ compiler)"
-)
+INSTALL = "pip install -e '.[bench]' (builds llama.cpp from source where there is no wheel: needs a C++ compiler)"
 FORMATS = {
     "Q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0",
     "Q4_K_M": "LLAMA_FTYPE_MOSTLY_Q4_K_M",

@@ -10,6 +10,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgedistill.errors import UsageError
+from edgedistill.extras import require_export
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +78,7 @@ def export(
     Raises:
         EdgedistillError: Any problem with the input, the target or the budget; nothing half-written is left.
     """
+    require_export("export")
     from edgedistill.export.options import ExportOptions
     from edgedistill.workflow.export import export as run
 
@@ -111,6 +113,7 @@ def plan(
     Raises:
         EdgedistillError: A model, profile, format or context that cannot be; not for what merely does not fit.
     """
+    require_export("plan")
     from edgedistill.planning.options import PlanOptions
     from edgedistill.planning.planner import plan as run
 
@@ -149,6 +152,7 @@ def compare(
     Raises:
         EdgedistillError: A model, format or setting that cannot be, or too little disk or memory for the reference.
     """
+    require_export("compare")
     from edgedistill.comparison.run import CompareOptions
     from edgedistill.comparison.run import compare as run
 
@@ -182,7 +186,7 @@ def tune(
     options: TuneOptions | None = None,
     progress: Progress | None = None,
 ) -> TuneResult:
-    """Train scales, zero points, norms and biases of a bundle towards its original (extra: torch).
+    """Train scales, zero points, norms and biases of a bundle towards its original (extras: torch, export).
 
     Args:
         bundle: Quantized bundle; it is not changed, and codes and graph stay as they are.
@@ -195,9 +199,10 @@ def tune(
         progress: Receiver of progress.
 
     Raises:
-        MissingExtraError: PyTorch or transformers is not installed.
+        MissingExtraError: PyTorch, transformers or the exporter's packages are not installed.
         EdgedistillError: A bundle that cannot be tuned, another original, or too little memory.
     """
+    require_export("tune")
     from edgedistill.tune.options import TuneOptions
     from edgedistill.tune.pipeline import tune_bundle
 

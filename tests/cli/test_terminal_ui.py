@@ -103,5 +103,5 @@ def test_serving_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.delitem(sys.modules, "edgedistill.cli.serving", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingExtraError, match=r"edgedistill\[serve\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'textual-serve.*the extra 'serve'"):
         terminal_ui.serve(arguments(), "true")

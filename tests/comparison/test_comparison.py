@@ -178,6 +178,6 @@ def test_the_page_opens_alone_and_escapes(tmp_path: Path) -> None:
 
 def test_without_matplotlib_the_hint_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match=r"edgedistill\[report\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'matplotlib.*the extra 'report'"):
         png(comparison(row_of("a", 1, 0.1)), tmp_path / "p.png")
     assert not (tmp_path / "p.png").exists()

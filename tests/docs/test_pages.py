@@ -64,12 +64,6 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
 
-def test_nothing_tells_users_to_install_from_the_index() -> None:
-    """The name is not on the package index: such a command would fail, or install somebody else's package."""
-    for page in PAGES:
-        assert "pip install edgedistill" not in page.read_text(), _name(page)
-
-
 def test_markers_and_commands_are_read() -> None:
     page = """\
 <!-- not run: it sends a letter -->

@@ -252,6 +252,6 @@ class Manifest:
         if version > SCHEMA_VERSION:
             raise BundleError(
                 f"The bundle has manifest schema {version}; this version of edgedistill reads up to {SCHEMA_VERSION}.",
-                hint="Upgrade with: pip install --upgrade edgedistill",
+                hint="Install the version of edgedistill that made it, or a newer one.",
             )
         return FORM.decode(Manifest, raw, "manifest.json")

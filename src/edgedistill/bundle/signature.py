@@ -14,7 +14,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.errors import BundleError, MissingExtraError, OutputError, UsageError
+from edgedistill.errors import BundleError, OutputError, UsageError
+from edgedistill.extras import missing
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -157,7 +158,4 @@ def _require_cryptography() -> None:
     try:
         import cryptography  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError(
-            "Signatures need the package cryptography, which is not installed.",
-            hint="Install it with: pip install 'edgedistill[sign]'",
-        ) from error
+        raise missing("Signatures need the package cryptography, which is not installed.", "sign") from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgedistill.catalog import builtin as catalog
 from edgedistill.checkpoint.types import Checkpoint, SourceInfo, SourceKind, SpecialTokens
 from edgedistill.errors import CheckpointError, ModelNotFoundError, UsageError
+from edgedistill.extras import require_export
 
 if TYPE_CHECKING:
     from edgedistill.progress import Progress
@@ -116,6 +117,7 @@ def _open_path(path: Path, source: SourceInfo | None = None, *, offline: bool = 
             checkpoint = load_directory(located.directory, source or SourceInfo("directory", name))
         return dataclasses.replace(checkpoint, notes=(*checkpoint.notes, located.note)) if located.note else checkpoint
     if path.suffix == ".gguf" or _is_gguf(path):
+        require_export(f"Reading {path.name}")
         from edgedistill.checkpoint.gguf.open import load_gguf
 
         return load_gguf(path, source or SourceInfo("gguf", name))

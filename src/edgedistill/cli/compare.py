@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgedistill.cli import console
 from edgedistill.errors import MissingExtraError, OutputError, UsageError
+from edgedistill.extras import require_export
 
 if TYPE_CHECKING:
     import argparse
@@ -53,6 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print, write."""
+    require_export("compare")
     from edgedistill.comparison.run import CompareOptions, compare
 
     profiles = [name.strip() for name in (args.profiles or "").split(",") if name.strip()]
@@ -98,5 +100,5 @@ def _write(result: Comparison, out: Path) -> list[str]:
         png(result, out / "compare.png")
         written.append("compare.png")
     except MissingExtraError as error:
-        lines.append(str(error.hint))
+        lines.append(str(error))
     return [f"written: {', '.join(str(out / name) for name in written)}", *lines]

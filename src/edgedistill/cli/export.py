@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from edgedistill.bundle.verification_record import sentence
 from edgedistill.cli import console
 from edgedistill.errors import UsageError
+from edgedistill.extras import require_export
 from edgedistill.quantize.spec import KV_BITS
 from edgedistill.units import format_bytes, format_count, format_seconds
 
@@ -140,6 +141,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             "--calibration-tokens without calibration.", hint="Add --calibrate, or name a text with --calibration FILE."
         )
+    require_export("export")
     from edgedistill.export.options import ExportOptions
     from edgedistill.workflow.export import export
 

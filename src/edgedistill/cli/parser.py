@@ -46,10 +46,10 @@ _MAKE, _USE, _CHECK, _LOOK, _SET_UP = (
     "set up",
 )
 VERBS = (
-    Verb("plan", "predict size, memory and speed of a bundle before it is made", _MAKE),
-    Verb("export", "make a quantized ONNX bundle of a model", _MAKE),
-    Verb("tune", "train a bundle's scales and norms towards its original (extra: torch)", _MAKE),
-    Verb("compare", "measure several formats of a model: divergence, speed, memory, size", _MAKE),
+    Verb("plan", "predict size, memory and speed of a bundle before it is made (extra: export)", _MAKE),
+    Verb("export", "make a quantized ONNX bundle of a model (extra: export)", _MAKE),
+    Verb("tune", "train a bundle's scales and norms towards its original (extras: torch, export)", _MAKE),
+    Verb("compare", "measure several formats of a model: divergence, speed, memory, size (extra: export)", _MAKE),
     Verb("sign", "sign a bundle, so that devices can refuse any other (extra: sign)", _MAKE),
     Verb("run", "answer one prompt with a bundle", _USE),
     Verb("chat", "talk to a bundle in the terminal", _USE),

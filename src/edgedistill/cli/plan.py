@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgedistill.cli import console
 from edgedistill.errors import UsageError
+from edgedistill.extras import require_export
 from edgedistill.units import format_bytes, format_count, format_rate
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--remeasure and --no-measure exclude each other.", hint="Leave one of them out.")
     if args.threads is not None and args.threads < 0:
         raise UsageError(f"--threads is {args.threads}; expected 0 (one per physical core) or more.")
+    require_export("plan")
     from edgedistill.planning.options import PlanOptions
     from edgedistill.planning.planner import plan
 

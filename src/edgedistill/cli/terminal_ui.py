@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.cli import console
-from edgedistill.errors import ChildError, ExportError, MissingExtraError, UsageError
+from edgedistill.errors import ChildError, ExportError, UsageError
+from edgedistill.extras import missing, require_export
 from edgedistill.system.child import run_in_child
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def make_default(home: Path, progress: Progress) -> Path:
     out = home / DEFAULT_MODEL
     if (out / "manifest.json").is_file():
         return out
+    require_export("Making the built-in model's bundle")
     home.mkdir(parents=True, exist_ok=True)
     try:
         run_in_child(export_default, str(out), progress=progress)
@@ -115,7 +117,7 @@ def serve(args: argparse.Namespace, command: str) -> int:
     try:
         from edgedistill.cli.serving import LOOPBACK, LocalServer
     except ImportError as error:
-        raise MissingExtraError("--serve needs textual-serve.", hint="Run: pip install 'edgedistill[serve]'") from error
+        raise missing("--serve needs textual-serve, which is not installed.", "serve") from error
     if not 0 < args.port < 65536:
         raise UsageError(f"--port is {args.port}; expected 1 to 65535.")
     if args.host not in LOOPBACK:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedistill.cli import console
+from edgedistill.extras import require_export
 from edgedistill.units import format_count, format_seconds
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from edgedistill.tune.options import TuneResult
 
 _EXAMPLES = """\
-Codes stay as they are: the tuned bundle has the size and the speed of the old one. Needs PyTorch: pip install
-"edgedistill[torch]". The original is run in float32 beside the quantized model.
+Codes stay as they are: the tuned bundle has the size and the speed of the old one. Needs the
+extras torch and export. The original is run in float32 beside the quantized model.
 
 examples:
   edgedistill tune my-bundle -o my-tuned
@@ -64,6 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tune and print the gain."""
+    require_export("tune")
     from edgedistill.tune.options import TuneOptions
     from edgedistill.tune.pipeline import tune_bundle
 

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.comparison.result import front
-from edgedistill.errors import MissingExtraError
+from edgedistill.extras import missing
 from edgedistill.svg_plots import Axes, Series, chart
 from edgedistill.units import format_bytes
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgedistill.comparison.result import Comparison, Row
-
-HOW_TO_PLOT = "For the plot as a PNG: pip install 'edgedistill[report]'"
 
 _STYLE = """\
 :root { --bg: #fdfdfc; --fg: #1f2328; --soft: #667; --grid: #e4e4e0; --bundle: #1769aa; --other: #b45f06;
@@ -157,7 +155,7 @@ def png(result: Comparison, path: Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError("Plots as PNG need matplotlib.", hint=HOW_TO_PLOT) from error
+        raise missing("The plots as a PNG need matplotlib, which is not installed.", "report") from error
     shown = [plot for plot in _PLOTS if _points(plot, result)]
     figure = Figure(figsize=(12, 4.4 * -(-len(shown) // 2)), layout="constrained")
     FigureCanvasAgg(figure)

@@ -183,5 +183,5 @@ def test_incomplete_and_contradicting_checkpoints(tmp_path: Path) -> None:
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fallback, "is_available", lambda: False)
-    with pytest.raises(MissingExtraError, match=r"optimum-onnx, which is not installed.*edgedistill\[optimum\]"):
+    with pytest.raises(MissingExtraError, match=r"optimum-onnx, which is not installed.*the extra 'optimum'"):
         fallback.check_supported({"model_type": "gpt_neox"})

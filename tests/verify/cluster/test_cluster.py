@@ -176,7 +176,7 @@ def test_a_cluster_that_is_not_there_or_empty_is_one_line(tmp_path: Path, monkey
 
 def test_without_dask_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
-    with pytest.raises(MissingExtraError, match=r"edgedistill\[cluster\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'distributed.*the extra 'cluster'"):
         Cluster.connect("tcp://127.0.0.1:1")
 
 

@@ -107,7 +107,7 @@ class Database:
             raise StoreError(
                 f"{self.path.name} was made by a newer edgedistill (schema {migrations.version(connection)}, this one "
                 f"knows {migrations.NEWEST}).",
-                hint="Upgrade with: pip install --upgrade edgedistill",
+                hint="Install the version of edgedistill that made it, or a newer one.",
             )
         migrations.migrate(connection)
         self.has_search = migrations.has_search_index(connection)

@@ -28,8 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.errors import CheckpointError, MissingExtraError, UnsupportedModelError
+from edgedistill.errors import CheckpointError, UnsupportedModelError
 from edgedistill.export.optimum.proof import prove, read_config, reference_logits, refused_config
+from edgedistill.extras import missing
 from edgedistill.progress import NullProgress
 
 if TYPE_CHECKING:
@@ -80,10 +81,7 @@ def check_supported(config: Mapping[str, Any]) -> None:
         UnsupportedModelError: optimum-onnx does not know the architecture either.
     """
     if not is_available():
-        raise MissingExtraError(
-            "The fallback exporter needs optimum-onnx, which is not installed.",
-            hint='Install it with: pip install "edgedistill[optimum]"',
-        )
+        raise missing("The fallback exporter needs optimum-onnx, which is not installed.", "optimum")
     import optimum.exporters.onnx.model_configs  # noqa: F401  importing it registers the architectures
     from optimum.exporters.tasks import TasksManager
 

@@ -19,7 +19,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from edgedistill.errors import GenerationError, MissingExtraError, VerifyError
+from edgedistill.errors import GenerationError, VerifyError
+from edgedistill.extras import missing
 from edgedistill.verify.cluster.worker import (
     SAME_VERSIONS,
     Place,
@@ -79,10 +80,7 @@ class Cluster:
         try:
             import distributed
         except ImportError as error:
-            raise MissingExtraError(
-                "spreading samples over a cluster needs Dask, which is not installed.",
-                hint="Install it with: pip install 'edgedistill[cluster]'",
-            ) from error
+            raise missing("Spreading samples over a cluster needs Dask, which is not installed.", "cluster") from error
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         target = {"address": address} if ":" in address else {"scheduler_file": address}
         if "scheduler_file" in target and not Path(address).is_file():  # Dask would wait for it

@@ -10,6 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import CheckpointError, MissingExtraError
+from edgedistill.extras import how_to_install
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ def import_torch() -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingExtraError(
             f"The original can only be run with PyTorch, and {error.name} is not installed.",
-            hint='Install it with: pip install "edgedistill[torch]", or give an fp32 bundle as the reference.',
+            hint=f"Install it with: {how_to_install('torch')}; or give an fp32 bundle as the reference.",
         ) from error
     return torch, transformers
 

@@ -272,7 +272,7 @@ class VerifyReport:
         if version > SCHEMA_VERSION:
             raise VerifyError(
                 f"it has schema {version}; this version of edgedistill reads up to {SCHEMA_VERSION}.",
-                hint="Upgrade with: pip install --upgrade edgedistill",
+                hint="Install the version of edgedistill that made it, or a newer one.",
             )
         return FORM.decode(cls, value, "report")
 
