@@ -21,7 +21,7 @@ ARGS ?=
 PARALLEL := -n auto --dist worksteal --durations=10
 PIP_OPTIONS := --disable-pip-version-check
 
-.PHONY: help demo test fuzz test-next lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test lock test-slow test-all screenshots clean
+.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test lock test-slow test-all screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -50,6 +50,10 @@ fuzz: $(DEV) ## mutations of every file format against its parser (ARGS="--execu
 
 test-next: $(NEXT) ## the parity tests against the newest transformers, in an environment of their own
 	$(VENV_NEXT)/bin/pytest -m next $(ARGS)
+
+families: $(DEV) $(NEXT) ## what the parity tests show of every family, written into the table that `edgedistill families` prints
+	$(BIN)/pytest -n0 tests/graph/test_parity*.py --record-levels $(ARGS)
+	$(VENV_NEXT)/bin/pytest -n0 -m next tests/graph/test_parity*.py --record-levels $(ARGS)
 
 lint: $(DEV) ## ruff: rules and format; import-linter: the order of the rooms
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import commands
 import data_formats
+import families
 import profiles
 import python_api
 from mkdocs.structure.files import File, Files, InclusionLevel
@@ -26,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 PAGES: dict[str, Callable[[], str]] = {
     "reference/commands.md": commands.page,
     "reference/python.md": python_api.page,
+    "reference/families.md": families.page,
     "reference/profiles.md": lambda: profiles.page(ROOT / "profiles/README.md"),
     "reference/bundle.md": data_formats.bundle_page,
     "reference/report.md": data_formats.report_page,

@@ -137,7 +137,7 @@ def test_layers_without_position_encoding() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"model_type": "gpt_neox"}, "type 'gpt_neox'; known are llama, .*--exporter optimum"),
+        ({"model_type": "gpt_neox"}, "type 'gpt_neox'.*edgedistill families.*--exporter optimum"),
         ({"model_type": None}, "type 'None'"),
         (
             {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}},

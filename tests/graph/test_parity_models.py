@@ -27,6 +27,12 @@ PROMPTS = {
 }
 
 
+def recorded(params: dict[str, Any]) -> tuple[str, str, str]:
+    """What a passed model says about its family, for the table of families."""
+    with open_checkpoint(params["name"]) as checkpoint:
+        return checkpoint.config["model_type"], "answered", params["name"]
+
+
 def reference_model(checkpoint: Checkpoint, directory: Path) -> Any:
     """The checkpoint's tensors in transformers' own model."""
     import torch

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from parity_support import BASE, Decoder, export, random_tokens, randomize, reference_logits
 
+from edgedistill.checkpoint.normalize import TEXT_TYPES
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -31,6 +33,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "qwen3_vl": ({"rope": MROPE | {"mrope_interleaved": True}}, QWEN_VISION, {}),
     "mistral3": ({"model_type": "mistral", "sliding_window": None}, PIXTRAL | {"model_type": "pixtral"}, {}),
 }  # fmt: skip
+
+
+def recorded(params: dict[str, Any]) -> tuple[str, str, str]:
+    """What a passed case says about its family, for the table of families."""
+    return TEXT_TYPES.get(params["kind"], CASES[params["kind"]][0].get("model_type", "")), "inside", params["kind"]
 
 
 def save_wrapped(directory: Path, kind: str) -> Any:

@@ -67,8 +67,8 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         text = mapping(config, "text_config")
         hint = f"It wraps a text model of type '{text.get('model_type')}': export that one alone." if text else _HINT
         raise UnsupportedModelError(
-            f"The model is of type '{model_type}'; known are {', '.join(FAMILIES)}.",
-            hint=hint,
+            f"The model is of type '{model_type}', which is none of the {len(FAMILIES)} known families.",
+            hint=f"See: edgedistill families. {hint}",
         )
     _reject_foreign(config, model_type, family)
 

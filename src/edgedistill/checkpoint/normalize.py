@@ -24,11 +24,12 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _EMBED = "embed_tokens.weight"
 _SLICE = 4 << 20
 # What the text part is called where it is a module of a larger model, and what the same text model is called alone.
-_TEXT_TYPES = {
+TEXT_TYPES = {
     "qwen2_vl": "qwen2",
     "qwen2_vl_text": "qwen2",
     "qwen2_5_vl": "qwen2",
     "qwen2_5_vl_text": "qwen2",
+    "qwen3_vl": "qwen3",
     "qwen3_vl_text": "qwen3",
     "gemma3": "gemma3_text",
 }
@@ -110,9 +111,9 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
                      "quantization_config")  # fmt: skip
         merged = {key: config[key] for key in inherited if key in config} | dict(text)
         own = str(text.get("model_type") or kind)
-        return _plain_rope(merged | {"model_type": _TEXT_TYPES.get(own, own)})
-    if kind in _TEXT_TYPES and "hidden_size" in config:
-        return _plain_rope({**config, "model_type": _TEXT_TYPES[kind]})
+        return _plain_rope(merged | {"model_type": TEXT_TYPES.get(own, own)})
+    if kind in TEXT_TYPES and "hidden_size" in config:
+        return _plain_rope({**config, "model_type": TEXT_TYPES[kind]})
     return config
 
 

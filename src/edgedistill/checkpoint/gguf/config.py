@@ -1,15 +1,15 @@
-"""GGUF metadata as a Hugging Face config, and GGUF tensor names as Hugging Face names.
-
-A table row per architecture says what llama.cpp's converter (conversion/*.py in ggml-org/llama.cpp) changed and what
-its loader assumes without metadata (sliding window patterns, Gemma's attention scale).
+"""GGUF metadata as a Hugging Face config, and GGUF tensor names as Hugging Face names, by the rows of
+``architectures``.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from edgedistill.checkpoint.gguf.architectures import ARCHITECTURES, GgufArchitecture
 from edgedistill.checkpoint.gguf.header import Keys
 from edgedistill.checkpoint.gguf.rope import ROPE_FACTORS, rope_scaling
 from edgedistill.checkpoint.gguf.tensors import GgufPart
@@ -18,64 +18,20 @@ from edgedistill.errors import CheckpointError, UnsupportedModelError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     import numpy.typing as npt
 
     from edgedistill.checkpoint.gguf.header import GgufHeader
 
+    RopeFactors = Mapping[str, npt.NDArray[np.float32]]
+
 _HINT = "Export from the original Hugging Face checkpoint."
 
-
-@dataclass(frozen=True, slots=True)
-class GgufArchitecture:
-    """What is particular to one GGUF architecture.
-
-    Attributes:
-        model_type: Hugging Face's name.
-        interleaved: Query and key rows are stored in llama.cpp's order.
-        norm_shift: Was added to every norm weight.
-        sandwich: Norms after attention and MLP, so ``ffn_norm`` has another meaning.
-        qkv_bias: The Hugging Face architecture has query, key and value biases without a config key.
-    """
-
-    model_type: str
-    interleaved: bool = False
-    norm_shift: float = 0.0
-    sandwich: bool = False
-    qkv_bias: bool = False
-
-
-ARCHITECTURES: dict[str, GgufArchitecture] = {
-    "llama": GgufArchitecture("llama", interleaved=True),
-    "smollm3": GgufArchitecture("smollm3", interleaved=True),
-    "qwen2": GgufArchitecture("qwen2", qkv_bias=True),
-    "qwen3": GgufArchitecture("qwen3"),
-    "gemma2": GgufArchitecture("gemma2", norm_shift=1.0, sandwich=True),
-    "gemma3": GgufArchitecture("gemma3_text", norm_shift=1.0, sandwich=True),
-}
 
 _GLOBAL_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
+    "output_norm.bias": "model.norm.bias",
     "output.weight": "lm_head.weight",
-}
-_BLOCK_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_PLAIN_NORMS = {"ffn_norm": "post_attention_layernorm"}
-_SANDWICH_NORMS = {
-    "post_attention_norm": "post_attention_layernorm",
-    "ffn_norm": "pre_feedforward_layernorm",
-    "post_ffw_norm": "post_feedforward_layernorm",
 }
 _BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 
@@ -95,7 +51,8 @@ def find_architecture(header: GgufHeader) -> GgufArchitecture:
         )
     if name not in ARCHITECTURES:
         raise UnsupportedModelError(
-            f"The GGUF architecture {name!r} is not known; known are {', '.join(ARCHITECTURES)}.", hint=_HINT
+            f"The GGUF architecture {name!r} is not known; known are {', '.join(ARCHITECTURES)}.",
+            hint=f"See: edgedistill families. {_HINT}",
         )
     return ARCHITECTURES[name]
 
@@ -106,11 +63,11 @@ def map_tensors(header: GgufHeader, architecture: GgufArchitecture, config: Mapp
     Raises UnsupportedModelError for a tensor that the architecture does not know: leaving one out would export a
     different model without a word.
     """
-    names = _BLOCK_NAMES | (_SANDWICH_NORMS if architecture.sandwich else _PLAIN_NORMS)
+    names = architecture.block_names
     heads = {"self_attn.q_proj": config["num_attention_heads"], "self_attn.k_proj": config["num_key_value_heads"]}
     parts: dict[str, GgufPart] = {}
     for name, stored in header.tensors.items():
-        if name == ROPE_FACTORS or name.endswith((".attn_rot_embd.weight", ".rope_freqs.weight")):
+        if name in ROPE_FACTORS or name.endswith((".attn_rot_embd.weight", ".rope_freqs.weight")):
             continue
         match = _BLOCK.fullmatch(name)
         if match and match[2] in names:
@@ -131,13 +88,35 @@ def map_tensors(header: GgufHeader, architecture: GgufArchitecture, config: Mapp
     return parts
 
 
-def build_config(
-    header: GgufHeader, architecture: GgufArchitecture, rope_factors: npt.NDArray[np.float32] | None
-) -> dict[str, Any]:
+def metadata_tensors(header: GgufHeader, architecture: GgufArchitecture) -> dict[str, npt.NDArray[np.float32]]:
+    """Tensors that GGUF keeps among its metadata, by Hugging Face name: the parameters of Apertus' activation.
+
+    Raises CheckpointError where one is missing, UnsupportedModelError for constants other than those of all models.
+    """
+    if architecture.model_type != "apertus":
+        return {}
+    layers = Keys(header.metadata).integer("block_count")
+    found: dict[str, npt.NDArray[np.float32]] = {}
+    for part, constant in (("alpha_p", None), ("alpha_n", None), ("beta", 0.5), ("eps", -1e-6)):
+        values = header.metadata.get(f"xielu.{part}")
+        if values is None and constant is not None:
+            continue
+        array = np.atleast_1d(np.asarray(values if isinstance(values, np.ndarray | float) else [], np.float32))
+        if array.size not in (1, layers) or not np.isfinite(array).all():
+            raise CheckpointError(f"xielu.{part} of the GGUF file are not {layers} numbers.", hint="Download it again.")
+        if constant is None:
+            array = np.broadcast_to(array, layers)
+            found |= {f"model.layers.{i}.mlp.act_fn.{part}": array[i : i + 1] for i in range(layers)}
+        elif not np.allclose(array, constant, rtol=1e-2):
+            raise UnsupportedModelError(f"xielu.{part} of the GGUF file is {array[0]}; {constant} is expected.")
+    return found
+
+
+def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factors: RopeFactors) -> dict[str, Any]:
     """A config.json for the model of ``header``.
 
     Args:
-        rope_factors: Content of ``rope_freqs.weight``, by which each RoPE frequency is divided.
+        rope_factors: Content of the tensors ``ROPE_FACTORS`` that there are.
 
     Raises CheckpointError for missing or malformed metadata, UnsupportedModelError for features that are not known.
     """
@@ -153,11 +132,12 @@ def build_config(
     head_dim = keys.integer("attention.key_length", 0) or hidden // heads
     if keys.integer("attention.value_length", head_dim) != head_dim:
         raise UnsupportedModelError("Keys and values of the GGUF model differ in size, which is not known.")
-    if keys.integer("rope.dimension_count", head_dim) != head_dim:
+    rotated = keys.integer("rope.dimension_count", head_dim)
+    if not 0 < rotated <= head_dim or (rotated != head_dim and architecture.interleaved):
         raise UnsupportedModelError(
-            f"The GGUF model rotates {keys.integer('rope.dimension_count')} of {head_dim} elements of a head; "
-            "expected all of them."
+            f"The GGUF model rotates {rotated} of {head_dim} elements of a head; expected all of them."
         )
+    norm = "layer_norm" if architecture.layer_norm else "layer_norm_rms"
     config: dict[str, Any] = {
         "model_type": architecture.model_type,
         "hidden_size": hidden,
@@ -168,31 +148,44 @@ def build_config(
         "head_dim": head_dim,
         "vocab_size": embedding.shape[0],
         "max_position_embeddings": keys.integer("context_length"),
-        "rms_norm_eps": keys.real("attention.layer_norm_rms_epsilon"),
+        architecture.eps: keys.real(f"attention.{norm}_epsilon"),
         "rope_theta": keys.real("rope.freq_base", 10000.0),
-        "rope_scaling": rope_scaling(keys, rope_factors, head_dim),
+        "partial_rotary_factor": rotated / head_dim,
+        "rope_scaling": rope_scaling(keys, rope_factors, rotated),
         "tie_word_embeddings": "output.weight" not in header.tensors,
     }
-    if not architecture.qkv_bias:
-        config["attention_bias"] = "blk.0.attn_q.bias" in header.tensors
-    if architecture.model_type in ("llama", "smollm3"):
-        config["mlp_bias"] = "blk.0.ffn_gate.bias" in header.tensors
-    _windows_and_caps(config, keys, architecture)
+    if original := keys.integer("rope.scaling.original_context_length", 0):
+        config["original_max_position_embeddings"] = original
+    for key, module in architecture.biases.items():
+        config[key] = f"blk.0.{module}.bias" in header.tensors
+    config |= {key: value for key, name in architecture.reals.items() if (value := keys.real(name, 0.0))}
+    if architecture.model_type == "stablelm":
+        config["use_parallel_residual"] = "blk.0.ffn_norm.weight" not in header.tensors
+    if architecture.windows == "gemma":
+        _gemma(config, keys)
+    elif architecture.windows != "none":
+        _windows(config, keys, architecture)
     return config
 
 
-def _windows_and_caps(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture) -> None:
+def _windows(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture) -> None:
     window = keys.integer("attention.sliding_window", 0)
-    if architecture.model_type == "llama" and window:
-        config |= {"model_type": "mistral", "sliding_window": window}
-    if not architecture.sandwich:
+    if architecture.sliding_type and not window:
         return
-    # Gemma: llama.cpp knows the pattern of windows and the scale of the 27B models without metadata.
-    gemma2 = architecture.model_type == "gemma2"
+    config["model_type"] = architecture.sliding_type or architecture.model_type
+    config["sliding_window"] = window or None
+    if architecture.windows == "pattern":
+        sliding = keys.flags("attention.sliding_window_pattern", config["num_hidden_layers"], 4)
+        config["layer_types"] = ["sliding_attention" if flag and window else "full_attention" for flag in sliding]
+
+
+def _gemma(config: dict[str, Any], keys: Keys) -> None:
+    """Gemma 2 and 3: llama.cpp knows the pattern of windows and the scale of the 27B models without metadata."""
+    gemma2 = config["model_type"] == "gemma2"
     largest = config["num_hidden_layers"] == (46 if gemma2 else 62)
     config |= {
         "hidden_activation": "gelu_pytorch_tanh",
-        "sliding_window": window or None,
+        "sliding_window": keys.integer("attention.sliding_window", 0) or None,
         "query_pre_attn_scalar": config["hidden_size"] // config["num_attention_heads"]
         if largest
         else config["head_dim"],

@@ -244,6 +244,15 @@ class Keys:
             raise self._bad(key, value, "text")
         return value
 
+    def flags(self, key: str, count: int, default: int) -> list[bool]:
+        """A truth value for each of ``count`` layers, or a number n (``default``): false for every n-th."""
+        value = self._metadata.get(f"{self._prefix}.{key}", default)
+        if isinstance(value, np.ndarray) and value.size == count:
+            return [bool(flag) for flag in value]
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self._bad(key, value, f"a whole number, or a truth value for each of {count} layers")
+        return [(index + 1) % value != 0 for index in range(count)]
+
     def _get(self, key: str, default: Any) -> Any:
         value = self._metadata.get(f"{self._prefix}.{key}", default)
         if isinstance(value, np.ndarray):  # one value for each layer: known only if all are the same

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from edgedistill.checkpoint.gguf.config import build_config, find_architecture, map_tensors
+from edgedistill.checkpoint.gguf.config import build_config, find_architecture, map_tensors, metadata_tensors
 from edgedistill.checkpoint.gguf.header import open_gguf
 from edgedistill.checkpoint.gguf.rope import ROPE_FACTORS
 from edgedistill.checkpoint.gguf.tensors import GgufSource, read_stored
@@ -39,7 +39,8 @@ def load_gguf(path: Path, source: SourceInfo) -> Checkpoint:
     try:
         architecture = find_architecture(header)
         config = build_config(header, architecture, _rope_factors(header, file))
-        tensors = GgufSource(file, map_tensors(header, architecture, config))
+        parts = map_tensors(header, architecture, config)
+        tensors = GgufSource(file, parts, metadata_tensors(header, architecture))
         check_layers(config, tensors)
         tokenizer_json = build_tokenizer(header.metadata)
         check_vocabulary(tokenizer_json, tensors)
@@ -65,10 +66,12 @@ def load_gguf(path: Path, source: SourceInfo) -> Checkpoint:
         raise
 
 
-def _rope_factors(header: GgufHeader, file: RawFile) -> npt.NDArray[np.float32] | None:
-    stored = header.tensors.get(ROPE_FACTORS)
-    if stored is None:
-        return None
-    if len(stored.shape) != 1 or stored.shape[0] > 4096:
-        raise CheckpointError(f"{ROPE_FACTORS} has shape {list(stored.shape)}, expected a short vector.")
-    return read_stored(file, stored, 0, 1).reshape(-1)
+def _rope_factors(header: GgufHeader, file: RawFile) -> dict[str, npt.NDArray[np.float32]]:
+    found = {}
+    for name in ROPE_FACTORS:
+        if (stored := header.tensors.get(name)) is None:
+            continue
+        if len(stored.shape) != 1 or stored.shape[0] > 4096:
+            raise CheckpointError(f"{name} has shape {list(stored.shape)}, expected a short vector.")
+        found[name] = read_stored(file, stored, 0, 1).reshape(-1)
+    return found

@@ -48,9 +48,16 @@ class GgufPart:
 class GgufSource:
     """Rows of the tensors of one GGUF file, as float32."""
 
-    def __init__(self, file: RawFile, parts: Mapping[str, GgufPart]) -> None:
+    def __init__(
+        self,
+        file: RawFile,
+        parts: Mapping[str, GgufPart],
+        values: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    ) -> None:
+        """``values``: tensors that are not stored as such."""
         self._file = file
         self._parts = parts
+        self._values = values or {}
 
     @property
     def path(self) -> Path:
@@ -59,10 +66,12 @@ class GgufSource:
 
     def names(self) -> Iterable[str]:
         """All Hugging Face names."""
-        return self._parts.keys()
+        return [*self._parts, *self._values]
 
     def info(self, name: str) -> TensorInfo:
         """Header of ``name``; raises CheckpointError if there is none."""
+        if name in self._values:
+            return TensorInfo(name, self._values[name].shape, "F32")
         stored = self._find(name).stored
         return TensorInfo(name, stored.shape, stored.kind.name)
 
@@ -72,8 +81,10 @@ class GgufSource:
         Raises CheckpointError on NaN or Inf and on a file that ends early, UnsupportedModelError on tensor types
         that the gguf package cannot dequantize.
         """
-        part = self._find(name)
         check_rows(self.info(name), start, stop)
+        if name in self._values:
+            return self._values[name][start:stop].astype(np.float32)
+        part = self._find(name)
         if part.heads:
             rows = self._read_interleaved(part, start, stop)
         elif len(part.stored.shape) == 1:

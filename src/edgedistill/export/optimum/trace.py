@@ -93,7 +93,7 @@ def check_supported(config: Mapping[str, Any]) -> None:
     if TASK not in tasks:
         raise UnsupportedModelError(
             f"Neither the own exporter nor optimum-onnx can export text generation for a model of type '{model_type}'.",
-            hint="Models of type llama, mistral, qwen2, qwen3, smollm3, gemma2 and gemma3_text are known best.",
+            hint="See what is known: edgedistill families",
         )
 
 

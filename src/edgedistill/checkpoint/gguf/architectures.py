@@ -1,0 +1,126 @@
+"""The table of GGUF architectures: what llama.cpp's converter (conversion/*.py in ggml-org/llama.cpp) made of each
+Hugging Face model type, and what its loader (src/models/*.cpp) assumes without metadata.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Windows = Literal["none", "all", "pattern", "gemma"]
+
+_LLAMA_NAMES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_SANDWICH = {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_POST = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
+_FUSED_MLP = {"ffn_up": "mlp.gate_up_proj"}
+
+
+@dataclass(frozen=True, slots=True)
+class GgufArchitecture:
+    """What is particular to one GGUF architecture.
+
+    Attributes:
+        model_type: Hugging Face's name. ``also``: others that are stored under this architecture.
+        interleaved: The converter put query and key rows into llama.cpp's order.
+        norm_shift: Was added to every norm weight.
+        names: Modules of a block by GGUF name, where they are not those of Llama.
+        biases: Config keys that say whether there are biases, by the GGUF module that shows it.
+        reals: Config keys of multipliers, by GGUF key.
+        eps: Config key of the norms' epsilon; the GGUF key is that of RMSNorm unless ``layer_norm``.
+        windows: No sliding windows; the same in all layers; a pattern, by default with every fourth layer full; Gemma.
+        sliding_type: Model type of a file with sliding windows.
+    """
+
+    model_type: str
+    also: tuple[str, ...] = ()
+    interleaved: bool = False
+    norm_shift: float = 0.0
+    names: Mapping[str, str] = field(default_factory=dict)
+    biases: Mapping[str, str] = field(default_factory=lambda: {"attention_bias": "attn_q"})
+    reals: Mapping[str, str] = field(default_factory=dict)
+    eps: str = "rms_norm_eps"
+    layer_norm: bool = False
+    windows: Windows = "none"
+    sliding_type: str | None = None
+
+    @property
+    def block_names(self) -> dict[str, str]:
+        """All modules of a block, by GGUF name."""
+        return _LLAMA_NAMES | dict(self.names)
+
+
+_MLP_TOO = {"attention_bias": "attn_q", "mlp_bias": "ffn_gate"}
+_UNGATED = {"attention_bias": "attn_q", "mlp_bias": "ffn_up"}
+
+ARCHITECTURES: dict[str, GgufArchitecture] = {
+    "llama": GgufArchitecture(
+        "llama", also=("mistral",), interleaved=True, biases=_MLP_TOO, windows="all", sliding_type="mistral"
+    ),
+    "smollm3": GgufArchitecture("smollm3", interleaved=True, biases=_MLP_TOO),
+    "qwen2": GgufArchitecture("qwen2", biases={}),
+    "qwen3": GgufArchitecture("qwen3"),
+    "gemma": GgufArchitecture("gemma", norm_shift=1.0),
+    "gemma2": GgufArchitecture("gemma2", norm_shift=1.0, names=_SANDWICH, windows="gemma"),
+    "gemma3": GgufArchitecture("gemma3_text", norm_shift=1.0, names=_SANDWICH, windows="gemma"),
+    "granite": GgufArchitecture(
+        "granite",
+        interleaved=True,
+        biases=_MLP_TOO,
+        reals={
+            "attention_multiplier": "attention.scale",
+            "embedding_multiplier": "embedding_scale",
+            "residual_multiplier": "residual_scale",
+            "logits_scaling": "logit_scale",
+        },
+    ),
+    "olmo2": GgufArchitecture("olmo2", also=("olmo3",), names=_POST, windows="pattern", sliding_type="olmo3"),
+    "exaone4": GgufArchitecture("exaone4", names=_POST, biases={}, windows="pattern"),
+    "ernie4_5": GgufArchitecture("ernie4_5", biases={"use_bias": "attn_q"}),
+    "hunyuan-dense": GgufArchitecture(
+        "hunyuan_v1_dense",
+        names={"attn_q_norm": "self_attn.query_layernorm", "attn_k_norm": "self_attn.key_layernorm"},
+    ),
+    "glm4": GgufArchitecture(
+        "glm4",
+        names=_FUSED_MLP
+        | {
+            "post_attention_norm": "post_self_attn_layernorm",
+            "ffn_norm": "post_attention_layernorm",
+            "post_ffw_norm": "post_mlp_layernorm",
+        },
+    ),
+    "phi3": GgufArchitecture("phi3", names=_FUSED_MLP | {"attn_qkv": "self_attn.qkv_proj"}, biases={}, windows="all"),
+    "cohere2": GgufArchitecture(
+        "cohere2", layer_norm=True, eps="layer_norm_eps", reals={"logit_scale": "logit_scale"}, windows="pattern"
+    ),
+    "seed_oss": GgufArchitecture(
+        "seed_oss",
+        names={"post_attention_norm": "post_attention_layernorm"},
+        biases=_MLP_TOO | {"attention_out_bias": "attn_output"},
+    ),
+    "apertus": GgufArchitecture(
+        "apertus", names={"attn_norm": "attention_layernorm", "ffn_norm": "feedforward_layernorm"}
+    ),
+    "arcee": GgufArchitecture("arcee", interleaved=True, biases=_UNGATED),
+    "nemotron": GgufArchitecture("nemotron", norm_shift=1.0, layer_norm=True, eps="norm_eps", biases=_UNGATED),
+    "stablelm": GgufArchitecture("stablelm", layer_norm=True, eps="layer_norm_eps", biases={"use_qkv_bias": "attn_q"}),
+}

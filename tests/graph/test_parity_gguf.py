@@ -1,0 +1,79 @@
+"""GGUF files of every architecture: the logits of the transformers model that they were written from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from family_cases import CASES
+from gguf_parity import write_model
+from parity_support import Decoder, export_source, random_tokens, reference_logits, save_random_model
+
+from edgedistill.checkpoint.gguf.architectures import ARCHITECTURES
+from edgedistill.checkpoint.open import open_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest.importorskip("transformers")
+pytestmark = pytest.mark.next
+
+# Cases of the parity tests by GGUF architecture, and the size of the vocabulary that the tokenizer needs.
+FILES = {
+    "llama": ("llama", "llama-bias", "llama-linear", "llama-llama3", "mistral-window"),
+    "smollm3": ("smollm3",),
+    "qwen2": ("qwen2", "qwen2-yarn"),
+    "qwen3": ("qwen3", "qwen3-yarn", "qwen3-bias"),
+    "gemma": ("gemma",),
+    "gemma2": ("gemma2",),
+    "gemma3": ("gemma3", "gemma3-linear"),
+    "granite": ("granite", "granite-tied"),
+    "olmo2": ("olmo2", "olmo2-theta", "olmo3", "olmo3-yarn"),
+    "exaone4": ("exaone4", "exaone4-full"),
+    "ernie4_5": ("ernie4_5",),
+    "hunyuan-dense": ("hunyuan", "hunyuan-alpha"),
+    "glm4": ("glm4",),
+    "phi3": ("phi3", "phi3-partial-short", "phi3-partial-long", "phi3-window"),
+    "cohere2": ("cohere2",),
+    "seed_oss": ("seed_oss",),
+    "apertus": ("apertus",),
+    "arcee": ("arcee",),
+    "nemotron": ("nemotron",),
+    "stablelm": ("stablelm", "stablelm-parallel"),
+}
+VOCABULARY = 320
+# What llama.cpp knows without metadata: values that a GGUF file cannot have otherwise.
+OTHER: dict[str, dict[str, Any]] = {
+    "llama-bias": {"hidden_act": "silu"},
+    "gemma2": {"query_pre_attn_scalar": 16},
+    "gemma3": {"query_pre_attn_scalar": 16},
+    "gemma3-linear": {"query_pre_attn_scalar": 16, "layer_types": None, "num_hidden_layers": 7},
+}
+
+
+def recorded(params: dict[str, Any]) -> tuple[str, str, str]:
+    """What a passed file says about its family, for the table of families."""
+    return CASES[params["case"]][0], "gguf", params["arch"]
+
+
+def test_every_architecture_has_a_file() -> None:
+    assert set(FILES) == set(ARCHITECTURES)
+    for arch, cases in FILES.items():
+        row = ARCHITECTURES[arch]
+        assert {CASES[case][0] for case in cases} == {row.model_type, *row.also}
+
+
+@pytest.mark.parametrize(("arch", "case"), [(arch, case) for arch, cases in FILES.items() for case in cases])
+def test_logits_of_a_gguf_file(arch: str, case: str, tmp_path: Path) -> None:
+    model_type, values = CASES[case]
+    model = save_random_model(tmp_path / "hf", model_type, **values | OTHER.get(case, {}) | {"vocab_size": VOCABULARY})
+    write_model(tmp_path / "model.gguf", arch, model)
+    tokens = random_tokens(40)
+    expected = reference_logits(model, tokens)
+    with open_checkpoint(str(tmp_path / "model.gguf")) as checkpoint:
+        assert checkpoint.config["model_type"] == model_type
+        exported = export_source(checkpoint.config, checkpoint.tensors, tmp_path / "out")
+    found = Decoder(exported, 1).step([tokens])[0]
+    assert expected.std() > 0.3
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)

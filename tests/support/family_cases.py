@@ -1,0 +1,115 @@
+"""Tiny random models of every family and every feature that a config can ask for: the cases of the parity tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+LEVELS = Path(__file__).parents[2] / "src/edgedistill/architecture/levels.json"
+"""What the parity tests have shown, as they write it down."""
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24}
+
+
+def _longrope(original: int, pairs_of: int) -> dict[str, Any]:
+    """LongRoPE of Phi 3, whose switch lies at ``original`` tokens of a context of 96."""
+    pairs = pairs_of // 2
+    rope = {
+        "rope_type": "longrope",
+        "short_factor": [1.0 + 0.1 * i for i in range(pairs)],
+        "long_factor": [2.0 + 0.5 * i for i in range(pairs)],
+    }
+    return {"rope": rope, "original_max_position_embeddings": original}
+
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "llama-tied": ("llama", {"tie_word_embeddings": True, "hidden_size": 64, "head_dim": None}),
+    "llama-bias": ("llama", {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"}),
+    "llama-linear": ("llama", {"rope": {"rope_type": "linear", "factor": 2.0}}),
+    "llama-llama3": ("llama", {"rope": LLAMA3, "rope_theta": 500000.0}),
+    "llama-mha": ("llama", {"num_key_value_heads": 4}),
+    "mistral": ("mistral", {"sliding_window": None}),
+    "mistral-window": ("mistral", {"sliding_window": 7}),
+    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen2-yarn": ("qwen2", {"rope": YARN}),
+    "qwen2-window": ("qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+    "qwen3": ("qwen3", {"tie_word_embeddings": True}),
+    "qwen3-yarn": ("qwen3", {"rope": YARN | {"attention_factor": 0.9, "beta_fast": 16, "beta_slow": 2}}),
+    "qwen3-window": ("qwen3", {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 2}),
+    "qwen3-bias": ("qwen3", {"attention_bias": True}),
+    "smollm3": ("smollm3", {"num_hidden_layers": 5}),
+    "smollm3-nope": ("smollm3", {"no_rope_layers": [0, 1, 1], "tie_word_embeddings": False, "mlp_bias": True}),
+    "gemma2": (
+        "gemma2",
+        {
+            "sliding_window": 6,
+            "query_pre_attn_scalar": 20,
+            "attn_logit_softcapping": 5.0,
+            "final_logit_softcapping": 3.0,
+        },
+    ),
+    "gemma3": ("gemma3_text", {"num_hidden_layers": 7, "sliding_window": 6, "query_pre_attn_scalar": 20}),
+    "gemma3-linear": (
+        "gemma3_text",
+        {
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "sliding_window": 9,
+            "rope_theta": 50000.0,
+            "rope_local_base_freq": 500.0,
+            "rope": {"rope_type": "linear", "factor": 8.0},
+        },
+    ),
+    "gemma3-caps": (
+        "gemma3_text",
+        {
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "sliding_window": 9,
+            "final_logit_softcapping": 4.0,
+        },
+    ),
+    "gemma": ("gemma", {}),
+    "granite": (
+        "granite",
+        {
+            "embedding_multiplier": 2.5,
+            "residual_multiplier": 0.6,
+            "attention_multiplier": 0.3,
+            "logits_scaling": 0.7,
+            "attention_bias": True,
+            "mlp_bias": True,
+        },
+    ),
+    "granite-tied": ("granite", {"tie_word_embeddings": True, "logits_scaling": 1.5, "attention_multiplier": 0.25}),
+    "olmo2": ("olmo2", {}),
+    "olmo2-theta": ("olmo2", {"rope_theta": 500000.0}),
+    "olmo3": ("olmo3", {"num_hidden_layers": 5, "sliding_window": 6}),
+    "olmo3-yarn": ("olmo3", {"num_hidden_layers": 5, "sliding_window": 6, "rope": YARN | {"attention_factor": 1.2}}),
+    "exaone4": ("exaone4", {"num_hidden_layers": 5, "sliding_window": 6}),
+    "exaone4-full": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 3, "rope": LLAMA3}),
+    "ernie4_5": ("ernie4_5", {"use_bias": True}),
+    "hunyuan": ("hunyuan_v1_dense", {}),
+    "hunyuan-alpha": ("hunyuan_v1_dense", {"rope": {"rope_type": "dynamic", "alpha": 1000.0, "factor": 1.0}}),
+    "glm": ("glm", {"head_dim": 32}),
+    "glm4": ("glm4", {"head_dim": 32, "attention_bias": False}),
+    "phi3": ("phi3", {"hidden_size": 64}),
+    "phi3-partial-short": ("phi3", {"hidden_size": 64, "partial_rotary_factor": 0.75, **_longrope(96, 12)}),
+    "phi3-partial-long": ("phi3", {"hidden_size": 64, "partial_rotary_factor": 0.75, **_longrope(24, 12)}),
+    "phi3-window": ("phi3", {"hidden_size": 64, "sliding_window": 7}),
+    "cohere2": ("cohere2", {"num_hidden_layers": 5, "hidden_size": 64, "sliding_window": 6, "logit_scale": 0.5}),
+    "seed_oss": ("seed_oss", {}),
+    "apertus": ("apertus", {"hidden_size": 64, "rope": LLAMA3}),
+    "arcee": ("arcee", {"mlp_bias": True}),
+    "nemotron": ("nemotron", {"head_dim": 32}),
+    "stablelm": ("stablelm", {"hidden_size": 64, "partial_rotary_factor": 0.5}),
+    "stablelm-parallel": ("stablelm", {"hidden_size": 64, "use_parallel_residual": True, "use_qkv_bias": True}),
+    "helium": ("helium", {"hidden_size": 64}),
+    "ministral": ("ministral", {"sliding_window": 7}),
+}

@@ -1,0 +1,146 @@
+"""A transformers model as a GGUF file, as llama.cpp's converter writes it: names from the gguf package, the order of
+query and key rows, norms with 1 added, metadata.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gguf import MODEL_ARCH_NAMES, GGUFWriter, RopeScalingType, get_tensor_name_map
+from gguf_fixtures import add_bpe, finish, interleave
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# What the converter's classes do beyond the names (conversion/*.py).
+PERMUTED = ("llama", "smollm3", "granite", "arcee")
+SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron")
+LAYER_NORM = {"cohere2": "layer_norm_eps", "nemotron": "norm_eps", "stablelm": "layer_norm_eps"}
+
+
+def write_model(path: Path, arch: str, model: Any) -> None:
+    """Write the random ``model`` to ``path`` under the architecture ``arch``."""
+    config = model.config.to_dict()
+    writer = GGUFWriter(path, arch)
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    rope = rope_values(config)
+    rotated = int(head_dim * rope.get("partial_rotary_factor", 1.0))
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    if arch in LAYER_NORM:
+        writer.add_layer_norm_eps(config[LAYER_NORM[arch]])
+    else:
+        writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_dimension_count(rotated)
+    add_rope(writer, arch, config, rope, rotated)
+    add_features(writer, arch, config)
+    names = get_tensor_name_map(next(key for key, name in MODEL_ARCH_NAMES.items() if name == arch),
+                                config["num_hidden_layers"])  # fmt: skip
+    activations: dict[str, list[float]] = {}
+    for name, parameter in model.state_dict().items():
+        array = parameter.float().numpy()
+        if ".act_fn." in name:
+            activations.setdefault(name.rpartition(".")[2], []).append(array.item())
+            continue
+        if name == "lm_head.weight" and config["tie_word_embeddings"]:
+            continue
+        if arch in SHIFTED and name.endswith("norm.weight"):
+            array = array + np.float32(1)
+        for module, count in (("q_proj", heads), ("k_proj", kv_heads)):
+            if arch in PERMUTED and f".{module}." in name:
+                array = interleave(array, count)
+        target = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        assert target is not None, f"the converter has no name for {name} in {arch}"
+        writer.add_tensor(target, np.ascontiguousarray(array))
+    for part, values in activations.items():
+        getattr(writer, f"add_xielu_{part}")(values)
+    # The tokenizer has more tokens than the models of the parity tests: their embedding is filled up.
+    add_bpe(writer, "gpt-2", config["vocab_size"])
+    finish(writer)
+
+
+def rope_values(config: dict[str, Any]) -> dict[str, Any]:
+    """RoPE parameters of the full layers, the base and the partial factor among them, from either spelling."""
+    stored = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    stored = stored.get("full_attention", stored)
+    found = {key: config[key] for key in ("rope_theta", "partial_rotary_factor") if config.get(key) is not None}
+    return found | {key: value for key, value in stored.items() if value is not None}
+
+
+def add_rope(writer: GGUFWriter, arch: str, config: dict[str, Any], rope: dict[str, Any], rotated: int) -> None:
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    base = rope["rope_theta"]
+    if kind == "dynamic":
+        base *= rope["alpha"] ** (rotated / (rotated - 2))
+        writer.add_rope_scaling_type(RopeScalingType.NONE)
+    writer.add_rope_freq_base(base)
+    if kind in ("linear", "yarn"):
+        writer.add_rope_scaling_type(RopeScalingType(kind))
+        writer.add_rope_scaling_factor(rope["factor"])
+    if kind == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        for key, add in (
+            ("attention_factor", writer.add_rope_scaling_yarn_attn_factor),
+            ("beta_fast", writer.add_rope_scaling_yarn_beta_fast),
+            ("beta_slow", writer.add_rope_scaling_yarn_beta_slow),
+        ):
+            if key in rope:
+                add(rope[key])
+    if kind == "llama3":
+        writer.add_tensor("rope_freqs.weight", llama3_factors(rope, base, rotated))
+    if kind == "longrope":
+        original = rope.get("original_max_position_embeddings") or config["original_max_position_embeddings"]
+        scale = config["max_position_embeddings"] / original
+        writer.add_rope_scaling_orig_ctx_len(original)
+        writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(scale) / math.log(original)) if scale > 1 else 1.0)
+        for which in ("short", "long"):
+            writer.add_tensor(f"rope_factors_{which}.weight", np.array(rope[f"{which}_factor"], np.float32))
+    elif arch == "phi3":
+        writer.add_rope_scaling_orig_ctx_len(config["original_max_position_embeddings"])
+    local = config.get("rope_local_base_freq")
+    if arch == "gemma3" and local is None:
+        local = config["rope_parameters"]["sliding_attention"]["rope_theta"]
+    if local is not None:
+        writer.add_float32(f"{arch}.rope.freq_base_swa", local)
+
+
+def llama3_factors(rope: dict[str, Any], base: float, rotated: int) -> np.ndarray:
+    """Divisors of the frequencies, as the converter computes them."""
+    wavelengths = 2 * math.pi * base ** (np.arange(0, rotated, 2, dtype=np.float32) / rotated)
+    factor, low, high = rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"]
+    length = rope["original_max_position_embeddings"]
+    factors = []
+    for wavelength in wavelengths.tolist():
+        smooth = (length / wavelength - low) / (high - low)
+        between = 1 / ((1 - smooth) / factor + smooth) if low < length / wavelength < high else 0.0
+        factors.append(1.0 if wavelength < length / high else factor if wavelength > length / low else between)
+    return np.array(factors, np.float32)
+
+
+def add_features(writer: GGUFWriter, arch: str, config: dict[str, Any]) -> None:
+    if arch == "granite":
+        writer.add_attention_scale(config["attention_multiplier"])
+        writer.add_embedding_scale(config["embedding_multiplier"])
+        writer.add_residual_scale(config["residual_multiplier"])
+        writer.add_logit_scale(config["logits_scaling"])
+    if arch == "cohere2":
+        writer.add_logit_scale(config["logit_scale"])
+    if arch == "stablelm":
+        writer.add_parallel_residual(config["use_parallel_residual"])
+    if arch == "gemma2":
+        writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
+        writer.add_final_logit_softcapping(config["final_logit_softcapping"])
+    window = config.get("sliding_window")
+    if window and config.get("use_sliding_window", True):
+        writer.add_sliding_window(window)
+        if arch in ("olmo2", "exaone4"):
+            writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config["layer_types"]])
