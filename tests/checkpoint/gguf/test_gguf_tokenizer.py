@@ -14,9 +14,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from edgedistill.catalog import builtin as catalog
-from edgedistill.checkpoint.gguf.tokenizer import build_tokenizer, read_generation_config, read_special_tokens
+from edgedistill.checkpoint.gguf.tokenizer import (
+    NO_PRE,
+    build_tokenizer,
+    read_generation_config,
+    read_special_tokens,
+)
 from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.checkpoint.tokenizer.byte_level_bpe import build_byte_level_bpe
+from edgedistill.checkpoint.tokenizer.pre_tokenizers import REFUSED
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 SAMPLES = [
@@ -90,10 +96,58 @@ def pieces(pre: str, text: str) -> list[str]:
         ("deepseek-coder", "a 12\nb", ["a", " ", "1", "2", "\n", "b"]),
         ("deepseek-v3", "x 1234 中文a", ["x", " ", "123", "4", " ", "中文", "a"]),
         ("default", "ab,12345 c", ["ab", ",", "123", "45", " c"]),
+        ("qwen35", "नमस्ते 12", ["नमस्ते", " ", "1", "2"]),
+        ("kimi-k2", "中文Hello世界 iPhone's 1234", ["中文", "Hello", "世界", " i", "Phone's", " ", "123", "4"]),
+        ("gpt-4o", "中文Hello世界", ["中文Hello世界"]),
+        ("deepseek-llm", "x  123\nЖук，好a  ", ["x", "  ", "123", "\n", "Жук", "，", "好", "a", "  "]),
+        ("falcon", "a`b 12345 x", ["a", "`", "b", " ", "123", "45", " x"]),
+        ("seed-coder", "a !!\n\nb 12", ["a", " !!", "\n\n", "b", " ", "1", "2"]),
+        ("hunyuan-dense", "x 1234 中文a", ["x", " ", "123", "4", " ", "中文", "a"]),
+        ("viking", "ab, cd 12", ["ab", ",", " cd", " ", "1", "2"]),
+        ("superbpe", "1234567", ["1", "234", "567"]),
+        ("tiny_aya", "1234567", ["1", "234", "567"]),
+        ("minicpm5", "a 12345 it's", ["a", " ", "123", "45", " it", "'s"]),
+        ("exaone-moe", "ab cd  e1", ["ab cd", " ", " e", "1"]),
+        ("jais-2", "a      b", ["a", "    ", " ", " b"]),
+        ("youtu", "안녕하세요 Hello 12，x", ["안녕하세요", " Hello", " ", "1", "2", "，", "x"]),
+        ("laguna", "a\n\n b", ["a", "\n\n", " b"]),
     ],
 )
 def test_pre_tokenizers_cut_where_the_originals_do(pre: str, text: str, expected: list[str]) -> None:
     assert pieces(pre, text) == expected
+
+
+# The names that llama.cpp's llama-vocab.cpp tells apart.
+LLAMA_CPP = """
+default minicpm5 llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano deepseek-llm
+deepseek-coder deepseek-v3 spark2_5 youtu falcon mpt starcoder gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es
+jina-v2-de a.x-4.0 mellum
+modern-bert jais-2 gemma4 granite-embed-multi-311m sarvam-moe jina-v1-en jina-v2-code roberta-bpe
+whitespace refact command-r qwen2 deepseek-r1-qwen kormo f2llmv2 qwen35 stablelm2 olmo dbrx smaug-bpe poro-chat glm4
+chatglm-bpe viking jais tekken smollm codeshell bloom gpt3-finnish exaone exaone4 exaone-moe chameleon minerva-7b megrez
+gpt-4o llama4 kanana2 talkie granite-embed-multi-97m tiny_aya cohere2moe superbpe trillion granite-docling bailingmoe
+bailingmoe2 llada-moe seed-coder hunyuan hunyuan-dense hy_v4 joyai-llm kimi-k2 ufakzeka grok-2 afmoe laguna minimax-m2
+solar-open mellum2
+"""
+
+
+@pytest.mark.parametrize("pre", LLAMA_CPP.split())
+def test_every_name_is_known_or_refused_by_name(pre: str) -> None:
+    if pre in REFUSED:
+        with pytest.raises(UnsupportedModelError, match=rf"{pre}.*{REFUSED[pre][:20]}"):
+            pieces(pre, "")
+    else:
+        text = "Zoë's 12345 words,\n\n  中文 <b>\t"
+        assert "".join(pieces(pre, text)) == text
+
+
+def test_a_file_that_names_none_says_so(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf", pre=None)
+    with open_checkpoint(str(tmp_path / "m.gguf")) as checkpoint:
+        assert checkpoint.notes == (NO_PRE,)
+    write_gguf(tmp_path / "m.gguf", pre="qwen2")
+    with open_checkpoint(str(tmp_path / "m.gguf")) as checkpoint:
+        assert checkpoint.notes == ()
 
 
 def test_merges_are_ignored_for_words_that_are_tokens() -> None:
@@ -106,7 +160,8 @@ def test_merges_are_ignored_for_words_that_are_tokens() -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"tokenizer.ggml.pre": "novel-bpe"}, "pre-tokenizer 'novel-bpe' of this model is not known"),
+        ({"tokenizer.ggml.pre": "novel-bpe"}, "pre-tokenizer 'novel-bpe' of this model is none of the"),
+        ({"tokenizer.ggml.pre": "qwen-2"}, "similar are qwen2"),
         ({"tokenizer.ggml.model": "bert"}, "of kind 'bert'"),
         ({"tokenizer.ggml.merges": None}, "no tokenizer.ggml.merges"),
         ({"tokenizer.ggml.merges": ["a  b"]}, "A merge of the tokenizer is 'a  b'"),

@@ -14,8 +14,9 @@ from edgedistill.checkpoint.gguf.tokenizer import (
     read_chat_template,
     read_generation_config,
     read_special_tokens,
+    tokenizer_notes,
 )
-from edgedistill.checkpoint.hf_directory import check_layers, check_vocabulary
+from edgedistill.checkpoint.hf_directory import NO_END, check_layers, check_vocabulary
 from edgedistill.checkpoint.types import Checkpoint, SourceInfo
 from edgedistill.errors import CheckpointError
 
@@ -60,6 +61,7 @@ def load_gguf(path: Path, source: SourceInfo) -> Checkpoint:
             generation_config=read_generation_config(header.metadata, special),
             source=dataclasses.replace(source, license=source.license or (str(stated) if stated else None)),
             weight_files=(path,),
+            notes=(*tokenizer_notes(header.metadata), *(() if special.eos_token_ids else (NO_END,))),
         )
     except BaseException:
         file.close()

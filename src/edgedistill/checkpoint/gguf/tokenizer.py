@@ -9,14 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.checkpoint.tokenizer.byte_level_bpe import ADD_BOS, build_byte_level_bpe
+from edgedistill.checkpoint.tokenizer.byte_level_bpe import build_byte_level_bpe
 from edgedistill.checkpoint.tokenizer.files import END_TEXTS
+from edgedistill.checkpoint.tokenizer.pre_tokenizers import ADD_BOS
 from edgedistill.checkpoint.tokenizer.sentencepiece_bpe import build_sentencepiece_bpe
 from edgedistill.checkpoint.types import SpecialTokens
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+NO_PRE = (
+    "The GGUF file names no pre-tokenizer (tokenizer.ggml.pre): text is cut by llama.cpp's default rules, which may "
+    "not be those that the model was trained with. Its answers may be worse than the original's."
+)
 
 # Token types of GGUF (gguf.TokenType).
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5
@@ -65,6 +71,13 @@ def build_tokenizer(metadata: Mapping[str, Any]) -> bytes:
         f"The tokenizer of the GGUF file is of kind {model!r}; known are 'gpt2' and 'llama'.",
         hint="Export from the original Hugging Face checkpoint, which has a tokenizer.json.",
     )
+
+
+def tokenizer_notes(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Sentences for the user about what the file does not say."""
+    if metadata.get("tokenizer.ggml.model") != "gpt2" or metadata.get("tokenizer.ggml.pre"):
+        return ()
+    return (NO_PRE,)
 
 
 def read_special_tokens(metadata: Mapping[str, Any]) -> SpecialTokens:
