@@ -30,15 +30,16 @@ from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import physical_cores
 from edgedistill.trajectories import TrajectoryOptions, solve
 from edgedistill.units import format_seconds
-from edgedistill.verify.metrics.mode_score import mode_score
+from edgedistill.verify.metrics.procedure_score import procedure_score
 from edgedistill.verify.models.bundle import BundleModel
-from edgedistill.verify.models.mode import Mode, ModeModel
+from edgedistill.verify.models.procedure import ProcedureModel
 from edgedistill.verify.options import spread
 from edgedistill.verify.report.tables import number, percent
 from edgedistill.verify.sampling.store import SampleStore, store_header, store_path
 from edgedistill.verify.stats.intervals import prompt_mean
 from edgedistill.verify.suites.arithmetic import arithmetic_suite
 from edgedistill.verify.suites.registry import load_suite
+from edgedistill.verify.types import Procedure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,15 +64,15 @@ def suite_of(model: str, per_band: int) -> Suite:
 
 
 def answers(
-    model: ModeModel,
+    model: ProcedureModel,
     suite: Suite,
     prompts: Sequence[Prompt],
     settings: DrawSettings,
     args: argparse.Namespace,
     end: float,
 ) -> list[Drawn]:
-    """The answers of a mode, those of earlier starts taken over. Raises OutOfTimeError."""
-    header = store_header(suite, settings, model.identity, what=model.mode.label)
+    """The answers of a procedure, those of earlier starts taken over. Raises OutOfTimeError."""
+    header = store_header(suite, settings, model.identity, what=model.procedure.label)
     with SampleStore.open(store_path(args.store, header, model.identity.name), header) as store:
         for drawn in model.draw(prompts, args.samples, settings, done=frozenset(store.done)):
             store.append(drawn)
@@ -101,11 +102,11 @@ def accuracy(name: str, bundle: BundleModel, args: argparse.Namespace, end: floa
     )
     free = MODELS[name] == "instructions"
     k = args.trajectories
-    deliberated = answers(ModeModel(bundle, Mode("deliberate", k)), suite, prompts, settings, args, end)
-    other = Mode("vote", k, "universal" if free else "confidence")
-    voted = answers(ModeModel(bundle, other), suite, prompts, settings, args, end)
-    score = mode_score(deliberated, "deliberate", level=0.95, seed=0)
-    second = mode_score(voted, "vote", level=0.95, seed=0)
+    deliberated = answers(ProcedureModel(bundle, Procedure("deliberate", k)), suite, prompts, settings, args, end)
+    other = Procedure("vote", k, "universal" if free else "confidence")
+    voted = answers(ProcedureModel(bundle, other), suite, prompts, settings, args, end)
+    score = procedure_score(deliberated, "deliberate", level=0.95, seed=0)
+    second = procedure_score(voted, "vote", level=0.95, seed=0)
     drawn_tokens = [one.trial.trajectory_tokens for one in deliberated if one.trial is not None]
     alone = prompt_mean([tokens / k for tokens in drawn_tokens], low=0, high=np.inf)
     trajectories = prompt_mean(drawn_tokens, low=0, high=np.inf)

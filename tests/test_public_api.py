@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-import subprocess
-import sys
 import typing
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +14,9 @@ import pytest
 import edgedistill
 from edgedistill.errors import UsageError
 from edgedistill.renamed import RenamedWarning, current_keys
+from edgedistill.tune.options import Deployed
+from edgedistill.verify import run_procedures
+from edgedistill.verify.types import Procedure
 
 SHORT = edgedistill.GenerationSettings(max_new_tokens=3)
 VERBS = {
@@ -23,6 +24,8 @@ VERBS = {
     "plan": edgedistill.PlanOptions,
     "compare": edgedistill.CompareOptions,
     "tune": edgedistill.TuneOptions,
+    "verify": edgedistill.VerifyOptions,
+    "audit": edgedistill.AuditOptions,
 }
 
 
@@ -43,7 +46,8 @@ def test_verbs_stay_functions_when_packages_of_their_name_are_imported() -> None
 def test_keywords_are_the_fields_of_the_options(verb: str) -> None:
     parameters = inspect.signature(getattr(edgedistill, verb)).parameters
     for field in dataclasses.fields(VERBS[verb]):
-        assert parameters[field.name].default == field.default, field.name
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        assert parameters[field.name].default == default, field.name
         assert parameters[field.name].annotation == field.type, field.name
     assert parameters["options"].default is None
     assert not any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters.values())
@@ -55,35 +59,6 @@ def test_keywords_beside_options_are_refused(tmp_path: Path) -> None:
         edgedistill.export("tiny-reasoner", tmp_path / "out", force=True, options=options)
     with pytest.raises(TypeError, match="wieght"):
         edgedistill.export("tiny-reasoner", tmp_path / "out", wieght_format="int8")  # type: ignore[call-arg]
-
-
-SCRIPT = """\
-import edgedistill
-
-result = edgedistill.export("tiny-reasoner", "out", format="int8", context=512)
-reveal_type(result)
-edgedistill.export("tiny-reasoner", "out", wieght_format="int8")
-edgedistill.plan("tiny-reasoner", context="long")
-edgedistill.compare("tiny-reasoner", round=3)
-edgedistill.tune("bundle", "out", step=3)
-edgedistill.open_bundle("bundle", thread=1)
-"""
-
-
-def test_a_type_checker_knows_the_api(tmp_path: Path) -> None:
-    script = tmp_path / "user.py"
-    script.write_text(SCRIPT)
-    root = Path(edgedistill.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file", "", "--cache-dir", tmp_path / "cache",
-         "--follow-imports", "silent", script],
-        env={"MYPYPATH": str(root), "PATH": ""}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert 'Revealed type is "edgedistill.export.pipeline.ExportResult"' in done.stdout
-    wrong = {line.split(":")[1]: line for line in done.stdout.splitlines() if "error" in line and "user.py" in line}
-    assert set(wrong) == {"5", "6", "7", "8", "9"}, done.stdout
-    assert 'Unexpected keyword argument "wieght_format"' in wrong["5"]
-    assert 'incompatible type "str"' in wrong["6"]
 
 
 def test_options_are_frozen() -> None:
@@ -111,3 +86,38 @@ def test_old_keys_of_files_are_read_with_a_warning() -> None:
     with pytest.warns(RenamedWarning, match="the baseline is of an earlier version: mode is called numerics now"):
         found = current_keys({"seed": 1, "mode": "exact"}, {"mode": "numerics"}, "the baseline")
     assert found == {"seed": 1, "numerics": "exact"}
+
+
+def test_notebooks_show_results_as_tables(tiny_checkpoint_dir: Path, tiny_bundle_dir: Path, tmp_path: Path) -> None:
+    made = edgedistill.export(tiny_checkpoint_dir, tmp_path / "out", format="int8", verify=False)
+    assert "<td>bits per weight</td>" in made._repr_html_()
+    plan = edgedistill.plan(tiny_checkpoint_dir, format="int8,fp32", context=64, measure=False)._repr_html_()
+    assert plan.count("<tr>") == 3
+    assert "<th>memory at 64</th>" in plan
+    with edgedistill.open_bundle(tiny_bundle_dir) as model:
+        options = edgedistill.TrajectoryOptions(count=3, answers="free")
+        solved = edgedistill.solve(model, "hi", options=options, settings=SHORT.replace(temperature=1.0))._repr_html_()
+    assert solved.count("<tr>") == 4
+    compared = edgedistill.compare(tiny_checkpoint_dir, format="int8", rounds=0, max_tokens=64)._repr_html_()
+    assert compared.count("<tr>") == 3
+    assert "KL(fp32 || format)" in compared
+    before, after = (Deployed(kl, kl, kl, kl, 0.5, 10) for kl in (0.25, 0.125))
+    tuned = edgedistill.TuneResult(tmp_path, made.manifest, before, after, 1, 1, 1, 1.0, "steps", ())._repr_html_()
+    assert "<td>0.2500 [0.2500, 0.2500]</td><td>0.1250 [0.1250, 0.1250]</td>" in tuned
+
+
+def test_answers_of_a_procedure_are_scored_by_keyword(tiny_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(bundle: Path, procedure: Procedure, **keywords: object) -> tuple[Path, Procedure, object]:
+        return bundle, procedure, keywords["options"]
+
+    monkeypatch.setattr(run_procedures, "verify_procedure", score)
+    options = edgedistill.VerifyOptions(procedure="vote", trajectories=4, samples=3)
+    scored: typing.Any = edgedistill.verify(tiny_bundle_dir, reference="fp32", options=options)
+    assert scored == (tiny_bundle_dir, Procedure("vote", 4), options)
+    scored = edgedistill.audit(tiny_bundle_dir, procedure="single", preset="fast")
+    assert scored[1:] == (Procedure("single"), edgedistill.AuditOptions(procedure="single", preset="fast"))
+    with pytest.raises(UsageError, match="trajectories belongs to the procedures"):
+        edgedistill.audit(tiny_bundle_dir, trajectories=4)
+    cluster: typing.Any = object()
+    with pytest.raises(UsageError, match="one machine"):
+        edgedistill.audit(tiny_bundle_dir, procedure="single", cluster=cluster)

@@ -18,7 +18,7 @@ from typing import Any as _Any
 
 from edgedistill._version import __version__
 from edgedistill.errors import EdgedistillError
-from edgedistill.verbs import compare, export, open_bundle, plan, tune
+from edgedistill.verbs import audit, compare, export, open_bundle, plan, tune, verify
 
 if _TYPE_CHECKING:
     from edgedistill.comparison.result import Comparison
@@ -27,6 +27,7 @@ if _TYPE_CHECKING:
     from edgedistill.export.pipeline import ExportResult
     from edgedistill.planning.options import PlanOptions
     from edgedistill.planning.planner import PlanReport
+    from edgedistill.runtime.conversation import Conversation
     from edgedistill.runtime.events import Event, Generation
     from edgedistill.runtime.model import Model
     from edgedistill.runtime.settings import GenerationSettings
@@ -34,9 +35,8 @@ if _TYPE_CHECKING:
     from edgedistill.trajectories.result import TrajectoryResult
     from edgedistill.trajectories.run import solve
     from edgedistill.tune.options import TuneOptions, TuneResult
-    from edgedistill.verify.options import VerifyOptions
+    from edgedistill.verify.options import AuditOptions, VerifyOptions
     from edgedistill.verify.report.model import VerifyReport
-    from edgedistill.verify.run import audit, verify
 
 # Since 1.32 the wheels of ONNX Runtime (and of onnxruntime-genai) report usage over the network, with an identifier
 # kept in the user's cache, unless this is set before they are loaded. What runs on a device stays there; =0 leaves it
@@ -44,8 +44,10 @@ if _TYPE_CHECKING:
 _os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
+    "AuditOptions",
     "CompareOptions",
     "Comparison",
+    "Conversation",
     "EdgedistillError",
     "Event",
     "ExportOptions",
@@ -73,8 +75,10 @@ __all__ = [
 ]
 
 _LAZY = {
+    "AuditOptions": "verify.options",
     "CompareOptions": "comparison.run",
     "Comparison": "comparison.result",
+    "Conversation": "runtime.conversation",
     "Event": "runtime.events",
     "ExportOptions": "export.options",
     "ExportResult": "export.pipeline",
@@ -89,9 +93,7 @@ _LAZY = {
     "TuneResult": "tune.options",
     "VerifyOptions": "verify.options",
     "VerifyReport": "verify.report.model",
-    "audit": "verify.run",
     "solve": "trajectories.run",
-    "verify": "verify.run",
 }
 
 

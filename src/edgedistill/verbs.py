@@ -7,14 +7,15 @@ with the same fields. Both together are an error, since one of the two would be 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgedistill.errors import UsageError
 from edgedistill.extras import require_export
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from edgedistill.bundle.bundle import Check
     from edgedistill.comparison.result import Comparison
@@ -29,12 +30,19 @@ if TYPE_CHECKING:
     from edgedistill.quantize.gptq import GptqOptions
     from edgedistill.quantize.spec import WeightFormat
     from edgedistill.runtime.model import Model
+    from edgedistill.runtime.settings import Numerics
     from edgedistill.traces.traces import Traces
+    from edgedistill.trajectories.options import VoteRule
     from edgedistill.tune.options import TuneOptions, TuneResult
+    from edgedistill.verify.cluster.client import Cluster
+    from edgedistill.verify.options import AuditOptions, PresetName, VerifyOptions
+    from edgedistill.verify.report.model import VerifyReport
+    from edgedistill.verify.types import ProcedureName, Suite
 
-__all__ = ["compare", "export", "open_bundle", "plan", "tune"]
+__all__ = ["audit", "compare", "export", "open_bundle", "plan", "tune", "verify"]
 
 Options = TypeVar("Options")
+NO_MARGINS: Mapping[str, float] = MappingProxyType({})
 
 
 def export(
@@ -218,6 +226,111 @@ def tune(
     )
 
 
+def verify(
+    bundle: str | Path,
+    *,
+    reference: str | Path,
+    suite: str | Path | Suite = "arithmetic",
+    preset: PresetName = "default",
+    prompts: int | None = None,
+    samples: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    min_p: float | None = None,
+    max_new_tokens: int | None = None,
+    thinking: bool | None = None,
+    seed: int | None = None,
+    numerics: Numerics | None = None,
+    procedure: ProcedureName | None = None,
+    trajectories: int | None = None,
+    vote: VoteRule | None = None,
+    alpha: float = 0.05,
+    sequential: bool = False,
+    margins: Mapping[str, float] = NO_MARGINS,
+    options: VerifyOptions | None = None,
+    store: str | Path | None = None,
+    progress: Progress | None = None,
+    cluster: Cluster | None = None,
+) -> VerifyReport:
+    """Compare a bundle with its reference, and decide whether it answers as well.
+
+    Args:
+        bundle: Bundle directory.
+        reference: An fp32 bundle, ``hf`` or ``hf:CHECKPOINT`` (the original in PyTorch), or a baseline file. With a
+            ``procedure`` it has to be a bundle.
+        suite: Name of a built-in suite, path of a file, or a suite.
+        options: Instead of the keywords from ``preset`` to ``margins``; ``VerifyOptions`` describes each of them.
+        store: Directory for samples: an interrupted run goes on from them, and a reference is sampled once. None keeps
+            them in memory.
+        progress: Receiver of progress.
+        cluster: Its workers draw the samples of bundles; None: this machine. Not with a ``procedure``.
+
+    Raises:
+        EdgedistillError: No verdict can be reached: a model that does not fit its reference, a suite or setting that
+            cannot be, too little memory.
+    """
+    from edgedistill.verify.options import VerifyOptions
+    from edgedistill.verify.run import verify as run
+    from edgedistill.verify.run_procedures import verify_procedure
+
+    chosen = _chosen(VerifyOptions, locals())
+    kept = None if store is None else Path(store)
+    if chosen.scored is None:
+        return run(
+            bundle, reference=reference, suite=suite, options=chosen, store=kept, progress=progress, cluster=cluster
+        )
+    _require_one_machine(cluster)
+    return verify_procedure(
+        bundle, chosen.scored, reference=reference, suite=suite, options=chosen, store=kept, progress=progress
+    )
+
+
+def audit(
+    bundle: str | Path,
+    *,
+    suite: str | Path | Suite = "arithmetic",
+    preset: PresetName = "default",
+    prompts: int | None = None,
+    samples: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    min_p: float | None = None,
+    max_new_tokens: int | None = None,
+    thinking: bool | None = None,
+    seed: int | None = None,
+    numerics: Numerics | None = None,
+    procedure: ProcedureName | None = None,
+    trajectories: int | None = None,
+    vote: VoteRule | None = None,
+    alpha: float = 0.05,
+    options: AuditOptions | None = None,
+    store: str | Path | None = None,
+    progress: Progress | None = None,
+    cluster: Cluster | None = None,
+) -> VerifyReport:
+    """Examine one bundle alone: what its samples support, collapse, paraphrases, a temperature sweep.
+
+    Args:
+        bundle, suite, store, progress, cluster: As for ``verify``.
+        options: Instead of the keywords from ``preset`` to ``alpha``; ``AuditOptions`` describes each of them.
+
+    Raises:
+        EdgedistillError: As ``verify``.
+    """
+    from edgedistill.verify.options import AuditOptions
+    from edgedistill.verify.run import audit as run
+    from edgedistill.verify.run_procedures import verify_procedure
+
+    chosen = _chosen(AuditOptions, locals())
+    kept = None if store is None else Path(store)
+    if chosen.scored is None:
+        return run(bundle, suite=suite, options=chosen, store=kept, progress=progress, cluster=cluster)
+    _require_one_machine(cluster)
+    return verify_procedure(bundle, chosen.scored, suite=suite, options=chosen, store=kept, progress=progress)
+
+
 def open_bundle(
     path: str | Path, *, threads: int | None = None, check: Check = "size", trusted: str | Path | None = None
 ) -> Model:
@@ -238,6 +351,11 @@ def open_bundle(
     return run(path, threads=threads, check=check, trusted=trusted)
 
 
+def _require_one_machine(cluster: Cluster | None) -> None:
+    if cluster is not None:
+        raise UsageError("Answers of a procedure are made on one machine.", hint="Leave out cluster or procedure.")
+
+
 def _chosen(kind: type[Options], given: dict[str, Any]) -> Options:
     """The record of ``kind`` that the keywords in ``given`` make, or ``given["options"]``; UsageError for both."""
     keywords = kind(**{f.name: given[f.name] for f in dataclasses.fields(kind)})  # type: ignore[arg-type]
@@ -245,7 +363,8 @@ def _chosen(kind: type[Options], given: dict[str, Any]) -> Options:
     if options is None:
         return keywords
     for f in dataclasses.fields(kind):  # type: ignore[arg-type]
-        if getattr(keywords, f.name) != f.default:
+        default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        if getattr(keywords, f.name) != default:
             raise UsageError(
                 f"The keyword {f.name} and options= exclude each other.",
                 hint=f"Change the options instead: dataclasses.replace(options, {f.name}=...)",

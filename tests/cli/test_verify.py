@@ -259,8 +259,8 @@ def test_a_mode_is_scored_like_a_model(tiny_bundle_dir: Path, reference: Path, s
     )
     done = here("verify", tiny_bundle_dir, "--reference", reference, *options, "--json")
     assert done.code in (0, 1, 3), done.err
-    assert done.report["mode"]["mode"] == "vote"
-    assert done.json["mode"]["reference"]["tokens"]["value"] > 0
+    assert done.report["procedure"]["name"] == "vote"
+    assert done.json["procedure"]["reference"]["tokens"]["value"] > 0
     alone = here("audit", tiny_bundle_dir, *options)
     assert alone.code in (0, 1, 3), alone.err
     assert "tokens an answer" in alone.out

@@ -14,8 +14,9 @@ from edgedistill.trajectories.deliberate import PassPrompt, Serializer, load_pro
 from edgedistill.trajectories.result import Trajectory
 from edgedistill.trajectories.vote import Ballot, majority
 from edgedistill.verify.models.bundle import BundleModel
-from edgedistill.verify.models.mode import Mode, ModeModel
+from edgedistill.verify.models.procedure import ProcedureModel
 from edgedistill.verify.suites.registry import load_suite
+from edgedistill.verify.types import Procedure
 
 QUESTION = "What is 48 + 37 - 20?"
 DELIBERATE = TrajectoryOptions(count=4, deliberate=True)
@@ -90,7 +91,7 @@ def test_the_real_pass_runs_and_is_repeatable(reasoner, sampling):
 def test_verification_scores_the_deliberation_and_the_vote_before_it(reasoner):
     (prompt,) = load_suite("arithmetic").prompts[:1]
     settings = DrawSettings(temperature=0.9, top_k=20, max_new_tokens=200, seed=7)
-    for answer in ModeModel(BundleModel(reasoner), Mode("deliberate", 2)).draw([prompt], 2, settings):
+    for answer in ProcedureModel(BundleModel(reasoner), Procedure("deliberate", 2)).draw([prompt], 2, settings):
         assert answer.trial.pass_tokens > 0
         assert answer.sample.tokens == answer.trial.trajectory_tokens + answer.trial.pass_tokens
         assert isinstance(answer.trial.vote, bool)

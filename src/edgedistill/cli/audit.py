@@ -10,9 +10,6 @@ from edgedistill.cli import console, verification
 if TYPE_CHECKING:
     import argparse
 
-    from edgedistill.verify.models.mode import Mode
-    from edgedistill.verify.options import VerifyOptions
-
 _EXAMPLES = """\
 It reports the bound that so many samples support, whether answers depend on the question (collapse), whether a
 paraphrase keeps the answer and a changed number changes it, and whether the entropy rises with the temperature.
@@ -29,20 +26,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``audit``."""
     parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
-    verification.add_modes(parser)
+    verification.add_procedures(parser)
     verification.add_sampling(parser)
     verification.add_outputs(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Audit and report."""
-    options = verification.options(args)
-    mode = verification.mode(args)
-    verification.check_outputs(args)
-    if mode is not None:
-        return _mode(args, mode, options)
-    from edgedistill.verify.run import audit
+    from edgedistill.verbs import audit
+    from edgedistill.verify.options import AuditOptions
 
+    options = verification.options(args, AuditOptions)
+    verification.check_outputs(args)
     with verification.cluster(args) as cluster, console.progress() as progress:
         report = audit(
             args.bundle,
@@ -51,17 +46,6 @@ def run(args: argparse.Namespace) -> int:
             store=verification.store(args),
             progress=progress,
             cluster=cluster,
-        )
-    verification.deliver(report, args)
-    return report.exit_code
-
-
-def _mode(args: argparse.Namespace, mode: Mode, options: VerifyOptions) -> int:
-    from edgedistill.verify.run_modes import verify_mode
-
-    with console.progress() as progress:
-        report = verify_mode(
-            args.bundle, mode, suite=args.suite, options=options, store=verification.store(args), progress=progress
         )
     verification.deliver(report, args)
     return report.exit_code

@@ -55,7 +55,9 @@ def _create(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.out} exists already.", hint="Name another file, or replace it with --force.")
     if args.scored_samples < 0:
         raise UsageError(f"--scored-samples is {args.scored_samples}; expected a whole number from 0.")
-    options = verification.options(args)
+    from edgedistill.verify.options import AuditOptions
+
+    options = verification.options(args, AuditOptions)
     verification.require_writable(args.out, "Choose another file with -o.")
     from edgedistill.verify.create_baseline import make_baseline
     from edgedistill.verify.suites.registry import asked_in_vain, load_suite

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgedistill.cli import console
 from edgedistill.errors import UsageError
 from edgedistill.extras import require_export
-from edgedistill.units import format_bytes, format_count, format_rate
+from edgedistill.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from edgedistill.planning.planner import PlanReport, Row
@@ -77,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(report: PlanReport) -> None:
-    several = len({row.profile for row in report.rows}) > 1
+    from edgedistill.planning.table import columns, several_profiles
+
+    several = several_profiles(report)
     console.out(
         console.fields(
             [
@@ -89,7 +91,7 @@ def _print(report: PlanReport) -> None:
         )
     )
     console.out()
-    headers, cells = _columns(report, several)
+    headers, cells = columns(report)
     console.out(console.table(headers, cells, right=range(1 + several, len(headers) - 1)))
     for row in report.rows:
         if row.advice:
@@ -111,30 +113,6 @@ def _less_sure(timed_over: int) -> str:
         f"kernels timed over {format_bytes(timed_over)} of weights, fewer than the model has: too little was free in "
         "the temporary directory or in memory. Decoding may be slower; plan times them again once there is room."
     )
-
-
-def _columns(report: PlanReport, several: bool) -> tuple[list[str], list[list[str]]]:
-    memory = sorted({at for row in report.rows for at in row.budgets})
-    decode = sorted({at for row in report.rows if row.speed for at in row.speed.decode})
-    prefill = sorted({at for row in report.rows if row.speed for at in row.speed.prefill})
-    ceilings = any(row.ceiling_tps is not None for row in report.rows)
-    headers = ["format", *(["profile"] if several else []), "bits/weight", "file"]
-    headers += [f"memory at {at}" for at in memory] + ["KV/token"]
-    headers += [f"decode at {at}" for at in decode] + [f"prefill of {at}" for at in prefill]
-    headers += [*(["target's bound"] if ceilings else []), "fits"]
-    cells = []
-    for row in report.rows:
-        cell = [row.name, *([row.profile] if several else []), f"{row.bits_per_weight:.2f}"]
-        cell.append(format_bytes(row.file_bytes))
-        cell += [format_bytes(row.budgets[at].ram_bytes) if at in row.budgets else "" for at in memory]
-        cell.append(format_bytes(row.kv_bytes_per_token))
-        rates = (row.speed.decode, row.speed.prefill) if row.speed else ({}, {})
-        for lengths, known in ((decode, rates[0]), (prefill, rates[1])):
-            cell += [format_rate(known[at]) if at in known else "" for at in lengths]
-        if ceilings:
-            cell.append("" if row.ceiling_tps is None else f"<= {format_rate(row.ceiling_tps)}")
-        cells.append([*cell, "yes" if row.fits else "no"])
-    return headers, cells
 
 
 def _label(row: Row, several: bool) -> str:

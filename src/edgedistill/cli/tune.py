@@ -96,19 +96,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(result: TuneResult) -> None:
-    before, after = result.before, result.after
-    rows = [
-        ("mean KL [nats]", f"{before.kl:.4f} [{before.low:.4f}, {before.high:.4f}]",
-         f"{after.kl:.4f} [{after.low:.4f}, {after.high:.4f}]"),
-        ("p99 KL [nats]", f"{before.p99:.3f}", f"{after.p99:.3f}"),
-        ("top-1 agreement", f"{100 * before.top_agreement:.1f} %", f"{100 * after.top_agreement:.1f} %"),
-    ]  # fmt: skip
-    console.out(console.table(("held-out traces", "before", "after"), rows))
+    console.out(console.table(("held-out traces", "before", "after"), result.gains()))
     console.out()
     ended = "no gain on held-out traces for too long" if result.reason == "early stop" else "all steps done"
     pairs = [
         ("bundle", str(result.path)),
-        ("measured on", f"{format_count(after.positions)} positions, in the kernels of the deployed bundle"),
+        ("measured on", f"{format_count(result.after.positions)} positions, in the kernels of the deployed bundle"),
         ("training", f"{result.steps} steps, {format_count(result.tokens)} tokens, {format_seconds(result.seconds)}; "
                      f"best at step {result.best_step} ({ended})"),
         ("changed", f"{len(result.changed)} arrays; codes and graph are the same"),

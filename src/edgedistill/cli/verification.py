@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import textwrap
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgedistill.atomic_file import try_to_write, write_whole
 from edgedistill.cli import console
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgedistill.verify.cluster.client import Cluster
-    from edgedistill.verify.models.mode import Mode
-    from edgedistill.verify.options import VerifyOptions
+    from edgedistill.verify.options import AuditOptions
     from edgedistill.verify.report.model import VerifyReport
 
+Options = TypeVar("Options", bound="AuditOptions")
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 REPORT_NAMES = {"json": "report.json", "html": "report.html", "junit": "report.junit.xml", "markdown": "report.md"}
 
@@ -62,31 +63,16 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
                         "of this machine (default: of one of each other kind)")  # fmt: skip
 
 
-def add_modes(parser: argparse.ArgumentParser) -> None:
+def add_procedures(parser: argparse.ArgumentParser) -> None:
     """What an answer is."""
     group = parser.add_argument_group("how an answer is come to (default: single replies, drawn in large batches)")
-    group.add_argument("--procedure", choices=("single", "vote", "deliberate"), help="score the mode like "
-                       "a model, one question at a time as in use: one reply, the vote of K trajectories, or the pass "
+    group.add_argument("--procedure", choices=("single", "vote", "deliberate"), help="score "
+                       "answers, one question at a time as in use: one reply, the vote of K trajectories, or the pass "
                        "that reads them")  # fmt: skip
     group.add_argument("--trajectories", type=int, metavar="K", help="of vote and deliberate (default 8)")
     group.add_argument(
         "--vote", choices=("majority", "confidence", "universal"), help="how they vote (default majority)"
     )
-
-
-def mode(args: argparse.Namespace) -> Mode | None:
-    """The mode of the command line; None without ``--procedure``. Raises UsageError."""
-    if args.procedure is None or (args.procedure == "single" and (args.trajectories, args.vote) != (None, None)):
-        for name, value in (("--trajectories", args.trajectories), ("--vote", args.vote)):
-            if value is not None:
-                raise UsageError(f"{name} belongs to the procedures vote and deliberate.", hint="Add --procedure vote.")
-        return None
-    if args.dask is not None:
-        raise UsageError("the answers of a mode are made on one machine.", hint="Drop --dask or --procedure.")
-    from edgedistill.verify.models.mode import Mode
-
-    count = 8 if args.trajectories is None else args.trajectories
-    return Mode(args.procedure, count, args.vote or "majority")
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -99,24 +85,14 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--github", action="store_true", help="job summary and annotations of GitHub Actions")
 
 
-def options(args: argparse.Namespace, **more: Any) -> VerifyOptions:
+def options(args: argparse.Namespace, kind: type[Options], **more: Any) -> Options:
     """The options of the command line; raises UsageError where they make no sense."""
-    from edgedistill.verify.options import VerifyOptions
-
-    return VerifyOptions(
-        preset=args.preset or "default",
-        prompts=args.prompts,
-        samples=args.samples,
-        temperature=args.temperature,
-        top_p=args.top_p,
-        top_k=args.top_k,
-        min_p=args.min_p,
-        max_new_tokens=args.max_new_tokens,
-        thinking=None if args.think else False,
-        seed=args.seed,
-        numerics=args.numerics,
-        **more,
-    )
+    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(kind) if hasattr(args, f.name)}
+    given |= {"preset": args.preset or "default", "thinking": None if args.think else False, **more}
+    chosen = kind(**given)
+    if chosen.scored is not None and args.dask is not None:
+        raise UsageError("answers of a procedure are made on one machine.", hint="Drop --dask or --procedure.")
+    return chosen
 
 
 def store(args: argparse.Namespace) -> Path | None:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgedistill.cli import console, trusted_key, verification
 from edgedistill.errors import UsageError
-
-if TYPE_CHECKING:
-    from edgedistill.verify.models.mode import Mode
-    from edgedistill.verify.options import VerifyOptions
 
 _EXAMPLES = """\
 references:
@@ -42,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequential", action="store_true", help="stop as soon as the evidence decides")
     parser.add_argument("--replay", action="store_true", help=argparse.SUPPRESS)
     trusted_key.add_option(parser)
-    verification.add_modes(parser)
+    verification.add_procedures(parser)
     verification.add_sampling(parser)
     verification.add_outputs(parser)
 
@@ -64,13 +59,11 @@ def run(args: argparse.Namespace) -> int:
             f"there is no baseline at {args.baseline}; expected a file.",
             hint="Make one with: edgedistill baseline create REFERENCE -o FILE",
         )
-    options = verification.options(args, margins=margins(args.margin), sequential=args.sequential)
-    mode = verification.mode(args)
-    verification.check_outputs(args)
-    if mode is not None:
-        return _mode(args, mode, options)
-    from edgedistill.verify.run import verify
+    from edgedistill.verbs import verify
+    from edgedistill.verify.options import VerifyOptions
 
+    options = verification.options(args, VerifyOptions, margins=margins(args.margin))
+    verification.check_outputs(args)
     with verification.cluster(args) as cluster, console.progress() as progress:
         report = verify(
             args.bundle,
@@ -80,27 +73,6 @@ def run(args: argparse.Namespace) -> int:
             store=verification.store(args),
             progress=progress,
             cluster=cluster,
-        )
-    verification.deliver(report, args)
-    return report.exit_code
-
-
-def _mode(args: argparse.Namespace, mode: Mode, options: VerifyOptions) -> int:
-    if args.baseline is not None:
-        raise UsageError(
-            "a baseline holds single replies, and no answers of a mode.", hint="Name a bundle with --reference."
-        )
-    from edgedistill.verify.run_modes import verify_mode
-
-    with console.progress() as progress:
-        report = verify_mode(
-            args.bundle,
-            mode,
-            reference=args.reference,
-            suite=args.suite,
-            options=options,
-            store=verification.store(args),
-            progress=progress,
         )
     verification.deliver(report, args)
     return report.exit_code

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from edgedistill import notebook
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -92,6 +94,11 @@ class Comparison:
             "rows": [{**row.to_dict(), "pareto": row.name in best} for row in self.rows],
             "left_out": [{"name": name, "reason": reason} for name, reason in self.left_out],
         }
+
+    def _repr_html_(self) -> str:
+        from edgedistill.comparison.page import HEADERS, cells, explained
+
+        return notebook.table(HEADERS, cells(self)) + notebook.text("\n".join(explained(self)))
 
 
 def front(rows: Sequence[Row], cost: Callable[[Row], float]) -> set[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgedistill import notebook
 from edgedistill.bundle.bundle import WEIGHTS
 from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.errors import BudgetError
@@ -27,6 +28,7 @@ from edgedistill.planning.options import PlanOptions, read_formats
 from edgedistill.profile.profile import Profile, list_profiles, load_profile
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.quantize.kv import kv_scales
+from edgedistill.units import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,6 +113,13 @@ class PlanReport:
             "bandwidth_gbs": self.bandwidth_gbs,
             "timed_over_bytes": self.timed_over,
         }
+
+    def _repr_html_(self) -> str:
+        from edgedistill.planning.table import columns
+
+        title = f"{self.model}: {self.family}, {format_count(self.parameters)} parameters"
+        advice = [f"{row.name} for {row.profile} does not fit. {row.advice}" for row in self.rows if row.advice]
+        return "".join([notebook.text(title), notebook.table(*columns(self)), *map(notebook.text, advice)])
 
 
 def plan(model: str | Path, options: PlanOptions | None = None, *, progress: Progress | None = None) -> PlanReport:

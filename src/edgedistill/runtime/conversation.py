@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from edgedistill.errors import GenerationError
 
@@ -38,6 +38,13 @@ class Keywords(TypedDict, total=False):
     cancel: threading.Event | None
 
 
+class StreamKeywords(Keywords, total=False):
+    """Those of a single generation besides; ``Model.stream`` describes them."""
+
+    raw: bool
+    continuing: str
+
+
 class Conversation:
     """Questions and answers in turn. Every turn computes only what its KV cache does not hold yet.
 
@@ -48,14 +55,14 @@ class Conversation:
         messages: The history, as dicts with ``role`` and ``content``; it may be changed.
     """
 
-    def __init__(self, model: Model, *, system: str | None = None, **keywords: Any) -> None:
+    def __init__(self, model: Model, *, system: str | None = None, **keywords: Unpack[Keywords]) -> None:
         """Use ``Model.chat``. ``keywords``: of every turn, unless the turn has its own."""
         self._model = model
         self._keywords = keywords
         self._decoder = model.session.decoder()
         self.messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
 
-    def ask(self, text: str, **keywords: Any) -> Generation:
+    def ask(self, text: str, **keywords: Unpack[Keywords]) -> Generation:
         """The answer to ``text``; the keywords are those of ``Model.generate``."""
         result: Generation | None = None
         for event in self.stream(text, **keywords):
@@ -64,10 +71,11 @@ class Conversation:
             raise RuntimeError("a generation ended without its last event")
         return result
 
-    def stream(self, text: str, **keywords: Any) -> Iterator[Event]:
+    def stream(self, text: str, **keywords: Unpack[Keywords]) -> Iterator[Event]:
         """The same step by step; the turn is part of the history once the last event was given."""
         messages = [*self.messages, {"role": "user", "content": text}]
-        for event in self._model.stream(messages, **{**self._keywords, **keywords}, decoder=self._decoder):
+        chosen: Keywords = {**self._keywords, **keywords}
+        for event in self._model.stream(messages, **chosen, decoder=self._decoder):
             if event.generation is not None:
                 self.messages = [*messages, {"role": "assistant", "content": event.generation.answer}]
             yield event

@@ -20,7 +20,7 @@ from edgedistill.bundle.bundle import Bundle, Check
 from edgedistill.errors import GenerationError
 from edgedistill.renamed import accepts_old
 from edgedistill.runtime.async_stream import in_thread
-from edgedistill.runtime.conversation import Conversation, Keywords
+from edgedistill.runtime.conversation import Conversation, Keywords, StreamKeywords
 from edgedistill.runtime.generate_batch import generate_batch
 from edgedistill.runtime.generate_one import Request, events
 from edgedistill.runtime.loading import load_template, load_tokenizer, require_memory
@@ -249,11 +249,14 @@ class Model:
         request = Request(prompt, settings, numerics, thinking, raw, continuing, logprobs)
         return events(self, request, decoder=decoder, cancel=cancel)
 
-    async def astream(self, prompt: Prompt, **keywords: Unpack[Keywords]) -> AsyncGenerator[Event, None]:
+    async def astream(self, prompt: Prompt, **keywords: Unpack[StreamKeywords]) -> AsyncGenerator[Event, None]:
         """``stream`` for asyncio: ``async for event in model.astream(...)``.
 
-        The generation runs in a thread. It ends when the task is cancelled or the generator is closed. The keywords are
-        those of ``generate``.
+        The generation runs in a thread. It ends when the task is cancelled or the generator is closed.
+
+        Args:
+            prompt: As for ``generate``.
+            keywords: Of ``stream``.
         """
         cancel = keywords.setdefault("cancel", None) or threading.Event()
         keywords["cancel"] = cancel

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgedistill import notebook
+
 if TYPE_CHECKING:
     from edgedistill.runtime.events import Generation
     from edgedistill.trajectories.vote import Kind, VoteResult
@@ -141,6 +143,12 @@ class TrajectoryResult:
             "cancelled": self.cancelled,
             "stats": self.stats.to_dict(),
         }
+
+    def _repr_html_(self) -> str:
+        rows = [(str(one.index), one.vote or one.kind, str(len(one.tokens)), one.finish) for one in self.trajectories]
+        votes = notebook.table(("trajectory", "vote", "tokens", "ended by"), rows)
+        decided = notebook.text(f"{self.final or 'no single answer'}, decided by {self.decided_by}")
+        return notebook.folded("reasoning", self.reasoning) + notebook.text(self.answer) + decided + votes
 
 
 @dataclass(frozen=True, slots=True)

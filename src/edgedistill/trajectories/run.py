@@ -57,12 +57,33 @@ def solve(
     model: Model,
     prompt: Prompt,
     *,
+    options: TrajectoryOptions | None = None,
+    settings: GenerationSettings | None = None,
+    numerics: Numerics = "fast",
+    thinking: bool | None = None,
+    raw: bool = False,
     on_event: Callable[[TrajectoryEvent], None] | None = None,
-    **arguments: Any,
+    cancel: threading.Event | None = None,
+    read: Reader | None = None,
+    prompt_id: str | int = 0,
+    first_index: int = 0,
 ) -> TrajectoryResult:
     """Run to the end; the arguments are those of ``stream``, ``on_event`` sees its events."""
     result: TrajectoryResult | None = None
-    for event in stream(model, prompt, **arguments):
+    events = stream(
+        model,
+        prompt,
+        options=options,
+        settings=settings,
+        numerics=numerics,
+        thinking=thinking,
+        raw=raw,
+        cancel=cancel,
+        read=read,
+        prompt_id=prompt_id,
+        first_index=first_index,
+    )
+    for event in events:
         if on_event is not None:
             on_event(event)
         result = event.result or result

@@ -6,7 +6,9 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edgedistill import notebook
 from edgedistill.errors import UsageError
+from edgedistill.units import format_seconds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,3 +142,17 @@ class TuneResult:
             "changed_arrays": len(self.changed),
             "looks": [asdict(look) for look in self.looks],
         }
+
+    def gains(self) -> list[tuple[str, str, str]]:
+        """Rows of text: a measure on held-out traces, before and after."""
+        before, after = self.before, self.after
+        return [
+            ("mean KL [nats]", f"{before.kl:.4f} [{before.low:.4f}, {before.high:.4f}]",
+             f"{after.kl:.4f} [{after.low:.4f}, {after.high:.4f}]"),
+            ("p99 KL [nats]", f"{before.p99:.3f}", f"{after.p99:.3f}"),
+            ("top-1 agreement", f"{100 * before.top_agreement:.1f} %", f"{100 * after.top_agreement:.1f} %"),
+        ]  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        steps = f"{self.path}: {self.steps} steps, {format_seconds(self.seconds)}, best at step {self.best_step}"
+        return notebook.text(steps) + notebook.table(("held-out traces", "before", "after"), self.gains())

@@ -11,7 +11,7 @@ from edgedistill.errors import UsageError
 from edgedistill.progress import NullProgress
 from edgedistill.verify.cluster.model import spread_over
 from edgedistill.verify.models.bundle import bundle_identity
-from edgedistill.verify.options import VerifyOptions
+from edgedistill.verify.options import AuditOptions
 from edgedistill.verify.references.baseline import BaselineModel
 from edgedistill.verify.references.baseline_file import SCORED_SAMPLES, Baseline
 from edgedistill.verify.references.open import open_reference
@@ -29,7 +29,7 @@ def make_baseline(
     model: str | Path,
     *,
     suite: str | Path | Suite = "arithmetic",
-    options: VerifyOptions | None = None,
+    options: AuditOptions | None = None,
     scored_samples: int = SCORED_SAMPLES,
     store: Path | None = None,
     progress: Progress | None = None,
@@ -40,7 +40,7 @@ def make_baseline(
     Raises:
         EdgedistillError: as ``verify``.
     """
-    options = options or VerifyOptions()
+    options = options or AuditOptions()
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
     progress = progress or NullProgress()
     with closing(open_reference(model, model)) as reference:

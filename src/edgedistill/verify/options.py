@@ -15,11 +15,14 @@ from edgedistill.errors import UsageError, VerifyError
 from edgedistill.renamed import fields_accept_old
 from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.verify.gate.endpoints import Margins
+from edgedistill.verify.types import Procedure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgedistill.verify.types import Prompt, Suite, SuiteSampling
+    from edgedistill.runtime.settings import Numerics
+    from edgedistill.trajectories.options import VoteRule
+    from edgedistill.verify.types import ProcedureName, Prompt, Suite, SuiteSampling
 
 PresetName = Literal["fast", "default", "thorough"]
 MOST_SAMPLES = 100_000
@@ -61,11 +64,22 @@ PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
 
 @fields_accept_old(mode="numerics")
 @dataclass(frozen=True, slots=True)
-class VerifyOptions:
-    """What the command line and the Python API take; None leaves a setting to the preset, the suite or the bundle.
+class AuditOptions:
+    """Settings of an audit; None leaves a setting to the preset, the suite or the bundle.
 
     Attributes:
-        margins: Overrides of the profile's, by name (accuracy, agreement, entropy_bits, length_ratio, truncation).
+        preset: How much is done: ``fast``, ``default`` or ``thorough`` (see ``PRESETS``).
+        prompts: Number of prompts, spread evenly over the suite.
+        samples: Replies to each prompt.
+        temperature, top_p, top_k, min_p, max_new_tokens: Sampling, as in ``GenerationSettings``.
+        thinking: Ask the template for reasoning or none.
+        seed: Key of the noise.
+        numerics: Numerical path that replies are decoded on: ``fast`` (as deployed) or ``exact``.
+        procedure: Score answers instead of single replies drawn in batches: one reply (``single``), the vote of several
+            trajectories (``vote``), or a pass that reads them (``deliberate``). Samples are answers then: by default
+            the preset's number divided by the trajectories of each, at least 2.
+        trajectories: Of each answer; None: 8.
+        vote: How trajectories vote; None: ``majority``.
         alpha: Of each one-sided test; intervals cover 1 - alpha.
     """
 
@@ -79,9 +93,10 @@ class VerifyOptions:
     max_new_tokens: int | None = None
     thinking: bool | None = None
     seed: int | None = None
-    numerics: Literal["fast", "exact"] | None = None
-    sequential: bool = False
-    margins: Mapping[str, float] = field(default_factory=dict)
+    numerics: Numerics | None = None
+    procedure: ProcedureName | None = None
+    trajectories: int | None = None
+    vote: VoteRule | None = None
     alpha: float = 0.05
 
     def __post_init__(self) -> None:
@@ -101,6 +116,19 @@ class VerifyOptions:
             raise UsageError(f"alpha is {self.alpha:g}; expected more than 0 and less than 0.5, usually 0.05.")
         if self.seed is not None and not 0 <= self.seed < 1 << 64:
             raise UsageError(f"--seed is {self.seed}; expected a whole number from 0 to {(1 << 64) - 1}.")
+        for name in ("trajectories", "vote"):
+            if self.procedure in (None, "single") and getattr(self, name) is not None:
+                raise UsageError(
+                    f"--{name} belongs to the procedures vote and deliberate.", hint="Add --procedure vote."
+                )
+        _ = self.scored
+
+    @property
+    def scored(self) -> Procedure | None:
+        """The procedure whose answers are scored; None for single replies drawn in batches."""
+        if self.procedure is None:
+            return None
+        return Procedure(self.procedure, 8 if self.trajectories is None else self.trajectories, self.vote or "majority")
 
     @property
     def plan(self) -> Preset:
@@ -136,6 +164,20 @@ class VerifyOptions:
                 hint="Add prompts to it.",
             )
         return spread(suite.prompts, wanted)
+
+
+@fields_accept_old(mode="numerics")
+@dataclass(frozen=True, slots=True)
+class VerifyOptions(AuditOptions):
+    """Settings of a verification: those of an audit, and what the gate decides by.
+
+    Attributes:
+        sequential: Stop as soon as the evidence decides.
+        margins: Overrides of the profile's, by name (accuracy, agreement, entropy_bits, length_ratio, truncation).
+    """
+
+    sequential: bool = False
+    margins: Mapping[str, float] = field(default_factory=dict)
 
 
 def spread(prompts: Sequence[Prompt], most: int | None) -> list[Prompt]:

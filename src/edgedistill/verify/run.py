@@ -16,7 +16,7 @@ from edgedistill.progress import NullProgress
 from edgedistill.verify.cluster.model import SpreadBundle, spread_over
 from edgedistill.verify.gate.endpoints import Margins
 from edgedistill.verify.models.bundle import BundleModel, open_sampled
-from edgedistill.verify.options import VerifyOptions, resolve_margins, spread
+from edgedistill.verify.options import AuditOptions, VerifyOptions, resolve_margins, spread
 from edgedistill.verify.references.baseline import BaselineModel, as_dictated, other_versions
 from edgedistill.verify.references.open import open_reference
 from edgedistill.verify.report.build import analyse
@@ -153,7 +153,7 @@ def audit(
     bundle: str | Path,
     *,
     suite: str | Path | Suite = "arithmetic",
-    options: VerifyOptions | None = None,
+    options: AuditOptions | None = None,
     store: Path | None = None,
     progress: Progress | None = None,
     cluster: Cluster | None = None,
@@ -163,7 +163,7 @@ def audit(
     Raises:
         EdgedistillError: as ``verify``.
     """
-    options = options or VerifyOptions()
+    options = options or AuditOptions()
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
     with closing(_opened(bundle, cluster)) as model:
         return audit_model(model, loaded, options, store=store, progress=progress)
@@ -172,13 +172,13 @@ def audit(
 def audit_model(
     bundle: BundleModel,
     suite: Suite,
-    options: VerifyOptions,
+    options: AuditOptions,
     *,
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
     """``audit`` of a model that is open already."""
-    if options.sequential:
+    if isinstance(options, VerifyOptions) and options.sequential:
         raise UsageError("an audit has no reference, so there is no gate to stop early.")
     prompts = options.choose(suite)
     settings = options.draw_settings(suite.sampling, bundle.generation_defaults)

@@ -9,9 +9,9 @@ from edgedistill.verify.gate.sequential import SequentialGate
 from edgedistill.verify.metrics.paired import compare
 from edgedistill.verify.metrics.perturbations import SWEEP
 from edgedistill.verify.models.bundle import BundleModel
-from edgedistill.verify.models.mode import ModeModel
+from edgedistill.verify.models.procedure import ProcedureModel
 from edgedistill.verify.models.sampler_check import check_sampler
-from edgedistill.verify.options import spread
+from edgedistill.verify.options import VerifyOptions, spread
 from edgedistill.verify.references.baseline import BaselineModel
 from edgedistill.verify.report.collapse_open import collapse_is_open
 from edgedistill.verify.report.tokens import PromptDivergences
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.metrics.device_agreement import DeviceReport
     from edgedistill.verify.metrics.token_divergence import TokenDivergence
     from edgedistill.verify.models.sampler_check import NoisyModel
-    from edgedistill.verify.options import Preset, VerifyOptions
+    from edgedistill.verify.options import AuditOptions, Preset
     from edgedistill.verify.sampling.protocol import SampledModel
     from edgedistill.verify.stats.sampler_audit import SamplerAudit
     from edgedistill.verify.types import Drawn, Prompt, Sample, Suite
@@ -60,7 +60,7 @@ class Run:
         self,
         suite: Suite,
         settings: DrawSettings,
-        options: VerifyOptions,
+        options: AuditOptions,
         store: Path | None,
         progress: Progress,
         plan: Preset | None = None,
@@ -85,7 +85,7 @@ class Run:
             max_new_tokens=s.max_new_tokens,
             seed=s.seed,
             numerics=s.numerics,
-            sequential=self._options.sequential,
+            sequential=isinstance(self._options, VerifyOptions) and self._options.sequential,
             level=1 - self._options.alpha,
             margins=limits,
         )
@@ -133,7 +133,7 @@ class Run:
         with ExitStack() as stack:
             store = None
             if self._store is not None and not isinstance(model, BaselineModel):
-                what = model.mode.label if isinstance(model, ModeModel) else "samples"
+                what = model.procedure.label if isinstance(model, ProcedureModel) else "samples"
                 header = store_header(self.suite, settings, model.identity, what=what)
                 path = store_path(self._store, header, model.identity.name)
                 store = stack.enter_context(SampleStore.open(path, header))

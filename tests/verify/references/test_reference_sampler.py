@@ -10,9 +10,8 @@ from report_support import make_report
 
 from edgedistill.errors import EXIT_USAGE, VerifyError
 from edgedistill.verify import create_baseline as baseline_runs
-from edgedistill.verify import run_modes as mode_runner
+from edgedistill.verify import run_procedures as procedure_runner
 from edgedistill.verify import stages
-from edgedistill.verify.models.mode import Mode
 from edgedistill.verify.options import VerifyOptions
 from edgedistill.verify.references.baseline import BaselineModel
 from edgedistill.verify.references.baseline_file import Baseline
@@ -22,6 +21,7 @@ from edgedistill.verify.report.sampler_text import samplers_text
 from edgedistill.verify.run import verify_models
 from edgedistill.verify.stats.sampler_audit import ChiSquare, SamplerAudit
 from edgedistill.verify.suites.registry import load_suite
+from edgedistill.verify.types import Procedure
 
 OPTIONS = VerifyOptions(
     preset="fast", prompts=8, samples=2, temperature=1.2, top_k=0, top_p=1.0, max_new_tokens=120, seed=3
@@ -58,10 +58,10 @@ def test_no_baseline_is_made_with_an_unsound_sampler(undrawn, monkeypatch):
 
 
 def test_an_unsound_reference_of_a_mode_stops_the_run(reasoner, undrawn, monkeypatch):
-    monkeypatch.setattr(mode_runner, "open_reference", lambda *_: undrawn)
+    monkeypatch.setattr(procedure_runner, "open_reference", lambda *_: undrawn)
     monkeypatch.setattr(undrawn, "close", lambda: None)
     with pytest.raises(VerifyError, match=SAME_WHATEVER_THE_SEED):
-        mode_runner.verify_mode(reasoner("int4-b32"), Mode("single"), reference="fp32", options=OPTIONS)
+        procedure_runner.verify_procedure(reasoner("int4-b32"), Procedure("single"), reference="fp32", options=OPTIONS)
 
 
 def test_the_original_in_pytorch_is_audited(sampled, reasoner, monkeypatch):

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import jsonschema
@@ -13,6 +14,8 @@ import pytest
 from report_support import make_report
 
 from edgedistill.errors import VerifyError
+from edgedistill.renamed import RenamedWarning
+from edgedistill.verify.metrics.procedure_score import ProcedureReport, ProcedureScore
 from edgedistill.verify.report.html import html
 from edgedistill.verify.report.json_codec import encode
 from edgedistill.verify.report.json_schema import SCHEMA_PATH, schema_text
@@ -111,8 +114,8 @@ BARE = {
 
 def test_every_number_that_is_estimated_has_room_for_an_interval() -> None:
     measured = (
-        "Collapse", "SuiteResult", "PromptSummary", "FormSummary", "DivergenceSummary", "Diversity", "ModeScore",
-        "ModeChange", "HallucinationVariance", "PerturbationCheck", "DeviceComparison",
+        "Collapse", "SuiteResult", "PromptSummary", "FormSummary", "DivergenceSummary", "Diversity", "ProcedureScore",
+        "ProcedureChange", "HallucinationVariance", "PerturbationCheck", "DeviceComparison",
     )  # fmt: skip
     kinds = {name: NAMES[name] for name in measured} | {
         kind.__name__: kind for kind in (PromptPair, PairMetrics, TokenReport, PositionBin)
@@ -217,3 +220,14 @@ def test_deterministic_settings() -> None:
     assert settings(0.0, 0).deterministic
     assert settings(1.0, 1).deterministic
     assert not settings(1.0, 0).deterministic
+
+
+def test_the_procedure_of_an_earlier_report_is_read(audit: VerifyReport) -> None:
+    number = Estimate(0.5, Interval(0.25, 0.75, 0.95, "bca"))
+    score = ProcedureScore(*[number] * 9, decided_by={"majority": 3})
+    new = replace(audit, procedure=ProcedureReport("vote", 4, "majority", score))
+    old = new.to_dict()
+    old["mode"] = old.pop("procedure")
+    old["mode"]["mode"] = old["mode"].pop("name")
+    with pytest.warns(RenamedWarning, match="mode is called name now"):
+        assert VerifyReport.from_dict(old) == new

@@ -64,7 +64,7 @@ DEFINITIONS = MappingProxyType(
         "mean.",
         "vendi": "Effective number of different texts, from the similarity of their word 1- to 3-grams.",
         "mean_at_k": "Accuracy of a single trajectory, over the K of every answer.",
-        "pass_at_k_mode": "Share of answers with at least one right trajectory: what a perfect judge could reach.",
+        "pass_at_k_procedure": "Share of answers with at least one right trajectory: what a perfect judge could reach.",
         "vote_at_k": "Share of answers whose vote was right; of tied answers, the one of the first trajectory.",
         "deliberate_at_k": "Share of answers that were right after the deliberation; where it came to none, the "
         "vote's.",

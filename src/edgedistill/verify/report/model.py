@@ -24,8 +24,8 @@ from edgedistill.verify.metrics.collapse_verdict import Verdict
 from edgedistill.verify.metrics.device_agreement import Device, DeviceComparison, DeviceReport
 from edgedistill.verify.metrics.diversity import Diversity
 from edgedistill.verify.metrics.lengths import FormSummary
-from edgedistill.verify.metrics.mode_score import ModeChange, ModeReport, ModeScore
 from edgedistill.verify.metrics.perturbations import PerturbationCheck, TemperatureSweep
+from edgedistill.verify.metrics.procedure_score import ProcedureChange, ProcedureReport, ProcedureScore
 from edgedistill.verify.metrics.suite_summary import PromptSummary, SuiteResult
 from edgedistill.verify.metrics.survival import SurvivalCurve
 from edgedistill.verify.metrics.token_divergence import DivergenceSummary
@@ -44,10 +44,9 @@ NAMES: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         Collapse, CollapseResult, Decider, Device, DeviceComparison, DeviceReport, DivergenceSummary, Diversity,
-        EndpointResult, Estimate, FormSummary, GateResult, HallucinationVariance, Interval, ModeChange, ModeReport,
-        ModelIdentity, ModeScore, PerturbationCheck, PromptSummary, RunSettings, SamplerAudit, SequentialState,
-        SuiteResult, SurvivalCurve,
-        TemperatureSweep, Verdict,
+        EndpointResult, Estimate, FormSummary, GateResult, HallucinationVariance, Interval, ModelIdentity,
+        ProcedureChange, ProcedureReport, ProcedureScore, PerturbationCheck, PromptSummary, RunSettings,
+        SamplerAudit, SequentialState, SuiteResult, SurvivalCurve, TemperatureSweep, Verdict,
     )
 } | {"Outcome": Outcome, "Method": Method, "Name": Name}  # fmt: skip
 """What the annotations of the tree refer to, by name."""
@@ -74,6 +73,7 @@ FORM = Form(
         Estimate: _estimate,
         Interval: _interval,
         RunSettings: lambda value: current_keys(value, {"mode": "numerics"}, "the report"),
+        ProcedureReport: lambda value: current_keys(value, {"mode": "name"}, "the report"),
     },
     max_bytes=256 << 20,
 )
@@ -200,7 +200,7 @@ class VerifyReport:
 
     ``claim``: what the samples support of "x % consistent, y bits", in sentences. ``definitions``: name to text.
     ``devices``: who drew the bundle's samples, if they were spread over a cluster.
-    ``mode``: what stands behind the answers, where a mode was scored; None for single replies drawn in batches.
+    ``procedure``: how answers were made, where answers were scored; None for single replies drawn in batches.
     ``sampler``, ``reference_sampler``: audits of the samplers; None where decoding was deterministic, of the reference
     also where its samples were stored in a baseline or it drew none.
     """
@@ -226,7 +226,7 @@ class VerifyReport:
     definitions: dict[str, str]
     notes: tuple[str, ...] = ()
     devices: DeviceReport | None = None
-    mode: ModeReport | None = None
+    procedure: ProcedureReport | None = None
     reference_sampler: SamplerAudit | None = None
     schema_version: int = SCHEMA_VERSION
 
@@ -274,7 +274,7 @@ class VerifyReport:
                 f"it has schema {version}; this version of edgedistill reads up to {SCHEMA_VERSION}.",
                 hint="Install the version of edgedistill that made it, or a newer one.",
             )
-        return FORM.decode(cls, value, "report")
+        return FORM.decode(cls, current_keys(value, {"mode": "procedure"}, "the report"), "report")
 
 
 def report_json(report: VerifyReport) -> str:

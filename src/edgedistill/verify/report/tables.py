@@ -12,7 +12,7 @@ from edgedistill.verify.types import Estimate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgedistill.verify.metrics.mode_score import ModeChange, ModeReport, ModeScore
+    from edgedistill.verify.metrics.procedure_score import ProcedureChange, ProcedureReport, ProcedureScore
     from edgedistill.verify.metrics.suite_summary import SuiteResult
     from edgedistill.verify.report.model import AuditExtras, VerifyReport
 
@@ -114,16 +114,16 @@ def metric_rows(report: VerifyReport) -> list[MetricRow]:
         key = "token_entropy"
         rows.append(MetricRow(key, "token entropy", theirs, ours, report.definitions.get(key, "")))
     rows += [MetricRow(key, label, "", text, report.definitions.get(key, "")) for (key, label), text in _pairs(report)]
-    if (mode := report.mode) is not None:
-        before = {} if mode.reference is None else dict(_mode(mode.reference, mode))
+    if (procedure := report.procedure) is not None:
+        before = {} if procedure.reference is None else dict(_procedure(procedure.reference, procedure))
         rows += [
             MetricRow(key, label, before.get((key, label), ""), text, report.definitions.get(key, ""))
-            for (key, label), text in _mode(mode.bundle, mode)
+            for (key, label), text in _procedure(procedure.bundle, procedure)
         ]
-        if (change := mode.change) is not None:
+        if (change := procedure.change) is not None:
             rows += [
-                MetricRow("mode_change", label, "", text, report.definitions.get("mode_change", ""))
-                for label, text in _mode_change(change, mode.trajectories)
+                MetricRow("procedure_change", label, "", text, report.definitions.get("procedure_change", ""))
+                for label, text in _procedure_change(change, procedure.trajectories)
             ]
     return [row for row in rows if row.bundle or row.reference]
 
@@ -214,22 +214,22 @@ def _pairs(report: VerifyReport) -> Iterator[tuple[tuple[str, str], str]]:
     yield ("hazard", "partings per 100 tokens"), number(tokens.hazard)
 
 
-def _mode(score: ModeScore, mode: ModeReport) -> Iterator[tuple[tuple[str, str], str]]:
-    k = mode.trajectories
+def _procedure(score: ProcedureScore, procedure: ProcedureReport) -> Iterator[tuple[tuple[str, str], str]]:
+    k = procedure.trajectories
     yield ("mean_at_k", f"M@{k}, one trajectory"), percent(score.mean_at_k)
-    yield ("pass_at_k_mode", f"P@{k}, any of them"), percent(score.pass_at_k)
+    yield ("pass_at_k_procedure", f"P@{k}, any of them"), percent(score.pass_at_k)
     yield ("vote_at_k", f"V@{k}, the vote"), percent(score.vote_at_k)
     yield ("deliberate_at_k", f"D@{k}, the deliberation"), percent(score.deliberate_at_k)
     yield ("cost", "tokens an answer"), number(score.tokens, 1)
     if k > 1:
-        if mode.mode == "vote":  # a deliberation reads whole trajectories
+        if procedure.name == "vote":  # a deliberation reads whole trajectories
             yield ("cost", "... with exact early stop"), number(score.stopped_tokens, 1)
         yield ("tied", "tied votes"), percent(score.tied)
         yield ("decided_by", "decided by"), ", ".join(f"{name} {count}" for name, count in score.decided_by.items())
     yield ("cost", "seconds an answer"), number(score.seconds)
 
 
-def _mode_change(change: ModeChange, k: int) -> Iterator[tuple[str, str]]:
+def _procedure_change(change: ProcedureChange, k: int) -> Iterator[tuple[str, str]]:
     yield f"change of M@{k}", points(change.mean_at_k)
     yield f"change of P@{k}", points(change.pass_at_k)
     yield f"change of V@{k}", points(change.vote_at_k)
@@ -240,19 +240,19 @@ def _mode_change(change: ModeChange, k: int) -> Iterator[tuple[str, str]]:
 def path_text(report: VerifyReport) -> str:
     """Which path was measured, in a sentence."""
     settings = report.settings
-    if report.mode is not None:
-        return _mode_text(report.mode, report.reference is not None, exact=settings.numerics == "exact")
+    if report.procedure is not None:
+        return _procedure_text(report.procedure, report.reference is not None, exact=settings.numerics == "exact")
     kernels = "exact kernels" if settings.numerics == "exact" else "the kernels it is deployed with"
     coupled = ", sharing the reference's noise" if settings.coupled and report.reference is not None else ""
     return f"The bundle decoded every reply token by token, with {kernels}{coupled}."
 
 
-def _mode_text(mode: ModeReport, coupled: bool, *, exact: bool) -> str:
+def _procedure_text(procedure: ProcedureReport, coupled: bool, *, exact: bool) -> str:
     what = {
         "single": "One trajectory gave every answer",
-        "vote": f"Every answer is the {mode.vote} vote of {mode.trajectories} trajectories",
-        "deliberate": f"Every answer comes from a pass over {mode.trajectories} trajectories and their vote",
-    }[mode.mode]
+        "vote": f"Every answer is the {procedure.vote} vote of {procedure.trajectories} trajectories",
+        "deliberate": f"Every answer comes from a pass over {procedure.trajectories} trajectories and their vote",
+    }[procedure.name]
     kernels = "exact kernels" if exact else "the kernels it is deployed with"
     return f"{what}, decoded with {kernels}{', sharing the reference’s noise' if coupled else ''}."
 

@@ -39,7 +39,7 @@ _NEW = "Delete the file, or name another with a new --store."
 def store_header(
     suite: Suite, settings: DrawSettings, identity: ModelIdentity, *, what: str = "samples"
 ) -> dict[str, Any]:
-    """What samples depend on. ``what`` tells apart runs of the same settings that differ otherwise (the mode, ...)."""
+    """What samples depend on. ``what`` tells apart runs of the same settings, such as procedures."""
     packages = ("edgedistill", "numpy", *(("torch", "transformers") if identity.kind == "hf" else ("onnxruntime",)))
     return {
         "format": FORMAT,

@@ -6,6 +6,7 @@ Never imports ``verify.stats``, ``verify.suites`` or any other part of verificat
 """
 
 from edgedistill.verify.types.estimates import Estimate, Interval
+from edgedistill.verify.types.procedure import Procedure, ProcedureName
 from edgedistill.verify.types.prompts import (
     AnswerKind,
     Check,
@@ -30,6 +31,8 @@ __all__ = [
     "Message",
     "ModelIdentity",
     "ModelKind",
+    "Procedure",
+    "ProcedureName",
     "Prompt",
     "Role",
     "RunSettings",

@@ -53,7 +53,7 @@ class Trial:
 
     Attributes:
         correct: Whether each trajectory is right, in order; None without gold answers.
-        vote: Whether the vote is right; None without gold answers. Equal to the answer's own in the mode ``vote``.
+        vote: Whether the vote is right; None without gold answers. Equal to the answer's own in the procedure ``vote``.
         answered: Trajectories that had a vote, or, where replies are free texts, that were complete.
         tied: Several answers shared the first place of the vote.
         decided_by: As in ``TrajectoryResult``.
@@ -81,7 +81,7 @@ class Trial:
 class Drawn:
     """One reply: what statistics need of it, its tokens (the end-of-sequence token included), and why it ended.
 
-    ``trial`` is set for answers of a mode (``mode_model``): the trajectories behind the reply.
+    ``trial`` is set for answers of a procedure (``ProcedureModel``): the trajectories behind the reply.
     """
 
     sample: Sample

@@ -1,4 +1,4 @@
-"""What the answers of a mode come to: M@K, P@K, V@K, D@K with intervals over prompts, what an answer cost, and how
+"""What the answers of a procedure come to: M@K, P@K, V@K, D@K with intervals over prompts, what an answer cost, and how
 quantization changed each of them.
 """
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class ModeScore:
-    """One model in one mode; estimates over prompts, None where there are no gold answers or nothing to measure.
+class ProcedureScore:
+    """One model in one procedure; estimates over prompts, None where there are no gold answers or nothing to measure.
 
     Attributes:
         mean_at_k: M@K, accuracy of a single trajectory.
@@ -51,11 +51,11 @@ class ModeScore:
 
 
 @dataclass(frozen=True, slots=True)
-class ModeChange:
+class ProcedureChange:
     """What quantization did to every way to answer: bundle less reference, paired by prompt.
 
     Both saw the same noise, so that an interval is about the difference alone and far narrower than those of the two
-    scores. Accuracies as in ``ModeScore``, in shares; ``tokens`` of an answer.
+    scores. Accuracies as in ``ProcedureScore``, in shares; ``tokens`` of an answer.
     """
 
     mean_at_k: Estimate | None
@@ -66,22 +66,22 @@ class ModeChange:
 
 
 @dataclass(frozen=True, slots=True)
-class ModeReport:
-    """The mode of a run and what it came to; ``reference`` and ``change`` are None in an audit.
+class ProcedureReport:
+    """The procedure of a run and what it came to; ``reference`` and ``change`` are None in an audit.
 
-    ``mode``: single, vote or deliberate. ``trajectories``: K. ``vote``: majority, confidence or universal.
+    ``name``: single, vote or deliberate. ``trajectories``: K. ``vote``: majority, confidence or universal.
     """
 
-    mode: str
+    name: str
     trajectories: int
     vote: str
-    bundle: ModeScore
-    reference: ModeScore | None = None
-    change: ModeChange | None = None
+    bundle: ProcedureScore
+    reference: ProcedureScore | None = None
+    change: ProcedureChange | None = None
 
 
-def mode_score(drawn: Sequence[Drawn], mode: str, *, level: float, seed: int) -> ModeScore:
-    """Score the answers of a mode; all of them carry a ``Trial``.
+def procedure_score(drawn: Sequence[Drawn], procedure: str, *, level: float, seed: int) -> ProcedureScore:
+    """Score the answers of a procedure; all of them carry a ``Trial``.
 
     Raises:
         ValueError: An answer without one.
@@ -98,12 +98,12 @@ def mode_score(drawn: Sequence[Drawn], mode: str, *, level: float, seed: int) ->
     def cost(value: Callable[[Drawn, Trial], float]) -> Estimate:
         return mean(value) or Estimate(float("nan"))
 
-    several = mode != "single"
-    return ModeScore(
+    several = procedure != "single"
+    return ProcedureScore(
         mean_at_k=mean(_single, 1.0),
         pass_at_k=mean(_any, 1.0) if several else None,
         vote_at_k=mean(_vote, 1.0) if several else None,
-        deliberate_at_k=mean(_final, 1.0) if mode == "deliberate" else None,
+        deliberate_at_k=mean(_final, 1.0) if procedure == "deliberate" else None,
         tokens=cost(_tokens),
         pass_tokens=cost(lambda _, t: t.pass_tokens),
         stopped_tokens=cost(lambda _, t: t.stopped_tokens + t.pass_tokens),
@@ -113,10 +113,10 @@ def mode_score(drawn: Sequence[Drawn], mode: str, *, level: float, seed: int) ->
     )
 
 
-def mode_change(
-    bundle: Sequence[Drawn], reference: Sequence[Drawn], mode: str, *, level: float, seed: int
-) -> ModeChange:
-    """Bundle less reference, for the same mode and the same prompts; all answers carry a ``Trial``.
+def procedure_change(
+    bundle: Sequence[Drawn], reference: Sequence[Drawn], procedure: str, *, level: float, seed: int
+) -> ProcedureChange:
+    """Bundle less reference, for the same procedure and the same prompts; all answers carry a ``Trial``.
 
     Raises:
         ValueError: An answer without one, or other prompts.
@@ -132,12 +132,12 @@ def mode_change(
         differences = [ours[prompt_id] - theirs[prompt_id] for prompt_id in ours]
         return prompt_mean(differences, low=-bound, high=bound, level=level, seed=seed)
 
-    several = mode != "single"
-    return ModeChange(
+    several = procedure != "single"
+    return ProcedureChange(
         mean_at_k=change(_single),
         pass_at_k=change(_any) if several else None,
         vote_at_k=change(_vote) if several else None,
-        deliberate_at_k=change(_final) if mode == "deliberate" else None,
+        deliberate_at_k=change(_final) if procedure == "deliberate" else None,
         tokens=change(_tokens, np.inf),
     )
 
@@ -166,7 +166,7 @@ def _by_prompt(drawn: Sequence[Drawn]) -> Groups:
     groups: Groups = {}
     for one in drawn:
         if one.trial is None:
-            raise ValueError(f"answer {one.key} is no answer of a mode")
+            raise ValueError(f"answer {one.key} is no answer of a procedure")
         groups.setdefault(one.sample.prompt_id, []).append((one, one.trial))
     return groups
 

@@ -1,19 +1,18 @@
-"""A bundle that answers in a mode, seen as a model: one sample is one answer, whatever number of trajectories it took.
+"""A bundle that answers by a procedure, seen as a model: one sample is one answer, of whatever number of trajectories.
 
-Trajectory j of the answer number i is the sample ``i * K + j`` of the mode ``single``: reference and bundle share
-their noise in every mode. Every answer is made as a user's would be, one question at a time, so that its seconds mean
+Trajectory j of answer i is sample ``i * K + j`` of the procedure ``single``, so that reference and bundle share their
+noise in every procedure. Questions are answered one at a time, as in use, so that the seconds of an answer mean
 something.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from edgedistill.errors import UsageError, VerifyError
+from edgedistill.errors import VerifyError
 from edgedistill.progress import NullProgress
 from edgedistill.trajectories.early_stop import decided
-from edgedistill.trajectories.options import TrajectoryOptions
 from edgedistill.trajectories.run import solve
 from edgedistill.verify.metrics.lengths import repetition_rate
 from edgedistill.verify.sampling.answers import answer_of
@@ -28,60 +27,22 @@ if TYPE_CHECKING:
 
     from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
-    from edgedistill.trajectories.options import VoteRule
     from edgedistill.trajectories.result import Trajectory, TrajectoryResult
     from edgedistill.verify.models.bundle import BundleModel
     from edgedistill.verify.sampling.protocol import Slice
-    from edgedistill.verify.types import AnswerKind, ModelIdentity, Prompt
-
-ModeName = Literal["single", "vote", "deliberate"]
+    from edgedistill.verify.types import AnswerKind, ModelIdentity, Procedure, Prompt
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """How an answer is come to.
-
-    Attributes:
-        name: ``single``: one trajectory; ``vote``: the vote of K; ``deliberate``: a pass that reads K.
-        trajectories: K; 1 for single.
-        vote: How they vote.
-    """
-
-    name: ModeName
-    trajectories: int = 8
-    vote: VoteRule = "majority"
-
-    def __post_init__(self) -> None:
-        if self.name not in ("single", "vote", "deliberate"):
-            raise UsageError(f"There is no mode {self.name!r}; expected single, vote or deliberate.")
-        _ = self.options
-        if self.name != "single" and self.trajectories < 2:
-            raise UsageError(f"The mode {self.name} needs at least 2 trajectories; found {self.trajectories}.")
-
-    @property
-    def options(self) -> TrajectoryOptions:
-        """As the runs take them. Nothing is stopped early: M@K and P@K need every trajectory."""
-        if self.name == "single":
-            return TrajectoryOptions(count=1, early_stop="off")
-        deliberate = self.name == "deliberate"
-        return TrajectoryOptions(count=self.trajectories, vote=self.vote, deliberate=deliberate, early_stop="off")
-
-    @property
-    def label(self) -> str:
-        """Tells the stored answers of different modes apart."""
-        return "single" if self.name == "single" else f"{self.name}-{self.trajectories}-{self.vote}"
-
-
-class ModeModel:
-    """``bundle`` answering in ``mode``; closed with it. See ``models.SampledModel``."""
+class ProcedureModel:
+    """``bundle`` answering in ``procedure``; closed with it. See ``models.SampledModel``."""
 
     can_draw = True
     can_score = False
     score_rows = 1
 
-    def __init__(self, bundle: BundleModel, mode: Mode) -> None:
+    def __init__(self, bundle: BundleModel, procedure: Procedure) -> None:
         self.bundle = bundle
-        self.mode = mode
+        self.procedure = procedure
 
     @property
     def identity(self) -> ModelIdentity:
@@ -105,7 +66,7 @@ class ModeModel:
     ) -> Iterator[Drawn]:
         """See ``models.SampledModel.draw``."""
         progress = progress or NullProgress()
-        progress.begin(f"answers of {self.identity.name} ({self.mode.label})", len(prompts) * samples, "items")
+        progress.begin(f"answers of {self.identity.name} ({self.procedure.label})", len(prompts) * samples, "items")
         for prompt in prompts:
             for index in range(first_index, first_index + samples):
                 if (prompt.id, index) not in done:
@@ -114,7 +75,7 @@ class ModeModel:
         progress.end()
 
     def _answer(self, prompt: Prompt, index: int, settings: DrawSettings) -> Drawn:
-        options = self.mode.options
+        options = self.procedure.options
         checked = prompt.extract == "checks"
         if checked:
             # Whether a reply keeps the rules is the test, so the vote may not know: replies are free texts to it.
@@ -143,7 +104,7 @@ class ModeModel:
     ) -> Iterator[npt.NDArray[np.float32]]:
         """An answer of several trajectories has no distribution of tokens. Raises VerifyError."""
         del sequences, slices, thinking
-        raise VerifyError(f"the mode {self.mode.name} has no token probabilities for `{prompt.id}`.")
+        raise VerifyError(f"the procedure {self.procedure.name} has no token probabilities for `{prompt.id}`.")
 
     def close(self) -> None:
         """Close the bundle."""

@@ -12,16 +12,16 @@ from edgedistill.errors import UsageError
 from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.trajectories import solve
 from edgedistill.trajectories.result import Trajectory
-from edgedistill.verify import run_modes as mode_runner
-from edgedistill.verify.metrics.mode_score import mode_change, mode_score
-from edgedistill.verify.models.mode import Mode, ModeModel, stopped_tokens
+from edgedistill.verify import run_procedures as procedure_runner
+from edgedistill.verify.metrics.procedure_score import procedure_change, procedure_score
+from edgedistill.verify.models.procedure import ProcedureModel, stopped_tokens
 from edgedistill.verify.options import VerifyOptions
 from edgedistill.verify.report.model import VerifyReport
 from edgedistill.verify.report.tables import metric_rows
-from edgedistill.verify.run_modes import verify_mode
+from edgedistill.verify.run_procedures import verify_procedure
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites.registry import load_suite
-from edgedistill.verify.types import Drawn, Sample, Trial
+from edgedistill.verify.types import Drawn, Procedure, Sample, Trial
 
 SETTINGS = DrawSettings(temperature=0.9, top_k=20, top_p=0.95, max_new_tokens=90, seed=7, numerics="exact")
 OPTIONS = VerifyOptions(prompts=3, samples=2, seed=7, max_new_tokens=90)
@@ -37,8 +37,8 @@ def trial(correct, vote, *, tokens=100, passed=0):
 
 def test_a_vote_has_the_trajectories_of_the_single_mode(sampled, prompts):
     model = sampled()
-    single = list(ModeModel(model, Mode("single")).draw(prompts, 4, SETTINGS))
-    voted = list(ModeModel(model, Mode("vote", 2)).draw(prompts, 2, SETTINGS))
+    single = list(ProcedureModel(model, Procedure("single")).draw(prompts, 4, SETTINGS))
+    voted = list(ProcedureModel(model, Procedure("vote", 2)).draw(prompts, 2, SETTINGS))
     engine = {one.key: one.token_ids for one in model.draw(prompts, 4, SETTINGS)}
     assert {one.key: one.token_ids for one in single} == engine
     for answer in voted:
@@ -56,7 +56,7 @@ def test_a_vote_has_the_trajectories_of_the_single_mode(sampled, prompts):
 
 def test_checks_are_not_known_to_the_vote(sampled):
     prompt = next(p for p in load_suite("instructions").prompts if p.checks)
-    (answer,) = ModeModel(sampled(), Mode("vote", 2)).draw([prompt], 1, SETTINGS)
+    (answer,) = ProcedureModel(sampled(), Procedure("vote", 2)).draw([prompt], 1, SETTINGS)
     assert answer.trial.decided_by in ("universal", "similarity", "none")
     assert answer.sample.answer in ("follows", "violates", None)
     assert answer.trial.answered <= 2
@@ -69,15 +69,15 @@ def test_the_scores_are_means_over_prompts():
         drawn("b", 0, trial([False, False, False], False, passed=20), correct=False),
         drawn("b", 1, trial([True, False, False], False), correct=True),
     ]
-    score = mode_score(answers, "deliberate", level=0.95, seed=0)
+    score = procedure_score(answers, "deliberate", level=0.95, seed=0)
     assert score.mean_at_k.value == pytest.approx((3 / 6 + 1 / 6) / 2)
     assert score.pass_at_k.value == pytest.approx((1 + 0.5) / 2)
     assert score.vote_at_k.value == pytest.approx((0.5 + 0) / 2)
     assert score.deliberate_at_k.value == pytest.approx((1 + 0.5) / 2)
     assert (score.tokens.value, score.pass_tokens.value, score.stopped_tokens.value) == (105, 5, 95)
     assert score.decided_by == {"majority": 4}
-    assert mode_score(answers, "vote", level=0.95, seed=0).deliberate_at_k is None
-    single = mode_score(answers, "single", level=0.95, seed=0)
+    assert procedure_score(answers, "vote", level=0.95, seed=0).deliberate_at_k is None
+    single = procedure_score(answers, "single", level=0.95, seed=0)
     assert (single.pass_at_k, single.vote_at_k) == (None, None)
     assert single.mean_at_k is not None
 
@@ -90,15 +90,15 @@ def test_the_change_of_a_mode_is_paired_by_prompt():
         drawn("b", 0, trial([False, False], False), correct=False),
         drawn("c", 0, trial([True, True], True)),
     ]
-    change = mode_change(after, before, "deliberate", level=0.95, seed=0)
+    change = procedure_change(after, before, "deliberate", level=0.95, seed=0)
     found = (change.mean_at_k, change.pass_at_k, change.vote_at_k, change.deliberate_at_k, change.tokens)
     assert [one.value for one in found] == pytest.approx([-1.5 / 4, -1 / 4, -1 / 4, -2 / 4, 40 / 4])
     assert change.vote_at_k.interval.low < -1 / 4 < change.vote_at_k.interval.high
-    single = mode_change(after, before, "single", level=0.95, seed=0)
+    single = procedure_change(after, before, "single", level=0.95, seed=0)
     assert (single.pass_at_k, single.vote_at_k, single.deliberate_at_k) == (None, None, None)
-    assert mode_change(before, before, "vote", level=0.95, seed=0).vote_at_k.value == 0
+    assert procedure_change(before, before, "vote", level=0.95, seed=0).vote_at_k.value == 0
     with pytest.raises(ValueError, match="different prompts"):
-        mode_change(after[:3], before, "vote", level=0.95, seed=0)
+        procedure_change(after[:3], before, "vote", level=0.95, seed=0)
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.sampled_from(["1", "2", None])), min_size=1, max_size=10))
@@ -112,7 +112,7 @@ def test_early_stop_never_costs_more(entries):
 
 def test_the_predicted_saving_is_the_real_one(sampled, prompts):
     model = sampled().model
-    options = Mode("vote", 6).options
+    options = Procedure("vote", 6).options
     question = [{"role": "user", "content": prompts[2].messages[0].content}]
     full = solve(model, question, options=options, settings=SETTINGS.generation, numerics="exact")
     stopped = solve(
@@ -126,42 +126,44 @@ def test_the_predicted_saving_is_the_real_one(sampled, prompts):
 def test_a_mode_is_gated_against_the_same_mode_and_resumed(reasoner, tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "audit_sampler", lambda *_: None)  # has its own tests, and takes its time
     bundle, reference = reasoner("int4-b32"), reasoner("fp32")
-    report = verify_mode(bundle, Mode("vote", 2), reference=reference, options=OPTIONS, store=tmp_path)
-    assert report.mode.trajectories == 2
+    report = verify_procedure(bundle, Procedure("vote", 2), reference=reference, options=OPTIONS, store=tmp_path)
+    assert report.procedure.trajectories == 2
     assert report.gate is not None
-    assert report.mode.reference is not None
-    assert report.bundle_result.accuracy.value == pytest.approx(report.mode.bundle.vote_at_k.value)
-    lost = report.mode.bundle.vote_at_k.value - report.mode.reference.vote_at_k.value
-    assert report.mode.change.vote_at_k.value == pytest.approx(lost)
+    assert report.procedure.reference is not None
+    assert report.bundle_result.accuracy.value == pytest.approx(report.procedure.bundle.vote_at_k.value)
+    lost = report.procedure.bundle.vote_at_k.value - report.procedure.reference.vote_at_k.value
+    assert report.procedure.change.vote_at_k.value == pytest.approx(lost)
     texts = {row.label: row.bundle for row in metric_rows(report)}
     assert texts["change of V@2"].startswith(f"{100 * lost:+.1f}")
     assert texts["change of V@2"].endswith(" points")
     assert report.tokens.forced is None
     assert VerifyReport.from_dict(report.to_dict()).to_dict() == report.to_dict()
-    again = verify_mode(bundle, Mode("vote", 2), reference=reference, options=OPTIONS, store=tmp_path)
-    assert again.mode.bundle == report.mode.bundle  # seconds included: nothing was drawn again
+    again = verify_procedure(bundle, Procedure("vote", 2), reference=reference, options=OPTIONS, store=tmp_path)
+    assert again.procedure.bundle == report.procedure.bundle  # seconds included: nothing was drawn again
     assert len(list(tmp_path.iterdir())) == 2
-    alone = verify_mode(bundle, Mode("single"), options=OPTIONS, store=tmp_path)
-    assert (alone.kind, alone.gate, alone.mode.reference, alone.mode.change) == ("audit", None, None, None)
-    assert alone.mode.bundle.vote_at_k is None
-
-
-@pytest.mark.parametrize(("mode", "answers"), [(Mode("single"), 16), (Mode("vote", 4), 4), (Mode("deliberate", 16), 2)])
-def test_fewer_answers_for_more_trajectories(reasoner, monkeypatch, mode, answers):
-    monkeypatch.setattr(mode_runner, "_run", lambda *arguments: arguments[3].n_samples)
-    assert verify_mode(reasoner("int4-b32"), mode, options=VerifyOptions(preset="fast")) == answers
+    alone = verify_procedure(bundle, Procedure("single"), options=OPTIONS, store=tmp_path)
+    assert (alone.kind, alone.gate, alone.procedure.reference, alone.procedure.change) == ("audit", None, None, None)
+    assert alone.procedure.bundle.vote_at_k is None
 
 
 @pytest.mark.parametrize(
-    ("mode", "options"),
+    ("procedure", "answers"), [(Procedure("single"), 16), (Procedure("vote", 4), 4), (Procedure("deliberate", 16), 2)]
+)
+def test_fewer_answers_for_more_trajectories(reasoner, monkeypatch, procedure, answers):
+    monkeypatch.setattr(procedure_runner, "_run", lambda *arguments: arguments[3].n_samples)
+    assert verify_procedure(reasoner("int4-b32"), procedure, options=VerifyOptions(preset="fast")) == answers
+
+
+@pytest.mark.parametrize(
+    ("procedure", "options"),
     [
-        (lambda: Mode("vote", 1), {}),
-        (lambda: Mode("vote", 65), {}),
-        (lambda: Mode("loud", 8), {}),
-        (lambda: Mode("vote", 2), {"sequential": True}),
-        (lambda: Mode("vote", 2), {"temperature": 0.0}),
+        (lambda: Procedure("vote", 1), {}),
+        (lambda: Procedure("vote", 65), {}),
+        (lambda: Procedure("loud", 8), {}),
+        (lambda: Procedure("vote", 2), {"sequential": True}),
+        (lambda: Procedure("vote", 2), {"temperature": 0.0}),
     ],
 )
-def test_what_makes_no_sense_is_refused(reasoner, mode, options):
+def test_what_makes_no_sense_is_refused(reasoner, procedure, options):
     with pytest.raises(UsageError):
-        verify_mode(reasoner("int4-b32"), mode(), options=replace(OPTIONS, **options))
+        verify_procedure(reasoner("int4-b32"), procedure(), options=replace(OPTIONS, **options))

@@ -1,7 +1,7 @@
-"""Runs that score a mode (single, vote, deliberate) like a model, alone or against the same mode of a reference bundle.
+"""Runs that score the answers of a procedure (single, vote, deliberate), alone or against those of a reference bundle.
 
->>> report = verify_mode("my-bundle", Mode("vote", 8), reference="my-fp32-bundle")
->>> report.mode.bundle.vote_at_k, report.gate.result.outcome
+>>> report = verify_procedure("my-bundle", Procedure("vote", 8), reference="my-fp32-bundle")
+>>> report.procedure.bundle.vote_at_k, report.gate.result.outcome
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from edgedistill.errors import UsageError
 from edgedistill.progress import NullProgress
-from edgedistill.verify.metrics.mode_score import ModeReport, mode_change, mode_score
+from edgedistill.verify.metrics.procedure_score import ProcedureReport, procedure_change, procedure_score
 from edgedistill.verify.models.bundle import BundleModel, open_sampled
-from edgedistill.verify.models.mode import Mode, ModeModel
-from edgedistill.verify.options import VerifyOptions, resolve_margins
+from edgedistill.verify.models.procedure import ProcedureModel
+from edgedistill.verify.options import AuditOptions, VerifyOptions, resolve_margins
 from edgedistill.verify.references.open import open_reference
 from edgedistill.verify.report.build import analyse
 from edgedistill.verify.report.extras import ModelSamples
@@ -29,60 +29,61 @@ from edgedistill.verify.suites.registry import load_suite
 
 if TYPE_CHECKING:
     from edgedistill.progress import Progress
-    from edgedistill.verify.types import Suite
+    from edgedistill.verify.types import Procedure, Suite
 
 
-def verify_mode(
+def verify_procedure(
     bundle: str | Path,
-    mode: Mode,
+    procedure: Procedure,
     *,
     reference: str | Path | None = None,
     suite: str | Path | Suite = "arithmetic",
-    options: VerifyOptions | None = None,
+    options: AuditOptions | None = None,
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
-    """Score a bundle's answers in a mode; with a reference, decide whether they are as good as its in the same mode.
+    """Score a bundle's answers; with a reference, decide whether they are as good as the reference's.
 
     Args:
         bundle: Bundle directory.
         reference: Bundle directory; None: no gate, the report is an audit's.
         suite: Name of a built-in suite, path of a file, or a suite.
         options: Samples are answers: by default the preset's number divided by the trajectories of each (at least 2),
-            so that every mode costs about the same.
+            so that every procedure costs about the same.
         store: As in ``verify``.
 
     Raises:
-        UsageError: Options that a mode excludes, a reference that is no bundle.
+        UsageError: Options that a procedure excludes, a reference that is no bundle.
         EdgedistillError: As ``verify``.
     """
     options = options or VerifyOptions()
-    if options.sequential and reference is None:
+    sequential = isinstance(options, VerifyOptions) and options.sequential
+    if sequential and reference is None:
         raise UsageError("without a reference there is no gate to stop early.", hint="Drop --sequential.")
-    samples = options.samples or max(2, options.n_samples // mode.options.count)
+    samples = options.samples or max(2, options.n_samples // procedure.options.count)
     options = replace(options, samples=samples)
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
     progress = progress or NullProgress()
     with ExitStack() as stack:
-        ours = ModeModel(stack.enter_context(closing(open_sampled(bundle))), mode)
+        ours = ProcedureModel(stack.enter_context(closing(open_sampled(bundle))), procedure)
         theirs = None
         if reference is not None:
             opened = stack.enter_context(closing(open_reference(reference, bundle)))
             if not isinstance(opened, BundleModel):
                 raise UsageError(
-                    f"the reference {reference} is no bundle, and a mode needs one that decodes here.",
+                    f"the reference {reference} is no bundle, and a procedure needs one that decodes here.",
                     hint="Export it: edgedistill export MODEL --format fp32 -o DIR",
                 )
-            theirs = ModeModel(opened, mode)
+            theirs = ProcedureModel(opened, procedure)
             require_same_vocabulary(theirs.identity, ours.identity)
         return _run(ours, theirs, loaded, options, store, progress)
 
 
 def _run(
-    ours: ModeModel,
-    theirs: ModeModel | None,
+    ours: ProcedureModel,
+    theirs: ProcedureModel | None,
     suite: Suite,
-    options: VerifyOptions,
+    options: AuditOptions,
     store: Path | None,
     progress: Progress,
 ) -> VerifyReport:
@@ -95,13 +96,14 @@ def _run(
         )
     margins = None
     if theirs is not None:
-        margins = resolve_margins(bundle_margins(ours.bundle), options.margins, options.n_samples)
-        require_margins(suite, options.margins)
+        asked = options.margins if isinstance(options, VerifyOptions) else {}
+        margins = resolve_margins(bundle_margins(ours.bundle), asked, options.n_samples)
+        require_margins(suite, asked)
     run = Run(suite, settings, options, store, progress)
     sampler = run.audit_sampler(ours.bundle, prompts)
     reference_sampler = None if theirs is None else run.audit_sampler(theirs.bundle, prompts)
     before, state = None, None
-    if theirs is not None and margins is not None and options.sequential:
+    if theirs is not None and margins is not None and isinstance(options, VerifyOptions) and options.sequential:
         before, after, state = run.until_decided(theirs, ours, prompts, margins)
     else:
         before = None if theirs is None else run.draw(theirs, prompts)
@@ -117,15 +119,15 @@ def _run(
         sequential=state,
         notes=run.notes,
     )
-    mode = ours.mode
+    procedure = ours.procedure
     level, seed = report.settings.level, settings.seed
-    scored = ModeReport(
-        mode.name,
-        mode.options.count,
-        mode.vote,
-        mode_score(after, mode.name, level=level, seed=seed),
-        None if before is None else mode_score(before, mode.name, level=level, seed=seed),
-        None if before is None else mode_change(after, before, mode.name, level=level, seed=seed),
+    scored = ProcedureReport(
+        procedure.name,
+        procedure.options.count,
+        procedure.vote,
+        procedure_score(after, procedure.name, level=level, seed=seed),
+        None if before is None else procedure_score(before, procedure.name, level=level, seed=seed),
+        None if before is None else procedure_change(after, before, procedure.name, level=level, seed=seed),
     )
     # Tokens of the text that stands say nothing about the trajectories behind it.
-    return replace(report, mode=scored, tokens=TokenReport(), reference_sampler=reference_sampler)
+    return replace(report, procedure=scored, tokens=TokenReport(), reference_sampler=reference_sampler)
