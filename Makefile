@@ -21,7 +21,7 @@ ARGS ?=
 PARALLEL := -n auto --dist worksteal --durations=10
 PIP_OPTIONS := --disable-pip-version-check
 
-.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test lock test-slow test-all screenshots clean
+.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -75,6 +75,10 @@ coverage: $(DEV) ## the not-slow tests with branch coverage, a table and htmlcov
 
 wheel-test: | $(BIN)/python ## build the wheel, install it into an empty environment, export and run there
 	$(BIN)/python tests/support/wheel_check.py $(ARGS)
+
+mutation: $(DEV) ## small changes of gate, statistics, reader of answers and staging: how many the tests notice (ARGS="--sample 600 --show")
+	$(BIN)/pip install $(PIP_OPTIONS) --constraint constraints.txt mutmut
+	$(BIN)/python tests/support/mutation.py $(ARGS)
 
 lock: | $(BIN)/python ## constraints.txt anew: the newest versions that the extras and constraints-dev.txt allow (ARGS=--upgrade)
 	$(BIN)/pip install $(PIP_OPTIONS) uv
