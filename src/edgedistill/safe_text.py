@@ -1,18 +1,20 @@
-"""Text from files and models, made safe for where it is shown or written: terminals, tables, file names.
+"""Text from files and models, made safe for where it is shown or written: terminals, pages, file names.
 
 A terminal obeys control characters: an escape sequence in a model's answer or a manifest could write to the clipboard
 (OSC 52), set the title, or overwrite what was printed. Bidirectional overrides reorder what is read (Trojan Source,
-CVE-2021-42574). A spreadsheet computes a cell that begins like a formula (OWASP, CSV injection).
+CVE-2021-42574). Tables of numbers are all that is written as CSV: no cell of them begins like a formula.
 """
 
 from __future__ import annotations
 
+import html
+import json
 import re
 
 _CONTROL = "\x00-\x08\x0b-\x1f\x7f-\x9f"
 _ORDER = "\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 _INVISIBLE = "\u200b\u2060\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
-_UNSAFE = re.compile(f"[{_CONTROL}{_ORDER}{_INVISIBLE}\ud800-\udfff]")
+UNSAFE = re.compile(f"[{_CONTROL}{_ORDER}{_INVISIBLE}\ud800-\udfff]")
 _UNSAFE_IN_LINE = re.compile(f"[\t\n{_CONTROL}{_ORDER}{_INVISIBLE}\ud800-\udfff]")
 _RESERVED = "con|prn|aux|nul|conin\\$|conout\\$|com[0-9¹²³]|lpt[0-9¹²³]"
 _NOT_IN_NAMES = '\x00-\x1f\x7f-\x9f<>:"/\\\\|?*\ud800-\udfff'
@@ -25,7 +27,12 @@ def visible(text: str, *, line: bool = False) -> str:
 
     Newline and tab stay unless a single ``line`` is wanted. Nothing else changes.
     """
-    return (_UNSAFE_IN_LINE if line else _UNSAFE).sub(_spelled, text)
+    return (_UNSAFE_IN_LINE if line else UNSAFE).sub(_spelled, text)
+
+
+def visible_json(text: str) -> str:
+    """``text``, a JSON document, with the same characters as escapes of JSON: it means what it meant."""
+    return UNSAFE.sub(lambda match: json.dumps(match[0])[1:-1].replace("\x7f", "\\u007f"), text)
 
 
 def _spelled(match: re.Match[str]) -> str:
@@ -35,14 +42,9 @@ def _spelled(match: re.Match[str]) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def csv_cell(text: str) -> str:
-    """``text`` as a cell that a spreadsheet shows rather than computes."""
-    safe = visible(text)
-    return f"'{safe}" if safe.lstrip()[:1] in ("=", "+", "-", "@") and not _is_number(safe) else safe
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", text) is not None
+def escape(text: str) -> str:
+    """``text`` for HTML and SVG, in elements and in quoted attributes."""
+    return html.escape(visible(text))
 
 
 def file_name(text: str, *, default: str = "unnamed", most: int = 80) -> str:

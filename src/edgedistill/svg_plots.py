@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Literal
+
+from edgedistill.safe_text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -287,5 +288,5 @@ def _legend(series: Sequence[Series], width: int) -> str:
 def _svg(content: str, width: int, height: int, label: str) -> str:
     return (
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label="{escape(label, quote=True)}" xmlns="http://www.w3.org/2000/svg">{content}</svg>'
+        f'aria-label="{escape(label)}" xmlns="http://www.w3.org/2000/svg">{content}</svg>'
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,29 @@ def test_bundles_that_do_not_open(verb: str, bundle: Path) -> None:
     assert "manifest.json" in message()
     shutil.rmtree(bundle)
     assert "edgedistill export" in message()
+
+
+def test_a_manifest_gives_the_terminal_no_orders(bundle: Path) -> None:
+    attack = "a\x1b]52;c;QQ==\x07\x9b2J\u202e\n::error::b"
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["source"].update(name=attack, license=attack, revision=attack)
+        manifest["profile"]["name"] = manifest["model"]["family"] = manifest["created"] = attack
+        manifest["weights"][0]["name"] = attack
+
+    def harmless(text: str) -> bool:
+        return not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]|^::", text, re.MULTILINE)
+
+    rewrite_manifest(bundle, change)
+    shown = here("inspect", bundle, "--weights", GITHUB_ACTIONS="true")
+    assert shown.code == 0
+    assert "52;c;QQ==" in shown.out
+    assert harmless(shown.out + shown.err)
+    assert harmless(here("inspect", bundle, "--json").out)
+    rewrite_manifest(bundle, lambda manifest: manifest.update(schema_version=attack, extra={attack: 1}))
+    assert harmless(here("inspect", bundle).one_error())
+    hostile = bundle.rename(bundle.with_name("b\x1b]52;c;QQ==\x07"))
+    assert harmless(here("run", hostile, "hello").one_error())
 
 
 def test_a_truncated_bundle(bundle: Path) -> None:

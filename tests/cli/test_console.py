@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -62,10 +63,11 @@ def test_an_error_in_mid_stage_gives_the_cursor_back(monkeypatch: pytest.MonkeyP
 
 
 def test_tables_wrap_on_a_terminal_and_not_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_terminal(monkeypatch)
+    terminal = on_terminal(monkeypatch)
     rows = [("a", "word " * 40, "1"), ("bcd", "x", "23")]
     monkeypatch.setenv("COLUMNS", "60")
-    wrapped = re.sub(r"\x1b\[\d+m", "", console.table(("name", "what", "n"), rows, right=(2,), wrap=1)).splitlines()
+    console.out(console.table(("name", "what", "n"), rows, right=(2,), wrap=1))
+    wrapped = re.sub(r"\x1b\[\d+m", "", terminal.getvalue()).splitlines()
     assert max(len(line) for line in wrapped) <= 60
     assert " ".join(wrapped).count("word") == 40
     monkeypatch.setattr("sys.stdout", io.StringIO())
@@ -73,10 +75,11 @@ def test_tables_wrap_on_a_terminal_and_not_in_a_pipe(monkeypatch: pytest.MonkeyP
 
 
 def test_no_colour_means_no_escape_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_terminal(monkeypatch)
-    assert console.style("x", "bold") == "\x1b[1mx\x1b[0m"
+    terminal = on_terminal(monkeypatch)
+    console.out(console.style("x", "bold"))
     monkeypatch.setenv("NO_COLOR", "1")
-    assert console.style("x", "bold") == "x"
+    console.out(console.style("x", "bold"))
+    assert terminal.getvalue() == "\x1b[1mx\x1b[0m\nx\n"
 
 
 SEGMENTS = [("reasoning", "\n14 + "), ("reasoning", "18\n"), ("answer", "\n\n32"), ("answer", ".")]
@@ -120,4 +123,64 @@ def test_a_terminal_never_obeys_what_a_model_writes(monkeypatch: pytest.MonkeyPa
     terminal = on_terminal(monkeypatch)
     printer = AnswerPrinter()
     printer.write("answer", "a\x1b]0;title\x07\tb\nc")
-    assert terminal.getvalue() == "\x1b[1ma\N{REPLACEMENT CHARACTER}]0;title\N{REPLACEMENT CHARACTER}\tb\nc\x1b[0m"
+    assert terminal.getvalue() == "\x1b[1ma\\x1b]0;title\\x07\tb\nc\x1b[0m"
+
+
+ATTACK = "a\x1b]52;c;QQ==\x07b\x9b2Jc\u202ed\n::error::e\r\x1b[2K\x1b[32mf"
+
+
+def harmless(text: str) -> bool:
+    """Whether nothing is left of ``ATTACK`` that a terminal obeys, and it begins no line."""
+    return not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]|^\\s*::", text, re.MULTILINE)
+
+
+def test_what_a_file_says_neither_commands_the_terminal_nor_begins_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    console.out(ATTACK)
+    console.note(f"{ATTACK}{console.style(ATTACK, 'green')}")
+    console.problem(ATTACK)
+    console.out(console.table(("name", "size"), [(ATTACK, "1")]))
+    console.out(console.fields([("name", ATTACK)]))
+    with console.progress() as progress:
+        progress.begin(ATTACK, 1, "items")
+        progress.end()
+    shown = capsys.readouterr()
+    assert harmless(shown.out + shown.err)
+    assert len(shown.out.splitlines()) == 4
+
+
+def test_its_colours_are_not_those_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    console.out(f"{console.style(ATTACK, 'red')} \x1b[32mAll hashes match\x1b[0m")
+    assert re.findall(r"\x1b\[\d+m", terminal.getvalue()) == ["\x1b[31m", "\x1b[0m"]
+
+
+def test_json_says_the_same_in_characters_that_are_safe_to_print(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"name": ATTACK + "\x7f\U000e0041 é 中"}
+    console.out_json(value)
+    shown = capsys.readouterr().out
+    assert harmless(shown)
+    assert "é 中" in shown
+    assert json.loads(shown) == value
+
+
+def test_no_line_is_a_command_to_github_but_those_that_are_meant(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    console.out("::stop-commands::x")
+    console.problem(" ##[error]x")
+    console.out(console.lines("a\n::error::b"))
+    console.command("::error title=t::m")
+    shown = capsys.readouterr()
+    orders = [line for line in (shown.out + shown.err).splitlines() if line.strip().startswith(("::", "##["))]
+    assert orders == ["::error title=t::m"]
+
+
+def test_a_progress_bar_takes_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    with console.progress() as progress:
+        progress.begin("[link=http://x]\x1b]52;c;Q\x07", 2, "items")
+        progress.advance(1)
+        progress.end()
+    assert "\x1b]" not in terminal.getvalue()
+    assert "[link=http://x]" in terminal.getvalue()

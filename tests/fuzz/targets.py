@@ -85,7 +85,7 @@ def _baseline(body: bytes, folder: Path, magic: bytes, kind: Any) -> Any:
 
 def _rows_of(header: bytes) -> int:
     try:
-        return min(1000, sum(int(entry[2]) for entry in json.loads(header)["tops"]))
+        return max(0, min(1000, sum(int(entry[2]) for entry in json.loads(header)["tops"])))
     except Exception:
         return 3
 

@@ -7,10 +7,10 @@ import weakref
 from typing import TYPE_CHECKING
 
 from textual import work
-from textual.app import App
 
 from edgedistill.errors import EdgedistillError
 from edgedistill_tui.engine import Sampling
+from edgedistill_tui.neutral import NeutralApp
 from edgedistill_tui.opening import LeftError, Opening
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgedistill_tui.services import Services
 
 
-class ModelApp(App[None]):
+class ModelApp(NeutralApp):
     """What the application does with its model; the pages and the session are ``app.TuiApp``'s.
 
     Args:

@@ -14,6 +14,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from edgedistill.cli import console
 from edgedistill.errors import EXIT_FAIL, EXIT_INTERRUPTED, EXIT_USAGE, EdgedistillError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as one line on stderr, without the place in the code that it came from."""
-    print(f"note: {' '.join(str(message).split())}", file=sys.stderr)
+    console.problem(f"note: {' '.join(str(message).split())}")
 
 
 def _report(error: EdgedistillError | OSError | MemoryError) -> int:
@@ -87,6 +88,5 @@ def _report(error: EdgedistillError | OSError | MemoryError) -> int:
 
 
 def _fail(message: str, code: int, prefix: str = "error: ") -> int:
-    line = " ".join(message.split())
-    print(f"{prefix}{line}", file=sys.stderr)
+    console.problem(f"{prefix}{' '.join(message.split())}")
     return code

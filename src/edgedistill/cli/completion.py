@@ -37,5 +37,5 @@ def run(args: argparse.Namespace) -> int:
                 if action.type is Path:
                     paths: Any = shtab.DIRECTORY if action.metavar in ("DIR", "BUNDLE") else shtab.FILE
                     action.complete = paths  # type: ignore[attr-defined]
-    console.out(shtab.complete(parser, shell=args.shell).rstrip("\n"))
+    console.out(console.lines(shtab.complete(parser, shell=args.shell).rstrip("\n")))
     return 0

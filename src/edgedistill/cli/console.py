@@ -2,6 +2,9 @@
 
 Colour where the stream is a terminal, NO_COLOR is not set and ``--color`` does not say otherwise; progress bars on a
 terminal with and without colour. Tables are plain aligned text, so that they survive pipes of any width.
+
+Everything passes one gate (``_safe``): what comes from a file or a model cannot command a terminal, begin a line of its
+own, or give orders to GitHub Actions. Styles that this module put in are told from others by a mark of this process.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
+import secrets
 import shutil
 import sys
 import textwrap
@@ -18,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from edgedistill.progress import NullProgress
+from edgedistill.safe_text import visible, visible_json
 from edgedistill.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
@@ -64,41 +70,95 @@ def has_colour(stream: TextIO) -> bool:
     return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
+class Block(str):
+    """Text of several lines, each made safe already: ``table``, ``fields``, ``lines``."""
+
+    __slots__ = ()
+
+
+_MARK = f"\x1b<{secrets.token_hex(8)}>"
+_STYLE = re.compile(f"{_MARK}([0-9]+);")
+
+
 def style(text: str, name: str, stream: TextIO | None = None) -> str:
-    """``text`` in a style (bold, dim, green, red, yellow) if ``stream`` (default stdout) shows colour."""
-    return f"\x1b[{_STYLES[name]}m{text}\x1b[0m" if text and has_colour(stream or sys.stdout) else text
+    """``text`` in a style (bold, dim, green, red, yellow) if ``stream`` (default stdout) shows colour.
+
+    For ``out``, ``note``, ``problem`` and ``write``, which put the style's code in; nothing else may print it.
+    """
+    return f"{_MARK}{_STYLES[name]};{text}{_MARK}0;" if text and has_colour(stream or sys.stdout) else text
+
+
+def _safe(text: str, *, line: bool) -> str:
+    """``text`` without anything that a terminal obeys, styles of this module aside; one ``line`` or several."""
+    parts = _STYLE.split(text)  # text, code, text, code, ...
+    return "".join(f"\x1b[{part}m" if at % 2 else visible(part, line=line) for at, part in enumerate(parts))
+
+
+def _one_line(text: str) -> str:
+    """``text``, styles still marked, without line breaks and tabs: for cells."""
+    parts = _STYLE.split(text)
+    return "".join(f"{_MARK}{part};" if at % 2 else visible(part, line=True) for at, part in enumerate(parts))
+
+
+def _no_commands(text: str) -> str:
+    """Lines that GitHub Actions would take for commands, told apart from them by a word before."""
+    if not os.environ.get("GITHUB_ACTIONS"):
+        return text
+    return re.sub(r"^(?=\s*(::|##\[))", "text: ", text, flags=re.MULTILINE)
 
 
 def out(text: str = "") -> None:
-    """A line of the result."""
-    print(text)
+    """A line of the result, or a ``Block``."""
+    print(_no_commands(_safe(text, line=not isinstance(text, Block))))
+
+
+def lines(text: str) -> Block:
+    """``text`` with the line breaks in it: for what this program wrote, or a paragraph of a model."""
+    return Block(text)
+
+
+def write(text: str) -> None:
+    """A part of a model's text that comes piece by piece, flushed; where no terminal is, as the model wrote it."""
+    sys.stdout.write(_safe(text, line=False) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def command(text: str, *, stream: TextIO | None = None) -> None:
+    """A command to GitHub Actions (``::error ...``), a line; its parts are escaped by whoever made it."""
+    print(visible(text, line=True), file=stream or sys.stdout, flush=True)
 
 
 def note(text: str) -> None:
-    """A line about the work, on stderr; left out by ``--quiet``."""
+    """A line about the work, or a ``Block``, on stderr; left out by ``--quiet``."""
     if not _chosen.quiet:
         problem(text)
 
 
 def problem(text: str) -> None:
-    """A line on stderr that ``--quiet`` does not leave out."""
+    """A line on stderr, or a ``Block``, that ``--quiet`` does not leave out."""
     sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)
+    print(_no_commands(_safe(text, line=not isinstance(text, Block))), file=sys.stderr, flush=True)
 
 
 def out_json(value: Any) -> None:
     """The one JSON document of ``--json``."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    out_json_text(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def out_json_text(text: str) -> None:
+    """The same, given as the text of the document."""
+    print(visible_json(text.rstrip("\n")))
 
 
 def table(
     headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), wrap: int | None = None
-) -> str:
+) -> Block:
     """Aligned columns under a bold header.
 
     Columns whose index is in ``right`` are right-aligned. On a terminal that is too narrow, column ``wrap`` is broken
     over several lines; in a pipe every row stays on one line.
     """
+    rows = [[_one_line(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(headers, *rows, strict=True)]
     if wrap is not None and sys.stdout.isatty():
         others = sum(widths) - widths[wrap] + 2 * (len(widths) - 1)
@@ -107,7 +167,7 @@ def table(
     for row in rows:
         cells = [[cell] if i != wrap else textwrap.wrap(cell, widths[i]) or [""] for i, cell in enumerate(row)]
         lines += (_row(part, widths, right) for part in itertools.zip_longest(*cells, fillvalue=""))
-    return "\n".join(lines)
+    return Block("\n".join(lines))
 
 
 def _row(cells: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> str:
@@ -115,10 +175,10 @@ def _row(cells: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> s
     return "  ".join(padded).rstrip()
 
 
-def fields(pairs: Sequence[tuple[str, str]]) -> str:
+def fields(pairs: Sequence[tuple[str, str]]) -> Block:
     """``name  value`` lines with the values aligned."""
     width = max((len(name) for name, _ in pairs), default=0)
-    return "\n".join(f"{style(name.ljust(width), 'dim')}  {value}".rstrip() for name, value in pairs)
+    return Block("\n".join(f"{style(name.ljust(width), 'dim')}  {_one_line(value)}".rstrip() for name, value in pairs))
 
 
 @contextmanager
@@ -202,14 +262,14 @@ class BarProgress:
             self.end()
         self._unit, self._done, self._total = unit, 0, total
         self._bars = Progress(
-            TextColumn("{task.description:<24}"),
+            TextColumn("{task.description:<24}", markup=False),
             BarColumn(bar_width=28),
             TaskProgressColumn(),
             TextColumn("{task.fields[amount]:>12}"),
             TimeElapsedColumn(),
             console=Console(stderr=True, no_color=not has_colour(sys.stderr)),
         )
-        self._task = self._bars.add_task(stage, total=total or None, amount="")
+        self._task = self._bars.add_task(visible(stage, line=True), total=total or None, amount="")
         self._bars.start()
 
     def advance(self, amount: int) -> None:

@@ -22,12 +22,6 @@ if TYPE_CHECKING:
     from edgedistill.runtime.stats import GenerationStats
 
 
-# A model may write escape sequences; a terminal must not obey them.
-CONTROLS = {
-    code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"
-}
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of everything that generates; None means the bundle's own default."""
     sampling = parser.add_argument_group("sampling (defaults come with the bundle)")
@@ -104,7 +98,6 @@ class AnswerPrinter:
     def __init__(self, *, show_reasoning: bool = True) -> None:
         self._show = show_reasoning
         self._colour = console.has_colour(sys.stdout)
-        self._terminal = sys.stdout.isatty()
         self._kind = ""
         self._held: str | None = None
 
@@ -124,8 +117,6 @@ class AnswerPrinter:
             return
         shown = text.rstrip()
         self._held = text[len(shown) :]
-        if self._terminal:
-            shown = shown.translate(CONTROLS)
         self._put(console.style(shown, "dim" if kind == "reasoning" else "bold"))
 
     def finish(self) -> None:
@@ -144,8 +135,7 @@ class AnswerPrinter:
 
     @staticmethod
     def _put(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        console.write(text)
 
 
 def generate(

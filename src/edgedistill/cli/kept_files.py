@@ -83,9 +83,8 @@ class KeptFiles:
             if self.lost or not self._files.wanted:
                 continue
             if self._files.take_over():
-                console.note(
-                    f"\nAnother program changes the files of {self.name}; this goes on with what it had loaded."
-                )
+                console.note("")
+                console.note(f"Another program changes the files of {self.name}; this goes on with what it had loaded.")
             else:
                 self.lost = True
                 os.kill(os.getpid(), signal.SIGINT)  # an answer stops and keeps its text, a prompt ends

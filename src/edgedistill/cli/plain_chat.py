@@ -70,7 +70,7 @@ class PlainChat:
                 if files.lost:
                     break
             if self._args.json:
-                sys.stdout.write(self._conversation.to_json(self._about()))
+                console.out_json_text(self._conversation.to_json(self._about()))
         return 0
 
     def _ask(self, model: Model, files: KeptFiles, line: str) -> None:
@@ -92,7 +92,8 @@ class PlainChat:
                 )
         except (EdgedistillError, KeyboardInterrupt) as error:
             self._conversation.withdraw()
-            console.note(f"\nerror: {error}" if isinstance(error, EdgedistillError) else "\nstopped.")
+            console.note("")
+            console.note(f"error: {error}" if isinstance(error, EdgedistillError) else "stopped.")
             return
         self._conversation.answer(
             Turn("assistant", result.answer, result.reasoning, result.finish_reason, result.stats.to_dict())
@@ -107,7 +108,8 @@ class PlainChat:
                 result, lost = parallel.solve(model, self._conversation.messages(), self._args, several, cancel=cancel)
         except (EdgedistillError, KeyboardInterrupt) as error:
             self._conversation.withdraw()
-            console.note(f"\nerror: {error}" if isinstance(error, EdgedistillError) else "\nstopped.")
+            console.note("")
+            console.note(f"error: {error}" if isinstance(error, EdgedistillError) else "stopped.")
             return
         self._last = trajectory_lines.stats_line(result.stats)
         console.note(trajectory_lines.outcome(result))
@@ -129,7 +131,7 @@ class PlainChat:
         if name in ("/exit", "/quit"):
             return False
         if name == "/help":
-            console.note(_HELP)
+            console.note(console.lines(_HELP))
         elif name == "/reset":
             self._conversation.reset()
             console.note("The conversation is forgotten.")

@@ -63,7 +63,7 @@ def _show(args: argparse.Namespace) -> int:
     if args.json:
         console.out_json(table)
     else:
-        console.out("\n".join(toml_lines(table)).strip())
+        console.out(console.lines("\n".join(toml_lines(table)).strip()))
     return 0
 
 

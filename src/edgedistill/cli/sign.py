@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     if public is not None:
         console.out(f"keys      {key} (private, keep it), {public} (for devices)")
     if bundle is not None:
-        console.out(f"signed    {bundle.path}\nidentity  {bundle.identity()}")
+        console.out(f"signed    {bundle.path}")
+        console.out(f"identity  {bundle.identity()}")
     return 0
 
 

@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from edgedistill.cli import console, generation
+from edgedistill.cli import console
 from edgedistill.units import format_bytes, format_rate, format_seconds
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Status:
             self._line(_trajectory_line(event.trajectory, self._total))
             # What was interrupted would be lost: nothing else shows it.
             if (show_all or event.trajectory.kind == "cancelled") and event.trajectory.text:
-                self._line(event.trajectory.text.strip().translate(generation.CONTROLS) + "\n")
+                self._line(console.lines(event.trajectory.text.strip() + "\n"))
         elif event.kind == "vote" and event.vote is not None and event.vote.tallies:
             self._line(vote_line(event.vote))
         elif event.kind == "note":

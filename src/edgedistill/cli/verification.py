@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import sys
 import textwrap
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,9 +175,9 @@ def deliver(report: VerifyReport, args: argparse.Namespace) -> None:
     for path, text in files.items():
         write(path, text, hint=kept)
     if args.github:
-        _github(report, quiet=args.json)
+        _github(report, to_stderr=args.json)
     if args.json:
-        console.out(report_json(report).rstrip("\n"))
+        console.out_json_text(report_json(report))
         return
     print_summary(report)
     for path in files:
@@ -191,11 +192,11 @@ def write(path: Path, text: str, *, hint: str | None = None) -> None:
         raise OutputError(f"{path} cannot be written: {error.strerror}.", hint=hint) from error
 
 
-def _github(report: VerifyReport, *, quiet: bool) -> None:
+def _github(report: VerifyReport, *, to_stderr: bool) -> None:
     from edgedistill.verify.report.github import annotate, job_summary
 
     for line in annotate(report):
-        (console.note if quiet else console.out)(line)
+        console.command(line, stream=sys.stderr if to_stderr else None)
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         console.note("note: GITHUB_STEP_SUMMARY is not set, so there is no job summary.")
@@ -257,12 +258,10 @@ def print_summary(report: VerifyReport) -> None:
 
 def paragraph(text: str) -> None:
     """A paragraph, broken at the width of a terminal; one line in a pipe."""
-    import sys
-
     if not text:
         return
     if sys.stdout.isatty():
-        text = textwrap.fill(text, max(40, min(110, shutil.get_terminal_size().columns)))
+        text = console.lines(textwrap.fill(text, max(40, min(110, shutil.get_terminal_size().columns))))
     console.out(text)
 
 

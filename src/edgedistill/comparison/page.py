@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.comparison.result import front
 from edgedistill.extras import missing
+from edgedistill.safe_text import escape
 from edgedistill.svg_plots import Axes, Series, chart
 from edgedistill.units import format_bytes
 

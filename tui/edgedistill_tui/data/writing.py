@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import OutputError
+from edgedistill.safe_text import file_name
 from edgedistill_tui.data.places import free_name
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def write_new(directory: Path, stem: str, suffix: str, text: str) -> Path:
     """Write ``text`` to a file that did not exist; raises OutputError."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        path = free_name(directory, stem, suffix)
+        path = free_name(directory, file_name(stem), suffix)
         with path.open("x", encoding="utf-8", errors="replace") as stream:
             stream.write(text)
     except OSError as error:

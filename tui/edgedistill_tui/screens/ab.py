@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 from textual import work
 from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
 from textual.widgets import Button, Input, Static
 
 from edgedistill.errors import EdgedistillError
@@ -228,7 +229,7 @@ class CompareScreen(Page):
             return
         self._note.update(self._sentence())
         for number, (side, button, pane) in enumerate(zip(self.sides, self._buttons, self._panes, strict=True)):
-            button.label = f"{'AB'[number]}: {side.path.name if side.path else 'choose'}"
+            button.label = Content(f"{'AB'[number]}: {side.path.name if side.path else 'choose'}")
             pane.update(self._pane(number, side))
 
     def _sentence(self) -> str:

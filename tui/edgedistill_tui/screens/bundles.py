@@ -16,6 +16,7 @@ from edgedistill.errors import EdgedistillError
 from edgedistill.progress import NullProgress
 from edgedistill.units import format_bytes
 from edgedistill_tui.data.bundles import Known, describe
+from edgedistill_tui.neutral import plain
 from edgedistill_tui.opening import LeftError
 from edgedistill_tui.screens.dialogs import Ask, Confirm
 from edgedistill_tui.screens.page import Page, key
@@ -118,8 +119,8 @@ class BundlesScreen(Page):
                 continue
             manifest = known.bundle.manifest
             self.table.add_row(
-                name, f"{manifest.model.family}", f"{manifest.bits_per_weight:.1f}", format_bytes(known.bundle.size),
-                str(manifest.profile.get("name", "")),
+                name, plain(manifest.model.family), f"{manifest.bits_per_weight:.1f}", format_bytes(known.bundle.size),
+                plain(str(manifest.profile.get("name", ""))),
             )  # fmt: skip
         if self.known:
             self.table.move_cursor(row=min(row, len(self.known) - 1))

@@ -9,6 +9,7 @@ from textual.widgets import Static
 
 from edgedistill.errors import EdgedistillError
 from edgedistill_tui.engine import Engine, Request
+from edgedistill_tui.neutral import plain
 from edgedistill_tui.screens.chat_actions import ChatActions
 from edgedistill_tui.screens.page import key
 from edgedistill_tui.screens.parallel_run import ParallelRun
@@ -128,11 +129,12 @@ class ChatScreen(ChatActions):
         self.prompt.border_title = "editing: this forks the conversation · Esc leaves" if self.editing else ""
         if engine is not None:
             facts = engine.facts
-            self.prompt.border_subtitle = f"{facts.bundle} · {facts.model} · {facts.profile}"
+            title = f"{facts.bundle} · {facts.model} · {facts.profile}"
             sampling = self.tui.sampling
             if sampling.trajectory_options() is not None:
                 pass_ = " + deliberation" if sampling.parallel.get("deliberate") else ""
-                self.prompt.border_subtitle = f"{sampling.trajectories} trajectories{pass_} · {facts.bundle}"
+                title = f"{sampling.trajectories} trajectories{pass_} · {facts.bundle}"
+            self.prompt.border_subtitle = plain(title)
 
     @property
     def session(self) -> Session:

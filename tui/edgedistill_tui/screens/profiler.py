@@ -16,6 +16,7 @@ from edgedistill.units import format_bytes, format_seconds
 from edgedistill_tui import profiling
 from edgedistill_tui.data.database import StoreError
 from edgedistill_tui.data.writing import write_new
+from edgedistill_tui.neutral import plain
 from edgedistill_tui.plots import bar_plot, line_plot
 from edgedistill_tui.profiling import LiveRun, Run
 from edgedistill_tui.screens.dialogs import Ask
@@ -224,8 +225,9 @@ class ProfilerScreen(Page):
             if newest and s.get("decode_tps") and (change := newest["decode_tps"] / s["decode_tps"] - 1):
                 rate.append(f"  now {change:+.0%}", "green" if change > 0 else "red")
             self.table.add_row(
-                when(created), bundle, rate, f"{s.get('prefill_tps', 0):,.0f}", format_seconds(s.get("p50_s", 0)),
-                format_seconds(s.get("p95_s", 0)), f"{s.get('decay', 0) - 1:+.0%}" if s.get("decay") else "",
+                when(created), plain(bundle), rate, f"{s.get('prefill_tps', 0):,.0f}",
+                format_seconds(s.get("p50_s", 0)), format_seconds(s.get("p95_s", 0)),
+                f"{s.get('decay', 0) - 1:+.0%}" if s.get("decay") else "",
                 format_bytes(s.get("rss", 0)),
             )  # fmt: skip
 

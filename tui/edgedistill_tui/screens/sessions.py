@@ -13,6 +13,7 @@ from edgedistill.errors import EdgedistillError
 from edgedistill_tui.data import writing
 from edgedistill_tui.data.database import StoreError
 from edgedistill_tui.data.session import Session
+from edgedistill_tui.neutral import plain
 from edgedistill_tui.screens.dialogs import Ask, Confirm
 from edgedistill_tui.screens.page import Page, key
 
@@ -92,7 +93,7 @@ class SessionsScreen(Page):
             if summary.snippet and self.search.value.strip():
                 title.append(f"  {summary.snippet}", "dim italic")
             bundle = summary.bundle.rstrip("/").rpartition("/")[2]
-            self.table.add_row(when(summary.updated), title, str(summary.messages), bundle)
+            self.table.add_row(when(summary.updated), title, str(summary.messages), plain(bundle))
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
         """Near the end of what was read: read more."""

@@ -8,6 +8,7 @@ from textual import work
 from textual.widgets import DataTable, Static
 
 from edgedistill_tui.data.config import CLIPBOARDS
+from edgedistill_tui.neutral import plain
 from edgedistill_tui.screens.bindings import all_bindings
 from edgedistill_tui.screens.dialogs import Ask, Choose, PressKey
 from edgedistill_tui.screens.page import Page, key
@@ -15,6 +16,7 @@ from edgedistill_tui.screens.page import Page, key
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rich.text import Text
     from textual.widget import Widget
 
 
@@ -29,7 +31,7 @@ class SettingsScreen(Page):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table: DataTable[str] = DataTable(cursor_type="row")
+        self.table: DataTable[str | Text] = DataTable(cursor_type="row")
         self._where = Static("", markup=False, classes="note")
 
     def body(self) -> Iterator[Widget]:
@@ -56,13 +58,15 @@ class SettingsScreen(Page):
         unfold = "unfolded" if config.unfold_reasoning else "folded"
         self.table.add_row("reasoning", unfold, "of new replies", key="unfold_reasoning")
         where = config.export_dir or "the current directory"
-        self.table.add_row("exports go to", where, "conversations, plots, copies", key="export_dir")
+        self.table.add_row("exports go to", plain(str(where)), "conversations, plots, copies", key="export_dir")
         self.table.add_row("clipboard", config.clipboard, " / ".join(CLIPBOARDS), key="clipboard")
         for name, (binding, _) in sorted(all_bindings().items()):
             own = config.keys.get(name)
             keys = own or binding.key
             page = name.partition(".")[0]
-            self.table.add_row(f"key: {binding.description}", keys, f"{page}{', changed' if own else ''}", key=name)
+            self.table.add_row(
+                f"key: {binding.description}", plain(keys), f"{page}{', changed' if own else ''}", key=name
+            )
         self.table.move_cursor(row=row)
         self._where.update(
             f"Kept in {config.path}" if config.path else "The settings file is not written: see the start."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgedistill.safe_text import visible
 from edgedistill.verify.report.sampler_text import samplers_text
 from edgedistill.verify.report.tables import (
     ENDPOINT_HEADERS,
@@ -81,8 +82,9 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     """Text that neither ends a table's cell nor is taken for markup."""
-    return " ".join(text.replace("<", "&lt;").replace("|", "\\|").split())
+    safe = visible(" ".join(text.split()), line=True)
+    return safe.replace("<", "&lt;").replace("|", "\\|").replace("[", "\\[")
 
 
 def _code(text: str) -> str:
-    return text.replace("`", "'")
+    return visible(" ".join(text.split()), line=True).replace("`", "'")

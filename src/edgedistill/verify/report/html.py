@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
+from edgedistill.safe_text import escape
 from edgedistill.verify.report.figures import figures, histograms
 from edgedistill.verify.report.prompt_tables import prompt_rows
 from edgedistill.verify.report.sampler_text import audit_text

@@ -1,0 +1,64 @@
+"""One gate for what reaches the screen: whatever wrote a text, it draws characters and does nothing else.
+
+Textual passes control characters on, escape sequences included, and takes square brackets in notifications, cells and
+titles for markup, ``[@click=...]`` included. ``Neutral`` is a filter of every line that is drawn; ``plain`` makes text
+of a string that a widget would parse. It knows no screen.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from rich.segment import Segment
+from rich.text import Text
+from textual.app import App
+from textual.filter import LineFilter
+
+from edgedistill.safe_text import UNSAFE, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from textual.color import Color
+
+_PAGE = re.compile(r"https?://[^\s\x00-\x1f]+", re.IGNORECASE)
+
+
+class Neutral(LineFilter):
+    """Takes out of every line what a terminal obeys or reorders. Such characters have no width: nothing moves."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002 - not coloured
+        """The same segments, those with such characters without them."""
+        if not any(UNSAFE.search(segment.text) for segment in segments):
+            return segments
+        return [Segment(UNSAFE.sub("", text), style, control) for text, style, control in segments]
+
+
+def plain(text: str) -> Text:
+    """One line of ``text`` as it is, for widgets that would take it for markup."""
+    return Text(visible(text, line=True))
+
+
+class NeutralApp(App[None]):
+    """An application of which no text is markup, a control sequence or a link to anything but a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._neutral = Neutral()
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Textual's, and then ``Neutral``."""
+        return (*super().get_line_filters(), self._neutral)
+
+    def notify(self, message: str, *, markup: bool = False, **options: Any) -> None:  # noqa: ARG002 - never markup
+        """As Textual's, but the message is no markup."""
+        super().notify(visible(message), markup=False, **options)
+
+    def open_url(self, url: str, *, new_tab: bool = True) -> None:
+        """Open a page of the web; a file, a program or a script that a model's answer links to is only named."""
+        if _PAGE.fullmatch(url):
+            super().open_url(url, new_tab=new_tab)
+        else:
+            self.notify(f"Not opened, since it is no page of the web: {url[:200]}", severity="warning")
