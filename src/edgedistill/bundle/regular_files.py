@@ -54,7 +54,7 @@ class PinnedDirectory:
         self._descriptor: int | None = None
         if os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY"):
             try:
-                self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0))
             except OSError as error:
                 raise BundleError(f"Cannot open the directory {path}: {error.strerror}.") from error
 

@@ -17,6 +17,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
+from edgedistill import file_lock
 from edgedistill.bundle import own_directory
 from edgedistill.bundle.bundle import MANIFEST, MODEL_CARD
 from edgedistill.bundle.own_directory import MARKER
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
+
+    from filelock import BaseFileLock
 
     from edgedistill.bundle.manifest import Manifest
 
@@ -120,26 +123,22 @@ class Staging:
         self.force = force
         self.keep = keep
         self.path = self.out.parent / f".{self.out.name}.partial"
-        self._lock_fd: int | None = None
+        self._lock: BaseFileLock | None = None
         self._committed = False
 
     def __enter__(self) -> Staging:
         check_target(self.out, force=self.force)
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            own_directory.claim(self.path)
+            try:
+                self._lock = file_lock.acquire(self.out)
+            except TimeoutError as error:
+                raise OutputError(
+                    f"Another run is writing to {self.out}.", hint="Wait for it or choose another output directory."
+                ) from error
         try:
-            self._lock_fd = os.open(self.path / MARKER, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-            _lock(self._lock_fd)
-            # Another run may have finished and moved the directory away in the meantime.
-            if os.fstat(self._lock_fd).st_ino != os.lstat(self.path / MARKER).st_ino:
-                raise FileNotFoundError(self.path)
-        except OSError as error:
-            self._unlock()
-            raise OutputError(
-                f"Another run is writing to {self.out}.", hint="Wait for it or choose another output directory."
-            ) from error
-        try:
+            with disk_errors(self.path):
+                own_directory.claim(self.path)
             self._tidy()
         except BaseException:
             self._unlock()
@@ -147,9 +146,9 @@ class Staging:
         return self
 
     def _unlock(self) -> None:
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _tidy(self) -> None:
         """What a run left that was killed while it replaced a bundle: put the old one back, or remove it."""
@@ -237,18 +236,6 @@ class Staging:
             with contextlib.suppress(OSError):
                 own_directory.remove(self.path)
         self._unlock()
-
-
-def _lock(descriptor: int) -> None:
-    """Lock a file against other processes; raises OSError where one has it."""
-    if os.name == "nt":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        return
-    import fcntl
-
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _fsync(path: Path) -> None:

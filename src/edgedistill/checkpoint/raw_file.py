@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import CheckpointError
+from edgedistill.positioned_io import read_into
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,6 @@ class RawFile:
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be opened ({error.strerror}).") from error
         self.size = os.fstat(self._file.fileno()).st_size
-        self._lock = threading.Lock()
 
     def read_into(self, buffer: npt.NDArray[Any], offset: int) -> None:
         """Fill the contiguous ``buffer`` with the bytes at ``offset``; raises CheckpointError if they are not there."""
@@ -75,11 +74,7 @@ class RawFile:
         return buffer.tobytes()
 
     def _read(self, view: memoryview, offset: int) -> int:
-        if hasattr(os, "preadv"):
-            return os.preadv(self._file.fileno(), [view], offset)
-        with self._lock:
-            self._file.seek(offset)
-            return self._file.readinto(view) or 0
+        return read_into(self._file.fileno(), view, offset)
 
     def close(self) -> None:
         """Close the file; reading afterwards is an error of the caller."""

@@ -119,7 +119,7 @@ def lines(text: str) -> Block:
 
 def write(text: str) -> None:
     """A part of a model's text that comes piece by piece, flushed; where no terminal is, as the model wrote it."""
-    sys.stdout.write(_safe(text, line=False) if sys.stdout.isatty() else text)
+    sys.stdout.write(_safe(text, line=False) if sys.stdout.isatty() or has_colour(sys.stdout) else text)
     sys.stdout.flush()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ def keep_files(bundle: Bundle) -> Iterator[KeptFiles]:
     Raises:
         BundleError: On leaving, where another program had to be let go on and the memory did not suffice for a copy.
     """
-    if SIGNAL is None:
+    if sys.platform == "win32" or SIGNAL is None:
         yield KeptFiles(bundle)
         return
     # The main thread may be within a long step, and Python's own handlers wait for its end; whoever wants to change a

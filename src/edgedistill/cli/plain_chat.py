@@ -208,7 +208,7 @@ def _read_line() -> str | None:
 @contextlib.contextmanager
 def _history() -> Iterator[None]:
     """Line editing with a history that lasts, where the platform has readline and there is a person typing."""
-    if not sys.stdin.isatty():
+    if sys.platform == "win32" or not sys.stdin.isatty():
         yield
         return
     try:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgedistill import positioned_io
 from edgedistill.bundle.staging import os_error
 from edgedistill.quantize import quantize_rows
 from edgedistill.quantize.spec import array_specs
@@ -92,7 +93,7 @@ class WeightsWriter:
         if journal and not resume:
             self.journal.unlink(missing_ok=True)
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | (0 if resume else os.O_TRUNC), 0o644)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | _BINARY | (0 if resume else os.O_TRUNC), 0o644)
             if not resume and layout.size:
                 _reserve(self._fd, layout.size)
         except OSError as error:
@@ -141,7 +142,7 @@ class WeightsWriter:
         done = 0
         try:
             while done < len(view):
-                done += os.pwrite(self._fd, view[done:], offset + done)
+                done += positioned_io.write(self._fd, view[done:], offset + done)
         except OSError as error:
             raise os_error(error, self.path) from error
 
@@ -246,7 +247,7 @@ class WeightsWriter:
                 stored = self.layout.arrays[key]
                 row_bytes = stored.spec.nbytes // max(1, stored.spec.shape[0])
                 count = (piece.stop - piece.start) * row_bytes
-                digest.update(os.pread(self._fd, count, stored.offset + piece.row * row_bytes))
+                digest.update(positioned_io.read(self._fd, count, stored.offset + piece.row * row_bytes))
             total.update(digest.digest())
         return total.hexdigest()
 
@@ -260,14 +261,19 @@ class WeightsWriter:
 
 def _reserve(fd: int, size: int) -> None:
     """Reserve the blocks, so that a full disk shows now and not after minutes of work, where the system can do that."""
+    allocate = getattr(os, "posix_fallocate", None)  # macOS and Windows have none
     try:
-        os.posix_fallocate(fd, 0, size)
-    except (AttributeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP):
+        if allocate is not None:
+            allocate(fd, 0, size)
+            return
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP):
             raise
-        with contextlib.suppress(OSError):
-            os.ftruncate(fd, size)
+    with contextlib.suppress(OSError):
+        os.ftruncate(fd, size)
 
+
+_BINARY = getattr(os, "O_BINARY", 0)
 
 # ONNX recommends page alignment for memory mapping; for small arrays that would be mostly padding.
 _LARGE = 1 << 20

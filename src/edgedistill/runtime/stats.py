@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -111,13 +112,14 @@ def peak_rss_bytes() -> int:
     status = _proc_status("VmHWM")
     if status is not None:
         return status
-    try:
-        import resource
-    except ImportError:  # Windows
-        info = _memory_info()
-        return int(getattr(info, "peak_wset", info.rss))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    if sys.platform != "win32":
+        with suppress(ImportError):
+            import resource
+
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            return peak if sys.platform == "darwin" else peak * 1024
+    info = _memory_info()
+    return int(getattr(info, "peak_wset", info.rss))
 
 
 def _proc_status(key: str) -> int | None:

@@ -271,7 +271,9 @@ def _end_with_parent(lifeline: int, finished: threading.Event) -> None:
 
 
 def _limit_memory(most: int) -> None:
-    with contextlib.suppress(ImportError, ValueError, OSError):  # not on Windows; macOS refuses it
+    if sys.platform == "win32":
+        return
+    with contextlib.suppress(ImportError, ValueError, OSError):  # macOS refuses it
         import resource
 
         import psutil

@@ -107,9 +107,14 @@ class MappedFiles:
         self._files = []
 
 
-if sys.platform == "linux":
+try:
     import fcntl
+except ImportError:  # Windows
+    _has_leases = False
+else:
+    _has_leases = hasattr(fcntl, "F_SETLEASE")
 
+if sys.platform == "linux" and _has_leases:
     _READ = fcntl.F_RDLCK
 
     def _leased(path: Path) -> int:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
+import secrets
 import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgedistill import file_lock
 from edgedistill.bundle import own_directory
-from edgedistill.bundle.own_directory import MARKER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -31,32 +29,20 @@ def scratch(folder: Path, prefix: str) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for entry in folder.glob(f"{prefix}*"):
         _remove_if_abandoned(entry)
-    # It gets its name only once it is locked, or another process might take it for a leftover.
-    fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
-    own_directory.mark(fresh)
-    lock = os.open(fresh / MARKER, os.O_RDWR)
-    path = fresh.with_name(prefix + fresh.name.removeprefix(".new-"))
+    path = folder / f"{prefix}{secrets.token_hex(6)}"
+    lock = file_lock.acquire(path)  # before it is there, or another process might take it for a leftover
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        fresh.rename(path)
+        own_directory.make(path)
         yield path
     finally:
-        for name in (fresh, path):
-            shutil.rmtree(name, ignore_errors=True)
-        os.close(lock)
+        shutil.rmtree(path, ignore_errors=True)
+        file_lock.forget(path, lock)
 
 
 def _remove_if_abandoned(entry: Path) -> None:
     if not own_directory.is_own(entry):
         return  # a user's, or gone already
-    try:
-        lock = os.open(entry / MARKER, os.O_RDWR)
-    except OSError:
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with contextlib.suppress(OSError):  # in use
+        lock = file_lock.acquire(entry)
         shutil.rmtree(entry, ignore_errors=True)
-    except OSError:
-        pass  # in use
-    finally:
-        os.close(lock)
+        file_lock.forget(entry, lock)

@@ -103,14 +103,15 @@ def _error(kind: str, message: str) -> dict[str, str]:
 
 def main() -> None:
     """Serve requests until the input ends."""
-    with contextlib.suppress(ImportError, ValueError, OSError):  # no such limits on Windows
-        import resource
+    if sys.platform != "win32":
+        with contextlib.suppress(ImportError, ValueError, OSError):
+            import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     alarm = getattr(signal, "alarm", None)
-    if alarm is not None:
+    if sys.platform != "win32":
         signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a parent that ignores it would pass that on
     environment = make_environment()
     for line in sys.stdin.buffer:

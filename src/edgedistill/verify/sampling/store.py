@@ -8,7 +8,6 @@ the run: it is dropped, and its sample drawn again. Damage anywhere else is no a
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from collections.abc import Generator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
+from edgedistill import file_lock
 from edgedistill.errors import OutputError, VerifyError
 from edgedistill.verify.types import Drawn
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from io import FileIO
     from pathlib import Path
+
+    from filelock import BaseFileLock
 
     from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import DrawSettings, SampleKey
@@ -64,8 +66,9 @@ class SampleStore:
         drawn: All samples in it, by (prompt id, index).
     """
 
-    def __init__(self, path: Path, file: FileIO, drawn: dict[SampleKey, Drawn]) -> None:
+    def __init__(self, path: Path, file: FileIO, drawn: dict[SampleKey, Drawn], lock: BaseFileLock) -> None:
         """Use ``open``."""
+        self._lock = lock
         self.path = path
         self.drawn = drawn
         self._file = file
@@ -81,16 +84,19 @@ class SampleStore:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+b", buffering=0)
+            lock = file_lock.acquire(path)
+        except TimeoutError as error:
+            raise VerifyError(
+                f"{path.name} is in use by another run.", hint="Wait for it to end, or name another --store."
+            ) from error
         except OSError as error:
             raise OutputError(f"The samples cannot be stored in {path}: {error.strerror}.") from error
         try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise VerifyError(
-                    f"{path.name} is in use by another run.", hint="Wait for it to end, or name another --store."
-                ) from error
+            file = path.open("a+b", buffering=0)
+        except OSError as error:
+            lock.release()
+            raise OutputError(f"The samples cannot be stored in {path}: {error.strerror}.") from error
+        try:
             file.seek(0)
             data = file.read(MAX_BYTES + 1)
             if len(data) > MAX_BYTES:
@@ -103,11 +109,12 @@ class SampleStore:
             if records:
                 _check_header(path, records[0], header)
                 drawn = _samples(path, records[1:])
-            store = cls(path, file, drawn)
+            store = cls(path, file, drawn, lock)
             if not records:
                 store._write(header)
         except BaseException:
             file.close()
+            lock.release()
             raise
         return store
 
@@ -148,6 +155,7 @@ class SampleStore:
             os.fsync(self._file.fileno())
         with contextlib.suppress(OSError):
             self._file.close()
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self

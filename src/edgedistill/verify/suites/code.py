@@ -7,6 +7,7 @@ stops accidents, not attacks: a model's code runs as the user, which is why it h
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from edgedistill.verify.types import Prompt
 
 SECONDS = 10
+_NEEDED = ("SYSTEMROOT",)
+"""Windows starts no Python without it."""
 MEMORY_BYTES = 1 << 30
 _FILE_BYTES = 1 << 20
 _FENCE = re.compile(r"```(?:python|py|python3)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
@@ -75,7 +78,7 @@ def _passes(source: str) -> bool:
                 [sys.executable, "-I", "-c", _LIMITS],
                 input=source.encode("utf-8", "replace"),
                 cwd=Path(directory),
-                env={},
+                env={name: os.environ[name] for name in _NEEDED if name in os.environ},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 timeout=SECONDS + 2,
