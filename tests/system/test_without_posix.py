@@ -31,9 +31,9 @@ from edgedistill.cli import main
 
 suite = work / "suite.jsonl"
 suite.write_text("".join('{"id": "p%d", "prompt": "Say %d", "extract": "text"}\\n' % (i, i) for i in range(4)))
-out, small = str(work / "out"), ("--suite", str(suite), "--samples", "2", "-n", "8", "--store", str(work / "samples"))
+out, small = str(work / "out"), ("--suite", str(suite), "--samples", "2", "-n", "64", "--store", str(work / "samples"))
 for code, *command in (
-    (0, "plan", str(checkpoint)),
+    (0, "plan", str(checkpoint), "--no-measure"),
     (0, "export", str(checkpoint), "-o", out, "--no-verify"),
     (2, "export", str(checkpoint), "-o", out, "--no-verify"),
     (0, "export", str(checkpoint), "-o", out, "--no-verify", "--force"),

@@ -1,7 +1,7 @@
 """Takes away what Windows lacks, in every Python whose PYTHONPATH begins with this directory.
 
-The modules cannot be imported; the calls, flags and signals are gone. The rest of a POSIX system is still there, so this
-shows that nothing relies on these, not that Windows runs it. SIGKILL stays: Python's own ``Popen.kill`` sends it here.
+The modules cannot be imported; the calls, flags and signals are gone. The rest of a POSIX system is still there, so
+this shows that nothing relies on these, not that Windows runs it. SIGKILL stays, for ``Popen.kill`` sends it.
 """
 
 from __future__ import annotations
