@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from edgedistill.trajectories.options import VoteRule
     from edgedistill.tune.options import TuneOptions, TuneResult
     from edgedistill.verify.cluster.client import Cluster
+    from edgedistill.verify.gate.endpoints import Estimand
     from edgedistill.verify.options import AuditOptions, PresetName, VerifyOptions
     from edgedistill.verify.report.model import VerifyReport
     from edgedistill.verify.types import ProcedureName, Suite
@@ -248,6 +249,7 @@ def verify(
     alpha: float = 0.05,
     sequential: bool = False,
     margins: Mapping[str, float] = NO_MARGINS,
+    estimand: Estimand | None = None,
     options: VerifyOptions | None = None,
     store: str | Path | None = None,
     progress: Progress | None = None,
@@ -260,7 +262,7 @@ def verify(
         reference: An fp32 bundle, ``hf`` or ``hf:CHECKPOINT`` (the original in PyTorch), or a baseline file. With a
             ``procedure`` it has to be a bundle.
         suite: Name of a built-in suite, path of a file, or a suite.
-        options: Instead of the keywords from ``preset`` to ``margins``; ``VerifyOptions`` describes each of them.
+        options: Instead of the keywords from ``preset`` to ``estimand``; ``VerifyOptions`` describes each of them.
         store: Directory for samples: an interrupted run goes on from them, and a reference is sampled once. None keeps
             them in memory.
         progress: Receiver of progress.

@@ -22,7 +22,7 @@ SETTINGS = RunSettings(
     preset="custom", samples=16, temperature=0.7, top_p=1.0, top_k=0, min_p=0.0, repetition_penalty=1.0,
     max_new_tokens=64, seed=1, margins={"accuracy": 0.02},
 )  # fmt: skip
-LOOSE = Margins(accuracy=0.2, agreement=0.2, entropy_bits=0.9, length_ratio=1.5, truncation=0.2)
+LOOSE = Margins(accuracy=0.2, agreement=0.2, entropy_bits=0.9, length_ratio=1.5, truncation=0.2, distance=0.5)
 
 
 def make_suite(prompts: int = 40, *, variants: bool = False) -> Suite:

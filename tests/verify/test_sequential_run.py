@@ -57,7 +57,7 @@ class Simulated:
 def run(before: float, after: float, seed: int) -> tuple[VerifyReport, int, Run]:
     """The report of a sequential run, and how many prompts it asked."""
     reference, bundle = Simulated("reference", before), Simulated("bundle", after)
-    stages = Run(SUITE, DrawSettings(seed=seed), OPTIONS, None, NullProgress())
+    stages = Run(SUITE, DrawSettings(seed=seed, max_new_tokens=40), OPTIONS, None, NullProgress())
     theirs, ours, state = stages.until_decided(reference, bundle, SUITE.prompts, LOOSE)
     assert reference.asked == bundle.asked
     report = analyse(
@@ -78,16 +78,17 @@ def test_it_goes_on_while_only_the_collapse_verdict_is_open(seed: int) -> None:
     assert report.gate is not None
     assert report.gate.sequential is not None
     assert report.gate.sequential.outcome == "pass"
-    assert report.gate.sequential.prompts <= 30 < asked < len(SUITE.prompts)
+    assert report.gate.sequential.prompts <= 40 < asked < len(SUITE.prompts)
     assert report.gate.result.outcome == "pass"
     assert report.gate.result.prompts == asked
-    assert f"The endpoints had passed after 30 prompts; {asked - 30} more were asked" in report.notes[0]
+    passed = report.gate.sequential.prompts
+    assert f"The endpoints had passed after {passed} prompts; {asked - passed} more were asked" in report.notes[0]
 
 
 def test_it_stops_at_once_where_nothing_is_open() -> None:
     report, asked, _ = run(0.9, 0.9, 0)
     assert report.gate is not None
-    assert (report.gate.result.outcome, asked, report.notes) == ("pass", 20, ())
+    assert (report.gate.result.outcome, asked, report.notes) == ("pass", 30, ())
 
 
 def test_it_stops_at_once_where_an_endpoint_fails() -> None:
@@ -101,6 +102,6 @@ def test_it_ends_where_the_prompts_run_out(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(stages_module, "collapse_is_open", lambda *_, **__: True)
     short = make_suite(60)
     reference, bundle = Simulated("reference", 0.9), Simulated("bundle", 0.9)
-    stages = Run(short, DrawSettings(), OPTIONS, None, NullProgress())
+    stages = Run(short, DrawSettings(max_new_tokens=40), OPTIONS, None, NullProgress())
     _, ours, state = stages.until_decided(reference, bundle, short.prompts, LOOSE)
     assert (state.outcome, len(ours)) == ("pass", 60 * SAMPLES)

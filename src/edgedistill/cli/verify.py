@@ -33,8 +33,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="the same, samples stored earlier: all of "
                         "them, unless --fast, --prompts or --samples asks for fewer")  # fmt: skip
     parser.add_argument("--margin", action="append", default=[], metavar="NAME=VALUE", help="instead of the profile's: "
-                        "accuracy, agreement, entropy_bits, length_ratio, truncation (repeatable)")  # fmt: skip
-    parser.add_argument("--sequential", action="store_true", help="stop as soon as the evidence decides")
+                        "accuracy, distance, agreement, entropy_bits, length_ratio, shorter_ratio, truncation "
+                        "(repeatable)")  # fmt: skip
+    parser.add_argument("--estimand", choices=("suite", "population"), help="what the verdict is about: these prompts, "
+                        "where only the noise of sampling counts (default), or prompts like these")  # fmt: skip
+    parser.add_argument(
+        "--sequential", action="store_true", help="stop as soon as the evidence decides (about prompts like these)"
+    )
     parser.add_argument("--replay", action="store_true", help=argparse.SUPPRESS)
     trusted_key.add_option(parser)
     verification.add_procedures(parser)

@@ -138,7 +138,9 @@ class VerifyMargins:
 
     ``accuracy``: loss of accuracy (share). ``agreement``: change of the agreement C, either way. ``entropy_bits``:
     change of the answer entropy in bits, either way. ``length_ratio``: mean tokens over the reference's.
-    ``truncation``: rise of the share of truncated or unparsed answers.
+    ``truncation``: rise of the share of truncated or unparsed answers. ``distance``: squared distance of the answer
+    distributions, 0 to 2; .05 is as if one prompt in forty had another answer. ``shorter_ratio``: least tokens over the
+    reference's; 0: no limit.
     """
 
     accuracy: float = field(default=0.02, metadata=limits(low=0, high=1))
@@ -146,6 +148,8 @@ class VerifyMargins:
     entropy_bits: float = field(default=0.10, metadata=limits(low=0, high=64))
     length_ratio: float = field(default=1.15, metadata=limits(low=1, high=100))
     truncation: float = field(default=0.02, metadata=limits(low=0, high=1))
+    distance: float = field(default=0.05, metadata=limits(low=0, high=2))
+    shorter_ratio: float = field(default=0.0, metadata=limits(low=0, high=1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def verify_models(
     else:
         prompts = options.choose(suite)
         settings = options.draw_settings(suite.sampling, bundle.generation_defaults)
-    margins = resolve_margins(bundle_margins(bundle), options.margins, options.n_samples)
+    margins = resolve_margins(bundle_margins(bundle), options.margins)
     require_margins(suite, options.margins)
     run = Run(suite, settings, options, store, progress)
     run.notes += notes

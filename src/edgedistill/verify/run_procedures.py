@@ -97,7 +97,7 @@ def _run(
     margins = None
     if theirs is not None:
         asked = options.margins if isinstance(options, VerifyOptions) else {}
-        margins = resolve_margins(bundle_margins(ours.bundle), asked, options.n_samples)
+        margins = resolve_margins(bundle_margins(ours.bundle), asked)
         require_margins(suite, asked)
     run = Run(suite, settings, options, store, progress)
     sampler = run.audit_sampler(ours.bundle, prompts)

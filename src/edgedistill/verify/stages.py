@@ -18,7 +18,7 @@ from edgedistill.verify.report.tokens import PromptDivergences
 from edgedistill.verify.sampling.store import SampleStore, collect, store_header, store_path
 from edgedistill.verify.scoring import compare_on, path_distance
 from edgedistill.verify.stats.answer_counts import by_prompt
-from edgedistill.verify.stats.e_process import prompt_order
+from edgedistill.verify.stats.betting import prompt_order
 from edgedistill.verify.suites.registry import asked_in_vain
 from edgedistill.verify.types import RunSettings
 
@@ -88,6 +88,7 @@ class Run:
             sequential=isinstance(self._options, VerifyOptions) and self._options.sequential,
             level=1 - self._options.alpha,
             margins=limits,
+            estimand=self._options.about if isinstance(self._options, VerifyOptions) else "suite",
         )
 
     def audit_sampler(self, model: SampledModel, prompts: Sequence[Prompt]) -> SamplerAudit | None:
@@ -165,7 +166,7 @@ class Run:
             after = self.draw(bundle, order[at:stop])
             theirs += before
             ours += after
-            state = gate.update(compare(_groups(before), _groups(after)))
+            state = gate.update(compare(_groups(before), _groups(after), limit=self._settings.max_new_tokens))
             if state.outcome == "fail" or (state.outcome == "pass" and not self._collapse_is_open(theirs, ours)):
                 break
             if state.outcome == "pass" and passed_at is None:

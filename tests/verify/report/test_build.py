@@ -48,7 +48,8 @@ def test_tight_margins_are_undecided_and_say_what_would_decide() -> None:
     report = make_report(margins=Margins())
     assert report.exit_code == EXIT_INCONCLUSIVE
     assert report.gate is not None
-    assert "further prompts" in report.gate.decide
+    assert "further samples a prompt" in report.gate.decide
+    assert report.gate.reasons[0].startswith("The verdict is about these 40 prompts")
     assert any("not decided" in reason for reason in report.gate.reasons)
 
 

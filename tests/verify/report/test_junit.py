@@ -30,12 +30,12 @@ def test_a_failing_run_has_failures_and_undecided_errors() -> None:
     report = make_report(accuracy=0.3)
     assert report.gate is not None
     found = cases(junit(report))
-    for label, name in (("accuracy", "accuracy"), ("agreement C", "agreement"), ("length ratio", "length")):
+    for label, name in (("accuracy", "accuracy"), ("agreement C", "agreement"), ("length, typical ratio", "length")):
         outcome = next(row.outcome for row in report.gate.result.endpoints if row.name == name)
         assert found[label] == {"pass": "passed", "fail": "failure", "inconclusive": "error"}[outcome]
     assert found["accuracy"] == "failure"
-    assert found["length ratio"] == "passed"
-    assert len(found) == 6
+    assert found["length, typical ratio"] == "passed"
+    assert len(found) == 8
 
 
 @pytest.mark.parametrize(("constant", "kind"), [("7", "failure"), (None, "passed")])

@@ -4,43 +4,58 @@ Passing takes every endpoint shown within its margin, each at alpha: an intersec
 Failing takes one endpoint shown beyond its margin; since any one would do, the hypotheses share alpha (Holm 1979). A
 difference that is merely not significant decides nothing.
 
-Methods for a fixed number of prompts, on x = the distance to the margin per prompt:
+Every test is a bet on bounded observations (``stats.betting``), valid at any number of them, whatever their
+distribution. The estimand is one of two:
 
-- ``permutation``: sign flips; assumes that x is symmetric about its mean.
-- ``bootstrap``: BCa over prompts; right in the limit of many prompts.
-- ``betting``: an e-process over a random order; valid for any bounded x, needs more prompts.
+- ``suite``: these prompts. Samples are the observations; only the noise of sampling counts. The question of a
+  regression test.
+- ``population``: prompts like these. Prompts are the observations, a random sample; harm may be rare and total. The
+  question of a release.
 
-The first two cannot see a harm that strikes so rarely that no prompt of the suite shows it; ``blind_spot`` says how
-rare that is. They do not let a model pass on fewer than ``SAFE_PROMPTS`` prompts.
+The interval of an endpoint is the test's own inversion: within the margin exactly if the endpoint passes, beyond it
+exactly if it fails.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from edgedistill.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, VerifyError
 from edgedistill.verify.gate.endpoints import endpoints
-from edgedistill.verify.stats.e_process import bet_on, chance_of_wealth, further_bets
-from edgedistill.verify.stats.intervals import bca_at, prompt_mean, weighted_mean
-from edgedistill.verify.stats.permutation import sign_flip
-from edgedistill.verify.stats.power import MOST, Decider, components, decider, power_curve
+from edgedistill.verify.stats.betting import holm
 from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:
-    from edgedistill.verify.gate.endpoints import Endpoint, Margins, Side
+    from edgedistill.verify.gate.endpoints import Endpoint, Estimand, Margins
     from edgedistill.verify.metrics.collapse_verdict import Verdict
     from edgedistill.verify.metrics.paired import Comparison
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 Method = Literal["permutation", "bootstrap", "betting"]
+"""Earlier reports hold the first two."""
 
 ALPHA = 0.05
-SAFE_PROMPTS = 30
+POWER = 0.8
+MOST = 1_000_000
+"""Beyond this many prompts or samples the answer is "not in practice" (None)."""
+
 EXIT_CODES: dict[Outcome, int] = {"pass": EXIT_OK, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE}
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """What would decide an endpoint at 80 % power if the truth is as observed: prompts *or* samples, in all and
+    further. None: not in practice (more than a million), or no answer to the question that was asked.
+    """
+
+    prompts: int | None
+    further_prompts: int | None
+    samples: int | None
+    further_samples: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +65,15 @@ class EndpointResult:
     Attributes:
         name: Which.
         outcome: Its own outcome.
-        reference, quantized: Means over prompts; for length in tokens.
-        change: Mean paired difference (for length: ratio), with the 1 - alpha interval over prompts.
-        margin: The limit of ``change`` (for equivalence: of its size; for length: the ratio).
-        p_pass: The largest p-value of "not within the margin" of its sides; p_fail: the smallest of "within it". For
-            bootstrap the smallest of a few levels whose interval excludes the margin, 1 if none does.
+        reference, quantized: Means over prompts; for length and tokens in tokens, for entropy in bits; NaN for the
+            distance, which no model has by itself.
+        change: The difference (for length and tokens the ratio) with the interval that the test inverts to.
+        margin: The limit of ``change`` (for equivalence: of its size; for length and tokens: the ratio).
+        p_pass: The largest p-value of "not within the margin" of its sides; p_fail: the smallest of "within it".
         decide: What would decide it, if inconclusive.
-        power: P(pass) if the truth is no difference: by normal approximation (0 on too few prompts), for betting by
-            drawing prompts again.
+        power: P(pass) if the truth is no difference, at the spread that was observed.
+        least: For length and tokens: the smallest ratio that passes; 0 for none.
+        direction: better, worse, higher or lower where the interval excludes no difference; else empty.
     """
 
     name: str
@@ -70,6 +86,8 @@ class EndpointResult:
     p_fail: float
     decide: Decider | None
     power: float
+    least: float = 0.0
+    direction: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +101,9 @@ class CollapseResult:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """The whole verdict. ``blind_spot``: harm on fewer than this share of prompts may have gone unseen."""
+    """The whole verdict. ``blind_spot``: harm on fewer than this share of prompts may have gone unseen (of the
+    population). ``estimand``: what it is about; reports before schema 4 hold none and are about the population.
+    """
 
     outcome: Outcome
     endpoints: tuple[EndpointResult, ...]
@@ -93,7 +113,8 @@ class GateResult:
     alpha: float
     method: Method
     blind_spot: float
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    estimand: Estimand = "population"
 
     @property
     def exit_code(self) -> int:
@@ -105,13 +126,24 @@ class GateResult:
         """Further prompts that would decide every undecided endpoint at 80 % power; None: not in practice, or none
         needed.
         """
-        open_ones = [result.decide for result in self.endpoints if result.decide is not None]
-        wanted = [one.further_prompts for one in open_ones]
-        short = max(0, SAFE_PROMPTS - self.prompts) if self.method != "betting" else 0
-        known = [count for count in wanted if count is not None]
-        if self.outcome != "inconclusive" or len(known) < len(wanted):
+        return self._further("further_prompts")
+
+    @property
+    def further_samples(self) -> int | None:
+        """The same in samples a prompt."""
+        return self._further("further_samples")
+
+    def _further(self, what: str) -> int | None:
+        wanted = [getattr(result.decide, what) for result in self.endpoints if result.decide is not None]
+        if self.outcome != "inconclusive" or None in wanted:
             return None
-        return max([*known, short]) or None
+        return max(wanted, default=None)
+
+
+def require_alpha(alpha: float) -> None:
+    """Raises VerifyError for an alpha that makes no sense."""
+    if not 0 < alpha < 0.5:
+        raise VerifyError(f"alpha is {alpha:g}; expected more than 0 and less than 0.5, usually 0.05.")
 
 
 def decide(
@@ -120,53 +152,48 @@ def decide(
     *,
     verdicts: tuple[Verdict, Verdict] | None = None,
     alpha: float = ALPHA,
-    method: Method = "permutation",
-    seed: int = 0,
+    estimand: Estimand = "suite",
+    sequential: bool = False,
 ) -> GateResult:
-    """Decide on a fixed number of prompts.
+    """Decide; deterministic.
 
     Args:
-        comparison: Both models on the same prompts (``compare.compare``).
+        comparison: Both models on the same prompts (``paired.compare``).
         margins: Validated here.
         verdicts: Of the collapse audit, (reference, quantized); None where the suite allows none.
         alpha: Of each one-sided test; in (0, 0.5).
-        method: See the module.
-        seed: Of flips, resampling or the order.
+        estimand: See the module.
+        sequential: Prompts came in random order, and somebody looked on the way: population only.
 
     Raises:
-        VerifyError: margins or alpha that make no sense, no endpoint at all.
+        VerifyError: margins or alpha that make no sense; a sequential run about these prompts.
     """
-    if not 0 < alpha < 0.5:
-        raise VerifyError(f"alpha is {alpha:g}; expected more than 0 and less than 0.5, usually 0.05.")
-    found = endpoints(comparison, margins)
-    prompts = len(comparison.prompts)
-    tests = [[_test(side, method, seed, alpha) for side in endpoint.sides()] for endpoint in found]
-    hypotheses = sum(len(sides) for sides in tests)
-    failed = _holm([p for sides in tests for _, p in sides], alpha)
-    unsafe = method != "betting" and prompts < SAFE_PROMPTS
-    results = []
-    for endpoint, sides in zip(found, tests, strict=True):
-        fails = [failed.pop(0) for _ in sides]
-        shown = max(p for p, _ in sides) <= alpha
-        outcome: Outcome = "fail" if any(fails) else "pass" if shown and not unsafe else "inconclusive"
-        results.append(
-            _result(endpoint, outcome, sides, comparison, method=method, alpha=alpha, seed=seed, hypotheses=hypotheses)
-        )
+    require_alpha(alpha)
+    if sequential and estimand == "suite":
+        raise VerifyError("a sequential run asks some prompts of many, so that it is about prompts like these.")
+    found = endpoints(comparison, margins, estimand, ordered=sequential)
+    within = [endpoint.within() for endpoint in found]
+    beyond = [endpoint.beyond() for endpoint in found]
+    rejected, levels = holm([p for sides in beyond for p in sides], alpha)
+    how = _How(comparison, alpha, estimand, sequential)
+    results, at = [], 0
+    for endpoint, passing, failing in zip(found, within, beyond, strict=True):
+        part = slice(at, at + len(failing))
+        at += len(failing)
+        outcome: Outcome = "fail" if any(rejected[part]) else "pass" if max(passing) <= alpha else "inconclusive"
+        results.append(_result(endpoint, outcome, (max(passing), min(failing)), levels[part], how))
     collapse = None if verdicts is None else collapse_endpoint(*verdicts)
-    notes = []
-    if unsafe:
-        notes.append(f"{prompts} prompts are too few to pass on; at least {SAFE_PROMPTS} are needed.")
     outcomes = [result.outcome for result in results] + ([] if collapse is None else [collapse.outcome])
     return GateResult(
         outcome=overall(outcomes),
         endpoints=tuple(results),
         collapse=collapse,
-        prompts=prompts,
+        prompts=len(comparison.prompts),
         samples=comparison.samples,
         alpha=alpha,
-        method=method,
-        blind_spot=1 - alpha ** (1 / prompts),
-        notes=tuple(notes),
+        method="betting",
+        blind_spot=1 - alpha ** (1 / len(comparison.prompts)),
+        estimand=estimand,
     )
 
 
@@ -181,113 +208,104 @@ def collapse_endpoint(reference: Verdict, quantized: Verdict) -> CollapseResult:
     """Pass if unchanged; fail if it changed and both verdicts are certain, or if only the quantized model collapsed."""
     if reference.name == quantized.name:
         return CollapseResult("pass", reference, quantized)
-    certain = quantized.certain and (reference.certain or quantized.name == "collapsed")
+    certain = quantized.certain and (reference.certain or quantized.name in ("collapsed", "partly-collapsed"))
     return CollapseResult("fail" if certain else "inconclusive", reference, quantized)
 
 
-def _test(side: Side, method: Method, seed: int, alpha: float) -> tuple[float, float]:
-    """p-values of "mean x <= 0" (small: within the margin) and "mean x >= 0" (small: beyond it)."""
-    if method == "permutation":
-        test = sign_flip(side.x, seed=seed)
-        return test.greater, test.less
-    if method == "betting":
-        order = np.random.default_rng(seed).permutation(side.x.size)
-        bettor = bet_on(side.x[order], side.low, side.high)
-        return bettor.p_up(), bettor.p_down()
-    return _bootstrap_p(side, seed, alpha)
+def ends(endpoint: Endpoint, outcome: Outcome, levels: list[float], alpha: float) -> tuple[float, float, float]:
+    """The interval of the parameter that agrees with the outcome, and its level.
+
+    The lower end tells whether the lower limit is kept (at alpha) and whether the upper one is exceeded (at Holm's
+    level), the upper end the reverse. Where an end has both tasks it is the narrower one if the endpoint passes, and
+    the wider one otherwise, which is then neither within the margin nor, unless it fails, beyond it.
+    """
+    of_low = levels[0] if endpoint.low is not None else None
+    of_high = levels[-1] if endpoint.high is not None else None
+    low_alpha = alpha if of_high is None or (outcome == "pass" and endpoint.low is not None) else of_high
+    high_alpha = alpha if of_low is None or (outcome == "pass" and endpoint.high is not None) else of_low
+    low, high = endpoint.bets.lower(low_alpha), endpoint.bets.upper(high_alpha)
+    if outcome == "pass":  # bisection stops a hair short of the limit
+        low = low if endpoint.low is None else max(low, endpoint.low)
+        high = high if endpoint.high is None else min(high, endpoint.high)
+    return low, high, 1 - low_alpha - high_alpha
 
 
-def _bootstrap_p(side: Side, seed: int, alpha: float) -> tuple[float, float]:
-    """The smallest one-sided level of a short ladder at which the BCa interval excludes 0; 1 if none does."""
-    ladder = [alpha / 2**step for step in range(5)]
-    greater = less = 1.0
-    if np.ptp(side.x) == 0:  # nothing to resample: every replicate is this value
-        value = float(side.x[0])
-        return (ladder[-1] if value > 0 else 1.0), (ladder[-1] if value < 0 else 1.0)
-    ends = bca_at(side.x[:, None], weighted_mean, [1 - 2 * level for level in ladder], seed=seed)
-    for level, (low, high) in zip(ladder, ends, strict=True):
-        greater, less = (level if low > 0 else greater), (level if high < 0 else less)
-    return greater, less
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What all endpoints have in common."""
 
-
-def _holm(p_values: list[float], alpha: float) -> list[bool]:
-    """Which hypotheses Holm's procedure rejects."""
-    rejected = [False] * len(p_values)
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        if p_values[index] > alpha / (len(p_values) - rank):
-            break
-        rejected[index] = True
-    return rejected
-
-
-def _decider_of_bets(prompts: int, sides: list[tuple[float, float]], alpha: float, hypotheses: int) -> Decider:
-    """Prompts by the rate at which the bets have grown; samples are not known to help."""
-    to_pass = max(further_bets(-math.log(p), math.log(1 / alpha), prompts) for p, _ in sides)
-    to_fail = min(further_bets(-math.log(p), math.log(hypotheses / alpha), prompts) for _, p in sides)
-    further = min(to_pass, to_fail)
-    count = max(1, math.ceil(further)) if further <= MOST else None
-    return Decider(None if count is None else prompts + count, count, None, None)
+    comparison: Comparison
+    alpha: float
+    estimand: Estimand
+    sequential: bool
 
 
 def _result(
-    endpoint: Endpoint,
-    outcome: Outcome,
-    sides: list[tuple[float, float]],
-    comparison: Comparison,
-    *,
-    method: Method,
-    alpha: float,
-    seed: int,
-    hypotheses: int,
+    endpoint: Endpoint, outcome: Outcome, p: tuple[float, float], levels: list[float], how: _How
 ) -> EndpointResult:
-    d, prompts = endpoint.differences, len(comparison.prompts)
-    change = prompt_mean(d, low=-endpoint.bound, high=endpoint.bound, level=1 - alpha, seed=seed)
-    parts = components(d, endpoint.halves, comparison.samples)
-    error = math.sqrt(parts.variance(prompts, comparison.samples))
-    decide_it = None
-    if outcome == "inconclusive":
-        # The side nearest to its margin is the one that is open.
-        distance = min(float(side.x.mean()) for side in endpoint.sides())
-        level = alpha if distance > 0 else alpha / hypotheses
-        decide_it = decider(parts, abs(distance), prompts, alpha=level)
-        if distance > 0 and prompts < SAFE_PROMPTS:
-            decide_it = _at_least_safe(decide_it, prompts)
-        if method == "betting":
-            decide_it = _decider_of_bets(prompts, sides, alpha, hypotheses)
-    interval = change.interval
-    if interval is not None:
-        ends = (endpoint.shown(interval.low), endpoint.shown(interval.high))
-        interval = Interval(ends[0], ends[1], interval.level, interval.method)
-    name = "tokens" if endpoint.name == "length" else endpoint.name
+    low, high, level = ends(endpoint, outcome, levels, how.alpha)
+    shown = sorted((endpoint.shown(low), endpoint.shown(high)))
+    method = "betting, samples of these prompts" if how.estimand == "suite" else "betting, prompts"
+    interval = Interval(shown[0], shown[1], level, f"{method}, sequential" if how.sequential else method)
+    before, after = _means(endpoint, how.comparison)
+    limit = endpoint.high if endpoint.high is not None else -(endpoint.low or 0.0)
     return EndpointResult(
         name=endpoint.name,
         outcome=outcome,
-        reference=float(getattr(comparison.reference, name).mean()),
-        quantized=float(getattr(comparison.quantized, name).mean()),
-        change=Estimate(endpoint.shown(change.value), interval),
-        margin=endpoint.shown(endpoint.margin),
-        p_pass=max(p for p, _ in sides),
-        p_fail=min(p for _, p in sides),
-        decide=decide_it,
-        power=_power(endpoint, error, prompts, method=method, alpha=alpha, seed=seed),
+        reference=before,
+        quantized=after,
+        change=Estimate(endpoint.shown(endpoint.bets.estimate), interval),
+        margin=round(math.log2(limit), 12) if endpoint.name == "entropy" else endpoint.shown(limit),
+        p_pass=p[0],
+        p_fail=p[1],
+        decide=_decider(endpoint, min(levels), how) if outcome == "inconclusive" else None,
+        power=endpoint.power(endpoint.null, how.alpha),
+        least=0.0
+        if endpoint.name not in ("length", "tokens") or endpoint.low is None
+        else (1 + endpoint.low if endpoint.name == "length" else endpoint.low),
+        direction=_direction(endpoint, low, high),
     )
 
 
-def _at_least_safe(found: Decider, prompts: int) -> Decider:
-    """No number of samples lets a model pass on too few prompts."""
-    if found.prompts is None:
-        return replace(found, samples=None, further_samples=None)
-    total = max(found.prompts, SAFE_PROMPTS)
-    return Decider(total, total - prompts, None, None)
+def _direction(endpoint: Endpoint, low: float, high: float) -> str:
+    if low <= endpoint.null <= high:
+        return ""
+    more = low > endpoint.null
+    if endpoint.name == "accuracy":
+        return "better" if more else "worse"
+    if endpoint.name == "garbage":
+        return "worse" if more else "better"
+    if endpoint.name == "entropy":
+        more = not more  # the parameter is the ratio of the agreements
+    return "higher" if more else "lower"
 
 
-def _power(endpoint: Endpoint, error: float, prompts: int, *, method: Method, alpha: float, seed: int) -> float:
-    """P(pass) of a model that is no different, with the spread over prompts that was found."""
-    if method == "betting":
-        d = endpoint.differences
-        unchanged = replace(endpoint, differences=np.clip(d - d.mean(), -endpoint.bound, endpoint.bound))
-        sides = [(side.x, side.low) for side in unchanged.sides()]
-        return chance_of_wealth(sides, math.log(1 / alpha), seed=seed)
-    if prompts < SAFE_PROMPTS:
-        return 0.0
-    return power_curve([0.0], endpoint.margin, error, alpha, equivalence=endpoint.equivalence)[0]
+def _means(endpoint: Endpoint, comparison: Comparison) -> tuple[float, float]:
+    if endpoint.name == "distance":
+        return math.nan, math.nan
+    name = {"length": "tokens", "entropy": "agreement"}.get(endpoint.name, endpoint.name)
+    means = [float(np.mean(getattr(model, name))) for model in (comparison.reference, comparison.quantized)]
+    if endpoint.name == "entropy":
+        means = [endpoint.shown(mean) for mean in means]
+    return means[0], means[1]
+
+
+def _decider(endpoint: Endpoint, level: float, how: _How) -> Decider:
+    """The fewest observations that decide at 80 % power: samples of these prompts, or prompts like these."""
+    truth = endpoint.bets.estimate
+    inside = (endpoint.low is None or truth > endpoint.low) and (endpoint.high is None or truth < endpoint.high)
+
+    def chance(scale: float) -> float:
+        return endpoint.power(truth, how.alpha, scale=scale) if inside else endpoint.power_to_fail(level, scale=scale)
+
+    have = how.comparison.samples if how.estimand == "suite" else len(how.comparison.prompts)
+    most = MOST / have
+    if not math.isfinite(truth) or chance(most) < POWER:
+        return Decider(None, None, None, None)
+    low, high = 0.0, math.log(most)
+    for _ in range(24):
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if chance(math.exp(middle)) >= POWER else (middle, high)
+    total = max(have + 1, math.ceil(have * math.exp(high)))
+    further = total - have
+    return Decider(None, None, total, further) if how.estimand == "suite" else Decider(total, further, None, None)

@@ -1,7 +1,7 @@
-"""Co-primary endpoints of the gate: what is compared, by how much it may differ, as one-sided hypotheses.
+"""Co-primary endpoints of the gate: what is compared, and by how much it may differ.
 
-Every endpoint comes down to one or two *sides*: a bounded number x per prompt whose mean is positive exactly if the
-endpoint is within its margin on that side. Non-inferiority has one side, equivalence two (TOST: Schuirmann 1987).
+Every endpoint is a parameter (a mean of bounded observations, or a ratio of two such means) with a limit on one side or
+on both. Within its limits: non-inferiority, or equivalence with both (TOST: Schuirmann 1987).
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgedistill.errors import VerifyError
+from edgedistill.verify.metrics.paired import AGREES, Observations
+from edgedistill.verify.stats.betting import Bets
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from edgedistill.profile.profile import VerifyMargins
-    from edgedistill.verify.metrics.paired import Comparison, PerPrompt
+    from edgedistill.verify.metrics.paired import Comparison
 
-    Floats = npt.NDArray[np.float64]
+Name = Literal["accuracy", "distance", "agreement", "entropy", "length", "tokens", "garbage"]
+Estimand = Literal["suite", "population"]
 
-Name = Literal["accuracy", "agreement", "entropy", "length", "garbage"]
-
-NAMES: tuple[Name, ...] = ("accuracy", "agreement", "entropy", "length", "garbage")
+NAMES: tuple[Name, ...] = ("accuracy", "distance", "agreement", "entropy", "length", "tokens", "garbage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,38 +35,35 @@ class Margins:
     entropy_bits: float = 0.10
     length_ratio: float = 1.15
     truncation: float = 0.02
+    distance: float = 0.05
+    shorter_ratio: float = 0.0
 
     @classmethod
     def of(cls, margins: VerifyMargins) -> Margins:
         """The margins of a profile."""
-        return cls(
-            margins.accuracy, margins.agreement, margins.entropy_bits, margins.length_ratio, margins.truncation
-        ).validated()
+        return cls(**{name: getattr(margins, name) for name in cls.__dataclass_fields__}).validated()
 
     def validated(self) -> Margins:
         """Itself; raises VerifyError for margins that make no sense."""
-        for name, value, low, high in (
-            ("accuracy", self.accuracy, 0.0, 1.0),
-            ("agreement", self.agreement, 0.0, 1.0),
-            ("entropy_bits", self.entropy_bits, 0.0, 64.0),
-            ("length_ratio", self.length_ratio, 1.0, 100.0),
-            ("truncation", self.truncation, 0.0, 1.0),
+        for name, low, high in (
+            ("accuracy", 0.0, 1.0),
+            ("agreement", 0.0, 1.0),
+            ("entropy_bits", 0.0, 64.0),
+            ("length_ratio", 1.0, 100.0),
+            ("truncation", 0.0, 1.0),
+            ("distance", 0.0, 2.0),
         ):
-            if not (math.isfinite(value) and low < value <= high):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and low < value < high):
                 raise VerifyError(
-                    f"margin `{name}` is {value:g}; expected more than {low:g} and at most {high:g}.",
+                    f"margin `{name}` is {value:g}; expected more than {low:g} and less than {high:g}.",
                     hint="A margin of no difference at all cannot be shown with samples." if value == low else None,
                 )
+        if not 0 <= self.shorter_ratio < 1:
+            raise VerifyError(
+                f"margin `shorter_ratio` is {self.shorter_ratio:g}; expected 0 (no limit) or more, and less than 1."
+            )
         return self
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """A hypothesis "mean of x > 0"; x float64 [prompts] in [low, high] with low < 0 < high."""
-
-    x: Floats
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,86 +72,108 @@ class Endpoint:
 
     Attributes:
         name: Which.
-        differences: float64 [prompts], quantized minus reference; for length the relative change (see ``_relative``).
-        margin: On the scale of ``differences``.
-        equivalence: Two-sided; otherwise only harm counts.
-        harm: +1 where a higher value is worse, -1 where a lower one is; 0 for equivalence.
-        bound: |difference| is at most this.
-        halves: Differences from even and odd samples, float64 [2, prompts]; None if there are too few samples.
+        bets: The observations. ``null``: the parameter of a model that did not change.
+        low, high: Limits of the parameter; None: that direction does no harm.
     """
 
     name: Name
-    differences: Floats
-    margin: float
-    equivalence: bool
-    harm: int
-    bound: float
-    halves: Floats | None
-
-    def sides(self) -> tuple[Side, ...]:
-        """The hypotheses that must all be shown."""
-        low, high = self.margin - self.bound, self.margin + self.bound
-        upper, lower = Side(self.margin - self.differences, low, high), Side(self.margin + self.differences, low, high)
-        if self.equivalence:
-            return (lower, upper)
-        return (upper,) if self.harm > 0 else (lower,)
+    bets: Bets
+    null: float
+    low: float | None
+    high: float | None
 
     def shown(self, value: float) -> float:
-        """A mean difference as reports show it: for length the ratio that it corresponds to."""
+        """A parameter as reports show it: for length the ratio that it corresponds to, for entropy bits."""
+        if self.name == "entropy":
+            return math.inf if value <= 0 else (-math.inf if math.isinf(value) else -math.log2(value) + 0.0)
         if self.name != "length":
             return value
         return 1 / (1 - value) if 0 <= value < 1 else (math.inf if value >= 1 else 1 + value)
 
+    def within(self) -> list[float]:
+        """p-values of "not within this limit", one per limit, the lower one first."""
+        low, high = self.low, self.high
+        found = [] if low is None else [self.bets.p(low, above=True)]
+        return found if high is None else [*found, self.bets.p(high, above=False)]
 
-def endpoints(comparison: Comparison, margins: Margins) -> tuple[Endpoint, ...]:
+    def beyond(self) -> list[float]:
+        """p-values of "not beyond this limit", in the same order."""
+        low, high = self.low, self.high
+        found = [] if low is None else [self.bets.p(low, above=False)]
+        return found if high is None else [*found, self.bets.p(high, above=True)]
+
+    def power(self, truth: float, alpha: float, *, scale: float = 1.0) -> float:
+        """P(pass) if the parameter is ``truth``, with the spread that was observed and ``scale`` times as many
+        observations.
+        """
+        bets = self.bets.moved(truth)
+        chances = []
+        if self.low is not None:
+            chances.append(bets.power(self.low, alpha, above=True, scale=scale))
+        if self.high is not None:
+            chances.append(bets.power(self.high, alpha, above=False, scale=scale))
+        return max(0.0, sum(chances) - (len(chances) - 1))
+
+    def power_to_fail(self, alpha: float, *, scale: float = 1.0) -> float:
+        """P(fail) if the truth is as observed."""
+        chances = [0.0]
+        if self.low is not None:
+            chances.append(self.bets.power(self.low, alpha, above=False, scale=scale))
+        if self.high is not None:
+            chances.append(self.bets.power(self.high, alpha, above=True, scale=scale))
+        return max(chances)
+
+
+def endpoints(
+    comparison: Comparison, margins: Margins, estimand: Estimand = "suite", *, ordered: bool = False
+) -> tuple[Endpoint, ...]:
     """The endpoints that the data allow: accuracy only with gold.
 
+    Args:
+        estimand: Of these prompts (every pair of samples is an observation), or of prompts like these (every prompt
+            is one).
+        ordered: Prompts came in random order and were looked at on the way; of the population only.
+
     Raises:
-        VerifyError: margins that make no sense, or that nothing could exceed.
+        VerifyError: margins that make no sense.
     """
     margins.validated()
-    most = math.log2(max(2, comparison.samples))
-    table: tuple[tuple[Name, float, bool, int, float], ...] = (
-        ("accuracy", margins.accuracy, False, -1, 1.0),
-        ("agreement", margins.agreement, True, 0, 1.0),
-        ("entropy", margins.entropy_bits, True, 0, most),
-        ("length", 1 - 1 / margins.length_ratio, False, 1, 1.0),
-        ("garbage", margins.truncation, False, 1, 1.0),
-    )
-    found = []
-    for name, margin, equivalence, harm, bound in table:
-        if margin >= bound:
-            raise VerifyError(
-                f"the margin of {name} is {margin:g}, and no difference can be larger than {bound:g}.",
-                hint="Choose a smaller margin.",
-            )
-        differences = difference(name, comparison.reference, comparison.quantized)
-        if differences is None:
-            continue
-        halves = None
-        if comparison.halves is not None:
-            pair = [difference(name, reference, quantized) for reference, quantized in comparison.halves]
-            halves = np.stack([half for half in pair if half is not None])
-        clipped = np.clip(differences, -bound, bound)
-        found.append(Endpoint(name, clipped, margin, equivalence, harm, bound, halves))
+    shorter = margins.shorter_ratio
+
+    def bets(observed: Observations, low: float, high: float, most: float = 1.0) -> Bets:
+        if estimand == "suite":
+            top, bottom, weights = observed.pooled()
+        else:
+            top, bottom = observed.means()
+            weights = np.ones_like(top)
+        return Bets(top, weights, low, high, bottom, most, ordered)
+
+    c = comparison
+    agree = Observations(AGREES[0] - AGREES[1], c.agreement.weights, c.agreement.count)
+    spent, longest = c.tokens, float(c.limit)
+    found = [
+        Endpoint("distance", bets(c.distance, -2.0, 2.0), 0.0, None, margins.distance),
+        Endpoint("agreement", bets(agree, -1.0, 1.0), 0.0, -margins.agreement, margins.agreement),
+        Endpoint("entropy", bets(c.agreement, 0.0, 1.0), 1.0, 2.0**-margins.entropy_bits, 2.0**margins.entropy_bits),
+        Endpoint(
+            "length",
+            bets(relative_change(spent), -1.0, 1.0),
+            0.0,
+            shorter - 1 if shorter else None,
+            1 - 1 / margins.length_ratio,
+        ),
+        Endpoint("tokens", bets(spent, 0.0, longest, longest), 1.0, shorter or None, margins.length_ratio),
+        Endpoint("garbage", bets(c.garbage, -1.0, 1.0), 0.0, None, margins.truncation),
+    ]
+    if c.accuracy is not None:
+        found.insert(0, Endpoint("accuracy", bets(c.accuracy, -1.0, 1.0), 0.0, -margins.accuracy, None))
     return tuple(found)
 
 
-def difference(name: Name, reference: PerPrompt, quantized: PerPrompt) -> Floats | None:
-    """Quantized minus reference per prompt, float64 [prompts]; None for accuracy without gold."""
-    if name == "accuracy":
-        if reference.accuracy is None or quantized.accuracy is None:
-            return None
-        return quantized.accuracy - reference.accuracy
-    if name == "length":
-        return _relative(reference.tokens, quantized.tokens)
-    before, after = getattr(reference, name), getattr(quantized, name)
-    return np.asarray(after - before, np.float64)
-
-
-def _relative(before: Floats, after: Floats) -> Floats:
-    """(after - before) / max(after, before), in [-1, 1]: a ratio R becomes 1 - 1/R on every prompt.
-
-    Bounded, so that a sequential test can use it, and no long prompt outweighs the others.
+def relative_change(tokens: Observations) -> Observations:
+    """(after - before) / max(after, before) of every pair, in [-1, 1]: a ratio R becomes 1 - 1/R on every pair, and no
+    long reply outweighs the others.
     """
-    return np.asarray((after - before) / np.maximum(np.maximum(after, before), 1e-9), np.float64)
+    before = np.zeros_like(tokens.top) if tokens.bottom is None else tokens.bottom
+    change = (tokens.top - before) / np.maximum(np.maximum(tokens.top, before), 1e-9)
+    return Observations(np.asarray(change, np.float64), tokens.weights, tokens.count)

@@ -1,7 +1,7 @@
-"""The gate that stops early: prompts arrive in random order, and after each one it may be asked for a verdict.
+"""The gate that stops early: prompts arrive in random order, and after some of them it may be asked for a verdict.
 
-Pass as soon as every side of every endpoint has wealth 1/alpha; fail as soon as one side's mirror image has m/alpha, m
-the number of sides. Both hold at any stopping time (``sequential``).
+The same bets as for a fixed number of prompts, of which the largest capital on the way counts: it reaches 1 / alpha
+with probability alpha at most, at any time (Ville 1939). What it decides is about prompts like these.
 
 The collapse verdict is no part of it: whoever feeds the gate looks at that.
 """
@@ -9,23 +9,25 @@ The collapse verdict is no part of it: whoever feeds the gate looks at that.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edgedistill.errors import VerifyError
-from edgedistill.verify.gate.decide import ALPHA, overall
+from edgedistill.verify.gate.decide import ALPHA, overall, require_alpha
 from edgedistill.verify.gate.endpoints import endpoints
-from edgedistill.verify.stats.e_process import Bettor, further_bets
+from edgedistill.verify.metrics.paired import Comparison, Observations, PerPrompt
+from edgedistill.verify.stats.betting import holm
 
 if TYPE_CHECKING:
     from edgedistill.verify.gate.decide import Outcome
     from edgedistill.verify.gate.endpoints import Margins, Name
-    from edgedistill.verify.metrics.paired import Comparison
 
 
 @dataclass(frozen=True, slots=True)
 class SequentialState:
-    """After ``prompts`` prompts: the outcome so far, per endpoint its own, and e-values (wealth) for and against.
+    """After ``prompts`` prompts: the outcome so far, per endpoint its own, and e-values (capital) for and against.
 
     ``further_prompts``: how many more would decide at the rate at which evidence has grown; None if it has not grown.
     """
@@ -43,69 +45,108 @@ class SequentialGate:
 
     def __init__(self, margins: Margins, *, alpha: float = ALPHA) -> None:
         """Raises VerifyError for margins or an alpha that make no sense."""
-        if not 0 < alpha < 0.5:
-            raise VerifyError(f"alpha is {alpha:g}; expected more than 0 and less than 0.5, usually 0.05.")
-        self._margins = margins.validated()
-        self._alpha = alpha
-        self._bettors: dict[Name, tuple[Bettor, ...]] = {}
-        self._samples = 0
-        self._prompts = 0
-        self._decided: SequentialState | None = None
+        require_alpha(alpha)
+        self._margins, self._alpha = margins.validated(), alpha
+        self._seen: Comparison | None = None
+        self._state = SequentialState(0, "inconclusive", {}, {}, {}, None)
 
     def update(self, comparison: Comparison) -> SequentialState:
-        """Settle the bets on further prompts (one or more, in their order); the state after the last, or the deciding
-        one.
+        """The state after further prompts, in their order.
 
         Raises:
             VerifyError: another number of samples than before, or gold answers that come and go.
         """
-        if self._decided is not None:
-            return self._decided
-        if self._samples not in (0, comparison.samples):
-            raise VerifyError(f"found {comparison.samples} samples a prompt after {self._samples}; expected the same.")
-        self._samples = comparison.samples
-        found = endpoints(comparison, self._margins)
-        sides = {endpoint.name: endpoint.sides() for endpoint in found}
-        if not self._bettors:
-            self._bettors = {name: tuple(Bettor(s.low, s.high) for s in both) for name, both in sides.items()}
-        if set(self._bettors) != set(sides):
-            raise VerifyError("found gold answers on some prompts only; expected them on all or none.")
-        for index in range(len(comparison.prompts)):
-            for name, both in sides.items():
-                for side, bettor in zip(both, self._bettors[name], strict=True):
-                    bettor.update(float(side.x[index]))
-            self._prompts += 1
-            state = self.state()
-            if state.outcome != "inconclusive":
-                self._decided = state
-                return state
-        return self.state()
+        if self._state.outcome == "inconclusive":
+            self._seen = comparison if self._seen is None else joined(self._seen, comparison)
+            self._state = self._look(self._seen)
+        return self._state
 
     def state(self) -> SequentialState:
         """The state now."""
-        if self._decided is not None:
-            return self._decided
-        hypotheses = sum(len(both) for both in self._bettors.values())
-        to_pass, to_fail = math.log(1 / self._alpha), math.log(max(1, hypotheses) / self._alpha)
-        outcomes: dict[Name, Outcome] = {}
-        evidence_for: dict[Name, float] = {}
-        evidence_against: dict[Name, float] = {}
-        missing: list[float] = []
-        for name, both in self._bettors.items():
-            up = min(bettor.best_up for bettor in both)
-            down = max(bettor.best_down for bettor in both)
-            outcomes[name] = "fail" if down >= to_fail else "pass" if up >= to_pass else "inconclusive"
-            evidence_for[name], evidence_against[name] = math.exp(min(up, 700)), math.exp(min(down, 700))
-            if outcomes[name] == "inconclusive":
-                missing.append(
-                    min(further_bets(up, to_pass, self._prompts), further_bets(down, to_fail, self._prompts))
-                )
+        return self._state
+
+    def _look(self, seen: Comparison) -> SequentialState:
+        found = endpoints(seen, self._margins, "population", ordered=True)
+        count, alpha = len(seen.prompts), self._alpha
+        within = {endpoint.name: max(endpoint.within()) for endpoint in found}
+        beyond = [(endpoint.name, p) for endpoint in found for p in endpoint.beyond()]
+        rejected, levels = holm([p for _, p in beyond], alpha)
+        failed = {name for (name, _), fails in zip(beyond, rejected, strict=True) if fails}
+        against = {endpoint.name: min(p for name, p in beyond if name == endpoint.name) for endpoint in found}
+        outcomes: dict[Name, Outcome] = {
+            name: "fail" if name in failed else "pass" if p <= alpha else "inconclusive" for name, p in within.items()
+        }
+        missing = [
+            min(_further(within[name], alpha, count), _further(against[name], min(levels), count))
+            for name, outcome in outcomes.items()
+            if outcome == "inconclusive"
+        ]
         further = max(missing, default=0.0)
         return SequentialState(
-            prompts=self._prompts,
+            prompts=count,
             outcome=overall(list(outcomes.values())),
             endpoints=outcomes,
-            evidence_for=evidence_for,
-            evidence_against=evidence_against,
+            evidence_for={name: 1 / max(p, 1e-300) for name, p in within.items()},
+            evidence_against={name: 1 / max(p, 1e-300) for name, p in against.items()},
             further_prompts=math.ceil(further) if 0 < further < math.inf else None,
         )
+
+
+def _further(p: float, level: float, count: int) -> float:
+    """Prompts until 1 / p reaches 1 / level at the mean growth so far; infinite if there was none."""
+    return math.inf if p >= 1 else max(1.0, count * (math.log(level) / math.log(max(p, 1e-300)) - 1))
+
+
+def joined(first: Comparison, second: Comparison) -> Comparison:
+    """One comparison after the other. Raises VerifyError for another number of samples, or gold on one part only."""
+    if first.samples != second.samples:
+        raise VerifyError(f"found {second.samples} samples a prompt after {first.samples}; expected the same.")
+    if (first.accuracy is None) != (second.accuracy is None):
+        raise VerifyError("found gold answers on some prompts only; expected them on all or none.")
+    accuracy = None
+    if first.accuracy is not None and second.accuracy is not None:
+        accuracy = _appended(first.accuracy, second.accuracy)
+    return Comparison(
+        prompts=first.prompts + second.prompts,
+        samples=first.samples,
+        limit=max(first.limit, second.limit),
+        reference=_both(first.reference, second.reference),
+        quantized=_both(first.quantized, second.quantized),
+        accuracy=accuracy,
+        garbage=_appended(first.garbage, second.garbage),
+        agreement=_appended(first.agreement, second.agreement),
+        distance=_appended(first.distance, second.distance),
+        tokens=_appended(first.tokens, second.tokens),
+    )
+
+
+def _both(first: PerPrompt, second: PerPrompt) -> PerPrompt:
+    right = None
+    if first.accuracy is not None and second.accuracy is not None:
+        right = np.concatenate([first.accuracy, second.accuracy])
+    return PerPrompt(
+        right,
+        np.concatenate([first.agreement, second.agreement]),
+        np.concatenate([first.garbage, second.garbage]),
+        np.concatenate([first.tokens, second.tokens]),
+        np.concatenate([first.coverage, second.coverage]),
+    )
+
+
+def _appended(first: Observations, second: Observations) -> Observations:
+    if first.top.ndim == 1:
+        return replace(first, weights=np.concatenate([first.weights, second.weights]))
+    most = max(first.top.shape[1], second.top.shape[1])
+    first, second = (_widened(part, most) for part in (first, second))
+    weights = np.concatenate([first.weights, second.weights])
+    bottom = None
+    if first.bottom is not None and second.bottom is not None:
+        bottom = np.concatenate([first.bottom, second.bottom])
+    return replace(first, top=np.concatenate([first.top, second.top]), weights=weights, bottom=bottom)
+
+
+def _widened(part: Observations, most: int) -> Observations:
+    """With entries of weight 0 up to ``most`` a prompt."""
+    room = ((0, 0), (0, most - part.top.shape[1]))
+    bottom = None if part.bottom is None else np.pad(part.bottom, room)
+    return replace(part, top=np.pad(part.top, room), weights=np.pad(part.weights, room), bottom=bottom)

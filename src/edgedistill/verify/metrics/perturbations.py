@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.errors import VerifyError
+from edgedistill.verify.stats.betting import holm
 from edgedistill.verify.stats.intervals import LEVEL, prompt_mean, wilson
-from edgedistill.verify.stats.permutation import sign_flip
+from edgedistill.verify.stats.special_functions import beta_cdf
 from edgedistill.verify.types import Estimate
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class TemperatureSweep:
 
     Attributes:
         temperatures, entropies: In order.
-        rises: From the lowest to the highest temperature the entropy rises significantly (one-sided sign-flip test).
+        rises: From the lowest to the highest temperature the entropy rises significantly (one-sided sign test).
         falls: Neighbouring temperatures between which it falls significantly (Holm-corrected). Should be empty.
     """
 
@@ -149,16 +150,19 @@ def temperature_sweep(
     if len(temperatures) < 2:
         raise VerifyError(f"found {len(temperatures)} temperature(s); a sweep needs at least 2.")
     rows = [np.asarray(entropies[temperature], np.float64) for temperature in temperatures]
-    rise = sign_flip(rows[-1] - rows[0], seed=seed).greater
-    drops = [sign_flip(after - before, seed=seed).less for before, after in itertools.pairwise(rows)]
-    falls = []
-    for rank, index in enumerate(sorted(range(len(drops)), key=drops.__getitem__)):
-        if drops[index] > alpha / (len(drops) - rank):
-            break
-        falls.append((temperatures[index], temperatures[index + 1]))
+    rise = _sign_test(rows[-1] - rows[0])
+    drops = [_sign_test(before - after) for before, after in itertools.pairwise(rows)]
+    pairs = itertools.pairwise(temperatures)
+    falls = [pair for pair, shown in zip(pairs, holm(drops, alpha)[0], strict=True) if shown]
     return TemperatureSweep(
         temperatures,
         tuple(prompt_mean(row, low=0.0, high=math.inf, level=level, seed=seed) for row in rows),
         rise <= alpha,
         tuple(sorted(falls)),
     )
+
+
+def _sign_test(changes: npt.NDArray[np.float64]) -> float:
+    """p-value of "a prompt falls as often as it rises" against more rises; prompts that stay are left out."""
+    rises, moved = int(np.count_nonzero(changes > 0)), int(np.count_nonzero(changes))
+    return 1.0 if rises == 0 else beta_cdf(0.5, rises, moved - rises + 1)

@@ -202,15 +202,15 @@ def _gate(
     settings: RunSettings,
     sequential: SequentialState | None,
 ) -> GateReport:
-    comparison = compare(theirs, own)
+    comparison = compare(theirs, own, limit=settings.max_new_tokens)
     before, after = results[0].verdict, results[1].verdict
     decision = decide(
         comparison,
         margins,
         verdicts=None if before is None or after is None else (before, after),
         alpha=1 - settings.level,
-        method="permutation" if sequential is None else "betting",
-        seed=settings.seed,
+        estimand="population" if sequential is not None else settings.estimand,
+        sequential=sequential is not None,
     )
     return gate_report(decision, comparison, margins, sequential=sequential, deterministic=settings.deterministic)
 
@@ -233,7 +233,7 @@ def _pair_metrics(
     theirs: Mapping[str, Sequence[Sample]], own: Mapping[str, Sequence[Sample]], settings: RunSettings
 ) -> PairMetrics:
     if set(theirs) != set(own):
-        compare(theirs, own)  # says which prompt is missing
+        compare(theirs, own, limit=settings.max_new_tokens)  # says which prompt is missing
     level, seed = settings.level, settings.seed
     distances = [_distance(theirs[p], own[p], settings).value for p in theirs]
     turned = [_flips(theirs[p], own[p]) for p in theirs]

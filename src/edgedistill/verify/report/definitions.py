@@ -58,7 +58,7 @@ DEFINITIONS = MappingProxyType(
         "empty_gives": "Share of prompts whose most frequent answer is also that of the empty prompt.",
         "changed_number_correct": "Share of prompts where the answer to the changed number is the right one.",
         "temperature_sweep": "Mean answer entropy at temperatures from 0 to 1.5, on some of the prompts. It should "
-        "rise (sign-flip test from the lowest to the highest), and between no neighbours fall (Holm's procedure).",
+        "rise (sign test from the lowest to the highest), and between no neighbours fall (Holm's procedure).",
         "distinct_n": "Share of different n-grams of words among all. Like the Vendi score it compares "
         "at equal numbers of texts only; the intervals are of what as many texts of other prompts would show in the "
         "mean.",

@@ -1,4 +1,6 @@
-"""The gate's decision in sentences: why, what could have been seen, what would decide it; and its power curves."""
+"""The gate's decision in sentences: what it is about, why, what could have been seen, what would decide it; and its
+power curves.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +10,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.verify.gate.decide import overall
 from edgedistill.verify.gate.endpoints import endpoints
 from edgedistill.verify.report.model import GateReport, PowerCurve
-from edgedistill.verify.stats.power import components, power_curve, smallest_effect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgedistill.verify.gate.decide import EndpointResult, GateResult, Outcome
-    from edgedistill.verify.gate.endpoints import Endpoint, Margins
+    from edgedistill.verify.gate.endpoints import Endpoint, Estimand, Margins
     from edgedistill.verify.gate.sequential import SequentialState
     from edgedistill.verify.metrics.paired import Comparison
 
 LABELS: Mapping[str, str] = {
     "accuracy": "accuracy",
+    "distance": "distance of answers",
     "agreement": "agreement C",
-    "entropy": "answer entropy",
-    "length": "length ratio",
+    "entropy": "collision entropy",
+    "length": "length, typical ratio",
+    "tokens": "length, total tokens",
     "garbage": "truncated or unparsed",
     "collapse": "collapse verdict",
 }
 _POINTS = 41
+_LITTLE_COVERAGE = 0.5
 
 
 def gate_report(
@@ -44,29 +47,20 @@ def gate_report(
 
     Args:
         result: Of ``gate.decide`` on the comparison and margins.
-        sequential: The state in which a sequential run stopped; its outcomes then replace those of ``result``.
+        sequential: The state in which a sequential run stopped.
         deterministic: Decoding left no choice: agreement and entropy are then not scored, and the gate cannot pass.
     """
-    if sequential is not None:
-        result = _stopped(result, sequential)
     if deterministic:
         result = _unscored(result)
-    found = endpoints(comparison, margins)
+    found = endpoints(comparison, margins, result.estimand, ordered=sequential is not None)
     return GateReport(
         result=result,
-        reasons=_reasons(result, deterministic=deterministic),
-        power=_power(result, found, comparison),
+        reasons=_reasons(result, comparison, deterministic=deterministic),
+        power=_power(result),
         decide=_decide(result, sequential, deterministic=deterministic),
-        curves=tuple(_curve(endpoint, comparison, result.alpha) for endpoint in found),
+        curves=tuple(_curve(endpoint, result.alpha) for endpoint in found),
         sequential=sequential,
     )
-
-
-def _stopped(result: GateResult, state: SequentialState) -> GateResult:
-    stopped: dict[str, Outcome] = dict(state.endpoints.items())
-    rows = tuple(replace(row, outcome=stopped[row.name]) for row in result.endpoints)
-    outcomes = [row.outcome for row in rows] + ([] if result.collapse is None else [result.collapse.outcome])
-    return replace(result, endpoints=rows, outcome=overall(outcomes))
 
 
 def _unscored(result: GateResult) -> GateResult:
@@ -78,24 +72,68 @@ def _unscored(result: GateResult) -> GateResult:
     return replace(result, endpoints=rows, outcome="fail" if "fail" in outcomes else "inconclusive")
 
 
-def _reasons(result: GateResult, *, deterministic: bool) -> tuple[str, ...]:
-    reasons = []
+def estimand_text(estimand: Estimand, prompts: int) -> str:
+    """What a verdict is about, in a sentence."""
+    if estimand == "suite":
+        return (
+            f"The verdict is about these {prompts} prompts: it allows for the noise of sampling, and says nothing of "
+            "other prompts (--estimand population does)."
+        )
+    return f"The verdict is about prompts like these: the {prompts} that were asked count as a random sample of them."
+
+
+def _reasons(result: GateResult, comparison: Comparison, *, deterministic: bool) -> tuple[str, ...]:
+    reasons = [estimand_text(result.estimand, result.prompts)]
     if deterministic:
         reasons.append(
             "Decoding was deterministic, so every model agrees with itself: agreement and entropy were not scored."
         )
+    better = [LABELS[row.name] for row in result.endpoints if row.direction == "better"]
+    worse = any(row.direction == "worse" for row in result.endpoints)
+    if better:
+        also = "" if worse else " and nothing was shown to be worse"
+        reasons.append(f"The bundle is better than the reference in {' and '.join(better)}{also}.")
     for row in result.endpoints:
         if row.outcome == "pass" or (deterministic and row.name in ("agreement", "entropy")):
             continue
-        found = f"{LABELS[row.name]}: {change_text(row)}, margin {margin_text(row)}"
-        reasons.append(f"{found}: {'shown to be beyond it' if row.outcome == 'fail' else 'not decided'}.")
+        told = f"{LABELS[row.name]}: {change_text(row)}, margin {margin_text(row)}"
+        word = f"shown to be beyond it ({row.direction})" if row.direction else "shown to be beyond it"
+        reasons.append(f"{told}: {word if row.outcome == 'fail' else 'not decided'}.")
+    reasons += _flips(comparison)
+    reasons += _few_seen(result, comparison)
     if result.collapse is not None and result.collapse.outcome != "pass":
-        before, after = result.collapse.reference.name, result.collapse.quantized.name
+        before, after = result.collapse.reference, result.collapse.quantized
         word = "shown" if result.collapse.outcome == "fail" else "not certain"
-        reasons.append(f"collapse verdict: {before or 'none'} before, {after or 'none'} after ({word}).")
+        reasons.append(f"collapse verdict: {before.name or 'none'} before, {after.name or 'none'} after ({word}).")
+        if after.name in ("collapsed", "partly-collapsed"):
+            reasons.append(after.reason)
     if result.outcome == "pass":
         reasons.append(f"Every endpoint was shown to be within its margin (alpha {result.alpha:g} each).")
     return (*reasons, *result.notes)
+
+
+def _flips(comparison: Comparison) -> list[str]:
+    """What hides behind an accuracy that stays."""
+    if comparison.accuracy is None:
+        return []
+    lost, _, gained = comparison.accuracy.weights.mean(axis=0)
+    if lost == gained == 0:
+        return []
+    return [f"Of the paired samples {100 * lost:.1f} % turned from right to wrong, {100 * gained:.1f} % the other way."]
+
+
+def _few_seen(result: GateResult, comparison: Comparison) -> list[str]:
+    """Answers that came once say nothing about how often two samples agree."""
+    entropy = next((row for row in result.endpoints if row.name == "entropy"), None)
+    seen = min(float(comparison.reference.coverage.mean()), float(comparison.quantized.coverage.mean()))
+    if entropy is None or entropy.outcome != "inconclusive" or seen >= _LITTLE_COVERAGE:
+        return []
+    wanted = entropy.decide.samples if entropy.decide is not None else None
+    more = f"; about {wanted} samples a prompt would decide it" if wanted else ""
+    return [
+        f"Most answers were given once: the answers that were seen more than once hold {100 * seen:.0f} % of the mass "
+        f"(Good-Turing coverage), too little to compare entropies{more}."
+    ]
 
 
 def change_text(row: EndpointResult) -> str:
@@ -109,13 +147,18 @@ def change_text(row: EndpointResult) -> str:
 
 def margin_text(row: EndpointResult) -> str:
     """An endpoint's margin with the direction it guards."""
-    sign = {"accuracy": "-", "length": "at most ", "garbage": "+"}.get(row.name, "±")
-    return f"{sign}{_NUMBERS[row.name](row.margin, '')}{_UNITS[row.name]}"
+    number = _NUMBERS[row.name](row.margin, "")
+    if row.least:
+        return f"{_NUMBERS[row.name](row.least, '')} to {number}"
+    sign = {"accuracy": "-", "length": "at most ", "tokens": "at most ", "distance": "at most ", "garbage": "+"}
+    return f"{sign.get(row.name, '±')}{number}{_UNITS[row.name]}"
 
 
 def value_text(row: EndpointResult, value: float) -> str:
-    """A model's own value of an endpoint."""
-    if row.name == "length":
+    """A model's own value of an endpoint; a dash for none."""
+    if math.isnan(value):
+        return "-"
+    if row.name in ("length", "tokens"):
         return f"{value:.1f} tokens"
     if row.name in ("accuracy", "garbage"):
         return f"{100 * value:.1f} %"
@@ -123,40 +166,37 @@ def value_text(row: EndpointResult, value: float) -> str:
 
 
 def _points(value: float, sign: str) -> str:
-    return f"{100 * value:{sign}.2f}"
+    return f"{round(100 * value, 2) + 0.0:{sign}.2f}"
 
 
 def _plain(value: float, sign: str) -> str:
-    return "unbounded" if math.isinf(value) else f"{value:{sign}.3f}"
+    return "unbounded" if math.isinf(value) else f"{round(value, 3) + 0.0:{sign}.3f}"
 
 
 def _ratio(value: float, _: str) -> str:
     return "unbounded" if math.isinf(value) else f"{value:.3f}x"
 
 
-_NUMBERS = {"accuracy": _points, "agreement": _plain, "entropy": _plain, "length": _ratio, "garbage": _points}
-_UNITS = {"accuracy": " points", "agreement": "", "entropy": " bits", "length": "", "garbage": " points"}
+_NUMBERS = {
+    "accuracy": _points, "distance": _plain, "agreement": _plain, "entropy": _plain, "length": _ratio,
+    "tokens": _ratio, "garbage": _points,
+}  # fmt: skip
+_UNITS = {
+    "accuracy": " points", "distance": "", "agreement": "", "entropy": " bits", "length": "", "tokens": "",
+    "garbage": " points",
+}  # fmt: skip
 
 
-def _power(result: GateResult, found: tuple[Endpoint, ...], comparison: Comparison) -> str:
-    """What this many prompts and samples would show with 80 % power, and how rare a harm escapes them."""
-    parts = []
-    prompts = len(comparison.prompts)
-    for endpoint in found:
-        split = components(endpoint.differences, endpoint.halves, comparison.samples)
-        effect = endpoint.shown(min(smallest_effect(split, prompts, alpha=result.alpha), endpoint.bound))
-        parts.append(f"{LABELS[endpoint.name]} {_NUMBERS[endpoint.name](effect, '')}{_UNITS[endpoint.name]}")
-    shown = "Shown with 80 % power is a distance to the margin of"
-    if result.method == "betting":
-        shown = (
-            "Looked at once instead of after every step, they would show with 80 % power a distance to the margin of"
-        )
-    chance = min((row.power for row in result.endpoints), default=math.nan)
-    return (
-        f"With {prompts} prompts of {comparison.samples} samples an unchanged model would pass the hardest endpoint "
-        f"with probability {chance:.2f}. {shown}: {', '.join(parts)}. "
-        f"A harm on fewer than {100 * result.blind_spot:.1f} % of prompts may have struck none of these."
+def _power(result: GateResult) -> str:
+    """How likely a model that did not change would have passed, and how rare a harm escapes these prompts."""
+    hardest = min(result.endpoints, key=lambda row: row.power)
+    text = (
+        f"With {result.prompts} prompts of {result.samples} samples a model that did not change, with the spread of "
+        f"this one, would pass the hardest endpoint ({LABELS[hardest.name]}) with probability {hardest.power:.2f}."
     )
+    if result.estimand == "suite":
+        return text
+    return f"{text} A harm on fewer than {100 * result.blind_spot:.1f} % of prompts may have struck none of these."
 
 
 def _decide(result: GateResult, state: SequentialState | None, *, deterministic: bool) -> str:
@@ -175,11 +215,13 @@ def _decide(result: GateResult, state: SequentialState | None, *, deterministic:
         if row.decide.further_prompts:
             ways.append(_further(row.decide.further_prompts, "prompt"))
         if row.decide.further_samples:
-            ways.append(_further(row.decide.further_samples, "sample") + " a prompt")
+            ways.append(f"{_further(row.decide.further_samples, 'sample')} a prompt")
         parts.append(f"{LABELS[row.name]}: {' or '.join(ways) or 'nothing in practice, the change is at the margin'}")
-    if result.further_prompts:
-        every = _further(result.further_prompts, "prompt")
-        parts.insert(0, f"{every} would decide every endpoint at 80 % power")
+    every = (result.further_prompts, "prompt", "") if result.further_prompts else (
+        result.further_samples, "sample", " a prompt"
+    )  # fmt: skip
+    if every[0]:
+        parts.insert(0, f"{_further(every[0], every[1])}{every[2]} would decide every endpoint at 80 % power")
     if result.collapse is not None and result.collapse.outcome == "inconclusive":
         parts.append("collapse verdict: more prompts, until the intervals of both models clear the thresholds")
     if not parts:
@@ -191,10 +233,15 @@ def _further(count: int, what: str) -> str:
     return f"{count} further {what}{'' if count == 1 else 's'}"
 
 
-def _curve(endpoint: Endpoint, comparison: Comparison, alpha: float) -> PowerCurve:
-    """From no change to twice the margin, harm counted positive."""
-    split = components(endpoint.differences, endpoint.halves, comparison.samples)
-    error = math.sqrt(split.variance(len(comparison.prompts), comparison.samples))
-    effects = np.linspace(0.0, min(2 * endpoint.margin, 0.99 * endpoint.bound), _POINTS)
-    power = power_curve(effects, endpoint.margin, error, alpha, equivalence=endpoint.equivalence)
-    return PowerCurve(endpoint.name, tuple(endpoint.shown(effect) for effect in effects.tolist()), power)
+def _curve(endpoint: Endpoint, alpha: float) -> PowerCurve:
+    """From no change to twice the margin, on the side that is limited."""
+    limit = endpoint.high if endpoint.high is not None else endpoint.low
+    far = endpoint.null + 2 * ((limit or 0.0) - endpoint.null)
+    far = min(max(far, endpoint.bets.low + 0.01), 0.99 * endpoint.bets.high if endpoint.bets.bottom is None else far)
+    if endpoint.name == "entropy":  # a rise is a ratio below 1
+        far = endpoint.low**2 if endpoint.low is not None else far
+    truths = np.linspace(endpoint.null, far, _POINTS).tolist()
+    sign = -1.0 if endpoint.name == "accuracy" else 1.0  # harm counts positive
+    power = [endpoint.power(truth, alpha) for truth in truths]
+    falling = np.minimum.accumulate(power).tolist()
+    return PowerCurve(endpoint.name, tuple(sign * endpoint.shown(truth) for truth in truths), tuple(falling))

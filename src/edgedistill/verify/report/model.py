@@ -15,8 +15,8 @@ from edgedistill import notebook
 from edgedistill.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, VerifyError
 from edgedistill.renamed import current_keys
 from edgedistill.schema import Form
-from edgedistill.verify.gate.decide import CollapseResult, EndpointResult, GateResult, Method, Outcome
-from edgedistill.verify.gate.endpoints import Name
+from edgedistill.verify.gate.decide import CollapseResult, Decider, EndpointResult, GateResult, Method, Outcome
+from edgedistill.verify.gate.endpoints import Estimand, Name
 from edgedistill.verify.gate.sequential import SequentialState
 from edgedistill.verify.metrics.accuracy import HallucinationVariance
 from edgedistill.verify.metrics.collapse import Collapse
@@ -30,14 +30,13 @@ from edgedistill.verify.metrics.suite_summary import PromptSummary, SuiteResult
 from edgedistill.verify.metrics.survival import SurvivalCurve
 from edgedistill.verify.metrics.token_divergence import DivergenceSummary
 from edgedistill.verify.report.json_codec import encode
-from edgedistill.verify.stats.power import Decider
 from edgedistill.verify.stats.sampler_audit import SamplerAudit
 from edgedistill.verify.types import Estimate, Interval, ModelIdentity, RunSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 Kind = Literal["verify", "audit"]
 
 NAMES: dict[str, Any] = {
@@ -48,7 +47,7 @@ NAMES: dict[str, Any] = {
         ProcedureChange, ProcedureReport, ProcedureScore, PerturbationCheck, PromptSummary, RunSettings,
         SamplerAudit, SequentialState, SuiteResult, SurvivalCurve, TemperatureSweep, Verdict,
     )
-} | {"Outcome": Outcome, "Method": Method, "Name": Name}  # fmt: skip
+} | {"Outcome": Outcome, "Method": Method, "Name": Name, "Estimand": Estimand}  # fmt: skip
 """What the annotations of the tree refer to, by name."""
 
 

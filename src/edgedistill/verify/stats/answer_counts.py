@@ -85,6 +85,14 @@ def tally(codes: Codes) -> Tally:
     )
 
 
+def coverage(counts: Tally) -> float:
+    """Good and Turing's estimate of the mass of the answers that were seen (Good, Biometrika 1953): 1 less the share of
+    samples whose answer came once. Garbage counts as answers that came once.
+    """
+    once = int(np.count_nonzero(counts.answers == 1)) + counts.garbage
+    return 1.0 - once / counts.total if counts.total else 0.0
+
+
 def by_prompt(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
     """Samples of each prompt in order of their index; prompts in order of first appearance.
 

@@ -33,6 +33,7 @@ class RunSettings:
         samples: Per prompt and model. ``seed``: key of the noise.
         numerics: Kernels of the runtime.
         coupled: Whether both models saw the same noise.
+        estimand: What the gate is about: these prompts (suite) or prompts like these (population).
         level: Coverage of the intervals. ``margins``: name to limit; empty in an audit.
     """
 
@@ -50,6 +51,7 @@ class RunSettings:
     sequential: bool = False
     level: float = 0.95
     margins: dict[str, float] = field(default_factory=dict)
+    estimand: Literal["suite", "population"] = "suite"
 
     @property
     def deterministic(self) -> bool:
