@@ -33,7 +33,7 @@ def bundle(tiny_bundle_dir: Path, tmp_path: Path) -> Path:
         (("--margin", "length_ratio=0.5"), "expected more than 1"),
         (("--margin", "accuracy"), "NAME=NUMBER"),
         (("--margin", "accuracy=0.1", "--margin", "accuracy=0.2"), "twice"),
-        (("--margin", "entropy_bits=3", "--samples", 4), "entropy_bits"),
+        (("--margin", "entropy_bits=64"), "less than 64"),
         (("--margin", "accuracy=0.1"), "has no gold answers, and the margin `accuracy` needs them"),
         (("--procedure", "vote", "--trajectories", 2, "--margin", "accuracy=0.1"), "has no gold answers"),
         (("--suite", "arithmetik"), "arithmetic"),

@@ -71,8 +71,8 @@ class _Profile(TypedDict, total=False):
 
 
 class _Speed(TypedDict, total=False):
-    decode_tps: dict[int, Size]
-    prefill_tps: dict[int, Size]
+    decode_tps: dict[str, Size]
+    prefill_tps: dict[str, Size]
 
 
 class _Predicted(TypedDict, total=False):

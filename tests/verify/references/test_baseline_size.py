@@ -51,13 +51,13 @@ def test_thorough_says_what_the_baseline_lacks():
     found = dictated(200, 64, preset="thorough")
     assert (len(found.prompts), found.options.n_samples) == (200, 64)
     assert found.notes == [
-        "The preset `thorough` asks for 256 samples per prompt (the baseline holds 64): what there is was used."
+        "The preset `thorough` asks for 128 samples per prompt (the baseline holds 64): what there is was used."
     ]
     whole = dictated(200, PRESETS["thorough"].samples, preset="thorough")
     assert (whole.options.label, whole.notes) == ("thorough", [])
 
 
-@pytest.mark.parametrize(("held", "label"), [(16, "custom"), (64, "default"), (80, "custom")])
+@pytest.mark.parametrize(("held", "label"), [(16, "custom"), (32, "default"), (80, "custom")])
 def test_without_a_preset_the_size_is_the_baseline_s(held, label):
     found = dictated(200, held)
     assert (len(found.prompts), found.options.n_samples) == (200, held)

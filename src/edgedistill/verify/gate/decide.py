@@ -65,8 +65,8 @@ class EndpointResult:
     Attributes:
         name: Which.
         outcome: Its own outcome.
-        reference, quantized: Means over prompts; for length and tokens in tokens, for entropy in bits; NaN for the
-            distance, which no model has by itself.
+        reference, quantized: Means over prompts; for length and tokens in tokens, for entropy in bits (NaN if no two
+            answers agree); NaN for the distance, which no model has by itself.
         change: The difference (for length and tokens the ratio) with the interval that the test inverts to.
         margin: The limit of ``change`` (for equivalence: of its size; for length and tokens: the ratio).
         p_pass: The largest p-value of "not within the margin" of its sides; p_fail: the smallest of "within it".
@@ -254,7 +254,7 @@ def _result(
         outcome=outcome,
         reference=before,
         quantized=after,
-        change=Estimate(endpoint.shown(endpoint.bets.estimate), interval),
+        change=Estimate(_finite(endpoint.shown(endpoint.bets.estimate)), interval),
         margin=round(math.log2(limit), 12) if endpoint.name == "entropy" else endpoint.shown(limit),
         p_pass=p[0],
         p_fail=p[1],
@@ -286,8 +286,13 @@ def _means(endpoint: Endpoint, comparison: Comparison) -> tuple[float, float]:
     name = {"length": "tokens", "entropy": "agreement"}.get(endpoint.name, endpoint.name)
     means = [float(np.mean(getattr(model, name))) for model in (comparison.reference, comparison.quantized)]
     if endpoint.name == "entropy":
-        means = [endpoint.shown(mean) for mean in means]
+        means = [_finite(endpoint.shown(mean)) for mean in means]
     return means[0], means[1]
+
+
+def _finite(value: float) -> float:
+    """NaN for the entropy of answers of which no two agree: it is beyond what the samples can tell."""
+    return value if math.isfinite(value) else math.nan
 
 
 def _decider(endpoint: Endpoint, level: float, how: _How) -> Decider:

@@ -139,7 +139,7 @@ def _few_seen(result: GateResult, comparison: Comparison) -> list[str]:
 def change_text(row: EndpointResult) -> str:
     """An endpoint's change with its interval, in its unit."""
     interval, number, unit = row.change.interval, _NUMBERS[row.name], _UNITS[row.name]
-    text = number(row.change.value, "+")
+    text = "not measured" if math.isnan(row.change.value) else number(row.change.value, "+")
     if interval is not None:
         text = f"{text} [{number(interval.low, '+')}, {number(interval.high, '+')}]"
     return text + unit
