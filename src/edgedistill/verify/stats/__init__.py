@@ -1,6 +1,6 @@
-"""Statistics: intervals, bootstrap, e-processes, power, special functions. NumPy alone, no prompts, no models.
+"""Statistics: intervals, bootstrap, bets, special functions. NumPy alone, no prompts, no models.
 
-Start at ``intervals.wilson``, ``intervals.bca``, ``e_process.Bettor``, ``power.power_curve`` and
+Start at ``betting.Bets`` (tests and intervals of the gate), ``intervals.wilson``, ``intervals.bca`` and
 ``sampler_audit.audit_sampler``.
 
 Never imports ``verify.metrics``, ``verify.gate`` or ``verify.models``.
