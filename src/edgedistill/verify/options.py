@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from edgedistill.runtime.settings import Numerics
     from edgedistill.trajectories.options import VoteRule
+    from edgedistill.verify.gate.endpoints import Estimand
     from edgedistill.verify.types import ProcedureName, Prompt, Suite, SuiteSampling
 
 PresetName = Literal["fast", "default", "thorough"]
