@@ -14,9 +14,16 @@ from edgedistill.quantize.spec import WeightFormat
 from edgedistill.verify.report.definitions import DEFINITIONS
 from edgedistill.verify.report.json_schema import SCHEMA_PATH
 from edgedistill.verify.suites.checks import KINDS
+from edgedistill.verify.suites.json_schema import SCHEMA_PATH as SUITE_SCHEMA
+from edgedistill.verify.suites.published import FORMATS
 from edgedistill.verify.types import prompts
 
 Schema = dict[str, Any]
+_PUBLISHED = (
+    "Tried in this order, whatever the case of the keys; other keys are left out. `choices` takes letters, numbers "
+    "from 0 or texts as right answers; `MATH` is MATH-500 and AIME too, `questions` AMC, CMATH, BoolQ and others. "
+    "GPQA's choices are shuffled, the same way every time."
+)
 
 
 def bundle_page() -> str:
@@ -26,9 +33,21 @@ def bundle_page() -> str:
 
 
 def suite_page() -> str:
-    """Tables of sampling settings and of the kinds of checks."""
+    """Tables of keys, from the schema; of sampling settings, kinds of checks and published formats."""
+    line: Schema = json.loads(SUITE_SCHEMA.read_text(encoding="utf-8"))["$defs"]["prompt"]
+    keys = table(
+        ("Key", "Type", "Meaning"),
+        ((f"`{name}`", _kind(value), cell(value["description"])) for name, value in line["properties"].items()),
+    )
     kinds = table(("Kind", "Parameters"), ((f"`{k}`", _codes(KINDS[k][0])) for k in KINDS))
-    return "\n\n".join([_section(prompts.SuiteSampling), "## Kinds of checks", kinds]) + "\n"
+    known = table(
+        ("Format", "Keys"),
+        ((one.name, ", ".join(f"`{key}`".replace("|", "` or `") for key in one.keys)) for one in FORMATS),
+    )
+    keys = keys.replace("(#check)", "(#kinds-of-checks)")
+    parts = ["## Keys of a prompt", keys, prose(line["description"]), _section(prompts.SuiteSampling)]
+    parts += ["## Kinds of checks", kinds, "## Published formats", _PUBLISHED, known]
+    return "\n\n".join(parts) + "\n"
 
 
 def report_page() -> str:

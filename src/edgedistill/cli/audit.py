@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgedistill.cli import console, verification
+from edgedistill.cli import console, suite_reading, verification
 
 if TYPE_CHECKING:
     import argparse
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     with verification.cluster(args) as cluster, console.progress() as progress:
         report = audit(
             args.bundle,
-            suite=args.suite,
+            suite=suite_reading.suite(args),
             options=options,
             store=verification.store(args),
             progress=progress,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.cli import console, verification
+from edgedistill.cli import console, suite_reading, verification
 from edgedistill.errors import UsageError
 from edgedistill.units import format_bytes, format_count
 
@@ -39,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check.add_argument("file", type=Path, metavar="FILE")
     check.add_argument("--bundle", type=Path, metavar="BUNDLE", help="bundle that it is to be used for")
     check.add_argument("--suite", metavar="S", help="suite that it is to be used with")
+    suite_reading.add_reading(check)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,9 +61,9 @@ def _create(args: argparse.Namespace) -> int:
     options = verification.options(args, AuditOptions)
     verification.require_writable(args.out, "Choose another file with -o.")
     from edgedistill.verify.create_baseline import make_baseline
-    from edgedistill.verify.suites.registry import asked_in_vain, load_suite
+    from edgedistill.verify.suites.registry import asked_in_vain
 
-    suite = load_suite(args.suite)
+    suite = suite_reading.suite(args)
     for note in asked_in_vain(suite, options.prompts):
         console.note(f"note: {note}")
     with verification.cluster(args) as cluster, console.progress() as progress:
@@ -89,11 +90,10 @@ def _show(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from edgedistill.verify.create_baseline import check_baseline
     from edgedistill.verify.references.baseline_file import Baseline
-    from edgedistill.verify.suites.registry import load_suite
 
     baseline = Baseline.load(args.file)
     if args.suite is not None:
-        baseline.check(suite=load_suite(args.suite))
+        baseline.check(suite=suite_reading.open_suite(args).suite)
     if args.bundle is not None:
         check_baseline(baseline, args.bundle)
     console.out(f"{args.file} is intact" + (" and fits." if args.suite or args.bundle else "."))

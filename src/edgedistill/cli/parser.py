@@ -57,6 +57,7 @@ VERBS = (
     Verb("verify", "compare a bundle with its reference: pass, fail or inconclusive", _CHECK),
     Verb("audit", "examine one model alone: what is behind its consistency", _CHECK),
     Verb("baseline", "store a reference's samples, so that a gate needs no reference", _CHECK),
+    Verb("suite", "check, show or start a file of questions", _CHECK),
     Verb("report", "show a stored report again, or what changed between two", _CHECK),
     Verb("inspect", "show what is in a bundle: sizes, bits per weight, plan, hashes", _LOOK),
     Verb("bench", "measure a bundle on this machine: tokens/s, load time, memory", _LOOK),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgedistill.atomic_file import try_to_write, write_whole
-from edgedistill.cli import console
+from edgedistill.cli import console, suite_reading
 from edgedistill.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ REPORT_NAMES = {"json": "report.json", "html": "report.html", "junit": "report.j
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """What is asked, and how replies are drawn."""
     group = parser.add_argument_group("what is asked")
-    group.add_argument("--suite", default="arithmetic", metavar="S", help="arithmetic (default; "
-                       "arithmetic-seed7x60: of another seed, 60 prompts in each of 5 bands), instructions, "
-                       "open-ended, a JSONL or JSON file, or a directory of JSON files")  # fmt: skip
+    group.add_argument("--suite", default="arithmetic", metavar="S", help=suite_reading.SUITE_HELP)
     size = group.add_mutually_exclusive_group()
     size.add_argument("--fast", dest="preset", action="store_const", const="fast", help="a couple of minutes on a "
                       "small model: fewer prompts and samples, only the reference's tokens are scored")  # fmt: skip
@@ -41,6 +39,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
                       "samples, every divergence")  # fmt: skip
     group.add_argument("--samples", type=int, metavar="N", help="replies to each prompt")
     group.add_argument("--prompts", type=int, metavar="P", help="so many prompts, spread over the suite")
+    suite_reading.add_reading(parser)
     sampling = parser.add_argument_group("sampling (defaults come with the suite and the bundle)")
     sampling.add_argument("--temperature", type=float, metavar="T")
     sampling.add_argument("--top-p", type=float, metavar="P")

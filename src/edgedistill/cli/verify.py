@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgedistill.cli import console, trusted_key, verification
+from edgedistill.cli import console, suite_reading, trusted_key, verification
 from edgedistill.errors import UsageError
 
 _EXAMPLES = """\
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         report = verify(
             args.bundle,
             reference=args.reference or args.baseline,
-            suite=args.suite,
+            suite=suite_reading.suite(args),
             options=options,
             store=verification.store(args),
             progress=progress,

@@ -110,7 +110,7 @@ def test_a_json_file_holds_an_array_or_an_object_or_lines(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, r"has no \.json files"),
+        ({}, r"has no \.json, .* files"),
         ({"a/1.json": []}, "suite has no prompts"),
         ({"a/1.json": PUBLISHED, "b/2.json": {"problem": "x", "solution": "1"}}, r"suite/b/2\.json: `solution` has no"),
         ({"1.json": [PUBLISHED, {"problem": 5}]}, r"suite/1\.json, entry 2: `problem` is a number"),
@@ -178,7 +178,7 @@ def test_choice_and_text_answers(tmp_path: Path) -> None:
         ([{"messages": [{"role": "assistant", "content": "x"}]}], "expected the user's"),
         ([{"prompt": 5}], "`prompt` is a number"),
         ([{"prompt": "x", "answer": ""}], "`answer` is ''"),
-        ([{"prompt": "x", "answer": [1]}], "`answer` is a list"),
+        ([{"prompt": "x", "answer": [[1]]}], r"`answer\[0\]` is a list"),
         ([{"prompt": "x", "extract": "regex"}], "`extract` is 'regex'"),
         ([{"prompt": "x", "variant": "other"}], "`variant` is 'other'"),
         ([{"prompt": "x", "tags": "a"}], "`tags`"),
@@ -188,7 +188,8 @@ def test_choice_and_text_answers(tmp_path: Path) -> None:
             [{"prompt": "x"}, {"question": "y", "answer": "#### 1"}],
             "line 2: the format is GSM8K, that of what came before edgedistill",
         ),
-        ([{"question": "y", "answer": "1"}], "no `#### x`"),
+        ([{"question": "y", "answer": "####"}], "nothing follows `####`"),
+        ([{"question": "y", "answer": "#### 1"}, {"question": "y", "answer": "1"}], "the format is questions, that"),
         ([{"problem": "y", "solution": "1"}], r"no \\boxed"),
         ([{"text": "y"}], "expected `prompt` or `messages`"),
         ([{"suite": "s", "sampling": {"temperatur": 1}}], "did you mean `temperature`"),

@@ -11,7 +11,7 @@ import pytest
 from edgedistill.errors import SuiteError
 from edgedistill.verify.suites.arithmetic import arithmetic_suite
 from edgedistill.verify.suites.arithmetic_problems import BANDS, KINDS
-from edgedistill.verify.suites.checks import KINDS as CHECKS
+from edgedistill.verify.suites.checks import OWN as CHECKS
 from edgedistill.verify.suites.checks import follows, holds, sentences, validate
 from edgedistill.verify.suites.instructions import instruction_suite
 from edgedistill.verify.suites.registry import BUILT_IN, asked_in_vain, load_suite, require_gold, validate_suite

@@ -65,6 +65,11 @@ class ProcedureModel:
         first_index: int = 0,
     ) -> Iterator[Drawn]:
         """See ``models.SampledModel.draw``."""
+        if likely := [prompt.id for prompt in prompts if prompt.extract == "likelihood"]:
+            raise VerifyError(
+                f"the choices of `{likely[0]}` are decided by likelihood, and the mode {self.mode.name} by replies.",
+                hint="Score them without --procedure.",
+            )
         progress = progress or NullProgress()
         progress.begin(f"answers of {self.identity.name} ({self.procedure.label})", len(prompts) * samples, "items")
         for prompt in prompts:

@@ -80,6 +80,16 @@ class Replies:
             self._known[key] = Encoded(prompt, tuple(ids), opened_by(text, self._tags))
         return self._known[key]
 
+    def tokens(self, text: str) -> list[int]:
+        """Ids of a reply."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def closing(self, prompt: Prompt, thinking: bool | None) -> list[int]:
+        """Ids that end the reasoning which a prompt leaves open; none where it leaves none."""
+        opened = self.encode(prompt, thinking).opened
+        return [] if opened is None else self.tokens(f"\n{opened.close}\n\n")
+
     def drawn(self, encoded: Encoded, index: int, tokens: Sequence[int], finish: Finish) -> Drawn:
         """The sample that generated tokens come to: text, answer, form."""
         text, reasoning = self._read(tokens, encoded.opened)

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from edgedistill import file_lock
 from edgedistill.errors import OutputError, VerifyError
+from edgedistill.verify.sampling.likelihood import draw_likely
 from edgedistill.verify.types import Drawn
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from io import FileIO
     from pathlib import Path
 
@@ -179,7 +180,7 @@ def collect(
     wanted = [(prompt.id, index) for prompt in prompts for index in range(samples)]
     have = dict(store.drawn) if store is not None else {}
     if any(key not in have for key in wanted):
-        drawing = model.draw(prompts, samples, settings, done=frozenset(have), progress=progress)
+        drawing = _drawing(model, prompts, samples, settings, frozenset(have), progress)
         try:
             for drawn in drawing:
                 if store is not None:
@@ -190,6 +191,24 @@ def collect(
             if isinstance(drawing, Generator):
                 drawing.close()
     return [have[key] for key in wanted]
+
+
+def _drawing(
+    model: SampledModel,
+    prompts: Sequence[Prompt],
+    samples: int,
+    settings: DrawSettings,
+    done: frozenset[SampleKey],
+    progress: Progress | None,
+) -> Iterator[Drawn]:
+    """Replies are drawn; choices by likelihood are scored, unless the model's samples are stored ones."""
+    likely = [prompt for prompt in prompts if prompt.extract == "likelihood"]
+    if not likely or not model.can_score:
+        yield from model.draw(prompts, samples, settings, done=done, progress=progress)
+        return
+    yield from draw_likely(model, likely, samples, settings, done=done, progress=progress)
+    if rest := [prompt for prompt in prompts if prompt.extract != "likelihood"]:
+        yield from model.draw(rest, samples, settings, done=done, progress=progress)
 
 
 def _canonical(value: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """Conditions on a reply that a program can decide, and whether a reply meets them, strictly or loosely.
 
-In the manner of IFEval (Zhou et al., arXiv 2311.07911), with own kinds and wording. Loose scoring forgives a wrapping
-that chat models like: a first line of introduction, a last line of farewell, Markdown emphasis; a check holds loosely
-if it holds on any of the eight combinations of leaving these out.
+Own kinds, in the manner of IFEval (Zhou et al., arXiv 2311.07911), and IFEval's own (``ifeval``). Loose scoring
+forgives a wrapping that chat models like: a first line of introduction, a last line of farewell, Markdown emphasis; a
+check holds loosely if it holds on any of the eight combinations of leaving these out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from edgedistill.errors import SuiteError
+from edgedistill.verify.suites import ifeval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,7 +67,7 @@ def _one_of(text: str, options: Sequence[str]) -> bool:
     return text.strip().rstrip(".!").strip().casefold() in {option.casefold() for option in options}
 
 
-KINDS: dict[str, tuple[tuple[str, ...], Callable[[str, Check], bool]]] = {
+OWN: dict[str, tuple[tuple[str, ...], Callable[[str, Check], bool]]] = {
     "words-at-least": (("n",), lambda text, c: len(words(text)) >= c.get("n")),
     "words-at-most": (("n",), lambda text, c: len(words(text)) <= c.get("n")),
     "sentences": (("n",), lambda text, c: len(sentences(text)) == c.get("n")),
@@ -93,6 +94,7 @@ KINDS: dict[str, tuple[tuple[str, ...], Callable[[str, Check], bool]]] = {
     "comma-list": (("n",), lambda text, c: len([part for part in text.split(",") if words(part)]) == c.get("n")),
 }
 """Kind of check: names of its parameters, and the test on the text (outer white space stripped)."""
+KINDS = {**OWN, **ifeval.IFEVAL}
 
 
 def _halves(text: str, separator: str) -> bool:
@@ -100,26 +102,29 @@ def _halves(text: str, separator: str) -> bool:
     return len(parts) == 2 and all(words(part) for part in parts)
 
 
-_INTEGERS = {"n"}
-_LISTS = {"words", "keys", "options"}
+INTEGERS = {"n"} | ifeval.INTEGERS
+LISTS = {"words", "keys", "options"} | ifeval.LISTS
 
 
 def validate(check: Check) -> None:
     """Raises SuiteError for a kind that does not exist, or parameters that are missing, unknown or of a wrong type."""
     if check.kind not in KINDS:
         raise SuiteError(f"check `{check.kind}` is unknown; expected one of {', '.join(sorted(KINDS))}.")
+    ifeval.require(check.kind)
     expected, given = set(KINDS[check.kind][0]), dict(check.parameters)
     if set(given) != expected:
         wanted = ", ".join(f"`{name}`" for name in sorted(expected)) or "none"
         found = ", ".join(f"`{name}`" for name in sorted(given)) or "none"
         raise SuiteError(f"check `{check.kind}` has the parameters {found}; expected {wanted}.")
     for name, value in given.items():
-        if name in _INTEGERS:
+        if name in INTEGERS:
             good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
             form = "a whole number from 0"
-        elif name in _LISTS:
+        elif name in LISTS:
             good = isinstance(value, tuple) and len(value) > 0 and all(isinstance(v, str) and v for v in value)
             form = "a list of texts"
+        elif name in ifeval.CHOICES:
+            good, form = value in ifeval.CHOICES[name], " or ".join(map(repr, ifeval.CHOICES[name]))
         else:
             good, form = isinstance(value, str) and value != "", "a text"
         if not good:
@@ -128,8 +133,8 @@ def validate(check: Check) -> None:
 
 def holds(check: Check, text: str) -> bool:
     """Whether one check holds on ``text``, strictly. An empty text holds nothing."""
-    text = text.strip()
-    return bool(text) and KINDS[check.kind][1](text, check)
+    stripped = text.strip()
+    return bool(stripped) and KINDS[check.kind][1](text if check.kind in ifeval.IFEVAL else stripped, check)
 
 
 def follows(checks: Sequence[Check], text: str) -> tuple[bool, bool]:

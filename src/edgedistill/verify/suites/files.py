@@ -1,218 +1,149 @@
-"""Suites from files: the toolkit's own format, and those of GSM8K and MATH.
+"""Suites from files: the toolkit's own format, published ones, or columns that the user names.
 
-One JSON object a line, or the other forms that ``suite_records`` reads. Own format: ``id`` and ``prompt`` (text) or
-``messages``; optional ``answer``, ``extract``, ``tags``, ``checks``, ``variant`` with ``variant_of``. GSM8K:
-``question`` and ``answer`` with ``#### x`` at its end. MATH: ``problem`` and ``solution`` with ``\\boxed{x}`` (optional
-``level``, ``type``, or ``answer``). The format is that of the first object's keys; mixing is an error. A first object
-{"suite": name, "sampling": {...}} may precede the own format.
+The format is that of the first record's keys; mixing is an error. A first object {"suite": name, "sampling": {...}} may
+precede the own format.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, get_args
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from edgedistill.answers.extract import extract
-from edgedistill.answers.typed import canonical
 from edgedistill.errors import SuiteError
-from edgedistill.verify.suites.records import kind, records
-from edgedistill.verify.types import Check, Extraction, Message, Prompt, Role, Suite, SuiteSampling, Variant
+from edgedistill.verify.suites.options import SuiteOptions
+from edgedistill.verify.suites.own import header, read_own
+from edgedistill.verify.suites.published import published, read_mapped
+from edgedistill.verify.suites.records import MAX_RECORDS, Record, records, suffix
+from edgedistill.verify.suites.tables import hub_rows
+from edgedistill.verify.types import Suite, SuiteSampling
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
-_KEYS = ("id", "prompt", "messages", "answer", "extract", "tags", "checks", "variant", "variant_of")
-_UNBRACED = re.compile(r"\\boxed\s+([^$]+)")
-_NUMERIC_RANGES = {
-    "temperature": (0.0, 10.0),
-    "top_p": (0.0, 1.0),
-    "top_k": (0, 1 << 31),
-    "min_p": (0.0, 1.0),
-    "max_new_tokens": (1, 1 << 20),
-}
+    from edgedistill.verify.suites.draft import Draft
+    from edgedistill.verify.types import Prompt
+
+HUB = "hub:"
+"""Begins the name of a data set of the Hugging Face Hub: ``hub:OWNER/NAME``."""
+_PUBLISHED_WITH_PROMPT = ("test_list", "entry_point", "instruction_id_list")
+"""Keys of published formats that have ``prompt`` too."""
 
 
-def read_suite(path: Path) -> Suite:
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """A suite as it was read.
+
+    Attributes:
+        format: What a file was taken for; "built in" without one.
+        records: Of the file, a header left out.
+        left_out: Ids of prompts that say they have no right answer (``"answer": null``) beside others that have one.
+    """
+
+    suite: Suite
+    format: str = "built in"
+    records: int = 0
+    left_out: tuple[str, ...] = ()
+
+
+def read_suite(path: Path | str, options: SuiteOptions | None = None) -> Suite:
     """Read a suite; its name is the file's stem, or the directory's name, unless a header says otherwise.
 
     Raises:
         SuiteError: unreadable, not UTF-8, or a malformed record (named by its file and line or entry).
     """
-    whole = path.resolve().name if path.is_dir() else path.name
-    prompts: list[Prompt] = []
-    name, sampling, form = whole if path.is_dir() else path.stem, SuiteSampling(), ""
-    for record in records(path):
-        if "suite" in record.fields and not prompts:
-            name, sampling = _header(record.fields, record.where)
+    return read_file(path, options).suite
+
+
+def read_file(path: Path | str, options: SuiteOptions | None = None) -> ReadFile:
+    """``read_suite``, with what the file was taken for."""
+    options = options or SuiteOptions()
+    whole, name = _names(path)
+    sampling, form = SuiteSampling(), ""
+    drafts: list[Draft] = []
+    for record in islice(_records(path, options.split), MAX_RECORDS + 1):
+        if "suite" in record.fields and not drafts and not ({"prompt", "messages"} & set(record.fields)):
+            name, sampling = header(record.fields, record.where)
             continue
-        found = _form(record.fields, record.where)
+        found, draft = _draft(record, options.columns)
         if form and found != form:
             raise SuiteError(f"{record.where}: the format is {found}, that of what came before {form}; expected one.")
         form = found
-        reader = {"edgedistill": _own, "GSM8K": _gsm8k, "MATH": _math}[form]
-        prompts.append(reader(record.fields, record.where, record.default_id))
-    if not prompts:
+        drafts.append(draft)
+    if not drafts:
         raise SuiteError(f"{whole} has no prompts; expected one JSON object a line, or an array of them.")
+    if len(drafts) > MAX_RECORDS:
+        raise SuiteError(f"{whole} has more than {MAX_RECORDS} prompts, the most expected.")
+    kept, left_out = _answered(drafts)
+    shots, asked = _shots(kept, options)
+    prompts = [draft.prompt(options.template, shots, options.tolerance) for draft in asked]
     _refuse_duplicates(prompts, whole)
     plain = tuple(prompt for prompt in prompts if prompt.variant is None)
-    return Suite(name, plain, tuple(prompt for prompt in prompts if prompt.variant is not None), sampling)
+    suite = Suite(name, plain, tuple(prompt for prompt in prompts if prompt.variant is not None), sampling)
+    return ReadFile(suite, form, len(drafts), left_out)
 
 
-def _form(record: dict[str, Any], where: str) -> str:
-    if "prompt" in record or "messages" in record:
-        return "edgedistill"
-    if "question" in record:
-        return "GSM8K"
-    if "problem" in record:
-        return "MATH"
-    raise SuiteError(
-        f"{where}: found the keys {', '.join(map(repr, record)) or 'none'}; expected `prompt` or `messages`, "
-        "GSM8K's `question`, or MATH's `problem`."
-    )
+def _names(path: Path | str) -> tuple[str, str]:
+    """How errors name a source, and the suite's name."""
+    if isinstance(path, str):
+        if path.startswith(HUB):
+            return path, path.removeprefix(HUB)
+        path = Path(path)
+    if path.is_dir():
+        return path.resolve().name, path.resolve().name
+    return path.name, path.name.removesuffix(".gz").removesuffix(suffix(path.name))
 
 
-def _header(record: dict[str, Any], where: str) -> tuple[str, SuiteSampling]:
-    for key in record:
-        if key not in ("suite", "sampling"):
-            raise SuiteError(f"{where}: key `{key}` is unknown in the suite's header; expected `suite`, `sampling`.")
-    sampling = record.get("sampling", {})
-    if not isinstance(sampling, dict):
-        raise SuiteError(f"{where}: `sampling` is {kind(sampling)}; expected an object.")
-    known = [field.name for field in fields(SuiteSampling)]
-    for key, value in sampling.items():
-        if key not in known:
-            raise SuiteError(f"{where}: `sampling.{key}` is unknown{_near(key, known)}")
-        low, high = _NUMERIC_RANGES[key]
-        whole = isinstance(low, int)
-        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not low <= value <= high:
-            form = "a whole number" if whole else "a number"
-            raise SuiteError(f"{where}: `sampling.{key}` is {value!r}; expected {form} from {low} to {high}.")
-    return _text(record, "suite", where), SuiteSampling(**sampling)
+def _records(path: Path | str, split: str | None) -> Iterator[Record]:
+    if isinstance(path, str) and path.startswith(HUB):
+        for number, row in enumerate(hub_rows(path.removeprefix(HUB), split), start=1):
+            yield Record(f"{path}, row {number}", f"{number:05}", row)
+        return
+    yield from records(Path(path), split)
 
 
-def _own(record: dict[str, Any], where: str, default_id: str) -> Prompt:
-    for key in record:
-        if key not in _KEYS:
-            raise SuiteError(f"{where}: key `{key}` is unknown{_near(key, _KEYS)}")
-    if ("prompt" in record) == ("messages" in record):
-        raise SuiteError(f"{where}: found both `prompt` and `messages`; expected one of them.")
-    messages = (
-        (Message("user", _text(record, "prompt", where, empty=True)),)
-        if "prompt" in record
-        else _messages(record["messages"], where)
-    )
-    rule = record.get("extract", "checks" if record.get("checks") else "auto")
-    if rule not in get_args(Extraction):
-        raise SuiteError(f"{where}: `extract` is {rule!r}; expected one of {', '.join(get_args(Extraction))}.")
-    variant = record.get("variant")
-    if variant is not None and variant not in get_args(Variant):
-        raise SuiteError(f"{where}: `variant` is {variant!r}; expected one of {', '.join(get_args(Variant))}.")
-    tags = record.get("tags", [])
-    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise SuiteError(f"{where}: `tags` is {tags!r}; expected a list of texts.")
-    return Prompt(
-        id=_id(record, where) if "id" in record else default_id,
-        messages=messages,
-        answer=_gold(record.get("answer"), rule, where),
-        extract=rule,
-        tags=tuple(tags),
-        checks=_checks(record.get("checks", []), where),
-        variant_of=None if record.get("variant_of") is None else _text(record, "variant_of", where),
-        variant=variant,
-    )
+def _draft(record: Record, columns: Mapping[str, tuple[str, ...]]) -> tuple[str, Draft]:
+    fields: Mapping[str, Any] = record.fields
+    if columns:
+        return "mapped", read_mapped(fields, record.where, record.default_id, columns)
+    if ("prompt" in fields or "messages" in fields) and not any(key in fields for key in _PUBLISHED_WITH_PROMPT):
+        return "edgedistill", read_own(fields, record.where, record.default_id)
+    form, row = published(fields, record.where)
+    return form.name, form.read(row, record.where, record.default_id)
 
 
-def _gsm8k(record: dict[str, Any], where: str, default_id: str) -> Prompt:
-    question, solution = _text(record, "question", where), _text(record, "answer", where)
-    if "####" not in solution:
-        raise SuiteError(f"{where}: `answer` has no `#### x`; expected GSM8K's final line.")
-    answer = extract(solution, "hash")
-    if answer is None:
-        raise SuiteError(f"{where}: nothing follows `####` in `answer`.")
-    return Prompt(_id(record, where) if "id" in record else default_id, (Message("user", question),), answer)
+def _answered(drafts: list[Draft]) -> tuple[list[Draft], tuple[str, ...]]:
+    """The prompts that can be scored, and the ids of those that say they cannot; all of them, if none can."""
+    without = {draft.id for draft in drafts if draft.unanswered}
+    if not without or not any(draft.golds or draft.checks for draft in drafts):
+        return drafts, ()
+    kept = [draft for draft in drafts if draft.id not in without and draft.variant_of not in without]
+    return kept, tuple(draft.id for draft in drafts if draft.unanswered and draft.variant is None)
 
 
-def _math(record: dict[str, Any], where: str, default_id: str) -> Prompt:
-    problem = _text(record, "problem", where)
-    if "answer" in record:
-        answer = _gold(record["answer"], "auto", where)
-    else:
-        solution = _text(record, "solution", where)
-        answer = extract(solution, "boxed") or _unbraced(solution)
-    if answer is None:
-        raise SuiteError(f"{where}: `solution` has no \\boxed{{...}} and there is no `answer`; expected one of them.")
-    tags = tuple(str(record[key]) for key in ("level", "type", "subject") if key in record)
-    prompt_id = _id(record, where) if "id" in record else str(record.get("unique_id", default_id))
-    return Prompt(prompt_id, (Message("user", problem),), answer, tags=tags)
-
-
-def _unbraced(solution: str) -> str | None:
-    """The answer of the few solutions of MATH that end in ``$\\boxed 2$``."""
-    found = _UNBRACED.findall(solution)
-    return canonical(found[-1]) if found else None
-
-
-def _id(record: dict[str, Any], where: str) -> str:
-    value = record["id"]
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return _text(record, "id", where)
-
-
-def _text(record: dict[str, Any], key: str, where: str, *, empty: bool = False) -> str:
-    if key not in record:
-        raise SuiteError(f"{where}: `{key}` is missing.")
-    value = record[key]
-    if not isinstance(value, str) or (not empty and not value.strip()):
-        raise SuiteError(f"{where}: `{key}` is {kind(value)}; expected a text{'' if empty else ' that is not empty'}.")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise SuiteError(f"{where}: `{key}` holds half a surrogate pair; expected whole characters.") from error
-    return value
-
-
-def _gold(value: Any, rule: Extraction, where: str) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise SuiteError(f"{where}: `answer` is {kind(value)}; expected a text or a number.")
-    gold = extract(str(value), rule) if rule in ("text", "choice") else canonical(str(value))
-    if gold is None:
+def _shots(drafts: list[Draft], options: SuiteOptions) -> tuple[list[Draft], list[Draft]]:
+    """Examples of few-shot prompting, and the prompts that are asked."""
+    if not options.few_shot:
+        return [], drafts
+    source = drafts
+    if options.few_shot_from is not None:
+        source = []
+        for record in _records(options.few_shot_from, None):
+            if "suite" in record.fields and not source:
+                continue
+            source.append(_draft(record, options.columns)[1])
+            if len(source) == options.few_shot:
+                break
+    shots = [draft for draft in source if draft.variant is None][: options.few_shot]
+    used = {id(shot) for shot in shots}
+    asked = [draft for draft in drafts if id(draft) not in used]
+    if len(shots) < options.few_shot or not asked:
         raise SuiteError(
-            f"{where}: `answer` is {str(value)[:40]!r}; expected a final answer that is not empty or an essay."
+            f"{options.few_shot} examples were asked for, and the file has {len(source)} records; expected more.",
+            hint="Name another file with --few-shot-from, or ask for fewer.",
         )
-    return gold
-
-
-def _messages(value: Any, where: str) -> tuple[Message, ...]:
-    if not isinstance(value, list) or not value:
-        raise SuiteError(f"{where}: `messages` is {kind(value)}; expected a list of at least one message.")
-    messages = []
-    for index, entry in enumerate(value):
-        at = f"{where}: `messages[{index}]`"
-        if not isinstance(entry, dict) or set(entry) != {"role", "content"}:
-            raise SuiteError(f"{at}: expected an object with `role` and `content`.")
-        if entry["role"] not in get_args(Role):
-            raise SuiteError(f"{at}: `role` is {entry['role']!r}; expected one of {', '.join(get_args(Role))}.")
-        messages.append(Message(entry["role"], _text(entry, "content", at, empty=True)))
-    if messages[-1].role != "user":
-        raise SuiteError(f"{where}: the last message is of the {messages[-1].role}; expected the user's.")
-    return tuple(messages)
-
-
-def _checks(value: Any, where: str) -> tuple[Check, ...]:
-    if not isinstance(value, list):
-        raise SuiteError(f"{where}: `checks` is {kind(value)}; expected a list.")
-    checks = []
-    for index, entry in enumerate(value):
-        if not isinstance(entry, dict) or not isinstance(entry.get("kind"), str):
-            raise SuiteError(f"{where}: `checks[{index}]` has no `kind`; expected an object with one.")
-        parameters = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items() if key != "kind"}
-        checks.append(Check(entry["kind"], tuple(sorted(parameters.items()))))
-    return tuple(checks)
+    return shots, asked
 
 
 def _refuse_duplicates(prompts: list[Prompt], name: str) -> None:
@@ -221,8 +152,3 @@ def _refuse_duplicates(prompts: list[Prompt], name: str) -> None:
         if prompt.id in seen:
             raise SuiteError(f"{name}: the id `{prompt.id}` occurs more than once; expected unique ids.")
         seen.add(prompt.id)
-
-
-def _near(key: str, known: tuple[str, ...] | list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean `{near[0]}`?" if near else f"; expected one of {', '.join(known)}."

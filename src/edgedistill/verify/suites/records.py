@@ -1,23 +1,35 @@
-"""The records of a suite on disk: lines of JSONL, a JSON document (an object or an array of them), or a directory.
+"""The records of a suite on disk: lines of JSONL, a JSON document, rows of CSV, TSV or Parquet, ``.gz`` of the first
+four, or a directory of such files.
 
-A directory gives the ``.json`` files in it and below, in the order of their paths, hidden ones left out: MATH is
-published so, one object a file. A ``.json`` file whose first line is a whole value and that goes on is taken for JSONL.
+A directory gives the files in it and below, in the order of their paths, hidden ones left out: MATH is published so,
+one object a file. A ``.json`` file whose first line is a whole value and that goes on is taken for JSONL.
 """
 
 from __future__ import annotations
 
-import json
+import gzip
+import re
+import zlib
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import SuiteError
+from edgedistill.verify.suites.values import json_value, kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 MAX_BYTES = 256 * 1024 * 1024
-SUFFIX = ".json"
+"""Of a suite, unpacked."""
+MAX_RECORDS = 1_000_000
+SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+"""Of the files that a directory is searched for; all but the last also with ``.gz``."""
+SPLITS = {"train": "train", "training": "train", "test": "test", "validation": "validation", "valid": "validation",
+          "val": "validation", "dev": "validation"}  # fmt: skip
+"""Parts of a published data set by the words that files and folders are named with."""
+_TABLES = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,29 +38,44 @@ class Record:
 
     where: str
     default_id: str
-    fields: dict[str, Any]
+    fields: Mapping[str, Any]
 
 
-def records(path: Path) -> Iterator[Record]:
+def records(path: Path, split: str | None = None) -> Iterator[Record]:
     """The records of a file or directory, one at a time.
 
+    Args:
+        split: Which part of a directory: ``train``, ``test`` or ``validation``, by the names of files and folders.
+
     Raises:
-        SuiteError: unreadable, too large, not UTF-8, not JSON, no objects; with the file, and the line or entry.
+        SuiteError: unreadable, too large, not UTF-8, not JSON, no objects; with the file, and the line or entry. A
+            directory of several parts, none of which was asked for.
     """
     if not path.is_dir():
-        yield from _of_file(path, path.name, path.stem, MAX_BYTES)
+        yield from _of_file(path, path.name, _stem(path.name), MAX_BYTES)
         return
+    root = path.resolve().name
     left, found = MAX_BYTES, False
-    for file in _files(path, frozenset()):
-        inner, found = file.relative_to(path), True
-        name = f"{path.resolve().name}/{inner.as_posix()}"
-        yield from _of_file(file, name, inner.with_suffix("").as_posix(), left)
+    for inner, file in _part([(file.relative_to(path), file) for file in _files(path, frozenset())], split, path):
+        found = True
+        name = f"{root}/{inner.as_posix()}"
+        yield from _of_file(file, name, _stem(inner.as_posix()), left)
         left -= file.stat().st_size
     if not found:
         raise SuiteError(
-            f"the directory {path} has no {SUFFIX} files; expected some, with an object or an array of them in each.",
+            f"the directory {path} has no {', '.join(SUFFIXES)} files; expected some, with an object or an array of "
+            "them in each, or rows.",
             hint="Name a JSONL file itself.",
         )
+
+
+def suffix(name: str) -> str:
+    """The suffix of a file's name that says its format, ``.gz`` left out."""
+    return PurePosixPath(name.removesuffix(".gz")).suffix.lower()
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name.removesuffix(".gz")).with_suffix(""))
 
 
 def _files(directory: Path, above: frozenset[Path]) -> Iterator[Path]:
@@ -61,31 +88,83 @@ def _files(directory: Path, above: frozenset[Path]) -> Iterator[Path]:
         if entry.is_dir():
             if entry.resolve() not in above:  # a link upwards has no end
                 yield from _files(entry, above)
-        elif entry.suffix == SUFFIX and entry.is_file():
+        elif suffix(entry.name) in SUFFIXES and entry.is_file() and entry.name not in _NO_DATA:
             yield entry
 
 
+_NO_DATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
+"""What the library ``datasets`` leaves beside its files."""
+
+
+def _part(files: list[tuple[Path, Path]], split: str | None, root: Path) -> list[tuple[Path, Path]]:
+    parts: dict[str | None, list[tuple[Path, Path]]] = {}
+    for inner, file in files:
+        words = [word for word in re.split(r"[^a-z]+", inner.as_posix().lower()) if word in SPLITS]
+        parts.setdefault(SPLITS[words[0]] if words else None, []).append((inner, file))
+    named = sorted(name for name in parts if name is not None)
+    if split is None:
+        if len(named) > 1:
+            raise SuiteError(
+                f"the directory {root} holds the splits {', '.join(named)}; expected one of them to be asked for.",
+                hint="Name one, for instance: --split test",
+            )
+        return files
+    if SPLITS.get(split, split) not in parts:
+        raise SuiteError(
+            f"the directory {root} has no split `{split}`; found {', '.join(named) or 'files of no split'}."
+        )
+    return parts[SPLITS.get(split, split)]
+
+
 def _of_file(path: Path, name: str, stem: str, most: int) -> Iterator[Record]:
-    try:
-        if path.stat().st_size > most:
-            raise SuiteError(f"{name}: more than {MAX_BYTES >> 20} MiB; expected a suite of prompts.")
-        data = path.read_bytes()
-    except OSError as error:
-        raise SuiteError(f"suite {path} cannot be read: {error.strerror or error}.") from error
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    if path.suffix != SUFFIX or _goes_on_after_a_line(data):
+    form = suffix(name)
+    if form == ".parquet":
+        from edgedistill.verify.suites.tables import parquet_rows
+
+        yield from _numbered(parquet_rows(path, name, most, MAX_RECORDS), name, stem, "row")
+        return
+    data = _read(path, name, most).removeprefix(b"\xef\xbb\xbf")
+    if form in _TABLES:
+        from edgedistill.verify.suites.tables import csv_rows
+
+        yield from _numbered(csv_rows(data, name, _TABLES[form]), name, stem, "row")
+        return
+    if form != ".json" or _goes_on_after_a_line(data):
         for number, line in enumerate(data.split(b"\n"), start=1):
             if line.strip():
                 where = f"{name}, line {number}"
-                yield Record(where, f"{stem}-{number:05}", _object(_json(line, where, "one object a line"), where))
+                yield Record(where, f"{stem}-{number:05}", _object(json_value(line, where, "one object a line"), where))
         return
-    value = _json(data, name, "an object, an array of objects, or one object a line")
+    value = json_value(data, name, "an object, an array of objects, or one object a line")
     if isinstance(value, list):
-        for number, entry in enumerate(value, start=1):
-            where = f"{name}, entry {number}"
-            yield Record(where, f"{stem}-{number:05}", _object(entry, where))
+        yield from _numbered(value, name, stem, "entry")
         return
     yield Record(name, stem, _object(value, name))
+
+
+def _numbered(values: Iterator[Any] | list[Any], name: str, stem: str, word: str) -> Iterator[Record]:
+    for number, entry in enumerate(values, start=1):
+        where = f"{name}, {word} {number}"
+        yield Record(where, f"{stem}-{number:05}", _object(entry, where))
+
+
+def _read(path: Path, name: str, most: int) -> bytes:
+    """The bytes of a file, unpacked; at most ``most`` of them are ever held."""
+    try:
+        if path.name.endswith(".gz"):
+            with gzip.open(path) as packed:
+                data = packed.read(most + 1)
+        else:
+            if path.stat().st_size > most:
+                raise SuiteError(f"{name}: more than {MAX_BYTES >> 20} MiB; expected a suite of prompts.")
+            data = path.read_bytes()
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise SuiteError(f"{name}: not a whole gzip file ({error}).") from error
+    except OSError as error:
+        raise SuiteError(f"suite {path} cannot be read: {error.strerror or error}.") from error
+    if len(data) > most:
+        raise SuiteError(f"{name}: more than {MAX_BYTES >> 20} MiB; expected a suite of prompts.")
+    return data
 
 
 def _goes_on_after_a_line(data: bytes) -> bool:
@@ -93,51 +172,13 @@ def _goes_on_after_a_line(data: bytes) -> bool:
     if not rest.strip():
         return False
     try:
-        json.loads(first)
-    except (ValueError, RecursionError):
+        json_value(first, "", "")
+    except SuiteError:
         return False
     return True
 
 
-def _json(data: bytes, where: str, expected: str) -> Any:
-    try:
-        return json.loads(data.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique_keys)
-    except UnicodeDecodeError as error:
-        raise SuiteError(f"{where}: not UTF-8 at byte {error.start}.") from error
-    except (ValueError, RecursionError) as error:
-        reason = str(error)
-        if isinstance(error, json.JSONDecodeError):
-            line = f"line {error.lineno}, " if b"\n" in data.strip() else ""
-            reason = f"{error.msg} at {line}column {error.colno}"
-        raise SuiteError(f"{where}: not JSON: {reason}; expected {expected}.") from error
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
+def _object(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise SuiteError(f"{where}: found {kind(value)}; expected an object.")
     return value
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
-        raise ValueError(f"the key `{twice}` occurs more than once")
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def kind(value: Any) -> str:
-    """A JSON value's type in words."""
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "a text",
-        bool: "a truth value",
-        int: "a number",
-        float: "a number",
-    }
-    return "an empty text" if value == "" else names.get(type(value), "null")

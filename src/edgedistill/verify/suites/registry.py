@@ -12,9 +12,10 @@ from edgedistill.errors import SuiteError
 from edgedistill.verify.suites.arithmetic import MOST_PER_BAND, arithmetic_suite
 from edgedistill.verify.suites.arithmetic_problems import BANDS
 from edgedistill.verify.suites.checks import validate as validate_check
-from edgedistill.verify.suites.files import read_suite
+from edgedistill.verify.suites.files import HUB, ReadFile, read_file
 from edgedistill.verify.suites.instructions import instruction_suite
 from edgedistill.verify.suites.open_ended import open_ended_suite
+from edgedistill.verify.suites.options import SuiteOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,33 +32,54 @@ _ARITHMETIC = re.compile(r"arithmetic-seed(\d{1,18})x(\d{1,6})")
 """Other arithmetic suites: seed and prompts of each band; the name that ``arithmetic_suite`` gives them."""
 
 
-def load_suite(name_or_path: str | Path) -> Suite:
+def load_suite(name_or_path: str | Path, options: SuiteOptions | None = None) -> Suite:
+    """The suite that ``open_suite`` opens."""
+    return open_suite(name_or_path, options).suite
+
+
+def open_suite(name_or_path: str | Path, options: SuiteOptions | None = None) -> ReadFile:
     """A built-in suite by name, or the file or directory at a path (anything with a separator or a suffix);
-    validated.
+    validated. ``hub:OWNER/NAME`` is a data set of the Hugging Face Hub (extra: datasets).
 
     ``arithmetic-seed7x60`` is arithmetic of another seed with 60 prompts in each of its five bands.
 
     Raises:
-        SuiteError: no such suite (with the nearest name), a malformed file (with the line or entry), a broken rule.
+        SuiteError: no such suite (with the nearest name), a malformed file (with the line or entry), a broken rule;
+            programs to run that were not allowed, options of files for a built-in suite.
     """
     text = str(name_or_path)
+    options = options or SuiteOptions()
     generated = _ARITHMETIC.fullmatch(text) if isinstance(name_or_path, str) else None
-    if isinstance(name_or_path, str) and text in BUILT_IN:
-        suite = BUILT_IN[text]()
-    elif generated is not None:
-        suite = arithmetic_suite(int(generated[1]), int(generated[2]))
+    if isinstance(name_or_path, str) and (text in BUILT_IN or generated is not None):
+        if options != SuiteOptions(allow_code=options.allow_code):
+            raise SuiteError(
+                f"suite `{text}` is built in; --map, --template, --few-shot, --tolerance and --split are for files.",
+                hint="Leave them out, or name a file.",
+            )
+        read = ReadFile(
+            BUILT_IN[text]() if generated is None else arithmetic_suite(int(generated[1]), int(generated[2]))
+        )
+    elif isinstance(name_or_path, str) and text.startswith(HUB):
+        read = read_file(text, options)
     else:
         path = Path(name_or_path)
         if not path.suffix and "/" not in text and not path.exists():
             near = difflib.get_close_matches(text, BUILT_IN, n=1)
             guess = f" Did you mean `{near[0]}`?" if near else ""
             raise SuiteError(
-                f"suite `{text}` is unknown; expected one of {', '.join(BUILT_IN)}, or the path of a JSONL or JSON "
-                f"file or of a directory of JSON files.{guess}"
+                f"suite `{text}` is unknown; expected one of {', '.join(BUILT_IN)}, or the path of a JSONL, JSON, CSV "
+                f"or Parquet file or of a directory of such files.{guess}"
             )
-        suite = read_suite(path)
+        read = read_file(path, options)
+    suite = read.suite
     validate_suite(suite)
-    return suite
+    if not options.allow_code and (programs := sum(prompt.extract == "code" for prompt in suite.prompts)):
+        raise SuiteError(
+            f"suite `{suite.name}` scores {programs} prompts by running the programs that replies contain, as your user"
+            ", with limits of time and memory; that has to be asked for.",
+            hint="If you trust the model that far: --allow-code",
+        )
+    return read
 
 
 def asked_in_vain(suite: Suite, prompts: int | None) -> list[str]:

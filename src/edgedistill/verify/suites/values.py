@@ -1,0 +1,107 @@
+"""Values of a record, taken out with one clear line where they are not what was expected."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.errors import SuiteError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+MAX_TEXT = 1 << 20
+"""Most characters of one text of a record."""
+
+
+def json_value(data: bytes | str, where: str, expected: str) -> Any:
+    """The JSON value in ``data``; keys that occur twice, NaN and infinities are refused. Raises SuiteError."""
+    try:
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique_keys)
+    except UnicodeDecodeError as error:
+        raise SuiteError(f"{where}: not UTF-8 at byte {error.start}.") from error
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            line = f"line {error.lineno}, " if "\n" in text.strip() else ""
+            reason = f"{error.msg} at {line}column {error.colno}"
+        raise SuiteError(f"{where}: not JSON: {reason}; expected {expected}.") from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
+        raise ValueError(f"the key `{twice}` occurs more than once")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def kind(value: Any) -> str:
+    """A JSON value's type in words."""
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a text",
+        bool: "a truth value",
+        int: "a number",
+        float: "a number",
+    }
+    return "an empty text" if value == "" else names.get(type(value), "null")
+
+
+def text_of(record: Mapping[str, Any], key: str, where: str, *, empty: bool = False) -> str:
+    """The text at ``key``. Raises SuiteError for none, another type, or an empty one unless ``empty``."""
+    if key not in record:
+        raise SuiteError(f"{where}: `{key}` is missing.")
+    value = record[key]
+    if not isinstance(value, str) or (not empty and not value.strip()):
+        raise SuiteError(f"{where}: `{key}` is {kind(value)}; expected a text{'' if empty else ' that is not empty'}.")
+    return checked_text(value, key, where)
+
+
+def checked_text(value: str, key: str, where: str) -> str:
+    """``value`` itself. Raises SuiteError where it is too long or holds half a surrogate pair."""
+    if len(value) > MAX_TEXT:
+        raise SuiteError(f"{where}: `{key}` has {len(value)} characters; expected at most {MAX_TEXT}.")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise SuiteError(f"{where}: `{key}` holds half a surrogate pair; expected whole characters.") from error
+    return value
+
+
+def scalar_text(value: Any, key: str, where: str) -> str:
+    """A text or a number as a text; 142.0 as 142, as tables keep whole numbers of columns with gaps."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise SuiteError(f"{where}: `{key}` is {kind(value)}; expected a text or a number.")
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    return checked_text(str(value), key, where)
+
+
+def id_of(value: Any, where: str) -> str:
+    """An id: a text that is not empty, or a number."""
+    text = scalar_text(value, "id", where) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    return text_of({"id": text}, "id", where)
+
+
+def texts_of(value: Any, key: str, where: str) -> tuple[str, ...]:
+    """A list of texts and numbers, as texts; one that a table holds as JSON too."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = json_value(value, f"{where}: `{key}`", "a list")
+    if not isinstance(value, list | tuple) or not value:
+        raise SuiteError(f"{where}: `{key}` is {kind(value)}; expected a list of texts.")
+    return tuple(scalar_text(one, f"{key}[{at}]", where) for at, one in enumerate(value))
+
+
+def near(key: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown key: the nearest known one, or all of them."""
+    names = list(known)
+    found = difflib.get_close_matches(key, names, n=1)
+    return f"; did you mean `{found[0]}`?" if found else f"; expected one of {', '.join(names)}."
