@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edgedistill.verify.models.mode import Mode, ModeModel
 from engine_support import SETTINGS
 
 from edgedistill.errors import VerifyError
 from edgedistill.verify.metrics.token_divergence import log_softmax
+from edgedistill.verify.models.procedure import ProcedureModel
 from edgedistill.verify.sampling import protocol as models
 from edgedistill.verify.sampling.likelihood import most_likely
 from edgedistill.verify.sampling.store import collect
-from edgedistill.verify.types import Message, Prompt
+from edgedistill.verify.types import Message, Procedure, Prompt
 
 CHOICES = ("Mia has 3 apples.", "no", "They are 12 pens and 4 books, which makes 16.")
 PROMPT = Prompt(
@@ -52,4 +52,4 @@ def test_samples_beside_those_of_replies(sampled, prompts):
 def test_modes_and_empty_choices_are_refused(sampled):
     model = sampled("fp32")
     with pytest.raises(VerifyError, match="decided by likelihood"):
-        list(ModeModel(model, Mode("vote", 2)).draw([PROMPT], 1, SETTINGS))
+        list(ProcedureModel(model, Procedure("vote", 2)).draw([PROMPT], 1, SETTINGS))

@@ -67,7 +67,7 @@ class ProcedureModel:
         """See ``models.SampledModel.draw``."""
         if likely := [prompt.id for prompt in prompts if prompt.extract == "likelihood"]:
             raise VerifyError(
-                f"the choices of `{likely[0]}` are decided by likelihood, and the mode {self.mode.name} by replies.",
+                f"the choices of `{likely[0]}` are decided by likelihood, those of {self.procedure.name} by replies.",
                 hint="Score them without --procedure.",
             )
         progress = progress or NullProgress()
