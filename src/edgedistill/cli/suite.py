@@ -10,7 +10,6 @@ from edgedistill.atomic_file import write_whole
 from edgedistill.cli import console, verification
 from edgedistill.cli.suite_reading import add_reading, open_suite
 from edgedistill.errors import EXIT_FAIL, OutputError, UsageError
-from edgedistill.safe_text import visible
 
 if TYPE_CHECKING:
     import argparse
@@ -85,7 +84,7 @@ def _check(args: argparse.Namespace) -> int:
         console.out()
         console.out(console.style(f"The prompt `{found.example.id}`" + (
             f", as the template of {args.bundle} makes it" if args.bundle else ""), "bold"))  # fmt: skip
-        console.out(visible(rendered))
+        console.out(console.lines(rendered))
     return EXIT_FAIL if found.unread else 0
 
 
@@ -135,8 +134,9 @@ def _show(args: argparse.Namespace) -> int:
             " ".join([check.kind, *(f"{name}={value}" for name, value in check.parameters)]) for check in prompt.checks
         )  # fmt: skip
         console.out(console.style(prompt.id, "bold") + (f"  {' '.join(prompt.tags)}" if prompt.tags else ""))
-        console.out(visible(_rendered(prompt, None)))
-        console.out(console.style(f"right: {scored or 'not scored'} (read by {prompt.extract})\n", "dim"))
+        console.out(console.lines(_rendered(prompt, None)))
+        console.out(console.style(f"right: {scored or 'not scored'} (read by {prompt.extract})", "dim"))
+        console.out()
     return 0
 
 
@@ -176,5 +176,5 @@ def _schema(args: argparse.Namespace) -> int:
     from edgedistill.verify.suites.json_schema import SCHEMA_PATH
 
     del args
-    console.out(SCHEMA_PATH.read_text(encoding="utf-8").rstrip("\n"))
+    console.out_json_text(SCHEMA_PATH.read_text(encoding="utf-8"))
     return 0
