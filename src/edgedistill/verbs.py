@@ -71,6 +71,7 @@ def export(
     check: bool = True,
     verify: bool = True,
     reference: str | Path | None = None,
+    keep_quantization: bool | None = None,
     allow_unused: bool = False,
     force: bool = False,
     options: ExportOptions | None = None,

@@ -112,7 +112,17 @@ def add_model(writer: GGUFWriter, arch: str, c: dict[str, Any], tensors: dict[st
         if gemma and name.endswith("norm.weight"):
             stored = array + np.float32(1)
         kind = (kinds or {}).get(name, GGMLQuantizationType.F32)
-        writer.add_tensor(gguf_name(name, gemma), quantize(stored, kind), raw_dtype=kind)
+        writer.add_tensor(gguf_name(name, gemma), encode(stored, kind), raw_dtype=kind)
+
+
+def encode(array: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:
+    """The stored bytes of ``array``; of Q6_K, which the package does not write, random blocks of its shape."""
+    if kind != GGMLQuantizationType.Q6_K:
+        return quantize(array, kind)
+    rng = np.random.default_rng(array.size)
+    blocks = rng.integers(0, 256, (array.shape[0], array.shape[1] // 256, 210)).astype(np.uint8)
+    blocks[..., -2:] = rng.uniform(1e-5, 1e-4, (*blocks.shape[:2], 1)).astype("<f2").view(np.uint8)
+    return blocks.reshape(array.shape[0], -1)
 
 
 def add_bpe(writer: GGUFWriter, pre: str | None = "gpt-2", size: int = 320) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from edgedistill.architecture.family_table import FAMILIES
 from edgedistill.architecture.rope import rotated_elements
+from edgedistill.checkpoint.grid import grid_of, read_grid
 from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import CheckpointError
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from edgedistill.architecture.family import Family
     from edgedistill.architecture.spec import ModelSpec
+    from edgedistill.checkpoint.grid import Grid, Scales, ZeroPoints
     from edgedistill.checkpoint.types import TensorSource
 
     Order = npt.NDArray[np.int64]
@@ -84,16 +86,22 @@ class ModelTensors:
     def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Rows ``start:stop`` as float32; raises as the source does."""
         ref = self._ref(name)
-        if ref.order is None:
-            rows = self._source.read_rows(ref.name, ref.start + start, ref.start + stop)
-        else:
-            size = len(ref.order)
-            first = start // size * size
-            last = -(-stop // size) * size
-            block = self._source.read_rows(ref.name, ref.start + first, ref.start + last)
-            group, inside = np.divmod(np.arange(start, stop), size)
-            rows = block[group * size + ref.order[inside] - first]
+        first, last, wanted = _stored_rows(ref, start, stop)
+        rows = self._source.read_rows(ref.name, first, last)
+        rows = rows if wanted is None else rows[wanted]
         return rows if ref.factor == 1.0 else rows * np.float32(ref.factor)
+
+    def grid(self, name: str) -> Grid | None:
+        """The grid of ``name``; None for a multiplied tensor, whose scales could need more bits."""
+        ref = self._ref(name)
+        return grid_of(self._source, ref.name) if ref.factor == 1.0 else None
+
+    def read_grid(self, name: str, start: int, stop: int) -> tuple[Scales, ZeroPoints]:
+        """Scales and zero points of the rows ``start:stop``, see ``GridSource``."""
+        ref = self._ref(name)
+        first, last, wanted = _stored_rows(ref, start, stop)
+        scales, zero_points = read_grid(self._source, ref.name, first, last)
+        return (scales, zero_points) if wanted is None else (scales[wanted], zero_points[wanted])
 
     def close(self) -> None:
         """Close the source."""
@@ -106,6 +114,16 @@ class ModelTensors:
 
     def _ref(self, name: str) -> TensorRef:
         return self._refs.get(name) or TensorRef(name)
+
+
+def _stored_rows(ref: TensorRef, start: int, stop: int) -> tuple[int, int, Order | None]:
+    """First and last stored row of the rows ``start:stop``, and which of those they are (None: all, in order)."""
+    if ref.order is None:
+        return ref.start + start, ref.start + stop, None
+    size = len(ref.order)
+    first, last = start // size * size, -(-stop // size) * size
+    group, inside = np.divmod(np.arange(start, stop), size)
+    return ref.start + first, ref.start + last, group * size + ref.order[inside] - first
 
 
 def model_tensors(config: Mapping[str, Any], spec: ModelSpec, source: TensorSource) -> ModelTensors:

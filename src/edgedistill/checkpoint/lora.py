@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgedistill.checkpoint.grid import grid_of, read_grid
 from edgedistill.checkpoint.safetensors import SafetensorsSource, check_rows, missing_tensor, open_safetensors_file
 from edgedistill.checkpoint.tokenizer.files import read_json
 from edgedistill.checkpoint.types import TensorInfo
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from edgedistill.checkpoint.grid import Grid, Scales, ZeroPoints
     from edgedistill.checkpoint.types import TensorSource
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -125,6 +127,15 @@ class LoraSource:
             change *= np.float32(delta.scaling)
             rows += change
         return rows
+
+    def grid(self, name: str) -> Grid | None:
+        """The base's grid, for a tensor that the adapter leaves as it is."""
+        changed = name in self._deltas or name in self._replaced
+        return None if changed else grid_of(self._base, self._stored(name))
+
+    def read_grid(self, name: str, start: int, stop: int) -> tuple[Scales, ZeroPoints]:
+        """See ``GridSource``."""
+        return read_grid(self._base, self._stored(name), start, stop)
 
     def close(self) -> None:
         """Close base and adapter."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgedistill.checkpoint.grid import grid_of, read_grid
 from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from edgedistill.checkpoint.grid import Grid, Scales, ZeroPoints
     from edgedistill.checkpoint.types import TensorSource
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -64,6 +66,14 @@ class RenamedTensors:
     def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Rows ``start:stop`` as float32; raises as the source does."""
         return self._source.read_rows(self._stored.get(name, name), start, stop)
+
+    def grid(self, name: str) -> Grid | None:
+        """The grid of the stored tensor."""
+        return grid_of(self._source, self._stored.get(name, name))
+
+    def read_grid(self, name: str, start: int, stop: int) -> tuple[Scales, ZeroPoints]:
+        """See ``GridSource``."""
+        return read_grid(self._source, self._stored.get(name, name), start, stop)
 
     def close(self) -> None:
         """Close the source."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgedistill.checkpoint.config_values import mapping
+from edgedistill.checkpoint.grid import Grid
 from edgedistill.checkpoint.safetensors import check_finite, check_rows, widen
 from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import CheckpointError, UnsupportedModelError
@@ -105,6 +106,7 @@ class QuantizedTensors:
         self._source = source
         self._scheme = scheme
         self._last: tuple[str, Floats] | None = None
+        self._last_grid: tuple[str, Floats, Codes] | None = None
         names = set(source.names())
         mark = {"awq": ".qweight", "gptq": ".qweight", "packed": ".weight_packed", "fp8": ".weight"}[scheme.kind]
         self._modules = {
@@ -148,6 +150,64 @@ class QuantizedTensors:
         check_finite(rows, name, start, self._source.paths[0].name)
         return rows
 
+    def grid(self, name: str) -> Grid | None:
+        """The grid of ``name``, None for FP8 and for groups of columns that do not lie side by side (act-order)."""
+        if name not in self._modules or self._scheme.kind == "fp8":
+            return None
+        module, bits = self._modules[name], self._scheme.bits
+        k = self._shape(module)[1]
+        scales, zero_points = self._grid(module)
+        whole = scales.shape[1] > 0 and k % scales.shape[1] == 0
+        if not whole or not self._in_order(module, scales.shape[1]) or not np.isfinite(scales).all():
+            return None
+        if zero_points.min() < 0 or zero_points.max() >= 1 << bits:
+            return None  # GPTQ's first layout stores zero points less 1, and can mean 2^bits
+        exact = np.array_equal(scales.astype(np.float16).astype(np.float32), scales)
+        symmetric = bool((zero_points == 1 << (bits - 1)).all())
+        return Grid(bits, k // scales.shape[1], symmetric, 16 if exact else 32)
+
+    def read_grid(self, name: str, start: int, stop: int) -> tuple[Floats, npt.NDArray[np.uint8]]:
+        """Scales and zero points of the rows ``start:stop``, see ``GridSource``."""
+        scales, zero_points = self._grid(self._modules[name])
+        return scales[start:stop], zero_points[start:stop].astype(np.uint8)
+
+    def _grid(self, module: str) -> tuple[Floats, Codes]:
+        """Scales float32 [N, groups] and zero points of the same shape, kept for the tensor that is being read."""
+        last = self._last_grid
+        if last is None or last[0] != module:
+            n = self._shape(module)[0]
+            if self._scheme.kind == "packed":
+                scales = self._floats(f"{module}.weight_scale").reshape(n, -1)
+                zero_points = self._packed_zeros(module, scales.shape)
+            else:
+                scales = np.ascontiguousarray(self._floats(f"{module}.scales").T)
+                zero_points = np.ascontiguousarray(self._zeros(module).T)
+            if scales.shape != zero_points.shape or scales.shape[0] != n:
+                raise _unfit(module, scales.shape, self._shape(module))
+            self._last_grid = last = (module, scales, zero_points)
+        return last[1], last[2]
+
+    def _zeros(self, module: str) -> Codes:
+        """Zero points [groups, N] of AWQ and GPTQ."""
+        stored = self._whole(f"{module}.qzeros")
+        if self._scheme.kind == "awq":
+            return _unpack(stored, 4, axis=1, order=_AWQ_ORDER)
+        return _unpack(stored, self._scheme.bits, axis=1) + self._scheme.zero_shift
+
+    def _packed_zeros(self, module: str, shape: tuple[int, ...]) -> Codes:
+        """Zero points of compressed-tensors, of the shape [N, groups] of the scales."""
+        bits, name = self._scheme.bits, f"{module}.weight_zero_point"
+        if name not in self._source.names():
+            return np.full(shape, 1 << (bits - 1), np.int32)
+        return _unpack(self._whole(name), bits, axis=0)[: shape[0]]
+
+    def _in_order(self, module: str, groups: int) -> bool:
+        """Whether every group consists of neighbouring columns."""
+        name, k = f"{module}.g_idx", self._shape(module)[1]
+        if name not in self._source.names():
+            return True
+        return np.array_equal(self._whole(name), np.arange(k) // (k // groups))
+
     def close(self) -> None:
         """Close the files."""
         self._source.close()
@@ -189,13 +249,9 @@ class QuantizedTensors:
     def _unpacked(self, module: str) -> Floats:
         if self._scheme.kind == "packed":
             return self._compressed(module)
-        codes, zeros = (self._whole(f"{module}.{part}") for part in ("qweight", "qzeros"))
-        scales = self._floats(f"{module}.scales")
+        codes, scales, z = self._whole(f"{module}.qweight"), self._floats(f"{module}.scales"), self._zeros(module)
         bits, (n, k) = self._scheme.bits, self._shape(module)
-        if self._scheme.kind == "awq":
-            q, z = (_unpack(values, 4, axis=1, order=_AWQ_ORDER) for values in (codes, zeros))
-        else:
-            q, z = _unpack(codes, bits, axis=0), _unpack(zeros, bits, axis=1) + self._scheme.zero_shift
+        q = _unpack(codes, 4, axis=1, order=_AWQ_ORDER) if self._scheme.kind == "awq" else _unpack(codes, bits, axis=0)
         if q.shape != (k, n) or z.shape != scales.shape or scales.shape[1] != n or k % scales.shape[0]:
             raise _unfit(module, scales.shape, (n, k))
         group = np.arange(k) // (k // scales.shape[0])
@@ -209,13 +265,10 @@ class QuantizedTensors:
         bits, (n, k) = self._scheme.bits, self._shape(module)
         scales = self._floats(f"{module}.weight_scale").reshape(n, -1)
         q = _unpack(self._whole(f"{module}.weight_packed"), bits, axis=1)
-        zero: Any = 1 << (bits - 1)
-        name = f"{module}.weight_zero_point"
         if k % scales.shape[1]:
             raise _unfit(module, scales.shape, (n, k))
         size = k // scales.shape[1]
-        if name in self._source.names():
-            zero = np.repeat(_unpack(self._whole(name), bits, axis=0)[:n], size, axis=1)
+        zero = np.repeat(self._packed_zeros(module, scales.shape), size, axis=1)
         values: Floats = (q - zero).astype(np.float32) * np.repeat(scales, size, axis=1)
         return values
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import shlex
 from collections import Counter
@@ -16,8 +17,6 @@ from edgedistill.quantize.spec import KV_BITS
 from edgedistill.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
-    import argparse
-
     from edgedistill.export.pipeline import ExportResult
 
 _EXAMPLES = """\
@@ -99,6 +98,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "measured", "estimated"),
         help="how such a budget learns what each matrix does to the output: measured for every one, estimated from "
         "some (far faster), or auto: measured up to a billion parameters",
+    )
+    parser.add_argument(
+        "--keep-quantization",
+        action=argparse.BooleanOptionalAction,
+        help="store matrices of a quantized MODEL (GGUF Q4_0, Q5_0, Q8_0, Q6_K, AWQ, GPTQ) with its codes instead of "
+        "rounding twice (default: where the profile asks for as many bits or more)",
     )
     parser.add_argument(
         "--allow-unused",

@@ -48,6 +48,9 @@ class ExportOptions:
         check: Open the finished bundle and decode a few tokens before it gets its name.
         verify: Ask the bundle some questions afterwards, and record the outcome in its manifest and model card.
         reference: Let that short verification compare with this reference too.
+        keep_quantization: Store matrices of a quantized source with its codes and scales where one of our formats holds
+            them. None: where the profile decides the formats and asks for as many bits or more; True: everywhere that
+            it can be; False: quantize anew.
         allow_unused: Export although the checkpoint has tensors that its config does not account for.
         force: Replace an existing bundle.
     """
@@ -73,6 +76,7 @@ class ExportOptions:
     check: bool = True
     verify: bool = True
     reference: str | Path | None = None
+    keep_quantization: bool | None = None
     allow_unused: bool = False
     force: bool = False
 

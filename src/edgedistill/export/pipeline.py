@@ -18,6 +18,7 @@ from edgedistill.errors import UnsupportedModelError, UsageError
 from edgedistill.export import manifest as record
 from edgedistill.export import text_files as texts
 from edgedistill.export import trial_run as probe
+from edgedistill.export.keep import keep_quantization
 from edgedistill.export.mixed_precision.choose import choose_formats
 from edgedistill.export.native import OwnExporter, usable_cores
 from edgedistill.export.optimum import trace as optimum
@@ -117,6 +118,7 @@ def export(
     ) as checkpoint:
         source_hash = ""
         choice: dict[str, Any] = {}
+        notes: tuple[str, ...] = ()
         if budget is not None and traces is not None:
             source_hash = checkpoint.hash_source(progress)
             profile, choice = choose_formats(
@@ -131,6 +133,9 @@ def export(
                 progress=progress,
             )
             options = replace(options, exporter="own")
+        else:
+            profile, kept = _kept(checkpoint, profile, options)
+            notes = (kept,) if kept else ()
         maker = _choose(checkpoint, profile, options)
         maker.check_budget(out, trial=options.check)
         source_hash = source_hash or checkpoint.hash_source(progress)
@@ -155,7 +160,7 @@ def export(
         peak_rss_bytes=peak_rss_bytes(),
         reused_weights=made.reused_weights,
         unused_rules=tuple(rule.match for rule in made.planned.unused_rules),
-        notes=maker.notes,
+        notes=(*maker.notes, *notes),
     )
 
 
@@ -201,6 +206,31 @@ def _uncalibrated() -> UsageError:
         "Calibration, or a budget, was asked for; the optimum exporter quantizes without either.",
         hint="Export this model with a --format and without --calibrate.",
     )
+
+
+def _kept(checkpoint: Checkpoint, profile: Profile, options: ExportOptions) -> tuple[Profile, str]:
+    """``profile`` with rules for what keeps its quantization, and a note; unless asked, only where the profile decides
+    the formats.
+
+    Raises:
+        UsageError: Asked for, and calibrated or impossible.
+    """
+    asked = options.keep_quantization
+    if asked and (options.calibrated or options.exporter == "optimum"):
+        raise UsageError(
+            "--keep-quantization was asked for together with "
+            f"{'calibration, which quantizes anew' if options.calibrated else 'the optimum exporter'}.",
+            hint="Leave one of them out.",
+        )
+    decided = options.format is not None or options.block_size is not None
+    if asked is False or options.calibrated or options.exporter == "optimum" or (decided and not asked):
+        return profile, ""
+    try:
+        return keep_quantization(checkpoint, profile, asked=bool(asked), allow_unused=options.allow_unused)
+    except UnsupportedModelError:
+        if asked:
+            raise
+        return profile, ""
 
 
 def _choose(checkpoint: Checkpoint, profile: Profile, options: ExportOptions) -> OwnExporter | FallbackExporter:

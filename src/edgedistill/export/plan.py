@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from edgedistill.architecture import families as architecture
 from edgedistill.architecture.tensors import ModelTensors, model_tensors
 from edgedistill.bundle import bundle as files
+from edgedistill.checkpoint.grid import grid_of
 from edgedistill.errors import CheckpointError, UsageError
 from edgedistill.export.writer import Layout, plan_layout
 from edgedistill.quantize.plan import PREFILL, Rule, plan_weights, searched
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from edgedistill.architecture.spec import LogicalWeight, ModelSpec
     from edgedistill.checkpoint.open import Checkpoint
+    from edgedistill.checkpoint.types import TensorSource
     from edgedistill.profile.profile import Profile
     from edgedistill.quantize.spec import WeightFormat
 
@@ -53,9 +55,30 @@ def make_plan(
     else:
         default, rules = searched(default), tuple(Rule(rule.match, searched(rule.format)) for rule in rules)
     planned = plan_weights(weights, default, rules)
+    _check_kept(weights, planned, checkpoint.tensors)
     length = choose_context(spec.max_position_embeddings, profile, context_length)
     arrays = [array for weight in planned.weights for array in weight.arrays]
     return Plan(spec, weights, planned, plan_layout(arrays, files.WEIGHTS), length)
+
+
+def _check_kept(weights: Iterable[LogicalWeight], planned: WeightPlan, tensors: TensorSource) -> None:
+    """Raise UsageError for a weight that is to keep a quantization that its source does not have."""
+    formats = planned.by_name()
+    for weight in weights:
+        fmt = formats[weight.name].format
+        if fmt.method != "kept" or fmt.is_float:
+            continue
+        for part in weight.parts:
+            grid = grid_of(tensors, part)
+            if grid is None or (grid.bits, grid.block_size, grid.symmetric) != (
+                fmt.bits,
+                fmt.block_size,
+                fmt.symmetric,
+            ):
+                raise UsageError(
+                    f"{weight.name} was to keep its quantization as {fmt.label()}; the source does not have it so.",
+                    hint="Ask for --keep-quantization and let the export choose the formats.",
+                )
 
 
 def canonical(checkpoint: Checkpoint, *, allow_unused: bool = False) -> Checkpoint:

@@ -20,7 +20,9 @@ import numpy as np
 
 from edgedistill import positioned_io
 from edgedistill.bundle.staging import os_error
+from edgedistill.checkpoint.grid import read_grid
 from edgedistill.quantize import quantize_rows
+from edgedistill.quantize.kept import keep_rows
 from edgedistill.quantize.spec import array_specs
 from edgedistill.workers import Workers
 
@@ -218,7 +220,11 @@ class WeightsWriter:
         if job.format.is_float:
             arrays: dict[str, npt.NDArray[np.generic]] = {name: rows.reshape(-1) if not job.weight.is_matrix else rows}
         else:
-            quantized = quantize_rows(rows, job.format, solver=solver)
+            if job.format.method == "kept":
+                grid = read_grid(source, piece.part, piece.start, piece.stop)
+                quantized = keep_rows(rows, job.format, *grid)
+            else:
+                quantized = quantize_rows(rows, job.format, solver=solver)
             arrays = {f"{name}.{suffix}": array for suffix, array in quantized.items()}
         for key in sorted(arrays):
             array = np.ascontiguousarray(arrays[key])

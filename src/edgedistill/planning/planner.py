@@ -22,6 +22,7 @@ from edgedistill.estimate.speed import Speed, StepModel, prediction_points
 from edgedistill.estimate.timings import Machine, Timings
 from edgedistill.export import native as own
 from edgedistill.export import text_files as texts
+from edgedistill.export.keep import keep_quantization
 from edgedistill.export.plan import Plan, make_plan
 from edgedistill.planning.measure import measure_missing
 from edgedistill.planning.options import PlanOptions, read_formats
@@ -153,6 +154,8 @@ def plan(model: str | Path, options: PlanOptions | None = None, *, progress: Pro
                 changed = profile.with_overrides(
                     weight_format=weight_format, block_size=options.block_size, kv_cache=options.kv_cache
                 )
+                if weight_format is None and options.block_size is None:
+                    changed, _ = keep_quantization(checkpoint, changed, asked=False)
                 made = make_plan(checkpoint, changed, max(contexts, default=None))
                 changed = changed.with_overrides(context_length=made.context_length)
                 if options.threads is not None:

@@ -2,8 +2,8 @@
 
 A new algorithm is one file here, reached from ``quantize_rows``. ``spec.WeightFormat`` says what a format is and
 ``plan.parse_format`` reads its name; ``search.rtn_tile``, ``search.search_tile`` and ``gptq.Solver`` choose the codes,
-``blockwise.quantize_blockwise`` runs them over tiles and threads, ``storage.store_codes`` puts codes into bytes;
-``allocate.allocate`` spends a budget over weights.
+``blockwise.quantize_blockwise`` runs them over tiles and threads, ``kept.keep_rows`` finds codes that were chosen
+before, ``storage.store_codes`` puts codes into bytes; ``allocate.allocate`` spends a budget over weights.
 
 Never imports ``checkpoint``, ``graph``, ``bundle`` or ``profile``.
 """

@@ -181,7 +181,7 @@ def searched(fmt: WeightFormat) -> WeightFormat:
 
 
 _TOKEN = re.compile(
-    r"b(?P<block>\d+)|(?P<symmetry>sym|asym)|(?P<method>rtn|search|gptq)|acc(?P<accuracy>\d+)|s(?P<scale>\d+)"
+    r"b(?P<block>\d+)|(?P<symmetry>sym|asym)|(?P<method>rtn|search|gptq|kept)|acc(?P<accuracy>\d+)|s(?P<scale>\d+)"
 )
 
 

@@ -19,7 +19,7 @@ STORED_BITS = (2, 3, 4, 5, 6, 8)
 SCALE_BITS = (32, 16, 8)
 PLANES: dict[int, tuple[int, ...]] = {3: (2, 1), 5: (4, 1), 6: (4, 2)}
 """Planes of codes, low bits first, where no kernel multiplies codes of that width."""
-Method = Literal["rtn", "search", "gptq"]
+Method = Literal["rtn", "search", "gptq", "kept"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class WeightFormat:
         block_size: Elements along K that share one scale.
         symmetric: True: zero point fixed at 2^(bits-1) and not stored; False: uint8 zero points stored.
         method: ``rtn`` (min/max round to nearest), ``search`` (scale search by weighted squared error) or ``gptq``
-            (least error of the layer's output on calibration data; without such data the same as ``search``).
+            (least error of the layer's output on calibration data; without such data the same as ``search``);
+            ``kept``: codes and scales are those of the source, which was quantized already.
         accuracy_level: MatMulNBits attribute; 4 quantizes activations to int8 per block, 1 keeps float32, 0 lets
             the kernel choose.
         scale_bits: How scales are stored: 32 (float32), 16 (float16), or 8 (a fraction of the row's largest, which is

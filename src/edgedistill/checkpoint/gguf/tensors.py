@@ -15,6 +15,7 @@ import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
+from edgedistill.checkpoint.grid import Grid
 from edgedistill.checkpoint.safetensors import check_finite, check_rows, missing_tensor
 from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import UnsupportedModelError
@@ -26,8 +27,15 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.checkpoint.gguf.header import GgufTensor
+    from edgedistill.checkpoint.grid import Scales, ZeroPoints
     from edgedistill.checkpoint.raw_file import RawFile
 
+GRIDS = {
+    GGMLQuantizationType.Q4_0: Grid(4, 32, symmetric=True),
+    GGMLQuantizationType.Q5_0: Grid(5, 32, symmetric=True),
+    GGMLQuantizationType.Q8_0: Grid(8, 32, symmetric=True),
+    GGMLQuantizationType.Q6_K: Grid(6, 16, symmetric=True),
+}
 # Elements dequantized at once: the formats with lookup tables need some twenty bytes of scratch for each.
 _GROUP = 1 << 20
 
@@ -86,7 +94,11 @@ class GgufSource:
             return self._values[name][start:stop].astype(np.float32)
         part = self._find(name)
         if part.heads:
-            rows = self._read_interleaved(part, start, stop)
+            first, last, wanted = _interleaved(part, start, stop)
+            if len(part.stored.shape) == 1:
+                rows = read_stored(self._file, part.stored, 0, 1).reshape(-1)[first:last][wanted]
+            else:
+                rows = read_stored(self._file, part.stored, first, last)[wanted]
         elif len(part.stored.shape) == 1:
             rows = read_stored(self._file, part.stored, 0, 1).reshape(-1)[start:stop]
         else:
@@ -100,28 +112,56 @@ class GgufSource:
         """Close the file."""
         self._file.close()
 
-    def _read_interleaved(self, part: GgufPart, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Rows of a query or key tensor in Hugging Face's order.
+    def grid(self, name: str) -> Grid | None:
+        """The grid of a matrix in one of the formats that have a scale a block and no offset."""
+        part = self._parts.get(name)
+        if part is None or part.shift or len(part.stored.shape) != 2:
+            return None
+        return GRIDS.get(part.stored.kind)
 
-        In a head of 2n rows, llama.cpp stores row (half, i) of Hugging Face at 2i + half.
-        """
-        total = part.stored.shape[0]
-        size = total // part.heads
-        first, last = start // size * size, math.ceil(stop / size) * size
-        if len(part.stored.shape) == 1:
-            block = read_stored(self._file, part.stored, 0, 1).reshape(-1)[first:last]
+    def read_grid(self, name: str, start: int, stop: int) -> tuple[Scales, ZeroPoints]:
+        """Scales float32 [stop-start, blocks] and zero points, see ``GridSource``."""
+        part = self._find(name)
+        grid = GRIDS[part.stored.kind]
+        check_rows(self.info(name), start, stop)
+        if part.heads:
+            first, last, wanted = _interleaved(part, start, stop)
+            scales = read_scales(self._file, part.stored, first, last)[wanted]
         else:
-            block = read_stored(self._file, part.stored, first, last)
-        wanted = np.arange(start, stop)
-        head, inside = np.divmod(wanted, size)
-        half, index = np.divmod(inside, size // 2)
-        rows: npt.NDArray[np.float32] = block[head * size + 2 * index + half - first]
-        return rows
+            scales = read_scales(self._file, part.stored, start, stop)
+        return scales, np.full(scales.shape, 1 << (grid.bits - 1), np.uint8)
 
     def _find(self, name: str) -> GgufPart:
         if (part := self._parts.get(name)) is None:
             raise missing_tensor(name, self._parts)
         return part
+
+
+def _interleaved(part: GgufPart, start: int, stop: int) -> tuple[int, int, npt.NDArray[np.int64]]:
+    """Rows of a query or key tensor in Hugging Face's order: first and last stored row, and which of them.
+
+    In a head of 2n rows, llama.cpp stores row (half, i) of Hugging Face at 2i + half.
+    """
+    size = part.stored.shape[0] // part.heads
+    first, last = start // size * size, math.ceil(stop / size) * size
+    head, inside = np.divmod(np.arange(start, stop), size)
+    half, index = np.divmod(inside, size // 2)
+    return first, last, head * size + 2 * index + half - first
+
+
+def read_scales(file: RawFile, stored: GgufTensor, start: int, stop: int) -> Scales:
+    """Scales float32 [stop-start, blocks] of the stored rows ``start:stop`` of a kind in ``GRIDS`` (ggml-common.h)."""
+    block, size = GGML_QUANT_SIZES[stored.kind]
+    blocks = stored.shape[1] // block
+    raw = np.empty((stop - start) * blocks * size, np.uint8)
+    file.read_into(raw, stored.offset + start * blocks * size)
+    by_block = raw.reshape(stop - start, blocks, size)
+    if stored.kind != GGMLQuantizationType.Q6_K:
+        return by_block[..., :2].copy().view("<f2")[..., 0].astype(np.float32)
+    # A super-block ends with 16 signed factors and the float16 that they are multiplied with.
+    unit = by_block[..., -2:].copy().view("<f2").astype(np.float32)
+    factors = by_block[..., -18:-2].copy().view(np.int8).astype(np.float32)
+    return (factors * unit).reshape(stop - start, -1)
 
 
 def read_stored(file: RawFile, stored: GgufTensor, start: int, stop: int) -> npt.NDArray[np.float32]:

@@ -1,0 +1,85 @@
+"""Matrices of a source that is quantized already keep its codes where one of our formats can hold them.
+
+GGUF's Q4_0, Q5_0, Q8_0 and Q6_K, AWQ, GPTQ without reordered columns and packed compressed-tensors: blocks of codes
+with a scale and a whole zero point. Quantizing them anew would round twice and gain nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from edgedistill.architecture import families as architecture
+from edgedistill.checkpoint.grid import grid_of
+from edgedistill.errors import UsageError
+from edgedistill.export.plan import canonical
+from edgedistill.quantize.plan import Rule, plan_weights
+from edgedistill.quantize.spec import BLOCK_SIZES, STORED_BITS, WeightFormat
+
+if TYPE_CHECKING:
+    from edgedistill.architecture.spec import LogicalWeight
+    from edgedistill.checkpoint.types import Checkpoint, TensorSource
+    from edgedistill.profile.profile import Profile
+
+
+def keep_quantization(
+    checkpoint: Checkpoint, profile: Profile, *, asked: bool, allow_unused: bool = False
+) -> tuple[Profile, str]:
+    """``profile`` with a rule for every matrix that keeps its quantization, and a sentence about them.
+
+    Args:
+        checkpoint: The model, of a family that the own exporter knows.
+        profile: Its formats decide, unless ``asked``, up to which width a matrix keeps the source's: 8 bits of a source
+            do not stay where the profile wants 4.
+        asked: Keep what can be kept; refuse a source of which nothing can.
+        allow_unused: See ``canonical``.
+
+    Raises:
+        UsageError: ``asked``, and nothing can be kept.
+        UnsupportedModelError, CheckpointError: See ``canonical``.
+    """
+    checkpoint = canonical(checkpoint, allow_unused=allow_unused)
+    weights = architecture.logical_weights(architecture.build_spec(checkpoint.config))
+    planned = plan_weights(weights, profile.weights.default, profile.weights.rules).by_name()
+    found: dict[str, WeightFormat] = {}
+    for weight in weights:
+        current = planned[weight.name].format
+        kept = kept_format(weight, checkpoint.tensors)
+        if kept is None or (not asked and (current.is_float or current.bits < kept.bits)):
+            continue
+        level = kept.accuracy_level if current.is_float else current.accuracy_level
+        found[weight.name] = replace(kept, accuracy_level=level)
+    if profile.weights.prefill is not None or any(p.format.is_w8a8 for p in planned.values()):
+        found = {}  # W8A8 moves factors between matrices, which changes their values
+    if not found:
+        if asked:
+            raise UsageError(
+                "--keep-quantization: the source has no matrix whose quantization can be kept.",
+                hint="Known are GGUF's Q4_0, Q5_0, Q8_0 and Q6_K, AWQ, GPTQ without act-order, and packed "
+                "compressed-tensors.",
+            )
+        return profile, ""
+    rules = tuple(Rule(name, fmt) for name, fmt in found.items())
+    counts = Counter(fmt.label() for fmt in found.values())
+    matrices = sum(weight.is_matrix for weight in weights)
+    kinds = ", ".join(f"{count} as {label}" for label, count in counts.most_common())
+    note = f"{len(found)} of {matrices} matrices keep the quantization of the source ({kinds})."
+    return replace(profile, weights=replace(profile.weights, rules=(*rules, *profile.weights.rules))), note
+
+
+def kept_format(weight: LogicalWeight, tensors: TensorSource) -> WeightFormat | None:
+    """The format that stores ``weight`` with the codes of its source; None where there is none."""
+    if not weight.is_matrix or weight.offset:
+        return None
+    grids = {grid_of(tensors, part) for part in weight.parts}
+    grid = grids.pop()
+    if grids or grid is None or grid.block_size not in BLOCK_SIZES or grid.bits not in STORED_BITS:
+        return None
+    return WeightFormat(
+        bits=grid.bits,
+        block_size=grid.block_size,
+        symmetric=grid.symmetric,
+        method="kept",
+        scale_bits=grid.scale_bits,
+    )
