@@ -340,7 +340,8 @@ def open_bundle(
     """Open the bundle at ``path`` and load its model.
 
     Args:
-        path: Bundle directory.
+        path: Bundle directory; or a model (built-in name, checkpoint directory, GGUF file, Hub id), which is exported
+            once into the user's cache (see ``workflow.by_name``).
         threads: Overrides the profile's; 0 is one per physical core, and more than those are never used.
         check: ``size`` compares file sizes, ``full`` also SHA-256.
         trusted: File of the public key that must have signed the bundle; implies ``full``. Default: the one that
@@ -350,8 +351,9 @@ def open_bundle(
         BundleError: No bundle, a damaged one, one that is not signed by ``trusted``, or a newer schema.
     """
     from edgedistill.runtime.model import open_bundle as run
+    from edgedistill.workflow.by_name import bundle_of
 
-    return run(path, threads=threads, check=check, trusted=trusted)
+    return run(bundle_of(path), threads=threads, check=check, trusted=trusted)
 
 
 def _require_one_machine(cluster: Cluster | None) -> None:

@@ -143,6 +143,18 @@ def pull(name: str, progress: Progress | None = None, *, force: bool = False) ->
     return path
 
 
+def remove(name: str) -> None:
+    """Remove what ``pull`` fetched of ``name``; raises OutputError where that fails."""
+    model = find(name)
+    if model is None or model.wheel is None:
+        return
+    path = location(model)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be removed ({error.strerror or error}).") from error
+
+
 def _installed(model: CatalogModel, path: Path) -> bool:
     if model.wheel is None:
         return (path / "config.json").is_file()

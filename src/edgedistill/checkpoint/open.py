@@ -83,6 +83,12 @@ def _with_adapter(checkpoint: Checkpoint, adapter: Path) -> Checkpoint:
     )
 
 
+def hub_id(name: str) -> tuple[str, str | None] | None:
+    """Repository and revision where ``name`` has the form of a Hub id, ``org/name`` or ``org/name@revision``."""
+    match = _HUB_ID.fullmatch(name)
+    return None if match is None or name.endswith(".gguf") else (match["repo"], match["revision"])
+
+
 def _open_base(model: str, revision: str | None, offline: bool, progress: Progress | None) -> Checkpoint:
     if not model:
         raise UsageError("No model was named.", hint=_known())
@@ -93,15 +99,16 @@ def _open_base(model: str, revision: str | None, offline: bool, progress: Progre
     if (installed := catalog.resolve(model)) is not None:
         _refuse_revision(model, revision)
         return _open_path(installed, SourceInfo("builtin", model, license=_catalog_license(model)))
-    match = _HUB_ID.fullmatch(model)
-    if match is None or model.endswith(".gguf"):
+    named = hub_id(model)
+    if named is None:
         raise _not_found(model)
-    if revision and match["revision"] and revision != match["revision"]:
-        raise UsageError(f"Two revisions were given: {match['revision']} and {revision}.")
+    repository, own_revision = named
+    if revision and own_revision and revision != own_revision:
+        raise UsageError(f"Two revisions were given: {own_revision} and {revision}.")
     from edgedistill.checkpoint.hub import download
 
-    snapshot = download(match["repo"], match["revision"] or revision, offline=offline, progress=progress)
-    return _open_path(snapshot.path, SourceInfo("hub", match["repo"], revision=snapshot.commit))
+    snapshot = download(repository, own_revision or revision, offline=offline, progress=progress)
+    return _open_path(snapshot.path, SourceInfo("hub", repository, revision=snapshot.commit))
 
 
 def _open_path(path: Path, source: SourceInfo | None = None, *, offline: bool = False) -> Checkpoint:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedistill.cli import console
+from edgedistill.cli.by_name import MODEL_HELP, bundle_path
 from edgedistill.units import format_bytes, format_rate, format_seconds
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ Close other programs first; the spread between the repeats shows how quiet the m
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``bench``."""
     parser.epilog = _EXAMPLES
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=MODEL_HELP)
     parser.add_argument(
         "--prompt-tokens", type=_numbers, metavar="N[,N...]", help="prompt lengths (64,256,1024 as far as they fit)"
     )
@@ -38,9 +39,10 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     from edgedistill.runtime.measure.bench import bench
 
+    bundle = bundle_path(args.bundle)
     with console.progress() as progress:
         result = bench(
-            args.bundle,
+            bundle,
             threads=args.threads,
             prompt_tokens=args.prompt_tokens,
             new_tokens=args.new_tokens,

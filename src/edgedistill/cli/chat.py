@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.cli import generation, parallel, terminal_ui
+from edgedistill.cli.by_name import MODEL_HELP, bundle_path
 from edgedistill.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
 examples:
   edgedistill chat my-bundle
+  edgedistill chat student.Q4_K_M.gguf    # a model is exported once, into the user's cache
   edgedistill chat                        # offers the bundles it knows; none: exports the built-in model first
   edgedistill chat my-bundle --serve      # in a browser, at http://localhost:8000
   edgedistill chat my-bundle --plain --system "Answer briefly."
@@ -29,9 +31,7 @@ Ctrl-C stops an answer and keeps its text; at the prompt it leaves. In --plain, 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``chat``."""
     parser.epilog = _EXAMPLES
-    parser.add_argument(
-        "bundle", type=Path, nargs="?", metavar="BUNDLE", help="bundle directory; without it, choose one"
-    )
+    parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help=f"{MODEL_HELP}; without it, choose one")
     parser.add_argument("--plain", action="store_true", help="a line-based chat instead of the terminal UI")
     parser.add_argument("--hide-reasoning", action="store_true", help="with --plain: print the answers only")
     parser.add_argument("--json", action="store_true", help="with --plain: print the conversation as JSON at the end")
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
             )
         from edgedistill.cli.plain_chat import PlainChat
 
+        args.bundle = bundle_path(args.bundle)
         return PlainChat(args).loop()
     if args.json:
         raise UsageError("--json needs --plain: the terminal UI has the screen.", hint="Add --plain.")
@@ -64,6 +65,7 @@ def _terminal_ui(args: argparse.Namespace) -> int:
     if args.bundle is not None:
         from edgedistill.bundle.bundle import Bundle
 
+        args.bundle = bundle_path(args.bundle)
         # Options out of range and a path that is no bundle are refused now, on the command line.
         chosen = generation.settings(args, Bundle.open(args.bundle).generation)
         if several is not None and several.count > 1 and chosen.greedy and args.temperature is not None:

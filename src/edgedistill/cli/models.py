@@ -1,4 +1,4 @@
-"""``edgedistill models``: the built-in models, and small real ones fetched into the user's cache."""
+"""``edgedistill models``: the built-in models, small real ones fetched, and bundles in the user's cache."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from edgedistill.cli import console
+from edgedistill.errors import ModelNotFoundError
 from edgedistill.units import format_bytes
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
 _EXAMPLES = """\
 examples:
   edgedistill models list
   edgedistill models pull smollm2-135m
-  edgedistill export smollm2-135m -o smollm2"""
+  edgedistill export smollm2-135m -o smollm2
+  edgedistill models where smollm2-135m
+  edgedistill models remove smollm2-135m      what was fetched, and the bundles in the cache made of it"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,19 +30,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     pulling = actions.add_parser("pull", help="fetch a model into the user's cache", allow_abbrev=False)
     pulling.add_argument("name", metavar="NAME", help="a name that the list shows")
     pulling.add_argument("--force", action="store_true", help="fetch it again")
-    for action in (listing, pulling):
+    where = actions.add_parser("where", help="print where a model and its bundles in the cache lie", allow_abbrev=False)
+    removing = actions.add_parser("remove", help="remove them from the cache", allow_abbrev=False)
+    for action in (where, removing):
+        action.add_argument("name", metavar="NAME", help="a name that the list shows")
+    for action in (listing, pulling, where, removing):
         action.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """List or pull."""
-    return _pull(args) if args.action == "pull" else _list(args)
+    """Do the action."""
+    return {"list": _list, "pull": _pull, "where": _where, "remove": _remove}[args.action](args)
 
 
 def _list(args: argparse.Namespace) -> int:
     from edgedistill.catalog import builtin as catalog
+    from edgedistill.workflow.by_name import cached
 
-    entries = catalog.list_models()
+    made = [
+        catalog.CatalogEntry(bundle.model, "bundle in the cache", bundle.size, True, "", bundle.path)
+        for bundle in cached()
+    ]
+    entries = (*catalog.list_models(), *made)
     if args.json:
         console.out_json([dataclasses.asdict(entry) for entry in entries])
         return 0
@@ -66,3 +79,48 @@ def _pull(args: argparse.Namespace) -> int:
         console.out()
         console.out(f"Try: edgedistill export {args.name} -o {args.name}-bundle")
     return 0
+
+
+def _where(args: argparse.Namespace) -> int:
+    paths = _paths(args.name)
+    if args.json:
+        console.out_json({"name": args.name, "paths": [str(path) for path in paths]})
+    else:
+        for path in paths:
+            console.out(str(path))
+    return 0
+
+
+def _remove(args: argparse.Namespace) -> int:
+    from edgedistill.bundle.staging import remove_bundle
+    from edgedistill.catalog import builtin as catalog
+
+    paths = _paths(args.name)
+    model = catalog.find(args.name)
+    kept = [path for path in paths if model is not None and model.wheel is None and path == catalog.location(model)]
+    gone = [path for path in paths if path not in kept]
+    for path in gone:
+        if path.is_dir():
+            remove_bundle(path)
+        else:
+            catalog.remove(args.name)
+    if args.json:
+        console.out_json({"name": args.name, "removed": [str(path) for path in gone]})
+        return 0
+    for path in gone:
+        console.out(f"removed {path}")
+    for path in kept:
+        console.note(f"{path} ships with edgedistill and stays.")
+    return 0
+
+
+def _paths(name: str) -> list[Path]:
+    """What the cache holds of ``name``: the model, then its bundles. Raises ModelNotFoundError for nothing."""
+    from edgedistill.catalog import builtin as catalog
+    from edgedistill.workflow.by_name import cached
+
+    found = [entry.path for entry in catalog.list_models() if entry.name == name and entry.installed]
+    found += [bundle.path for bundle in cached() if bundle.model == name]
+    if not found:
+        raise ModelNotFoundError(f"The cache holds nothing called {name}.", hint="See: edgedistill models list")
+    return found

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.cli import console, generation, parallel, trajectory_lines
+from edgedistill.cli.by_name import MODEL_HELP, bundle_path
 from edgedistill.errors import EXIT_FAIL, EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
 examples:
   edgedistill run my-bundle "What is 17 + 25?"
+  edgedistill run tiny-reasoner "What is 17 + 25?"          a model by name, exported once
   edgedistill run my-bundle --temperature 0.7 --seed 1 "A train leaves at ..."
   edgedistill run my-bundle --json - < question.txt
   edgedistill run my-bundle --raw "Once upon a time"       no chat template
@@ -29,7 +31,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``run``."""
     parser.epilog = _EXAMPLES
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=MODEL_HELP)
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the question; - or nothing reads stdin")
     parser.add_argument("--raw", action="store_true", help="continue the prompt as it is, without a chat template")
     parser.add_argument("--hide-reasoning", action="store_true", help="print the answer only")
@@ -47,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if args.show_trajectories and several is None:
         raise UsageError("--show-trajectories shows nothing without --trajectories.", hint="Add --trajectories 8.")
     text = _prompt(args.prompt)
+    args.bundle = bundle_path(args.bundle)
     from edgedistill.cli.kept_files import keep_files
     from edgedistill.runtime.model import open_bundle
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedistill.cli import console
+from edgedistill.cli.by_name import MODEL_HELP, bundle_path
 from edgedistill.errors import EXIT_FAIL
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ Exit code 1: a property that exact mode or batches rely on does not hold here.""
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``selftest``."""
     parser.epilog = _EXAMPLES
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=MODEL_HELP)
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: the bundle's profile)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -33,8 +34,9 @@ def run(args: argparse.Namespace) -> int:
     """Check and print; exit code 1 if a required property does not hold."""
     from edgedistill.runtime.measure.selftest import selftest
 
+    bundle = bundle_path(args.bundle)
     with console.progress() as progress:
-        result = selftest(args.bundle, threads=args.threads, progress=progress)
+        result = selftest(bundle, threads=args.threads, progress=progress)
     if args.json:
         console.out_json(result.to_dict())
     else:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from edgedistill.cli import console, suite_reading, trusted_key, verification
+from edgedistill.cli.by_name import MODEL_HELP, bundle_path
 from edgedistill.errors import UsageError
 
 _EXAMPLES = """\
@@ -28,7 +29,7 @@ exit codes: 0 pass, 1 fail, 3 inconclusive, 2 bad input"""
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``verify``."""
     parser.epilog = _EXAMPLES
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=MODEL_HELP)
     parser.add_argument("--reference", metavar="REF", help="what it is compared with (see references below)")
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="the same, samples stored earlier: all of "
                         "them, unless --fast, --prompts or --samples asks for fewer")  # fmt: skip
@@ -69,9 +70,10 @@ def run(args: argparse.Namespace) -> int:
 
     options = verification.options(args, VerifyOptions, margins=margins(args.margin))
     verification.check_outputs(args)
+    bundle = bundle_path(args.bundle)
     with verification.cluster(args) as cluster, console.progress() as progress:
         report = verify(
-            args.bundle,
+            bundle,
             reference=args.reference or args.baseline,
             suite=suite_reading.suite(args),
             options=options,

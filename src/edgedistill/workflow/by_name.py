@@ -1,0 +1,148 @@
+"""The bundle that a name means: a bundle itself, or one that is made once of a model and kept in the user's cache.
+
+A model is a built-in name, a checkpoint directory, a GGUF file or a Hub id. Its bundle is found again by what it was
+made of: the source's files (name, size, time of change) or its commit on the Hub, the profile, and the version of this
+program. What a bundle directory means is left to whoever opens it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgedistill._version import __version__
+from edgedistill.bundle.bundle import MANIFEST
+from edgedistill.catalog import builtin
+from edgedistill.errors import ModelNotFoundError, OutputError
+from edgedistill.profile.profile import DEFAULT_PROFILE, load_profile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgedistill.progress import Progress
+
+_MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.gguf")
+
+
+@dataclass(frozen=True, slots=True)
+class CachedBundle:
+    """A bundle in the cache: the ``model`` it was made of, in the form that its directory has; ``size`` in bytes."""
+
+    model: str
+    path: Path
+    size: int
+
+
+def cache() -> Path:
+    """The directory of the bundles that were made of models."""
+    return builtin.cache_dir() / "bundles"
+
+
+def cached() -> tuple[CachedBundle, ...]:
+    """The bundles in the cache, by name."""
+    found = []
+    for path in sorted(cache().glob(f"*/{MANIFEST}")):
+        directory = path.parent
+        size = sum(file.stat().st_size for file in directory.iterdir() if file.is_file())
+        found.append(CachedBundle(directory.name.rpartition("-")[0], directory, size))
+    return tuple(found)
+
+
+def bundle_of(
+    model: str | Path,
+    *,
+    offline: bool = False,
+    progress: Progress | None = None,
+    on_export: Callable[[Path], object] | None = None,
+) -> Path:
+    """The bundle directory that ``model`` means, made by the default profile where there is none yet.
+
+    A path that is neither a bundle nor a model comes back as it is: opening it says what is wrong with it.
+
+    Args:
+        model: Bundle directory, built-in name, checkpoint directory, GGUF file or Hub id.
+        offline: Never touch the network.
+        progress: Receiver of the progress of a download and an export.
+        on_export: Called with the bundle's path before an export begins.
+
+    Raises:
+        EdgedistillError: As ``export``: no model of that name, a model that is not supported, no space.
+    """
+    name = model.as_posix() if isinstance(model, Path) else model
+    path = Path(name).expanduser()
+    source = _source(name, path, offline, progress)
+    if source is None:
+        return path
+    made_of, identity = source
+    profile = load_profile(DEFAULT_PROFILE)
+    key = hashlib.sha256(json.dumps([identity, profile.to_dict(), __version__]).encode()).hexdigest()[:12]
+    target = cache() / f"{_slug(name)}-{key}"
+    if (target / MANIFEST).is_file():
+        return target
+    from edgedistill.export.options import ExportOptions
+    from edgedistill.workflow.export import export
+
+    if on_export is not None:
+        on_export(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{target.parent}: cannot be written ({error.strerror or error}).",
+            hint=f"Choose another directory with {builtin.CACHE_VARIABLE}.",
+        ) from error
+    try:
+        export(made_of, target, ExportOptions(profile=profile, offline=offline, verify=False), progress=progress)
+    except OutputError:
+        if not (target / MANIFEST).is_file():  # another process made it meanwhile
+            raise
+    return target
+
+
+def _source(name: str, path: Path, offline: bool, progress: Progress | None) -> tuple[str, object] | None:
+    """What to export for ``name`` and what identifies its content; None where ``path`` is to be opened as it is."""
+    if path.exists():
+        directory = _model_at(path)
+        return None if directory is None else (str(path), _states(directory))
+    built_in = builtin.resolve(name)
+    if built_in is not None:
+        return name, _states(built_in)
+    from edgedistill.checkpoint.hub import download
+    from edgedistill.checkpoint.open import hub_id
+
+    found = hub_id(name)
+    if found is None or path.parent.is_dir():  # a path with a slip of the pen
+        return None
+    repository, revision = found
+    try:
+        snapshot = download(repository, revision, offline=True)
+    except ModelNotFoundError:
+        snapshot = download(repository, revision, offline=offline, progress=progress)
+    return name, [repository, snapshot.commit]
+
+
+def _model_at(path: Path) -> Path | None:
+    """The GGUF file or the directory of a checkpoint that ``path`` means; None: it is a bundle, or nothing known."""
+    if path.is_file():
+        return path if path.suffix == ".gguf" else None
+    if (path / MANIFEST).is_file():
+        return None
+    from edgedistill.checkpoint.locate import ADAPTER_CONFIG, CONFIG, locate
+
+    directory = locate(path).directory
+    return directory if any((directory / name).is_file() for name in (CONFIG, ADAPTER_CONFIG)) else None
+
+
+def _states(path: Path) -> list[tuple[str, int, int]]:
+    files = {path} if path.is_file() else {file for pattern in _MODEL_FILES for file in path.glob(pattern)}
+    found = [(str(file.resolve()), file.stat()) for file in sorted(files)]
+    return [(name, state.st_size, state.st_mtime_ns) for name, state in found]
+
+
+def _slug(name: str) -> str:
+    """``name`` as part of a file's name on every system."""
+    return re.sub(r"[^\w.]+", "-", Path(name).name if Path(name).exists() else name).strip("-.")[:60] or "model"
