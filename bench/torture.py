@@ -22,6 +22,7 @@ import random
 import resource
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
@@ -34,6 +35,9 @@ from edgedistill.bundle.bundle import Bundle
 from edgedistill.cli import main
 from edgedistill.errors import EdgedistillError
 from edgedistill.verify.references.baseline_file import Baseline
+from edgedistill_tui.data.database import StoreError
+from edgedistill_tui.data.session import Session
+from edgedistill_tui.data.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,6 +67,7 @@ class Operation:
     command: tuple[str, ...]
     target: Path
     check: Callable[[Path], object]
+    program: Callable[[Sequence[str]], int] = main
 
 
 def operations(root: Path) -> list[Operation]:
@@ -88,10 +93,52 @@ def operations(root: Path) -> list[Operation]:
         Operation("verify", verify, made, opens),
         Operation("baseline create", create, kept, Baseline.load),
     ]
+    database = root / "sessions.db"
+    found.append(Operation("sessions", (str(database),), database, sessions_are_whole, write_sessions))
     if find_spec("torch") is not None:
         tune = ("tune", str(made), "-o", str(root / "tuned"), "--force", "--steps", "2")
         found.append(Operation("tune", tune, root / "tuned", opens))
     return found
+
+
+SAVES = 40
+_WORDS = "word " * 50
+
+
+def write_sessions(arguments: Sequence[str]) -> int:
+    """What the terminal UI writes while replies grow: a session each time, saved with every part of its reply."""
+    store = Store(Path(arguments[0]))
+    try:
+        session = Session()
+        reply = session.begin_reply(session.ask("How many?"), {})
+        for _ in range(SAVES):
+            reply.content += _WORDS
+            reply.dirty = True
+            store.save(session)
+            time.sleep(0.01)
+    except EdgedistillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    finally:
+        store.close()
+    return 0
+
+
+def sessions_are_whole(path: Path) -> None:
+    """Every session that the database lists opens, with a reply that was saved as a whole; raises EdgedistillError."""
+    store = Store(path)
+    try:
+        found = [store.load(summary.id) for summary in store.sessions(limit=10_000)]
+    finally:
+        store.close()
+    for session in found:
+        parts = session.path()[-1].content
+        if parts != _WORDS * (len(parts) // len(_WORDS)) or len(session.path()) > 2:
+            raise StoreError(f"{path.name} has a reply that nobody saved")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (answer,) = connection.execute("PRAGMA integrity_check").fetchone()
+    if answer != "ok":
+        raise StoreError(f"{path.name}: {answer}")
 
 
 def run(
@@ -100,6 +147,7 @@ def run(
     *,
     prepare: Callable[[], None] | None = None,
     kill_after: float | None = None,
+    program: Callable[[Sequence[str]], int] = main,
 ) -> tuple[int, str]:
     """The exit code of a command (minus the signal that ended it) and what it said, in a forked process."""
     log = root / "log.txt"
@@ -113,7 +161,7 @@ def run(
             os.setpgid(0, 0)
             if prepare is not None:
                 prepare()
-            code = main(command)
+            code = program(command)
         except BaseException:
             import traceback
 
@@ -203,7 +251,7 @@ def torture(seconds: float, seed: int, wanted: Sequence[str] = (), *, root: Path
         chosen = [one for one in operations(root) if not wanted or one.name in wanted]
         for one in chosen:
             begun = time.monotonic()
-            code, said = run(one.command, root)
+            code, said = run(one.command, root, program=one.program)
             durations[one.name] = time.monotonic() - begun
             tallies[one.name] = Tally()
             if code not in FINE:
@@ -216,7 +264,8 @@ def torture(seconds: float, seed: int, wanted: Sequence[str] = (), *, root: Path
                 kill = tally.kills <= tally.faults
                 if kill:
                     tally.kills += 1
-                    code, said = run(one.command, root, kill_after=rng.uniform(0, durations[one.name]))
+                    after = rng.uniform(0, durations[one.name])
+                    code, said = run(one.command, root, kill_after=after, program=one.program)
                 else:
                     tally.faults += 1
                     at = rng.randrange(1, 40)
@@ -224,10 +273,10 @@ def torture(seconds: float, seed: int, wanted: Sequence[str] = (), *, root: Path
                         limited_files(rng.randrange(1, 2_000_000)),
                         failing_change(at, rng.choice((errno.ENOSPC, errno.EIO)), root),
                     )
-                    code, said = run(one.command, root, prepare=rng.choice(faults))
+                    code, said = run(one.command, root, prepare=rng.choice(faults), program=one.program)
                 wrong = verdict(one, users, code, said)
                 if wrong is None:
-                    code, said = run(one.command, root)
+                    code, said = run(one.command, root, program=one.program)
                     wrong = None if code in FINE else f"the next run fails: {said.strip()[-300:]}"
                 if wrong is None and (left := [p.name for p in root.glob(".*.partial")]):
                     wrong = f"left behind: {left}"

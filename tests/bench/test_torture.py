@@ -35,6 +35,22 @@ def test_exports_survive_kills_and_disk_faults(
     assert f"| export | {tally.kills} | {tally.faults} |" in torture.table(tallies)
 
 
+def test_saved_sessions_survive_kills_and_disk_faults(torture: ModuleType, tmp_path: Path) -> None:
+    tallies = {}
+    database = tmp_path / "sessions.db"
+    operation = torture.Operation(
+        "sessions", (str(database),), database, torture.sessions_are_whole, torture.write_sessions
+    )
+    for kill_after in (0.1, 0.2, 0.3):
+        code, said = torture.run(operation.command, tmp_path, kill_after=kill_after, program=operation.program)
+        tallies[kill_after] = torture.verdict(operation, {}, code, said)
+    fault = torture.failing_change(3, 28, tmp_path)
+    code, said = torture.run(operation.command, tmp_path, prepare=fault, program=operation.program)
+    assert [*tallies.values(), torture.verdict(operation, {}, code, said)] == [None] * 4
+    code, said = torture.run(operation.command, tmp_path, program=operation.program)
+    assert code == 0, said
+
+
 def test_damage_would_be_noticed(torture: ModuleType, tiny_bundle_dir: Path, tmp_path: Path) -> None:
     import shutil
 
