@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,15 +91,16 @@ def _terminal_ui(args: argparse.Namespace) -> int:
     )
 
 
-def _without_serve() -> str:
+def _without_serve() -> list[str]:
     """This command line again, for the browser's terminal: without the options of serving."""
+    with_value = ("--host", "--port", "--allow-host", "--max-sessions")
     rest: list[str] = []
     skip = False
     for argument in sys.argv[1:]:
         if skip:
             skip = False
-        elif argument in ("--host", "--port"):
+        elif argument in with_value:
             skip = True
-        elif argument != "--serve" and not argument.startswith(("--host=", "--port=")):
+        elif argument != "--serve" and argument.partition("=")[0] not in with_value:
             rest.append(argument)
-    return shlex.join([sys.executable, "-m", "edgedistill", *rest])
+    return [sys.executable, "-m", "edgedistill", *rest]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from edgedistill.system.child import run_in_child
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from edgedistill.bundle.bundle import Check
     from edgedistill.progress import Progress
@@ -29,6 +29,10 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     serving.add_argument("--serve", action="store_true", help="serve the UI to a browser (extra: serve)")
     serving.add_argument("--host", default="localhost", help="address to listen on (localhost)")
     serving.add_argument("--port", type=int, default=8000, help="port to listen on (8000)")
+    serving.add_argument(
+        "--allow-host", action="append", metavar="NAME", help="another name it may be asked by, of a proxy (repeatable)"
+    )
+    serving.add_argument("--max-sessions", type=int, default=4, metavar="N", help="most pages at a time (4)")
 
 
 def require_terminal() -> None:
@@ -112,8 +116,8 @@ def export_default(out: str, progress: Progress) -> None:
     export(DEFAULT_MODEL, Path(out), progress=progress)
 
 
-def serve(args: argparse.Namespace, command: str) -> int:
-    """Serve ``command``, a command line that opens the UI, to browsers until Ctrl-C."""
+def serve(args: argparse.Namespace, command: Sequence[str]) -> int:
+    """Serve ``command``, which opens the UI, to browsers until Ctrl-C."""
     try:
         from edgedistill.cli.serving import LOOPBACK, LocalServer
     except ImportError as error:
@@ -121,11 +125,12 @@ def serve(args: argparse.Namespace, command: str) -> int:
     if not 0 < args.port < 65536:
         raise UsageError(f"--port is {args.port}; expected 1 to 65535.")
     if args.host not in LOOPBACK:
-        console.note(f"warning: {args.host} can be reached from other machines, and there is no password.")
-    server = LocalServer(command, args.host, args.port)
+        console.note(f"warning: {args.host} can be reached from other machines, and what is sent is not encrypted.")
+    if args.max_sessions < 1:
+        raise UsageError(f"--max-sessions is {args.max_sessions}; expected 1 or more.")
+    server = LocalServer(command, args.host, args.port, names=args.allow_host or (), sessions=args.max_sessions)
     try:
-        with contextlib.suppress(KeyboardInterrupt):
-            server.serve()
+        server.serve()
     except OSError as error:
         raise UsageError(
             f"Cannot listen on {args.host}, port {args.port}: {error.strerror or error}.",

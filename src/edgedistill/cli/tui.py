@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ examples:
   edgedistill tui --serve --port 9000
 
 Sessions, known bundles and the default bundle lie in the user's data directory; EDGEDISTILL_DATA moves them.
---serve has no password: whoever reaches the port can use it, which is why it listens on this machine alone."""
+--serve prints an address with a token, new with every run: whoever has it can use the UI until the server ends."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,5 +29,5 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Open the UI until the user leaves."""
     if args.serve:
-        return terminal_ui.serve(args, shlex.join([sys.executable, "-m", "edgedistill", "tui"]))
+        return terminal_ui.serve(args, [sys.executable, "-m", "edgedistill", "tui"])
     return terminal_ui.run_app(page="bundles")
