@@ -83,12 +83,12 @@ def test_serving_refuses_ports_that_are_none_and_warns_of_other_machines(
     serving = pytest.importorskip("edgedistill.cli.serving", reason="textual-serve (extra serve) is not installed")
     for port in (0, 65536):
         with pytest.raises(UsageError, match=f"--port is {port}; expected 1 to 65535"):
-            terminal_ui.serve(arguments(port=port), "true")
+            terminal_ui.serve(arguments(port=port), ["true"])
     served: list[tuple[str, str, int]] = []
     monkeypatch.setattr(serving.LocalServer, "serve", lambda self: served.append((self.command, self.host, self.port)))
-    assert terminal_ui.serve(arguments(), "edgedistill tui") == 0
+    assert terminal_ui.serve(arguments(), ["edgedistill", "tui"]) == 0
     assert capsys.readouterr().err == ""
-    assert terminal_ui.serve(arguments(host="0.0.0.0", port=9000), "edgedistill tui") == 0
+    assert terminal_ui.serve(arguments(host="0.0.0.0", port=9000), ["edgedistill", "tui"]) == 0
     assert "can be reached from other machines" in capsys.readouterr().err
     assert served == [("edgedistill tui", "localhost", 8000), ("edgedistill tui", "0.0.0.0", 9000)]
 
