@@ -248,6 +248,7 @@ def verify(
     trajectories: int | None = None,
     vote: VoteRule | None = None,
     alpha: float = 0.05,
+    second_opinion: bool = False,
     sequential: bool = False,
     margins: Mapping[str, float] = NO_MARGINS,
     estimand: Estimand | None = None,
@@ -308,6 +309,7 @@ def audit(
     trajectories: int | None = None,
     vote: VoteRule | None = None,
     alpha: float = 0.05,
+    second_opinion: bool = False,
     options: AuditOptions | None = None,
     store: str | Path | None = None,
     progress: Progress | None = None,
@@ -317,7 +319,7 @@ def audit(
 
     Args:
         bundle, suite, store, progress, cluster: As for ``verify``.
-        options: Instead of the keywords from ``preset`` to ``alpha``; ``AuditOptions`` describes each of them.
+        options: Instead of the keywords from ``preset`` to ``second_opinion``; ``AuditOptions`` describes each of them.
 
     Raises:
         EdgedistillError: As ``verify``.

@@ -97,3 +97,16 @@ def test_choices_by_likelihood_and_refused_programs(tiny_bundle_dir: Path, tmp_p
     assert done.report["bundle_result"]["accuracy"]["value"] == 0.25, "one choice, whatever is asked"
     path.write_text(json.dumps({"prompt": "Write f.", "tests": "f()"}))
     assert "--allow-code" in here("audit", tiny_bundle_dir, "--suite", path, "--no-store").one_error()
+
+
+def test_a_second_opinion_is_shown_beside_the_keys(tiny_bundle_dir: Path, tmp_path: Path) -> None:
+    pytest.importorskip("math_verify")
+    path = tmp_path / "s.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": f"Say {i}", "extract": "text"}) for i in range(4)))
+    command = ("audit", tiny_bundle_dir, "--suite", path, "--samples", 4, "--no-store", "-n", 6, "--second-opinion")
+    done = here(*command, "--json")
+    found = done.report["bundle_extras"]["second_opinion"]
+    assert found["judge"].startswith("math-verify ")
+    assert found["asked"] == 0, "texts are not asked about"
+    assert found["agreement"] == done.report["bundle_result"]["agreement"]
+    assert "... pairs of answers" in here(*command).out

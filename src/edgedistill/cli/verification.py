@@ -73,6 +73,8 @@ def add_procedures(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--vote", choices=("majority", "confidence", "universal"), help="how they vote (default majority)"
     )
+    parser.add_argument("--second-opinion", action="store_true", help="also show consistency with answers merged that "
+                        "mean the same to math-verify (extra: math)")  # fmt: skip
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:

@@ -81,6 +81,7 @@ class AuditOptions:
         trajectories: Of each answer; None: 8.
         vote: How trajectories vote; None: ``majority``.
         alpha: Of each one-sided test; intervals cover 1 - alpha.
+        second_opinion: Ask math-verify which differently spelt answers mean the same (extra: math).
     """
 
     preset: PresetName = "default"
@@ -98,6 +99,7 @@ class AuditOptions:
     trajectories: int | None = None
     vote: VoteRule | None = None
     alpha: float = 0.05
+    second_opinion: bool = False
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:

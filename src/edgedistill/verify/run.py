@@ -111,11 +111,12 @@ def verify_models(
     asked = [prompt for prompt in prompts if any(drawn.sample.prompt_id == prompt.id for drawn in ours)]
     divergences = run.divergences(reference, bundle, asked, theirs, ours)
     devices = run.devices(bundle, prompts)
+    opinion = run.opinion(asked, theirs, ours)
     report = analyse(
         suite,
         run.settings_of(margins),
-        ModelSamples(bundle.identity, ours),
-        ModelSamples(reference.identity, theirs),
+        ModelSamples(bundle.identity, ours, opinion=opinion),
+        ModelSamples(reference.identity, theirs, opinion=opinion),
         margins=margins,
         provenance=provenance(),
         divergences=divergences,
@@ -140,7 +141,7 @@ def _without_samples(
     report = analyse(
         run.suite,
         run.settings_of(None),
-        ModelSamples(bundle.identity, drawn),
+        ModelSamples(bundle.identity, drawn, opinion=run.opinion(prompts, drawn)),
         provenance=provenance(),
         divergences=found,
         sampler=sampler,
@@ -190,7 +191,7 @@ def audit_model(
     variants = [v for v in suite.variants if samples and (v.variant_of is None or v.variant_of in ids)]
     varied = run.draw(bundle, variants, samples=max(2, samples)) if variants else []
     sweep = {} if settings.deterministic else run.sweep(bundle, prompts)
-    model = ModelSamples(bundle.identity, drawn, varied, sweep)
+    model = ModelSamples(bundle.identity, drawn, varied, sweep, run.opinion(prompts, drawn))
     path = [
         PromptDivergences(p.id, path=run.path(bundle, p, drawn)) for p in spread(prompts, options.plan.path_replies)
     ]

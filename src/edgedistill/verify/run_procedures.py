@@ -108,11 +108,12 @@ def _run(
     else:
         before = None if theirs is None else run.draw(theirs, prompts)
         after = run.draw(ours, prompts)
+    opinion = run.opinion(prompts, after, before or ())
     report = analyse(
         suite,
         run.settings_of(margins),
-        ModelSamples(ours.identity, after),
-        None if theirs is None or before is None else ModelSamples(theirs.identity, before),
+        ModelSamples(ours.identity, after, opinion=opinion),
+        None if theirs is None or before is None else ModelSamples(theirs.identity, before, opinion=opinion),
         margins=margins,
         provenance=provenance(),
         sampler=sampler,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.gate.endpoints import Margins
     from edgedistill.verify.gate.sequential import SequentialState
     from edgedistill.verify.metrics.device_agreement import DeviceReport
+    from edgedistill.verify.metrics.second_opinion import Opinion
     from edgedistill.verify.metrics.token_divergence import TokenDivergence
     from edgedistill.verify.models.sampler_check import NoisyModel
     from edgedistill.verify.options import AuditOptions, Preset
@@ -65,6 +66,10 @@ class Run:
         progress: Progress,
         plan: Preset | None = None,
     ) -> None:
+        if options.second_opinion:
+            from edgedistill.verify.sampling.second_opinion import require_math_verify
+
+            require_math_verify()  # before anything is sampled
         self.notes: list[str] = asked_in_vain(suite, options.prompts)
         self.suite, self._settings, self._options = suite, settings, options
         self._plan = plan or options.plan
@@ -188,6 +193,14 @@ class Run:
             level=1 - self._options.alpha,
             seed=self._settings.seed,
         )
+
+    def opinion(self, prompts: Sequence[Prompt], *drawn: Sequence[Drawn]) -> Opinion | None:
+        """What math-verify says of the keys of all these samples; None where it was not asked for."""
+        if not self._options.second_opinion:
+            return None
+        from edgedistill.verify.sampling.second_opinion import ask
+
+        return ask(prompts, [one.sample for part in drawn for one in part], self._progress)
 
     def divergences(
         self,

@@ -62,6 +62,9 @@ DEFINITIONS = MappingProxyType(
         "distinct_n": "Share of different n-grams of words among all. Like the Vendi score it compares "
         "at equal numbers of texts only; the intervals are of what as many texts of other prompts would show in the "
         "mean.",
+        "second_opinion": "The same numbers with answers of one prompt merged that mean the same to another program, "
+        "in both models alike. Where they agree with those above, differences are of substance; the gate goes by those "
+        "above.",
         "vendi": "Effective number of different texts, from the similarity of their word 1- to 3-grams.",
         "mean_at_k": "Accuracy of a single trajectory, over the K of every answer.",
         "pass_at_k_procedure": "Share of answers with at least one right trajectory: what a perfect judge could reach.",

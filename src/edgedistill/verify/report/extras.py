@@ -10,6 +10,7 @@ import numpy as np
 from edgedistill.verify.metrics.consistency import answer_entropy
 from edgedistill.verify.metrics.diversity import diversity
 from edgedistill.verify.metrics.perturbations import perturbation_check, temperature_sweep
+from edgedistill.verify.metrics.second_opinion import second_opinion
 from edgedistill.verify.report.model import AuditExtras
 from edgedistill.verify.stats.answer_counts import Codebook, by_prompt, tally
 
@@ -19,17 +20,21 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.verify.metrics.perturbations import PerturbationCheck
+    from edgedistill.verify.metrics.second_opinion import Opinion
     from edgedistill.verify.types import Drawn, ModelIdentity, Prompt, RunSettings, Sample, Suite
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSamples:
-    """What was drawn from one model: replies to the prompts, to their variants, and to the prompts by temperature."""
+    """What was drawn from one model: replies to the prompts, to their variants, and to the prompts by temperature; what
+    was said of the keys of their answers.
+    """
 
     identity: ModelIdentity
     drawn: Sequence[Drawn]
     variants: Sequence[Drawn] = ()
     sweep: Mapping[float, Sequence[Drawn]] = field(default_factory=dict)
+    opinion: Opinion | None = None
 
     @property
     def samples(self) -> list[Sample]:
@@ -62,7 +67,11 @@ def audit_extras(asked: Suite, model: ModelSamples, settings: RunSettings) -> Au
         texts = [sample.text for sample in model.samples]
         prompts = [sample.prompt_id for sample in model.samples]
         various = diversity(texts, prompts, level=settings.level)
-    return AuditExtras(varied, swept, various)
+    opinion = None
+    if model.opinion is not None:
+        golds = {prompt.id: prompt.answer for prompt in asked.prompts}
+        opinion = second_opinion(groups, golds, model.opinion, level=settings.level, seed=settings.seed)
+    return AuditExtras(varied, swept, various, opinion)
 
 
 def _perturbations(

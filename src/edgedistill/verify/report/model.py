@@ -26,6 +26,7 @@ from edgedistill.verify.metrics.diversity import Diversity
 from edgedistill.verify.metrics.lengths import FormSummary
 from edgedistill.verify.metrics.perturbations import PerturbationCheck, TemperatureSweep
 from edgedistill.verify.metrics.procedure_score import ProcedureChange, ProcedureReport, ProcedureScore
+from edgedistill.verify.metrics.second_opinion import SecondOpinion
 from edgedistill.verify.metrics.suite_summary import PromptSummary, SuiteResult
 from edgedistill.verify.metrics.survival import SurvivalCurve
 from edgedistill.verify.metrics.token_divergence import DivergenceSummary
@@ -45,7 +46,7 @@ NAMES: dict[str, Any] = {
         Collapse, CollapseResult, Decider, Device, DeviceComparison, DeviceReport, DivergenceSummary, Diversity,
         EndpointResult, Estimate, FormSummary, GateResult, HallucinationVariance, Interval, ModelIdentity,
         ProcedureChange, ProcedureReport, ProcedureScore, PerturbationCheck, PromptSummary, RunSettings,
-        SamplerAudit, SequentialState, SuiteResult, SurvivalCurve, TemperatureSweep, Verdict,
+        SamplerAudit, SecondOpinion, SequentialState, SuiteResult, SurvivalCurve, TemperatureSweep, Verdict,
     )
 } | {"Outcome": Outcome, "Method": Method, "Name": Name, "Estimand": Estimand}  # fmt: skip
 """What the annotations of the tree refer to, by name."""
@@ -137,6 +138,7 @@ class AuditExtras:
     perturbations: PerturbationCheck | None = None
     sweep: TemperatureSweep | None = None
     diversity: Diversity | None = None
+    second_opinion: SecondOpinion | None = None
 
 
 @dataclass(frozen=True, slots=True)

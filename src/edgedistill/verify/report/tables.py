@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgedistill.verify.metrics.procedure_score import ProcedureChange, ProcedureReport, ProcedureScore
+    from edgedistill.verify.metrics.second_opinion import SecondOpinion
     from edgedistill.verify.metrics.suite_summary import SuiteResult
     from edgedistill.verify.report.model import AuditExtras, VerifyReport
 
@@ -179,6 +180,20 @@ def _extras(extras: AuditExtras) -> Iterator[tuple[tuple[str, str], str]]:
         for n, distinct in enumerate(various.distinct, start=1):
             yield ("distinct_n", f"distinct-{n}"), number(distinct)
         yield ("vendi", "Vendi score"), f"{number(various.vendi, 1)} of {various.texts} texts"
+    if extras.second_opinion is not None:
+        yield from _second_opinion(extras.second_opinion)
+
+
+def _second_opinion(found: SecondOpinion) -> Iterator[tuple[tuple[str, str], str]]:
+    name = "second_opinion"
+    yield (name, f"with answers merged by {found.judge}"), f"{found.moved} samples moved"
+    yield (name, "... majority share"), percent(found.majority_share)
+    yield (name, "... agreement"), percent(found.agreement)
+    yield (name, "... answer entropy"), bits(found.entropy)
+    if found.accuracy is not None:
+        yield (name, "... accuracy"), percent(found.accuracy)
+    told = f"{found.equal} of {found.pairs} equal, {found.undecided} undecided"
+    yield (name, "... pairs of answers"), f"{told}, in {found.asked} prompts"
 
 
 def _pairs(report: VerifyReport) -> Iterator[tuple[tuple[str, str], str]]:

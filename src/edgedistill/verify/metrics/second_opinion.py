@@ -1,0 +1,114 @@
+"""Consistency where answers that are spelt differently may mean the same: what another program says of the keys.
+
+A key that is too fine makes a model look inconsistent. A second opinion merges the keys of one prompt that it takes for
+equal, for both models alike; the numbers with it beside those without it show whether a difference between two models
+is one of spelling or of substance. The gate goes by the keys alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from edgedistill.verify.metrics.consistency import agreement, answer_entropy, majority_share
+from edgedistill.verify.stats.answer_counts import Codebook, tally
+from edgedistill.verify.stats.intervals import prompt_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgedistill.verify.types import Estimate, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What was said of the keys of each prompt.
+
+    Attributes:
+        judge: The program, with its version.
+        same: By prompt, the key that stands for each key that was merged into another; golds stand for theirs.
+        asked, pairs, equal, undecided: Prompts with several keys to compare, pairs of keys, those that mean the same,
+            those that took too long or that the program could not read.
+    """
+
+    judge: str
+    same: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    asked: int = 0
+    pairs: int = 0
+    equal: int = 0
+    undecided: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SecondOpinion:
+    """A model's consistency with keys merged that mean the same to ``judge``; see ``Opinion`` for the counts.
+
+    Attributes:
+        moved: Samples whose key became another.
+        accuracy: With answers right that mean the same as a right one; None without golds.
+    """
+
+    judge: str
+    asked: int
+    pairs: int
+    equal: int
+    undecided: int
+    moved: int
+    majority_share: Estimate
+    agreement: Estimate
+    entropy: Estimate
+    accuracy: Estimate | None
+
+
+def second_opinion(
+    groups: Mapping[str, Sequence[Sample]],
+    golds: Mapping[str, str | None],
+    opinion: Opinion,
+    *,
+    level: float,
+    seed: int = 0,
+) -> SecondOpinion:
+    """Summarise the samples of a model by prompt, at least 2 each, with the merged keys.
+
+    Args:
+        golds: By prompt, the key of the right answer, None where there is none.
+    """
+    merged = {
+        prompt_id: [_moved(sample, opinion.same.get(prompt_id, {})) for sample in group]
+        for prompt_id, group in groups.items()
+    }
+    book = Codebook()
+    counts = [tally(book.encode(group)) for group in merged.values()]
+    fewest = min(count.total for count in counts)
+
+    def mean(values: Sequence[float], high: float) -> Estimate:
+        return prompt_mean(values, low=0.0, high=high, level=level, seed=seed)
+
+    shares = [
+        sum(sample.answer == golds[prompt_id] for sample in group) / len(group)
+        for prompt_id, group in merged.items()
+        if golds.get(prompt_id) is not None
+    ]
+    return SecondOpinion(
+        judge=opinion.judge,
+        asked=opinion.asked,
+        pairs=opinion.pairs,
+        equal=opinion.equal,
+        undecided=opinion.undecided,
+        moved=sum(
+            before.answer != after.answer
+            for prompt_id, group in groups.items()
+            for before, after in zip(group, merged[prompt_id], strict=True)
+        ),
+        majority_share=mean([majority_share(count, level).value for count in counts], 1.0),
+        agreement=mean([agreement(count, level).value for count in counts], 1.0),
+        entropy=mean([answer_entropy(count, level).value for count in counts], math.log2(max(2, fewest))),
+        accuracy=mean(shares, 1.0) if len(shares) == len(groups) else None,
+    )
+
+
+def _moved(sample: Sample, same: Mapping[str, str]) -> Sample:
+    if sample.answer is None or sample.answer not in same:
+        return sample
+    return replace(sample, answer=same[sample.answer])
