@@ -168,3 +168,14 @@ def test_positions_beyond_the_integers_of_float32_are_refused() -> None:
 def test_a_base_that_is_no_positive_number_is_refused(theta: float) -> None:
     with pytest.raises(CheckpointError, match="rope_theta"):
         rope_spec({}, head_dim=16, theta=theta, max_position_embeddings=64)
+
+
+def test_a_part_of_a_model_takes_the_factors_of_the_bundles_context() -> None:
+    """Calibration runs layers on short texts; the bundle's context decides between LongRoPE's factors all the same."""
+    rope = RopeSpec((1.0, 0.5), kind="longrope", long_inv_freq=(0.25, 0.125), original_length=24)
+    for context, expected in ((None, rope.inv_freq), (96, rope.long_inv_freq)):
+        b = GraphBuilder()
+        rope_tables(b, rope, "rope", 20, context=context)
+        value = b.initializers["rope.inv_freq"].const_value
+        assert value is not None
+        np.testing.assert_array_equal(value.numpy(), [expected])

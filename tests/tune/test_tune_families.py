@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from family_cases import CASES as CASES_OF_ALL
 from parity_support import VOCAB, Decoder, export, save_random_model
 
+from edgedistill.architecture.families import FAMILIES
 from edgedistill.architecture.weights import logical_weights
 from edgedistill.checkpoint.safetensors import open_safetensors
+from edgedistill.errors import UnsupportedModelError
 from edgedistill.quantize.plan import parse_format
 from edgedistill.tune import kernels
 from edgedistill.tune.arrays import StoredArrays
+from edgedistill.tune.pipeline import _check_reference
 from edgedistill.tune.student import Student
 from edgedistill.tune.teacher import Teacher, padded
 
@@ -28,9 +32,32 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("qwen3", {"tie_word_embeddings": False}),
     "smollm3": ("smollm3", {"num_hidden_layers": 5}),
+    "gemma": ("gemma", {}),
+    "olmo2": ("olmo2", {}),
+    "olmo3": ("olmo3", {"num_hidden_layers": 5, "sliding_window": 6}),
+    "exaone4": ("exaone4", {"num_hidden_layers": 5, "sliding_window": 6}),
+    "seed_oss": ("seed_oss", {}),
+    "arcee": ("arcee", {"mlp_bias": True}),
+    "ministral": ("ministral", {"sliding_window": 7}),
     "gemma2": ("gemma2", {"sliding_window": 6, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0}),
     "gemma3": ("gemma3_text", {"num_hidden_layers": 7, "sliding_window": 6, "query_pre_attn_scalar": 20}),
 }
+
+
+TUNED = {model_type for model_type, _ in CASES.values()}
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - TUNED))
+def test_families_whose_layout_tuning_does_not_know_are_refused(family: str, tmp_path: Path) -> None:
+    (case,) = [name for name in CASES_OF_ALL if CASES_OF_ALL[name][0] == family][:1]
+    save_random_model(tmp_path, family, **CASES_OF_ALL[case][1])
+    tensors = open_safetensors(tmp_path)
+    checkpoint: Any = SimpleNamespace(config=json.loads((tmp_path / "config.json").read_text()), tensors=tensors)
+    try:
+        with pytest.raises(UnsupportedModelError, match=f"type {family} store .* tuning does not know.*--calibrate"):
+            _check_reference(SimpleNamespace(), checkpoint)  # type: ignore[arg-type]
+    finally:
+        tensors.close()
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -26,8 +26,9 @@ class AttentionInputs:
 
     ``seqlens_k`` int32 [B] is past + new - 1, ``total`` int32 scalar the cache's capacity (or the longest sequence),
     ``query_seqlens`` int32 [B] the new tokens of each row (None: all). ``past`` holds (key, value) of each layer;
-    ``present`` makes the output values of a layer; ``positions`` is how far the rotary tables reach; ``kv`` has the
-    scales of a quantized cache.
+    ``present`` makes the output values of a layer; ``positions`` is how far the rotary tables reach, ``context`` the
+    bundle's context (None: the same), by which LongRoPE chooses its factors; ``kv`` has the scales of a quantized
+    cache.
     """
 
     seqlens_k: ir.Value
@@ -37,6 +38,7 @@ class AttentionInputs:
     present: Callable[[int], tuple[ir.Value, ir.Value]]
     positions: int
     kv: KvScales | None = None
+    context: int | None = None
 
 
 def attention(
@@ -49,7 +51,8 @@ def attention(
     )
     tables: tuple[ir.Value, ir.Value] | None = None
     if layer.rope is not None:
-        tables = rope_tables(b, layer.rope, f"rope.{distinct_ropes(spec)[layer.rope]}", inputs.positions)
+        name_of_rope = f"rope.{distinct_ropes(spec)[layer.rope]}"
+        tables = rope_tables(b, layer.rope, name_of_rope, inputs.positions, context=inputs.context)
     query, key, value = qkv, None, None
     if spec.qk_norm != "none":
         query, key, value = _split(b, spec, qkv, name)
@@ -179,7 +182,9 @@ def _positions(b: GraphBuilder, inputs: AttentionInputs, x: ir.Value) -> ir.Valu
     return b.once("Max", [b.once("Min", [wanted, last], "positions.below"), zero], "positions")
 
 
-def rope_tables(b: GraphBuilder, rope: RopeSpec, name: str, positions: int) -> tuple[ir.Value, ir.Value]:
+def rope_tables(
+    b: GraphBuilder, rope: RopeSpec, name: str, positions: int, *, context: int | None = None
+) -> tuple[ir.Value, ir.Value]:
     """Cos and sin of every position's angles, float32 [positions, head_dim/2] each, called ``{name}.cos``, ``.sin``.
 
     Angles are rounded to float32 before cos and sin, as transformers does: the model was trained with that rounding.
@@ -190,13 +195,14 @@ def rope_tables(b: GraphBuilder, rope: RopeSpec, name: str, positions: int) -> t
         rope: Inverse frequencies and the factor on both tables.
         name: Prefix of all values.
         positions: Tokens from the first; at most 2**24, beyond which float32 skips integers.
+        context: Length that the frequencies are for, if it is not ``positions``.
     """
     if not 0 < positions <= 1 << 24:
         raise ValueError(f"{positions} positions; expected 1 to {1 << 24}")
     count = b.constant(f"positions.{positions}", np.array(positions, dtype=np.int64))
     zero, one = (b.constant(f"position_{part}", np.array(v, dtype=np.int64)) for part, v in (("first", 0), ("step", 1)))
     axis = b.constant("axis_frequencies", np.array([1], dtype=np.int64))
-    inv_freq = b.constant(f"{name}.inv_freq", np.array([rope.frequencies(positions)], dtype=np.float32))
+    inv_freq = b.constant(f"{name}.inv_freq", np.array([rope.frequencies(context or positions)], dtype=np.float32))
     index = b.once("Range", [zero, count, one], f"positions.{positions}.index")
     column = b.once("Unsqueeze", [index, axis], f"positions.{positions}.column")
     column = b.once("Cast", [column], f"positions.{positions}.float", to=ir.DataType.FLOAT)

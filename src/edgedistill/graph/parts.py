@@ -44,7 +44,13 @@ def build_embedding(spec: ModelSpec, weights: WeightEmitter) -> ir.Model:
 
 
 def build_layer(
-    spec: ModelSpec, weights: WeightEmitter, index: int, taps: tuple[str, ...] = (), *, positions: int
+    spec: ModelSpec,
+    weights: WeightEmitter,
+    index: int,
+    taps: tuple[str, ...] = (),
+    *,
+    positions: int,
+    context: int | None = None,
 ) -> ir.Model:
     """One layer over whole sequences.
 
@@ -57,6 +63,7 @@ def build_layer(
         taps: Names of values inside the layer (``inputs_of``) to give out instead of the layer's output; nothing
             behind the last of them is computed.
         positions: The longest sequence. Every session computes its own rotary tables, so it pays to keep them short.
+        context: The bundle's context, if it is not ``positions``: LongRoPE chooses its factors by it.
     """
     b = GraphBuilder()
     decoder = Decoder(b, spec, weights)
@@ -76,6 +83,7 @@ def build_layer(
             _value("present.value", ir.DataType.FLOAT, cache),
         ),
         positions,
+        context=context,
     )
     normed = decoder.enter(hidden, index)
     update, residual, _ = decoder.layer(spec.layers[index], normed, hidden, attention_inputs)

@@ -168,19 +168,15 @@ class _Run:
             (self._original, self._emitter(scratch, frozenset())),
             (self._quantized, self._emitter(scratch, matrices)),
         ):
-            session = self._session(build_layer(self._plan.spec, emitter, index, positions=self._longest))
+            session = self._session(self._part(emitter, index))
             for part in batches(self._sequences):
                 stream.put(part, session.run([OUTPUT], part.feeds(self._plan.spec, stream.get(part)))[0])
 
     def _moments(self, index: int, tap: str, scratch: Mapping[str, StoredArray], written: set[str]) -> Moments:
         """Second moments of the values called ``tap``, with the layer's ``written`` matrices quantized already."""
         spec = self._plan.spec
-        original = self._session(
-            build_layer(spec, self._emitter(scratch, frozenset()), index, (tap,), positions=self._longest)
-        )
-        quantized = self._session(
-            build_layer(spec, self._emitter(scratch, written), index, (tap,), positions=self._longest)
-        )
+        original = self._session(self._part(self._emitter(scratch, frozenset()), index, (tap,)))
+        quantized = self._session(self._part(self._emitter(scratch, written), index, (tap,)))
         second = cross = np.zeros(0, np.float32)
         tokens = 0
         for part in batches(self._sequences):
@@ -196,6 +192,10 @@ class _Run:
         second /= tokens
         cross /= tokens
         return Moments(second, cross, tokens)
+
+    def _part(self, emitter: WeightEmitter, index: int, taps: tuple[str, ...] = ()) -> ir.Model:
+        plan = self._plan
+        return build_layer(plan.spec, emitter, index, taps, positions=self._longest, context=plan.context_length)
 
     # ---- weights ----------------------------------------------------------------------------------------------
 

@@ -244,7 +244,7 @@ class _Run:
 
     def _part(self, emitter: WeightEmitter, index: int, taps: tuple[str, ...] = ()) -> Any:
         longest = max(map(len, self._sequences))
-        return build_layer(self._plan.spec, emitter, index, taps, positions=longest)
+        return build_layer(self._plan.spec, emitter, index, taps, positions=longest, context=self._plan.context_length)
 
     def _session(self, model: Any) -> Any:
         return open_part(model, self._folder / "part.onnx", threads=self._threads, prepack=False)
