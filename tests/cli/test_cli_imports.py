@@ -13,7 +13,7 @@ from edgedistill.cli.parser import VERBS
 if TYPE_CHECKING:
     from pathlib import Path
 
-HEAVY = {"torch", "transformers", "onnx", "onnx_ir", "optimum", "peft", "onnxruntime_genai"}
+HEAVY = {"torch", "transformers", "onnx", "onnx_ir", "gguf", "sympy", "optimum", "peft", "onnxruntime_genai"}
 SLOW = HEAVY | {"numpy", "rich", "textual", "onnxruntime", "tokenizers", "huggingface_hub", "jinja2", "safetensors"}
 
 
@@ -31,6 +31,7 @@ def loaded_after(code: str) -> set[str]:
         "import edgedistill.runtime",
         "import edgedistill.runtime.model",
         "import edgedistill.trajectories",
+        "import edgedistill.verify.run, edgedistill.verify.quick, edgedistill.cli.inspect, edgedistill.cli.bench",
         "import edgedistill.bundle.bundle, edgedistill.profile.profile",
         "import edgedistill.cli",
         "import edgedistill_tui, edgedistill_tui.app, edgedistill_tui.runtime_engine",
