@@ -17,6 +17,7 @@ if _worker.startswith("gw") and hasattr(os, "sched_setaffinity"):
     _cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {_cores[int(_worker[2:]) % len(_cores)]})
 
+import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 import pytest  # noqa: E402
@@ -24,6 +25,10 @@ from shared import made_once  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# How long an example takes depends on the machine and on what else it does.
+hypothesis.settings.register_profile("edgedistill", deadline=None)
+hypothesis.settings.load_profile("edgedistill")
 
 # A run started in the background by a shell without job control inherits an ignored Ctrl-C, and so would every command
 # that the tests start and interrupt.
