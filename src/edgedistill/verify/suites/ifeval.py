@@ -12,7 +12,8 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.errors import MissingExtraError, SuiteError
+from edgedistill.errors import SuiteError
+from edgedistill.extras import missing
 from edgedistill.verify.suites.values import kind as kind_of
 from edgedistill.verify.types import Check
 
@@ -39,9 +40,8 @@ def require(kind: str) -> None:
         if kind in _SENTENCES:
             import punkt  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError(
-            f"the check `{kind}` needs the package {error.name}, which is not installed.",
-            hint="Install it with: pip install 'edgedistill[ifeval]'",
+        raise missing(
+            f"the check `{kind}` needs the package {error.name}, which is not installed.", "ifeval"
         ) from error
 
 

@@ -7,7 +7,8 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.errors import MissingExtraError, SuiteError
+from edgedistill.errors import SuiteError
+from edgedistill.extras import missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,10 +60,7 @@ def parquet_rows(path: Path, name: str, most: int, most_rows: int) -> Iterator[d
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise MissingExtraError(
-            f"{name} is a Parquet file, which takes the package pyarrow.",
-            hint="Install it with: pip install 'edgedistill[parquet]'",
-        ) from error
+        raise missing(f"{name} is a Parquet file, which takes the package pyarrow.", "parquet") from error
     try:
         with parquet.ParquetFile(path) as file:
             metadata = file.metadata
@@ -94,10 +92,7 @@ def hub_rows(name: str, split: str | None) -> Iterator[dict[str, Any]]:
     try:
         import datasets
     except ImportError as error:
-        raise MissingExtraError(
-            f"hub:{name} is opened with the package datasets, which is not installed.",
-            hint="Install it with: pip install 'edgedistill[datasets]'",
-        ) from error
+        raise missing(f"hub:{name} is opened with the package datasets, which is not installed.", "datasets") from error
     source, _, configuration = name.partition(":")
     try:
         found = datasets.load_dataset(source, configuration or None, split=split or "test")
