@@ -102,4 +102,4 @@ def test_a_missing_library_is_said_before_anything_is_sampled(monkeypatch: pytes
     monkeypatch.setattr(asking, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="math-verify") as raised:
         ask([], [])
-    assert "edgedistill[math]" in (raised.value.hint or "")
+    assert "the extra 'math'" in (raised.value.hint or "")

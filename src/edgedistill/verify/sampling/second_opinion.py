@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.answers.extract import read
 from edgedistill.answers.typed import read_span
-from edgedistill.errors import ChildError, MissingExtraError
+from edgedistill.errors import ChildError
+from edgedistill.extras import missing
 from edgedistill.progress import NullProgress
 from edgedistill.system.child import iterate_in_child
 from edgedistill.verify.metrics.second_opinion import Opinion
@@ -40,10 +41,7 @@ Job = tuple[str, list[str], list[str]]
 def require_math_verify() -> None:
     """Raises MissingExtraError where math-verify is not installed."""
     if find_spec("math_verify") is None:
-        raise MissingExtraError(
-            "A second opinion is given by the package math-verify, which is not installed.",
-            hint="Install it with: pip install 'edgedistill[math]'",
-        )
+        raise missing("A second opinion is given by the package math-verify, which is not installed.", "math")
 
 
 def ask(prompts: Sequence[Prompt], samples: Sequence[Sample], progress: Progress | None = None) -> Opinion:
