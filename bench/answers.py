@@ -20,6 +20,7 @@ import random
 import re
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from edgedistill.answers.extract import extract
 
@@ -201,7 +202,7 @@ def pairs(count: int, seed: int = 0) -> list[Pair]:
         for kind, spellings in groups
         for couple in itertools.combinations(spellings, 2)
     ]
-    found = []
+    found: list[Any] = []
     while len(found) < count:
         generator.shuffle(whole)
         for kind, equal, couple in whole[: count - len(found)]:

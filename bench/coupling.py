@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.verify.metrics.paired import per_prompt
-from edgedistill.verify.stats.answer_counts import by_prompt
+from edgedistill.verify.metrics.consistency import agreement_value, entropy_value
+from edgedistill.verify.stats.answer_counts import Codebook, by_prompt, tally
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
-    from edgedistill.verify.metrics.paired import PerPrompt
     from edgedistill.verify.types import Sample
 
     Floats = npt.NDArray[np.float64]
@@ -59,10 +58,11 @@ def savings(reference: Sequence[Sample], other: Sequence[Sample], *, seed: int =
         for coupled, found in changes.items():
             left = {name: rng.integers(len(group), size=SIDE) for name, group in theirs.items()}
             right = left if coupled else {n: rng.integers(len(group), size=SIDE) for n, group in theirs.items()}
-            before = per_prompt({name: [theirs[name][i] for i in left[name]] for name in theirs})
-            after = per_prompt({name: [ours[name][i] for i in right[name]] for name in theirs})
+            before = _per_prompt({name: [theirs[name][i] for i in left[name]] for name in theirs})
+            after = _per_prompt({name: [ours[name][i] for i in right[name]] for name in theirs})
             for name in NAMES:
-                if (change := _change(name, before, after)) is not None:
+                change = after[name] - before[name]
+                if not np.isnan(change).any():
                     found.setdefault(name, []).append(change)
     return [
         _saving(name, np.array(changes[False][name]).var(axis=0), np.array(changes[True][name]).var(axis=0), rng)
@@ -71,9 +71,18 @@ def savings(reference: Sequence[Sample], other: Sequence[Sample], *, seed: int =
     ]
 
 
-def _change(name: str, before: PerPrompt, after: PerPrompt) -> Floats | None:
-    left, right = getattr(before, name), getattr(after, name)
-    return None if left is None or right is None else np.asarray(right - left)
+def _per_prompt(groups: Mapping[str, Sequence[Sample]]) -> dict[str, Floats]:
+    """By name, a number for each prompt, float64 [prompts]; accuracy is NaN for prompts without gold answers."""
+    rows: dict[str, list[float]] = {name: [] for name in NAMES}
+    for samples in groups.values():
+        counts = tally(Codebook().encode(samples))
+        right = [sample.correct for sample in samples]
+        rows["accuracy"].append(math.nan if None in right else float(np.mean(np.array(right, np.float64))))
+        rows["agreement"].append(agreement_value(counts))
+        rows["entropy"].append(entropy_value(counts))
+        rows["garbage"].append(counts.garbage / counts.total)
+        rows["tokens"].append(float(np.mean([sample.tokens for sample in samples])))
+    return {name: np.array(values, np.float64) for name, values in rows.items()}
 
 
 def _saving(name: str, apart: Floats, together: Floats, rng: np.random.Generator) -> Saving:

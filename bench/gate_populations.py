@@ -107,7 +107,8 @@ def _atoms(answers: int) -> tuple[list[Floats], list[Floats]]:
     p, q = np.divmod(np.arange(answers * answers), answers)
 
     def same(left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return ((left[:, None] == right) & (left[:, None] < answers - 1)).astype(np.int64)
+        equal: npt.NDArray[np.int64] = ((left[:, None] == right) & (left[:, None] < answers - 1)).astype(np.int64)
+        return equal
 
     a, b = same(q, q), same(p, p)
     h = a + b - same(p, q) - same(q, p)
@@ -157,7 +158,8 @@ class Drawn:
 
 def _pairs(counts: Floats, atom: Floats) -> Floats:
     """Ordered pairs of different samples with the atom; counts float64 [..., cells]."""
-    return ((counts @ atom) * counts).sum(axis=-1) - counts @ np.diag(atom)
+    pairs: Floats = ((counts @ atom) * counts).sum(axis=-1) - counts @ np.diag(atom)
+    return pairs
 
 
 def assigned(shares: Floats, prompts: int) -> npt.NDArray[np.int64]:
@@ -217,9 +219,10 @@ class _Bet:
 def _observed(drawn: Drawn, name: str, *, fixed: bool) -> _Bet:
     samples, pairs = drawn.samples, drawn.samples // 2
     if name in ("length", "tokens"):
-        top, bottom = drawn.after, drawn.before
+        top: Floats = drawn.after
+        bottom: Floats | None = drawn.before
         if name == "length":
-            top, bottom = (top - bottom) / np.maximum(np.maximum(top, bottom), 1e-9), None
+            top, bottom = (top - drawn.before) / np.maximum(np.maximum(top, drawn.before), 1e-9), None
         if fixed:
             top, bottom = top.reshape(len(top), -1), None if bottom is None else bottom.reshape(len(top), -1)
         else:
@@ -231,8 +234,7 @@ def _observed(drawn: Drawn, name: str, *, fixed: bool) -> _Bet:
     under = AGREES[1] if name == "entropy" else None
     low = 0.0 if under is not None else -bound
     if not fixed:
-        bottom = None if under is None else weights @ under
-        return _Bet(weights @ values, None, low, bound, bottom)
+        return _Bet(weights @ values, None, low, bound, None if under is None else weights @ under)
     count = samples if name in ("accuracy", "garbage") else pairs
     return _Bet(values, count * weights.sum(axis=1), low, bound, under)
 

@@ -155,12 +155,12 @@ def _write_shard(path: Path, shapes: dict[str, tuple[int, ...]], noise: np.ndarr
         file.write(len(text).to_bytes(8, "little") + text)
         for name, shape in shapes.items():
             if name.endswith("norm.weight"):
-                file.write(np.full(shape, 0x3F80, np.uint16))  # 1.0
+                file.write(np.full(shape, 0x3F80, np.uint16).data)  # 1.0
                 continue
             left = math.prod(shape)
             while left:
                 start = int(rng.integers(len(noise)))
-                left -= file.write(noise[start : start + left]) // 2
+                left -= file.write(noise[start : start + left].data) // 2
 
 
 _TEMPLATE = (

@@ -35,7 +35,7 @@ from edgedistill.quantize.plan import parse_format
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import DecoderSession
 from edgedistill.traces.generate import self_generated
-from edgedistill.workflow.calibration_traces import DEFAULT_TOKENS, traces_for
+from edgedistill.workflow.calibration_traces import traces_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +131,7 @@ def main() -> int:
     parser.add_argument(
         "--bits", nargs="*", type=float, default=[], metavar="B", help="budgets to check predictions on"
     )
-    parser.add_argument("--calibration-tokens", type=int, default=DEFAULT_TOKENS)
+    parser.add_argument("--calibration-tokens", type=int, default=ExportOptions().calibration_tokens)
     parser.add_argument("--work", type=Path, default=Path("bench-results/sensitivity"), metavar="DIR")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()

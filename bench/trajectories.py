@@ -191,16 +191,16 @@ def clock(name: str, bundle: BundleModel, args: argparse.Namespace, *, tokens: i
             count = sum(len(bundle.model.generate(messages, settings=one).tokens) for one in seeds)
         apart = time.perf_counter() - started
         rows.append((together, apart, result.stats.trajectory_tokens, count))
-    together, apart, ours, theirs = (np.array(column, dtype=float) for column in zip(*rows[1:], strict=True))
+    joined, single, ours, theirs = (np.array(column, dtype=float) for column in zip(*rows[1:], strict=True))
     return {
         "model": name,
         "prompts": len(prompts),
         "each": tokens,
-        "together_s": together.tolist(),
-        "apart_s": apart.tolist(),
+        "together_s": joined.tolist(),
+        "apart_s": single.tolist(),
         "tokens": [float(ours.sum()), float(theirs.sum())],
         "times_one": (k * together / apart).tolist(),
-        "of_sequential": (together / apart).tolist(),
+        "of_sequential": (joined / single).tolist(),
     }
 
 
@@ -267,7 +267,7 @@ def main() -> int:
                 return 1
             timed = [clock(name, bundle, args), clock(name, bundle, args, tokens=SAME_TOKENS)]
             results.append({"accuracy": found, "time": timed})
-        print(report(found, results[-1]["time"], args.trajectories), end="\n\n", flush=True)
+        print(report(found, timed, args.trajectories), end="\n\n", flush=True)
     if args.json:
         args.json.write_text(json.dumps(results, indent=2) + "\n")
     return 0

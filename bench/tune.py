@@ -23,7 +23,7 @@ from edgedistill import ExportOptions, export
 from edgedistill.bundle.bundle import Bundle
 from edgedistill.tune.options import TuneOptions
 from edgedistill.tune.pipeline import tune_bundle
-from edgedistill.workflow.calibration_traces import DEFAULT_TOKENS, traces_for
+from edgedistill.workflow.calibration_traces import traces_for
 
 FORMAT = "int4-b32-asym-gptq"
 MINUTES = {"tiny-reasoner": 5.0, "smollm2-135m": 90.0}
@@ -74,7 +74,7 @@ def main() -> int:
     parser.add_argument(
         "--on-policy", type=float, default=0.0, help="share of updates on the quantized model's replies"
     )
-    parser.add_argument("--calibration-tokens", type=int, default=DEFAULT_TOKENS)
+    parser.add_argument("--calibration-tokens", type=int, default=ExportOptions().calibration_tokens)
     parser.add_argument("--work", type=Path, default=Path("bench-results/tune"), metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="tiny-reasoner, a few updates: does it run?")
     parser.add_argument("--json", type=Path, metavar="FILE")

@@ -20,6 +20,7 @@ import math
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -116,7 +117,10 @@ def measure(model_name: str, weight_format: str, args: argparse.Namespace, scrat
     many = spread(suite.prompts, args.coupling_prompts)
     with BundleModel(open_bundle(paths["fp32"], threads=args.threads)) as reference:
         theirs = [one.sample for one in collect(reference, many, args.coupling_samples, settings)]
-    contenders = {"engine": engine, "one at a time": one_by_one}
+    contenders: dict[str, Callable[[BundleModel, Sequence[Prompt], int, DrawSettings], int]] = {
+        "engine": engine,
+        "one at a time": one_by_one,
+    }
     if not args.no_torch:
         contenders["transformers fp32"] = transformers_generate(model_name, args.threads)
     with model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -29,13 +30,14 @@ def test_results_in_order(threads: int) -> None:
 def test_threads_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, error: Exception, after: int) -> None:
     import _thread
 
-    real, started = _thread.start_new_thread, []
+    real: Any = _thread.start_new_thread
+    started: list[object] = []
 
     def start(*arguments: object) -> int:
         if len(started) == after:
             raise error
         started.append(1)
-        return real(*arguments)  # type: ignore[arg-type]
+        return real(*arguments)
 
     monkeypatch.setattr("_thread.start_new_thread", start)
     with Workers(4) as workers:

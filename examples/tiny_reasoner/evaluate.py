@@ -122,7 +122,7 @@ def spread(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Sample every problem `samples` times at temperature 1; return the summary and one row per problem."""
     generator = torch.Generator(device=next(model.parameters()).device).manual_seed(seed)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for problem in problems:
         drawn = answers(
             model, tokenizer, [prompt_of(problem)] * samples, temperature=1.0, generator=generator, batch=samples

@@ -66,7 +66,7 @@ class _RMSNormFunction(torch.autograd.Function):
         return unit * weight
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         unit, scale, weight = ctx.saved_tensors
         grad_weight = (grad * unit).flatten(0, -2).sum(0)
         grad_unit = grad * weight

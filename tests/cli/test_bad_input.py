@@ -34,11 +34,12 @@ def bundle(tiny_bundle_dir: Path, tmp_path: Path) -> Path:
 def export(checkpoint: Path, *options: object, **environment: str) -> Result:
     """Export to ``out`` beside the checkpoint, unchecked; with ``environment`` in a process of its own."""
     out = checkpoint.parent / "out"
-    command = edgedistill if environment else here
-    return command(
+    command: Any = edgedistill if environment else here
+    result: Result = command(
         "export", checkpoint, "-o", out, "--no-check", "--no-verify", *options,
         home=checkpoint.parent / "home", **environment,
     )  # fmt: skip
+    return result
 
 
 def refused(result: Result, directory: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cli_support import edgedistill, here
@@ -90,7 +90,7 @@ def test_a_chat_from_a_script(tiny_bundle_dir: Path, tmp_path: Path) -> None:
 
 
 def test_a_chat_remembers_and_reset_forgets(tiny_bundle_dir: Path) -> None:
-    def turns(script: str) -> list[dict[str, object]]:
+    def turns(script: str) -> list[dict[str, Any]]:
         result = here("chat", "--plain", "--json", tiny_bundle_dir, *SAMPLED, stdin=script)
         return list(result.json["turns"])
 

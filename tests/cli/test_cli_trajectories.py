@@ -26,7 +26,7 @@ def bundle(reasoner_dir: Path) -> Path:
     return reasoner_dir
 
 
-def test_trajectories_vote_and_the_answer_alone_is_on_stdout(bundle):
+def test_trajectories_vote_and_the_answer_alone_is_on_stdout(bundle) -> None:
     result = edgedistill("run", bundle, STORY, "--trajectories", 6, "--seed", 1, "--hide-reasoning")
     assert result.code == 0, result.err
     assert r"\boxed{25}" in result.out
@@ -36,7 +36,7 @@ def test_trajectories_vote_and_the_answer_alone_is_on_stdout(bundle):
     assert any(line.startswith("decided by majority") for line in lines)
 
 
-def test_json_holds_every_trajectory(bundle):
+def test_json_holds_every_trajectory(bundle) -> None:
     options = ("--trajectories", 5, "--vote", "confidence", "--seed", 1)
     first, second = (run("run", bundle, STORY, *options, "--json").json for run in (edgedistill, here))
     assert [t["tokens"] for t in first["trajectories"]] == [t["tokens"] for t in second["trajectories"]]
@@ -46,7 +46,7 @@ def test_json_holds_every_trajectory(bundle):
     assert first["stats"]["seed"] == 1
 
 
-def test_deliberation_says_how_it_ended(bundle):
+def test_deliberation_says_how_it_ended(bundle) -> None:
     result = here(
         "run", bundle, STORY, "--trajectories", 3, "--procedure", "deliberate", "--seed", 1, "--show-trajectories"
     )
@@ -56,7 +56,7 @@ def test_deliberation_says_how_it_ended(bundle):
     assert "decided by" in result.err
 
 
-def test_no_answer_is_an_exit_code_of_its_own(bundle):
+def test_no_answer_is_an_exit_code_of_its_own(bundle) -> None:
     result = here("run", bundle, STORY, "--trajectories", 3, "-n", 4, "--seed", 1)
     assert (result.code, result.out) == (1, "")
     assert "no trajectory came to an answer: 3 truncated" in result.err
@@ -97,7 +97,7 @@ def interrupted(mark: Path, *arguments: str, stdin: str = "", after: str = "") -
     return process.returncode, out, err
 
 
-def test_a_chat_that_is_interrupted_keeps_the_trajectories_and_goes_on(bundle, tmp_path):
+def test_a_chat_that_is_interrupted_keeps_the_trajectories_and_goes_on(bundle, tmp_path) -> None:
     code, out, err = interrupted(
         tmp_path / "mark", "chat", "--plain", str(bundle), "--json", stdin=f"{STORY}\n", after="What is 3 + 4?\n"
     )
@@ -113,7 +113,7 @@ def test_a_chat_that_is_interrupted_keeps_the_trajectories_and_goes_on(bundle, t
     assert turns[3]["stats"]["prompt_tokens"] < 20  # the question that was given up is not asked again
 
 
-def test_interrupting_keeps_and_labels_the_trajectories(bundle, tmp_path):
+def test_interrupting_keeps_and_labels_the_trajectories(bundle, tmp_path) -> None:
     code, out, err = interrupted(tmp_path / "mark", "run", str(bundle), STORY, "--json")
     assert code == 130, err
     result = json.loads(out)
@@ -123,7 +123,7 @@ def test_interrupting_keeps_and_labels_the_trajectories(bundle, tmp_path):
 
 
 @pytest.fixture
-def short_of_memory(monkeypatch):
+def short_of_memory(monkeypatch) -> None:
     """Memory for twenty steps of a batch."""
     real, steps = Decoding.step, []
 
@@ -136,7 +136,7 @@ def short_of_memory(monkeypatch):
     monkeypatch.setattr(Decoding, "step", step)
 
 
-def test_memory_that_runs_out_is_one_line_and_keeps_the_trajectories(bundle, short_of_memory):
+def test_memory_that_runs_out_is_one_line_and_keeps_the_trajectories(bundle, short_of_memory) -> None:
     result = here("run", bundle, STORY, "--trajectories", 4, "--seed", 1, "--json")
     assert result.code == 2
     assert result.err.startswith("error: The memory ran out when 0 of 4 trajectories had ended")
@@ -147,7 +147,7 @@ def test_memory_that_runs_out_is_one_line_and_keeps_the_trajectories(bundle, sho
     assert all(trajectory["text"] for trajectory in kept["trajectories"])
 
 
-def test_a_chat_goes_on_after_memory_ran_out(bundle, short_of_memory):
+def test_a_chat_goes_on_after_memory_ran_out(bundle, short_of_memory) -> None:
     lines = f"{STORY}\nWhat is 3 + 4?\n"
     result = here("chat", bundle, "--plain", "--trajectories", 4, "--seed", 1, "--json", stdin=lines)
     assert result.code == 0, result.err
@@ -168,7 +168,7 @@ def with_budget(bundle: Path, rows: float, target: Path) -> Path:
     return target
 
 
-def test_memory_is_planned_with_the_rows_of_the_cache_as_it_is_stored(bundle, tmp_path):
+def test_memory_is_planned_with_the_rows_of_the_cache_as_it_is_stored(bundle, tmp_path) -> None:
     made = edgedistill("export", "tiny-reasoner", "-o", tmp_path / "out", "--kv-cache", "int8", "--json")
     assert made.code == 0, made.err
     assert "int8 per-channel (calibrated on own texts), 512 B per token" in here("inspect", tmp_path / "out").out
@@ -201,18 +201,18 @@ def test_memory_is_planned_with_the_rows_of_the_cache_as_it_is_stored(bundle, tm
         (["--procedure", "exact"], "--numerics exact"),
     ],
 )
-def test_bad_input_is_one_line(bundle, options, message):
+def test_bad_input_is_one_line(bundle, options, message) -> None:
     assert message in here("run", bundle, STORY, *options).one_error()
 
 
-def test_a_prompt_file_without_a_field_is_refused(bundle, tmp_path):
+def test_a_prompt_file_without_a_field_is_refused(bundle, tmp_path) -> None:
     (tmp_path / "mine.jinja").write_text("{{ question }}: what do you think?")
     options = ("--procedure", "deliberate", "--deliberation-prompt", tmp_path / "mine.jinja")
     error = here("run", bundle, STORY, *options).one_error()
     assert "'trajectories'" in error
 
 
-def test_the_plain_chat_votes(bundle):
+def test_the_plain_chat_votes(bundle) -> None:
     lines = f"{STORY}\n/trajectories 3\nNow add 12 to that.\n/trajectories 99\n/trajectories off\n/trajectories x\n"
     result = here("chat", bundle, "--plain", "--trajectories", 4, "--seed", 1, stdin=lines)
     assert result.code == 0, result.err

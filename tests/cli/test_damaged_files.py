@@ -80,7 +80,7 @@ def test_bundles_in_the_terminal_ui(kind: str, content: bytes, bundle: Path, tmp
         await pilot.press("f2")
         await pilot.pause()
 
-    app = make_app(tmp_path, RuntimeEngine.open, bundle=bundle)  # type: ignore[arg-type, return-value]
+    app = make_app(tmp_path, RuntimeEngine.open, bundle=bundle)  # type: ignore[arg-type]
     drive(app, steps, ready=False)
     app.close_engine()
     assert not app.return_code

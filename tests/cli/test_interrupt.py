@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from cli_support import COMMAND, edgedistill, environment, here
@@ -78,7 +78,7 @@ def test_an_interrupted_export_leaves_no_bundle_and_is_resumed(tiny_checkpoint_d
     assert (out / "weights.bin").read_bytes() == (fresh / "weights.bin").read_bytes()
 
 
-def slow(mark: Path, *arguments: object, **pipes: int) -> subprocess.Popen[str]:
+def slow(mark: Path, *arguments: object, **pipes: Any) -> subprocess.Popen[str]:
     """The command that makes the file ``mark`` after twenty tokens and waits for ``interrupt_at``."""
     return subprocess.Popen(
         [sys.executable, "-c", SLOW_ANSWER, *(str(argument) for argument in arguments)],

@@ -44,27 +44,27 @@ class Stages:
 def test_the_default_bundle_is_made_with_progress_once_and_after_an_interruption(tmp_path: Path) -> None:
     home = tmp_path / "data" / "bundles"
     with pytest.raises(ExportError, match="The user left"):
-        terminal_ui.make_default(home, Stages(leave_at=2))  # type: ignore[arg-type]
+        terminal_ui.make_default(home, Stages(leave_at=2))
     assert not (home / "tiny-reasoner" / "manifest.json").exists()
     seen = Stages()
-    path = terminal_ui.make_default(home, seen)  # type: ignore[arg-type]
+    path = terminal_ui.make_default(home, seen)
     assert path == home / "tiny-reasoner"
     assert Bundle.open(path, check="full").manifest.source["name"] == "tiny-reasoner"
     assert not [p for p in home.iterdir() if p != path]
     weights = {stage: (done, total) for stage, done, total in seen.stages}["quantizing weights"]
     assert weights[0] == weights[1] > 0
     again = Stages()
-    assert terminal_ui.make_default(home, again) == path  # type: ignore[arg-type]
+    assert terminal_ui.make_default(home, again) == path
     assert again.stages == []
 
 
 def test_an_export_that_fails_says_why_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tiny-reasoner").write_text("in the way")
     with pytest.raises(OutputError, match=str(tmp_path / "tiny-reasoner")):
-        terminal_ui.make_default(tmp_path, Stages())  # type: ignore[arg-type]
+        terminal_ui.make_default(tmp_path, Stages())
     monkeypatch.setattr("sys.executable", shutil.which("false"))
     with pytest.raises(ExportError, match=r"ended early \(exit code 1\)"):
-        terminal_ui.make_default(tmp_path / "other", Stages())  # type: ignore[arg-type]
+        terminal_ui.make_default(tmp_path / "other", Stages())
 
 
 def test_without_a_terminal_one_line_names_the_plain_chat(tmp_path: Path) -> None:

@@ -7,20 +7,21 @@ import itertools
 import re
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedistill.comparison import quality, run
+from edgedistill.comparison import quality
 from edgedistill.comparison.page import cells, explained, html, png
 from edgedistill.comparison.quality import Quality
 from edgedistill.comparison.result import Comparison, Row, Spread, front
 from edgedistill.comparison.run import CompareOptions, compare
 from edgedistill.errors import BudgetError, MissingExtraError, OutputError, UsageError
 from edgedistill.runtime.model import open_bundle
+from edgedistill.runtime.session import DecoderSession
 from edgedistill.verify.metrics.token_divergence import divergence
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def test_the_decode_path_is_measured_token_by_token(tiny_bundle_dir: Path, tmp_p
     some = quality.texts([ids], [5], 1000)
     assert some[0].positions == 32
     with open_bundle(tiny_bundle_dir) as model:
-        steps = np.concatenate([part.copy() for part in quality.decoding(model.session, some, chunk=16)])
+        steps = np.concatenate(
+            [part.copy() for part in quality.decoding(cast(DecoderSession, model.session), some, chunk=16)]
+        )
         decoder = model.session.decoder()
         first = decoder.feed(ids[:5].tolist(), exact=True).copy()
         by_hand = [first, *(decoder.feed([token]).copy() for token in ids[5:-1].tolist())]
@@ -106,7 +109,12 @@ def test_an_interrupted_comparison_goes_on(
     (kept,) = (tmp_path / "cache" / "compare").iterdir()
     before = {path: path.stat().st_mtime_ns for path in kept.glob("*/manifest.json")}
     assert len(before) == 3
-    monkeypatch.setattr(quality, "compare", lambda *a, **k: calls.append(k["name"]) or real(*a, **k))
+
+    def counted(*arguments: Any, **keywords: Any) -> Any:
+        calls.append(keywords["name"])
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(quality, "compare", counted)
     exports: list[Any] = []
     monkeypatch.setattr("edgedistill.comparison.work.export", lambda *a, **k: exports.append(a))
     result = compare(tiny_checkpoint_dir, dataclasses.replace(options, context=256))
@@ -122,14 +130,14 @@ def test_what_cannot_be_measured_is_refused(
 ) -> None:
     for name in ("max_tokens", "decode_tokens", "rounds"):
         with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} is -1"):
-            compare(tiny_checkpoint_dir, dataclasses.replace(OPTIONS, **{name: -1}))
+            compare(tiny_checkpoint_dir, dataclasses.replace(OPTIONS, **dict[str, Any]({name: -1})))
     mine = tmp_path / "mine"
     (mine / "fp32").mkdir(parents=True)
     with pytest.raises(OutputError, match="was not made by a comparison"):
         compare(tiny_checkpoint_dir, dataclasses.replace(OPTIONS, keep=mine))
     usage = shutil.disk_usage(tmp_path)
     options = dataclasses.replace(OPTIONS, tokens=text(tmp_path / "t.txt"))
-    monkeypatch.setattr(run.shutil, "disk_usage", lambda _: usage._replace(free=150_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=150_000_000))
     with pytest.raises(BudgetError, match=r"logits need .* Lower --max-tokens"):
         compare(tiny_checkpoint_dir, dataclasses.replace(options, context=256))
 

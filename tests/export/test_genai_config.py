@@ -81,7 +81,7 @@ def own_greedy(exported: Exported, prompt: list[int], length: int, eos: tuple[in
 @pytest.mark.parametrize("family", FAMILIES)
 def test_same_greedy_tokens(family: str, fmt: str, tmp_path: Path) -> None:
     # Untied, because a random tied model likes to repeat its last token; tied ones follow below.
-    values = {"vocab_size": 300, "hidden_size": 64, "sliding_window": 12, "tie_word_embeddings": False}
+    values: dict[str, Any] = {"vocab_size": 300, "hidden_size": 64, "sliding_window": 12, "tie_word_embeddings": False}
     save_random_model(tmp_path / "hf", family, seed=3, **values)
     exported = export(tmp_path / "hf", tmp_path / "out", parse_format(fmt))
     add_genai_files(exported, special(2))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,7 +192,7 @@ def test_unknown_architecture_falls_back_and_runs(tmp_path: Path, exporter: Expo
     import torch
 
     source = tmp_path / "neox"
-    shape = {"num_hidden_layers": 2, "num_key_value_heads": None, "head_dim": 12, "vocab_size": 320}
+    shape: dict[str, Any] = {"num_hidden_layers": 2, "num_key_value_heads": None, "head_dim": 12, "vocab_size": 320}
     reference = save_random_model(source, "gpt_neox", **shape)
     (source / "tokenizer.json").write_text(tokenizer().to_str())
     result = export(source, tmp_path / "b", exporter=exporter, format="fp32", allow_unused=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # 72 and 88 are no multiples of any block size: every matrix ends in a padded block.
-UNEVEN = {"hidden_size": 72, "intermediate_size": 88}
+UNEVEN: dict[str, Any] = {"hidden_size": 72, "intermediate_size": 88}
 FORMATS = [
     WeightFormat(bits=bits, block_size=block, symmetric=symmetric, method="rtn", accuracy_level=1)
     for bits in (4, 8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from edgedistill.progress import NullProgress
 from edgedistill.quantize.plan import parse_format
 from edgedistill.runtime.measure.selftest import selftest
 from edgedistill.runtime.model import Model, open_bundle
+from edgedistill.runtime.session import DecoderSession
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,7 +104,7 @@ def test_rows_are_copied_with_their_codes(quantized: Model) -> None:
     logits = batch.step(np.array([[7], [7], [9]]))[:, 0]
     np.testing.assert_array_equal(logits[0], logits[1])
     assert (logits[0] != logits[2]).any()
-    target: Any = quantized.session.decoder(2)
+    target: Any = cast(DecoderSession, quantized.session).decoder(2)
     target.cache.put_row(1, decoder.cache, 0, 40)
     np.testing.assert_array_equal(target.cache.buffers[1][1, :, :40], decoder.cache.buffers[1][0, :, :40])
 
@@ -205,7 +206,7 @@ def test_failures_are_one_clear_error(tiny_checkpoint_dir: Path, tmp_path: Path)
             FallbackExporter(checkpoint, load_profile("laptop-cpu").with_overrides(weight_format=parse_format("w8a8")))
 
 
-_TOKENIZER = {
+_TOKENIZER: dict[str, Any] = {
     "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
     "pre_tokenizer": None, "post_processor": None, "decoder": None,
     "model": {"type": "BPE", "vocab": {chr(97 + i): i for i in range(26)}, "merges": []},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
+from typing import Any
 
 import pytest
 from cli_support import here
@@ -26,18 +28,19 @@ def test_every_family_has_a_case_and_every_case_a_record() -> None:
 
 def test_the_text_parts_of_multimodal_models() -> None:
     pytest.importorskip("transformers")
-    from test_parity_wrapped import CASES as WRAPPED
-    from test_parity_wrapped import recorded
+    wrapped: Any = import_module("test_parity_wrapped")
 
-    expected = {recorded({"kind": kind})[::2] for kind in WRAPPED}
+    expected = {wrapped.recorded({"kind": kind})[::2] for kind in wrapped.CASES}
     assert {(name, kind) for name, row in ROWS.items() for kind in row.inside} == expected, AGAIN
 
 
 def test_gguf_files() -> None:
     pytest.importorskip("transformers")
-    from test_parity_gguf import FILES, recorded
+    gguf: Any = import_module("test_parity_gguf")
 
-    expected = {recorded({"arch": arch, "case": case})[::2] for arch, cases in FILES.items() for case in cases}
+    expected = {
+        gguf.recorded({"arch": arch, "case": case})[::2] for arch, cases in gguf.FILES.items() for case in cases
+    }
     assert {(name, arch) for name, row in ROWS.items() for arch in row.gguf_equal} == expected, AGAIN
     assert all(set(row.gguf_equal) == set(row.gguf) for row in ROWS.values())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.quantize.plan import parse_format
 from edgedistill.runtime.measure.selftest import selftest
 from edgedistill.runtime.model import Model, open_bundle
+from edgedistill.runtime.session import DecoderSession
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,7 @@ def test_exact_steps_stay_with_the_form_that_prefills(models: dict[str, Model]) 
 
 
 def test_batches_decode_as_single_sequences_do(models: dict[str, Model]) -> None:
-    both, plain = prefilled(models["both"]).select([0, 0]), models["int4"].session.decoder(2)
+    both, plain = prefilled(models["both"]).select([0, 0]), cast(DecoderSession, models["int4"].session).decoder(2)
     for row in (0, 1):
         plain.cache.put_row(row, both.cache, row, len(TOKENS))
     step = np.array([[7], [9]])

@@ -152,7 +152,7 @@ def test_a_misspelt_format_names_the_nearest() -> None:
     assert [name for name, _ in read_formats("int4, int8,int4")] == ["int4", "int8"]
 
 
-def _config():  # type: ignore[no-untyped-def]
+def _config():
     from edgedistill.runtime.session import SessionConfig
 
     return SessionConfig(threads=1)

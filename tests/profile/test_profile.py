@@ -86,11 +86,11 @@ def child(tmp_path, body):
 
 
 @given(profiles)
-def test_snapshots_roundtrip_through_json(profile):
+def test_snapshots_roundtrip_through_json(profile) -> None:
     assert Profile.from_dict(json.loads(json.dumps(profile.to_dict()))) == profile
 
 
-def test_what_ships_loads_and_lists():
+def test_what_ships_loads_and_lists() -> None:
     entries = list_profiles()
     assert tuple(entry.name for entry in entries) == SHIPPED
     for entry in entries:
@@ -103,7 +103,7 @@ def test_what_ships_loads_and_lists():
         assert profile.tested == bool(profile.verified_on)
 
 
-def test_the_default_is_a_four_bit_one_with_eight_bits_where_four_hurt():
+def test_the_default_is_a_four_bit_one_with_eight_bits_where_four_hurt() -> None:
     profile = load_profile(DEFAULT_PROFILE)
     assert profile.weights.default == WeightFormat(4, 32, False, "search", 4)
     assert {rule.match: rule.format.bits for rule in profile.weights.rules} == {
@@ -115,7 +115,7 @@ def test_the_default_is_a_four_bit_one_with_eight_bits_where_four_hurt():
     assert load_profile("reference-fp32").weights == Weights(FLOAT32, ())
 
 
-def test_extends_merges_tables_and_replaces_lists(tmp_path):
+def test_extends_merges_tables_and_replaces_lists(tmp_path) -> None:
     path = child(
         tmp_path,
         """
@@ -135,14 +135,14 @@ def test_extends_merges_tables_and_replaces_lists(tmp_path):
     assert profile.context == parent.context
 
 
-def test_extends_takes_a_relative_path_and_does_not_inherit_proof(tmp_path):
+def test_extends_takes_a_relative_path_and_does_not_inherit_proof(tmp_path) -> None:
     write(tmp_path, "base", 'extends = "laptop-cpu"\nname = "other"\nverified_on = "a desk"\n[context]\nlength = 512')
     (tmp_path / "sub").mkdir()
     profile = load_profile(write(tmp_path / "sub", "leaf", 'extends = "../base.toml"'))
     assert (profile.name, profile.verified_on, profile.context.length) == ("leaf", "", 512)
 
 
-def test_a_users_profile_comes_first_and_may_extend_its_own_name(user_dir):
+def test_a_users_profile_comes_first_and_may_extend_its_own_name(user_dir) -> None:
     write(user_dir, "laptop-cpu", 'extends = "laptop-cpu"\n[context]\nlength = 1024')
     assert load_profile("laptop-cpu").context.length == 1024
     assert load_profile("laptop-cpu").target.cores == 4
@@ -150,11 +150,12 @@ def test_a_users_profile_comes_first_and_may_extend_its_own_name(user_dir):
     assert (entry.origin, entry.path.parent) == ("user", user_dir)
 
 
-def test_a_broken_profile_does_not_hide_the_others(user_dir):
+def test_a_broken_profile_does_not_hide_the_others(user_dir) -> None:
     write(user_dir, "broken", "context = 3")
     entries = {entry.name: entry for entry in list_profiles()}
     assert set(entries) == {*SHIPPED, "broken"}
-    assert "`context` is 3" in entries["broken"].error or "missing" in entries["broken"].error
+    error = str(entries["broken"].error)
+    assert "`context` is 3" in error or "missing" in error
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_a_broken_profile_does_not_hide_the_others(user_dir):
         ('[kv_cache]\ndtype = "float8"', "`kv_cache.dtype` is 'float8'; expected one of 'float32'"),
     ],
 )
-def test_bad_values_name_file_key_found_and_expected(tmp_path, body, expected):
+def test_bad_values_name_file_key_found_and_expected(tmp_path, body, expected) -> None:
     path = child(tmp_path, body)
     with pytest.raises(ProfileError) as caught:
         load_profile(path)
@@ -213,13 +214,13 @@ def test_bad_values_name_file_key_found_and_expected(tmp_path, body, expected):
         ('extends = "./nope.toml"', "`extends`: No profile file"),
     ],
 )
-def test_bad_files(tmp_path, body, expected):
+def test_bad_files(tmp_path, body, expected) -> None:
     with pytest.raises(ProfileError, match=expected) as caught:
         load_profile(write(tmp_path, "bad", body))
     assert "\n" not in str(caught.value)
 
 
-def test_circles_are_refused(tmp_path):
+def test_circles_are_refused(tmp_path) -> None:
     write(tmp_path, "a", 'extends = "./b.toml"')
     write(tmp_path, "b", 'extends = "./c.toml"')
     write(tmp_path, "c", 'extends = "./a.toml"')
@@ -227,14 +228,14 @@ def test_circles_are_refused(tmp_path):
         load_profile(tmp_path / "a.toml")
 
 
-def test_circles_among_names_are_refused(user_dir):
+def test_circles_among_names_are_refused(user_dir) -> None:
     write(user_dir, "one", 'extends = "two"')
     write(user_dir, "two", 'extends = "one"')
     with pytest.raises(ProfileError, match="circle"):
         load_profile("one")
 
 
-def test_files_that_are_no_text(tmp_path):
+def test_files_that_are_no_text(tmp_path) -> None:
     path = tmp_path / "binary.toml"
     path.write_bytes(b"name = '\xff\xfe'")
     with pytest.raises(ProfileError, match="byte 8 is not UTF-8"):
@@ -246,7 +247,7 @@ def test_files_that_are_no_text(tmp_path):
         load_profile(tmp_path / "directory.toml")
 
 
-def test_unknown_names_get_the_nearest():
+def test_unknown_names_get_the_nearest() -> None:
     with pytest.raises(
         ProfileError, match=r"Unknown profile 'laptop'; known are laptop-cpu, .*Did you mean 'laptop-cpu'"
     ):
@@ -255,7 +256,7 @@ def test_unknown_names_get_the_nearest():
         load_profile("zzz")
 
 
-def test_overrides_of_the_command_line():
+def test_overrides_of_the_command_line() -> None:
     profile = load_profile("laptop-cpu")
     changed = profile.with_overrides(weight_format=WeightFormat(8, 64, True), block_size=128, context_length=128)
     assert changed.weights == Weights(WeightFormat(8, 128, True), ())
@@ -267,7 +268,7 @@ def test_overrides_of_the_command_line():
         profile.with_overrides(block_size=48)
 
 
-def test_importing_profiles_loads_nothing_heavy():
+def test_importing_profiles_loads_nothing_heavy() -> None:
     code = (
         "import sys, edgedistill.profile.profile as p; p.load_profile('laptop-cpu'); p.list_profiles();"
         "print(sorted({'numpy', 'torch', 'onnx', 'onnxruntime', 'psutil'} & set(sys.modules)))"

@@ -25,7 +25,7 @@ PROFILES = Path(__file__).parents[2] / "profiles"
 pytestmark = pytest.mark.usefixtures("user_dir")
 
 
-def test_the_readme_documents_every_key_and_every_profile():
+def test_the_readme_documents_every_key_and_every_profile() -> None:
     readme = (PROFILES / "README.md").read_text(encoding="utf-8")
     for path in PROFILES.glob("*.toml"):
         assert f"| `{path.stem}`" in readme
@@ -43,7 +43,7 @@ def test_the_readme_documents_every_key_and_every_profile():
         assert f"| `{key}` |" in readme
 
 
-def test_the_readme_states_the_defaults():
+def test_the_readme_states_the_defaults() -> None:
     readme = (PROFILES / "README.md").read_text(encoding="utf-8")
     for defaults in (Session(), Context(), GenerationDefaults(), VerifyMargins()):
         for field in fields(defaults):
@@ -60,7 +60,7 @@ def test_the_readme_states_the_defaults():
                 assert stated == ("none" if value is None else value)
 
 
-def test_every_key_of_the_default_profile_is_commented():
+def test_every_key_of_the_default_profile_is_commented() -> None:
     text = (PROFILES / "laptop-cpu.toml").read_text(encoding="utf-8")
     keys = set(re.findall(r"^(\w+) =", text, re.MULTILINE))
     profile = load_profile(DEFAULT_PROFILE)

@@ -45,7 +45,7 @@ def restored_by(solver, rows, fmt=FMT):
     ],
     ids=WeightFormat.label,
 )
-def test_the_output_is_nearer_than_with_searched_scales(fmt, act_order):
+def test_the_output_is_nearer_than_with_searched_scales(fmt, act_order) -> None:
     rng = np.random.default_rng(1)
     x, rows = inputs(rng, 2000, 100), rng.standard_normal((24, 100)).astype(np.float32)
     solver = Solver(moments(x), GptqOptions(act_order=act_order))
@@ -62,7 +62,7 @@ def test_the_output_is_nearer_than_with_searched_scales(fmt, act_order):
     )  # damping counts, too
 
 
-def test_columns_are_rounded_as_the_sequential_definition_says():
+def test_columns_are_rounded_as_the_sequential_definition_says() -> None:
     """The published algorithm, column by column with an explicit inverse, gives the same codes."""
     rng = np.random.default_rng(2)
     x, rows = inputs(rng, 500, 48), rng.standard_normal((3, 48)).astype(np.float32)
@@ -86,7 +86,7 @@ def test_columns_are_rounded_as_the_sequential_definition_says():
     assert same.mean() > 0.98  # single and double precision differ where a value lies between two codes
 
 
-def test_small_layers_come_near_the_best_of_all_codes():
+def test_small_layers_come_near_the_best_of_all_codes() -> None:
     """Against every combination of codes: four inputs, two bits."""
     rng = np.random.default_rng(3)
     fmt = WeightFormat(2, 16, False, "gptq")
@@ -102,7 +102,7 @@ def test_small_layers_come_near_the_best_of_all_codes():
     assert np.mean(ratios) < 1.5
 
 
-def test_scales_solve_the_normal_equations():
+def test_scales_solve_the_normal_equations() -> None:
     """For the codes that came out, no other scales do better than rounding to float16 explains."""
     rng = np.random.default_rng(4)
     x, rows = inputs(rng, 1000, 64), rng.standard_normal((5, 64)).astype(np.float32)
@@ -122,7 +122,7 @@ def test_scales_solve_the_normal_equations():
 
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(5, 80), st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_more_sweeps_do_not_hurt(seed, n, k, act_order):
+def test_more_sweeps_do_not_hurt(seed, n, k, act_order) -> None:
     rng = np.random.default_rng(seed)
     x, rows = inputs(rng, 300, k), rng.standard_normal((n, k)).astype(np.float32)
     fmt = WeightFormat(4, 16, False, "gptq", scale_bits=32)
@@ -134,7 +134,7 @@ def test_more_sweeps_do_not_hurt(seed, n, k, act_order):
     assert errors[2] <= errors[1] * 1.001 + 1e-9
 
 
-def test_a_shifted_input_is_made_up_for():
+def test_a_shifted_input_is_made_up_for() -> None:
     """Asymmetric calibration: what matters is W x for the original inputs, computed from the shifted ones."""
     rng = np.random.default_rng(5)
     x, rows = inputs(rng, 3000, 64), rng.standard_normal((16, 64)).astype(np.float32)
@@ -148,7 +148,7 @@ def test_a_shifted_input_is_made_up_for():
     assert error(1.0) < 0.5 * error(0.0)
 
 
-def test_slices_of_rows_do_not_change_the_result():
+def test_slices_of_rows_do_not_change_the_result() -> None:
     rng = np.random.default_rng(6)
     x, rows = inputs(rng, 500, 96), rng.standard_normal((20, 96)).astype(np.float32)
     solver = Solver(moments(x))
@@ -161,7 +161,7 @@ def test_slices_of_rows_do_not_change_the_result():
 @pytest.mark.parametrize(
     "bad", [np.zeros((32, 32)), np.full((32, 32), np.nan), -np.eye(32), np.diag([-1.0] + [1.0] * 31)]
 )
-def test_moments_that_cannot_be_factored_fall_back_to_search(bad):
+def test_moments_that_cannot_be_factored_fall_back_to_search(bad) -> None:
     solver = Solver(Moments(bad, None, 10))
     rows = np.random.default_rng(7).standard_normal((4, 32)).astype(np.float32)
     if solver.failed is None:  # enough damping made it definite
@@ -174,7 +174,7 @@ def test_moments_that_cannot_be_factored_fall_back_to_search(bad):
             solver.quantize(rows, FMT)
 
 
-def test_dead_inputs_zero_rows_and_padding_are_fine():
+def test_dead_inputs_zero_rows_and_padding_are_fine() -> None:
     rng = np.random.default_rng(8)
     x = inputs(rng, 300, 40)
     x[:, 3] = 0
@@ -185,7 +185,7 @@ def test_dead_inputs_zero_rows_and_padding_are_fine():
     assert not restored[2].any()
 
 
-def test_values_that_are_not_finite_are_refused():
+def test_values_that_are_not_finite_are_refused() -> None:
     rows = np.ones((2, 32), np.float32)
     rows[1, 3] = np.nan
     with pytest.raises(CheckpointError, match="NaN or infinite"):

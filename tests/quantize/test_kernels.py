@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -65,7 +67,7 @@ def weights(n, k, seed=0):
 @pytest.mark.parametrize("block", [16, 32, 128])
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("blocks", [1, 3, 4])
-def test_matmul_nbits_reads_the_layout(bits, block, blocks, symmetric, method):
+def test_matmul_nbits_reads_the_layout(bits, block, blocks, symmetric, method) -> None:
     n, k = 24, block * blocks
     fmt = wide(bits, block, symmetric, method, accuracy_level=1)
     rows = weights(n, k)
@@ -80,13 +82,14 @@ def test_matmul_nbits_reads_the_layout(bits, block, blocks, symmetric, method):
 
 @pytest.mark.parametrize("symmetric", [True, False], ids=["sym", "asym"])
 @pytest.mark.parametrize("bits", [4, 8])
-def test_int8_activations_stay_near(bits, symmetric):
+def test_int8_activations_stay_near(bits, symmetric) -> None:
     """accuracy_level 4, the deployed one, with negative scales among the symmetric ones and zero scales."""
     n, k = 64, 256
     fmt = wide(bits, 32, symmetric, "search", accuracy_level=4)
     arrays = quantize_rows(weights(n, k), fmt)
     if symmetric:
-        assert (arrays["scales"] < 0).any()
+        scales: Any = arrays["scales"]
+    assert (scales < 0).any()
     x = np.random.default_rng(1).standard_normal((8, k)).astype(np.float32)
     expected = x @ dequantize_rows(arrays, fmt, k).T
     for part in (x, x[:1]):
@@ -99,7 +102,7 @@ def test_int8_activations_stay_near(bits, symmetric):
 @pytest.mark.parametrize("k", [40, 100])
 @pytest.mark.parametrize("symmetric", [True, False], ids=["sym", "asym"])
 @pytest.mark.parametrize("bits", [4, 8])
-def test_matmul_nbits_with_a_padded_last_block(bits, symmetric, k):
+def test_matmul_nbits_with_a_padded_last_block(bits, symmetric, k) -> None:
     n = 16
     fmt = wide(bits, 32, symmetric, "search", accuracy_level=1)
     arrays = quantize_rows(weights(n, k), fmt)
@@ -110,7 +113,7 @@ def test_matmul_nbits_with_a_padded_last_block(bits, symmetric, k):
 
 @pytest.mark.parametrize("symmetric", [True, False], ids=["sym", "asym"])
 @pytest.mark.parametrize("bits", [4, 8])
-def test_gather_block_quantized_reads_the_same_arrays(bits, symmetric):
+def test_gather_block_quantized_reads_the_same_arrays(bits, symmetric) -> None:
     """The tied embedding: GatherBlockQuantized over the lm_head's own bytes, the codes viewed as [N, K*bits/8]."""
     n, k = 20, 96  # an odd number of blocks: the zero points of a row end in half a byte
     fmt = wide(bits, 32, symmetric, "search")

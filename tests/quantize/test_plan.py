@@ -38,7 +38,7 @@ def planned(*rules, default=INT4):
     return {name: weight.format.label() for name, weight in plan.by_name().items()}, plan
 
 
-def test_first_match_wins_and_vectors_stay_float():
+def test_first_match_wins_and_vectors_stay_float() -> None:
     got, plan = planned(Rule("layers.0.*", INT8), Rule("*.mlp.down", FLOAT32))
     assert got == {
         "embed": "int4-b32-asym-search",
@@ -51,19 +51,19 @@ def test_first_match_wins_and_vectors_stay_float():
     assert plan.unused_rules == ()
 
 
-def test_aliases_count():
+def test_aliases_count() -> None:
     got, _ = planned(Rule("lm_head", INT8))
     assert got["embed"] == "int8-b64-sym-search"
 
 
-def test_rules_that_match_nothing_are_reported():
+def test_rules_that_match_nothing_are_reported() -> None:
     rules = (Rule("lm_head", INT8), Rule("LM_HEAD", INT8), Rule("*norm", INT8), Rule("layers.1.*", INT8))
     _, plan = planned(*rules, Rule("embed", FLOAT32))
     assert plan.unused_rules == rules[1:]
     assert plan.by_name()["embed"].format == INT8
 
 
-def test_sizes():
+def test_sizes() -> None:
     _, plan = planned()
     down = plan.by_name()["layers.0.mlp.down"]
     # 100 columns make 4 blocks of 32: 64 bytes of codes, 8 of scales, 2 of zero points a row.
@@ -78,7 +78,7 @@ def test_sizes():
 
 
 @given(formats)
-def test_labels_are_read_back(fmt):
+def test_labels_are_read_back(fmt) -> None:
     assert parse_format(fmt.label()) == fmt
 
 
@@ -95,7 +95,7 @@ def test_labels_are_read_back(fmt):
         ("int6-gptq-s8", WeightFormat(6, 32, True, "gptq", scale_bits=8)),
     ],
 )
-def test_short_forms(text, expected):
+def test_short_forms(text, expected) -> None:
     assert parse_format(text) == expected
 
 
@@ -115,29 +115,29 @@ def test_short_forms(text, expected):
         ("4bit", "`4bit`"),
     ],
 )
-def test_bad_formats_name_the_part(text, named):
+def test_bad_formats_name_the_part(text, named) -> None:
     with pytest.raises(UsageError) as caught:
         parse_format(text)
     assert named in str(caught.value)
     assert "expected" in str(caught.value)
 
 
-def test_a_format_on_the_command_line_replaces_every_rule():
+def test_a_format_on_the_command_line_replaces_every_rule() -> None:
     assert override(INT4, (Rule("*", FLOAT32),), weight_format=INT8) == (INT8, ())
 
 
-def test_a_block_size_reaches_every_quantized_format():
+def test_a_block_size_reaches_every_quantized_format() -> None:
     default, rules = override(INT4, (Rule("a", INT8), Rule("b", FLOAT32)), block_size=128)
     assert default == WeightFormat(4, 128)
     assert [rule.format for rule in rules] == [WeightFormat(8, 128, True), FLOAT32]
 
 
 @pytest.mark.parametrize("size", [0, 8, 33, 512])
-def test_bad_block_sizes(size):
+def test_bad_block_sizes(size) -> None:
     with pytest.raises(UsageError, match="expected one of 16, 32, 64, 128, 256"):
         override(INT4, (), block_size=size)
 
 
-def test_a_block_size_without_effect_is_refused():
+def test_a_block_size_without_effect_is_refused() -> None:
     with pytest.raises(UsageError, match="no effect"):
         override(FLOAT32, (), block_size=32)

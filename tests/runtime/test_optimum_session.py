@@ -79,7 +79,7 @@ def test_greedy_tokens_equal_transformers(model: Model, neox: tuple[Path, Any]) 
     assert len(set(expected)) > 3
     assert isinstance(model.session, OptimumSession)
     for mode in ("fast", "exact"):
-        got = model.generate("What is 12 + 30?", settings=GREEDY, raw=True, numerics=mode)  # type: ignore[arg-type]
+        got = model.generate("What is 12 + 30?", settings=GREEDY, raw=True, numerics=mode)
         assert list(got.tokens) == expected
     assert got.stats.kv_bytes == got.stats.kv_tokens * model.bundle.manifest.kv_cache.bytes_per_token
 

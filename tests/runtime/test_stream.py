@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from runtime_support import GREEDY, SAMPLED
@@ -146,9 +146,13 @@ def test_cancel_ends_a_run_in_progress(fp32: Model) -> None:
             decoder.truncate(0)
         pytest.fail("was not interrupted")
 
+    def cancel_once_started() -> None:
+        started.wait()
+        cancel.set()
+
     decoder.feed = slow  # type: ignore[method-assign]
     fp32._idle.append(decoder)
-    threading.Thread(target=lambda: (started.wait(), cancel.set())).start()
+    threading.Thread(target=cancel_once_started).start()
     got = fp32.generate("x" * 50, settings=GREEDY, cancel=cancel)
     assert got.finish_reason == "cancelled"
     fp32.release()
@@ -159,7 +163,7 @@ def test_an_abandoned_stream_gives_its_cache_back(fp32: Model) -> None:
     stream = fp32.stream("hi", settings=GREEDY)
     next(stream)
     assert not fp32._idle
-    stream.close()
+    cast(Any, stream).close()
     assert len(fp32._idle) == 1
 
 

@@ -118,7 +118,8 @@ def add_model(writer: GGUFWriter, arch: str, c: dict[str, Any], tensors: dict[st
 def encode(array: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:
     """The stored bytes of ``array``; of Q6_K, which the package does not write, random blocks of its shape."""
     if kind != GGMLQuantizationType.Q6_K:
-        return quantize(array, kind)
+        stored: np.ndarray = quantize(array, kind)
+        return stored
     rng = np.random.default_rng(array.size)
     blocks = rng.integers(0, 256, (array.shape[0], array.shape[1] // 256, 210)).astype(np.uint8)
     blocks[..., -2:] = rng.uniform(1e-5, 1e-4, (*blocks.shape[:2], 1)).astype("<f2").view(np.uint8)

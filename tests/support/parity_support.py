@@ -19,7 +19,7 @@ from edgedistill.checkpoint.normalize import normalize
 from edgedistill.checkpoint.quantized import open_quantized
 from edgedistill.checkpoint.safetensors import open_safetensors
 from edgedistill.export.writer import Layout, plan_layout
-from edgedistill.graph.decoder import build_graph
+from edgedistill.graph.decoder import Signature, build_graph
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.quantize import dequantize_rows, quantize_rows
 from edgedistill.quantize.plan import plan_weights
@@ -174,7 +174,8 @@ def export_source(
                 put(f"{weight.name}.{suffix}", array)
     blob.tofile(out / "weights.bin")
     emitter = WeightEmitter(stored_plan.by_name(), layout.arrays)
-    for signature, file in (("edgedistill", "model.onnx"), ("genai", "model-genai.onnx")):
+    graphs: tuple[tuple[Signature, str], ...] = (("edgedistill", "model.onnx"), ("genai", "model-genai.onnx"))
+    for signature, file in graphs:
         ir.save(build_graph(spec, emitter, signature=signature, context_length=context_length), out / file)
     return Exported(out, spec, layout)
 
@@ -218,7 +219,8 @@ class Decoder:
         outputs = dict(zip(names, self.session.run(None, feeds | self.cache), strict=True))
         self.cache = {name: outputs[name.replace("past_key_values", "present")] for name in self.cache}
         self.past += valid
-        return outputs["logits"]
+        logits: np.ndarray = outputs["logits"]
+        return logits
 
 
 def genai_session(exported: Exported) -> Any:
@@ -239,8 +241,9 @@ def reference_logits(model: Any, tokens: Sequence[int]) -> np.ndarray:
     import torch
 
     with torch.no_grad():
-        return model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0].numpy()
+        logits: np.ndarray = model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0].numpy()
+    return logits
 
 
 def random_tokens(count: int, seed: int = 0) -> list[int]:
-    return np.random.default_rng(seed).integers(3, VOCAB, count).tolist()
+    return [int(token) for token in np.random.default_rng(seed).integers(3, VOCAB, count)]

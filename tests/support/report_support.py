@@ -12,7 +12,7 @@ from edgedistill.verify.metrics.token_divergence import divergence
 from edgedistill.verify.report.build import Provenance, analyse
 from edgedistill.verify.report.extras import ModelSamples
 from edgedistill.verify.report.tokens import PromptDivergences
-from edgedistill.verify.types import Drawn, Message, ModelIdentity, Prompt, RunSettings, Sample, Suite
+from edgedistill.verify.types import AnswerKind, Drawn, Message, ModelIdentity, Prompt, RunSettings, Sample, Suite
 
 if TYPE_CHECKING:
     from edgedistill.verify.report.model import VerifyReport
@@ -66,7 +66,7 @@ def draw(
             if constant is not None:
                 answer, right = constant, constant == prompt.answer
             length = max(1, int(rng.normal(tokens, 3)))
-            kind = "parsed" if rng.random() >= garbage else "unparsed"
+            kind: AnswerKind = "parsed" if rng.random() >= garbage else "unparsed"
             correct = None if prompt.answer is None else right and kind == "parsed"
             sample = Sample(
                 prompt.id, index, kind, answer if kind == "parsed" else None, f"the answer is {answer}",

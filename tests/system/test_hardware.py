@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
-from edgedistill.profile.profile import ISA_FLAGS, list_profiles, load_profile
+from edgedistill.profile.profile import ISA_FLAGS, Profile, list_profiles, load_profile
 from edgedistill.system import hardware
 from edgedistill.system.cgroup import Limits, read_limits
 from edgedistill.system.hardware import GB, Hardware, detect, fit, isa_flags, memory_bandwidth
@@ -28,21 +30,21 @@ PI = "processor\t: 0\nFeatures\t: fp asimd evtstrm aes asimdhp asimddp\nCPU part
 
 
 @pytest.fixture(autouse=True)
-def no_user_profiles(tmp_path, monkeypatch):
+def no_user_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
-def every_profile():
+def every_profile() -> list[Profile]:
     return [load_profile(entry.name) for entry in list_profiles()]
 
 
-def write(root, path, text):
+def write(root: Path, path: str, text: str) -> None:
     target = root / path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text)
 
 
-def test_flags_of_x86_arm_and_apple():
+def test_flags_of_x86_arm_and_apple() -> None:
     assert isa_flags(X86, "x86_64") == ("avx2", "avx_vnni")
     assert isa_flags(PI, "aarch64") == ("neon", "dotprod")
     assert isa_flags("", "arm64", "Darwin") == ("neon", "dotprod")
@@ -52,7 +54,7 @@ def test_flags_of_x86_arm_and_apple():
     assert set(isa_flags(everything, "x86_64")) == set(ISA_FLAGS)
 
 
-def test_this_machine():
+def test_this_machine() -> None:
     found = detect(probe=False)
     assert 1 <= found.physical_cores <= found.logical_cores
     assert 0 < found.available_ram_bytes <= found.ram_bytes <= psutil.virtual_memory().total
@@ -63,7 +65,7 @@ def test_this_machine():
     assert json.loads(json.dumps(found.to_dict()))["isa"] == list(found.isa)
 
 
-def test_container_limits_and_an_output_that_does_not_exist_yet(tmp_path):
+def test_container_limits_and_an_output_that_does_not_exist_yet(tmp_path: Path) -> None:
     write(tmp_path, "proc/cpuinfo", PI)
     write(tmp_path, "proc/device-tree/model", "Raspberry Pi 5 Model B Rev 1.0\0")
     write(tmp_path, "proc/self/cgroup", "0::/box\n")
@@ -77,7 +79,7 @@ def test_container_limits_and_an_output_that_does_not_exist_yet(tmp_path):
     assert (found.physical_cores, found.logical_cores) == (1, 1)
 
 
-def test_cgroup_version_two_takes_the_tightest_ancestor(tmp_path):
+def test_cgroup_version_two_takes_the_tightest_ancestor(tmp_path: Path) -> None:
     write(tmp_path, "proc/self/cgroup", "0::/outer/inner\n")
     write(tmp_path, "sys/fs/cgroup/outer/memory.max", "1000")
     write(tmp_path, "sys/fs/cgroup/outer/memory.current", "900")
@@ -88,7 +90,7 @@ def test_cgroup_version_two_takes_the_tightest_ancestor(tmp_path):
     assert read_limits(tmp_path) == Limits(1000, 500, 1.5)
 
 
-def test_cgroup_version_one_inside_a_container(tmp_path):
+def test_cgroup_version_one_inside_a_container(tmp_path: Path) -> None:
     """The path is the host's and does not exist inside; the limits are at the top of the mount."""
     write(tmp_path, "proc/self/cgroup", "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n2:cpuset:/\n")
     write(tmp_path, "sys/fs/cgroup/memory/memory.limit_in_bytes", "2000")
@@ -98,7 +100,7 @@ def test_cgroup_version_one_inside_a_container(tmp_path):
     assert read_limits(tmp_path) == Limits(2000, 1500, 2.0)
 
 
-def test_no_limits(tmp_path):
+def test_no_limits(tmp_path: Path) -> None:
     assert read_limits(tmp_path) == Limits()
     write(tmp_path, "proc/self/cgroup", "4:memory:/\n3:cpu:/\nnonsense\n")
     write(tmp_path, "sys/fs/cgroup/memory/memory.limit_in_bytes", str(2**63 - 4096))
@@ -107,7 +109,7 @@ def test_no_limits(tmp_path):
     assert read_limits(tmp_path) == Limits()
 
 
-def test_the_probe_counts_what_it_reads_and_gives_up_without_memory(monkeypatch):
+def test_the_probe_counts_what_it_reads_and_gives_up_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory_bandwidth(2, 100 * 1024 * 1024) is None
     clock = iter(range(1000))
     monkeypatch.setattr(hardware, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
@@ -128,14 +130,14 @@ def test_the_probe_counts_what_it_reads_and_gives_up_without_memory(monkeypatch)
         ({"ram_bytes": 25 * GB, "physical_cores": 2}, "mini-pc"),
     ],
 )
-def test_the_best_profile(changes, best):
+def test_the_best_profile(changes: dict[str, Any], best: str | None) -> None:
     ranking = fit(replace(LAPTOP, **changes), every_profile())
     assert ranking[0].fits
     assert ranking[0].profile.name == best
     assert [entry.fits for entry in ranking] == sorted((entry.fits for entry in ranking), reverse=True)
 
 
-def test_nothing_fits_a_toaster():
+def test_nothing_fits_a_toaster() -> None:
     toaster = replace(LAPTOP, ram_bytes=GB // 2, isa=())
     for entry in fit(toaster, every_profile()):
         assert not entry.fits
@@ -143,7 +145,7 @@ def test_nothing_fits_a_toaster():
         assert any("0.5 GB of memory, too little for" in reason for reason in entry.reasons)
 
 
-def test_reasons_tell_what_is_short_now():
+def test_reasons_tell_what_is_short_now() -> None:
     machine = replace(LAPTOP, physical_cores=2, available_ram_bytes=GB, free_disk_bytes=2 * GB)
     (entry,) = fit(machine, [load_profile("laptop-cpu")])
     assert entry.fits
@@ -156,7 +158,7 @@ def test_reasons_tell_what_is_short_now():
     assert "run on my desk" in entry.reasons
 
 
-def test_a_real_probe_is_within_what_memory_can_do():
+def test_a_real_probe_is_within_what_memory_can_do() -> None:
     found = memory_bandwidth(1, 4 * 10**9, seconds=0.2)
     assert found is not None
     assert 0.1 < found < 1000

@@ -25,7 +25,7 @@ def verdict(answers):
 
 
 @given(st.lists(ANSWERS, min_size=1, max_size=20), st.randoms(use_true_random=False))
-def test_the_exact_rule_never_changes_the_verdict(answers, random):
+def test_the_exact_rule_never_changes_the_verdict(answers, random) -> None:
     order = list(range(len(answers)))
     random.shuffle(order)  # trajectories end in any order
     finished = {}
@@ -40,7 +40,7 @@ def test_the_exact_rule_never_changes_the_verdict(answers, random):
 
 
 @given(st.lists(ANSWERS, max_size=12), st.integers(0, 12))
-def test_the_exact_rule_stops_as_soon_as_it_may(answers, remaining):
+def test_the_exact_rule_stops_as_soon_as_it_may(answers, remaining) -> None:
     best = verdict(answers)[0]
     leader = sum(a == best for a in answers) if best else 0
     others = max((sum(a == b for a in answers) for b in ("1", "2", "3", "4", "new") if b != best), default=0)
@@ -50,14 +50,14 @@ def test_the_exact_rule_stops_as_soon_as_it_may(answers, remaining):
 
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
 @pytest.mark.parametrize("count", [3, 8, 16, 31, 64])
-def test_the_sequential_rules_error_is_bounded_at_every_share_of_two_answers(count, rate):
+def test_the_sequential_rules_error_is_bounded_at_every_share_of_two_answers(count, rate) -> None:
     leads = required_leads(count, rate)
     assert len(leads) == count
     assert leads[-1] is None
     assert worst_error(leads) <= rate
 
 
-def test_the_sequential_rule_stops_earlier_than_the_exact_one():
+def test_the_sequential_rule_stops_earlier_than_the_exact_one() -> None:
     leads = required_leads(16, 0.05)
     assert min(n for n, lead in enumerate(leads, 1) if lead is not None and lead <= n) < 9  # 9 of 16 equal is certain
     loose = [lead or 99 for lead in required_leads(16, 0.2)]
@@ -67,7 +67,7 @@ def test_the_sequential_rule_stops_earlier_than_the_exact_one():
 @pytest.mark.parametrize(
     "shares", [[0.5, 0.5], [0.6, 0.4], [0.4, 0.3, 0.3], [0.25] * 4, [0.45, 0.35], [0.35, 0.3, 0.1]]
 )
-def test_the_sequential_rules_error_rate_by_simulation(shares):
+def test_the_sequential_rules_error_rate_by_simulation(shares) -> None:
     """Full votes against stopped ones; what is missing to 1 are trajectories without an answer."""
     rate, count, runs = 0.1, 12, 1500
     generator = np.random.default_rng(5)
@@ -85,18 +85,18 @@ def test_the_sequential_rules_error_rate_by_simulation(shares):
     assert stopped
 
 
-def test_the_sequential_rule_never_looks_past_an_open_trajectory():
+def test_the_sequential_rule_never_looks_past_an_open_trajectory() -> None:
     equal = dict.fromkeys(range(1, 6), "7")  # five quick ones, number 0 still thinks
     assert not decided("sequential", equal, 16, 0.05)
     assert decided("sequential", {0: "7", **equal}, 16, 0.05)
 
 
-def test_off_never_stops():
+def test_off_never_stops() -> None:
     assert not decided("off", dict.fromkeys(range(7), "1"), 8, 0.05)
 
 
 @pytest.mark.parametrize(("skew", "low", "high"), [(0.02, 0.9, 1.1), (0.2, 0.75, 1.05), (0.5, 0.5, 1.0)])
-def test_the_saving_is_about_what_the_others_would_have_taken(skew, low, high):
+def test_the_saving_is_about_what_the_others_would_have_taken(skew, low, high) -> None:
     generator = np.random.default_rng(3)
     claimed = taken = 0
     for _ in range(400):
@@ -107,7 +107,7 @@ def test_the_saving_is_about_what_the_others_would_have_taken(skew, low, high):
     assert low < claimed / taken < high
 
 
-def test_the_saving_of_what_had_not_begun_is_a_whole_trajectory():
+def test_the_saving_of_what_had_not_begun_is_a_whole_trajectory() -> None:
     assert saved_tokens([50, 60, 70], [0, 0]) == pytest.approx(2 * 60, abs=20)
     assert saved_tokens([50], [50, 50]) == 2  # each would have gone on
     assert saved_tokens([50, 60], []) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from typing import Any, Never
 
 import pytest
 
@@ -29,7 +30,7 @@ def tokens(result):
     return [trajectory.tokens for trajectory in result.trajectories]
 
 
-def test_the_same_seed_gives_the_same_trajectories_whatever_their_number(reasoner, sampling):
+def test_the_same_seed_gives_the_same_trajectories_whatever_their_number(reasoner, sampling) -> None:
     few = solve(reasoner, HARD, options=OFF, settings=sampling, numerics="exact")
     many = solve(
         reasoner, HARD, options=TrajectoryOptions(count=9, early_stop="off"), settings=sampling, numerics="exact"
@@ -42,7 +43,7 @@ def test_the_same_seed_gives_the_same_trajectories_whatever_their_number(reasone
     assert tokens(other) != tokens(few)
 
 
-def test_the_first_trajectory_is_the_answer_to_the_same_seed_alone(reasoner, sampling):
+def test_the_first_trajectory_is_the_answer_to_the_same_seed_alone(reasoner, sampling) -> None:
     alone = reasoner.generate(HARD, settings=sampling, numerics="exact")
     first = solve(reasoner, HARD, options=OFF, settings=sampling, numerics="exact").trajectories[0]
     assert (first.tokens, first.text, first.reasoning, first.answer) == (
@@ -52,7 +53,7 @@ def test_the_first_trajectory_is_the_answer_to_the_same_seed_alone(reasoner, sam
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.1])
-def test_waves_and_one_after_the_other_give_the_same_trajectories(reasoner, sampling, monkeypatch, penalty):
+def test_waves_and_one_after_the_other_give_the_same_trajectories(reasoner, sampling, monkeypatch, penalty) -> None:
     settings = sampling.replace(repetition_penalty=penalty)
     options = TrajectoryOptions(count=5, early_stop="off", vote="confidence")
     together = solve(reasoner, HARD, options=options, settings=settings, numerics="exact")
@@ -67,8 +68,10 @@ def test_waves_and_one_after_the_other_give_the_same_trajectories(reasoner, samp
     assert "decoded at a time" in waves.notes[0]
 
 
-def test_events_join_to_the_trajectories(reasoner, sampling):
-    texts, counts, kinds = defaultdict(str), defaultdict(int), []
+def test_events_join_to_the_trajectories(reasoner, sampling) -> None:
+    texts: defaultdict[int | None, str] = defaultdict(str)
+    counts: defaultdict[int | None, int] = defaultdict(int)
+    kinds = []
     for event in stream(reasoner, HARD, options=OFF, settings=sampling):
         kinds.append(event.kind)
         if event.kind in ("reasoning", "answer", "marker"):
@@ -81,10 +84,11 @@ def test_events_join_to_the_trajectories(reasoner, sampling):
     for trajectory in result.trajectories:
         assert texts[trajectory.index] == trajectory.text
         assert counts[trajectory.index] <= len(trajectory.tokens)
-    assert result.stats.trajectory_tokens == sum(len(t.tokens) for t in result.trajectories)
+    lengths = [len(trajectory.tokens) for trajectory in result.trajectories]
+    assert result.stats.trajectory_tokens == sum(lengths)
 
 
-def test_a_decided_vote_cuts_the_rest_and_keeps_the_verdict(reasoner, sampling):
+def test_a_decided_vote_cuts_the_rest_and_keeps_the_verdict(reasoner, sampling) -> None:
     full = solve(reasoner, STORY, options=TrajectoryOptions(count=12, early_stop="off"), settings=sampling)
     short = solve(reasoner, STORY, options=TrajectoryOptions(count=12), settings=sampling)
     assert (short.final, short.decided_by, short.vote.tied) == (full.final, "majority", ())
@@ -96,7 +100,7 @@ def test_a_decided_vote_cuts_the_rest_and_keeps_the_verdict(reasoner, sampling):
         assert trajectory.vote is None or trajectory.kind == "answered"
 
 
-def test_cancelling_keeps_and_labels_what_there_is(reasoner, sampling):
+def test_cancelling_keeps_and_labels_what_there_is(reasoner, sampling) -> None:
     cancel, seen = threading.Event(), 0
     for event in stream(reasoner, HARD, options=OFF, settings=sampling, cancel=cancel):
         seen += event.kind == "reasoning"
@@ -112,7 +116,7 @@ def test_cancelling_keeps_and_labels_what_there_is(reasoner, sampling):
     assert not again.cancelled
 
 
-def test_cancelling_before_the_first_token(reasoner, sampling):
+def test_cancelling_before_the_first_token(reasoner, sampling) -> None:
     cancel = threading.Event()
     cancel.set()
     result = solve(reasoner, HARD, options=OFF, settings=sampling, cancel=cancel)
@@ -130,7 +134,7 @@ FAILURES = (
 
 @pytest.mark.parametrize("failure", FAILURES, ids=["kernel", "arena", "python"])
 @pytest.mark.parametrize("rows", [1, 4])
-def test_what_there_is_when_the_memory_runs_out_is_kept(reasoner, sampling, monkeypatch, failure, rows):
+def test_what_there_is_when_the_memory_runs_out_is_kept(reasoner, sampling, monkeypatch, failure, rows) -> None:
     """One after the other some have ended by then, together none has."""
     full = solve(reasoner, HARD, options=OFF, settings=sampling)
     session = type(reasoner.session.raw)
@@ -165,8 +169,8 @@ def test_what_there_is_when_the_memory_runs_out_is_kept(reasoner, sampling, monk
     assert len(solve(reasoner, HARD, options=OFF, settings=sampling).trajectories) == 4  # the model goes on
 
 
-def test_an_error_that_is_no_memorys_is_raised_as_it_is(reasoner, sampling, monkeypatch):
-    def failing(self, *arguments):
+def test_an_error_that_is_no_memorys_is_raised_as_it_is(reasoner, sampling, monkeypatch) -> None:
+    def failing(self, *arguments) -> Never:
         raise RuntimeError("Invalid rank for input")
 
     monkeypatch.setattr(type(reasoner.session.raw), "run_with_iobinding", failing)
@@ -175,8 +179,8 @@ def test_an_error_that_is_no_memorys_is_raised_as_it_is(reasoner, sampling, monk
     assert not isinstance(raised.value, OutOfMemoryError)
 
 
-def test_a_pass_that_runs_out_of_memory_leaves_the_vote(reasoner, sampling, monkeypatch):
-    def failing(*arguments, **settings):
+def test_a_pass_that_runs_out_of_memory_leaves_the_vote(reasoner, sampling, monkeypatch) -> None:
+    def failing(*arguments, **settings) -> Never:
         raise OutOfMemoryError("The KV cache cannot grow.")
 
     monkeypatch.setattr(type(reasoner), "stream", failing)  # on the object it would stay behind the test
@@ -185,20 +189,20 @@ def test_a_pass_that_runs_out_of_memory_leaves_the_vote(reasoner, sampling, monk
     assert result.notes[-1] == "The memory ran out in the deliberation: the vote stands."
 
 
-def test_truncated_trajectories_never_win(reasoner, sampling):
+def test_truncated_trajectories_never_win(reasoner, sampling) -> None:
     result = solve(reasoner, HARD, options=OFF, settings=sampling.replace(max_new_tokens=5))
     assert result.vote.truncated == 4
     assert (result.decided_by, result.answer) == ("none", "")
 
 
-def test_a_stop_string_ends_one_trajectory_only(reasoner, sampling):
+def test_a_stop_string_ends_one_trajectory_only(reasoner, sampling) -> None:
     result = solve(reasoner, EASY, options=OFF, settings=sampling.replace(stop=("}",)))
     assert {trajectory.finish for trajectory in result.trajectories} == {"stop_string"}
     assert all("}" not in trajectory.text for trajectory in result.trajectories)
 
 
 @pytest.mark.parametrize("count", [0, -1, 65, 10**9, 2.5, True])
-def test_absurd_numbers_of_trajectories_are_refused(count):
+def test_absurd_numbers_of_trajectories_are_refused(count) -> None:
     with pytest.raises(UsageError, match="expected 1 to 64"):
         TrajectoryOptions(count=count)
 
@@ -219,30 +223,30 @@ def test_absurd_numbers_of_trajectories_are_refused(count):
         {"vote": "confidence", "early_stop": "exact"},
     ],
 )
-def test_options_out_of_range_are_refused(options):
+def test_options_out_of_range_are_refused(options) -> None:
     with pytest.raises(UsageError):
         TrajectoryOptions(**options)
 
 
-def test_equal_trajectories_are_refused(reasoner, sampling):
+def test_equal_trajectories_are_refused(reasoner, sampling) -> None:
     with pytest.raises(GenerationError, match="leave a choice"):
         stream(reasoner, EASY, settings=sampling.replace(temperature=0.0))
 
 
-def test_a_prompt_longer_than_the_context(reasoner, sampling):
+def test_a_prompt_longer_than_the_context(reasoner, sampling) -> None:
     with pytest.raises(ContextLengthError, match="context"):
         solve(reasoner, "9 " * 3000, settings=sampling)
 
 
 # ---- memory --------------------------------------------------------------------------------------------------------
 
-PLAN = {
+PLAN: dict[str, Any] = {
     "tokens": 990, "step": 100, "context": 4000, "bytes_per_token": 10_000, "vocab_size": 100, "profile": {},
     "predicted": {},
 }  # fmt: skip
 
 
-def test_memory_lowers_the_rows_and_says_so():
+def test_memory_lowers_the_rows_and_says_so() -> None:
     row = 1000 * 10_000 + 1600  # a cache grows by 100 tokens
     plenty = plan_memory(count=8, available=20 * row, **PLAN)
     assert (plenty.rows, plenty.note, plenty.pass_tokens) == (8, "", 4000)
@@ -256,29 +260,31 @@ def test_memory_lowers_the_rows_and_says_so():
         plan_memory(count=8, available=row, **PLAN)
 
 
-def test_one_trajectory_takes_the_path_of_a_batch_where_there_is_room():
+def test_one_trajectory_takes_the_path_of_a_batch_where_there_is_room() -> None:
     row = 1000 * 10_000 + 1600
     for sequences, rows in ((9, 2), (3, 2), (2, 1), (1, 1)):
         plan = plan_memory(count=1, available=int(1.2 * sequences * row), **PLAN)
         assert (plan.rows, plan.note) == (rows, "")
 
 
-def test_what_an_earlier_prompt_left_allocated_counts_once():
+def test_what_an_earlier_prompt_left_allocated_counts_once() -> None:
     row = 1000 * 10_000 + 1600
     for held, rows in ((0, 3), (row, 4), (3 * row, 4)):
         assert plan_memory(count=8, available=5 * row, held=held, **PLAN).rows == rows
 
 
-def test_a_quantized_cache_fits_more_at_a_time():
-    memory = {"count": 8, "available": 3 * 10_000_000}
+def test_a_quantized_cache_fits_more_at_a_time() -> None:
+    memory: dict[str, Any] = {"count": 8, "available": 3 * 10_000_000}
     assert plan_memory(**memory, **PLAN).rows == 1
     assert plan_memory(**memory, **{**PLAN, "bytes_per_token": 2_500}).rows == 8
 
 
-def test_the_bytes_of_a_plan_are_those_that_are_taken(reasoner, sampling, monkeypatch):
+def test_the_bytes_of_a_plan_are_those_that_are_taken(reasoner, sampling, monkeypatch) -> None:
     plans, held = [], []
     monkeypatch.setattr(
-        memory, "plan_memory", lambda **k: held.append(k["held"]) or plans.append(plan_memory(**k)) or plans[-1]
+        memory,
+        "plan_memory",
+        lambda **k: (held.append(k["held"]), plans.append(plan_memory(**k)), plans[-1])[-1],  # type: ignore[func-returns-value]
     )
     # Decoded to the last token that the plan is for.
     settings = sampling.replace(ignore_eos=True, max_new_tokens=300)
@@ -290,7 +296,7 @@ def test_the_bytes_of_a_plan_are_those_that_are_taken(reasoner, sampling, monkey
         assert taken > rows * (plans[-1].row_bytes - 16 * reasoner.bundle.manifest.model.vocab_size)
 
 
-def test_a_pass_that_does_not_fit_the_memory_leaves_the_vote(reasoner, sampling, monkeypatch):
+def test_a_pass_that_does_not_fit_the_memory_leaves_the_vote(reasoner, sampling, monkeypatch) -> None:
     monkeypatch.setattr(memory, "plan_memory", lambda **k: plan_memory(**{**k, "available": 700_000, "held": 0}))
     options = TrajectoryOptions(count=4, deliberate=True)
     result = solve(reasoner, EASY, options=options, settings=sampling)
@@ -299,7 +305,7 @@ def test_a_pass_that_does_not_fit_the_memory_leaves_the_vote(reasoner, sampling,
     assert "the vote stands" in result.notes[-1]
 
 
-def test_the_profiles_budget_counts_when_it_is_the_smaller_one():
+def test_the_profiles_budget_counts_when_it_is_the_smaller_one() -> None:
     profile = {"name": "small", "target": {"ram_gb": 0.2}}
     plan = {**PLAN, "profile": profile, "predicted": {"ram_bytes": 170_000_000, "kv_bytes": 10_000_000}}
     found = plan_memory(count=8, available=10**12, **plan)

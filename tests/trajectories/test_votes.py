@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgedistill.answers.extract import extract
 from edgedistill.trajectories.vote import (
     Ballot,
+    Kind,
     by_confidence,
     majority,
     most_similar,
@@ -20,7 +21,7 @@ from edgedistill.trajectories.vote import (
     trajectory_confidence,
 )
 
-KINDS = ("unparsed", "truncated", "cancelled", "cut")
+KINDS: tuple[Kind, ...] = ("unparsed", "truncated", "cancelled", "cut")
 
 
 @st.composite
@@ -28,13 +29,13 @@ def ballots(draw: st.DrawFn) -> list[Ballot]:
     made = []
     for index in range(draw(st.integers(1, 20))):
         answer = draw(st.sampled_from(["1", "2", "3", None]))
-        kind = "answered" if answer else draw(st.sampled_from(KINDS))
+        kind: Kind = "answered" if answer else draw(st.sampled_from(KINDS))
         made.append(Ballot(index, kind, answer, draw(st.floats(0.5, 20.0))))
     return made
 
 
 @given(ballots())
-def test_a_majority_has_the_most_votes_and_every_trajectory_is_accounted_for(given_ballots):
+def test_a_majority_has_the_most_votes_and_every_trajectory_is_accounted_for(given_ballots) -> None:
     result = majority(given_ballots)
     votes = Counter(ballot.answer for ballot in given_ballots if ballot.answer)
     most = max(votes.values(), default=0)
@@ -51,7 +52,7 @@ def test_a_majority_has_the_most_votes_and_every_trajectory_is_accounted_for(giv
 
 
 @given(ballots(), st.floats(0.1, 1.0))
-def test_a_confidence_vote_keeps_the_most_confident_and_adds_their_weights(given_ballots, keep):
+def test_a_confidence_vote_keeps_the_most_confident_and_adds_their_weights(given_ballots, keep) -> None:
     result = by_confidence(given_ballots, keep=keep)
     voters = [ballot for ballot in given_ballots if ballot.answer]
     kept = [ballot for ballot in voters if ballot.index not in result.dropped]
@@ -65,21 +66,21 @@ def test_a_confidence_vote_keeps_the_most_confident_and_adds_their_weights(given
         assert result.tallies[0].weight == max(tally.weight for tally in result.tallies)
 
 
-def test_one_sure_trajectory_outweighs_two_unsure_ones():
+def test_one_sure_trajectory_outweighs_two_unsure_ones() -> None:
     votes = [Ballot(0, "answered", "7", 2.0), Ballot(1, "answered", "7", 2.0), Ballot(2, "answered", "8", 9.0)]
     assert majority(votes).answer == "7"
     assert by_confidence(votes, keep=1.0).answer == "8"
     assert by_confidence(votes, keep=1 / 3).dropped == (0, 1)
 
 
-def test_garbage_never_wins():
+def test_garbage_never_wins() -> None:
     garbage = [Ballot(i, "truncated", None) for i in range(7)]
     assert majority([*garbage, Ballot(7, "answered", "5")]).answer == "5"
     assert majority(garbage).answer is None
 
 
 @given(st.integers(2, 300), st.integers(1, 30), st.integers(0, 2**32 - 1))
-def test_token_confidence_is_the_negative_mean_of_the_top_log_probabilities(vocab, top, seed):
+def test_token_confidence_is_the_negative_mean_of_the_top_log_probabilities(vocab, top, seed) -> None:
     logits = (np.random.default_rng(seed).standard_normal((3, vocab)) * 3).astype(np.float32)
     exact = logits.astype(np.float64)
     logs = exact - np.log(np.exp(exact).sum(axis=1, keepdims=True))
@@ -87,7 +88,7 @@ def test_token_confidence_is_the_negative_mean_of_the_top_log_probabilities(voca
     assert token_confidence(logits, top) == pytest.approx(expected, rel=1e-5)
 
 
-def test_measures_of_a_trajectory():
+def test_measures_of_a_trajectory() -> None:
     tokens = [9.0, 1.0, 2.0, 9.0, 6.0, 8.0]
     assert trajectory_confidence(tokens, "mean", 2) == pytest.approx(35 / 6)
     assert trajectory_confidence(tokens, "tail", 2) == 7.0
@@ -108,7 +109,7 @@ def test_measures_of_a_trajectory():
         ("It is B.", "choice", "B"),
     ],
 )
-def test_answers_that_can_be_compared(text, form, expected):
+def test_answers_that_can_be_compared(text, form, expected) -> None:
     assert extract(text, form) == expected
 
 
@@ -125,11 +126,11 @@ def test_answers_that_can_be_compared(text, form, expected):
         ("3.5", None),
     ],
 )
-def test_the_reply_that_is_named(text, expected):
+def test_the_reply_that_is_named(text, expected) -> None:
     assert named_reply(text, 5) == expected
 
 
-def test_the_most_similar_reply():
+def test_the_most_similar_reply() -> None:
     texts = ["bananas are blue", "The sky is blue.", "the sky is blue", "blue"]
     assert most_similar(texts) == 1
     assert most_similar(["", ""]) == 0

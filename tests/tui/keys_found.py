@@ -31,7 +31,8 @@ def classes() -> list[type[DOMNode]]:
 def bindings() -> dict[tuple[str, str], list[str]]:
     """(class, action) to its keys; Textual's own of the application and of every screen among them."""
     found: dict[tuple[str, str], list[str]] = {}
-    for cls in (App, Screen, *classes()):
+    every: list[type[DOMNode]] = [App, Screen, *classes()]
+    for cls in every:
         for binding in Binding.make_bindings(vars(cls).get("BINDINGS", ())):
             found.setdefault((cls.__name__, binding.action), []).append(binding.key)
     found["App", "command_palette"] = [App.COMMAND_PALETTE_BINDING]

@@ -84,7 +84,9 @@ class Scene:
     @property
     def app(self) -> TuiApp:
         """The application."""
-        return self.chat.tui
+        app = self.chat.tui
+        assert isinstance(app, TuiApp)
+        return app
 
     @property
     def chat(self) -> ChatScreen:

@@ -29,7 +29,9 @@ def page_text(pilot: Pilot[None]) -> str:
 
 
 def app_of(pilot: Pilot[None]) -> TuiApp:
-    return chat_of(pilot).tui
+    app = chat_of(pilot).tui
+    assert isinstance(app, TuiApp)
+    return app
 
 
 def test_sessions_search_open_rename_export_delete(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 import pytest
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-aiohttp = pytest.importorskip("aiohttp", reason="textual-serve (extra serve) is not installed")
+pytest.importorskip("aiohttp", reason="textual-serve (extra serve) is not installed")
 pytest.importorskip("textual_serve", reason="textual-serve (extra serve) is not installed")
 
-from browser import CHROMIUM, browser  # noqa: E402 - needs aiohttp
-from waiting import PATIENCE_S  # noqa: E402
+import aiohttp
+from aiohttp import web
+from browser import CHROMIUM, browser
+from waiting import PATIENCE_S
 
-from edgedistill_tui.data.store import Store  # noqa: E402
+from edgedistill_tui.data.store import Store
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Running:
         return {f"edgedistill-{self.address.partition(':')[2]}": self.token}
 
     def children(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+        found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
+        return found
 
 
 @contextmanager
@@ -70,7 +73,7 @@ def served(bundle: Path, data: Path, *options: str) -> Iterator[Running]:
 
 async def status(session: aiohttp.ClientSession, url: str, **headers: str) -> int:
     async with session.get(url, headers=headers, allow_redirects=False) as answer:
-        return answer.status
+        return int(answer.status)
 
 
 async def connect(session: aiohttp.ClientSession, running: Running, **headers: str) -> aiohttp.ClientWebSocketResponse:
@@ -164,11 +167,11 @@ def test_connections_that_ask_nothing_are_closed() -> None:
 
     async def steps() -> None:
         server = serving.LocalServer(["true"], "127.0.0.1", 0, names=["proxy.example"])
-        runner = serving.web.AppRunner(await server._make_app(), access_log=None)
+        runner = cast(Any, web.AppRunner(await server._make_app(), access_log=None))
         await runner.setup()
-        site = serving.web.TCPSite(runner, "127.0.0.1", 0)
+        site = cast(Any, web.TCPSite(runner, "127.0.0.1", 0))
         await site.start()
-        port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+        port = site._server.sockets[0].getsockname()[1]
         try:
             silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(serving.IDLE_CONNECTIONS + 3)]
             silent[-1][1].write(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")  # and never the end of its headers

@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
 def test_a_run_with_other_settings_starts_anew(
     coarse: Path, tiny_checkpoint_dir: Path, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = {"reference": tiny_checkpoint_dir, "calibration": text_file}
+    arguments: dict[str, Any] = {"reference": tiny_checkpoint_dir, "calibration": text_file}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupted_after(patch, 2)
         tune_bundle(coarse, tmp_path / "out", options=QUICK, **arguments)

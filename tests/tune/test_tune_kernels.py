@@ -61,9 +61,9 @@ def test_linear_and_its_gradients(rows: slice) -> None:
     out.square().sum().backward()
     expected.square().sum().backward()
     torch.testing.assert_close(x.grad, y.grad, rtol=1e-4, atol=1e-4)
-    scale = float(factor.grad.abs().max())  # type: ignore[union-attr]
+    scale = float(factor.grad.abs().max())
     torch.testing.assert_close(m.log_factor.grad / scale, factor.grad / scale, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(m.zero_shift.grad / scale, shift.grad / scale, rtol=1e-4, atol=1e-5)  # type: ignore
+    torch.testing.assert_close(m.zero_shift.grad / scale, shift.grad / scale, rtol=1e-4, atol=1e-5)
 
 
 def test_embedding_and_its_gradients() -> None:

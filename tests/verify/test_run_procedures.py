@@ -35,7 +35,7 @@ def trial(correct, vote, *, tokens=100, passed=0):
     return Trial(tuple(correct), vote, len(correct), False, "majority", tokens, passed, tokens - 10, 0.5)
 
 
-def test_a_vote_has_the_trajectories_of_the_single_mode(sampled, prompts):
+def test_a_vote_has_the_trajectories_of_the_single_mode(sampled, prompts) -> None:
     model = sampled()
     single = list(ProcedureModel(model, Procedure("single")).draw(prompts, 4, SETTINGS))
     voted = list(ProcedureModel(model, Procedure("vote", 2)).draw(prompts, 2, SETTINGS))
@@ -54,7 +54,7 @@ def test_a_vote_has_the_trajectories_of_the_single_mode(sampled, prompts):
         assert Drawn.from_dict(stored) == answer
 
 
-def test_checks_are_not_known_to_the_vote(sampled):
+def test_checks_are_not_known_to_the_vote(sampled) -> None:
     prompt = next(p for p in load_suite("instructions").prompts if p.checks)
     (answer,) = ProcedureModel(sampled(), Procedure("vote", 2)).draw([prompt], 1, SETTINGS)
     assert answer.trial.decided_by in ("universal", "similarity", "none")
@@ -62,7 +62,7 @@ def test_checks_are_not_known_to_the_vote(sampled):
     assert answer.trial.answered <= 2
 
 
-def test_the_scores_are_means_over_prompts():
+def test_the_scores_are_means_over_prompts() -> None:
     answers = [
         drawn("a", 0, trial([True, True, False], True)),
         drawn("a", 1, trial([True, False, False], False), correct=True),
@@ -82,7 +82,7 @@ def test_the_scores_are_means_over_prompts():
     assert single.mean_at_k is not None
 
 
-def test_the_change_of_a_mode_is_paired_by_prompt():
+def test_the_change_of_a_mode_is_paired_by_prompt() -> None:
     before = [drawn(p, 0, trial([True, True], True)) for p in "abcd"]
     after = [
         drawn("d", 0, trial([True, True], True)),
@@ -102,7 +102,7 @@ def test_the_change_of_a_mode_is_paired_by_prompt():
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.sampled_from(["1", "2", None])), min_size=1, max_size=10))
-def test_early_stop_never_costs_more(entries):
+def test_early_stop_never_costs_more(entries) -> None:
     made = [
         Trajectory(i, "answered" if a else "unparsed", a, "", "", "x", (1,) * n, 0, "stop")
         for i, (n, a) in enumerate(entries)
@@ -110,7 +110,7 @@ def test_early_stop_never_costs_more(entries):
     assert 0 < stopped_tokens(made) <= sum(n for n, _ in entries)
 
 
-def test_the_predicted_saving_is_the_real_one(sampled, prompts):
+def test_the_predicted_saving_is_the_real_one(sampled, prompts) -> None:
     model = sampled().model
     options = Procedure("vote", 6).options
     question = [{"role": "user", "content": prompts[2].messages[0].content}]
@@ -123,7 +123,7 @@ def test_the_predicted_saving_is_the_real_one(sampled, prompts):
     assert stopped.final == full.final
 
 
-def test_a_mode_is_gated_against_the_same_mode_and_resumed(reasoner, tmp_path, monkeypatch):
+def test_a_mode_is_gated_against_the_same_mode_and_resumed(reasoner, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Run, "audit_sampler", lambda *_: None)  # has its own tests, and takes its time
     bundle, reference = reasoner("int4-b32"), reasoner("fp32")
     report = verify_procedure(bundle, Procedure("vote", 2), reference=reference, options=OPTIONS, store=tmp_path)
@@ -149,7 +149,7 @@ def test_a_mode_is_gated_against_the_same_mode_and_resumed(reasoner, tmp_path, m
 @pytest.mark.parametrize(
     ("procedure", "answers"), [(Procedure("single"), 16), (Procedure("vote", 4), 4), (Procedure("deliberate", 16), 2)]
 )
-def test_fewer_answers_for_more_trajectories(reasoner, monkeypatch, procedure, answers):
+def test_fewer_answers_for_more_trajectories(reasoner, monkeypatch, procedure, answers) -> None:
     monkeypatch.setattr(procedure_runner, "_run", lambda *arguments: arguments[3].n_samples)
     assert verify_procedure(reasoner("int4-b32"), procedure, options=VerifyOptions(preset="fast")) == answers
 
@@ -159,11 +159,11 @@ def test_fewer_answers_for_more_trajectories(reasoner, monkeypatch, procedure, a
     [
         (lambda: Procedure("vote", 1), {}),
         (lambda: Procedure("vote", 65), {}),
-        (lambda: Procedure("loud", 8), {}),
+        (lambda: Procedure("loud", 8), {}),  # type: ignore[arg-type]
         (lambda: Procedure("vote", 2), {"sequential": True}),
         (lambda: Procedure("vote", 2), {"temperature": 0.0}),
     ],
 )
-def test_what_makes_no_sense_is_refused(reasoner, procedure, options):
+def test_what_makes_no_sense_is_refused(reasoner, procedure, options) -> None:
     with pytest.raises(UsageError):
         verify_procedure(reasoner("int4-b32"), procedure(), options=replace(OPTIONS, **options))

@@ -35,7 +35,7 @@ def whole(model, prompt, tokens):
     return decoder.step(np.array([ids]), None, index, exact=True)[0].copy()
 
 
-def test_divergences_are_those_of_a_single_pass(sampled, prompts, sequences, monkeypatch):
+def test_divergences_are_those_of_a_single_pass(sampled, prompts, sequences, monkeypatch) -> None:
     p, q = sampled("fp32"), sampled("int4-b32")
     expected = [divergence(whole(p, prompts[0], s), whole(q, prompts[0], s)) for s in sequences]
     for size in (32 << 20, 2 * 768 * 4 * 3):
@@ -49,12 +49,12 @@ def test_divergences_are_those_of_a_single_pass(sampled, prompts, sequences, mon
     assert np.concatenate([one.kl for one in expected]).max() > 0
 
 
-def test_a_model_does_not_differ_from_itself(sampled, prompts, sequences):
+def test_a_model_does_not_differ_from_itself(sampled, prompts, sequences) -> None:
     q = sampled("int4-b32")
     assert all((one.kl == 0).all() and one.top_agrees.all() for one in compare_on(q, q, prompts[0], sequences))
 
 
-def test_one_sequence_by_itself_is_scored_like_several(sampled, prompts, sequences):
+def test_one_sequence_by_itself_is_scored_like_several(sampled, prompts, sequences) -> None:
     """As for graphs that know no batches."""
     model = sampled("int4-b32")
     ids, longest = model.replies.encode(prompts[0], None).ids, sequences[0]
@@ -64,7 +64,7 @@ def test_one_sequence_by_itself_is_scored_like_several(sampled, prompts, sequenc
     np.testing.assert_array_equal(np.concatenate(found), whole(model, prompts[0], longest))
 
 
-def test_two_bits_are_further_off_than_four(sampled, prompts, sequences):
+def test_two_bits_are_further_off_than_four(sampled, prompts, sequences) -> None:
     reference = sampled("fp32")
     four, two = (
         np.concatenate([one.kl for one in compare_on(reference, sampled(name), prompts[0], sequences)]).mean()
@@ -73,7 +73,7 @@ def test_two_bits_are_further_off_than_four(sampled, prompts, sequences):
     assert two > 20 * four
 
 
-def test_the_paths_of_scoring_and_decoding(sampled, prompts, sequences):
+def test_the_paths_of_scoring_and_decoding(sampled, prompts, sequences) -> None:
     """In fp32 they are one; the first token of a reply comes from the prefill in both."""
     full = path_distance(sampled("fp32"), prompts[0], sequences[:2])
     assert full.kl.max() < 1e-6
@@ -85,7 +85,7 @@ def test_the_paths_of_scoring_and_decoding(sampled, prompts, sequences):
         path_distance(sampled("fp32"), prompts[0], [])
 
 
-def test_other_vocabularies_are_refused(sampled, prompts, sequences):
+def test_other_vocabularies_are_refused(sampled, prompts, sequences) -> None:
     p, q = sampled("fp32"), sampled("int4-b32")
     q.identity = dataclasses.replace(q.identity, tokenizer_sha256="0" * 64)
     with pytest.raises(VerifyError, match="different tokenizers"):
@@ -96,7 +96,7 @@ def test_other_vocabularies_are_refused(sampled, prompts, sequences):
 
 
 @given(st.lists(st.integers(1, 900), min_size=1, max_size=40), st.integers(2, 300_000))
-def test_slices_cover_every_position_within_the_bound(lengths, vocab):
+def test_slices_cover_every_position_within_the_bound(lengths, vocab) -> None:
     parts = slices(lengths, vocab)
     assert [part.start for part in parts] == [0, *[part.stop for part in parts[:-1]]]
     assert parts[-1].stop == max(lengths)
@@ -110,7 +110,7 @@ def test_slices_cover_every_position_within_the_bound(lengths, vocab):
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 4, 20, 64]))
-def test_cut_divergences_are_lower_bounds_and_whole_ones_with_all_tokens(seed, k):
+def test_cut_divergences_are_lower_bounds_and_whole_ones_with_all_tokens(seed, k) -> None:
     generator = np.random.default_rng(seed)
     p, q = (generator.standard_normal((2, 5, 64)) * 3).astype(np.float32)
     exact, cut = divergence(p, q), coarse_divergence(top_tokens(p, k), [q[:2], q[2:]])
@@ -146,14 +146,14 @@ class Biased:
 HOT = SETTINGS.replace(temperature=1.5, top_k=0, top_p=1.0)
 
 
-def test_the_sampler_passes_its_audit(sampled, prompts):
+def test_the_sampler_passes_its_audit(sampled, prompts) -> None:
     found = check_sampler(sampled(), prompts, HOT, draws=4000)
     assert found.sound
     assert found.varies
     assert found.chi_square.degrees > 1
 
 
-def test_a_sampler_that_ignores_its_seed_stops_the_run(sampled, prompts):
+def test_a_sampler_that_ignores_its_seed_stops_the_run(sampled, prompts) -> None:
     found = check_sampler(sampled(noise=SeedIgnored()), prompts, HOT, draws=4000)
     assert found.reproduces
     assert found.varies is False
@@ -161,12 +161,12 @@ def test_a_sampler_that_ignores_its_seed_stops_the_run(sampled, prompts):
         found.require_sound("m")
 
 
-def test_a_sampler_with_the_wrong_frequencies_stops_the_run(sampled, prompts):
+def test_a_sampler_with_the_wrong_frequencies_stops_the_run(sampled, prompts) -> None:
     found = check_sampler(sampled(noise=Biased()), prompts, HOT, draws=4000)
     with pytest.raises(VerifyError, match="chi-square"):
         found.require_sound("m")
 
 
-def test_deterministic_decoding_has_no_sampler_to_audit(sampled, prompts):
+def test_deterministic_decoding_has_no_sampler_to_audit(sampled, prompts) -> None:
     with pytest.raises(VerifyError, match="deterministic"):
         check_sampler(sampled(), prompts, SETTINGS.replace(temperature=0.0))

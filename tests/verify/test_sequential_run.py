@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from report_support import LOOSE, identity, make_suite
@@ -16,6 +16,7 @@ from edgedistill.verify.options import VerifyOptions
 from edgedistill.verify.report.build import analyse
 from edgedistill.verify.report.extras import ModelSamples
 from edgedistill.verify.report.provenance import provenance
+from edgedistill.verify.sampling.protocol import SampledModel
 from edgedistill.verify.stages import Run
 from edgedistill.verify.types import Drawn, Sample
 
@@ -58,7 +59,9 @@ def run(before: float, after: float, seed: int) -> tuple[VerifyReport, int, Run]
     """The report of a sequential run, and how many prompts it asked."""
     reference, bundle = Simulated("reference", before), Simulated("bundle", after)
     stages = Run(SUITE, DrawSettings(seed=seed, max_new_tokens=40), OPTIONS, None, NullProgress())
-    theirs, ours, state = stages.until_decided(reference, bundle, SUITE.prompts, LOOSE)
+    theirs, ours, state = stages.until_decided(
+        cast(SampledModel, reference), cast(SampledModel, bundle), SUITE.prompts, LOOSE
+    )
     assert reference.asked == bundle.asked
     report = analyse(
         SUITE, stages.settings_of(LOOSE), ModelSamples(bundle.identity, ours),
@@ -103,5 +106,7 @@ def test_it_ends_where_the_prompts_run_out(monkeypatch: pytest.MonkeyPatch) -> N
     short = make_suite(60)
     reference, bundle = Simulated("reference", 0.9), Simulated("bundle", 0.9)
     stages = Run(short, DrawSettings(max_new_tokens=40), OPTIONS, None, NullProgress())
-    _, ours, state = stages.until_decided(reference, bundle, short.prompts, LOOSE)
+    _, ours, state = stages.until_decided(
+        cast(SampledModel, reference), cast(SampledModel, bundle), short.prompts, LOOSE
+    )
     assert (state.outcome, len(ours)) == ("pass", 60 * SAMPLES)

@@ -92,8 +92,8 @@ def _side(rng: Random, hard: bool) -> tuple[int, str, int]:
 
 def _calculated(rng: Random, band: str, sides: int, hard: bool = False) -> Problem:
     while True:
-        left: tuple[int, ...] | tuple[int, str, int] = _side(rng, hard)
-        a, op, b = left  # type: ignore[misc]
+        left = _side(rng, hard)
+        a, op, b = left
         x = Plan((Term(1, a), Term(1 if op == "+" else -1, b))) if op in "+-" else Plan((Term(1, a, op, b),))
         if sides == 2:
             c, op2, d = _side(rng, hard)

@@ -22,7 +22,7 @@ QUANTIZED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5
              "IQ3_XXS", "IQ3_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ1_S", "IQ1_M", "TQ1_0", "TQ2_0"]  # fmt: skip
 
 
-def random_blocks(kind: Q, rows: int, columns: int, seed: int = 0) -> np.ndarray:
+def random_blocks(kind: GGMLQuantizationType, rows: int, columns: int, seed: int = 0) -> np.ndarray:
     """Random bytes as blocks of ``kind``; blocks whose scales are not finite are cleared."""
     block, size = GGML_QUANT_SIZES[kind]
     raw = np.random.default_rng(seed).integers(0, 256, (rows * columns // block, size), dtype=np.uint8)

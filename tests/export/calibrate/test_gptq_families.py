@@ -41,7 +41,7 @@ def test_the_error_on_the_calibration_data_falls(name: str, tmp_path: Path) -> N
     sequences = [rng.integers(3, VOCAB, 48) for _ in range(24)]
     digest = hashlib.sha256(content.encode()).hexdigest()
     traces = Traces(tuple(sequences), (0,) * len(sequences), digest, "random tokens")
-    options = {"format": "int4-b32-asym-acc1", "check": False}
+    options: dict[str, Any] = {"format": "int4-b32-asym-acc1", "check": False}
     solved = export(tmp_path / "hf", tmp_path / "solved", calibration=traces, **options)
     assert solved.manifest.calibration["failed"] == {}
     plain = export(tmp_path / "hf", tmp_path / "plain", **options)

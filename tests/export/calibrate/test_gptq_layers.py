@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ def texts(reference: Path) -> tuple[Traces, Traces]:
     from edgedistill.traces.generate import self_generated
 
     with open_bundle(reference) as model:
-        return tuple(self_generated(model, sequences=24, length=128, seed=seed, cache=False) for seed in (0, 1))
+        first, second = (self_generated(model, sequences=24, length=128, seed=seed, cache=False) for seed in (0, 1))
+        return first, second
 
 
 def log_probabilities(bundle: Path, traces: Traces) -> np.ndarray:
@@ -72,7 +74,7 @@ def test_an_interrupted_calibration_goes_on_to_the_same_bytes(
     calibration = texts[0].head(600)
     whole = export("tiny-reasoner", tmp_path / "whole", format=FORMAT, calibration=calibration, check=False)
 
-    def interrupt(self: object, index: int, tap: str, *rest: object) -> object:
+    def interrupt(self: Any, index: int, tap: str, *rest: Any) -> object:
         if index == 2 and tap.endswith("gated"):
             raise KeyboardInterrupt
         return moments(self, index, tap, *rest)
@@ -94,7 +96,7 @@ def test_a_resumed_calibration_knows_what_could_not_be_solved(
     calibration = texts[0].head(300)
     interrupted_at: set[int] = set()
 
-    def unsolvable(self: object, index: int, tap: str, *rest: object) -> Moments:
+    def unsolvable(self: Any, index: int, tap: str, *rest: Any) -> Moments:
         if index in interrupted_at:
             raise KeyboardInterrupt
         found = moments(self, index, tap, *rest)

@@ -14,7 +14,7 @@ from edgedistill.bundle.bundle import Bundle
 from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.export import native as own
 from edgedistill.export.calibrate import smoothquant as smooth_calibrate
-from edgedistill.export.calibrate.smoothing import Fold, Group, folds
+from edgedistill.export.calibrate.smoothing import Fold, Group, folds, groups
 from edgedistill.export.native import OwnExporter
 from edgedistill.profile.profile import load_profile
 from edgedistill.progress import NullProgress
@@ -66,13 +66,16 @@ GROUPS = {
     "glm4": 3, "phi3": 3, "granite": 3,
     "nemotron": 2, "apertus": 2,  # no product before the last matrix
 }  # fmt: skip
-SPECIAL = {"llama": {"mlp_bias": True}, "granite": {"residual_multiplier": 0.6, "logits_scaling": 1.5}}
+SPECIAL: dict[str, dict[str, Any]] = {
+    "llama": {"mlp_bias": True},
+    "granite": {"residual_multiplier": 0.6, "logits_scaling": 1.5},
+}
 
 
 @pytest.mark.parametrize("family", GROUPS)
 def test_folded_weights_make_the_same_model(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float32, where nothing is rounded: random factors on every group cancel out."""
-    values = {"hidden_size": 64, "head_dim": 16} | SPECIAL.get(family, {})
+    values: dict[str, Any] = {"hidden_size": 64, "head_dim": 16} | SPECIAL.get(family, {})
     save_random_model(tmp_path / "hf", family, tie_word_embeddings=False, **values)
     (tmp_path / "hf" / "tokenizer.json").write_text(TOKENIZER, encoding="utf-8")
     plain = export(tmp_path / "hf", tmp_path / "plain", format="fp32", check=False).path
@@ -80,7 +83,7 @@ def test_folded_weights_make_the_same_model(family: str, tmp_path: Path, monkeyp
         planned = OwnExporter(
             checkpoint, load_profile("laptop-cpu").with_overrides(weight_format=parse_format("w8a8"))
         ).plan
-    chosen = smooth_calibrate.groups(planned.spec, planned.planned.by_name())
+    chosen = groups(planned.spec, planned.planned.by_name())
     assert len(chosen) == GROUPS[family] * planned.spec.num_hidden_layers + 1
     rng = np.random.default_rng(0)
     by_name = {weight.name: weight.shape for weight in planned.weights}
@@ -136,7 +139,9 @@ def test_factors_follow_the_formula_and_cancel() -> None:
     np.testing.assert_allclose(columns / columns[1], [2, 1, 0.5], rtol=1e-6)
     np.testing.assert_allclose(columns * rows, 1, rtol=1e-6)
     dead = folds([group], {"x": np.array([0, 1, 1], np.float32)}, {"w": np.zeros(3, np.float32)}, 0.5)
-    assert np.isfinite(dead["w"].columns).all()
+    columns = dead["w"].columns
+    assert columns is not None
+    assert np.isfinite(columns).all()
     with pytest.raises(ValueError, match="not finite"):
         folds([group], {"x": np.array([np.nan, 1, 1], np.float32)}, {"w": np.ones(3, np.float32)})
 

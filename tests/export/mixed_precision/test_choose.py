@@ -65,7 +65,7 @@ def test_measurements_are_kept_and_go_on(traces: Traces, monkeypatch: pytest.Mon
     assert measured(traces, "int8-b32-sym-search", hashed="kept") == first
 
 
-def chosen(traces: Traces, **budget: float) -> tuple[Plan, dict[str, Any]]:
+def chosen(traces: Traces, **budget: Any) -> tuple[Plan, dict[str, Any]]:
     """The formats under a budget, as an export plans them, without the calibration that takes most of its time."""
     with open_checkpoint("tiny-reasoner") as checkpoint:
         profile, record = choose_formats(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -28,7 +30,7 @@ def test_the_estimate_orders_matrices_as_measuring_does_and_goes_on(
         arguments = (plan, checkpoint.tensors, traces, FORMATS)
         measured = sensitivity.measure(*arguments, source_hash="h", threads=1)
 
-        def interrupt(run: sensitivity_estimate._Run, weight: object, *rest: object, **more: object) -> object:
+        def interrupt(run: sensitivity_estimate._Run, weight: Any, *rest: Any, **more: Any) -> object:
             if len(run._known) == 9:
                 raise KeyboardInterrupt
             return compare(run, weight, *rest, **more)

@@ -68,7 +68,7 @@ def run(directory: Path, info: fallback.OptimumExport, tokens: list[int]) -> np.
     found, position = [], 0
     half = len(tokens) // 2
     for chunk in (tokens[:half], *([token] for token in tokens[half:])):
-        feeds = {
+        feeds: dict[str, np.ndarray] = {
             "input_ids": np.array([chunk], dtype=np.int64),
             "attention_mask": np.ones((1, position + len(chunk)), dtype=np.int64),
             "position_ids": np.arange(position, position + len(chunk), dtype=np.int64)[None],

@@ -30,7 +30,7 @@ def tokens_of(drawn):
 
 
 @pytest.mark.parametrize("mode", ["fast", "exact"])
-def test_the_same_samples_as_one_engine(sampled, model, prompts, mode):
+def test_the_same_samples_as_one_engine(sampled, model, prompts, mode) -> None:
     settings = SETTINGS.replace(numerics=mode)
     session, engines = model.engines(settings, longest=80, sequences=3 * SAMPLES)
     assert len(engines) == 3
@@ -40,7 +40,7 @@ def test_the_same_samples_as_one_engine(sampled, model, prompts, mode):
     assert tokens_of(together) == tokens_of(sampled(batch=6).draw(prompts, SAMPLES, settings))
 
 
-def test_large_models_and_few_samples_get_one_engine(model, monkeypatch):
+def test_large_models_and_few_samples_get_one_engine(model, monkeypatch) -> None:
     assert len(model.engines(SETTINGS, longest=80, sequences=7)[1]) == 1
     monkeypatch.setattr(bundle_model, "LANE_BYTES", 0)
     session, engines = model.engines(SETTINGS, longest=80, sequences=100)
@@ -48,7 +48,7 @@ def test_large_models_and_few_samples_get_one_engine(model, monkeypatch):
     assert len(engines) == 1
 
 
-def test_ended_early_it_can_go_on(model, prompts):
+def test_ended_early_it_can_go_on(model, prompts) -> None:
     running = model.draw(prompts, SAMPLES, SETTINGS)
     some = tokens_of(itertools.islice(running, 4))
     running.close()
@@ -57,7 +57,7 @@ def test_ended_early_it_can_go_on(model, prompts):
     assert some | rest == tokens_of(model.draw(prompts, SAMPLES, SETTINGS))
 
 
-def test_what_starts_and_engines_raise_is_raised(model, prompts, monkeypatch):
+def test_what_starts_and_engines_raise_is_raised(model, prompts, monkeypatch) -> None:
     session, engines = model.engines(SETTINGS, longest=80, sequences=100)
     work = [(model.replies.encode(prompt, None), list(range(SAMPLES))) for prompt in prompts]
 

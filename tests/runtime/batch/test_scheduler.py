@@ -36,7 +36,9 @@ def tokens_of(drawn):
     st.sampled_from([1.0, 1.3]),
     st.sampled_from([0.1, 3.0]),
 )
-def test_rows_are_chosen_together_as_each_by_itself(seed, vocab, top_k, top_p, min_p, temperature, penalty, spread):
+def test_rows_are_chosen_together_as_each_by_itself(
+    seed, vocab, top_k, top_p, min_p, temperature, penalty, spread
+) -> None:
     generator = np.random.default_rng(seed)
     logits = (generator.standard_normal((4, vocab)) * spread).astype(np.float32)
     logits[0, : vocab // 2] = logits[0, 0]  # equal ones
@@ -53,7 +55,7 @@ def test_rows_are_chosen_together_as_each_by_itself(seed, vocab, top_k, top_p, m
         assert together[row] == sampler.choose(logits[row], int(positions[row]))
 
 
-def test_a_choice_does_not_depend_on_its_neighbours():
+def test_a_choice_does_not_depend_on_its_neighbours() -> None:
     generator = np.random.default_rng(1)
     logits = generator.standard_normal((6, 400)).astype(np.float32)
     logits[3] *= 20
@@ -64,7 +66,7 @@ def test_a_choice_does_not_depend_on_its_neighbours():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_logits_that_are_not_finite_are_refused(bad):
+def test_logits_that_are_not_finite_are_refused(bad) -> None:
     logits = np.zeros((2, 8), dtype=np.float32)
     logits[1, 3] = bad
     with pytest.raises(GenerationError, match="not finite"):
@@ -75,7 +77,7 @@ def test_logits_that_are_not_finite_are_refused(bad):
 
 
 @pytest.mark.parametrize("weight_format", ["int4-b32", "fp32"])
-def test_exact_samples_are_those_of_the_runtime_alone_in_any_batch(sampled, prompts, weight_format):
+def test_exact_samples_are_those_of_the_runtime_alone_in_any_batch(sampled, prompts, weight_format) -> None:
     exact = SETTINGS.replace(numerics="exact")
     work = None
     results = []
@@ -89,7 +91,7 @@ def test_exact_samples_are_those_of_the_runtime_alone_in_any_batch(sampled, prom
     assert len(set(alone.values())) > len(prompts)
 
 
-def test_all_drawn_once_with_texts_and_the_end(sampled, prompts):
+def test_all_drawn_once_with_texts_and_the_end(sampled, prompts) -> None:
     model = sampled(batch=4)
     drawn = list(model.draw(prompts, 5, SETTINGS.replace(max_new_tokens=150)))
     assert sorted(one.key for one in drawn) == sorted(itertools.product([p.id for p in prompts], range(5)))
@@ -101,7 +103,7 @@ def test_all_drawn_once_with_texts_and_the_end(sampled, prompts):
     assert any(one.sample.kind == "parsed" and one.sample.reasoning_tokens > 0 for one in drawn)
 
 
-def test_samples_read_as_the_runtime_reads_them(sampled, prompts):
+def test_samples_read_as_the_runtime_reads_them(sampled, prompts) -> None:
     model = sampled(batch=4)
     drawn = next(one for one in model.draw(prompts, 3, SETTINGS.replace(max_new_tokens=150)) if one.finish == "stop")
     prompt = next(p for p in prompts if p.id == drawn.sample.prompt_id)
@@ -118,7 +120,7 @@ def test_samples_read_as_the_runtime_reads_them(sampled, prompts):
     assert alone.finish == "stop"
 
 
-def test_done_samples_are_left_out_and_later_ones_are_the_same(sampled, prompts):
+def test_done_samples_are_left_out_and_later_ones_are_the_same(sampled, prompts) -> None:
     model = sampled(batch=4)
     exact = SETTINGS.replace(numerics="exact")
     everything = tokens_of(model.draw(prompts, 4, exact))
@@ -128,7 +130,7 @@ def test_done_samples_are_left_out_and_later_ones_are_the_same(sampled, prompts)
     assert tail == {key: tokens for key, tokens in everything.items() if key[1] >= 2}
 
 
-def test_the_batch_stays_full_until_work_runs_out(sampled, prompts):
+def test_the_batch_stays_full_until_work_runs_out(sampled, prompts) -> None:
     model = sampled(batch=4)
     engine = model.engine(SETTINGS, longest=80, sequences=30)
     work = [(model.replies.encode(prompt, None), list(range(10))) for prompt in prompts]
@@ -136,7 +138,7 @@ def test_the_batch_stays_full_until_work_runs_out(sampled, prompts):
     assert engine.row_steps > 3.2 * engine.steps  # of 4; one straggler per run is the most that lockstep would allow
 
 
-def test_the_end_of_the_context_ends_a_reply(sampled):
+def test_the_end_of_the_context_ends_a_reply(sampled) -> None:
     model = sampled(batch=3)
     long = Prompt("long", (Message("user", "Add 1 and 2 and 3 and 4 and 5. " * 18),))
     room = 256 - len(model.replies.encode(long, None).ids)
@@ -150,14 +152,14 @@ def test_the_end_of_the_context_ends_a_reply(sampled):
         list(model.draw([too_long], 1, SETTINGS))
 
 
-def test_a_repetition_penalty_counts_what_a_row_has_seen(sampled, prompts):
+def test_a_repetition_penalty_counts_what_a_row_has_seen(sampled, prompts) -> None:
     model = sampled(batch=3)
     penal = SETTINGS.replace(numerics="exact", repetition_penalty=1.4, max_new_tokens=20)
     work = [(model.replies.encode(prompt, None), [0, 1]) for prompt in prompts]
     assert tokens_of(model.draw(prompts, 2, penal)) == {one.key: one.tokens for one in model.one_by_one(work, penal)}
 
 
-def test_ending_early_keeps_what_was_given_out(sampled, prompts):
+def test_ending_early_keeps_what_was_given_out(sampled, prompts) -> None:
     model = sampled(batch=4)
     exact = SETTINGS.replace(numerics="exact")
     running = model.draw(prompts, 4, exact)
@@ -168,7 +170,7 @@ def test_ending_early_keeps_what_was_given_out(sampled, prompts):
     assert some | rest == tokens_of(model.draw(prompts, 4, exact))
 
 
-def test_the_batch_fits_the_memory_it_is_given(sampled):
+def test_the_batch_fits_the_memory_it_is_given(sampled) -> None:
     small = sampled(memory=3 * 64 * 2048 + 3 * 16 * 768)
     assert small._rows_in_memory(64) == 3
     assert sampled(memory=1)._rows_in_memory(64) == 2
@@ -177,7 +179,7 @@ def test_the_batch_fits_the_memory_it_is_given(sampled):
 # ---- settings ------------------------------------------------------------------------------------------------------
 
 
-def test_settings_by_precedence():
+def test_settings_by_precedence() -> None:
     suite = SuiteSampling(temperature=0.9)
     resolved = DrawSettings.resolve(
         asdict(suite), {"temperature": 0.1, "top_k": 5, "eos_token_id": 3}, top_p=0.5, seed=None
@@ -189,7 +191,7 @@ def test_settings_by_precedence():
         DrawSettings(temperature=-1)
 
 
-def test_greedy_samples_are_labelled_by_their_settings(sampled, prompts):
+def test_greedy_samples_are_labelled_by_their_settings(sampled, prompts) -> None:
     greedy = SETTINGS.replace(temperature=0.0)
     assert greedy.deterministic
     drawn = tokens_of(sampled(batch=3).draw(prompts[:1], 3, greedy))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from waiting import wait_until
@@ -226,9 +226,9 @@ def test_a_bundle_that_arrives_damaged_is_not_taken(
 def test_a_worker_refuses_in_words(reasoner: Callable[[str], Path], prompts: tuple[Prompt, ...]) -> None:
     unit = Unit(prompts, 0, 1)
     none = cluster_worker.draw_unit(Place("0" * 64, ("/nowhere",), tuple(versions().items())), SETTINGS, unit)
-    assert none.missing  # type: ignore[union-attr]
+    assert none.missing
     other = cluster_worker.draw_unit(Place("0" * 64, (), (("edgedistill", "9"),)), SETTINGS, unit)
-    assert "edgedistill" in other.message  # type: ignore[union-attr]
+    assert "edgedistill" in other.message
 
 
 def test_divergence_is_the_first_token_that_differs() -> None:
@@ -240,7 +240,7 @@ def test_divergence_is_the_first_token_that_differs() -> None:
     assert (found.parted, found.prompt_id, found.position, found.mean_shared) == (1, "p", 1, 1.0)
 
 
-def _suite(prompts: tuple[Prompt, ...]) -> object:
+def _suite(prompts: tuple[Prompt, ...]) -> Any:
     from edgedistill.verify.types import Suite
 
     return Suite("test", prompts)

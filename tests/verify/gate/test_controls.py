@@ -72,7 +72,7 @@ def verdicts(suite, reference, own):
     return tuple(summarise_suite(suite, group).verdict for group in (reference, own))
 
 
-def test_a_collapsed_twin_is_called_so_however_consistent_it_is(twins, tmp_path, suite, reference):
+def test_a_collapsed_twin_is_called_so_however_consistent_it_is(twins, tmp_path, suite, reference) -> None:
     with twin(twins, tmp_path, twins.collapsed) as model:
         own = samples(model, suite)
     found = summarise_suite(suite, own)
@@ -84,7 +84,7 @@ def test_a_collapsed_twin_is_called_so_however_consistent_it_is(twins, tmp_path,
     assert gate.outcome == "fail"
 
 
-def test_a_twin_that_is_confidently_wrong(twins, tmp_path, suite):
+def test_a_twin_that_is_confidently_wrong(twins, tmp_path, suite) -> None:
     with twin(twins, tmp_path, twins.wrong) as model:
         found = summarise_suite(suite, samples(model, suite))
     assert found.verdict.name == "consistent-wrong"
@@ -92,13 +92,13 @@ def test_a_twin_that_is_confidently_wrong(twins, tmp_path, suite):
     assert found.accuracy.value < 0.3
 
 
-def test_two_bits_rounded_to_nearest_fail(sampled, suite, reference):
+def test_two_bits_rounded_to_nearest_fail(sampled, suite, reference) -> None:
     own = samples(sampled("int2-b32-rtn", batch=16), suite)
     gate = decide(paired(reference, own), Margins(), verdicts=verdicts(suite, reference, own))
     assert gate.outcome == "fail"
 
 
-def test_the_reference_against_itself_does_not_fail(sampled, suite, reference):
+def test_the_reference_against_itself_does_not_fail(sampled, suite, reference) -> None:
     again = samples(sampled("fp32", batch=16), suite, seed=DRAW.seed + 1)
     assert again != reference
     gate = decide(paired(reference, again), Margins(), verdicts=verdicts(suite, reference, again))

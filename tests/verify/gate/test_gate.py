@@ -182,7 +182,8 @@ def test_length_and_garbage_endpoints() -> None:
     longer = decide(compare(reference, draw(distributions, SAMPLES, rng, gold=gold, tokens=150), limit=LIMIT), MARGINS)
     for name in ("length", "tokens"):
         row = next(row for row in longer.endpoints if row.name == name)
-        assert (row.outcome, row.margin, row.direction) == ("fail", pytest.approx(1.15), "higher")
+        assert (row.outcome, row.direction) == ("fail", "higher")
+        assert row.margin == pytest.approx(1.15)
         assert row.change.value == pytest.approx(1.5, abs=0.07)
     cut = [{**{k: 0.8 * v for k, v in d.items()}, "<truncated>": 0.2} for d in distributions]
     broken = decide(compare(reference, draw(cut, SAMPLES, rng, gold=gold), limit=LIMIT), MARGINS)

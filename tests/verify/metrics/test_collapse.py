@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -221,13 +222,13 @@ def test_perturbations() -> None:
 def test_temperature_sweep() -> None:
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 0.05, size=(4, 30))
-    rising = {t: list(t + noise[i]) for i, t in enumerate((0.3, 0.7, 1.0, 1.5))}
+    rising: dict[float, Sequence[float]] = {t: list(t + noise[i]) for i, t in enumerate((0.3, 0.7, 1.0, 1.5))}
     assert temperature_sweep(rising).sound
     assert "rises with the temperature" in temperature_sweep(rising).sentence
-    flat = {t: list(0.5 + noise[i]) for i, t in enumerate((0.3, 0.7, 1.0, 1.5))}
+    flat: dict[float, Sequence[float]] = {t: list(0.5 + noise[i]) for i, t in enumerate((0.3, 0.7, 1.0, 1.5))}
     assert not temperature_sweep(flat).rises
     assert "No rise" in temperature_sweep(flat).sentence
-    broken = {**rising, 1.0: list(0.1 + noise[2])}
+    broken: dict[float, Sequence[float]] = {**rising, 1.0: list(0.1 + noise[2])}
     assert temperature_sweep(broken).falls == ((0.7, 1.0),)
     assert "falls between the temperatures 0.7 and 1;" in temperature_sweep(broken).sentence
     with pytest.raises(VerifyError, match="at least 2"):

@@ -19,6 +19,7 @@ from edgedistill.verify.metrics.survival import (
     survival_curve,
 )
 from edgedistill.verify.metrics.token_divergence import (
+    TokenDivergence,
     divergence,
     exposure_index,
     llama_cpp_positions,
@@ -94,7 +95,7 @@ def test_summary_and_its_coverage() -> None:
     assert hits >= 87
 
 
-def _constant(kl: float, positions: int) -> object:
+def _constant(kl: float, positions: int) -> TokenDivergence:
     from edgedistill.verify.metrics.token_divergence import TokenDivergence
 
     values = np.full(positions, kl)
@@ -103,14 +104,14 @@ def _constant(kl: float, positions: int) -> object:
 
 def test_exposure_index() -> None:
     forced, own = [_constant(0.1, 20)] * 5, [_constant(0.2, 30)] * 5
-    assert exposure_index(forced, own).value == pytest.approx(2.0)  # type: ignore[arg-type]
+    assert exposure_index(forced, own).value == pytest.approx(2.0)
     rng, hits = np.random.default_rng(3), 0
     for seed in range(100):
         means = rng.gamma(2, 0.05, size=40)
         forced = [_constant(m, n) for m, n in zip(means, rng.integers(5, 60, 40), strict=True)]
         scale = 2 * rng.gamma(4, 0.25, size=40)
         own = [_constant(m, n) for m, n in zip(means * scale, rng.integers(5, 60, 40), strict=True)]
-        hits += 2.0 in exposure_index(forced, own, seed=seed).interval  # type: ignore[arg-type,operator]
+        hits += 2.0 in exposure_index(forced, own, seed=seed).interval  # type: ignore[operator]
     assert hits >= 87
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from engine_support import SETTINGS, fake_drawn
@@ -14,7 +15,7 @@ from edgedistill.verify.references.baseline import BaselineModel, as_dictated
 from edgedistill.verify.references.baseline_file import Baseline
 
 SUITE = make_suite(200)
-BUNDLE = SimpleNamespace(identity=identity("bundle"))
+BUNDLE: Any = SimpleNamespace(identity=identity("bundle"))
 
 
 def dictated(prompts: int, samples: int, /, **options):
@@ -30,14 +31,14 @@ def dictated(prompts: int, samples: int, /, **options):
     return found
 
 
-def test_fast_takes_no_more_than_the_preset_says():
+def test_fast_takes_no_more_than_the_preset_says() -> None:
     found = dictated(200, 64, preset="fast")
     assert (len(found.prompts), found.options.n_samples) == (150, 16)
     assert found.prompts == VerifyOptions(preset="fast").choose(SUITE)
     assert (found.options.label, found.notes) == ("fast", [])
 
 
-def test_fast_takes_no_more_than_there_is_and_says_so():
+def test_fast_takes_no_more_than_there_is_and_says_so() -> None:
     found = dictated(40, 8, preset="fast")
     assert (len(found.prompts), found.options.n_samples) == (40, 8)
     assert found.options.label == "custom"
@@ -47,7 +48,7 @@ def test_fast_takes_no_more_than_there_is_and_says_so():
     ]
 
 
-def test_thorough_says_what_the_baseline_lacks():
+def test_thorough_says_what_the_baseline_lacks() -> None:
     found = dictated(200, 64, preset="thorough")
     assert (len(found.prompts), found.options.n_samples) == (200, 64)
     assert found.notes == [
@@ -58,13 +59,13 @@ def test_thorough_says_what_the_baseline_lacks():
 
 
 @pytest.mark.parametrize(("held", "label"), [(16, "custom"), (32, "default"), (80, "custom")])
-def test_without_a_preset_the_size_is_the_baseline_s(held, label):
+def test_without_a_preset_the_size_is_the_baseline_s(held, label) -> None:
     found = dictated(200, held)
     assert (len(found.prompts), found.options.n_samples) == (200, held)
     assert (found.options.label, found.notes) == (label, [])
 
 
-def test_numbers_ask_for_less():
+def test_numbers_ask_for_less() -> None:
     found = dictated(200, 64, preset="thorough", prompts=50, samples=4)
     assert (len(found.prompts), found.options.n_samples, found.notes) == (50, 4, [])
     in_vain = dictated(200, 64, preset="fast", prompts=300)
@@ -73,7 +74,7 @@ def test_numbers_ask_for_less():
     assert len(dictated(200, 64, preset="fast", samples=32).prompts) == 150
 
 
-def test_numbers_that_exceed_the_baseline_are_refused():
+def test_numbers_that_exceed_the_baseline_are_refused() -> None:
     with pytest.raises(VerifyError, match="holds 8 samples per prompt, 9 are wanted"):
         dictated(200, 8, preset="fast", samples=9)
     with pytest.raises(VerifyError, match="holds 40 prompts of the suite, 41 are wanted"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -43,40 +45,40 @@ def undrawn(sampled, monkeypatch):
     return sampled("fp32", noise=SeedIgnored())
 
 
-def test_an_unsound_reference_stops_the_run(sampled, undrawn):
+def test_an_unsound_reference_stops_the_run(sampled, undrawn) -> None:
     with pytest.raises(VerifyError, match=f"the sampler of fp32 failed.*{SAME_WHATEVER_THE_SEED}") as raised:
         verify_models(sampled(), undrawn, load_suite("arithmetic"), OPTIONS)
     assert raised.value.exit_code == EXIT_USAGE
     assert "\n" not in raised.value.message
 
 
-def test_no_baseline_is_made_with_an_unsound_sampler(undrawn, monkeypatch):
+def test_no_baseline_is_made_with_an_unsound_sampler(undrawn, monkeypatch) -> None:
     monkeypatch.setattr(baseline_runs, "open_reference", lambda *_: undrawn)
     monkeypatch.setattr(undrawn, "close", lambda: None)  # of the session's fixture
     with pytest.raises(VerifyError, match=SAME_WHATEVER_THE_SEED):
         baseline_runs.make_baseline("fp32", options=OPTIONS)
 
 
-def test_an_unsound_reference_of_a_mode_stops_the_run(reasoner, undrawn, monkeypatch):
+def test_an_unsound_reference_of_a_mode_stops_the_run(reasoner, undrawn, monkeypatch) -> None:
     monkeypatch.setattr(procedure_runner, "open_reference", lambda *_: undrawn)
     monkeypatch.setattr(undrawn, "close", lambda: None)
     with pytest.raises(VerifyError, match=SAME_WHATEVER_THE_SEED):
         procedure_runner.verify_procedure(reasoner("int4-b32"), Procedure("single"), reference="fp32", options=OPTIONS)
 
 
-def test_the_original_in_pytorch_is_audited(sampled, reasoner, monkeypatch):
+def test_the_original_in_pytorch_is_audited(sampled, reasoner, monkeypatch) -> None:
     pytest.importorskip("torch")
-    with open_reference("hf", reasoner("fp32"), stream=False) as original:
+    with closing(open_reference("hf", reasoner("fp32"), stream=False)) as original:
         report = verify_models(sampled(), original, load_suite("arithmetic"), replace(OPTIONS, prompts=2))
         assert report.reference_sampler is not None
         assert report.reference_sampler.varies
         assert report.reference_sampler != report.sampler
-        original.noise = SeedIgnored()
+        cast(Any, original).noise = SeedIgnored()
         with pytest.raises(VerifyError, match=SAME_WHATEVER_THE_SEED):
             verify_models(sampled(), original, load_suite("arithmetic"), replace(OPTIONS, prompts=2))
 
 
-def test_stored_samples_have_no_sampler(sampled, prompts):
+def test_stored_samples_have_no_sampler(sampled, prompts) -> None:
     suite = replace(load_suite("arithmetic"), prompts=prompts, variants=())
     model = sampled("fp32")
     settings = OPTIONS.draw_settings(suite.sampling, model.generation_defaults)
@@ -88,7 +90,7 @@ def test_stored_samples_have_no_sampler(sampled, prompts):
     assert samplers_text(report).endswith("of the reference: not audited.")
 
 
-def test_what_was_found_is_said():
+def test_what_was_found_is_said() -> None:
     sound = SamplerAudit(True, True, ChiSquare(3.0, 4, 0.5578))
     report = replace(make_report(), sampler=sound, reference_sampler=replace(sound, varies=None))
     text = samplers_text(report)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from contextlib import closing
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -36,11 +38,11 @@ def drawn(sampled, prompts):
 @pytest.fixture(scope="module")
 def original(reasoner):
     pytest.importorskip("torch")
-    with open_reference("hf", reasoner("fp32"), stream=False) as model:
+    with closing(open_reference("hf", reasoner("fp32"), stream=False)) as model:
         yield model
 
 
-def test_the_original_draws_the_samples_of_its_fp32_bundle(original, prompts, drawn):
+def test_the_original_draws_the_samples_of_its_fp32_bundle(original, prompts, drawn) -> None:
     """Coupled noise: the same tokens, but for the rounding of two implementations."""
     bundle = {one.key: one for one in drawn}
     own = {one.key: one for one in original.draw(prompts, 3, EXACT, done={(prompts[0].id, 1)})}
@@ -49,7 +51,7 @@ def test_the_original_draws_the_samples_of_its_fp32_bundle(original, prompts, dr
     assert same >= len(own) - 1
 
 
-def test_the_original_scores_as_its_fp32_bundle(original, sampled, prompts, drawn):
+def test_the_original_scores_as_its_fp32_bundle(original, sampled, prompts, drawn) -> None:
     sequences = [one.token_ids for one in drawn if one.key[0] == prompts[1].id]
     for found in compare_on(original, sampled("fp32"), prompts[1], sequences):
         assert found.kl.max() < 1e-7
@@ -58,10 +60,10 @@ def test_the_original_scores_as_its_fp32_bundle(original, sampled, prompts, draw
     assert np.concatenate([one.kl for one in further]).max() > 1e-5
 
 
-def test_an_original_larger_than_memory_is_scored_layer_by_layer(original, reasoner, prompts, drawn):
+def test_an_original_larger_than_memory_is_scored_layer_by_layer(original, reasoner, prompts, drawn) -> None:
     sequences = [one.token_ids for one in drawn[:3]]
-    with open_reference("hf", reasoner("fp32"), stream=True) as streamed:
-        layers = streamed._model.base_model.layers
+    with closing(open_reference("hf", reasoner("fp32"), stream=True)) as streamed:
+        layers = cast(Any, streamed)._model.base_model.layers
         assert {p.device.type for layer in layers for p in layer.parameters()} == {"meta"}
         for found in compare_on(original, streamed, prompts[0], sequences):
             assert found.kl.max() == 0
@@ -71,7 +73,7 @@ def test_an_original_larger_than_memory_is_scored_layer_by_layer(original, reaso
             next(streamed.draw(prompts, 1, EXACT))
 
 
-def test_the_original_and_its_bundle_share_the_tokenizer(original, sampled):
+def test_the_original_and_its_bundle_share_the_tokenizer(original, sampled) -> None:
     assert original.identity.tokenizer_sha256 == sampled("fp32").identity.tokenizer_sha256
     assert original.identity.vocab_size == sampled("fp32").identity.vocab_size
 
@@ -79,8 +81,8 @@ def test_the_original_and_its_bundle_share_the_tokenizer(original, sampled):
 # ---- what a reference names ------------------------------------------------------------------------------------------
 
 
-def test_a_bundle_or_a_baseline_or_nothing(reasoner, tmp_path, sampled, suite, prompts, drawn):
-    with open_reference(reasoner("fp32"), reasoner("int4-b32")) as model:
+def test_a_bundle_or_a_baseline_or_nothing(reasoner, tmp_path, sampled, suite, prompts, drawn) -> None:
+    with closing(open_reference(reasoner("fp32"), reasoner("int4-b32"))) as model:
         assert isinstance(model, BundleModel)
     file = tmp_path / "x.baseline"
     Baseline.create(sampled("fp32"), suite, prompts, EXACT, drawn, scored_samples=1).save(file)
@@ -91,7 +93,7 @@ def test_a_bundle_or_a_baseline_or_nothing(reasoner, tmp_path, sampled, suite, p
         open_reference(tmp_path, reasoner("int4-b32"))
 
 
-def test_where_the_original_lies_is_not_guessed(sampled):
+def test_where_the_original_lies_is_not_guessed(sampled) -> None:
     bundle = sampled("fp32").model.bundle
     assert original_name(bundle) == "tiny-reasoner"
     for source, message in (
@@ -103,7 +105,7 @@ def test_where_the_original_lies_is_not_guessed(sampled):
             original_name(other)
 
 
-def test_the_identity_of_a_bundle_is_that_of_its_weights(sampled):
+def test_the_identity_of_a_bundle_is_that_of_its_weights(sampled) -> None:
     fp32, int4 = sampled("fp32").identity, sampled("int4-b32").identity
     assert fp32.sha256 != int4.sha256
     assert fp32.sha256 == sampled("fp32").identity.sha256
@@ -119,7 +121,7 @@ def baseline(sampled, suite, prompts, drawn, tmp_path_factory):
     return made.save(path), path
 
 
-def test_a_baseline_comes_back_as_it_was(baseline, drawn, prompts):
+def test_a_baseline_comes_back_as_it_was(baseline, drawn, prompts) -> None:
     made, path = baseline
     found = Baseline.load(path)
     assert found.drawn == made.drawn == {one.key: one for one in drawn}
@@ -132,7 +134,7 @@ def test_a_baseline_comes_back_as_it_was(baseline, drawn, prompts):
     assert found.summary()["prompts"] == 3
 
 
-def test_a_baseline_stands_in_for_its_model(baseline, sampled, prompts, drawn):
+def test_a_baseline_stands_in_for_its_model(baseline, sampled, prompts, drawn) -> None:
     model = BaselineModel(Baseline.load(baseline[1]))
     assert sorted(one.key for one in model.draw(prompts, 4, EXACT)) == sorted(one.key for one in drawn)
     sequences = [next(d for d in drawn if d.key == (prompts[2].id, i)).token_ids for i in (1, 0)]
@@ -145,7 +147,7 @@ def test_a_baseline_stands_in_for_its_model(baseline, sampled, prompts, drawn):
         np.testing.assert_array_equal(bound.top_agrees, whole.top_agrees)
 
 
-def test_a_baseline_knows_its_own_samples_only(baseline, sampled, prompts, drawn):
+def test_a_baseline_knows_its_own_samples_only(baseline, sampled, prompts, drawn) -> None:
     model = BaselineModel(baseline[0])
     with pytest.raises(VerifyError, match="stores no distributions"):
         compare_on(model, sampled("int4-b32"), prompts[0], [(1, 2, 3)])
@@ -158,7 +160,7 @@ def test_a_baseline_knows_its_own_samples_only(baseline, sampled, prompts, drawn
 
 
 @pytest.mark.parametrize("where", [0.02, 0.3, 0.6, 0.99])
-def test_a_tampered_baseline_is_refused(baseline, tmp_path, where):
+def test_a_tampered_baseline_is_refused(baseline, tmp_path, where) -> None:
     data = bytearray(baseline[1].read_bytes())
     data[int(len(data) * where)] ^= 1
     path = tmp_path / "x.baseline"
@@ -167,7 +169,7 @@ def test_a_tampered_baseline_is_refused(baseline, tmp_path, where):
         Baseline.load(path)
 
 
-def test_a_cut_baseline_and_other_files_are_refused(baseline, tmp_path):
+def test_a_cut_baseline_and_other_files_are_refused(baseline, tmp_path) -> None:
     path = tmp_path / "x.baseline"
     for data in (baseline[1].read_bytes()[:-10], baseline[1].read_bytes()[:30], b"", b"hello\n"):
         path.write_bytes(data)
@@ -177,7 +179,7 @@ def test_a_cut_baseline_and_other_files_are_refused(baseline, tmp_path):
         Baseline.load(tmp_path / "missing")
 
 
-def test_a_baseline_that_was_rewritten_with_its_hash_is_one_line(baseline, tmp_path):
+def test_a_baseline_that_was_rewritten_with_its_hash_is_one_line(baseline, tmp_path) -> None:
     whole = baseline[1].read_bytes()
     start = whole.index(b"\n", whole.index(b"\n") + 1) + 1
     for body in (b"", b"PK", whole[start:-40], whole[start : start + 900] + b"\0" * 400 + whole[start + 1300 :]):
@@ -187,14 +189,14 @@ def test_a_baseline_that_was_rewritten_with_its_hash_is_one_line(baseline, tmp_p
             Baseline.load(forged)
 
 
-def test_a_baseline_of_other_versions_is_used_and_it_is_said(baseline):
+def test_a_baseline_of_other_versions_is_used_and_it_is_said(baseline) -> None:
     assert other_versions(baseline[0]) == []
     older = dataclasses.replace(baseline[0], versions={**baseline[0].versions, "numpy": "0.1", "torch": "9"})
     (note,) = other_versions(older)
     assert note.startswith("The baseline was drawn with numpy 0.1, this run has ")
 
 
-def test_a_baseline_for_something_else_is_refused(baseline, suite):
+def test_a_baseline_for_something_else_is_refused(baseline, suite) -> None:
     made, _ = baseline
     made.check(suite=suite, settings=EXACT, tokenizer_sha256=made.identity.tokenizer_sha256, samples=4)
     with pytest.raises(VerifyError, match="made for the suite `arithmetic`"):
@@ -207,14 +209,14 @@ def test_a_baseline_for_something_else_is_refused(baseline, suite):
         made.check(samples=9)
 
 
-def test_a_baseline_is_not_replaced_unasked(baseline):
+def test_a_baseline_is_not_replaced_unasked(baseline) -> None:
     made, path = baseline
     with pytest.raises(OutputError, match="exists already"):
         made.save(path)
     assert made.save(path, force=True).sha256 == Baseline.load(path).sha256
 
 
-def test_a_baseline_needs_all_its_prompts(sampled, suite, prompts, drawn, baseline):
+def test_a_baseline_needs_all_its_prompts(sampled, suite, prompts, drawn, baseline) -> None:
     with pytest.raises(VerifyError, match="samples of 2 prompts; expected all 3"):
         Baseline.create(sampled("fp32"), suite, prompts, EXACT, [d for d in drawn if d.key[0] != prompts[0].id])
     with pytest.raises(VerifyError, match="cannot be made from a baseline"):

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
@@ -175,11 +175,12 @@ def test_numbers_that_are_not_finite() -> None:
     assert (back.interval.low, back.interval.high) == (-math.inf, math.inf)
 
 
-def _change(value: dict, path: str, new: object) -> None:
+def _change(value: dict[str, Any], path: str, new: object) -> None:
     *parents, last = path.split(".")
+    found: Any = value
     for key in parents:
-        value = value[int(key) if key.isdigit() else key]
-    value[last] = new
+        found = found[int(key) if key.isdigit() else key]
+    found[last] = new
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,9 @@ def test_deterministic_settings() -> None:
 
 def test_the_procedure_of_an_earlier_report_is_read(audit: VerifyReport) -> None:
     number = Estimate(0.5, Interval(0.25, 0.75, 0.95, "bca"))
-    score = ProcedureScore(*[number] * 9, decided_by={"majority": 3})
+    score = ProcedureScore(
+        number, number, number, number, number, number, number, number, number, decided_by={"majority": 3}
+    )
     new = replace(audit, procedure=ProcedureReport("vote", 4, "majority", score))
     old = new.to_dict()
     old["mode"] = old.pop("procedure")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Never, cast
 
 import pytest
 from engine_support import SETTINGS, fake_drawn
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedistill.errors import OutputError, VerifyError
+from edgedistill.verify.sampling.protocol import SampledModel
 from edgedistill.verify.sampling.store import SampleStore, collect, store_header, store_path
 from edgedistill.verify.suites.registry import load_suite
 from edgedistill.verify.types import ModelIdentity
@@ -24,7 +26,8 @@ class FakeModel:
     """Gives out samples and breaks off after some."""
 
     def __init__(self, most: int) -> None:
-        self.left, self.asked = most, []
+        self.left = most
+        self.asked: list[Any] = []
 
     def draw(self, prompts, samples, settings, *, done=(), progress=None, first_index=0):
         for prompt in prompts:
@@ -42,7 +45,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "deep" / "x.samples"
 
 
-def test_what_was_appended_comes_back(path):
+def test_what_was_appended_comes_back(path) -> None:
     odd = fake_drawn("p", 0, text="line\nbreak, 数学, \ud800 and \u2028")
     with SampleStore.open(path, HEADER) as store:
         store.append(odd)
@@ -54,7 +57,7 @@ def test_what_was_appended_comes_back(path):
 
 
 @given(st.integers(0, 10_000), st.booleans())
-def test_any_torn_end_costs_the_last_sample_at_most(tmp_path_factory, cut, zeros):
+def test_any_torn_end_costs_the_last_sample_at_most(tmp_path_factory, cut, zeros) -> None:
     path = tmp_path_factory.mktemp("torn") / "x.samples"
     with SampleStore.open(path, HEADER) as store:
         ends = [path.stat().st_size]
@@ -72,7 +75,7 @@ def test_any_torn_end_costs_the_last_sample_at_most(tmp_path_factory, cut, zeros
     assert path.read_bytes() == data
 
 
-def test_damage_in_the_middle_is_refused(path):
+def test_damage_in_the_middle_is_refused(path) -> None:
     with SampleStore.open(path, HEADER) as store:
         for index in range(3):
             store.append(fake_drawn("p", index))
@@ -99,7 +102,7 @@ def test_damage_in_the_middle_is_refused(path):
         ({"versions": {**HEADER["versions"], "numpy": "0.1"}}, "versions.numpy"),
     ],
 )
-def test_samples_of_another_run_are_refused(path, change, message):
+def test_samples_of_another_run_are_refused(path, change, message) -> None:
     with SampleStore.open(path, HEADER) as store:
         store.append(fake_drawn("p", 0))
     before = path.read_bytes()
@@ -113,7 +116,7 @@ def test_samples_of_another_run_are_refused(path, change, message):
     ("name", "value"),
     [("kind", "fine"), ("answer", 4), ("tokens", "many"), ("correct", "yes"), ("index", 1.0), ("repetition", None)],
 )
-def test_records_that_are_no_samples_are_refused(path, name, value):
+def test_records_that_are_no_samples_are_refused(path, name, value) -> None:
     """A checksum says nothing about what somebody wrote with it."""
     record = fake_drawn("p", 0).to_dict()
     record["sample"][name] = value
@@ -123,7 +126,7 @@ def test_records_that_are_no_samples_are_refused(path, name, value):
         SampleStore.open(path, HEADER)
 
 
-def test_a_file_that_is_no_store_is_left_alone(path):
+def test_a_file_that_is_no_store_is_left_alone(path) -> None:
     path.parent.mkdir()
     path.write_text("my notes\nand more\n")
     with pytest.raises(VerifyError, match="line 1"):
@@ -131,7 +134,7 @@ def test_a_file_that_is_no_store_is_left_alone(path):
     assert path.read_text() == "my notes\nand more\n"
 
 
-def test_a_single_foreign_line_is_left_alone(path):
+def test_a_single_foreign_line_is_left_alone(path) -> None:
     path.parent.mkdir()
     path.write_text("my notes")
     with pytest.raises(VerifyError, match="no store of samples"):
@@ -139,13 +142,13 @@ def test_a_single_foreign_line_is_left_alone(path):
     assert path.read_text() == "my notes"
 
 
-def test_two_runs_cannot_share_a_store(path):
+def test_two_runs_cannot_share_a_store(path) -> None:
     with SampleStore.open(path, HEADER), pytest.raises(VerifyError, match="in use by another run"):
         SampleStore.open(path, HEADER)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_said_and_nothing_before_is_lost(path):
+def test_a_full_disk_is_said_and_nothing_before_is_lost(path) -> None:
     with SampleStore.open(path, HEADER) as store:
         store.append(fake_drawn("p", 0))
         kept = store._file
@@ -158,23 +161,23 @@ def test_a_full_disk_is_said_and_nothing_before_is_lost(path):
         assert list(store.drawn) == [("p", 0)]
 
 
-def test_an_interrupted_run_goes_on_where_it_was(path):
+def test_an_interrupted_run_goes_on_where_it_was(path) -> None:
     prompts = load_suite("arithmetic").prompts[:3]
     first = FakeModel(5)
     with SampleStore.open(path, HEADER) as store, pytest.raises(KeyboardInterrupt):
-        collect(first, prompts, 4, SETTINGS, store)
+        collect(cast(SampledModel, first), prompts, 4, SETTINGS, store)
     second = FakeModel(100)
     with SampleStore.open(path, HEADER) as store:
-        drawn = collect(second, prompts, 4, SETTINGS, store)
+        drawn = collect(cast(SampledModel, second), prompts, 4, SETTINGS, store)
     assert len(first.asked) == 5
     assert set(first.asked).isdisjoint(second.asked)
     assert [one.key for one in drawn] == [(p.id, i) for p in prompts for i in range(4)]
     third = FakeModel(0)
     with SampleStore.open(path, HEADER) as store:
-        assert collect(third, prompts, 4, SETTINGS, store) == drawn
+        assert collect(cast(SampledModel, third), prompts, 4, SETTINGS, store) == drawn
 
 
-def test_what_draws_is_ended_where_a_sample_cannot_be_stored(path, monkeypatch):
+def test_what_draws_is_ended_where_a_sample_cannot_be_stored(path, monkeypatch) -> None:
     """Not when the error is forgotten: threads may be drawing behind it."""
     ended = []
 
@@ -185,16 +188,16 @@ def test_what_draws_is_ended_where_a_sample_cannot_be_stored(path, monkeypatch):
             finally:
                 ended.append(True)
 
-    def full(*_):
+    def full(*_) -> Never:
         raise OutputError("The disk is full.")
 
     monkeypatch.setattr(SampleStore, "append", full)
     with SampleStore.open(path, HEADER) as store, pytest.raises(OutputError) as error:
-        collect(Drawing(100), load_suite("arithmetic").prompts[:3], 4, SETTINGS, store)
+        collect(cast(SampledModel, Drawing(100)), load_suite("arithmetic").prompts[:3], 4, SETTINGS, store)
     assert ended == [True], error  # which still holds every frame
 
 
-def test_a_killed_process_loses_nothing_that_it_had_appended(path):
+def test_a_killed_process_loses_nothing_that_it_had_appended(path) -> None:
     code = (
         "import os, sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; "
         "from test_store import *; store = SampleStore.open(Path(sys.argv[1]), HEADER); "

@@ -38,9 +38,9 @@ def test_the_mean_capital_at_the_boundary_is_one_at_most(share: float, count: in
     rng = np.random.default_rng(count)
     x = share - (rng.random((4_000, count)) < share)  # mean 0, in [share - 1, share]
     for sign, bound in ((1, 1 - share), (-1, share)):
-        e = np.exp(log_capital(sign * x, bound, stakes(count)))
+        e = np.exp(log_capital(np.asarray(sign * x, np.float64), bound, stakes(count)))
         assert (e >= 1 / ALPHA).mean() <= ALPHA
-        path = log_capital_path(sign * x, bound, stakes(count))
+        path = log_capital_path(np.asarray(sign * x, np.float64), bound, stakes(count))
         assert path[:, -1] == pytest.approx(np.log(e))
         assert (path.max(axis=1) >= math.log(1 / ALPHA)).mean() <= ALPHA
 
@@ -51,7 +51,9 @@ def test_pooled_samples_of_prompts_that_differ_are_valid_for_their_mean() -> Non
     p = np.repeat([0.0, 0.02, 0.9, 1.0], 10)
     x = (rng.random((4_000, 40, 8)) < p[:, None]).reshape(4_000, -1) - p.mean()
     for sign, bound in ((1, p.mean()), (-1, 1 - p.mean())):
-        assert (log_capital(sign * x, bound, stakes(320)) >= math.log(1 / ALPHA)).mean() <= ALPHA
+        assert (
+            log_capital(np.asarray(sign * x, np.float64), bound, stakes(320)) >= math.log(1 / ALPHA)
+        ).mean() <= ALPHA
 
 
 numbers = st.lists(st.floats(-1, 1), min_size=2, max_size=60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,7 @@ def test_variants_keep_or_change_the_answer_as_they_say() -> None:
             assert variant.answer != gold[variant.variant_of or ""]
 
 
-MEETS_AND_MISSES = {
+MEETS_AND_MISSES: dict[str, tuple[dict[str, Any], str, str]] = {
     "words-at-least": ({"n": 3}, "one two three", "one two"),
     "words-at-most": ({"n": 2}, "one two", "one two three"),
     "sentences": ({"n": 2}, "It rains. Does it?", "It rains."),
