@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     recorded = getattr(getattr(item, "module", None), "recorded", None)
-    if recorded is not None and hasattr(item, "callspec") and item.config.getoption(_OPTION):
+    if recorded is not None and hasattr(item, "callspec") and item.config.getoption(_OPTION, default=False):
         found = item.config.stash[_KEY]
         key = recorded(item.callspec.params)
         found[key] = found.get(key, True) and report.passed
