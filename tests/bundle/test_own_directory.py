@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
+import platform
 import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -200,10 +203,49 @@ def test_exchange_is_one_step_or_says_that_it_is_not_possible(tmp_path: Path) ->
         (tmp_path / name).mkdir()
         (tmp_path / name / "data").write_text(name)
     if not own_directory.exchange(tmp_path / "a", tmp_path / "b"):
+        assert not _kernel_exchanges(tmp_path)
         pytest.skip("no exchange on this system")
     assert [(tmp_path / name / "data").read_text() for name in "ab"] == ["b", "a"]
     with pytest.raises(FileNotFoundError):
         own_directory.exchange(tmp_path / "a", tmp_path / "none")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EIO])
+def test_a_filesystem_without_exchange_is_no_failure(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = SimpleNamespace(renameat2=lambda *_: -1, renamex_np=lambda *_: -1)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: call)
+    monkeypatch.setattr(ctypes, "get_errno", lambda: code)
+    if code != errno.EIO:
+        assert not own_directory.exchange(tmp_path / "a", tmp_path / "b")
+        return
+    with pytest.raises(OSError, match=os.strerror(code)) as raised:
+        own_directory.exchange(tmp_path / "a", tmp_path / "b")
+    assert (raised.value.errno, raised.value.filename) == (code, str(tmp_path / "a"))
+
+
+def _kernel_exchanges(folder: Path) -> bool:
+    """Whether renameat2(RENAME_EXCHANGE), called by its number, swaps two names in ``folder``."""
+    number = {"x86_64": 316, "aarch64": 276}.get(platform.machine())
+    if sys.platform != "linux" or number is None:
+        return False
+    names = [folder / "kernel-a", folder / "kernel-b"]
+    for name in names:
+        name.mkdir()
+    paths = [ctypes.c_char_p(os.fsencode(name)) for name in names]
+    here, flags = ctypes.c_long(-100), ctypes.c_long(2)
+    done = ctypes.CDLL(None).syscall(ctypes.c_long(number), here, paths[0], here, paths[1], flags)
+    for name in names:
+        name.rmdir()
+    return bool(done == 0)
+
+
+def test_the_kernel_is_asked_rightly(tmp_path: Path) -> None:
+    """A wrong call would look like a system without exchange, and the two renames would take over unseen."""
+    if not _kernel_exchanges(tmp_path):
+        pytest.skip("no exchange on this system")
+    assert _can_exchange(tmp_path)
 
 
 def killed_at(limit: int, action: Callable[[], None]) -> bool:

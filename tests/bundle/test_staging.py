@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from edgedistill.bundle import own_directory
 from edgedistill.bundle.bundle import MANIFEST, Bundle, file_entry
 from edgedistill.bundle.manifest import KVCacheInfo, Manifest, ModelInfo
-from edgedistill.bundle.staging import Staging, check_target, os_error
+from edgedistill.bundle.staging import Staging, check_target, free_disk, os_error, remove_bundle
 from edgedistill.errors import OutputError
 
 
@@ -101,3 +105,118 @@ def test_second_export_to_the_same_place_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "not writable")])
 def test_os_errors_in_words(code: int, words: str, tmp_path: Path) -> None:
     assert words in str(os_error(OSError(code, "x"), tmp_path))
+
+
+def test_any_other_os_error_is_told_as_it_is(tmp_path: Path) -> None:
+    assert "Cannot write" in str(os_error(OSError(errno.EIO, "Input/output error"), tmp_path))
+
+
+def test_missing_parents_are_made(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "x" / "y" / "b", "one")
+    assert Bundle.open(tmp_path / "x" / "y" / "b", check="full")
+
+
+def synced(monkeypatch: pytest.MonkeyPatch, code: int | None = None) -> list[tuple[str, str]]:
+    """Names of what is synced in order, with what its directory was called; each sync fails with ``code``."""
+    found: list[tuple[str, str]] = []
+
+    def fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        found.append((path.parent.name, path.name))
+        if code is not None:
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_everything_is_on_the_disk_before_the_bundle_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = synced(monkeypatch)
+    write_bundle(tmp_path / "b", "one")
+    folder = tmp_path.name
+    assert set(found[:2]) == {(".b.partial", "data"), (".b.partial", MANIFEST)}
+    assert found[2:] == [(folder, ".b.partial"), (tmp_path.parent.name, folder)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+def test_a_filesystem_that_cannot_sync_is_no_error(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert synced(monkeypatch, code) == []
+    write_bundle(tmp_path / "b", "one")
+    assert Bundle.open(tmp_path / "b", check="full")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_disk_that_fails_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bundle(tmp_path / "b", "one")
+    synced(monkeypatch, errno.EIO)
+    with pytest.raises(OutputError, match=rf"Cannot write {tmp_path / 'b'}: {os.strerror(errno.EIO)}"):
+        write_bundle(tmp_path / "b", "two", force=True)
+    assert (tmp_path / "b" / "data").read_text() == "one"
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+def test_an_old_bundle_that_cannot_be_removed_waits_for_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "b"
+    write_bundle(out, "one")
+
+    def fail(path: Path) -> None:
+        raise OSError(errno.EBUSY, "busy", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own_directory, "exchange", lambda *_: False)
+        patch.setattr(own_directory, "remove", fail)
+        write_bundle(out, "two", force=True)
+    assert (out / "data").read_text() == "two"
+    assert len(list(tmp_path.iterdir())) == 2
+    write_bundle(out, "three", force=True)
+    assert (out / "data").read_text() == "three"
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+def test_free_disk_is_of_the_filesystem_that_will_hold_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+
+    def usage(path: Path) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(total=30, used=20, free=10)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    assert free_disk(tmp_path / "x" / "y") == 10
+    assert free_disk(tmp_path) == 10
+    monkeypatch.chdir(tmp_path)
+    assert free_disk(Path("z")) == 10
+    assert asked == [tmp_path] * 3
+
+
+def test_a_bundle_that_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bundle(tmp_path / "b", "one")
+
+    def fail(path: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        with pytest.raises(OutputError, match=f"^{tmp_path / 'b'} is not writable"):
+            remove_bundle(tmp_path / "b")
+    assert Bundle.open(tmp_path / "b", check="full")
+
+
+def test_the_manifest_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A removal that is cut short leaves nothing that looks like a bundle."""
+    write_bundle(tmp_path / "b", "one")
+    gone: list[str] = []
+    real = Path.unlink
+
+    def unlink(path: Path) -> None:
+        gone.append(path.name)
+        real(path)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    remove_bundle(tmp_path / "b")
+    assert gone == [MANIFEST, "data"]

@@ -21,8 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("src", "tui", "profiles", "tests", "docs", "examples", "bench", "README.md", "Makefile")
-UNCHANGED = (r"""^\s*f?["'].*["'][,)]*$""", r"hint=", r"Error\(", r"renamex_np")
-"""Lines that are not mutated (regular expressions): texts, errors, the call of macOS."""
+UNCHANGED = (r"""^\s*f?["'].*["'][,)]*$""", r"hint=", r"Error\(", r"renamex_np|msvcrt")
+"""Lines that are not mutated (regular expressions): texts, errors, calls of macOS and Windows."""
 MUTMUT = (sys.executable, "-m", "mutmut")
 
 
