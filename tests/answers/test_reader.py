@@ -44,6 +44,14 @@ DIFFERENT = [
     ("The answer is 3 * 4.", "The answer is 2 * 6."),
     ("The answer is x = 2, y = 3.", "The answer is x = 3, y = 2."),
     ("答案是北京。", "答案是上海。"),
+    ("The answer is 2 dozen.", "The answer is 2.", "The answer is twice 2.", "The answer is half of 2."),
+    ("The answer is 192.168.0.1.", "The answer is 192.168.0.2.", "The answer is 192.168."),
+    (r"\boxed{\text{(A) and (C)}}", r"\boxed{\text{(A)}}", r"\boxed{\text{(A) and (B)}}"),
+    ("The answer is 12:30 AM.", "The answer is 12:30 PM."),
+    ("The answer is CO2.", "The answer is CO."),
+    (r"\boxed{10_2}", r"\boxed{10_3}", r"\boxed{10}"),
+    (r"\boxed{|x|}", r"\boxed{x}"),
+    ("Ответ: да", "Ответ: нет"),
 ]
 
 EQUAL = [
@@ -71,6 +79,12 @@ EQUAL = [
     ("## Final answer\n\n42", "| step | value |\n|---|---|\n| total | 42 |", "There are 3.\n\n**42**", "### 42", "12 + 30 = 42",
      "Answer: 42\n\nLet me know if you need 2 more!", "$$42$$", r"\[ x = 42 \]", "`42`"),
     (r"\boxed{\frac{\sqrt{2}}{2}}", r"\boxed{\frac{1}{\sqrt{2}}}", r"\boxed{\tfrac{1}{2}\sqrt2}"),
+    ("Jan. 5, 2024", "The date is January 5, 2024.", "05 January 2024"),
+    ("正确选项为C", "选C", "The correct answer is C: 12", "C) 12 apples"),
+    (r"\boxed{\emptyset}", r"\boxed{\varnothing}", "The answer is ∅."),
+    (r"\boxed{\mathbb{R}}", "The answer is ℝ."),
+    (r"\boxed{\lfloor x \rfloor}", "The answer is ⌊x⌋."),
+    ("Antwort: 3,5", "Die Antwort ist 3,5.", "The answer is 3.5."),
 ]  # fmt: skip
 
 
@@ -154,6 +168,17 @@ def test_tolerance_and_further_right_answers() -> None:
     assert fit(answer, ["3", "157/50"]) == "3"
 
 
+def test_texts_that_no_one_would_write_are_read_without_an_error() -> None:
+    """Figures beyond what Python turns into a number, nesting beyond its stack, a fraction of nothing."""
+    for text in ("9" * 20_000, "\\sqrt[" * 3000, "\\frac{" * 3000, r"\boxed{0/0}", "1" + "/1" * 3000):
+        for rule in ("auto", "choice", "number", "boxed"):
+            extract(text, rule)
+    zero = read(r"\boxed{0/0}")
+    assert zero is not None
+    assert fit(zero, ["12"]) == zero.key
+    assert fit(zero, ["12"], 0.5) == zero.key
+
+
 def test_long_texts_take_linear_work() -> None:
     assert extract("\\boxed{" * 8000) is None
     assert boxed_contents("\\boxed{" * 20_000 + "7" + "}" * 20_000) == ["\\boxed{" * 19_999 + "7" + "}" * 19_999]
@@ -165,6 +190,9 @@ def test_long_texts_take_linear_work() -> None:
         "{" * 60_000,
         "1," * 30_000,
         "**" * 30_000,
+        "A " * 30_000,
+        "9" * 60_000,
+        "x" * 60_000,
     ):
         extract(text)
         extract(text, "choice")

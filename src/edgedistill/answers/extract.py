@@ -31,7 +31,37 @@ _BRACES = re.compile(r"\\f?boxed\s*\{|\\.|[{}]", re.DOTALL)
 _HASH = re.compile(r"####[ \t]*([^\n]+)")
 _STOP = re.compile(r"[.!?](?=[*_\"')\]$]*(?:\s|$))|[。！？।]")
 _ABBREVIATIONS = frozenset(
-    ["mr", "mrs", "dr", "st", "vs", "ca", "no", "approx", "e.g", "i.e", "fig", "eq", "prof", "jr", "sr", "mt", "ft"]
+    [
+        "mr",
+        "mrs",
+        "dr",
+        "st",
+        "vs",
+        "ca",
+        "no",
+        "approx",
+        "e.g",
+        "i.e",
+        "fig",
+        "eq",
+        "prof",
+        "jr",
+        "sr",
+        "mt",
+        "ft",
+        "jan",
+        "feb",
+        "mar",
+        "apr",
+        "jun",
+        "jul",
+        "aug",
+        "sep",
+        "sept",
+        "oct",
+        "nov",
+        "dec",
+    ]
 )
 _TAGGED = re.compile(r"<answer>([^<]{1,400})</answer>", re.IGNORECASE)
 _MARKER = re.compile(r"^\s*(?:[-*•+]|\d{1,2}[.)])\s+")
@@ -50,10 +80,11 @@ _COPULA = re.compile(
 )
 _NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.])(?:(?<![\d)])[-−]\s?(?=[\d.$€£]))?[$€£]?\s?"
-    r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,2}(?!\w))?(?:\s?/\s?\d+(?:\.\d+)?)?%?"
+    r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?!\d|\.\d)(?:[eE][+-]?\d{1,2}(?!\w))?(?:\s?/\s?\d+(?:\.\d+)?)?%?"
 )
 _WORDY = re.compile(
-    r"\b(?:not|no|never|cannot|can't|unknown|impossible|least|most|more|less|fewer|between|than|or|nor|from|to)\b|n't\b",
+    r"\b(?:not|no|never|cannot|can't|unknown|impossible|least|most|more|less|fewer|between|than|or|nor|from|to|twice|thrice|double|triple|half|"
+    r"third|quarter|dozens?|squared?|cubed?|root|power|times|plus|minus|negative|divided)\b|n't\b",
     re.IGNORECASE,
 )
 _UNANSWERED = re.compile(r"\b(?:I (?:do not|don't|cannot|can't|am|'m)|I'm|sorry|let me|let's|we need)\b", re.IGNORECASE)
@@ -231,7 +262,7 @@ def _one_number(sentence: str, decimal_comma: bool) -> Answer | None:
     if (
         len(found) != 1
         or _WORDY.search(text)
-        or re.search(r"[<>^|{}\[\]\\=]|\bsqrt\b|\bpi\b|[A-Za-z]\d|\d+(?:st|nd|rd|th)\b|\d[:/]", text)
+        or re.search(r"[<>^|{}\[\]\\=]|\bsqrt\b|\bpi\b|[A-Za-z]\d|\d(?:st|nd|rd|th)\b|\d[:/]", text)
     ):
         return None
     rest = text[found[0].start() :]
@@ -373,7 +404,8 @@ def _choice(marked: str, text: str) -> Answer | None:
             return Answer("letter", letter.upper(), line)
     for line in reversed(lines):
         letters = [next(group for group in groups if group) for groups in _LETTER.findall(line[-4096:]) if any(groups)]
-        letters = [letter for letter in letters if letter != "A" or not re.search(r"\bA\s+[a-z]", line)]
+        if "A" in letters and re.search(r"\bA\s+[a-z]", line):  # an article
+            letters = [letter for letter in letters if letter != "A"]
         if letters:
             return Answer("letter", letters[-1].upper(), line)
     return None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _NUMERIC = ("number", "fraction")
 _MEASURED = ("percent", "money", "unit")
-_QUANTITY = re.compile(r"(-?\d+(?:/\d+)?)(%| [^\d]+)?")
+_QUANTITY = re.compile(r"(-?\d+(?:/[1-9]\d*)?)(%| [^\d]+)?")
 _NAMED = re.compile(r"([A-Za-z](?:_\w+)?(?:\([a-z]\))?)=(.+)")
 
 

@@ -57,6 +57,8 @@ def quantity(text: str, *, decimal_comma: bool = False) -> tuple[str, str] | Non
     Types are number, fraction, percent, money, unit; keys are "7/2", "12%", "5 EUR", "5 km", "2 h 30 min".
     """
     text = re.sub(r"\b(?:US|A|C|HK|NT|S)\$", "$", text)
+    if len(text) > MAX_LENGTH:
+        return None
     sign = ""
     if re.match(r"[+-]\s*[^\w\s.(]", text):
         sign, text = text[0], text[1:].lstrip()

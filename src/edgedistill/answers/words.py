@@ -63,7 +63,7 @@ UNITS = {word.replace("_", " "): name for name, words in _UNITS.items() for word
 UNITS_FOLDED = {word.casefold(): name for word, name in UNITS.items() if len(word) > 2 or not word.isascii()}
 
 NOT_COUNTED = frozenset(
-    ["or", "and", "to", "than", "more", "less", "fewer", "at", "not", "plus", "minus", "times", "no", "between", "am", "pm", "oclock", "o'clock", "divided", "over", "if", "when", "because", "since", "so", "modulo", "mod", "x", "y", "z", "n", "k", "if", "is", "are", "was", "were", "equals", "oder", "und", "y", "ou", "et", "или", "и", "o", "e", "ve", "veya", "atau", "dan", "hoặc", "và", "st", "nd", "rd", "th", "by", "but", "which"]
+    ["dozen", "dozens", "gross", "pair", "pairs", "couple", "score", "scores", "half", "halves", "quarter", "quarters", "third", "thirds", "fifths", "tenth", "tenths", "hundredth", "hundredths", "squared", "cubed", "or", "and", "to", "than", "more", "less", "fewer", "at", "not", "plus", "minus", "times", "no", "between", "am", "pm", "oclock", "o'clock", "divided", "over", "if", "when", "because", "since", "so", "modulo", "mod", "x", "y", "z", "n", "k", "if", "is", "are", "was", "were", "equals", "oder", "und", "y", "ou", "et", "или", "и", "o", "e", "ve", "veya", "atau", "dan", "hoặc", "và", "st", "nd", "rd", "th", "by", "but", "which"]
 )  # fmt: skip
 
 
