@@ -10,6 +10,7 @@ from typing import Any
 from markup import cell, prose, table
 
 from edgedistill.bundle import manifest
+from edgedistill.cli import json_outputs
 from edgedistill.quantize.spec import WeightFormat
 from edgedistill.verify.report.definitions import DEFINITIONS
 from edgedistill.verify.report.json_schema import SCHEMA_PATH
@@ -63,6 +64,34 @@ def report_page() -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def json_page() -> str:
+    """What each command prints with ``--json``, one section a command, its objects below it."""
+    parts = []
+    for command in sorted(json_outputs.OUTPUTS):
+        schema = json_outputs.schema(command)
+        root = {key: value for key, value in schema.items() if not key.startswith("$") or key == "$ref"}
+        anchor = schema_file(command).removesuffix(".schema.json")
+        parts += [
+            f"## {command}",
+            f"{_kind(root, anchor)}. JSON schema: [{schema_file(command)}]({schema_file(command)})",
+        ]
+        for name, item in schema["$defs"].items():
+            heading = f"### {name} {{ #{anchor}-{name.lower()} }}"
+            parts += [heading, prose(item.get("description")), _properties(item, anchor)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def schema_file(command: str) -> str:
+    """The name of the file with the schema of a command."""
+    return f"{command.lower().replace(' ', '-')}.schema.json"
+
+
+def schema_files() -> dict[str, str]:
+    """Name and text of the schema of every command."""
+    commands = (*json_outputs.OUTPUTS, *json_outputs.REPORTS)
+    return {schema_file(name): json.dumps(json_outputs.schema(name), indent=2) + "\n" for name in commands}
+
+
 def _section(cls: type) -> str:
     """A heading, the docstring and a table of a dataclass's fields."""
     about = _attributes(cls.__doc__ or "")
@@ -82,26 +111,26 @@ def _attributes(doc: str) -> dict[str, str]:
     return {name: re.sub(r"``(.+?)``", r"`\1`", " ".join(text.split())) for name, text in entries}
 
 
-def _properties(item: Schema) -> str:
-    rows = ((f"`{name}`", _kind(value)) for name, value in item.get("properties", {}).items())
+def _properties(item: Schema, page: str = "") -> str:
+    rows = ((f"`{name}`", _kind(value, page)) for name, value in item.get("properties", {}).items())
     return table(("Field", "Type"), rows)
 
 
-def _kind(value: Schema) -> str:
-    """The type of a property in words, with links to objects."""
+def _kind(value: Schema, page: str = "") -> str:
+    """The type of a property in words, with links to objects; ``page`` begins the anchors of a section."""
     if "$ref" in value:
         name = value["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
+        return f"[{name}](#{page}-{name.lower()})" if page else f"[{name}](#{name.lower()})"
     if "anyOf" in value:
-        return " or ".join(_kind(one) for one in value["anyOf"])
+        return " or ".join(_kind(one, page) for one in value["anyOf"])
     if "enum" in value or "const" in value:
         return " or ".join(f"`{json.dumps(one)}`" for one in value.get("enum", [value.get("const")]))
     kind = value.get("type", "any")
     if kind == "array":
         items = value.get("prefixItems") or ([value["items"]] if isinstance(value.get("items"), dict) else [])
-        return f"list of {', '.join(_kind(one) for one in items) or 'any'}"
+        return f"list of {', '.join(_kind(one, page) for one in items) or 'any'}"
     if kind == "object" and isinstance(value.get("additionalProperties"), dict):
-        return f"object of {_kind(value['additionalProperties'])}"
+        return f"object of {_kind(value['additionalProperties'], page)}"
     return " or ".join(kind) if isinstance(kind, list) else str(kind)
 
 

@@ -31,6 +31,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/profiles.md": lambda: profiles.page(ROOT / "profiles/README.md"),
     "reference/bundle.md": data_formats.bundle_page,
     "reference/report.md": data_formats.report_page,
+    "reference/json.md": data_formats.json_page,
     "reference/suite.md": data_formats.suite_page,
     "explanation/architecture.md": lambda: architecture.page(ROOT),
 }
@@ -45,4 +46,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             before = f"{written.content_string.rstrip()}\n\n"
             files.remove(written)
         files.append(File.generated(config, name, content=before + page(), inclusion=InclusionLevel.INCLUDED))
+    for name, content in data_formats.schema_files().items():
+        files.append(File.generated(config, f"reference/{name}", content=content))
     return files

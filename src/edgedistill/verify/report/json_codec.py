@@ -10,7 +10,8 @@ import math
 import sys
 import types
 import typing
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, Union, get_args, get_origin
 
 import numpy as np
 
@@ -21,8 +22,19 @@ if TYPE_CHECKING:
 
 _UNIONS = (Union, types.UnionType)
 _JSON: dict[Any, Any] = {
-    str: "string", bool: "boolean", int: "integer", float: ["number", "null"], type(None): "null",
+    str: "string", bool: "boolean", int: "integer", float: ["number", "null"], type(None): "null", Path: "string",
+    list: "array", dict: "object",
 }  # fmt: skip
+
+
+class Plus:
+    """Marks a dataclass whose JSON object has more than its fields: ``Annotated[Stats, Plus(rate=float)]``.
+
+    A name that is a field has another type there.
+    """
+
+    def __init__(self, **properties: Any) -> None:
+        self.properties = properties
 
 
 def encode(value: Any) -> Any:
@@ -43,13 +55,14 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 
 
 def _hints(kind: type, names: Names) -> dict[str, Any]:
-    return typing.get_type_hints(kind, {**names, **vars(sys.modules[kind.__module__])})
+    return typing.get_type_hints(kind, {**names, **vars(sys.modules[kind.__module__])}, include_extras=True)
 
 
-def json_schema(kind: type, names: Names, *, title: str, identifier: str) -> dict[str, Any]:
-    """The JSON schema (2020-12) of ``encode``'s results for a dataclass.
+def json_schema(kind: Any, names: Names, *, title: str, identifier: str) -> dict[str, Any]:
+    """The JSON schema (2020-12) of ``encode``'s results for a dataclass, and of typed dictionaries.
 
     Args:
+        kind: A dataclass, a TypedDict, or lists and unions of such.
         names: Classes that annotations refer to without importing them at run time.
     """
     definitions: dict[str, Any] = {}
@@ -63,10 +76,19 @@ def json_schema(kind: type, names: Names, *, title: str, identifier: str) -> dic
     }
 
 
-def _schema(kind: Any, names: Names, definitions: dict[str, Any]) -> dict[str, Any]:
-    if dataclasses.is_dataclass(kind):
-        return _object_schema(typing.cast("type", kind), names, definitions)
+def _schema(kind: Any, names: Names, definitions: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0911
+    if isinstance(kind, str):
+        kind = names[kind]
+    if dataclasses.is_dataclass(kind) or typing.is_typeddict(kind):
+        return _object_schema(kind, names, definitions)
+    if kind is Any:
+        return {}
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Annotated, NotRequired):
+        plus = next((mark for mark in arguments[1:] if isinstance(mark, Plus)), Plus())
+        if plus.properties:
+            return _object_schema(arguments[0], names, definitions, plus)
+        return _schema(arguments[0], names, definitions)
     if origin is None:
         return {"type": _JSON[kind]}
     if origin is Literal:
@@ -76,20 +98,28 @@ def _schema(kind: Any, names: Names, definitions: dict[str, Any]) -> dict[str, A
         return {"anyOf": parts}
     if origin is dict:
         return {"type": "object", "additionalProperties": parts[1]}
-    many = arguments[-1] is Ellipsis
+    many = origin is list or arguments[-1] is Ellipsis
     size = {"items": parts[0]} if many else {"prefixItems": parts, "minItems": len(parts), "maxItems": len(parts)}
     return {"type": "array", **size}
 
 
-def _object_schema(kind: Any, names: Names, definitions: dict[str, Any]) -> dict[str, Any]:
+def _object_schema(kind: Any, names: Names, definitions: dict[str, Any], plus: Plus | None = None) -> dict[str, Any]:
     name: str = kind.__name__
     if name not in definitions:
         definitions[name] = {}
-        hints, fields = _hints(kind, names), dataclasses.fields(kind)
+        hints = _hints(kind, names)
+        if typing.is_typeddict(kind):
+            properties, required = hints, [key for key in hints if key in kind.__required_keys__]
+        else:
+            fields = dataclasses.fields(kind)
+            more = {} if plus is None else plus.properties
+            properties = {field.name: hints[field.name] for field in fields} | more
+            required = [field.name for field in fields if _required(field)]
+            required += [key for key in more if key not in required]
         definitions[name] = {
             "type": "object",
             "description": " ".join((kind.__doc__ or "").strip().split("\n\n")[0].split()),
-            "properties": {field.name: _schema(hints[field.name], names, definitions) for field in fields},
-            "required": [field.name for field in fields if _required(field)],
+            "properties": {key: _schema(value, names, definitions) for key, value in properties.items()},
+            "required": required,
         }
     return {"$ref": f"#/$defs/{name}"}
