@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from family_cases import CASES
 from parity_support import BASE, save_random_model
 
 from edgedistill.architecture.families import FAMILIES, build_spec, is_known
@@ -51,7 +52,10 @@ class Headers:
 def test_weights_are_exactly_the_checkpoints(family: str, tmp_path: Path) -> None:
     """Every tensor that transformers saves is used once, with its shape."""
     pytest.importorskip("transformers")
-    model = save_random_model(tmp_path, family, attention_bias=True, mlp_bias=True, hidden_size=64)
+    values = next(values for model_type, values in CASES.values() if model_type == family)
+    model = save_random_model(
+        tmp_path, family, **values | {"attention_bias": True, "mlp_bias": True, "hidden_size": 64}
+    )
     spec = build_spec(json.loads((tmp_path / "config.json").read_text()))
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     parts = [part for weight in logical_weights(spec) for part in weight.parts]
@@ -143,6 +147,7 @@ def test_layers_without_position_encoding() -> None:
             {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}},
             "type 'gemma3'.*wraps a text model of type 'gemma3_text'",
         ),
+        ({"model_type": "granitemoehybrid", "layer_types": ["mamba"] * 3}, "layers of type mamba"),
         ({"model_type": "llama", "num_local_experts": 8}, "num_local_experts = 8 .a mixture of experts"),
         ({"model_type": "llama", "attention_multiplier": 0.1}, "attention_multiplier"),
         ({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}, "already quantized .gptq"),

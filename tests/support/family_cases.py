@@ -88,6 +88,33 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "granite-tied": ("granite", {"tie_word_embeddings": True, "logits_scaling": 1.5, "attention_multiplier": 0.25}),
+    "granite4": (
+        "granitemoehybrid",
+        {
+            "hidden_size": 64,
+            "num_local_experts": 0,
+            "shared_intermediate_size": 96,
+            "position_embedding_type": "rope",
+            "layer_types": ["attention"] * 3,
+            "embedding_multiplier": 2.5,
+            "residual_multiplier": 0.6,
+            "attention_multiplier": 0.3,
+            "logits_scaling": 0.7,
+            "mamba_n_heads": 8,
+        },
+    ),
+    "granite4-nope": (
+        "granitemoehybrid",
+        {
+            "hidden_size": 64,
+            "num_local_experts": 0,
+            "shared_intermediate_size": 96,
+            "layer_types": ["attention"] * 3,
+            "tie_word_embeddings": True,
+            "mamba_n_heads": 8,
+            "attention_multiplier": 0.3,
+        },
+    ),
     "olmo2": ("olmo2", {}),
     "olmo2-theta": ("olmo2", {"rope_theta": 500000.0}),
     "olmo3": ("olmo3", {"num_hidden_layers": 5, "sliding_window": 6}),
@@ -112,4 +139,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "stablelm-parallel": ("stablelm", {"hidden_size": 64, "use_parallel_residual": True, "use_qkv_bias": True}),
     "helium": ("helium", {"hidden_size": 64}),
     "ministral": ("ministral", {"sliding_window": 7}),
+    "ministral3": (
+        "ministral3",
+        {"rope": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.4}, "sliding_window": None},
+    ),
 }
+
+NEWER = {"ministral3"}
+"""Families that transformers 4 does not know."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # What the converter's classes do beyond the names (conversion/*.py).
-PERMUTED = ("llama", "smollm3", "granite", "arcee")
+PERMUTED = ("llama", "mistral3", "smollm3", "granite", "arcee")
 SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron")
 LAYER_NORM = {"cohere2": "layer_norm_eps", "nemotron": "norm_eps", "stablelm": "layer_norm_eps"}
 
@@ -95,6 +95,9 @@ def add_rope(writer: GGUFWriter, arch: str, config: dict[str, Any], rope: dict[s
         ):
             if key in rope:
                 add(rope[key])
+    if "llama_4_scaling_beta" in rope:
+        writer.add_rope_scaling_yarn_log_mul(rope["mscale_all_dim"])
+        writer.add_attn_temperature_scale(rope["llama_4_scaling_beta"])
     if kind == "llama3":
         writer.add_tensor("rope_freqs.weight", llama3_factors(rope, base, rotated))
     if kind == "longrope":

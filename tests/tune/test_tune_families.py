@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from family_cases import CASES as CASES_OF_ALL
+from family_cases import NEWER
 from parity_support import VOCAB, Decoder, export, save_random_model
 
 from edgedistill.architecture.families import FAMILIES
@@ -49,7 +50,9 @@ TUNED = {model_type for model_type, _ in CASES.values()}
 
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - TUNED))
 def test_families_whose_layout_tuning_does_not_know_are_refused(family: str, tmp_path: Path) -> None:
-    (case,) = [name for name in CASES_OF_ALL if CASES_OF_ALL[name][0] == family][:1]
+    if family in NEWER:
+        pytest.skip("in the plain layout; tuned by whoever has a transformers that knows it")
+    case = next(name for name in CASES_OF_ALL if CASES_OF_ALL[name][0] == family)
     save_random_model(tmp_path, family, **CASES_OF_ALL[case][1])
     tensors = open_safetensors(tmp_path)
     checkpoint: Any = SimpleNamespace(config=json.loads((tmp_path / "config.json").read_text()), tensors=tensors)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgedistill.architecture.family import Family, flag
 from edgedistill.architecture.family_table import FAMILIES
 from edgedistill.architecture.rope import rope_spec
-from edgedistill.architecture.spec import LayerSpec, ModelSpec
+from edgedistill.architecture.spec import LayerSpec, ModelSpec, QueryScaling
 from edgedistill.architecture.weights import check_tensors, logical_weights
 from edgedistill.checkpoint.config_values import integer, mapping, number, optional_number, per_layer
 from edgedistill.errors import CheckpointError, UnsupportedModelError
@@ -47,6 +47,9 @@ _FOREIGN = {
     "use_bidirectional_attention": "bidirectional attention",
     "is_encoder_decoder": "an encoder and a decoder",
 }
+
+
+_LAYER_TYPES = {"full_attention", "sliding_attention", "attention"}
 
 
 def is_known(config: Mapping[str, Any]) -> bool:
@@ -93,7 +96,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
     return ModelSpec(
         family=model_type,
         hidden_size=hidden_size,
-        intermediate_size=integer(config, "intermediate_size"),
+        intermediate_size=integer(config, family.intermediate_size),
         num_hidden_layers=count,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
@@ -118,7 +121,14 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         embedding_scale=_embedding_scale(config, family, hidden_size),
         attn_logit_softcapping=optional_number(config, "attn_logit_softcapping", family.attn_softcap),
         final_logit_softcapping=optional_number(config, "final_logit_softcapping", family.final_softcap),
+        query_scaling=_query_scaling(config),
     )
+
+
+def _query_scaling(config: Mapping[str, Any]) -> QueryScaling | None:
+    params = mapping(config, "rope_parameters") or mapping(config, "rope_scaling")
+    beta = number(params, "llama_4_scaling_beta", 0.0)
+    return QueryScaling(beta, integer(params, "original_max_position_embeddings")) if beta else None
 
 
 def _embedding_scale(config: Mapping[str, Any], family: Family, hidden_size: int) -> float | None:
@@ -137,6 +147,14 @@ def _reject_foreign(config: Mapping[str, Any], model_type: str, family: Family) 
                 f"The config of this {model_type} model sets {key} = {config[key]!r} ({meaning}), which is not known.",
                 hint=_HINT,
             )
+    listed = config.get("layer_types") or config.get("layers_block_type")
+    kinds = {str(kind)[:40] for kind in listed} if isinstance(listed, list | tuple) else set()
+    if unknown := kinds - _LAYER_TYPES:
+        raise UnsupportedModelError(
+            f"The model has layers of type {', '.join(sorted(unknown))}; known are full_attention and "
+            "sliding_attention.",
+            hint=_HINT,
+        )
     if config.get("quantization_config"):
         method = mapping(config, "quantization_config").get("quant_method", "unknown method")
         raise UnsupportedModelError(
@@ -174,6 +192,8 @@ def _layers(
 def _rotated(config: Mapping[str, Any], family: Family, windows: tuple[int | None, ...]) -> tuple[bool, ...]:
     """Whether each layer has RoPE."""
     count = len(windows)
+    if family.no_rope == "unless_stated":
+        return (config.get("position_embedding_type") == "rope",) * count
     if family.no_rope == "interval":
         return _rotated_by_interval(config, count)
     if family.no_rope == "full_layers" and any(window is not None for window in windows):
@@ -229,13 +249,6 @@ def _windows(config: Mapping[str, Any], family: Family, count: int) -> tuple[int
         # 0 is a sensible value here: every layer has a window.
         first = number(config, "max_window_layers", 28)
         types = tuple("sliding_attention" if i >= first else "full_attention" for i in range(count))
-    unknown = {str(kind)[:40] for kind in types} - {"full_attention", "sliding_attention"}
-    if unknown:
-        raise UnsupportedModelError(
-            f"The model has layers of type {', '.join(sorted(unknown))}; known are full_attention and "
-            "sliding_attention.",
-            hint=_HINT,
-        )
     return tuple(window if kind == "sliding_attention" else None for kind in types)
 
 

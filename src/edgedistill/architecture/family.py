@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgedistill.architecture.spec import Norm, NormPlacement, QkNorm
 
 Windows = Literal["none", "all", "optional", "pattern"]
-NoRope = Literal["none", "interval", "full_layers"]
+NoRope = Literal["none", "interval", "full_layers", "unless_stated"]
 SlidingRope = Literal["same", "local_base", "unscaled"]
 
 
@@ -47,7 +47,9 @@ class Family:
         partial_rotary: Default share of each head that is rotated.
         windows: ``none``; ``all`` layers of the same sliding window; ``optional`` (``use_sliding_window`` with
             ``layer_types`` or ``max_window_layers``); ``pattern`` (``layer_types`` or every n-th layer full).
-        no_rope: Layers without RoPE: every n-th (SmolLM3), or those of full attention (EXAONE 4, Cohere 2).
+        no_rope: Layers without RoPE: every n-th (SmolLM3), those of full attention (EXAONE 4, Cohere 2), or all unless
+            ``position_embedding_type`` is rope (Granite 4).
+        intermediate_size: Key of the MLP's inner size.
         sliding_rope: RoPE of sliding layers: the same, of a local base (Gemma 3), or without scaling (OLMo 3).
         scaled_embedding: The embedding is multiplied by the square root of the hidden size (Gemma).
         embedding_scale, residual_scale, logits_scale, logits_divisor: Keys of multipliers.
@@ -64,6 +66,7 @@ class Family:
     head_dim: int | None = None
     kv_heads: int | None = None
     max_position_embeddings: int = 32768
+    intermediate_size: str = "intermediate_size"
     tie_word_embeddings: bool = False
     activation: str = "silu"
     activation_key: str = "hidden_act"

@@ -73,6 +73,7 @@ FAMILIES: dict[str, Family] = {
     "ministral": Family(
         kv_heads=8, windows="pattern", sliding_window=4096, full_every=0, max_position_embeddings=131072
     ),
+    "ministral3": Family(kv_heads=8, head_dim=128, max_position_embeddings=262144, norm_eps=_EPS_5, windows="all"),
     "qwen2": Family(kv_heads=32, qkv_bias=True, windows="optional", sliding_window=4096),
     "qwen3": _QWEN3,
     "smollm3": Family(
@@ -105,6 +106,19 @@ FAMILIES: dict[str, Family] = {
         residual_scale=Key("residual_multiplier", 1.0),
         attention_scale=Key("attention_multiplier", 1.0),
         logits_divisor=Key("logits_scaling", 1.0),
+    ),
+    # Granite 4, as far as it is dense: all layers attention, no experts.
+    "granitemoehybrid": replace(
+        _LLAMA,
+        mlp_bias=False,
+        intermediate_size="shared_intermediate_size",
+        no_rope="unless_stated",
+        embedding_scale=Key("embedding_multiplier", 1.0),
+        residual_scale=Key("residual_multiplier", 1.0),
+        attention_scale=Key("attention_multiplier", 1.0),
+        logits_divisor=Key("logits_scaling", 1.0),
+        fused_gate_up="shared_mlp.input_linear",
+        names={"mlp.down_proj": "shared_mlp.output_linear"},
     ),
     "olmo2": _OLMO2,
     "olmo3": replace(_OLMO2, windows="pattern", sliding_window=4096, full_every=4, sliding_rope="unscaled"),

@@ -44,6 +44,14 @@ class RopeSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryScaling:
+    """A query at position p is multiplied by 1 + beta ln(1 + floor(p / length)) (Llama 4, Ministral 3)."""
+
+    beta: float
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class LayerSpec:
     """One decoder layer. ``rope`` None: no position encoding (NoPE). ``sliding_window`` None: full attention."""
 
@@ -66,6 +74,7 @@ class ModelSpec:
         gated_mlp: ``down(act(gate(x)) * up(x))``; else ``down(act(up(x)))``.
         norm_offset: Added to the weight of every norm (Gemma: 1).
         embedding_scale: Multiplies the embedding.
+        query_scaling: Queries grow with their position (Ministral 3).
     """
 
     family: str
@@ -95,6 +104,7 @@ class ModelSpec:
     embedding_scale: float | None = None
     attn_logit_softcapping: float | None = None
     final_logit_softcapping: float | None = None
+    query_scaling: QueryScaling | None = None
 
     @property
     def q_size(self) -> int:

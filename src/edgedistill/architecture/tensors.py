@@ -11,7 +11,7 @@ What families store differently is undone while rows are read, so that everythin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -169,10 +169,9 @@ def _layer(config: Mapping[str, Any], family: Family, spec: ModelSpec, index: in
     scale = family.residual_scale.number(config) if family.residual_scale else 1.0
     if scale != 1.0:
         for name in ("self_attn.o_proj", "mlp.down_proj"):
-            refs |= {
-                f"{prefix}{name}.{kind}": TensorRef(f"{prefix}{name}.{kind}", factor=scale)
-                for kind in ("weight", "bias")
-            }
+            for kind in ("weight", "bias"):
+                full = f"{prefix}{name}.{kind}"
+                refs[full] = replace(refs.get(full) or TensorRef(full), factor=scale)
     return refs
 
 

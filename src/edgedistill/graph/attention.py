@@ -14,7 +14,7 @@ from edgedistill.graph.builder import MICROSOFT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgedistill.architecture.spec import LayerSpec, ModelSpec, RopeSpec
+    from edgedistill.architecture.spec import LayerSpec, ModelSpec, QueryScaling, RopeSpec
     from edgedistill.graph.builder import GraphBuilder
     from edgedistill.graph.weights import WeightEmitter
     from edgedistill.quantize.kv import KvScales
@@ -54,8 +54,14 @@ def attention(
         name_of_rope = f"rope.{distinct_ropes(spec)[layer.rope]}"
         tables = rope_tables(b, layer.rope, name_of_rope, inputs.positions, context=inputs.context)
     query, key, value = qkv, None, None
-    if spec.qk_norm != "none":
+    scaling = spec.query_scaling
+    scales = scaling is not None and (inputs.context or inputs.positions) > scaling.length
+    if spec.qk_norm != "none" or scales:
         query, key, value = _split(b, spec, qkv, name)
+    if scaling is not None and scales:
+        # RoPE turns queries, so that it makes no difference which comes first.
+        query = b.call("Mul", [query, _query_scale(b, scaling, inputs, x)], f"{name}.q.scaled")
+    if key is not None and spec.qk_norm != "none":
         if spec.qk_norm == "head_after_rope" and tables is not None:
             query, key = _rotate(b, spec, inputs, x, (query, key), tables, name)
             tables = None
@@ -162,6 +168,20 @@ def _rotate(
         )
     ]
     return rotated[0], rotated[1]
+
+
+def _query_scale(b: GraphBuilder, scaling: QueryScaling, inputs: AttentionInputs, x: ir.Value) -> ir.Value:
+    """Factors float32 [B, S, 1] on queries by their positions."""
+
+    def number(name: str, value: float) -> ir.Value:
+        return b.constant(f"query_scale.{name}", np.array(value, dtype=np.float32))
+
+    one, last = number("one", 1.0), b.constant("axis_last", np.array([-1], dtype=np.int64))
+    position = b.once("Cast", [_positions(b, inputs, x)], "query_scale.position", to=ir.DataType.FLOAT)
+    share = b.once("Div", [position, number("length", scaling.length)], "query_scale.share")
+    grown = b.once("Add", [b.once("Floor", [share], "query_scale.floor"), one], "query_scale.grown")
+    growth = b.once("Mul", [b.once("Log", [grown], "query_scale.log"), number("beta", scaling.beta)], "query_scale.mul")
+    return b.once("Unsqueeze", [b.once("Add", [growth, one], "query_scale.flat"), last], "query_scale")
 
 
 def _positions(b: GraphBuilder, inputs: AttentionInputs, x: ir.Value) -> ir.Value:

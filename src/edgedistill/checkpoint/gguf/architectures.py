@@ -76,6 +76,7 @@ ARCHITECTURES: dict[str, GgufArchitecture] = {
         "llama", also=("mistral",), interleaved=True, biases=_MLP_TOO, windows="all", sliding_type="mistral"
     ),
     "smollm3": GgufArchitecture("smollm3", interleaved=True, biases=_MLP_TOO),
+    "mistral3": GgufArchitecture("ministral3", also=("mistral",), interleaved=True, biases={}),
     "qwen2": GgufArchitecture("qwen2", biases={}),
     "qwen3": GgufArchitecture("qwen3"),
     "gemma": GgufArchitecture("gemma", norm_shift=1.0),

@@ -161,6 +161,10 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
     config |= {key: value for key, name in architecture.reals.items() if (value := keys.real(name, 0.0))}
     if architecture.model_type == "stablelm":
         config["use_parallel_residual"] = "blk.0.ffn_norm.weight" not in header.tensors
+    if architecture.model_type == "ministral3":
+        _query_scaling(config, keys)
+    if header.metadata.get("granite.rope.scaling.finetuned") is False:
+        raise UnsupportedModelError("The GGUF model is a Granite without positions, which is not known.", hint=_HINT)
     if architecture.windows == "gemma":
         _gemma(config, keys)
     elif architecture.windows != "none":
@@ -177,6 +181,18 @@ def _windows(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture)
     if architecture.windows == "pattern":
         sliding = keys.flags("attention.sliding_window_pattern", config["num_hidden_layers"], 4)
         config["layer_types"] = ["sliding_attention" if flag and window else "full_attention" for flag in sliding]
+
+
+def _query_scaling(config: dict[str, Any], keys: Keys) -> None:
+    """Ministral 3 scales its queries; Mistral Small 3, of the same architecture, does not."""
+    beta, scaling = keys.real("attention.temperature_scale", 0.0), config["rope_scaling"]
+    config["sliding_window"] = None
+    if not beta:
+        config["model_type"] = "mistral"
+    elif scaling is None or "original_max_position_embeddings" not in scaling:
+        raise CheckpointError("The GGUF file scales queries, but states no original context length for it.")
+    else:
+        scaling["llama_4_scaling_beta"] = beta
 
 
 def _gemma(config: dict[str, Any], keys: Keys) -> None:

@@ -51,6 +51,8 @@ def rope_scaling(keys: Keys, tensors: Mapping[str, npt.NDArray[np.float32]], rot
     scaling: dict[str, Any] = {"rope_type": "yarn", "factor": factor}
     if original := keys.integer("rope.scaling.original_context_length", 0):
         scaling["original_max_position_embeddings"] = original
+    if factor_all := keys.real("rope.scaling.yarn_log_multiplier", 0.0):
+        scaling |= {"mscale": factor_all, "mscale_all_dim": factor_all}
     for key, name in (
         ("rope.scaling.yarn_attn_factor", "attention_factor"),
         ("rope.scaling.yarn_beta_fast", "beta_fast"),

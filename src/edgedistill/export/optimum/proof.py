@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgedistill.checkpoint.config_values import mapping
+from edgedistill.checkpoint.rope_spelling import readable_rope
 from edgedistill.errors import CheckpointError, ExportError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -47,9 +48,7 @@ def read_config(config: Mapping[str, Any], auto_config: Any, *, allow_unused: bo
     values = {k: v for k, v in config.items() if k not in ("model_type", "auto_map", "torch_dtype", "dtype")}
     kind = str(config["model_type"])
     known = _known_keys(auto_config.for_model(kind))
-    if "rope_parameters" in values and "rope_parameters" not in known:
-        values |= _older_rope(mapping(values, "rope_parameters"))
-        del values["rope_parameters"]
+    values = readable_rope(values, known)
     rope = mapping(values, "rope_parameters") or mapping(values, "rope_scaling")
     name = str(rope.get("rope_type") or rope.get("type") or "default")
     if name in _LENGTH_DEPENDENT:
@@ -89,19 +88,6 @@ def _known_keys(example: Any) -> set[str]:
     return {
         name.removeprefix("_") if name.startswith("_") and not name.startswith("__") else name for name in names
     } | names
-
-
-def _older_rope(params: Mapping[str, Any]) -> dict[str, Any]:
-    """transformers 5's ``rope_parameters`` as the keys of transformers 4."""
-    if any(isinstance(value, dict) for value in params.values()):
-        raise UnsupportedModelError(
-            "The model has other RoPE parameters for each kind of layer, which the installed transformers cannot read.",
-            hint="Install a newer transformers.",
-        )
-    rest = {key: value for key, value in params.items() if key not in ("rope_theta", "partial_rotary_factor")}
-    older = {key: params[key] for key in ("rope_theta", "partial_rotary_factor") if key in params}
-    plain = rest.get("rope_type", "default") == "default"
-    return older | {"rope_scaling": None if plain else rest}
 
 
 def reference_logits(model: Any) -> list[tuple[list[int], Logits]]:

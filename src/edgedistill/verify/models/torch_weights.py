@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.errors import CheckpointError, MissingExtraError
+from edgedistill.checkpoint.rope_spelling import readable_rope
+from edgedistill.errors import CheckpointError, MissingExtraError, UnsupportedModelError
 from edgedistill.extras import how_to_install
 
 if TYPE_CHECKING:
@@ -59,10 +60,22 @@ def build_module(checkpoint: Checkpoint, *, stream: bool) -> Any:
 
 
 def empty_module(checkpoint: Checkpoint) -> Any:
-    """The model in evaluation mode with parameters that have shapes and no values; raises MissingExtraError."""
+    """The model in evaluation mode with parameters that have shapes and no values.
+
+    Raises:
+        MissingExtraError: See ``import_torch``.
+        UnsupportedModelError: The installed transformers does not know the model's type, or cannot read its RoPE.
+    """
     torch, transformers = import_torch()
+    kind = str(checkpoint.config.get("model_type"))
+    if kind not in transformers.CONFIG_MAPPING:
+        raise UnsupportedModelError(
+            f"transformers {transformers.__version__} does not know models of type {kind}.",
+            hint="Install a newer transformers to compare with the original in PyTorch.",
+        )
     values = {k: v for k, v in checkpoint.config.items() if k not in ("model_type", "torch_dtype", "dtype")}
-    config = transformers.AutoConfig.for_model(checkpoint.config["model_type"], **values)
+    example = transformers.AutoConfig.for_model(kind)
+    config = transformers.AutoConfig.for_model(kind, **readable_rope(values, vars(example)))
     # PyTorch's fused attention has no soft cap; transformers drops it there.
     attention = "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
     with _parameters_on_meta(torch), torch.no_grad():
