@@ -18,6 +18,7 @@ from edgedistill.cli import console
 from edgedistill.errors import EXIT_FAIL, EXIT_INTERRUPTED, EXIT_USAGE, EdgedistillError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 EXIT_PIPE = 141
@@ -63,12 +64,22 @@ def _dispatch(arguments: list[str]) -> int:
     args = parse(arguments)
     if args is None:
         return EXIT_USAGE
+    if _has_limits(args):
+        from edgedistill.cli.limits import supervised
+
+        if (code := supervised(args, arguments)) is not None:
+            return code
     if (key := getattr(args, "trusted_key", None)) is None:
         return load_verb(args.verb).run(args)
     from edgedistill.cli.trusted_key import trusting
 
     with trusting(key):
         return load_verb(args.verb).run(args)
+
+
+def _has_limits(args: argparse.Namespace) -> bool:
+    given = (getattr(args, name, None) is not None for name in ("time_limit", "memory_limit"))
+    return any(given) or "EDGEDISTILL_SUPERVISOR" in os.environ
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

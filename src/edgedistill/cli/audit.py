@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgedistill.cli import console, suite_reading, verification
+from edgedistill.cli import console, limits, suite_reading, verification
 
 if TYPE_CHECKING:
     import argparse
@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verification.add_procedures(parser)
     verification.add_sampling(parser)
     verification.add_outputs(parser)
+    limits.add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

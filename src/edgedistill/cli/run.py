@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.cli import console, generation, parallel, trajectory_lines
+from edgedistill.cli import console, generation, limits, parallel, trajectory_lines
 from edgedistill.cli.by_name import MODEL_HELP, bundle_path
 from edgedistill.errors import EXIT_FAIL, EXIT_INTERRUPTED, UsageError
 
@@ -37,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hide-reasoning", action="store_true", help="print the answer only")
     parser.add_argument("--json", action="store_true", help="print text, reasoning, answer and statistics as JSON")
     generation.add_options(parser)
+    limits.add_options(parser)
     parallel.add_options(parser)
     parser.add_argument("--show-trajectories", action="store_true", help="print every trajectory on stderr")
 

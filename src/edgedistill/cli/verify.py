@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgedistill.cli import console, suite_reading, trusted_key, verification
+from edgedistill.cli import console, limits, suite_reading, trusted_key, verification
 from edgedistill.cli.by_name import MODEL_HELP, bundle_path
 from edgedistill.errors import UsageError
 
@@ -46,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verification.add_procedures(parser)
     verification.add_sampling(parser)
     verification.add_outputs(parser)
+    limits.add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill import notebook
 from edgedistill.architecture.spec import ModelSpec
+from edgedistill.bundle.bundle import Bundle
 from edgedistill.bundle.staging import Staging, check_target, disk_errors
 from edgedistill.checkpoint.open import Checkpoint, open_checkpoint
 from edgedistill.errors import UnsupportedModelError, UsageError
@@ -28,6 +29,7 @@ from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.quantize.plan import parse_format
 from edgedistill.runtime.stats import peak_rss_bytes
+from edgedistill.runtime.trial import remember
 from edgedistill.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
@@ -152,6 +154,8 @@ def export(
             if options.check:
                 manifest = probe.checked(staging.path, manifest, progress=progress)
             staging.commit(manifest)
+    if options.check:
+        remember(Bundle(out, manifest))
     return ExportResult(
         path=out,
         manifest=manifest,

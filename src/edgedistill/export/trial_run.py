@@ -1,7 +1,7 @@
 """Tries a finished bundle before it gets its name: opens it and decodes a few tokens, in a process of its own.
 
-A separate process gives the memory back, survives a crash of the native runtime, and measures what opening the
-bundle costs.
+A separate process gives the memory back, survives a crash of the native runtime, measures what opening the bundle
+costs, and is ended if its graph never ends or asks for too much memory.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.bundle.bundle import TOKENIZER, WEIGHTS
 from edgedistill.bundle.manifest import Manifest
-from edgedistill.errors import EdgedistillError, ExportError
+from edgedistill.errors import BundleError, EdgedistillError, ExportError
 from edgedistill.runtime.stats import peak_rss_bytes
+from edgedistill.runtime.trial import PROMPT, decode, limits
 from edgedistill.system.child import run_in_child
 
 if TYPE_CHECKING:
     from edgedistill.progress import Progress
 
-PROMPT = "What is 12 + 30?"
-TOKENS = 8
 SLICED_TOKENS = 2
 WHOLE_LIMIT = 1 << 30
 """Weights files larger than this are tried in slices, in constant memory: the machine that exports need not be able
@@ -36,7 +35,8 @@ def checked(directory: Path, manifest: Manifest, *, progress: Progress) -> Manif
     """
     progress.begin("trying the bundle", 0, "tokens")
     try:
-        outcome = run_in_child(try_bundle, str(directory), manifest.to_json())
+        seconds, memory = limits(sum(entry.size for entry in manifest.files))
+        outcome = run_in_child(try_bundle, str(directory), manifest.to_json(), time_limit=seconds, memory_limit=memory)
     except EdgedistillError as error:
         raise ExportError(
             f"The exported bundle failed its trial decode ({error}).",
@@ -65,18 +65,12 @@ def try_bundle(path: str, manifest_json: str) -> dict[str, Any]:
 
 
 def _whole(directory: Path, manifest: Manifest) -> tuple[list[int], str]:
-    import numpy as np
-
     from edgedistill.bundle.bundle import Bundle
-    from edgedistill.runtime.generate import GenerationSettings
-    from edgedistill.runtime.model import Model
 
-    model = Model(Bundle(directory, manifest))
-    settings = GenerationSettings(temperature=0.0, max_new_tokens=TOKENS, ignore_eos=True)
-    generation = model.generate(PROMPT, settings=settings, raw=True)
-    if not np.isfinite(model.score(generation.tokens)).all():
-        raise ExportError("Logits are not finite.")
-    return list(generation.tokens), generation.text
+    try:
+        return decode(Bundle(directory, manifest))
+    except BundleError as error:
+        raise ExportError(str(error)) from error
 
 
 def _in_slices(directory: Path, manifest: Manifest) -> tuple[list[int], str]:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SUPERVISOR = "EDGEDISTILL_SUPERVISOR"
+"""Variable of the environment by which ``run_limited`` tells a process who supervises it."""
+_ABSURD = 1 << 40
 _POLL_S = 0.1
 _GRACE_S = 5.0
 _ADVANCE_S = 0.05
@@ -72,6 +75,48 @@ def run_in_child(
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+
+def run_limited(command: list[str], *, time_limit: float | None, memory_limit: int | None) -> int:
+    """Run a command line with the streams of this process; its exit code. Ctrl-C reaches it as it reaches this one.
+
+    Args:
+        command: Program and arguments.
+        time_limit: Seconds after which it is ended.
+        memory_limit: Bytes of resident memory; looked at ten times a second.
+
+    Raises:
+        ChildError: It exceeded a limit.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), SUPERVISOR: str(os.getpid())}
+    process = subprocess.Popen(command, env=environment)
+    watch = _Watch(process, None, time_limit, memory_limit)
+    watch.base = 0
+    try:
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                code = process.wait()
+                break
+    finally:
+        process.kill()
+    if watch.why is not None:
+        raise ChildError(watch.why[1], kind=watch.why[0])
+    return code
+
+
+def end_with_supervisor() -> None:
+    """In a process of ``run_limited``: end when the one that supervises is gone; refuse absurd amounts of memory."""
+    supervisor = int(os.environ.pop(SUPERVISOR))
+    _limit_memory(_ABSURD)
+
+    def watch() -> None:
+        import psutil
+
+        while os.getppid() == supervisor and psutil.pid_exists(supervisor):
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def iterate_in_child(
@@ -163,7 +208,7 @@ class _Watch:
 
     def __init__(
         self,
-        process: subprocess.Popen[str],
+        process: subprocess.Popen[str] | subprocess.Popen[bytes],
         cancel: threading.Event | None,
         time_limit: float | None,
         memory_limit: int | None,
@@ -171,14 +216,14 @@ class _Watch:
         self.base: int | None = None
         self._process, self._cancel, self._memory, self._time = process, cancel, memory_limit, time_limit
         self._deadline = None if time_limit is None else time.monotonic() + time_limit
-        self._why: tuple[str, str] | None = None
+        self.why: tuple[str, str] | None = None
         if cancel is not None or time_limit is not None or memory_limit is not None:
             threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
         while self._process.poll() is None:
-            self._why = self._exceeded()
-            if self._why is not None:
+            self.why = self._exceeded()
+            if self.why is not None:
                 self._process.kill()
                 return
             if self._cancel is not None:
@@ -201,8 +246,8 @@ class _Watch:
 
     def reason(self, noise: IO[str]) -> ChildError:
         """The error of a process that ended without a result."""
-        if self._why is not None:
-            return ChildError(self._why[1], kind=self._why[0])
+        if self.why is not None:
+            return ChildError(self.why[1], kind=self.why[0])
         code = self._process.returncode
         noise.seek(0)
         last = noise.read().strip().splitlines()[-1:]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.bundle.bundle import TOKENIZER
+from edgedistill.bundle.bundle import TOKENIZER, Bundle
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.batch.replicas import run_lanes
 from edgedistill.runtime.batch.scheduler import Engine, Finished, Start
@@ -19,6 +19,7 @@ from edgedistill.runtime.generate import TokenLoop
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.sampling import NoiseKey, NoiseSource, Sampler, choose
 from edgedistill.runtime.session import DecoderSession
+from edgedistill.runtime.trial import require_tried
 from edgedistill.verify.models.teacher_forcing import force, force_one, prefill
 from edgedistill.verify.sampling.protocol import SCORE_BYTES
 from edgedistill.verify.sampling.replies import Encoded, Replies
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgedistill.bundle.bundle import Bundle, Check
+    from edgedistill.bundle.bundle import Check
     from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
     from edgedistill.verify.metrics.device_agreement import DeviceReport
@@ -265,8 +266,9 @@ def open_sampled(
     a moment ago, they are (``check``), because otherwise altered weights would get the verdict of the original ones.
 
     Raises:
-        BundleError: No bundle, or one whose files were altered.
+        BundleError: No bundle, one whose files were altered, or whose graph does not end (``require_tried``).
     """
+    require_tried(Bundle.open(path, check=check))
     return BundleModel(open_bundle(path, threads=threads, check=check), memory=memory)
 
 
