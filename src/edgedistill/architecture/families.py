@@ -6,6 +6,7 @@ Both spellings of the RoPE parameters are read: ``rope_theta`` with ``rope_scali
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.architecture.family import Family, flag
@@ -93,6 +94,11 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         )
     max_position_embeddings = integer(config, "max_position_embeddings", family.max_position_embeddings)
     scale_base = family.attention_scale_base.number(config) if family.attention_scale_base else float(head_dim)
+    if family.attention_scale_base and not 0 < scale_base < math.inf:
+        raise CheckpointError(
+            f"config.json has {family.attention_scale_base.name} = {scale_base:g}; a positive number is expected.",
+            hint="Compare config.json with the original model's.",
+        )
     return ModelSpec(
         family=model_type,
         hidden_size=hidden_size,

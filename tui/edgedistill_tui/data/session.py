@@ -19,12 +19,15 @@ Amount = Annotated[float, limits(low=0)]
 Count = Annotated[int, limits(low=0)]
 
 
-class _Lane(TypedDict, total=False):
+class _Ended(TypedDict):
     index: Count
     kind: str
     vote: str | None
     tokens: Count
     text: str
+
+
+class _Lane(_Ended, total=False):
     confidence: float | None
 
 

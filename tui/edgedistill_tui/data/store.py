@@ -226,7 +226,7 @@ def _upsert(table: str, columns: tuple[str, ...]) -> str:
 
 def _session_row(session: Session) -> tuple[Any, ...]:
     values = {name: getattr(session, name) for name in _SESSION}
-    return tuple((values | {"settings": json.dumps(session.settings)}).values())
+    return tuple(_clean(value) for value in (values | {"settings": json.dumps(session.settings)}).values())
 
 
 def _message_row(session: Session, message: Message) -> tuple[Any, ...]:
