@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from fake_engine import ask
 from scene import Scene, proves
 
@@ -82,6 +83,49 @@ async def _newline(scene: Scene) -> None:
     assert scene.chat.prompt.text == "a\nb"
 
 
+@proves("Prompt", "screen.interrupt")
+@proves("ChatScreen", "interrupt")
+async def _stops_or_puts_the_line_aside(scene: Scene) -> None:
+    await half_answered(scene)
+    await scene.type("n", "e", "x", "t")
+    await scene.press()
+    await scene.until(lambda: not scene.chat.busy)
+    assert (scene.path[-1].finish_reason, scene.chat.prompt.text) == ("cancelled", "next")
+    await scene.press()
+    assert (scene.chat.prompt.text, scene.app.return_code) == ("", None)
+    await scene.type("ctrl+underscore")
+    assert scene.chat.prompt.text == "next"
+
+
+@proves("Prompt", "end_of_file")
+async def _deletes_within_a_text(scene: Scene) -> None:
+    await scene.type("a", "b", "home")
+    await scene.press()
+    assert (scene.chat.prompt.text, scene.app.return_code) == ("b", None)
+
+
+async def suspended(scene: Scene) -> None:
+    """The key under test suspends the program, which there is no terminal for here."""
+    done: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.app, "action_suspend_process", lambda: done.append("suspended"))
+        await scene.press()
+    assert done == ["suspended"]
+
+
+@proves("Prompt", "app.suspend_process")
+async def _suspend(scene: Scene) -> None:
+    await suspended(scene)
+
+
+@proves("Prompt", "undo")
+async def _undo(scene: Scene) -> None:
+    await scene.type("a", "b")
+    scene.chat.prompt.clear()
+    await scene.press()
+    assert scene.chat.prompt.text == "ab"
+
+
 @proves("Prompt", "_on_key")
 async def _other_keys_are_the_text_areas(scene: Scene) -> None:
     await scene.type("a", "b", "backspace", "home", "c")
@@ -105,10 +149,12 @@ async def _stop(scene: Scene) -> None:
     await scene.press()
     await scene.until(lambda: not scene.chat.busy)
     assert (scene.path[-1].finish_reason, scene.path[-1].content) == ("cancelled", "There are **32**.")
+    await scene.type(*"next")
     scene.chat.action_edit()
     scene.chat.transcript.focus()
     await scene.press()
     assert scene.chat.editing is None
+    assert scene.chat.prompt.text == "next"
     assert focused(scene) is scene.chat.prompt
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fake_engine import ask
-from keys_of_chat import begin, quiet
+from keys_of_chat import begin, quiet, suspended
 from scene import Scene, proves
 from textual.widgets import Button, Static
 
@@ -213,12 +213,24 @@ async def _copy_selected_text(scene: Scene) -> None:
 
 
 @proves("App", "help_quit")
-async def _ctrl_c_says_how_to_quit(scene: Scene) -> None:
+@proves("TuiApp", "interrupt")
+async def _ctrl_c_stops_what_a_page_does(scene: Scene) -> None:
     await begin(scene)
-    scene.chat.transcript.focus()
-    await scene.pilot.pause()
+    await scene.go("consistency")
+    scene.engine.hold()
+    scene.screen.prompt.value = "How many?"
+    scene.screen.prompt.focus()
+    await scene.type("enter")
+    await scene.until(lambda: scene.screen.running)
+    scene.screen.set_focus(None)
     await scene.press()
-    assert "ctrl+q" in scene.said
+    await scene.until(lambda: not scene.screen.running)
+    assert scene.app.return_code is None
+
+
+@proves("TuiApp", "suspend_process")
+async def _suspends(scene: Scene) -> None:
+    await suspended(scene)
 
 
 @proves("App", "quit")

@@ -26,8 +26,9 @@ async def sessions(scene: Scene) -> None:
         scene.app.save()
     await scene.go("sessions")
     scene.screen.search.value = ""
-    scene.screen.fill()
     await scene.pilot.pause()
+    scene.screen.fill()
+    await scene.until(lambda: not scene.screen.searching and len(scene.screen.summaries) > 1)
     scene.screen.table.focus()
     scene.screen.table.move_cursor(row=0)
     await scene.pilot.pause()
@@ -55,7 +56,7 @@ async def _click_session(scene: Scene) -> None:
 async def _search(scene: Scene) -> None:
     await scene.press()
     await scene.type(*"pear")
-    assert [s.title for s in scene.screen.summaries] == ["pears"]
+    await scene.until(lambda: [s.title for s in scene.screen.summaries] == ["pears"])
     await scene.type("enter")
     assert scene.screen.focused is scene.screen.table
     await scene.type("enter")

@@ -247,7 +247,7 @@ def test_new_save_and_copy(tmp_path: Path) -> None:
     async def steps(pilot: Pilot[None]) -> None:
         await pilot.press("ctrl+s", "ctrl+y", "ctrl+o")  # nothing there yet, and it says so
         await ask(pilot)
-        await pilot.press("ctrl+s", "ctrl+d")
+        await pilot.press("ctrl+s", "alt+s")
         await pilot.press("ctrl+y")
         assert pilot.app.clipboard.startswith(ANSWER)
         await pilot.press("ctrl+o")

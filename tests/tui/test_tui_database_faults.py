@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fake_engine import FakeEngine, ask, chat_of, drive, make_app, until
 from test_tui_chat import last
@@ -52,7 +52,9 @@ def test_two_at_once_share_the_database_and_one_may_delete_what_the_other_talks_
             await ask(other, "From the second")
             await pilot.press("f3")
             await pilot.pause()
-            titles = [summary.title for summary in pilot.app.screen.summaries]  # type: ignore[attr-defined]
+            page: Any = pilot.app.screen
+            await until(pilot, lambda: len(page.summaries) == 2)
+            titles = [summary.title for summary in page.summaries]
             assert titles == ["From the first", "From the second"]  # the own one was just saved
             # The one deletes the session that the other talks in; its next save brings all of it back.
             first.services.store.delete(second.session.id)

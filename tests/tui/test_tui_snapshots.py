@@ -79,7 +79,9 @@ async def show(pilot: Pilot[Any], page: str) -> None:
         await pilot.press(KEYS[page])
         await pilot.pause()
     screen: Any = pilot.app.screen
-    if page == "profiler":
+    if page == "sessions":
+        await until(pilot, lambda: bool(screen.summaries))
+    elif page == "profiler":
         await pilot.press("s")
         await until(pilot, lambda: bool(screen.runs) and not screen.running)
         await pilot.pause()

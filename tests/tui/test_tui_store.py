@@ -218,3 +218,34 @@ def test_exports(tmp_path: Path) -> None:
     value = json.loads(writing.save(session, tmp_path, ".json").read_text())
     assert len(value["messages"]) == 3
     assert [m["reasoning"] for m in value["messages"] if m["role"] == "assistant"] == ["32 - 7", ""]
+
+
+def test_a_long_message_is_found_at_once_and_shown_where_the_words_are(store: Store) -> None:
+    """The time that SQLite's own excerpt takes grows with the square of the matches: with these, over a minute."""
+    lines = [f"line {number} of the pasted file with some words" for number in range(20_000)]
+    session = Session()
+    session.ask("\n".join([*lines, "Ein Müller in Zürich"]))
+    store.save(session)
+    (found,) = store.find("pasted fi", limit=10, offset=0, wanted=lambda: True)
+    assert found.snippet.startswith("line 0 of the pasted file with some words line 1")
+    (found,) = store.sessions("muller zu")
+    assert found.snippet.endswith("Ein Müller in Zürich")
+    assert store.find("pasted", limit=10, offset=0, wanted=lambda: False) == []
+    assert Store(store.path.with_name("none.db")).find("", limit=1, offset=0, wanted=lambda: True) == []
+
+
+def test_what_was_taken_back_is_removed_from_the_file(store: Store) -> None:
+    session = talk()
+    store.save(session)
+    question = session.ask("Too long?")
+    reply = session.begin_reply(question, {})
+    store.save(session)
+    session.withdraw(reply)
+    session.withdraw(question)
+    store.save(session)
+    assert not session.withdrawn
+    assert len(store.load(session.id).messages) == 2
+    for message in session.path()[::-1]:
+        session.withdraw(message)
+    store.save(session)
+    assert store.sessions() == []

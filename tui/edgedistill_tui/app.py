@@ -7,20 +7,24 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
 from textual import work
+from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
 from textual.app import SystemCommand
+from textual.keys import Keys
 
 from edgedistill.errors import EdgedistillError
 from edgedistill.system.file_leases import SIGNAL as CHANGE_SIGNAL
 from edgedistill_tui import clipboard
 from edgedistill_tui.data.database import StoreError
 from edgedistill_tui.data.session import Session
-from edgedistill_tui.data.writing import write_new
+from edgedistill_tui.data.writing import to_markdown, write_new
 from edgedistill_tui.ending import Ending
 from edgedistill_tui.frames import frames_per_s, is_remote
 from edgedistill_tui.model_app import ModelApp
 from edgedistill_tui.screens import make_page
 from edgedistill_tui.screens.bindings import APP_BINDINGS, declared
+from edgedistill_tui.screens.dialogs import Confirm
 from edgedistill_tui.theme import EDGEDISTILL
 from edgedistill_tui.widgets.nav import PAGES
 
@@ -101,6 +105,8 @@ class TuiApp(ModelApp):
 
     def run(self, *arguments: Any, **options: Any) -> Any:
         """As Textual's, with signals doing again what they did before once the screen is gone."""
+        # Terminals send Alt+Enter as Escape and Enter, which Textual would take for "^" and Enter.
+        ANSI_SEQUENCES_KEYS["\x1b\r"] = (Keys.ControlJ,)  # type: ignore[index]  # declared as what nobody changes
         run: Callable[..., Any] = super().run
         try:
             return run(*arguments, **options)
@@ -130,25 +136,63 @@ class TuiApp(ModelApp):
         self.services.store.rescue(self.session)
 
     def _end_by_signal(self, number: int) -> None:
-        self.save_everything()
-        self.exit(return_code=128 + number)
+        self._leave(self.save_everything(), 128 + number)
 
     async def action_quit(self) -> None:
-        """Save and leave."""
-        self.save_everything()
-        self.exit()
+        """Save and leave; what can be written nowhere is asked about first."""
+        self._quit()
 
-    def save_everything(self) -> None:
-        """The session with a reply that is just being written; beside the database if it cannot be in it."""
-        chat = self._pages.get("chat")
-        if chat is not None:
+    @work
+    async def _quit(self) -> None:
+        warning = self.save_everything()
+        if self._unsaved and not isinstance(self.screen, Confirm):
+            question = f"{warning} Leave, with the conversation printed to the terminal?"
+            if not await self.push_screen_wait(Confirm(question, "Leave", "Stay")):
+                return
+        self._leave(warning)
+
+    async def action_interrupt(self) -> None:
+        """Stop what the page does; leave where it does nothing."""
+        if getattr(self.screen, "running", False):
+            await self.screen.run_action("stop")
+        else:
+            await self.run_action("quit")
+
+    def _leave(self, warning: str, code: int = 0) -> None:
+        """End the program; what it could not save is left in the terminal's scrollback."""
+        text = to_markdown(self.session) if self._unsaved else ""
+        said = "\n".join(part for part in (text, warning) if part)
+        self.exit(return_code=code, message=Text(said) if said else None)
+
+    @property
+    def _unsaved(self) -> bool:
+        return any(message.dirty for message in self.session.messages.values())
+
+    def save_everything(self) -> str:
+        """The session with a reply that is just being written; where the database cannot take it, as a file of its own.
+
+        What to tell the user; empty if all is in its place. Messages stay ``dirty`` where there was room nowhere.
+        """
+        if "chat" in self._pages:
             self.chat.cut_reply()
-        if not self.save():
+        store = self.services.store
+        saved, warning = self.save(), ""
+        if not saved:
             try:
-                self.services.store.rescue(self.session)
+                path = store.rescue(self.session)
             except OSError as error:
-                self.exit(message=f"error: the session could not be saved: {error}")
-        self.services.store.close()
+                warning = f"The conversation could not be saved ({error.strerror or error})."
+            else:
+                if path is not None:
+                    warning = f"The conversation could not be saved as usual; it is kept in {path}"
+                    here = path.parent == store.path.parent
+                    warning += ", and the next start takes it in." if here else (
+                        f". Move that file to {store.path.parent}, and the next start takes it in."
+                    )  # fmt: skip
+                for message in self.session.messages.values():
+                    message.dirty = False
+        store.close()
+        return warning
 
     @work
     async def export_default(self) -> None:
@@ -260,7 +304,7 @@ class TuiApp(ModelApp):
         return True
 
     def _save_again(self) -> None:
-        if any(message.dirty for message in self.session.messages.values()):
+        if self._unsaved or self.session.withdrawn:
             self.save()
 
     async def show_session(self, session: Session) -> None:

@@ -115,6 +115,7 @@ class Session:
         settings: ``Sampling.to_dict`` of this session; empty for the bundle's defaults.
         bundle: Path of the bundle it was last held with.
         leaf: The last message of the active path.
+        withdrawn: Ids of messages that were taken back and may still be on disk.
     """
 
     title: str = ""
@@ -126,6 +127,7 @@ class Session:
     leaf: int | None = None
     id: int = field(default_factory=new_id)
     messages: dict[int, Message] = field(default_factory=dict)
+    withdrawn: set[int] = field(default_factory=set)
 
     # ---- reading ---------------------------------------------------------------------------------------------
 
@@ -177,11 +179,16 @@ class Session:
         return self._add(Message("user", content, message.parent))
 
     def withdraw(self, message: Message) -> None:
-        """Take back a message without successors that came to nothing."""
-        if all(m.parent != message.id for m in self.messages.values()):
-            self.messages.pop(message.id, None)
-            if self.leaf == message.id:
-                self.leaf = message.parent
+        """Take back a message without successors that came to nothing; the path goes where it went before."""
+        if any(m.parent == message.id for m in self.messages.values()):
+            return
+        others = [m for m in self.siblings(message) if m is not message]
+        if self.messages.pop(message.id, None) is not None:
+            self.withdrawn.add(message.id)
+        if self.leaf == message.id:
+            self.leaf = self.newest_leaf(others[-1]).id if others else message.parent
+        if not self.messages:
+            self.title = ""
 
     def show_sibling(self, message: Message, step: int) -> Message:
         """Make the next (or previous) alternative of ``message`` active, with the newest path below it."""

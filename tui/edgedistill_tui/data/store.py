@@ -10,21 +10,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.schema import Form, limits
+from edgedistill.atomic_file import write_whole
 from edgedistill_tui.data.database import Database, StoreError
 from edgedistill_tui.data.places import free_name
-from edgedistill_tui.data.session import MAX_TIME, Message, Session
+from edgedistill_tui.data.search import FORM, Summary, find, summaries
+from edgedistill_tui.data.session import Message, Session
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
-FORM = Form(StoreError, hint="Choose another session.", surrogates=True, max_bytes=256 << 20)
 _SESSION = ("id", "title", "system", "settings", "bundle", "created", "updated", "leaf")
 _MESSAGE = (
     "id",
@@ -42,21 +43,6 @@ _MESSAGE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """A session as a list shows it; ``snippet`` is where a search found its words."""
-
-    id: int
-    title: str
-    bundle: str
-    updated: float = field(metadata=limits(low=0, high=MAX_TIME))
-    messages: int
-    snippet: str = ""
-
-
-_SUMMARY = tuple(Summary.__dataclass_fields__)
-
-
-@dataclass(frozen=True, slots=True)
 class _Rescued:
     messages: tuple[Message, ...]
 
@@ -68,20 +54,27 @@ class Store(Database):
 
     def save(self, session: Session) -> None:
         """Write what is not on disk yet; raises StoreError and keeps it marked as not written."""
-        if not session.messages:
+        if not session.messages and not session.withdrawn:
             return
         session.updated = time.time()
+        withdrawn = [(session.id, number) for number in session.withdrawn]
 
         def write(connection: sqlite3.Connection) -> list[Message]:
             known = connection.execute("SELECT 1 FROM session WHERE id = ?", (session.id,)).fetchone()
             # Another program may have deleted the session meanwhile: then all of it is written again.
             pending = [m for m in session.messages.values() if m.dirty or not known]
-            connection.execute(_upsert("session", _SESSION), _session_row(session))
+            connection.executemany("DELETE FROM message WHERE session = ? AND id = ?", withdrawn)
+            if session.messages:
+                connection.execute(_upsert("session", _SESSION), _session_row(session))
+            else:  # nothing of it is left, unless another program went on with it
+                unused = "NOT EXISTS (SELECT 1 FROM message WHERE session = ?)"
+                connection.execute(f"DELETE FROM session WHERE id = ? AND {unused}", (session.id, session.id))
             connection.executemany(_upsert("message", _MESSAGE), [_message_row(session, m) for m in pending])
             return pending
 
         for message in self.write(write):
             message.dirty = False
+        session.withdrawn -= {number for _, number in withdrawn}
 
     def load(self, session_id: int) -> Session:
         """A session with all its messages; raises StoreError if there is none."""
@@ -115,8 +108,15 @@ class Store(Database):
 
     def sessions(self, query: str = "", *, limit: int = 100, offset: int = 0) -> list[Summary]:
         """Sessions, the last used first; with ``query`` those whose title or messages hold all its words."""
-        words = "".join(c if c.isprintable() else " " for c in query).split()
-        return self.read(lambda connection: list(self._summaries(connection, words, limit, offset)))
+
+        def read(connection: sqlite3.Connection) -> list[Summary]:
+            return list(summaries(connection, query, limit=limit, offset=offset, indexed=self.has_search))
+
+        return self.read(read)
+
+    def find(self, query: str, *, limit: int, offset: int, wanted: Callable[[], bool]) -> list[Summary]:
+        """``sessions`` for a thread that is not the screen's; empty where the result is not ``wanted`` any more."""
+        return find(self.path, query, limit=limit, offset=offset, wanted=wanted)
 
     def delete(self, session_id: int) -> None:
         """Remove a session and its messages."""
@@ -127,40 +127,6 @@ class Store(Database):
         self.write(
             lambda connection: connection.execute("UPDATE session SET title = ? WHERE id = ?", (title, session_id))
         )
-
-    def _summaries(
-        self, connection: sqlite3.Connection, words: list[str], limit: int, offset: int
-    ) -> Iterator[Summary]:
-        where, values = "1", []  # type: tuple[str, list[Any]]
-        snippet = "''"
-        if words and self.has_search:
-            match = " ".join('"' + word.replace('"', '""') + '"*' for word in words)
-            like = " AND ".join("s.title LIKE ? ESCAPE '\\'" for _ in words)
-            hits = (
-                "SELECT m.session FROM message_search f JOIN message m ON m.id = f.rowid WHERE message_search MATCH ?"
-            )
-            where, values = f"(s.id IN ({hits}) OR ({like}))", [match, *map(_like, words)]
-            snippet = (
-                "coalesce((SELECT snippet(message_search, -1, '', '', '…', 12) FROM message_search f JOIN message m"
-                " ON m.id = f.rowid WHERE message_search MATCH ? AND m.session = s.id LIMIT 1), '')"
-            )
-        elif words:
-            one = (
-                "(s.title LIKE ? ESCAPE '\\' OR EXISTS (SELECT 1 FROM message m WHERE m.session = s.id AND"
-                " (m.content LIKE ? ESCAPE '\\' OR m.reasoning LIKE ? ESCAPE '\\')))"
-            )
-            where = " AND ".join(one for _ in words)
-            values = [_like(word) for word in words for _ in range(3)]
-        count = "(SELECT count(*) FROM message m WHERE m.session = s.id)"
-        sql = (
-            f"SELECT s.id, s.title, s.bundle, s.updated, {count}, {snippet} FROM session s WHERE {where}"
-            " ORDER BY s.updated DESC LIMIT ? OFFSET ?"
-        )
-        first = [values[0]] if "MATCH" in snippet else []
-        for row in connection.execute(sql, (*first, *values, limit, offset)):
-            shown = (row[0], str(row[1]), str(row[2]), row[3], row[4], " ".join(str(row[5]).split()))
-            with contextlib.suppress(StoreError):  # a damaged row is left out, the others are shown
-                yield FORM.decode(Summary, dict(zip(_SUMMARY, shown, strict=True)), "a session")
 
     # ---- profiler runs ---------------------------------------------------------------------------------------
 
@@ -179,15 +145,32 @@ class Store(Database):
     # ---- rescue --------------------------------------------------------------------------------------------
 
     def rescue(self, session: Session) -> Path | None:
-        """The last resort: what is not in the database, as a JSON file beside it. None if nothing was missing."""
+        """The last resort: what is not in the database, as a JSON file. None if nothing was missing.
+
+        The file is beside the database; on a full disk, in the user's home or where temporary files go.
+
+        Raises:
+            OSError: There is no room anywhere.
+        """
         if not any(message.dirty for message in session.messages.values()):
             return None
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        path = free_name(self.path.parent, f"rescued-{session.id}", ".json")
         values = asdict(session)
         values["messages"] = list(values["messages"].values())
-        path.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
-        return path
+        del values["withdrawn"]
+        text = json.dumps(values, ensure_ascii=False).encode("utf-8", "replace")
+        problem: OSError | None = None
+        places: tuple[Callable[[], Path], ...] = (lambda: self.path.parent, Path.home, _private)
+        for place in places:
+            try:
+                directory = place()
+                directory.mkdir(parents=True, exist_ok=True)
+                path = free_name(directory, f"rescued-{session.id}", ".json")
+                write_whole(path, text)
+            except (OSError, RuntimeError) as error:  # a user may have no home
+                problem = problem or (error if isinstance(error, OSError) else None)
+            else:
+                return path
+        raise problem or OSError("no directory can be written")
 
     def take_in_rescued(self) -> int:
         """Write rescued sessions into the database and remove their files; how many there were."""
@@ -200,6 +183,11 @@ class Store(Database):
             path.unlink(missing_ok=True)
             taken += 1
         return taken
+
+
+def _private() -> Path:
+    """A new directory among the temporary files that nobody else can read."""
+    return Path(tempfile.mkdtemp(prefix="edgedistill-"))
 
 
 def _message(fields: dict[str, Any]) -> Message:
@@ -238,11 +226,6 @@ def _message_row(session: Session, message: Message) -> tuple[Any, ...]:
 def _clean(value: Any) -> Any:
     """Lone surrogates, as a terminal may paste, are no UTF-8."""
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
-
-
-def _like(word: str) -> str:
-    escaped = word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%"
 
 
 def _json(text: Any) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from edgedistill_tui.widgets.nav import PAGES
 
 APP_BINDINGS = (
     Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True),
+    Binding("ctrl+c", "interrupt", "Stop, or leave", id="app.interrupt", show=False),
+    Binding("ctrl+z", "suspend_process", "Suspend", id="app.suspend", show=False),
     *(
         Binding(key, f"go('{page}')", title, id=f"go.{page}", show=False, priority=True)
         for page, key, title, _ in PAGES

@@ -46,7 +46,8 @@ class ChatScreen(ChatActions):
         key("chat.copy", "ctrl+y", "copy_answer", "Copy", priority=True),
         key("chat.copy_code", "ctrl+o", "copy_code", "Copy code", show=False, priority=True),
         key("chat.save", "ctrl+s", "save", "Save", priority=True),
-        key("chat.save_json", "ctrl+d", "save_json", "Save as JSON", show=False, priority=True),
+        key("chat.interrupt", "ctrl+c", "interrupt", "Stop, or leave", show=False),
+        key("chat.save_json", "alt+s", "save_json", "Save as JSON", show=False, priority=True),
         key("chat.fork", "ctrl+f", "fork", "Fork into a new session", show=False, priority=True),
         key("chat.up", "ctrl+up", "select(-1)", "Message above", show=False, priority=True),
         key("chat.down", "ctrl+down", "select(1)", "Message below", show=False, priority=True),
@@ -62,6 +63,8 @@ class ChatScreen(ChatActions):
         self.prompt = Prompt()
         self.strip = MetricsStrip()
         self.editing: Message | None = None
+        self.drafts: dict[int | None, str] = {}
+        self.waiting = ""
         self.run: ReplyRun | None = None
         self._shown = PAGE
 
@@ -104,6 +107,7 @@ class ChatScreen(ChatActions):
     def loading_failed(self, message: str) -> None:
         """It could not be; the model before it, if any, goes on."""
         self.strip.say("ready" if self.ready else "no bundle · F4 opens one")
+        self.take_back()
         if self.is_mounted:
             self.run_worker(self.transcript.add_notice(f"error: {message}"))
 
@@ -115,10 +119,14 @@ class ChatScreen(ChatActions):
         self.title_line()
         if self.session.messages and self.is_mounted:
             self.run_worker(self.transcript.add_notice(f"{facts.bundle} answers from here on.", kind="-quiet"))
+        if self.waiting and self.is_mounted:
+            text, self.waiting = self.waiting, ""
+            self.run_worker(self._ask(text))
 
     async def session_changed(self) -> None:
         """Another session, or another path through it: draw it."""
-        self.editing = None
+        self.take_back()
+        self.leave_edit()
         self._shown = PAGE
         self.title_line()
         await self.show_path()
@@ -176,19 +184,42 @@ class ChatScreen(ChatActions):
     # ---- asking ----------------------------------------------------------------------------------------------
 
     async def on_prompt_submitted(self, message: Prompt.Submitted) -> None:
-        """Ask, unless there is no model yet or it is still answering."""
-        if not self.ready or not self._idle() or not self._may_answer():
+        """Ask; while a model is being loaded, wait for it. Not while one is answering."""
+        if self.run is None and self.tui.loading is not None:
+            await self._wait(message.text)
+        elif not self.ready:
+            self.notify("There is no model to ask: F4 opens a bundle.", severity="warning")
+        elif self._idle() and self._may_answer():
+            self.prompt.take(message.text)
+            await self._ask(message.text)
+
+    async def _wait(self, text: str) -> None:
+        """Keep a question until the model is there."""
+        if self.waiting:
+            self.notify("One question is waiting already: Esc takes it back.")
             return
-        self.prompt.take(message.text)
-        for welcome in self.query("#welcome"):
-            await welcome.remove()
+        self.prompt.take(text)
+        self.waiting = text
+        await self.transcript.mount(Static(f"{text}\n… is asked once the model is loaded", markup=False, id="waiting"))
+        self.transcript.anchor()
+
+    def take_back(self) -> bool:
+        """Bring a question that waits back into the prompt; whether there was one."""
+        text, self.waiting = self.waiting, ""
+        if text:
+            self.query("#waiting").remove()
+            self.prompt.put(f"{text}\n{self.prompt.text}" if self.prompt.text else text)
+        return bool(text)
+
+    async def _ask(self, text: str) -> None:
+        await self.query("#welcome, #waiting").remove()
         if self.editing is not None:
-            question = self.session.edit(self.editing, message.text)
-            self.editing = None
-            self.title_line()
+            question = self.session.edit(self.editing, text)
+            self.drafts.pop(self.editing.id, None)
+            self.leave_edit(keep=False)
             await self.show_path()
         else:
-            question = self.session.ask(message.text)
+            question = self.session.ask(text)
             await self.transcript.mount(self._view(question))
         self.transcript.anchor()
         await self.reply_to(question)
@@ -202,11 +233,13 @@ class ChatScreen(ChatActions):
         reply = self.session.begin_reply(question, engine.facts.about())
         view = self._view(reply)
         if isinstance(view, ReplyView):
+            view.begin()
             await self.transcript.mount(view)
             self._begin(engine, Request(messages, self.tui.sampling), reply, view)
 
     def _begin(self, engine: Engine, request: Request, reply: Message, view: ReplyView) -> None:
         self.tui.save()
+        view.begin()
         several = request.sampling.trajectory_options() is not None and not request.continuing
         run = ParallelRun if several else ReplyRun
         self.run = run(engine, request, reply, view, self.strip, save=self.tui.save, fps=self.tui.fps)
@@ -236,10 +269,11 @@ class ChatScreen(ChatActions):
         else:
             question = self.session.messages.get(message.parent or 0)
             self.session.withdraw(message)
-            if question is not None and len(self.session.siblings(question)) == 1:
+            if question is not None:
                 self.session.withdraw(question)
-                if not self.prompt.text:
-                    self.prompt.insert(question.content)
+                if question.id not in self.session.messages:
+                    below = f"\n{self.prompt.text}" if self.prompt.text else ""
+                    self.prompt.put(question.content + below)
             await self.show_path()
         await self.transcript.add_notice(f"error: {run.error}")
         self.tui.save()

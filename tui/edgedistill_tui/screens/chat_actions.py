@@ -33,6 +33,8 @@ class ChatActions(Page):
     prompt: Prompt
     strip: MetricsStrip
     editing: Message | None
+    drafts: dict[int | None, str]
+    waiting: str
     run: ReplyRun | None
     _shown: int
 
@@ -47,6 +49,10 @@ class ChatActions(Page):
 
     async def reply_to(self, question: Message) -> None:
         """Have a question answered."""
+        raise NotImplementedError
+
+    def take_back(self) -> bool:
+        """Bring a question that waits for its model back into the prompt; whether there was one."""
         raise NotImplementedError
 
     def title_line(self) -> None:
@@ -92,15 +98,37 @@ class ChatActions(Page):
     # ---- replies ---------------------------------------------------------------------------------------------
 
     def action_escape(self) -> None:
-        """Stop the reply and keep what there is; leave an edit; go back to the prompt."""
+        """Stop the reply and keep what there is; take back a question that waits; leave an edit; go to the prompt."""
         if self.run is not None:
             self.run.stop()
             self.strip.say("stopping…")
-        elif self.editing is not None:
-            self.editing = None
-            self.prompt.clear()
-            self.title_line()
+        elif not self.take_back():
+            self.leave_edit()
         self.prompt.focus()
+
+    async def action_interrupt(self) -> None:
+        """As Ctrl-C in a shell: stop what runs, else copy what is selected, else put the line aside, else leave."""
+        selected = self.prompt.selected_text if self.focused is self.prompt else self.get_selected_text()
+        if self.run is not None or self.waiting:
+            self.action_escape()
+        elif selected:
+            self.tui.copy(selected, "Selection")
+        elif self.editing is not None:
+            self.leave_edit()
+        elif self.prompt.text:
+            self.prompt.clear()
+            self.notify("Put aside: Ctrl+_ brings the text back. Ctrl+C again leaves.")
+        else:
+            await self.run_action("app.quit")
+
+    def leave_edit(self, *, keep: bool = True) -> None:
+        """The prompt is again for the next question, as it was; ``keep`` the edit for another time."""
+        if self.editing is not None:
+            if keep:
+                self.drafts[self.editing.id] = self.prompt.text
+            self.editing = None
+            self.prompt.put(self.drafts.pop(None, ""))
+        self.title_line()
 
     async def action_continue_reply(self) -> None:
         """Let the model go on where a reply was stopped or cut."""
@@ -147,9 +175,10 @@ class ChatActions(Page):
         if question is None:
             self.notify("There is no question yet.")
             return
-        self.editing = question
-        self.prompt.clear()
-        self.prompt.insert(question.content)
+        if self.editing is not question:
+            self.drafts[None if self.editing is None else self.editing.id] = self.prompt.text
+            self.editing = question
+            self.prompt.put(self.drafts.get(question.id, question.content))
         self.prompt.focus()
         self.title_line()
 

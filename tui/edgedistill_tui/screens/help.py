@@ -61,7 +61,8 @@ class HelpScreen(Page):
         for shown, text in (
             ("^P", "the palette: every command by name"),
             (_pretty(keys.get("app.quit", "ctrl+q")), "save and leave"),
-            ("Enter", "send · ^J or Shift+Enter breaks the line"),
+            ("^C", "stop what runs; at an empty prompt leave, as ^D does · ^Z suspends"),
+            ("Enter", "send · ^J, Alt+Enter or Shift+Enter breaks the line · ^_ undoes"),
             ("Tab", "from part to part; the mouse works as well"),
         ):
             table.add_row(Text(f"  {shown}"), Text(text, "dim"))

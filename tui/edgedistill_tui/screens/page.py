@@ -29,6 +29,7 @@ class Page(Screen[None]):
 
     PAGE: ClassVar[str] = ""
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (76, "-normal")]  # noqa: RUF012 - Textual's own declaration
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (30, "-tall")]  # noqa: RUF012 - Textual's own declaration
 
     def compose(self) -> ComposeResult:
         """Bar, body, keys."""

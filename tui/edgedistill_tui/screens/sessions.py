@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual import work
 from textual.widgets import DataTable, Input
+from textual.worker import Worker, get_current_worker
 
 from edgedistill.errors import EdgedistillError
 from edgedistill_tui.data import writing
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from textual.widget import Widget
 
-    from edgedistill_tui.data.store import Summary
+    from edgedistill_tui.data.search import Summary
 
 PAGE = 50
 """Sessions that are read at a time; more when the cursor comes to the end."""
@@ -49,6 +51,7 @@ class SessionsScreen(Page):
         self.table: DataTable[Text | str] = DataTable(cursor_type="row")
         self.summaries: list[Summary] = []
         self._complete = False
+        self._looking: Worker[None] | None = None
 
     def body(self) -> Iterator[Widget]:
         """Search field and table."""
@@ -71,20 +74,41 @@ class SessionsScreen(Page):
 
     def fill(self) -> None:
         """Read the first sessions that match."""
-        self.summaries = []
-        self.table.clear()
         self._complete = False
-        self._more()
+        self._looking = self._look(self.search.value, 0)
+
+    @property
+    def searching(self) -> bool:
+        """Whether the list is being read."""
+        return self._looking is not None and not self._looking.is_finished
 
     def _more(self) -> None:
-        if self._complete:
-            return
+        if not self._complete and not self.searching:
+            self._looking = self._look(self.search.value, len(self.summaries))
+
+    @work(thread=True, exclusive=True, group="search")
+    def _look(self, query: str, offset: int) -> None:
+        """Search where the screen does not wait; what is typed meanwhile ends it and begins anew."""
+        worker = get_current_worker()
+        store = self.tui.services.store
         try:
-            found = self.tui.services.store.sessions(self.search.value, limit=PAGE, offset=len(self.summaries))
+            found = store.find(query, limit=PAGE, offset=offset, wanted=lambda: not worker.is_cancelled)
         except (StoreError, OSError) as error:
-            self.notify(str(error), severity="warning")
-            self._complete = True
+            self.app.call_from_thread(self._not_found, str(error))
+        else:
+            if not worker.is_cancelled:
+                self.app.call_from_thread(self._found, query, offset, found)
+
+    def _not_found(self, problem: str) -> None:
+        self.notify(problem, severity="warning")
+        self._complete = True
+
+    def _found(self, query: str, offset: int, found: list[Summary]) -> None:
+        if query != self.search.value:
             return
+        if not offset:
+            self.summaries = []
+            self.table.clear()
         self._complete = len(found) < PAGE
         self.summaries += found
         for summary in found:
@@ -131,6 +155,8 @@ class SessionsScreen(Page):
         if self.tui.chat.busy:
             self.notify("Still answering: stop the reply first (Esc in the chat).", severity="warning")
             return
+        while self.searching:  # what is under the cursor is not what was searched for yet
+            await asyncio.sleep(0.02)
         session = self._load()
         if session is not None:
             await self.tui.show_session(session)

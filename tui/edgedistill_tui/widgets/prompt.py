@@ -1,4 +1,4 @@
-"""The box to write in: Enter sends, Ctrl+J (or Shift+Enter, where the terminal tells it apart) breaks the line."""
+"""The box to write in: Enter sends; Ctrl+J, Alt+Enter, or Shift+Enter where the terminal tells it, breaks the line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ class Prompt(TextArea):
     BINDINGS = [  # noqa: RUF012 - Textual's own declaration
         # Not with priority: the application carries those out before letters that still wait for this widget.
         Binding("enter", "submit", "Send", id="prompt.send"),
-        Binding("ctrl+j,shift+enter", "newline", "New line", show=False, id="prompt.newline"),
+        Binding("ctrl+j,shift+enter,alt+enter", "newline", "New line", show=False, id="prompt.newline"),
+        # As in a shell; the text area's own meanings of these keys have others.
+        Binding("ctrl+c", "screen.interrupt", "Stop, or leave", show=False),
+        Binding("ctrl+d", "end_of_file", "Leave", show=False),
+        Binding("ctrl+z", "app.suspend_process", "Suspend", show=False),
+        Binding("ctrl+underscore", "undo", "Undo", show=False, id="prompt.undo"),
     ]
 
     class Submitted(Message):
@@ -33,7 +38,7 @@ class Prompt(TextArea):
 
     async def _on_key(self, event: Key) -> None:
         """Enter is a key of the text area itself and would break the line; ours come first, in the order typed."""
-        if event.key in ("enter", "ctrl+j", "shift+enter"):
+        if event.key in ("enter", "ctrl+j", "shift+enter", "alt+enter"):
             event.stop()
             event.prevent_default()
             if event.key == "enter":
@@ -55,6 +60,18 @@ class Prompt(TextArea):
         self.clear()
         if rest.strip():
             self.insert(rest)
+
+    def put(self, text: str) -> None:
+        """Have ``text`` there, and nothing else."""
+        self.clear()
+        self.insert(text)
+
+    async def action_end_of_file(self) -> None:
+        """Leave at an empty prompt; in a text, delete the next character."""
+        if self.text:
+            self.action_delete_right()
+        else:
+            await self.run_action("app.quit")
 
     def action_newline(self) -> None:
         """Break the line."""

@@ -1,11 +1,10 @@
-"""The two lines that are always there: speed on the first, memory on the second, predictions beside measurements."""
+"""The line that is always there: what is going on, and the figures that fit beside it; two lines in a tall window."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
 from rich.text import Text
 from textual.widgets import Static
 
@@ -33,7 +32,7 @@ class Gauges:
 
 
 class MetricsStrip(Static):
-    """Draws ``Gauges`` and a short state; what does not fit a narrow terminal is abbreviated, not cut."""
+    """Draws a short state and ``Gauges``; the figures for which there is no room are left out, the state never."""
 
     def __init__(self) -> None:
         super().__init__("", id="strip", markup=False)
@@ -75,52 +74,56 @@ class MetricsStrip(Static):
         self.draw()
 
     def on_resize(self) -> None:
-        """Choose the words that fit."""
+        """Choose what fits."""
         self.draw()
 
     def draw(self) -> None:
         """Put the numbers into words."""
-        self.update(self._text(self.size.width or 80))
+        self.update(self._text(self.size.width or 80, self.size.height or 1))
 
-    def _text(self, width: int) -> Table:
-        g, facts, wide = self.gauges, self.facts, width >= 76
+    def _text(self, width: int, height: int) -> Text:
+        """The state, and beside it (where there is a second line, below it as well) the figures that fit."""
+        left = self._figures()
+        lines = []
+        for number in range(height):
+            first = self.state if not number else ""
+            room = width - len(first) - (2 if first else 0)
+            chosen = _that_fit(left, room)
+            left = [figure for figure in left if figure not in chosen]
+            line = Text(first, "bold" if first else "")
+            for name, value in chosen:
+                line.append("  " if line else "").append(f"{name} " if name else "", "dim").append(value)
+            line.truncate(width, overflow="ellipsis")
+            lines.append(line)
+        return Text("\n").join(lines)
+
+    def _figures(self) -> list[tuple[str, str]]:
+        """(name, value), the most telling first."""
+        g, facts = self.gauges, self.facts
         predicted = facts.predicted if facts else {}
-        speed = [
-            ("decode", _rate(g.decode_tps) + (" tok/s" if wide else " t/s")),
-            ("pred" if not wide else "predicted", _rate(predicted.get("decode_tps"))),
-            ("prefill", _rate(g.prefill_tps)),
-            ("TTFT", _time(g.ttft_s)),
-            ("p50/p95", f"{_time(g.p50_s, bare=True)}/{_time(g.p95_s)}"),
-        ]
-        if not wide:
-            speed = [(name, value) for name, value in speed if name != "prefill" or width >= 70]
-        budget = facts.kv_budget if facts else 0
         context = facts.context_length if facts else 0
-        memory = [
-            ("KV", f"{g.kv_tokens}/{context or DASH}" + (" tok" if wide else "")),
-            ("", f"{_size(g.kv_bytes)}/{_size(budget)}"),
+        used = f" {100 * g.kv_tokens // context}%" if context and g.kv_tokens else ""
+        return [
+            ("", f"{_rate(g.decode_tps)} tok/s"),
+            ("context", f"{g.kv_tokens}/{context or DASH}{used}"),
+            ("TTFT", _time(g.ttft_s)),
             ("RSS", f"{_size(g.rss)}/{_size(facts.ram_budget if facts else 0)}"),
+            ("p50/p95", f"{_time(g.p50_s, bare=True)}/{_time(g.p95_s)}"),
+            ("prefill", f"{_rate(g.prefill_tps)} tok/s"),
+            ("KV", f"{_size(g.kv_bytes)}/{_size(facts.kv_budget if facts else 0)}"),
+            ("predicted", f"{_rate(predicted.get('decode_tps'))} tok/s {_size(predicted.get('ram_bytes'))}"),
         ]
-        if wide:
-            memory.append(("predicted", _size(predicted.get("ram_bytes"))))
-        if not wide and width < 70:
-            memory.append(("pf", _rate(g.prefill_tps)))
-        table = Table.grid(expand=True, padding=0)
-        table.add_column(no_wrap=True, overflow="ellipsis")
-        table.add_column(no_wrap=True, justify="right")
-        table.add_row(_line(speed, "bold"), "")
-        table.add_row(_line(memory), Text(f" {self.state}", "italic"))
-        return table
 
 
-def _line(pairs: list[tuple[str, str]], style: str = "") -> Text:
-    text = Text(no_wrap=True, overflow="ellipsis")
-    for number, (name, value) in enumerate(pairs):
-        text.append("  " if number else "")
-        if name:
-            text.append(f"{name} ", "dim")
-        text.append(value, style if number == 0 else "")
-    return text
+def _that_fit(figures: list[tuple[str, str]], width: int) -> list[tuple[str, str]]:
+    """The first figures, as far as there is room for them in a line."""
+    chosen: list[tuple[str, str]] = []
+    for name, value in figures:
+        width -= len(name) + bool(name) + len(value) + 2
+        if width < -2:
+            break
+        chosen.append((name, value))
+    return chosen
 
 
 def _rate(value: float | None) -> str:

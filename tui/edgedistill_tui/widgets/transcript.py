@@ -89,6 +89,7 @@ class ReplyView(MessageView):
         self._tag = Static("", markup=False, classes="tag")
         self._stream: MarkdownStream | None = None
         self.budget = 0
+        self.live = False
         self.trajectories = TrajectoriesView(message.parallel) if message.parallel else None
 
     def compose(self) -> ComposeResult:
@@ -108,6 +109,12 @@ class ReplyView(MessageView):
                 int(self.message.stats.get("reasoning_tokens", 0)), self.message.stats.get("thought_s")
             )
         self._say(self.message)
+
+    def begin(self) -> None:
+        """Text is coming from now on: how an earlier part ended says nothing any more."""
+        self.live = True
+        if self.is_mounted:
+            self._say(self.message)
 
     async def show_trajectories(self, record: dict[str, Any], *, live: bool) -> None:
         """Draw the trajectories as they are now, above the answer."""
@@ -140,13 +147,14 @@ class ReplyView(MessageView):
             await self._stream.stop()
             self._stream = None
         await self._markdown.update(self.message.content)
+        self.live = False
         self._say(self.message)
 
     def _say(self, message: Message) -> None:
         ending = ENDINGS.get(message.finish_reason, "")
         if ending and message.can_continue:
             ending += " · ^G continues"
-        parts = [self.alternatives, ending, _cost(message.stats)]
+        parts = [self.alternatives] if self.live else [self.alternatives, ending, _cost(message.stats)]
         self._tag.update(" · ".join(part for part in parts if part))
         self._tag.display = any(parts)
 
