@@ -100,6 +100,16 @@ def test_a_chat_remembers_and_reset_forgets(tiny_bundle_dir: Path) -> None:
     assert again == first
 
 
+def test_a_line_that_is_not_utf8_is_refused_and_a_question_may_begin_with_a_slash(tiny_bundle_dir: Path) -> None:
+    script = "caf\udce9\n//help me\n"  # the byte of é in Latin-1
+    result = here("chat", "--plain", "--json", tiny_bundle_dir, *SAMPLED, stdin=script)
+    assert result.code == 0
+    assert [line for line in result.err.splitlines() if line.startswith("error: ")] == [
+        "error: That line is not UTF-8 text; it was not asked. Send it as UTF-8."
+    ]
+    assert [turn["content"] for turn in result.json["turns"][::2]] == ["/help me"]
+
+
 def test_an_answer_that_fails_does_not_end_the_chat(tiny_bundle_dir: Path) -> None:
     script = "word " * 2000 + "\nhello\n"
     result = here("chat", "--plain", "--json", tiny_bundle_dir, *SAMPLED, stdin=script)

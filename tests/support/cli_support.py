@@ -99,7 +99,7 @@ def here(
 
     with ExitStack() as stack:
         given, out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
-        given.write(stdin.encode())
+        given.write(stdin.encode("utf-8", "surrogateescape"))
         given.seek(0)
         for number, (name, file) in enumerate((("stdin", given), ("stdout", out), ("stderr", err))):
             stack.enter_context(_stream(number, name, file))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,8 @@ _HELP = """\
 /trajectories K|off  let K trajectories vote on every answer, or answer once
 /save FILE           save the conversation: .json as JSON, anything else as Markdown
 /stats               statistics of the last answer
-/exit                leave (also Ctrl-D, or Ctrl-C at the prompt)"""
+/exit                leave (also Ctrl-D, or Ctrl-C at the prompt)
+//TEXT               ask /TEXT: a question that begins with a slash"""
 
 _COMMANDS = ("/help", "/reset", "/system", "/think", "/save", "/trajectories", "/stats", "/exit")
 
@@ -62,11 +64,11 @@ class PlainChat:
             generation.settings(self._args, model.bundle.generation)
             console.note(f"{self._args.bundle}: /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
             while (line := _read_line()) is not None:
-                if line.startswith("/"):
+                if line.startswith("/") and not line.startswith("//"):
                     if not self._command(line):
                         break
                 elif line:
-                    self._ask(model, files, line)
+                    self._ask(model, files, line.removeprefix("/"))
                 if files.lost:
                     break
             if self._args.json:
@@ -192,8 +194,13 @@ class PlainChat:
 
 
 def _read_line() -> str | None:
-    """The next line, stripped; None at the end of input or after Ctrl-C at the prompt."""
+    """The next line, stripped; None at the end of input or after Ctrl-C at the prompt.
+
+    A line that is no UTF-8 is refused and read over.
+    """
     interactive = sys.stdin.isatty()
+    if isinstance(sys.stdin, io.TextIOWrapper) and sys.stdin.errors != "surrogateescape":
+        sys.stdin.reconfigure(errors="surrogateescape")  # one bad byte is not the end of the chat
     try:
         # readline draws the prompt itself, so that editing a line does not eat it; it does so on stdout.
         line = input("> ") if interactive else sys.stdin.readline()
@@ -202,6 +209,9 @@ def _read_line() -> str | None:
         return None
     if not interactive and not line:
         return None
+    if any("\udc80" <= character <= "\udcff" for character in line):
+        console.note("error: That line is not UTF-8 text; it was not asked. Send it as UTF-8.")
+        return ""
     return line.strip()
 
 

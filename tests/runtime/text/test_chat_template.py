@@ -10,6 +10,7 @@ import pytest
 
 from edgedistill.errors import GenerationError, TemplateError
 from edgedistill.runtime.text import chat_template as template_module
+from edgedistill.runtime.text import chat_template_worker as worker
 from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
 from edgedistill.runtime.text.reasoning import opened_by
 
@@ -67,6 +68,54 @@ def test_parity_with_tools_and_parts(opened: Any) -> None:
     parts = [{"role": "user", "content": [{"type": "text", "text": " hi "}, {"type": "text", "text": "there"}]}]
     expected = by_transformers(chat_templates.GEMMA, parts, add_generation_prompt=True)
     assert opened(chat_templates.GEMMA).render(parts) == expected
+
+
+REFUSES_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "<turn>{{ m.role }}: {{ m.content | trim }}</turn>{% endfor %}"
+)
+DROPS_SYSTEM = "{% for m in messages if m.role != 'system' %}[{{ m.role }}] {{ m.content }}{% endfor %}"
+READS_PARTS = (
+    "{% for m in messages %}{{ m.role }}: {% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}"
+    "{% endif %}{% endfor %};{% endfor %}"
+)
+
+
+def test_a_system_prompt_that_a_template_refuses_or_leaves_out_goes_before_the_first_question(opened: Any) -> None:
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": "So."},
+        {"role": "user", "content": "And?"},
+    ]
+    expected = "<turn>user: Be brief.\n\nWhy?</turn><turn>assistant: So.</turn><turn>user: And?</turn>"
+    assert opened(REFUSES_SYSTEM).render(messages) == expected
+    assert opened(DROPS_SYSTEM).render(messages) == "[user] Be brief.\n\nWhy?[assistant] So.[user] And?"
+    assert opened(REFUSES_SYSTEM).render(messages[:1]) == "<turn>user: Be brief.</turn>"
+    with pytest.raises(TemplateError, match="only users"):
+        opened("{{ raise_exception('only users') }}").render(messages)
+
+
+def test_contents_take_the_shape_that_a_template_reads(opened: Any) -> None:
+    system = {"role": "system", "content": "Be brief."}
+    question = {"role": "user", "content": [{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}]}
+    assert opened(READS_PARTS).render([system, {"role": "user", "content": "Why?"}]) == "system: Be brief.;user: Why?;"
+    assert opened(DROPS_SYSTEM).render([question]) == "[user] Why?"
+    assert opened(REFUSES_SYSTEM).render([system, question]) == "<turn>user: Be brief.\n\nWhy?</turn>"
+    assert PassThrough().render([question]) == "Why?"
+    # What a template changes on purpose is left to it.
+    shouts = opened("{% for m in messages %}{{ m.content | upper }}{% endfor %}")
+    assert shouts.render([{"role": "user", "content": "why?"}]) == "WHY?"
+
+
+def test_a_template_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment, compiled, made = worker.make_environment(), {}, []
+    compile_ = environment.from_string
+    monkeypatch.setattr(environment, "from_string", lambda source: made.append(source) or compile_(source))
+    for source, name in (("a {{ x }}", "1"), ("a {{ x }}", "2"), ("b {{ x }}", "3"), ("b {{ x }}", "4")):
+        request = {"template": source, "variables": {"x": name}, "limit": 100}
+        assert worker.render(environment, request, compiled) == {"text": f"{source[0]} {name}"}
+    assert made == ["a {{ x }}", "b {{ x }}"]
 
 
 def test_thinking_can_be_turned_off(opened: Any) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgedistill.errors import GenerationError, TemplateError
+from edgedistill.runtime.text.messages import flattened, forms, holds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +58,7 @@ class PassThrough:
         thinking: bool | None = None,  # noqa: ARG002
     ) -> str:
         """The contents of the messages, joined by line ends. Raises GenerationError on malformed messages."""
-        return "\n".join(str(message["content"]) for message in check_messages(messages))
+        return "\n".join(str(message["content"]) for message in flattened(check_messages(messages)))
 
     def close(self) -> None:
         """Nothing to release."""
@@ -99,6 +100,9 @@ class ChatTemplate:
     ) -> str:
         """Render ``messages`` (dicts with ``role`` and ``content``).
 
+        Where the template refuses them or leaves a text out, other forms of the same messages are tried: contents as
+        texts or as parts, the system's text before the first question (see ``messages.forms``).
+
         Args:
             messages: The conversation so far.
             add_generation_prompt: Open the assistant's turn at the end.
@@ -112,10 +116,30 @@ class ChatTemplate:
         values: dict[str, Any] = {"tools": None, "documents": None, **self._special_tokens, **variables}
         if thinking is not None:
             values["enable_thinking"] = thinking
-        values.update(messages=check_messages(messages), add_generation_prompt=add_generation_prompt)
+        values["add_generation_prompt"] = add_generation_prompt
+        refusal: TemplateError | None = None
+        incomplete: str | None = None
+        for form in forms(check_messages(messages)):
+            reply = self._reply({**values, "messages": form})
+            text = reply.get("text")
+            if text is None:
+                error = TemplateError(_MESSAGES[reply["error"]].format(reply["message"]), hint=_HINT)
+                if reply["error"] != "template":
+                    raise error
+                refusal = refusal or error
+            elif holds(text, form):
+                return text
+            elif incomplete is None:
+                incomplete = text
+        if incomplete is not None:
+            return incomplete
+        raise refusal or TemplateError("The chat template rendered nothing.", hint=_HINT)
+
+    def _reply(self, variables: dict[str, Any]) -> dict[str, str]:
+        """The helper's reply; raises TemplateError if none comes in time."""
         request = {
             "template": self._source,
-            "variables": values,
+            "variables": variables,
             "limit": MAX_PROMPT_CHARS,
             "deadline": math.ceil(self._deadline_s) + 1,  # the worker's own alarm, should this process be gone
         }
@@ -130,9 +154,7 @@ class ChatTemplate:
             raise TemplateError(
                 f"The chat template did not finish within {self._deadline_s:g} s and was stopped.", hint=_HINT
             )
-        if "error" in reply:
-            raise TemplateError(_MESSAGES[reply["error"]].format(reply["message"]), hint=_HINT)
-        return str(reply["text"])
+        return reply
 
     def close(self) -> None:
         """End the helper process; a later ``render`` starts another."""

@@ -79,10 +79,19 @@ def make_environment() -> ImmutableSandboxedEnvironment:
     return environment
 
 
-def render(environment: ImmutableSandboxedEnvironment, request: dict[str, Any]) -> dict[str, str]:
-    """Reply to one request: ``text``, or ``error`` (security, template, memory) with a ``message``."""
+def render(
+    environment: ImmutableSandboxedEnvironment, request: dict[str, Any], compiled: dict[str, jinja2.Template]
+) -> dict[str, str]:
+    """Reply to one request: ``text``, or ``error`` (security, template, memory) with a ``message``.
+
+    ``compiled`` keeps the template of the request before, which is that of the next one.
+    """
+    source = request["template"]
     try:
-        text = environment.from_string(request["template"]).render(**request["variables"])
+        if source not in compiled:
+            compiled.clear()
+            compiled[source] = environment.from_string(source)
+        text = compiled[source].render(**request["variables"])
         reply = {"text": text} if len(text) <= request["limit"] else _error("size", f"renders {len(text)} characters")
     except SecurityError as error:
         reply = _error("security", str(error))
@@ -114,11 +123,12 @@ def main() -> None:
     if sys.platform != "win32":
         signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a parent that ignores it would pass that on
     environment = make_environment()
+    compiled: dict[str, jinja2.Template] = {}
     for line in sys.stdin.buffer:
         request = json.loads(line)
         if alarm is not None:
             alarm(request["deadline"])  # the default action of SIGALRM ends the process, inside C code as well
-        reply = json.dumps(render(environment, request))
+        reply = json.dumps(render(environment, request, compiled))
         if alarm is not None:
             alarm(0)
         sys.stdout.buffer.write(reply.encode() + b"\n")

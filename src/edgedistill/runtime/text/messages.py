@@ -1,4 +1,8 @@
-"""Messages in OpenAI's form brought to what chat templates take: a role and a content that is text."""
+"""Messages in OpenAI's form brought to what chat templates take: a role and a content that is text.
+
+Templates differ in what they take: some refuse the role ``system`` or leave it out, some read contents as texts, some
+as lists of parts. ``forms`` gives the same messages in other shapes, ``holds`` tells whether a rendering has them all.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from edgedistill.errors import GenerationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+_PRINTED = "{'type': 'text', 'text': "
 _TEXT = ("text", "input_text", "output_text")
 
 
@@ -41,3 +46,59 @@ def _plain(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
             )
         texts.append(text)
     return {**message, "content": "".join(texts)}
+
+
+def flattened(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Copies whose contents that are lists of texts are texts; other contents stay as they are."""
+    return [
+        {**message, "content": _joined(message["content"])} if isinstance(message.get("content"), list) else {**message}
+        for message in messages
+    ]
+
+
+def _joined(parts: list[Any]) -> Any:
+    texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
+    known = [text for text in texts if isinstance(text, str)]
+    return "".join(known) if len(known) == len(parts) else parts
+
+
+def forms(messages: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """``messages`` as they are, then in the other shapes that a template may want instead."""
+    yield messages
+    plain = flattened(messages)
+    if plain != messages:
+        yield plain
+    yield _in_parts(plain)
+    if plain[0]["role"] == "system" and isinstance(plain[0].get("content"), str):
+        folded = _folded(plain)
+        yield folded
+        yield _in_parts(folded)
+
+
+def _in_parts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {**m, "content": [{"type": "text", "text": m["content"]}]} if isinstance(m.get("content"), str) else m
+        for m in messages
+    ]
+
+
+def _folded(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The system's text before the first question, as the cards of models without that role recommend."""
+    system, *rest = messages
+    if rest and rest[0]["role"] == "user" and isinstance(rest[0].get("content"), str):
+        return [{**rest[0], "content": f"{system['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
+    return [{**system, "role": "user"}, *rest]
+
+
+def holds(text: str, messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a rendering has the texts that nothing may leave out: the first message's and the last question's."""
+    asked = [message for message in messages if message["role"] == "user"]
+    first = [messages[0]] if messages[0]["role"] == "system" else []
+    texts: list[Any] = []
+    for message in (*first, *asked[-1:]):
+        content = message.get("content")
+        parts = content if isinstance(content, list) else [content]
+        texts += [part.get("text") if isinstance(part, Mapping) else part for part in parts]
+    if _PRINTED in text and not any(_PRINTED in str(one) for one in texts):  # Python's spelling of a list of parts
+        return False
+    return all(one.strip() in text for one in texts if isinstance(one, str))
