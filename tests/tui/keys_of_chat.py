@@ -83,8 +83,7 @@ async def _newline(scene: Scene) -> None:
     assert scene.chat.prompt.text == "a\nb"
 
 
-@proves("Prompt", "screen.interrupt")
-@proves("ChatScreen", "interrupt")
+@proves("Prompt", "app.interrupt")
 async def _stops_or_puts_the_line_aside(scene: Scene) -> None:
     await half_answered(scene)
     await scene.type("n", "e", "x", "t")

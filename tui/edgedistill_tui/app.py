@@ -25,6 +25,7 @@ from edgedistill_tui.model_app import ModelApp
 from edgedistill_tui.screens import make_page
 from edgedistill_tui.screens.bindings import APP_BINDINGS, declared
 from edgedistill_tui.screens.dialogs import Confirm
+from edgedistill_tui.screens.page import Page
 from edgedistill_tui.theme import EDGEDISTILL
 from edgedistill_tui.widgets.nav import PAGES
 
@@ -153,10 +154,8 @@ class TuiApp(ModelApp):
 
     async def action_interrupt(self) -> None:
         """Stop what the page does; leave where it does nothing."""
-        if getattr(self.screen, "running", False):
-            await self.screen.run_action("stop")
-        else:
-            await self.run_action("quit")
+        if isinstance(self.screen, Page):
+            await self.screen.interrupt()
 
     def _leave(self, warning: str, code: int = 0) -> None:
         """End the program; what it could not save is left in the terminal's scrollback."""

@@ -46,7 +46,6 @@ class ChatScreen(ChatActions):
         key("chat.copy", "ctrl+y", "copy_answer", "Copy", priority=True),
         key("chat.copy_code", "ctrl+o", "copy_code", "Copy code", show=False, priority=True),
         key("chat.save", "ctrl+s", "save", "Save", priority=True),
-        key("chat.interrupt", "ctrl+c", "interrupt", "Stop, or leave", show=False),
         key("chat.save_json", "alt+s", "save_json", "Save as JSON", show=False, priority=True),
         key("chat.fork", "ctrl+f", "fork", "Fork into a new session", show=False, priority=True),
         key("chat.up", "ctrl+up", "select(-1)", "Message above", show=False, priority=True),

@@ -106,7 +106,7 @@ class ChatActions(Page):
             self.leave_edit()
         self.prompt.focus()
 
-    async def action_interrupt(self) -> None:
+    async def interrupt(self) -> None:
         """As Ctrl-C in a shell: stop what runs, else copy what is selected, else put the line aside, else leave."""
         selected = self.prompt.selected_text if self.focused is self.prompt else self.get_selected_text()
         if self.run is not None or self.waiting:

@@ -41,6 +41,10 @@ class Page(Screen[None]):
         """What is between."""
         raise NotImplementedError
 
+    async def interrupt(self) -> None:
+        """Ctrl-C: stop what the page does; leave where it does nothing."""
+        await self.run_action("stop" if getattr(self, "running", False) else "app.quit")
+
     @property
     def tui(self) -> Application:
         """The application."""

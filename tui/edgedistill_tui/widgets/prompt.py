@@ -20,7 +20,7 @@ class Prompt(TextArea):
         Binding("enter", "submit", "Send", id="prompt.send"),
         Binding("ctrl+j,shift+enter,alt+enter", "newline", "New line", show=False, id="prompt.newline"),
         # As in a shell; the text area's own meanings of these keys have others.
-        Binding("ctrl+c", "screen.interrupt", "Stop, or leave", show=False),
+        Binding("ctrl+c", "app.interrupt", "Stop, or leave", show=False),
         Binding("ctrl+d", "end_of_file", "Leave", show=False),
         Binding("ctrl+z", "app.suspend_process", "Suspend", show=False),
         Binding("ctrl+underscore", "undo", "Undo", show=False, id="prompt.undo"),
