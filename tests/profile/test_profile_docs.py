@@ -22,6 +22,7 @@ from edgedistill.profile.profile import (
 PROFILES = Path(__file__).parents[2] / "profiles"
 
 
+TOP_LEVEL = ("name", "description", "verified_on", "reasoning_tags")
 pytestmark = pytest.mark.usefixtures("user_dir")
 
 
@@ -38,8 +39,8 @@ def test_the_readme_documents_every_key_and_every_profile() -> None:
             section = re.split(r"\n### ", readme.split(f"### `[{field.name}]`")[1])[0]
             keys = [part.name for part in fields(hint)]
         missing += [f"{field.name}.{key}" for key in keys if not is_dataclass(hint) or f"| `{key}` |" not in section]
-    assert [key for key in missing if key.split(".")[0] not in ("name", "description", "verified_on")] == []
-    for key in ("extends", "name", "description", "verified_on"):
+    assert [key for key in missing if key.split(".")[0] not in TOP_LEVEL] == []
+    for key in ("extends", *TOP_LEVEL):
         assert f"| `{key}` |" in readme
 
 

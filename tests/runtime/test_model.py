@@ -14,7 +14,7 @@ from edgedistill.errors import BudgetError, BundleError, GenerationError
 from edgedistill.runtime.events import Generation
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.text.chat_template import PassThrough
-from edgedistill.runtime.text.reasoning import DEFAULT_TAGS
+from edgedistill.runtime.text.reasoning import DEFAULT_GRAMMAR, DEFAULT_TAGS
 from edgedistill.runtime.text.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -175,14 +175,14 @@ def test_default_settings_come_with_the_bundle(fp32: Model) -> None:
 def test_transcript_splits_reasoning_and_counts_its_tokens(fp32: Model) -> None:
     tokenizer = fp32.tokenizer
     ids = tokenizer.encode("<think>12+30 is 42</think>42", add_special_tokens=False).ids
-    transcript = Transcript(tokenizer, (), DEFAULT_TAGS, opened=None)
+    transcript = Transcript(tokenizer, (), DEFAULT_GRAMMAR, opened=None)
     events = [e for i in ids for e in transcript.add(i)] + transcript.finish()
     assert [e.kind for e in events if e.kind == "marker"] == ["marker", "marker"]
     assert transcript.text("reasoning") == "12+30 is 42"
     assert transcript.text("answer") == "42"
     assert transcript.reasoning_tokens == ids.index(tokenizer.token_to_id("</think>")) + 1
     assert sum(e.tokens for e in events) == len(ids)
-    opened = Transcript(tokenizer, (), DEFAULT_TAGS, opened=DEFAULT_TAGS[0])
+    opened = Transcript(tokenizer, (), DEFAULT_GRAMMAR, opened=DEFAULT_TAGS[0])
     for i in tokenizer.encode("thinking on", add_special_tokens=False).ids:
         opened.add(i)
     opened.finish()

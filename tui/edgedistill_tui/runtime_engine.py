@@ -56,9 +56,10 @@ class RuntimeEngine:
         threads: int | None = None,
         check: Check = "size",
         lease: bool = False,
+        reasoning_tags: Sequence[str] | None = None,
     ) -> RuntimeEngine:
         """Open the bundle at ``path``; ``overrides`` are settings on top of its own. Raises BundleError."""
-        engine = cls(open_bundle(path, threads=threads, check=check), lease=lease)
+        engine = cls(open_bundle(path, threads=threads, check=check, reasoning_tags=reasoning_tags), lease=lease)
         if overrides:
             engine._defaults = engine._defaults.merged(overrides)
         return engine
@@ -119,8 +120,9 @@ class RuntimeEngine:
 
     def _closing(self, request: Request, written: str) -> str:
         """The tag that closes the reasoning which is open now; empty if none is."""
+        grammar = self._model.grammar
         prompt = self._model.render(request.messages, thinking=request.sampling.thinking)
-        pair = opened_after(request.continuing + written, self._model.tags, opened=opened_by(prompt, self._model.tags))
+        pair = opened_after(request.continuing + written, grammar, opened=opened_by(prompt, grammar))
         return "" if pair is None else pair.close
 
     def trajectories(
@@ -158,8 +160,7 @@ class RuntimeEngine:
         """The text of ids, special tokens left out except the reasoning tags."""
         from edgedistill.runtime.text.detokenize import dropped_ids
 
-        tags = tuple(tag for pair in self._model.tags for tag in (pair.open, pair.close))
-        dropped = dropped_ids(self._model.tokenizer, tags)
+        dropped = dropped_ids(self._model.tokenizer, self._model.grammar.marks)
         text: str = self._model.tokenizer.decode([t for t in tokens if t not in dropped], skip_special_tokens=False)
         return text
 

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypedDict
 
+from edgedistill.catalog.reasoning import ReasoningGrammar  # noqa: TC001 - the schema reads annotations
 from edgedistill.errors import BundleError
 from edgedistill.quantize.spec import KV_BITS, WeightFormat
 from edgedistill.safe_text import FILE_NAME
@@ -218,6 +219,7 @@ class Manifest:
     ``source``, ``profile``, ``tool``, ``check``, ``predicted``, ``calibration`` (of the weights), ``choice`` (of
     formats under a budget), ``tuning`` (what training of scales gained) and ``verification`` (the short look that
     followed the export) are JSON objects written by their own modules; the last four are empty if there was none.
+    ``reasoning``: the marks of the model's reasoning; None in bundles of versions that did not look for them.
     """
 
     created: str
@@ -236,6 +238,7 @@ class Manifest:
     tuning: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_Tuning))
     calibration: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_Calibration))
     choice: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_Choice))
+    reasoning: ReasoningGrammar | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:

@@ -87,6 +87,7 @@ def _terminal_ui(args: argparse.Namespace) -> int:
         overrides=overrides,
         threads=args.threads,
         check=check,
+        reasoning_tags=args.reasoning_tags,
         offer_default=args.bundle is None,
     )
 

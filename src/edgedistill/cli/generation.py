@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+    from edgedistill.bundle.bundle import Check
     from edgedistill.runtime.events import Event, Generation
     from edgedistill.runtime.model import Model
     from edgedistill.runtime.settings import GenerationSettings
@@ -42,9 +43,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="fast",
         help="fast: one token a step; exact: bit-identical to prefill, slower",
     )
+    running.add_argument(
+        "--reasoning-tags",
+        nargs=2,
+        metavar=("OPEN", "CLOSE"),
+        help="what opens and closes reasoning, instead of the marks that the bundle knows",
+    )
     running.add_argument("--threads", type=int, metavar="N", help="threads (default: the bundle's profile)")
     running.add_argument("--verify", action="store_true", help="compare the bundle's SHA-256 sums first")
     trusted_key.add_option(running)
+
+
+def open_model(args: argparse.Namespace) -> Model:
+    """The bundle of ``args``, opened with its options. Raises BundleError, BudgetError, UsageError."""
+    from edgedistill.runtime.model import open_bundle
+
+    check: Check = "full" if args.verify else "size"
+    return open_bundle(args.bundle, threads=args.threads, check=check, reasoning_tags=args.reasoning_tags)
 
 
 def settings(args: argparse.Namespace, defaults: dict[str, Any]) -> GenerationSettings:

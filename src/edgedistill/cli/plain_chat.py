@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from edgedistill.bundle.bundle import Check
     from edgedistill.cli.kept_files import KeptFiles
     from edgedistill.runtime.model import Model
     from edgedistill.trajectories.options import TrajectoryOptions
@@ -52,11 +51,9 @@ class PlainChat:
     def loop(self) -> int:
         """Read lines until the end; errors of one answer do not end the chat."""
         from edgedistill.cli.kept_files import keep_files
-        from edgedistill.runtime.model import open_bundle
 
-        check: Check = "full" if self._args.verify else "size"
         with (
-            open_bundle(self._args.bundle, threads=self._args.threads, check=check) as model,
+            generation.open_model(self._args) as model,
             keep_files(model.bundle) as files,
             _history(),
         ):

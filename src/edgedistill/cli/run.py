@@ -52,14 +52,13 @@ def run(args: argparse.Namespace) -> int:
     text = _prompt(args.prompt)
     args.bundle = bundle_path(args.bundle)
     from edgedistill.cli.kept_files import keep_files
-    from edgedistill.runtime.model import open_bundle
 
     prompt: str | list[dict[str, Any]] = text
     if args.system:
         prompt = [{"role": "system", "content": args.system}, {"role": "user", "content": text}]
     printer = None if args.json else generation.AnswerPrinter(show_reasoning=not args.hide_reasoning)
     with (
-        open_bundle(args.bundle, threads=args.threads, check="full" if args.verify else "size") as model,
+        generation.open_model(args) as model,
         keep_files(model.bundle),
         generation.cancel_on_interrupt() as cancel,
     ):

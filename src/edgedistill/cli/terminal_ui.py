@@ -49,6 +49,7 @@ def run_app(
     overrides: dict[str, Any] | None = None,
     threads: int | None = None,
     check: Check = "size",
+    reasoning_tags: Sequence[str] | None = None,
     offer_default: bool = False,
 ) -> int:
     """Run the UI in this terminal; its exit code.
@@ -65,7 +66,7 @@ def run_app(
     def open_engine(path: Path) -> Engine:
         from edgedistill_tui.runtime_engine import RuntimeEngine
 
-        return RuntimeEngine.open(path, threads=threads, check=check, lease=True)
+        return RuntimeEngine.open(path, threads=threads, check=check, lease=True, reasoning_tags=reasoning_tags)
 
     app = TuiApp(
         Services.of_user(open_engine, make_default),

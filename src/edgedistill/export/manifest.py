@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edgedistill._version import __version__
 from edgedistill.bundle.bundle import MANIFEST, hash_file
 from edgedistill.bundle.manifest import FileEntry, KVCacheInfo, Manifest, ModelInfo, WeightEntry
+from edgedistill.catalog.reasoning import with_tags
+from edgedistill.checkpoint.reasoning import grammar_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 def make_manifest(checkpoint: Checkpoint, profile: Profile, made: Made, source_hash: str) -> Manifest:
     """The manifest before its files are known."""
-    geometry, special = made.geometry, checkpoint.special_tokens
+    geometry, special, grammar = made.geometry, checkpoint.special_tokens, grammar_of(checkpoint)
     return Manifest(
         created=now(),
         tool=tool_versions(),
@@ -53,6 +55,7 @@ def make_manifest(checkpoint: Checkpoint, profile: Profile, made: Made, source_h
         files=(),
         predicted=made.predicted,
         calibration=made.calibration,
+        reasoning=with_tags(grammar, profile.reasoning_tags) if profile.reasoning_tags else grammar,
     )
 
 

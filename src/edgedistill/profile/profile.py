@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.catalog.reasoning import DEFAULT_GRAMMAR, with_tags
 from edgedistill.errors import ProfileError
 from edgedistill.profile.files import FORM, profile_directories, read_profile_table
 from edgedistill.quantize.plan import PREFILL, Rule, override, parse_format, solved
@@ -154,7 +155,10 @@ class VerifyMargins:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A whole profile. ``verified_on`` names the machine it was run on; empty: not run on this hardware."""
+    """A whole profile. ``verified_on`` names the machine it was run on; empty: not run on this hardware.
+
+    ``reasoning_tags``: the texts that open and close reasoning; empty: those that the model's files speak of.
+    """
 
     name: str
     description: str
@@ -166,6 +170,7 @@ class Profile:
     kv_cache: KvCache = field(default_factory=KvCache)
     generation: GenerationDefaults = field(default_factory=GenerationDefaults)
     verify: VerifyMargins = field(default_factory=VerifyMargins)
+    reasoning_tags: tuple[str, ...] = ()
 
     @property
     def tested(self) -> bool:
@@ -190,6 +195,11 @@ class Profile:
         profile = _FORM.decode(cls, table, source)
         if not profile.target.isa:
             raise ProfileError(f"{source}: `target.isa` is empty; expected at least one of {', '.join(ISA_FLAGS)}.")
+        if profile.reasoning_tags:
+            try:
+                with_tags(DEFAULT_GRAMMAR, profile.reasoning_tags)
+            except ValueError as error:
+                raise ProfileError(f"{source}: `reasoning_tags`: {error}.") from error
         if profile.target.ram_gb > profile.target.machine_ram_gb:
             raise ProfileError(
                 f"{source}: `target.ram_gb` is {profile.target.ram_gb:g}, more than `target.machine_ram_gb` "

@@ -82,7 +82,7 @@ def generate_batch(
     results = []
     for index, (text, tokens) in enumerate(zip(texts, encoded, strict=True)):
         ended, seconds = finished.get(index, (None, 0.0))
-        transcript = Transcript(model.tokenizer, settings.stop, model.tags, opened=opened_by(text, model.tags))
+        transcript = Transcript(model.tokenizer, settings.stop, model.grammar, opened=opened_by(text, model.grammar))
         for token in ended.tokens if ended else ():
             transcript.add(token)
             if transcript.stopped:

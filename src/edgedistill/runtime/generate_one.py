@@ -13,7 +13,7 @@ from edgedistill.runtime.generate import FinishReason, TokenLoop
 from edgedistill.runtime.logprobs import TokenLogprob, token_logprobs
 from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.text.chat_template import PassThrough
-from edgedistill.runtime.text.reasoning import opened_after, opened_by
+from edgedistill.runtime.text.reasoning import opened_by
 from edgedistill.runtime.text.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -51,8 +51,10 @@ def events(
         text = model.render(request.prompt, thinking=request.thinking, raw=request.raw)
         tokens = model.encode(text + request.continuing, raw=request.raw)
         seed = settings.seed if settings.seed is not None else secrets.randbits(32)
-        opened = opened_after(request.continuing, model.tags, opened=opened_by(text, model.tags))
-        transcript = Transcript(model.tokenizer, settings.stop, model.tags, opened=opened)
+        transcript = Transcript(
+            model.tokenizer, settings.stop, model.grammar, opened=opened_by(text, model.grammar),
+            begun=request.continuing,
+        )  # fmt: skip
     records: list[TokenLogprob] = []
 
     def record(logits: npt.NDArray[np.float32], token: int) -> None:

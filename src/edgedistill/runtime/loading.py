@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING
 
 from edgedistill.bundle.bundle import TOKENIZER
 from edgedistill.bundle.opening_memory import is_supplied, opening_bytes
+from edgedistill.catalog.reasoning import find_grammar, with_tags
 from edgedistill.checkpoint.tokenizer.load import load_tokenizer as from_json
-from edgedistill.errors import BudgetError, BundleError
+from edgedistill.errors import BudgetError, BundleError, UsageError
 from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
 from edgedistill.system.cgroup import available_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tokenizers import Tokenizer
 
     from edgedistill.bundle.bundle import Bundle
+    from edgedistill.catalog.reasoning import ReasoningGrammar
     from edgedistill.runtime.text.chat_template import Template
 
 
@@ -47,6 +51,26 @@ def load_tokenizer(bundle: Bundle) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def load_grammar(bundle: Bundle, tokenizer: Tokenizer, tags: Sequence[str] | None = None) -> ReasoningGrammar:
+    """The marks of a bundle's reasoning; one made by an earlier version does not say them, and they are looked for.
+
+    Args:
+        bundle, tokenizer: The bundle and its tokenizer.
+        tags: The texts that open and close reasoning, instead.
+
+    Raises:
+        UsageError: ``tags`` are not two different texts.
+    """
+    found = bundle.manifest.reasoning
+    if found is None:
+        tokens = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+        found = find_grammar(bundle.chat_template, tokens, str(bundle.manifest.source.get("name", "")))
+    try:
+        return found if tags is None else with_tags(found, tags)
+    except ValueError as error:
+        raise UsageError(f"{error}.", hint="Give two texts, as in: --reasoning-tags '<think>' '</think>'") from error
 
 
 def load_template(bundle: Bundle) -> Template:

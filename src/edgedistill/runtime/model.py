@@ -23,14 +23,13 @@ from edgedistill.runtime.async_stream import in_thread
 from edgedistill.runtime.conversation import Conversation, Keywords, StreamKeywords
 from edgedistill.runtime.generate_batch import generate_batch
 from edgedistill.runtime.generate_one import Request, events
-from edgedistill.runtime.loading import load_template, load_tokenizer, require_memory
+from edgedistill.runtime.loading import load_grammar, load_template, load_tokenizer, require_memory
 from edgedistill.runtime.logprobs import TokenLogprob, check_top, token_logprobs
 from edgedistill.runtime.optimum_session import OptimumSession
 from edgedistill.runtime.session import DecoderSession, SessionConfig
 from edgedistill.runtime.settings import GenerationSettings, Numerics, check_numerics
 from edgedistill.runtime.text.chat_template import PassThrough
 from edgedistill.runtime.text.messages import plain_messages
-from edgedistill.runtime.text.reasoning import DEFAULT_TAGS, TagPair
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from edgedistill.catalog.reasoning import ReasoningGrammar
     from edgedistill.runtime.decoder import Decoder
     from edgedistill.runtime.events import Event, Generation
     from edgedistill.runtime.optimum_session import OptimumDecoder
@@ -53,6 +53,7 @@ def open_bundle(
     threads: int | None = None,
     check: Check = "size",
     trusted: str | Path | None = None,
+    reasoning_tags: Sequence[str] | None = None,
 ) -> Model:
     """Open the bundle at ``path`` and load its model.
 
@@ -61,11 +62,15 @@ def open_bundle(
         threads: Overrides the profile's; 0 is one per physical core, and more than those are never used.
         check: ``size`` compares file sizes, ``full`` also SHA-256.
         trusted: Public key that must have signed the bundle (see ``Bundle.open``); implies ``full``.
+        reasoning_tags: The texts that open and close reasoning, instead of those that the bundle knows.
 
     Raises:
         BundleError: No bundle, a damaged one, one that is not signed by ``trusted``, or a newer schema.
+        UsageError: ``reasoning_tags`` are not two different texts.
     """
-    return Model(Bundle.open(path, check=check, trusted=trusted), threads=threads)
+    return Model(
+        Bundle.open(path, check=check, trusted=trusted), threads=threads, reasoning_tags=reasoning_tags
+    )  # fmt: skip
 
 
 class Model:
@@ -77,19 +82,21 @@ class Model:
         template: Its chat template; a ``PassThrough`` where it has none.
         session: The ONNX Runtime session behind it.
         default_settings: Settings from the bundle's generation.json.
-        tags: Reasoning tags to look for.
+        grammar: The marks of its reasoning: the manifest's, else what its template and tokenizer speak of.
         load_s: Seconds it took to load.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None, tags: tuple[TagPair, ...] = DEFAULT_TAGS) -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int | None = None, reasoning_tags: Sequence[str] | None = None
+    ) -> None:
         """Load the model of an opened bundle; raises BundleError, and BudgetError for too little memory."""
         started = time.perf_counter()
         require_memory(bundle)
         self.bundle = bundle
-        self.tags = tags
         self.default_settings = GenerationSettings.from_defaults(bundle.generation)
         self.template = load_template(bundle)
         self.tokenizer = load_tokenizer(bundle)
+        self.grammar: ReasoningGrammar = load_grammar(bundle, self.tokenizer, reasoning_tags)
         info, profile = bundle.manifest.model, bundle.manifest.profile
         config = SessionConfig.from_profile(profile, threads=threads)
         kind = OptimumSession if info.signature == "optimum" else DecoderSession

@@ -187,9 +187,9 @@ class _Run:
                 yield TrajectoryEvent("prefill", done=done, total=total)
             for note in self._notes:
                 yield TrajectoryEvent("note", text=note)
-            opened = opened_by(text, model.tags)
+            opened = opened_by(text, model.grammar)
             transcripts = [
-                Transcript(model.tokenizer, settings.stop, model.tags, opened=opened)
+                Transcript(model.tokenizer, settings.stop, model.grammar, opened=opened)
                 for _ in range(self._options.count)
             ]
             growing = Growing(transcripts, self._options, self._read)

@@ -111,7 +111,7 @@ def test_samples_read_as_the_runtime_reads_them(sampled, prompts) -> None:
     from edgedistill.runtime.text.transcript import Transcript
 
     (alone,) = model.one_by_one(work, SETTINGS.replace(max_new_tokens=150))
-    transcript = Transcript(model.model.tokenizer, (), model.model.tags, opened=work[0][0].opened)
+    transcript = Transcript(model.model.tokenizer, (), model.model.grammar, opened=work[0][0].opened)
     for token in drawn.token_ids:
         transcript.add(token)
     transcript.finish()

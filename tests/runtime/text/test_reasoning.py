@@ -6,13 +6,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedistill.runtime.text.reasoning import DEFAULT_TAGS, ReasoningSplitter, Segment, TagPair, opened_by, split
+from edgedistill.runtime.text.reasoning import (
+    DEFAULT_GRAMMAR,
+    DEFAULT_TAGS,
+    ReasoningGrammar,
+    ReasoningSplitter,
+    Segment,
+    TagPair,
+    opened_by,
+    split,
+)
 
 THINK = DEFAULT_TAGS[0]
-# One tag is the beginning of another, and one holds another: the hard cases for anything that decides too early.
-NASTY = (TagPair("<a>", "</a>"), TagPair("<a>>", "</b>"), TagPair("x<a>y", "</c"))
+# One mark is the beginning of another, and one holds another: the hard cases for anything that decides too early.
+NASTY = ReasoningGrammar(
+    (TagPair("<a>", "</a>"), TagPair("<a>>", "</b>"), TagPair("x<a>y", "</c")),
+    (TagPair("<b>", "</b>"), TagPair("</a>", "<a>"), TagPair("y", "")),
+    repeats=True,
+)
 alphabets = st.lists(
-    st.sampled_from(["<", ">", "/", "a", "x", "y", "b", "c", "é", "\n", "<a>", "</a>", "<a>>", "</b>", "x<a>y", "</c"]),
+    st.sampled_from(
+        ["<", ">", "/", "a", "x", "y", "b", "c", "é", "\n", "<a>", "</a>", "<a>>", "</b>", "<b>", "x<a>y", "</c"]
+    ),
     max_size=40,
 ).map("".join)
 
@@ -28,14 +43,14 @@ def merged(segments: list[Segment]) -> list[Segment]:
     return out
 
 
-def run(text: str, cuts: list[int], tags: tuple[TagPair, ...], opened: TagPair | None) -> list[Segment]:
-    splitter = ReasoningSplitter(tags, opened=opened)
+def run(text: str, cuts: list[int], grammar: ReasoningGrammar, opened: TagPair | None) -> list[Segment]:
+    splitter = ReasoningSplitter(grammar, opened=opened)
     bounds = [0, *sorted(c % (len(text) + 1) for c in cuts), len(text)]
     segments = [s for a, b in itertools.pairwise(bounds) for s in splitter.feed(text[a:b])]
     return segments + splitter.finish()
 
 
-@given(alphabets, st.lists(st.integers(0, 200), max_size=12), st.sampled_from([None, *NASTY]))
+@given(alphabets, st.lists(st.integers(0, 200), max_size=12), st.sampled_from([None, *NASTY.tags]))
 def test_any_chunking_reassembles_the_text_and_splits_it_alike(
     text: str, cuts: list[int], opened: TagPair | None
 ) -> None:
@@ -48,7 +63,7 @@ def test_any_chunking_reassembles_the_text_and_splits_it_alike(
 
 @given(st.lists(st.sampled_from(["<think>", "</think>", "think", "<", ">", "so", " ", "ü"]), max_size=30).map("".join))
 def test_default_tags_reassemble(text: str) -> None:
-    assert "".join(s.text for s in run(text, list(range(len(text))), DEFAULT_TAGS, None)) == text
+    assert "".join(s.text for s in run(text, list(range(len(text))), DEFAULT_GRAMMAR, None)) == text
 
 
 @pytest.mark.parametrize(
@@ -59,7 +74,10 @@ def test_default_tags_reassemble(text: str) -> None:
         ("<think>never ends", None, "never ends", "", False),
         ("never ends", THINK, "never ends", "", False),
         ("no tags at all", None, "", "no tags at all", True),
-        ("<think>a</think>b<think>c</think>d", None, "ac", "bd", True),
+        ("<think>a</think>b<think>c</think>d", None, "a", "b<think>c</think>d", True),  # believed at the start only
+        ("The tag <think> opens a block. 42", None, "", "The tag <think> opens a block. 42", True),
+        ("\n <think>a</think>b", None, "a", "b", True),
+        ("<think>cut in the mark</thi", None, "cut in the mark</thi", "", False),
         ("<think>a<think>b</think>c", None, "a<think>b", "c", True),  # inside reasoning an opening tag is text
         ("an </think> answer", None, "", "an </think> answer", True),
         ("<thinking>x</think></thinking>y", None, "x</think>", "y", True),
@@ -73,12 +91,27 @@ def test_split(text: str, opened: TagPair | None, reasoning: str, answer: str, c
 
 def test_text_is_not_held_back_longer_than_needed() -> None:
     splitter = ReasoningSplitter()
-    assert splitter.feed("a <") == [Segment("answer", "a ")]
-    assert splitter.feed("thi") == []
-    assert splitter.feed("s") == [Segment("answer", "<this")]
     assert splitter.feed("<think") == []
-    assert splitter.feed(">go") == [Segment("marker", "<think>"), Segment("reasoning", "go")]
+    assert splitter.feed(">go <") == [Segment("marker", "<think>"), Segment("reasoning", "go ")]
     assert splitter.in_reasoning
+    assert splitter.feed("/thi") == []
+    assert splitter.feed("s") == [Segment("reasoning", "</this")]
+    splitter = ReasoningSplitter()
+    assert splitter.feed("<thi") == []
+    assert splitter.feed("s") == [Segment("answer", "<this")]
+    assert splitter.feed(" <think") == [Segment("answer", " <think")]
+
+
+@given(alphabets, st.integers(0, 200), st.sampled_from([None, *NASTY.tags]))
+def test_what_is_known_of_a_reply_is_not_given_out_again(text: str, cut: int, opened: TagPair | None) -> None:
+    cut %= len(text) + 1
+    splitter = ReasoningSplitter(NASTY, opened=opened)
+    splitter.resume(text[:cut])
+    assert "".join(s.text for s in splitter.feed(text[cut:]) + splitter.finish()) == text[cut:]
+    whole = ReasoningSplitter(NASTY, opened=opened)
+    whole.feed(text)
+    whole.finish()
+    assert (splitter.current, splitter.closed) == (whole.current, whole.closed)
 
 
 def test_opened_by_prompt() -> None:
@@ -86,9 +119,11 @@ def test_opened_by_prompt() -> None:
     assert opened_by("<|im_start|>assistant\n<think>\n\n</think>\n\n") is None
     assert opened_by("tell me about <think> tags") is None
     custom = TagPair("<<R", "R>>")
-    assert opened_by("go <<R ", (custom,)) == custom
+    assert opened_by("go <<R ", ReasoningGrammar((custom,))) == custom
 
 
 def test_tag_pairs_are_checked() -> None:
     with pytest.raises(ValueError, match="two different"):
         TagPair("<x>", "<x>")
+    with pytest.raises(ValueError, match="closes"):
+        ReasoningGrammar((TagPair("<x>", ""),))

@@ -33,9 +33,9 @@ class _Stage(Protocol):
 class Detokenizer:
     """Incremental decoder of one sequence.
 
-    Special tokens (end of turn, padding) are dropped except those whose text is in ``keep``: a model's reasoning tags
-    may be special, and they must reach the splitter. Ids outside the vocabulary (padding rows of an embedding) decode
-    to nothing.
+    Special tokens (end of turn, padding) are dropped except those that the marks in ``keep`` consist of: a model's
+    reasoning marks may be special, and they must reach the splitter. Ids outside the vocabulary (padding rows of an
+    embedding) decode to nothing.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, keep: Collection[str] = ()) -> None:
@@ -56,9 +56,11 @@ class Detokenizer:
 
 
 def dropped_ids(tokenizer: Tokenizer, keep: Collection[str] = ()) -> frozenset[int]:
-    """Ids of special tokens whose text is not in ``keep``."""
+    """Ids of special tokens that are no part of any mark in ``keep``."""
     added = tokenizer.get_added_tokens_decoder()
-    return frozenset(i for i, token in added.items() if token.special and token.content not in keep)
+    return frozenset(
+        i for i, token in added.items() if token.special and not any(token.content in mark for mark in keep)
+    )
 
 
 def decode(tokenizer: Tokenizer, tokens: Iterable[int], *, keep: Collection[str] = ()) -> str:

@@ -1,9 +1,10 @@
 """Splitting decoded text into reasoning and answer, chunk by chunk.
 
-A reasoning model wraps its thoughts in tags (``<think>`` ... ``</think>``). The opening tag may be generated, or the
-chat template may have written it at the end of the prompt; the closing tag may never come. Tags may arrive in pieces:
-text that could still become a tag is held back until it is decided. Nothing is lost: the segments in order,
-markers included, are the raw text.
+A reasoning model wraps its thoughts in marks (``<think>`` ... ``</think>``), and some wrap the answer as well; which
+marks is the model's grammar (``catalog.reasoning``). The opening mark may be generated, or the chat template may have
+written it at the end of the prompt; the closing mark may never come. An opening is believed at the start of a reply
+only: later it is text that speaks of marks. Marks may arrive in pieces: text that could still become one is held back
+until it is decided. Nothing is lost: the segments in order, markers included, are the raw text.
 """
 
 from __future__ import annotations
@@ -11,27 +12,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from edgedistill.catalog.reasoning import DEFAULT_GRAMMAR, DEFAULT_TAGS, ReasoningGrammar, TagPair
+
+__all__ = [
+    "DEFAULT_GRAMMAR", "DEFAULT_TAGS", "ReasoningGrammar", "ReasoningSplitter", "Segment", "SplitText", "TagPair",
+    "opened_after", "opened_by", "split",
+]  # fmt: skip
+
 SegmentKind = Literal["reasoning", "answer", "marker"]
-
-
-@dataclass(frozen=True, slots=True)
-class TagPair:
-    """An opening and a closing tag."""
-
-    open: str
-    close: str
-
-    def __post_init__(self) -> None:
-        if not self.open or not self.close or self.open == self.close:
-            raise ValueError(f"a tag pair needs two different, non-empty tags, found {self.open!r} and {self.close!r}")
-
-
-DEFAULT_TAGS: tuple[TagPair, ...] = (
-    TagPair("<think>", "</think>"),
-    TagPair("<thinking>", "</thinking>"),
-    TagPair("<reasoning>", "</reasoning>"),
-    TagPair("[THINK]", "[/THINK]"),
-)
+State = Literal["start", "reasoning", "answer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +35,7 @@ class Segment:
 class SplitText:
     """A whole text, split. ``reasoning`` and ``answer`` are stripped of outer white space.
 
-    ``closed`` is False where the text ended inside the reasoning.
+    ``closed`` is False where the text ended inside the reasoning, or between channels before the answer's.
     """
 
     reasoning: str
@@ -54,15 +43,15 @@ class SplitText:
     closed: bool
 
 
-def opened_by(prompt: str, tags: tuple[TagPair, ...] = DEFAULT_TAGS) -> TagPair | None:
-    """The pair whose opening tag ends ``prompt`` (white space aside): generation then starts inside the reasoning."""
+def opened_by(prompt: str, grammar: ReasoningGrammar = DEFAULT_GRAMMAR) -> TagPair | None:
+    """The pair whose opening mark ends ``prompt`` (white space aside): generation then starts inside the reasoning."""
     tail = prompt.rstrip()
-    return next((pair for pair in tags if tail.endswith(pair.open)), None)
+    return next((pair for pair in grammar.tags if tail.endswith(pair.open)), None)
 
 
-def opened_after(text: str, tags: tuple[TagPair, ...] = DEFAULT_TAGS, *, opened: TagPair | None) -> TagPair | None:
+def opened_after(text: str, grammar: ReasoningGrammar = DEFAULT_GRAMMAR, *, opened: TagPair | None) -> TagPair | None:
     """The pair that is open after ``text``, the beginning of a reply that starts inside ``opened`` (None: outside)."""
-    splitter = ReasoningSplitter(tags, opened=opened)
+    splitter = ReasoningSplitter(grammar, opened=opened)
     splitter.feed(text)
     splitter.finish()
     return splitter.current
@@ -71,76 +60,126 @@ def opened_after(text: str, tags: tuple[TagPair, ...] = DEFAULT_TAGS, *, opened:
 class ReasoningSplitter:
     """Incremental splitter; feed it text as it comes and finish it once.
 
-    Inside reasoning only the closing tag of its own pair counts: an opening tag there is text, and so is a closing tag
-    in the answer. The answer may hold several reasoning passages.
+    Inside reasoning only the closing mark of its own pair counts: an opening mark there is text, and so is any mark of
+    reasoning in the answer.
     """
 
-    def __init__(self, tags: tuple[TagPair, ...] = DEFAULT_TAGS, *, opened: TagPair | None = None) -> None:
+    def __init__(self, grammar: ReasoningGrammar = DEFAULT_GRAMMAR, *, opened: TagPair | None = None) -> None:
         """``opened``: the pair that the prompt has opened already (see ``opened_by``)."""
-        self._tags = tags
-        self._current = opened
+        self._grammar = grammar
+        self._state: State = "start" if opened is None else "reasoning"
+        self._pair = opened
+        """The pair whose end is waited for: of reasoning, or around the answer."""
+        self._thought = False
         self._held = ""
+        self._known = 0
 
     @property
     def current(self) -> TagPair | None:
-        """The pair that is open."""
-        return self._current
+        """The pair of reasoning that is open."""
+        return self._pair if self._state == "reasoning" else None
 
     @property
     def in_reasoning(self) -> bool:
-        """True where text fed now, if it is no tag, is reasoning."""
-        return self._current is not None
+        """True where text fed now, if it is no mark, is reasoning."""
+        return self._state == "reasoning"
+
+    @property
+    def closed(self) -> bool:
+        """False inside the reasoning, and between channels as long as none with the answer has come."""
+        return self._state == "answer" or (self._state == "start" and not (self._thought and self._grammar.repeats))
+
+    def resume(self, text: str) -> None:
+        """Go on after ``text``, the beginning of the reply that is known already and is not given out again."""
+        self.feed(text)
+        self._known = len(self._held)
 
     def feed(self, text: str) -> list[Segment]:
-        """Segments that are decided after ``text``; may be empty while a tag is incomplete."""
+        """Segments that are decided after ``text``; may be empty while a mark is incomplete."""
         self._held += text
         return self._scan(final=False)
 
     def finish(self) -> list[Segment]:
-        """The held back rest at the end of the text, where an incomplete tag is just text."""
+        """The held back rest at the end of the text, where an incomplete mark is just text."""
         return self._scan(final=True)
 
     def _scan(self, *, final: bool) -> list[Segment]:
-        """Take from the held text what is decided: the earliest tag wins, of two at one place the longer."""
+        """Take from the held text what is decided."""
         segments: list[Segment] = []
-        while True:
-            buffer, wanted = self._held, self._wanted()
-            found = [(buffer.find(tag), -len(tag), tag) for tag in wanted if tag in buffer]
-            start, _, tag = min(found) if found else (len(buffer), 0, "")
-            open_end = len(buffer) if final else _possible_tag(buffer, wanted)
-            if not found or open_end <= start:
-                # No tag yet, or one that a longer tag, begun no later, may still swallow when more text comes.
-                self._emit(segments, buffer[:open_end])
-                self._held = buffer[open_end:]
-                return segments
-            self._emit(segments, buffer[:start])
-            segments.append(Segment("marker", tag))
-            self._current = None if self._current else next(pair for pair in self._tags if pair.open == tag)
-            self._held = buffer[start + len(tag) :]
+        while self._step(segments, final=final):
+            pass
+        return segments
 
-    def _wanted(self) -> tuple[str, ...]:
-        return (self._current.close,) if self._current else tuple(pair.open for pair in self._tags)
+    def _step(self, segments: list[Segment], *, final: bool) -> bool:
+        """Up to the next mark; False if there is none in what is held."""
+        buffer = self._held
+        if self._state == "start":
+            return self._at_start(segments, buffer, final=final)
+        mark = self._pair.close if self._pair is not None else ""
+        start = buffer.find(mark) if mark else -1
+        if start < 0:
+            self._take(segments, len(buffer) if final or not mark else _possible_mark(buffer, mark))
+            return False
+        self._take(segments, start)
+        self._take(segments, len(mark), "marker")
+        self._leave(mark)
+        return True
 
-    def _emit(self, segments: list[Segment], text: str) -> None:
-        if text:
-            segments.append(Segment("reasoning" if self._current else "answer", text))
+    def _at_start(self, segments: list[Segment], buffer: str, *, final: bool) -> bool:
+        rest = buffer.lstrip()
+        openings = self._openings()
+        if not rest and not final and openings:
+            return False
+        if any(len(pair.open) > len(rest) and pair.open.startswith(rest) for pair in openings):
+            if not final:
+                return False  # a mark, or a longer one, may still come of it
+            if self._thought and self._grammar.repeats:  # cut between two channels
+                self._take(segments, len(buffer), "marker")
+                return False
+        found = max((pair for pair in openings if rest.startswith(pair.open)), key=lambda p: len(p.open), default=None)
+        self._take(segments, len(buffer) - len(rest), "answer")
+        if found is None:
+            self._state = "answer" if rest else "start"
+            return bool(rest)
+        self._take(segments, len(found.open), "marker")
+        self._state, self._pair = ("reasoning" if found in self._grammar.tags else "answer"), found
+        return True
+
+    def _openings(self) -> tuple[TagPair, ...]:
+        thoughts = () if self._thought and not self._grammar.repeats else self._grammar.tags
+        return (*thoughts, *self._grammar.answers)
+
+    def _leave(self, mark: str) -> None:
+        if self._state == "reasoning":
+            self._thought = True
+            # Where the mark that ends reasoning is the one that begins the answer, its end has to be seen as well.
+            self._pair = next((pair for pair in self._grammar.answers if pair.open == mark), None)
+            self._state = "start" if self._pair is None else "answer"
+        else:
+            self._pair = None
+
+    def _take(self, segments: list[Segment], count: int, kind: SegmentKind | None = None) -> None:
+        """Move ``count`` characters from what is held to the segments, but for those that are known already."""
+        text, self._held = self._held[:count], self._held[count:]
+        known, self._known = self._known, max(0, self._known - count)
+        if text[known:]:
+            segments.append(Segment(kind or ("reasoning" if self.in_reasoning else "answer"), text[known:]))
 
 
-def split(text: str, tags: tuple[TagPair, ...] = DEFAULT_TAGS, *, opened: TagPair | None = None) -> SplitText:
+def split(text: str, grammar: ReasoningGrammar = DEFAULT_GRAMMAR, *, opened: TagPair | None = None) -> SplitText:
     """Split a finished text; the same rules as the incremental splitter."""
-    splitter = ReasoningSplitter(tags, opened=opened)
+    splitter = ReasoningSplitter(grammar, opened=opened)
     segments = splitter.feed(text) + splitter.finish()
     return SplitText(
         reasoning="".join(s.text for s in segments if s.kind == "reasoning").strip(),
         answer="".join(s.text for s in segments if s.kind == "answer").strip(),
-        closed=not splitter.in_reasoning,
+        closed=splitter.closed,
     )
 
 
-def _possible_tag(buffer: str, tags: tuple[str, ...]) -> int:
-    """Index from which the end of ``buffer`` is a proper beginning of a tag; its length if there is none."""
-    longest = max(len(tag) for tag in tags) - 1
-    for start in range(max(0, len(buffer) - longest), len(buffer)):
-        if any(len(tag) > len(buffer) - start and tag.startswith(buffer[start:]) for tag in tags):
+def _possible_mark(buffer: str, mark: str) -> int:
+    """Index from which the end of ``buffer`` is a proper beginning of ``mark``; its length if there is none."""
+    for start in range(max(0, len(buffer) - len(mark) + 1), len(buffer)):
+        if mark.startswith(buffer[start:]):
             return start
     return len(buffer)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgedistill.runtime.events import Event
 from edgedistill.runtime.text.detokenize import Detokenizer
-from edgedistill.runtime.text.reasoning import ReasoningSplitter, Segment, TagPair
+from edgedistill.runtime.text.reasoning import ReasoningGrammar, ReasoningSplitter, Segment, TagPair
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -21,13 +21,19 @@ class Transcript:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, stops: tuple[str, ...], tags: tuple[TagPair, ...], *, opened: TagPair | None
+        self,
+        tokenizer: Tokenizer,
+        stops: tuple[str, ...],
+        grammar: ReasoningGrammar,
+        *,
+        opened: TagPair | None,
+        begun: str = "",
     ) -> None:
-        """``opened``: the reasoning tags that the prompt has opened already."""
-        keep = [tag for pair in tags for tag in (pair.open, pair.close)]
-        self._detokenizer = Detokenizer(tokenizer, keep=keep)
+        """``opened``: the reasoning tags that the prompt has opened; ``begun``: the beginning of the reply so far."""
+        self._detokenizer = Detokenizer(tokenizer, keep=grammar.marks)
         self._stops = StopStrings(stops)
-        self._splitter = ReasoningSplitter(tags, opened=opened)
+        self._splitter = ReasoningSplitter(grammar, opened=opened)
+        self._splitter.resume(begun)
         self._segments: list[Segment] = []
         self._unreported = 0
         self.tokens: list[int] = []
@@ -40,8 +46,8 @@ class Transcript:
 
     @property
     def closed(self) -> bool:
-        """False inside the reasoning."""
-        return not self._splitter.in_reasoning
+        """False inside the reasoning, and between channels as long as none with the answer has come."""
+        return self._splitter.closed
 
     def add(self, token: int) -> list[Event]:
         """Take one token; the events that are certain now."""

@@ -80,7 +80,7 @@ class BundleModel:
             lambda messages, thinking: model.render(messages, thinking=thinking),
             model.encode,
             context_length=info.context_length,
-            tags=model.tags,
+            grammar=model.grammar,
         )
 
     @property

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from tokenizers import Tokenizer
 
+from edgedistill.checkpoint.reasoning import grammar_of
 from edgedistill.errors import VerifyError
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.sampling import NoiseSource, choose
@@ -64,7 +65,9 @@ class TorchModel:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.noise = NoiseSource()
-        self.replies = Replies(self._tokenizer, self._render, self._encode, context_length=self._limit)
+        self.replies = Replies(
+            self._tokenizer, self._render, self._encode, context_length=self._limit, grammar=grammar_of(checkpoint)
+        )  # fmt: skip
         self.identity = ModelIdentity(
             "hf",
             checkpoint.source.name,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from edgedistill.answers.extract import read
 from edgedistill.answers.fit import fit
 from edgedistill.answers.typed import canonical, read_span
-from edgedistill.runtime.text.reasoning import DEFAULT_TAGS, split
+from edgedistill.runtime.text.reasoning import DEFAULT_GRAMMAR, split
 from edgedistill.verify.suites.checks import follows
 from edgedistill.verify.suites.code import run_reply
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from edgedistill.answers.extract import AnswerRule
     from edgedistill.answers.typed import Answer
-    from edgedistill.runtime.text.reasoning import TagPair
+    from edgedistill.runtime.text.reasoning import ReasoningGrammar, TagPair
     from edgedistill.verify.types import AnswerKind, Prompt
 
 
@@ -43,7 +43,7 @@ def read_reply(
     *,
     truncated: bool,
     opened: TagPair | None = None,
-    tags: tuple[TagPair, ...] = DEFAULT_TAGS,
+    grammar: ReasoningGrammar = DEFAULT_GRAMMAR,
 ) -> Reading:
     """Classify a reply and score it.
 
@@ -54,9 +54,9 @@ def read_reply(
             answer
             could be read: an answer that was not finished is not the model's answer.
         opened: The tag pair that the prompt had opened already, if any.
-        tags: The tag pairs that mark reasoning.
+        grammar: The marks of the model's reasoning.
     """
-    parts = split(text, tags, opened=opened)
+    parts = split(text, grammar, opened=opened)
     scored = prompt.scored
     if truncated or not parts.closed:
         kind: AnswerKind = "truncated" if truncated else "unparsed"

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgedistill.errors import ContextLengthError
-from edgedistill.runtime.text.detokenize import dropped_ids
-from edgedistill.runtime.text.reasoning import DEFAULT_TAGS, TagPair, opened_by
+from edgedistill.runtime.text.reasoning import DEFAULT_GRAMMAR, ReasoningGrammar, TagPair, opened_by
 from edgedistill.runtime.text.transcript import Transcript
 from edgedistill.verify.metrics.lengths import repetition_rate
 from edgedistill.verify.sampling.answers import read_reply
@@ -39,6 +38,7 @@ class Replies:
         render: Messages (dicts with role and content) and the wish for reasoning to the text of the prompt.
         encode: That text to ids.
         context_length: Most tokens of prompt and reply together.
+        grammar: The marks of the model's reasoning.
     """
 
     def __init__(
@@ -48,16 +48,13 @@ class Replies:
         encode: Callable[[str], list[int]],
         *,
         context_length: int,
-        tags: tuple[TagPair, ...] = DEFAULT_TAGS,
+        grammar: ReasoningGrammar = DEFAULT_GRAMMAR,
     ) -> None:
         self._tokenizer = tokenizer
         self._render = render
         self._encode = encode
         self._limit = context_length
-        self._tags = tags
-        ids = {tag: tokenizer.token_to_id(tag) for pair in tags for tag in (pair.open, pair.close)}
-        self._tag_ids: dict[str, int] = {tag: token for tag, token in ids.items() if token is not None}
-        self._dropped = dropped_ids(tokenizer, tuple(ids))
+        self._grammar = grammar
         self._known: dict[tuple[Prompt, bool | None], Encoded] = {}
 
     def encode(self, prompt: Prompt, thinking: bool | None) -> Encoded:
@@ -77,7 +74,7 @@ class Replies:
                     f"The prompt `{prompt.id}` has {len(ids)} tokens, the context holds {self._limit} with the reply.",
                     hint="Shorten it, or export with a larger --context.",
                 )
-            self._known[key] = Encoded(prompt, tuple(ids), opened_by(text, self._tags))
+            self._known[key] = Encoded(prompt, tuple(ids), opened_by(text, self._grammar))
         return self._known[key]
 
     def tokens(self, text: str) -> list[int]:
@@ -93,7 +90,10 @@ class Replies:
     def drawn(self, encoded: Encoded, index: int, tokens: Sequence[int], finish: Finish) -> Drawn:
         """The sample that generated tokens come to: text, answer, form."""
         text, reasoning = self._read(tokens, encoded.opened)
-        reading = read_reply(encoded.prompt, text, truncated=finish != "stop", opened=encoded.opened, tags=self._tags)
+        truncated = finish != "stop"
+        reading = read_reply(
+            encoded.prompt, text, truncated=truncated, opened=encoded.opened, grammar=self._grammar
+        )  # fmt: skip
         sample = Sample(
             prompt_id=encoded.prompt.id,
             index=index,
@@ -111,23 +111,8 @@ class Replies:
 
     def _read(self, tokens: Sequence[int], opened: TagPair | None) -> tuple[str, int]:
         """The text of a reply and its reasoning tokens, as a ``Transcript`` counts them."""
-        text: str = self._tokenizer.decode([t for t in tokens if t not in self._dropped], skip_special_tokens=False)
-        # Where every tag is a token of its own, as usual, tokens say what is reasoning. Otherwise the text has to.
-        for pair in self._tags:
-            for tag in (pair.open, pair.close):
-                if text.count(tag) != (tokens.count(self._tag_ids[tag]) if tag in self._tag_ids else 0):
-                    transcript = Transcript(self._tokenizer, (), self._tags, opened=opened)
-                    for token in tokens:
-                        transcript.add(token)
-                    transcript.finish()
-                    return transcript.text(), transcript.reasoning_tokens
-        opening = {self._tag_ids[pair.open]: pair for pair in self._tags if pair.open in self._tag_ids}
-        current, count = opened, 0
+        transcript = Transcript(self._tokenizer, (), self._grammar, opened=opened)
         for token in tokens:
-            before = current
-            if current is None:
-                current = opening.get(token)
-            elif token == self._tag_ids.get(current.close):
-                current = None
-            count += before is not None or current is not None
-        return text, count
+            transcript.add(token)
+        transcript.finish()
+        return transcript.text(), transcript.reasoning_tokens
