@@ -100,6 +100,18 @@ def test_a_chat_remembers_and_reset_forgets(tiny_bundle_dir: Path) -> None:
     assert again == first
 
 
+def test_template_variables_and_budgets_on_the_command_line(tiny_bundle_dir: Path) -> None:
+    def tokens(*options: str) -> int:
+        return int(here("run", tiny_bundle_dir, "hello", "-n", "2", "--json", *options).json["stats"]["prompt_tokens"])
+
+    assert tokens("--template-var", "enable_thinking=false") == tokens("--no-think") > tokens()
+    assert here("run", tiny_bundle_dir, "hello", "--think-budget", "2", "-n", "9", *SAMPLED).code == 0
+    for wrong in (("--template-var", "low"), ("--template-var", "messages=[]"), ("--reasoning-tags", "<a>", "<a>"),
+                  ("--think-budget", "-1"), ("--think-budget", "5", "--trajectories", "2")):  # fmt: skip
+        done = here("run", tiny_bundle_dir, "hello", *wrong)
+        assert (done.code, done.err.startswith("error: ")) == (2, True), wrong
+
+
 def test_a_line_that_is_not_utf8_is_refused_and_a_question_may_begin_with_a_slash(tiny_bundle_dir: Path) -> None:
     script = "caf\udce9\n//help me\n"  # the byte of é in Latin-1
     result = here("chat", "--plain", "--json", tiny_bundle_dir, *SAMPLED, stdin=script)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgedistill.errors import ContextLengthError, GenerationError
+from edgedistill.bundle.manifest import Manifest
+from edgedistill.errors import ContextLengthError, GenerationError, UsageError
 from edgedistill.runtime.events import Event
+from edgedistill.runtime.loading import load_grammar
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.settings import GenerationSettings
 
@@ -160,3 +163,64 @@ def test_a_notebook_shows_escaped_html(fp32: Model) -> None:
     assert "<script>" not in shown._repr_html_()
     assert "&lt;script&gt;x&lt;/script&gt;" in shown._repr_html_()
     assert "a &lt; b" in shown._repr_html_()
+
+
+# ---- reasoning ---------------------------------------------------------------------------------------------------
+
+
+def test_a_budget_closes_the_reasoning_and_the_answer_follows(fp32: Model) -> None:
+    settings = GenerationSettings(temperature=1.0, seed=3, max_new_tokens=24, ignore_eos=True)
+    events = list(fp32.stream("hi", settings=settings, continuing="<think>\n", think_budget=6))
+    generation = events[-1].generation
+    assert generation is not None
+    assert "".join(event.text for event in events) == generation.text
+    head, closing, rest = generation.text.partition("\n</think>\n\n")
+    assert (bool(head), bool(closing), bool(rest)) == (True, True, True)
+    assert (generation.reasoning, generation.answer) == (head.strip(), rest.strip())
+    assert generation.reasoning_closed
+    assert 6 <= generation.stats.reasoning_tokens <= 8
+    assert generation.stats.new_tokens == len(generation.tokens) == 24
+    assert generation.finish_reason == "length"
+    # Without reasoning, or with a budget that suffices, it is the generation that it was.
+    free = fp32.generate("hi", settings=settings, think_budget=1000)
+    assert free.tokens == fp32.generate("hi", settings=settings).tokens
+    with pytest.raises(GenerationError, match="think_budget is -1"):
+        fp32.generate("hi", think_budget=-1)
+
+
+def test_a_budget_counts_when_the_user_stops_as_well(fp32: Model) -> None:
+    cancel = threading.Event()
+    settings = GenerationSettings(temperature=1.0, seed=3, max_new_tokens=200, ignore_eos=True)
+    seen = 0
+    for event in fp32.stream("hi", settings=settings, continuing="<think>\n", think_budget=90, cancel=cancel):
+        seen += event.tokens
+        if seen >= 5:
+            cancel.set()
+        if event.generation is not None:
+            assert event.generation.finish_reason == "cancelled"
+            assert not event.generation.reasoning_closed
+
+
+def test_template_variables_reach_the_template(fp32: Model) -> None:
+    quiet, loud = fp32.render("q", template_vars={"enable_thinking": False}), fp32.render("q", thinking=True)
+    assert quiet == fp32.render("q", thinking=False)
+    fp32.template_vars = {"enable_thinking": False}
+    try:
+        assert fp32.render("q") == quiet
+        assert fp32.render("q", template_vars={"enable_thinking": True}) == loud != quiet
+    finally:
+        fp32.template_vars = {}
+
+
+def test_reasoning_tags_can_be_given(tiny_bundle_dir: Path) -> None:
+    with open_bundle(tiny_bundle_dir, reasoning_tags=("<<", ">>")) as model:
+        assert [(pair.open, pair.close) for pair in model.grammar.tags] == [("<<", ">>")]
+    with open_bundle(tiny_bundle_dir) as model:
+        assert model.grammar == model.bundle.manifest.reasoning  # found at export
+        older = dataclasses.replace(model.bundle.manifest, reasoning=None)
+        assert Manifest.from_json(older.to_json()).reasoning is None
+        assert Manifest.from_json(model.bundle.manifest.to_json()).reasoning == model.grammar
+        found = load_grammar(dataclasses.replace(model.bundle, manifest=older), model.tokenizer)
+        assert found == model.grammar
+    with pytest.raises(UsageError, match="two different"):
+        open_bundle(tiny_bundle_dir, reasoning_tags=("<<", "<<"))

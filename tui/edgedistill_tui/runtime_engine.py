@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import BundleError
 from edgedistill.runtime import stats
 from edgedistill.runtime.model import open_bundle
-from edgedistill.runtime.text.reasoning import opened_after, opened_by
 from edgedistill.system.file_leases import MappedFiles
 from edgedistill.units import format_count
 from edgedistill.verify.models.bundle import BundleModel
@@ -18,7 +15,8 @@ from edgedistill_tui.data.bundles import flat_predictions
 from edgedistill_tui.engine import Answer, Chunk, Facts, Reply, Request, Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    import threading
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from edgedistill.bundle.bundle import Bundle, Check
@@ -26,9 +24,6 @@ if TYPE_CHECKING:
     from edgedistill.runtime.events import Generation
     from edgedistill.runtime.model import Model
     from edgedistill.trajectories import TrajectoryEvent, TrajectoryResult
-
-_SUMS = ("new_tokens", "reasoning_tokens", "decode_s")
-_LATEST = ("kv_tokens", "kv_bytes", "rss_bytes", "peak_rss_bytes")
 
 
 class RuntimeEngine:
@@ -57,9 +52,13 @@ class RuntimeEngine:
         check: Check = "size",
         lease: bool = False,
         reasoning_tags: Sequence[str] | None = None,
+        template_vars: Mapping[str, Any] | None = None,
     ) -> RuntimeEngine:
         """Open the bundle at ``path``; ``overrides`` are settings on top of its own. Raises BundleError."""
-        engine = cls(open_bundle(path, threads=threads, check=check, reasoning_tags=reasoning_tags), lease=lease)
+        model = open_bundle(
+            path, threads=threads, check=check, reasoning_tags=reasoning_tags, template_vars=template_vars
+        )  # fmt: skip
+        engine = cls(model, lease=lease)
         if overrides:
             engine._defaults = engine._defaults.merged(overrides)
         return engine
@@ -75,34 +74,19 @@ class RuntimeEngine:
         return self._defaults
 
     def reply(self, request: Request, *, cancel: threading.Event, on_chunk: Callable[[Chunk], None]) -> Reply:
-        """Answer the last message, in two parts where the reasoning had to be closed."""
+        """Answer the last message."""
         self._check_files()
         begun = time.perf_counter()
-        first, written = self._part(request, cancel, on_chunk, request.sampling.think_budget)
-        closing = "" if cancel.is_set() or first.finish_reason != "cancelled" else self._closing(request, written)
-        if not closing:
-            return _reply(first, [first], time.perf_counter() - begun)
-        for kind, text in (("reasoning", "\n"), ("marker", closing), ("answer", "\n\n")):
-            on_chunk(Chunk(kind, text, 0))  # type: ignore[arg-type]
-        rest = replace(request, continuing=f"{request.continuing}{written}\n{closing}\n\n")
-        second, _ = self._part(rest, cancel, on_chunk, 0)
-        return _reply(second, [first, second], time.perf_counter() - begun)
-
-    def _part(
-        self, request: Request, cancel: threading.Event, on_chunk: Callable[[Chunk], None], budget: int
-    ) -> tuple[Generation, str]:
-        """Generate until the end, ``cancel``, or ``budget`` tokens of reasoning; also what was written."""
         sampling = request.sampling
-        stop = _AnyOf(cancel)
         result: Generation | None = None
-        thought, written = 0, []
         for event in self._model.stream(
             request.messages,
             settings=sampling.generation,
             numerics=sampling.numerics,
             thinking=sampling.thinking,
+            think_budget=sampling.think_budget,
             continuing=request.continuing,
-            cancel=stop,
+            cancel=cancel,
         ):
             if event.generation is not None:
                 result = event.generation
@@ -110,20 +94,12 @@ class RuntimeEngine:
                 on_chunk(Chunk("prefill", "", event.done, event.total))
             elif event.kind != "done":
                 on_chunk(Chunk(event.kind, event.text, event.tokens))
-                written.append(event.text)
-                thought += event.tokens if event.kind == "reasoning" else 0
-                if budget and thought >= budget and event.kind == "reasoning":
-                    stop.own = True
         if result is None:
             raise RuntimeError("a generation ended without its last event")
-        return result, "".join(written)
-
-    def _closing(self, request: Request, written: str) -> str:
-        """The tag that closes the reasoning which is open now; empty if none is."""
-        grammar = self._model.grammar
-        prompt = self._model.render(request.messages, thinking=request.sampling.thinking)
-        pair = opened_after(request.continuing + written, grammar, opened=opened_by(prompt, grammar))
-        return "" if pair is None else pair.close
+        stats_ = result.stats.to_dict() | {"wall_s": time.perf_counter() - begun}
+        return Reply(
+            result.reasoning, result.answer, result.finish_reason, stats_, result.tokens, result.note or ""
+        )  # fmt: skip
 
     def trajectories(
         self, request: Request, *, cancel: threading.Event, on_event: Callable[[TrajectoryEvent], None]
@@ -208,21 +184,6 @@ class RuntimeEngine:
         self._files.close()
 
 
-class _AnyOf(threading.Event):
-    """Set when another event is, or by itself: the runtime's cancel that the think budget can pull as well."""
-
-    def __init__(self, other: threading.Event) -> None:
-        super().__init__()
-        self._other = other
-        self.own = False
-
-    def is_set(self) -> bool:
-        return self.own or self._other.is_set()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        return self.own or self._other.wait(timeout)
-
-
 def facts(bundle: Bundle) -> Facts:
     """What an opened bundle's manifest says."""
     manifest = bundle.manifest
@@ -240,22 +201,6 @@ def facts(bundle: Bundle) -> Facts:
         kv_budget=per_token * manifest.model.context_length,
         ram_budget=int(float(target.get("ram_gb", 0)) * 1e9),
         predicted=flat_predictions(manifest.predicted),
-    )
-
-
-def _reply(last: Generation, parts: list[Generation], wall_s: float) -> Reply:
-    values = parts[0].stats.to_dict()
-    if len(parts) > 1:
-        each = [part.stats.to_dict() for part in parts]
-        values |= {name: sum(v[name] for v in each) for name in _SUMS} | {name: each[-1][name] for name in _LATEST}
-        values["decode_tps"] = (values["new_tokens"] - len(parts)) / values["decode_s"] if values["decode_s"] else 0.0
-    return Reply(
-        "\n".join(part.reasoning for part in parts if part.reasoning),
-        "\n\n".join(part.answer for part in parts if part.answer),
-        last.finish_reason,
-        values | {"wall_s": wall_s},
-        tuple(token for part in parts for token in part.tokens),
-        last.note or "",
     )
 
 

@@ -78,6 +78,8 @@ def _terminal_ui(args: argparse.Namespace) -> int:
         overrides["numerics"] = args.numerics
     if (thinking := generation.thinking(args)) is not None:
         overrides["thinking"] = thinking
+    if args.think_budget:
+        overrides["think_budget"] = args.think_budget
     if several is not None:
         overrides |= parallel.overrides(several)
     return terminal_ui.run_app(
@@ -88,6 +90,7 @@ def _terminal_ui(args: argparse.Namespace) -> int:
         threads=args.threads,
         check=check,
         reasoning_tags=args.reasoning_tags,
+        template_vars=generation.template_vars(args),
         offer_default=args.bundle is None,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import threading
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.cli import console, trusted_key
+from edgedistill.errors import UsageError
 from edgedistill.units import format_bytes, format_rate, format_seconds
 
 if TYPE_CHECKING:
@@ -36,7 +38,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="longest answer, reasoning included")
     running = parser.add_argument_group("running")
     running.add_argument("--system", metavar="TEXT", help="system prompt")
-    running.add_argument("--no-think", dest="think", action="store_false", help="ask the template for no reasoning")
+    thinking_ = running.add_mutually_exclusive_group()
+    thinking_.add_argument("--think", action="store_true", default=None, help="have the model reason before it answers")
+    thinking_.add_argument("--no-think", dest="think", action="store_false", help="have it answer at once")
+    running.add_argument(
+        "--think-budget",
+        type=int,
+        default=0,
+        metavar="N",
+        help="tokens of reasoning, then it has to answer (0: no limit)",
+    )
+    running.add_argument(
+        "--template-var",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="variable of the chat template, such as reasoning_effort=low; VALUE is JSON or text (repeatable)",
+    )
     running.add_argument(
         "--numerics",
         choices=("fast", "exact"),
@@ -59,7 +77,26 @@ def open_model(args: argparse.Namespace) -> Model:
     from edgedistill.runtime.model import open_bundle
 
     check: Check = "full" if args.verify else "size"
-    return open_bundle(args.bundle, threads=args.threads, check=check, reasoning_tags=args.reasoning_tags)
+    return open_bundle(
+        args.bundle, threads=args.threads, check=check, reasoning_tags=args.reasoning_tags,
+        template_vars=template_vars(args),
+    )  # fmt: skip
+
+
+def template_vars(args: argparse.Namespace) -> dict[str, Any]:
+    """The variables of ``--template-var``; raises UsageError."""
+    found: dict[str, Any] = {}
+    for given in args.template_var:
+        name, equals, text = given.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(
+                f"--template-var is {given!r}; expected NAME=VALUE.", hint="As in: --template-var reasoning_effort=low"
+            )
+        try:
+            found[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            found[name] = text
+    return found
 
 
 def settings(args: argparse.Namespace, defaults: dict[str, Any]) -> GenerationSettings:
@@ -80,8 +117,9 @@ def settings(args: argparse.Namespace, defaults: dict[str, Any]) -> GenerationSe
 
 
 def thinking(args: argparse.Namespace) -> bool | None:
-    """False for ``--no-think``; None leaves it to the chat template."""
-    return None if args.think else False
+    """True for ``--think``, False for ``--no-think``; None leaves it to the chat template."""
+    value: bool | None = args.think
+    return value
 
 
 @contextmanager
@@ -174,6 +212,7 @@ def generate(
             settings=settings(args, model.bundle.generation),
             numerics=args.numerics,
             thinking=thinking(args),
+            think_budget=args.think_budget,
             raw=raw,
             on_event=show,
             cancel=cancel,

@@ -79,6 +79,10 @@ def options(args: argparse.Namespace) -> TrajectoryOptions | None:
         raise UsageError("--procedure single is one plain reply.", hint="Drop the other options of parallel reasoning.")
     if (not given and args.procedure is None) or args.procedure == "single":
         return None
+    if args.think_budget:
+        raise UsageError(
+            "--think-budget bounds one reply; trajectories have --max-new-tokens.", hint="Drop one of the two."
+        )
     from edgedistill.trajectories.options import TrajectoryOptions
 
     return TrajectoryOptions(**given)

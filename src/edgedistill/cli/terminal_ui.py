@@ -14,7 +14,7 @@ from edgedistill.system.child import run_in_child
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from edgedistill.bundle.bundle import Check
     from edgedistill.progress import Progress
@@ -50,6 +50,7 @@ def run_app(
     threads: int | None = None,
     check: Check = "size",
     reasoning_tags: Sequence[str] | None = None,
+    template_vars: Mapping[str, Any] | None = None,
     offer_default: bool = False,
 ) -> int:
     """Run the UI in this terminal; its exit code.
@@ -66,7 +67,9 @@ def run_app(
     def open_engine(path: Path) -> Engine:
         from edgedistill_tui.runtime_engine import RuntimeEngine
 
-        return RuntimeEngine.open(path, threads=threads, check=check, lease=True, reasoning_tags=reasoning_tags)
+        return RuntimeEngine.open(
+            path, threads=threads, check=check, lease=True, reasoning_tags=reasoning_tags, template_vars=template_vars
+        )  # fmt: skip
 
     app = TuiApp(
         Services.of_user(open_engine, make_default),

@@ -13,7 +13,7 @@ from edgedistill.errors import GenerationError
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from edgedistill.runtime.events import Event, Generation
     from edgedistill.runtime.model import Model
@@ -35,6 +35,8 @@ class Keywords(TypedDict, total=False):
     settings: GenerationSettings | None
     numerics: Numerics
     thinking: bool | None
+    think_budget: int
+    template_vars: Mapping[str, Any] | None
     cancel: threading.Event | None
 
 

@@ -49,7 +49,7 @@ def generate_batch(
         cancel: Ends all of them.
     """
     settings, info = request.settings, model.bundle.manifest.model
-    texts = [model.render(prompt, thinking=request.thinking, raw=request.raw) for prompt in prompts]
+    texts = [model.rendered(replace(request, prompt=prompt)) for prompt in prompts]
     encoded = [model.encode(text, raw=request.raw) for text in texts]
     seed = settings.seed or 0
     key = NoiseKey.of(seed)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import secrets
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgedistill.runtime import stats
 from edgedistill.runtime.events import Event, Generation
 from edgedistill.runtime.generate import FinishReason, TokenLoop
 from edgedistill.runtime.logprobs import TokenLogprob, token_logprobs
 from edgedistill.runtime.sampling import NoiseKey, Sampler
-from edgedistill.runtime.text.chat_template import PassThrough
 from edgedistill.runtime.text.reasoning import opened_by
 from edgedistill.runtime.text.transcript import Transcript
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     import numpy.typing as npt
@@ -40,6 +39,8 @@ class Request:
     raw: bool
     continuing: str
     logprobs: int | None
+    think_budget: int = 0
+    template_vars: Mapping[str, Any] | None = None
 
 
 def events(
@@ -48,7 +49,7 @@ def events(
     """The events of a generation; ``decoder``: whose KV cache is used, None for an idle one of the model's."""
     settings, info = request.settings, model.bundle.manifest.model
     with stats.Stopwatch() as setup:
-        text = model.render(request.prompt, thinking=request.thinking, raw=request.raw)
+        text = model.rendered(request)
         tokens = model.encode(text + request.continuing, raw=request.raw)
         seed = settings.seed if settings.seed is not None else secrets.randbits(32)
         transcript = Transcript(
@@ -118,6 +119,6 @@ def generation_of(
         numerics=request.numerics,
         stats=measured,
         reasoning_closed=transcript.closed,
-        note=PassThrough.note if isinstance(model.template, PassThrough) and not request.raw else None,
+        note=model.note(request),
         logprobs=logprobs,
     )

@@ -22,7 +22,7 @@ from edgedistill.renamed import accepts_old
 from edgedistill.runtime.async_stream import in_thread
 from edgedistill.runtime.conversation import Conversation, Keywords, StreamKeywords
 from edgedistill.runtime.generate_batch import generate_batch
-from edgedistill.runtime.generate_one import Request, events
+from edgedistill.runtime.generate_one import Request
 from edgedistill.runtime.loading import load_grammar, load_template, load_tokenizer, require_memory
 from edgedistill.runtime.logprobs import TokenLogprob, check_top, token_logprobs
 from edgedistill.runtime.optimum_session import OptimumSession
@@ -30,6 +30,8 @@ from edgedistill.runtime.session import DecoderSession, SessionConfig
 from edgedistill.runtime.settings import GenerationSettings, Numerics, check_numerics
 from edgedistill.runtime.text.chat_template import PassThrough
 from edgedistill.runtime.text.messages import plain_messages
+from edgedistill.runtime.text.thinking import ThinkingControl
+from edgedistill.runtime.think_budget import events_within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -54,6 +56,7 @@ def open_bundle(
     check: Check = "size",
     trusted: str | Path | None = None,
     reasoning_tags: Sequence[str] | None = None,
+    template_vars: Mapping[str, Any] | None = None,
 ) -> Model:
     """Open the bundle at ``path`` and load its model.
 
@@ -63,14 +66,15 @@ def open_bundle(
         check: ``size`` compares file sizes, ``full`` also SHA-256.
         trusted: Public key that must have signed the bundle (see ``Bundle.open``); implies ``full``.
         reasoning_tags: The texts that open and close reasoning, instead of those that the bundle knows.
+        template_vars: Variables of the chat template, for every prompt.
 
     Raises:
         BundleError: No bundle, a damaged one, one that is not signed by ``trusted``, or a newer schema.
         UsageError: ``reasoning_tags`` are not two different texts.
     """
-    return Model(
-        Bundle.open(path, check=check, trusted=trusted), threads=threads, reasoning_tags=reasoning_tags
-    )  # fmt: skip
+    model = Model(Bundle.open(path, check=check, trusted=trusted), threads=threads, reasoning_tags=reasoning_tags)
+    model.template_vars = dict(template_vars or {})
+    return model
 
 
 class Model:
@@ -81,6 +85,8 @@ class Model:
         tokenizer: Its tokenizer.
         template: Its chat template; a ``PassThrough`` where it has none.
         session: The ONNX Runtime session behind it.
+        thinking: Renders prompts with or without reasoning.
+        template_vars: Variables of the chat template, for every prompt.
         default_settings: Settings from the bundle's generation.json.
         grammar: The marks of its reasoning: the manifest's, else what its template and tokenizer speak of.
         load_s: Seconds it took to load.
@@ -97,6 +103,10 @@ class Model:
         self.template = load_template(bundle)
         self.tokenizer = load_tokenizer(bundle)
         self.grammar: ReasoningGrammar = load_grammar(bundle, self.tokenizer, reasoning_tags)
+        self.template_vars: dict[str, Any] = {}
+        self.thinking = ThinkingControl(
+            self.template, self.grammar, lambda text: self.tokenizer.token_to_id(text) is not None
+        )  # fmt: skip
         info, profile = bundle.manifest.model, bundle.manifest.profile
         config = SessionConfig.from_profile(profile, threads=threads)
         kind = OptimumSession if info.signature == "optimum" else DecoderSession
@@ -107,14 +117,24 @@ class Model:
 
     # ---- prompts --------------------------------------------------------------------------------------------
 
-    def render(self, prompt: Prompt, *, thinking: bool | None = None, raw: bool = False) -> str:
+    def render(
+        self,
+        prompt: Prompt,
+        *,
+        thinking: bool | None = None,
+        raw: bool = False,
+        think_budget: int = 0,
+        template_vars: Mapping[str, Any] | None = None,
+    ) -> str:
         """The text that the model is given.
 
         Args:
             prompt: A question, or messages in OpenAI's form: dicts with ``role`` and ``content``, which is a text or a
                 list of parts of type ``text``.
-            thinking: Ask the template for reasoning or none; None leaves it to the template.
+            thinking: Have the model reason or not; None leaves it to the template.
             raw: Take ``prompt``, which must be a string, as it is.
+            think_budget: Told to a template that takes a number of tokens; 0: not told.
+            template_vars: Further variables of the template, on top of ``self.template_vars``.
 
         Raises:
             TemplateError, GenerationError: See ``ChatTemplate.render``.
@@ -125,7 +145,21 @@ class Model:
             if raw:
                 return prompt
             prompt = [{"role": "user", "content": prompt}]
-        return self.template.render(plain_messages(prompt), thinking=thinking)
+        variables = {**self.template_vars, **(template_vars or {})}
+        return self.thinking.render(plain_messages(prompt), thinking=thinking, budget=think_budget, variables=variables)
+
+    def rendered(self, request: Request) -> str:
+        """The text of the prompt that ``request`` asks to be answered."""
+        return self.render(
+            request.prompt, thinking=request.thinking, raw=request.raw, think_budget=request.think_budget,
+            template_vars=request.template_vars,
+        )  # fmt: skip
+
+    def note(self, request: Request) -> str | None:
+        """A remark on how ``request`` was understood; None if there is nothing to say."""
+        if request.raw:
+            return None
+        return PassThrough.note if isinstance(self.template, PassThrough) else self.thinking.note(request.thinking)
 
     def encode(self, text: str, *, raw: bool = False) -> list[int]:
         """Token ids of a rendered prompt; ``raw`` adds the beginning-of-sequence token where the model wants one."""
@@ -156,6 +190,8 @@ class Model:
         numerics: Numerics = "fast",
         thinking: bool | None = None,
         raw: bool = False,
+        think_budget: int = 0,
+        template_vars: Mapping[str, Any] | None = None,
         on_event: Callable[[Event], None] | None = None,
         cancel: threading.Event | None = None,
     ) -> Generation:
@@ -170,7 +206,10 @@ class Model:
             settings: Settings that the keywords above change; default: the bundle's.
             numerics: ``fast``, or ``exact``: every token's logits are bit-identical to a prefill, at 10 to 30 % of the
                 speed.
-            thinking: Ask the template for reasoning or none; None leaves it to the template.
+            thinking: Have the model reason or not, by its template's switch or by beginning the reply for it; None
+                leaves it to the template. Where neither can be done, the generation's ``note`` says so.
+            think_budget: Tokens of reasoning after which it is closed and the answer asked for; 0: no limit.
+            template_vars: Further variables of the chat template, JSON-able.
             raw: No chat template: continue ``prompt``, a text, as it is.
             on_event: Sees the events of ``stream``.
             cancel: Set it to end the generation; what there is so far is kept.
@@ -195,6 +234,8 @@ class Model:
             numerics=numerics,
             thinking=thinking,
             raw=raw,
+            think_budget=think_budget,
+            template_vars=template_vars,
             cancel=cancel,
         ):
             if on_event is not None:
@@ -222,6 +263,8 @@ class Model:
         numerics: Numerics = "fast",
         thinking: bool | None = None,
         raw: bool = False,
+        think_budget: int = 0,
+        template_vars: Mapping[str, Any] | None = None,
         continuing: str = "",
         cancel: threading.Event | None = None,
         decoder: Decoder | OptimumDecoder | None = None,
@@ -253,8 +296,10 @@ class Model:
             seed=seed,
             stop=stop,
         )
-        request = Request(prompt, settings, numerics, thinking, raw, continuing, logprobs)
-        return events(self, request, decoder=decoder, cancel=cancel)
+        if think_budget < 0:
+            raise GenerationError(f"think_budget is {think_budget}; expected 0 (no limit) or more.")
+        request = Request(prompt, settings, numerics, thinking, raw, continuing, logprobs, think_budget, template_vars)
+        return events_within(self, request, decoder=decoder, cancel=cancel)
 
     async def astream(self, prompt: Prompt, **keywords: Unpack[StreamKeywords]) -> AsyncGenerator[Event, None]:
         """``stream`` for asyncio: ``async for event in model.astream(...)``.
@@ -286,6 +331,8 @@ class Model:
         numerics: Numerics = "fast",
         thinking: bool | None = None,
         raw: bool = False,
+        think_budget: int = 0,
+        template_vars: Mapping[str, Any] | None = None,
         batch: int = 8,
         cancel: threading.Event | None = None,
     ) -> list[Generation]:
@@ -293,7 +340,7 @@ class Model:
 
         The other arguments are those of ``generate``. With ``exact`` numerics every generation is that of ``generate``
         with the same seed, bit for bit. Times in the statistics are those of the batch. A bundle of the optimum
-        exporter answers one prompt after the other.
+        exporter, and one whose reasoning has a budget, answers one prompt after the other.
 
         Raises:
             ContextLengthError, TemplateError, GenerationError: As ``generate``, for any of the prompts.
@@ -314,12 +361,15 @@ class Model:
             raise GenerationError(f"batch is {batch}; expected at least 1.")
         drawn = chosen.seed if chosen.seed is not None else secrets.randbits(32)
         chosen = chosen.replace(seed=drawn)
-        if not isinstance(self.session, DecoderSession) or len(prompts) < 2:
+        if not isinstance(self.session, DecoderSession) or len(prompts) < 2 or think_budget:
             return [
-                self.generate(p, settings=chosen, numerics=numerics, thinking=thinking, raw=raw, cancel=cancel)
+                self.generate(
+                    p, settings=chosen, numerics=numerics, thinking=thinking, raw=raw, think_budget=think_budget,
+                    template_vars=template_vars, cancel=cancel,
+                )
                 for p in prompts
-            ]
-        request = Request("", chosen, numerics, thinking, raw, "", None)
+            ]  # fmt: skip
+        request = Request("", chosen, numerics, thinking, raw, "", None, 0, template_vars)
         return generate_batch(self, self.session, prompts, request, batch=batch, cancel=cancel)
 
     def chat(self, *, system: str | None = None, **keywords: Unpack[Keywords]) -> Conversation:

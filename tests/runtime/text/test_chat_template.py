@@ -58,7 +58,7 @@ def test_parity_with_transformers(name: str, opened: Any) -> None:
             for thinking in (None, True, False):
                 extra = {} if thinking is None else {"enable_thinking": thinking}
                 expected = by_transformers(source, messages, add_generation_prompt=add, **extra)
-                assert template.render(messages, add_generation_prompt=add, thinking=thinking) == expected
+                assert template.render(messages, add_generation_prompt=add, **extra) == expected
 
 
 def test_parity_with_tools_and_parts(opened: Any) -> None:
@@ -120,8 +120,8 @@ def test_a_template_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_thinking_can_be_turned_off(opened: Any) -> None:
     qwen = opened(chat_templates.QWEN3)
-    assert qwen.render(USER, thinking=False).endswith("<think>\n\n</think>\n\n")
-    assert opened_by(qwen.render(USER, thinking=False)) is None
+    assert qwen.render(USER, enable_thinking=False).endswith("<think>\n\n</think>\n\n")
+    assert opened_by(qwen.render(USER, enable_thinking=False)) is None
     assert opened_by(opened(chat_templates.SMOLLM3_LIKE).render(USER)) is not None
 
 

@@ -34,8 +34,17 @@ _HINT = "Ask with --raw to send the prompt as it is, or correct chat_template.ji
 class Template(Protocol):
     """What a model needs of a template."""
 
+    @property
+    def source(self) -> str:
+        """The template; empty if there is none."""
+        ...
+
     def render(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, thinking: bool | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        **variables: Any,
     ) -> str:
         """The prompt text for ``messages``."""
         ...
@@ -49,13 +58,14 @@ class PassThrough:
     """Stands in where a bundle has no template: the contents of the messages, one a line, and nothing else."""
 
     note = "This bundle has no chat template: the prompt goes to the model as it is."
+    source = ""
 
     def render(
         self,
         messages: Sequence[Message],
         *,
         add_generation_prompt: bool = True,  # noqa: ARG002
-        thinking: bool | None = None,  # noqa: ARG002
+        **variables: Any,  # noqa: ARG002
     ) -> str:
         """The contents of the messages, joined by line ends. Raises GenerationError on malformed messages."""
         return "\n".join(str(message["content"]) for message in flattened(check_messages(messages)))
@@ -90,12 +100,16 @@ class ChatTemplate:
         self._lock = threading.Lock()
         self._worker: _Worker | None = _Worker()
 
+    @property
+    def source(self) -> str:
+        """The template."""
+        return self._source
+
     def render(
         self,
         messages: Sequence[Message],
         *,
         add_generation_prompt: bool = True,
-        thinking: bool | None = None,
         **variables: Any,
     ) -> str:
         """Render ``messages`` (dicts with ``role`` and ``content``).
@@ -106,16 +120,13 @@ class ChatTemplate:
         Args:
             messages: The conversation so far.
             add_generation_prompt: Open the assistant's turn at the end.
-            thinking: Value of ``enable_thinking``; None leaves it undefined, so that the template's default holds.
-            variables: Further JSON-able variables (``tools``, ``documents``, ...).
+            variables: Further JSON-able variables (``tools``, ``enable_thinking``, ...).
 
         Raises:
             TemplateError: A template that is malformed, reaches for attributes, raises, or does not end.
             GenerationError: Malformed messages.
         """
         values: dict[str, Any] = {"tools": None, "documents": None, **self._special_tokens, **variables}
-        if thinking is not None:
-            values["enable_thinking"] = thinking
         values["add_generation_prompt"] = add_generation_prompt
         refusal: TemplateError | None = None
         incomplete: str | None = None

@@ -17,6 +17,7 @@ from edgedistill.errors import VerifyError
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.sampling import NoiseSource, choose
 from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
+from edgedistill.runtime.text.thinking import ThinkingControl
 from edgedistill.verify.models.torch_weights import build_module, import_torch
 from edgedistill.verify.sampling.replies import Encoded, Replies
 from edgedistill.verify.types import ModelIdentity
@@ -65,8 +66,12 @@ class TorchModel:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.noise = NoiseSource()
+        grammar = grammar_of(checkpoint)
+        self._thinking = ThinkingControl(
+            self._template, grammar, lambda text: self._tokenizer.token_to_id(text) is not None
+        )  # fmt: skip
         self.replies = Replies(
-            self._tokenizer, self._render, self._encode, context_length=self._limit, grammar=grammar_of(checkpoint)
+            self._tokenizer, self._render, self._encode, context_length=self._limit, grammar=grammar
         )  # fmt: skip
         self.identity = ModelIdentity(
             "hf",
@@ -226,7 +231,7 @@ class TorchModel:
         self.close()
 
     def _render(self, messages: list[dict[str, str]], thinking: bool | None) -> str:
-        return self._template.render(messages, thinking=thinking)
+        return self._thinking.render(messages, thinking=thinking)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
