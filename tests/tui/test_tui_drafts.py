@@ -174,7 +174,7 @@ def test_on_a_full_disk_the_conversation_goes_elsewhere_and_the_end_says_where(
 def test_with_room_nowhere_leaving_is_asked_about_and_prints_the_conversation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = make_app(tmp_path, FakeEngine(ANSWER))
+    app = make_app(tmp_path, FakeEngine([*ANSWER, ("answer", "\x1b]0;x\x07")]))
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     monkeypatch.setattr(store_module, "_private", lambda: tmp_path)
     full_disk(monkeypatch, app.services.store, {tmp_path / "data", tmp_path})
@@ -195,6 +195,7 @@ def test_with_room_nowhere_leaving_is_asked_about_and_prints_the_conversation(
 
     drive(app, steps)
     assert "There are 32." in said[0]
+    assert "\x1b" not in said[0]  # the terminal obeys nothing that a model wrote
     assert "No space left" in said[0]
     assert not list(tmp_path.glob("rescued-*"))
 

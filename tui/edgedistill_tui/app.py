@@ -14,6 +14,7 @@ from textual.app import SystemCommand
 from textual.keys import Keys
 
 from edgedistill.errors import EdgedistillError
+from edgedistill.safe_text import visible
 from edgedistill.system.file_leases import SIGNAL as CHANGE_SIGNAL
 from edgedistill_tui import clipboard
 from edgedistill_tui.data.database import StoreError
@@ -161,7 +162,7 @@ class TuiApp(ModelApp):
         """End the program; what it could not save is left in the terminal's scrollback."""
         text = to_markdown(self.session) if self._unsaved else ""
         said = "\n".join(part for part in (text, warning) if part)
-        self.exit(return_code=code, message=Text(said) if said else None)
+        self.exit(return_code=code, message=Text(visible(said)) if said else None)
 
     @property
     def _unsaved(self) -> bool:
