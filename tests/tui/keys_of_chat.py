@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,7 +93,7 @@ async def _stops_or_puts_the_line_aside(scene: Scene) -> None:
     assert (scene.path[-1].finish_reason, scene.chat.prompt.text) == ("cancelled", "next")
     await scene.press()
     assert (scene.chat.prompt.text, scene.app.return_code) == ("", None)
-    await scene.type("ctrl+underscore")
+    await scene.type("up")
     assert scene.chat.prompt.text == "next"
 
 
@@ -178,6 +179,29 @@ async def _regenerate(scene: Scene) -> None:
     await scene.until(lambda: not scene.chat.busy)
     assert scene.path[-1] is not first
     assert scene.chat.session.siblings(first) == [first, scene.path[-1]]
+
+
+@proves("ChatScreen", "recall")
+async def _recall(scene: Scene) -> None:
+    await asked(scene, "How many pears?")
+    await scene.press()
+    await scene.until_screen("Recall")
+    await scene.type(*"pears", "enter")
+    await scene.until_screen("ChatScreen")
+    assert scene.chat.prompt.text == "How many pears?"
+
+
+@proves("ChatScreen", "editor")
+async def _editor(scene: Scene) -> None:
+    scene.chat.prompt.insert("So far")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VISUAL", "sed -i s/far/good/")
+        patch.setattr(scene.pilot.app, "suspend", contextlib.nullcontext)
+        await scene.press()
+        assert scene.chat.prompt.text == "So good"
+        patch.setenv("VISUAL", "false")
+        scene.chat.action_editor()
+        assert "The prompt is as it was" in scene.said
 
 
 @proves("ChatScreen", "edit")

@@ -11,7 +11,7 @@ from keys_of_chat import begin, quiet, suspended
 from scene import Scene, proves
 from textual.widgets import Button, Static
 
-from edgedistill_tui.screens.dialogs import Ask, Choose, Confirm, PressKey
+from edgedistill_tui.screens.dialogs import Ask, Choose, Confirm, PressKey, Recall
 from edgedistill_tui.screens.exporting import ExportScreen
 from edgedistill_tui.widgets.nav import PAGES, NavItem, PaletteItem
 
@@ -99,6 +99,34 @@ async def _yes_and_no_by_mouse(scene: Scene) -> None:
         await scene.pilot.click(f"#{button}")
         await scene.until(lambda results=results: bool(results))  # type: ignore[misc]
         assert results == [expected]
+
+
+@proves("Recall", "dismiss(None)")
+async def _recall_leave(scene: Scene) -> None:
+    results = await shown(scene, Recall(["one", "two"]))
+    await scene.press()
+    assert results == [None]
+
+
+@proves("Recall", "app.focus_next")
+@proves("Recall", "on_option_list_option_selected")
+async def _recall_choose(scene: Scene) -> None:
+    results = await shown(scene, Recall(["one", "two", "twelve"]))
+    await scene.type("t", "w")
+    if scene.key:
+        await scene.press()
+    else:
+        await scene.type("down")
+    scene.screen.query_one("OptionList").highlighted = 1
+    await scene.type("enter")
+    assert results == ["twelve"]
+
+
+@proves("Recall", "on_input_submitted")
+async def _recall_first(scene: Scene) -> None:
+    results = await shown(scene, Recall(["one", "two", "twelve"]))
+    await scene.type("t", "w", "enter")
+    assert results == ["two"]
 
 
 @proves("PressKey", "on_key")

@@ -121,7 +121,7 @@ def test_regenerate_keeps_siblings_edit_forks_and_fork_makes_a_session(tmp_path:
         chat = chat_of(pilot)
         await ask(pilot)
         engine.script = [("answer", "Another one.")]
-        await pilot.press("ctrl+r")
+        await pilot.press("alt+r")
         await until(pilot, lambda: not chat.busy)
         await pilot.pause()
         assert "‹ 2/2 ›" in tag(last(pilot))
@@ -161,7 +161,7 @@ def test_while_a_reply_is_written_nothing_changes_the_conversation(tmp_path: Pat
         session = chat_of(pilot).session
         await ask(pilot, "Impatient", wait=False)
         assert chat_of(pilot).prompt.text == "Impatient"
-        await pilot.press("ctrl+n", "ctrl+r", "ctrl+e", "ctrl+g", "ctrl+f", "ctrl+b", "alt+left")
+        await pilot.press("ctrl+n", "alt+r", "ctrl+e", "ctrl+g", "ctrl+f", "alt+m", "alt+left")
         assert chat_of(pilot).session is session
         assert len(engine.requests) == 1
         engine.allow(len(SCRIPT))
@@ -201,7 +201,7 @@ def test_switching_the_bundle_keeps_the_conversation(tmp_path: Path, tiny_bundle
 
     async def steps(pilot: Pilot[None]) -> None:
         await ask(pilot)
-        await pilot.press("ctrl+b")
+        await pilot.press("alt+m")
         await until(pilot, lambda: isinstance(pilot.app.screen, Choose))
         await pilot.press("enter")
         await until(pilot, lambda: first.closed)

@@ -124,6 +124,77 @@ def test_a_refused_question_leaves_no_rows_and_an_edit_goes_back_to_what_it_fork
     drive(make_app(tmp_path, engine), steps)
 
 
+# ---- earlier questions, commands ----------------------------------------------------------------------------------
+
+
+def test_up_goes_through_the_questions_of_all_sessions_and_down_back_to_the_draft(tmp_path: Path) -> None:
+    async def steps(pilot: Pilot[None]) -> None:
+        prompt = chat_of(pilot).prompt
+        await ask(pilot, "First?")
+        await pilot.press("ctrl+n")
+        await ask(pilot, "Second?")
+        await ask(pilot, "//help me")
+        assert chat_of(pilot).session.path()[2].content == "/help me"
+        await pilot.press(*"draft", "up")
+        assert prompt.text == "//help me"
+        await pilot.press("up", "up")
+        assert prompt.text == "First?"
+        await pilot.press("up")
+        assert prompt.text == "First?"
+        await pilot.press("down", "down")
+        assert prompt.text == "//help me"
+        await pilot.press("down")
+        assert prompt.text == "draft"
+        await pilot.press("down")
+        assert prompt.text == "draft"
+
+    drive(make_app(tmp_path, FakeEngine(ANSWER)), steps)
+
+
+def test_the_commands_of_the_plain_chat(tmp_path: Path) -> None:
+    engine = FakeEngine(ANSWER)
+
+    async def command(pilot: Pilot[None], text: str) -> str:
+        chat = chat_of(pilot)
+        before = len(chat.query(".notice")) + len(pilot.app._notifications)
+        chat.prompt.put(text)
+        await pilot.press("enter")
+        await until(pilot, lambda: len(chat.query(".notice")) + len(pilot.app._notifications) > before)
+        return "\n".join(
+            [*(str(view.render()) for view in chat.query(".notice").results(Static)),
+             *(notice.message for notice in pilot.app._notifications)]
+        )  # fmt: skip
+
+    async def steps(pilot: Pilot[None]) -> None:
+        chat = chat_of(pilot)
+        await pilot.press("slash", "s")
+        await until(pilot, lambda: "/system TEXT  /save FILE  /stats" in str(chat.prompt.border_title))
+        assert "/trajectories K|off" in await command(pilot, "/help")
+        assert "Did you mean /stats?" in await command(pilot, "/statz")
+        assert chat.prompt.text == "/statz"
+        assert "No answer yet" in await command(pilot, "/stats")
+        await command(pilot, "/system Be brief.")
+        await command(pilot, "/think off")
+        assert "/think auto" in await command(pilot, "/think maybe")
+        await command(pilot, "/trajectories 3")
+        assert chat.tui.sampling.trajectories == 3
+        await command(pilot, "/trajectories off")
+        chat.prompt.clear()
+        await ask(pilot)
+        assert engine.requests[0].messages[0] == {"role": "system", "content": "Be brief."}
+        assert engine.requests[0].sampling.thinking is False
+        assert "new_tokens 56" in await command(pilot, "/stats")
+        await command(pilot, f"/save {tmp_path / 'talk.md'}")
+        assert "exists already" in await command(pilot, f"/save {tmp_path / 'talk.md'}")
+        assert "/save FILE" in await command(pilot, "/save")
+        chat.prompt.put("/exit")
+        await pilot.press("enter")
+        await until(pilot, lambda: pilot.app.return_code is not None)
+
+    drive(make_app(tmp_path, engine), steps)
+    assert "There are 32." in (tmp_path / "talk.md").read_text()
+
+
 # ---- the end -----------------------------------------------------------------------------------------------------
 
 

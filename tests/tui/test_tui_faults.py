@@ -57,7 +57,7 @@ async def go():
         await pilot.pause()
         said = [n.message for n in app._notifications if "Another program" in n.message]
         await ask(pilot, "What is 17 + 25?")
-        await pilot.press("ctrl+r")
+        await pilot.press("alt+r")
         await until(pilot, lambda: not chat_of(pilot).busy)
         answers.extend(m.content for m in app.session.messages.values() if m.role == "assistant")
     app.close_engine()
@@ -108,7 +108,7 @@ def test_without_leases_changed_weights_are_noticed_before_the_next_reply(
         await until(pilot, lambda: bool(pilot.app.screen.query(".notice")))
         said = str(pilot.app.screen.query(".notice").last(Static).render())
         assert "weights.bin has" in said
-        assert "^B" in said
+        assert "Alt+M" in said
         assert chat_of(pilot).prompt.text == "And now?"
         # Deleted, it stays for whoever has it open.
         shutil.rmtree(bundle)

@@ -150,7 +150,7 @@ def test_consistency_counts_live_with_verifications_statistics(tmp_path: Path) -
         await pilot.press("enter")
         assert not page.wanted
         page.samples.value = "50"
-        await pilot.press("ctrl+r")
+        await pilot.press("alt+r")
         await until(pilot, lambda: not page.running and page.count.total == 50)
         await pilot.pause()
         assert page.count.ranked() == [("32", 30, True), ("23", 10, True), ("unparsed", 10, False)]
@@ -181,7 +181,7 @@ def test_one_model_does_one_thing_at_a_time(tmp_path: Path, tiny_bundle_dir: Pat
                 assert page.running == (name == but)
             app.go("chat")
             await pilot.pause()
-            await pilot.press("ctrl+r", "ctrl+g")
+            await pilot.press("alt+r", "ctrl+g")
             app.open_bundle(tiny_bundle_dir)
             await pilot.pause()
             assert app.loading is None

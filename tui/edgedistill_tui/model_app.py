@@ -80,7 +80,7 @@ class ModelApp(NeutralApp):
             if secured:
                 self.notify(
                     f"Another program changes the files of {engine.facts.bundle}. This chat goes on with what it had "
-                    "loaded; ^B opens the bundle again.", severity="warning", timeout=15,
+                    "loaded; Alt+M opens the bundle again.", severity="warning", timeout=15,
                 )  # fmt: skip
             elif secured is False:
                 self._let_go(engine)
@@ -99,7 +99,7 @@ class ModelApp(NeutralApp):
         engine.close()
         self.chat.loading_failed(
             f"Another program changes the files of {engine.facts.bundle}, and the memory does not suffice to keep a "
-            "copy: the model is closed. Open a bundle with ^B or F4."
+            "copy: the model is closed. Open a bundle with Alt+M or F4."
         )
 
     @work(thread=True)

@@ -174,7 +174,7 @@ class RuntimeEngine:
         if (what := self._files.changed()) is not None:
             raise BundleError(
                 f"The files of {self._facts.bundle} were changed by another program: {what}.",
-                hint="Copy or export the bundle again and open it with ^B.",
+                hint="Copy or export the bundle again and open it with Alt+M.",
             )
 
     def close(self) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.cli import console, generation, parallel, trajectory_lines
 from edgedistill.cli.conversation import Conversation, Turn
-from edgedistill.cli.parser import nearest
-from edgedistill.errors import EdgedistillError
+from edgedistill.errors import EdgedistillError, UsageError
+from edgedistill.runtime.text import commands
 
 if TYPE_CHECKING:
     import argparse
@@ -21,18 +21,6 @@ if TYPE_CHECKING:
     from edgedistill.cli.kept_files import KeptFiles
     from edgedistill.runtime.model import Model
     from edgedistill.trajectories.options import TrajectoryOptions
-
-_HELP = """\
-/reset               forget the conversation (the system prompt stays)
-/system TEXT         set the system prompt; without TEXT remove it
-/think on|off        let the model reason, or ask its template for no reasoning
-/trajectories K|off  let K trajectories vote on every answer, or answer once
-/save FILE           save the conversation: .json as JSON, anything else as Markdown
-/stats               statistics of the last answer
-/exit                leave (also Ctrl-D, or Ctrl-C at the prompt)
-//TEXT               ask /TEXT: a question that begins with a slash"""
-
-_COMMANDS = ("/help", "/reset", "/system", "/think", "/save", "/trajectories", "/stats", "/exit")
 
 
 class PlainChat:
@@ -61,11 +49,15 @@ class PlainChat:
             generation.settings(self._args, model.bundle.generation)
             console.note(f"{self._args.bundle}: /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
             while (line := _read_line()) is not None:
-                if line.startswith("/") and not line.startswith("//"):
-                    if not self._command(line):
-                        break
-                elif line:
-                    self._ask(model, files, line.removeprefix("/"))
+                try:
+                    name, rest = commands.parse(line)
+                except UsageError as error:
+                    console.note(str(error))
+                    continue
+                if name and not self._command(name, rest):
+                    break
+                if not name and rest:
+                    self._ask(model, files, rest)
                 if files.lost:
                     break
             if self._args.json:
@@ -123,57 +115,41 @@ class PlainChat:
         elif result.cancelled:
             console.note("stopped; the trajectories so far are kept.")
 
-    def _command(self, line: str) -> bool:
+    def _command(self, name: str, rest: str) -> bool:
         """Carry out a slash command; False ends the chat."""
-        name, _, rest = line.partition(" ")
-        rest = rest.strip()
-        if name in ("/exit", "/quit"):
+        if name == "exit":
             return False
-        if name == "/help":
-            console.note(console.lines(_HELP))
-        elif name == "/reset":
-            self._conversation.reset()
-            console.note("The conversation is forgotten.")
-        elif name == "/system":
-            self._conversation.system = rest or None
-            console.note("System prompt set." if rest else "System prompt removed.")
-        elif name == "/think":
-            self._think(rest)
-        elif name == "/save":
-            self._save(rest)
-        elif name == "/trajectories":
-            self._trajectories(rest)
-        elif name == "/stats":
-            console.note(self._last or "No answer yet.")
-        else:
-            near = nearest(name, _COMMANDS)
-            console.note(f"There is no command {name}. " + (f"Did you mean {near}?" if near else "See /help."))
+        try:
+            if name == "help":
+                console.note(commands.listing())
+            elif name == "reset":
+                self._conversation.reset()
+                console.note("The conversation is forgotten.")
+            elif name == "system":
+                self._conversation.system = rest or None
+                console.note("System prompt set." if rest else "System prompt removed.")
+            elif name == "think":
+                self._args.think = commands.wish_for_thinking(rest)
+                console.note("Reasoning is left to the template." if rest == "auto" else f"Reasoning is {rest}.")
+            elif name == "save":
+                self._save(rest)
+            elif name == "trajectories":
+                self._trajectories(commands.number_of_trajectories(rest))
+            elif name == "stats":
+                console.note(self._last or "No answer yet.")
+        except UsageError as error:
+            console.note(str(error))
         return True
 
-    def _think(self, choice: str) -> None:
-        if choice not in ("on", "off"):
-            console.note("Use /think on or /think off.")
-            return
-        self._args.think = choice == "on"
-        console.note(f"Reasoning is {choice}.")
-
-    def _trajectories(self, choice: str) -> None:
-        if choice == "off":
+    def _trajectories(self, count: int) -> None:
+        if count == 1:
             self._several = None
             console.note("One trajectory answers.")
             return
-        if not choice.isdecimal():
-            console.note("Use /trajectories 8 or /trajectories off.")
-            return
         from edgedistill.trajectories.options import TrajectoryOptions
 
-        try:
-            several = replace(self._several or TrajectoryOptions(), count=int(choice))
-        except EdgedistillError as error:
-            console.note(f"error: {error}")
-            return
-        self._several = several
-        console.note(f"{several.count} trajectories vote on every answer.")
+        self._several = replace(self._several or TrajectoryOptions(), count=count)
+        console.note(f"{count} trajectories vote on every answer.")
 
     def _save(self, name: str) -> None:
         if not name:

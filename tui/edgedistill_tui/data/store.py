@@ -114,6 +114,11 @@ class Store(Database):
 
         return self.read(read)
 
+    def questions(self, *, limit: int = 200) -> list[str]:
+        """What was asked in all sessions, each once, the newest first."""
+        sql = "SELECT content FROM message WHERE role = 'user' GROUP BY content ORDER BY max(created) DESC LIMIT ?"
+        return self.read(lambda connection: [str(row[0]) for row in connection.execute(sql, (limit,))])
+
     def find(self, query: str, *, limit: int, offset: int, wanted: Callable[[], bool]) -> list[Summary]:
         """``sessions`` for a thread that is not the screen's; empty where the result is not ``wanted`` any more."""
         return find(self.path, query, limit=limit, offset=offset, wanted=wanted)

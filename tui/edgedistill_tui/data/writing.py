@@ -77,6 +77,18 @@ def save(session: Session, directory: Path, suffix: str) -> Path:
     return write_new(directory, time.strftime("conversation-%Y%m%d-%H%M%S"), suffix, text)
 
 
+def save_as(session: Session, path: Path) -> None:
+    """Write the session to ``path``, which must not exist; ``.json`` is JSON, else Markdown. Raises OutputError."""
+    text = to_json(session) if path.suffix == ".json" else to_markdown(session)
+    try:
+        with path.open("x", encoding="utf-8", errors="replace") as stream:
+            stream.write(text)
+    except FileExistsError as error:
+        raise OutputError(f"{path} exists already.", hint="Choose another name.") from error
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror or error}.", hint="Choose another path.") from error
+
+
 def write_new(directory: Path, stem: str, suffix: str, text: str) -> Path:
     """Write ``text`` to a file that did not exist; raises OutputError."""
     try:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from textual import work
 from textual.widgets import Static
 
-from edgedistill.errors import EdgedistillError
+from edgedistill.errors import EdgedistillError, UsageError
+from edgedistill.runtime.text import commands
 from edgedistill_tui.engine import Engine, Request
 from edgedistill_tui.neutral import plain
-from edgedistill_tui.screens.chat_actions import ChatActions
+from edgedistill_tui.screens.chat_commands import ChatCommands
 from edgedistill_tui.screens.page import key
 from edgedistill_tui.screens.parallel_run import ParallelRun
 from edgedistill_tui.screens.reply_run import ReplyRun
@@ -23,29 +24,32 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from textual.widget import Widget
+    from textual.widgets import TextArea
 
     from edgedistill_tui.data.session import Message, Session
 
 
-class ChatScreen(ChatActions):
+class ChatScreen(ChatCommands):
     """One conversation with the loaded bundle."""
 
     PAGE = "chat"
     BINDINGS = [  # noqa: RUF012 - Textual's own declaration
         key("chat.stop", "escape", "escape", "Stop"),
-        key("chat.continue", "ctrl+g", "continue_reply", "Go on", priority=True),
-        key("chat.regenerate", "ctrl+r", "regenerate", "Again", priority=True),
-        key("chat.edit", "ctrl+e", "edit", "Edit", priority=True),
-        key("chat.reasoning", "ctrl+t", "toggle_reasoning", "Reasoning", priority=True),
+        key("chat.continue", "ctrl+g", "continue_reply", "Go on", show=False, priority=True),
+        key("chat.regenerate", "alt+r", "regenerate", "Again", show=False, priority=True),
+        key("chat.recall", "ctrl+r", "recall", "Earlier questions", show=False, priority=True),
+        key("chat.editor", "alt+e", "editor", "Write in your editor", show=False, priority=True),
+        key("chat.edit", "ctrl+e", "edit", "Edit", show=False, priority=True),
+        key("chat.reasoning", "ctrl+t", "toggle_reasoning", "Reasoning", show=False, priority=True),
         key("chat.new", "ctrl+n", "new", "New", priority=True),
         key("chat.sampling", "ctrl+l", "sampling", "Sampling", priority=True),
-        key("chat.bundle", "ctrl+b", "switch_bundle", "Bundle", priority=True),
-        key("chat.parallel", "f9", "parallel", "Trajectories", priority=True),
+        key("chat.bundle", "alt+m", "switch_bundle", "Bundle", show=False, priority=True),
+        key("chat.parallel", "f9", "parallel", "Trajectories", show=False, priority=True),
         key("chat.trajectory", "alt+down", "trajectory(1)", "Next trajectory", show=False, priority=True),
         key("chat.trajectory_back", "alt+up", "trajectory(-1)", "Previous trajectory", show=False, priority=True),
-        key("chat.copy", "ctrl+y", "copy_answer", "Copy", priority=True),
+        key("chat.copy", "ctrl+y", "copy_answer", "Copy", show=False, priority=True),
         key("chat.copy_code", "ctrl+o", "copy_code", "Copy code", show=False, priority=True),
-        key("chat.save", "ctrl+s", "save", "Save", priority=True),
+        key("chat.save", "ctrl+s", "save", "Save", show=False, priority=True),
         key("chat.save_json", "alt+s", "save_json", "Save as JSON", show=False, priority=True),
         key("chat.fork", "ctrl+f", "fork", "Fork into a new session", show=False, priority=True),
         key("chat.up", "ctrl+up", "select(-1)", "Message above", show=False, priority=True),
@@ -60,10 +64,12 @@ class ChatScreen(ChatActions):
         super().__init__()
         self.transcript = Transcript(id="transcript")
         self.prompt = Prompt()
+        self.prompt.recall = self.earlier_questions
         self.strip = MetricsStrip()
         self.editing: Message | None = None
         self.drafts: dict[int | None, str] = {}
         self.waiting = ""
+        self.aside: list[str] = []
         self.run: ReplyRun | None = None
         self._shown = PAGE
 
@@ -130,10 +136,10 @@ class ChatScreen(ChatActions):
         self.title_line()
         await self.show_path()
 
-    def title_line(self) -> None:
-        """Who is talked to, on the prompt's frame."""
+    def title_line(self, hint: str = "") -> None:
+        """Who is talked to, on the prompt's frame, and what the prompt is for."""
         engine = self.tui.engine
-        self.prompt.border_title = "editing: this forks the conversation · Esc leaves" if self.editing else ""
+        self.prompt.border_title = hint or ("editing: this forks the conversation · Esc leaves" if self.editing else "")
         if engine is not None:
             facts = engine.facts
             title = f"{facts.bundle} · {facts.model} · {facts.profile}"
@@ -180,10 +186,27 @@ class ChatScreen(ChatActions):
             "[dim]Try: What is 17 + 25 * 3?[/]"
         )
 
+    def on_text_area_changed(self, event: TextArea.Changed) -> None:
+        """List the commands that what is typed may become."""
+        if event.text_area is self.prompt:
+            found = commands.matching(self.prompt.text)
+            hint = f"{found[0].usage}: {found[0].about}" if len(found) == 1 else "  ".join(c.usage for c in found)
+            self.title_line(hint)
+
     # ---- asking ----------------------------------------------------------------------------------------------
 
     async def on_prompt_submitted(self, message: Prompt.Submitted) -> None:
-        """Ask; while a model is being loaded, wait for it. Not while one is answering."""
+        """Ask; while a model is being loaded, wait for it. Not while one is answering. Or carry out a command."""
+        if message.text.startswith("/"):
+            try:
+                name, rest = commands.parse(message.text)
+            except UsageError as error:
+                self.notify(str(error), severity="warning")
+                return
+            if name:
+                self.prompt.take(message.text)
+                await self.command(name, rest)
+                return
         if self.run is None and self.tui.loading is not None:
             await self._wait(message.text)
         elif not self.ready:
@@ -211,6 +234,7 @@ class ChatScreen(ChatActions):
         return bool(text)
 
     async def _ask(self, text: str) -> None:
+        _, text = commands.parse(text)  # without the second slash
         await self.query("#welcome, #waiting").remove()
         if self.editing is not None:
             question = self.session.edit(self.editing, text)
@@ -272,7 +296,7 @@ class ChatScreen(ChatActions):
                 self.session.withdraw(question)
                 if question.id not in self.session.messages:
                     below = f"\n{self.prompt.text}" if self.prompt.text else ""
-                    self.prompt.put(question.content + below)
+                    self.prompt.put(commands.as_typed(question.content) + below)
             await self.show_path()
         await self.transcript.add_notice(f"error: {run.error}")
         self.tui.save()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from textual import work
 
 from edgedistill.errors import EdgedistillError
+from edgedistill.runtime.text.commands import as_typed
 from edgedistill_tui import clipboard
 from edgedistill_tui.data import writing
 from edgedistill_tui.data.session import Message, Session
@@ -35,6 +36,7 @@ class ChatActions(Page):
     editing: Message | None
     drafts: dict[int | None, str]
     waiting: str
+    aside: list[str]
     run: ReplyRun | None
     _shown: int
 
@@ -55,7 +57,7 @@ class ChatActions(Page):
         """Bring a question that waits for its model back into the prompt; whether there was one."""
         raise NotImplementedError
 
-    def title_line(self) -> None:
+    def title_line(self, hint: str = "") -> None:
         """Say on the frame what the prompt is for."""
         raise NotImplementedError
 
@@ -116,8 +118,9 @@ class ChatActions(Page):
         elif self.editing is not None:
             self.leave_edit()
         elif self.prompt.text:
+            self.aside.append(self.prompt.text)
             self.prompt.clear()
-            self.notify("Put aside: Ctrl+_ brings the text back. Ctrl+C again leaves.")
+            self.notify("Put aside: Up brings the text back. Ctrl+C again leaves.")
         else:
             await self.run_action("app.quit")
 
@@ -136,7 +139,7 @@ class ChatActions(Page):
         if not self._idle() or engine is None or not self._may_answer():
             return
         if not path or not path[-1].can_continue or not path[-1].raw:
-            self.notify("There is nothing to go on with: Ctrl+R asks again.")
+            self.notify("There is nothing to go on with: Alt+R asks again.")
             return
         reply = path[-1]
         view = next((v for v in self.transcript.query(ReplyView) if v.message is reply), None)
@@ -178,7 +181,7 @@ class ChatActions(Page):
         if self.editing is not question:
             self.drafts[None if self.editing is None else self.editing.id] = self.prompt.text
             self.editing = question
-            self.prompt.put(self.drafts.get(question.id, question.content))
+            self.prompt.put(self.drafts.get(question.id, as_typed(question.content)))
         self.prompt.focus()
         self.title_line()
 
@@ -190,7 +193,7 @@ class ChatActions(Page):
         candidates = [focused] if focused else list(reversed(self.session.path()))
         message = next((m for m in candidates if len(self.session.siblings(m)) > 1), None)
         if message is None:
-            self.notify("No alternatives here: Ctrl+R asks again, Ctrl+E edits.")
+            self.notify("No alternatives here: Alt+R asks again, Ctrl+E edits.")
             return
         chosen = self.session.show_sibling(message, step)
         await self.show_path()

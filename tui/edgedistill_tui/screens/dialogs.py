@@ -88,6 +88,40 @@ class Choose(ModalScreen[int | None]):
         self.dismiss(event.option_index)
 
 
+class Recall(ModalScreen[str | None]):
+    """One of many texts, found by typing a part of it; None if the user left."""
+
+    BINDINGS = [*_ESCAPE, ("down", "app.focus_next", "To the list")]  # noqa: RUF012 - Textual's own declaration
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        super().__init__()
+        self._texts = self._shown = list(texts)
+
+    def compose(self) -> ComposeResult:
+        """Field and list."""
+        with Vertical(classes="dialog -wide"):
+            yield Input(placeholder="Part of an earlier question", compact=True)
+            yield OptionList(*self._options(), markup=False, compact=True)
+            yield Static(f"Enter takes the first one, Down goes to the list · {_LEAVE}", classes="hint")
+
+    def _options(self) -> list[Option]:
+        return [Option(" ".join(text.split())[:200]) for text in self._shown[:100]]
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Keep those that hold what was typed."""
+        words = event.value.lower().split()
+        self._shown = [text for text in self._texts if all(word in text.lower() for word in words)]
+        self.query_one(OptionList).clear_options().add_options(self._options())
+
+    def on_input_submitted(self) -> None:
+        """Give the first one."""
+        self.dismiss(self._shown[0] if self._shown else None)
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Give the chosen one."""
+        self.dismiss(self._shown[event.option_index])
+
+
 class PressKey(ModalScreen[str | None]):
     """The next key that is pressed; None for Escape."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _ABOUT = {
     "help": "this page",
-    "chat": "talk to the loaded bundle; the two lines below the prompt show speed and memory, predicted and measured",
+    "chat": "talk to the loaded bundle; /help lists commands; the line below shows state, speed, context, memory",
     "sessions": "earlier conversations: search, open, export",
     "bundles": "the models on this machine: inspect, check, open, delete",
     "profiler": "how fast and how large: speed over time, latencies, prefill, memory; earlier runs beside it",
@@ -63,6 +63,7 @@ class HelpScreen(Page):
             (_pretty(keys.get("app.quit", "ctrl+q")), "save and leave"),
             ("^C", "stop what runs; at an empty prompt leave, as ^D does · ^Z suspends"),
             ("Enter", "send · ^J, Alt+Enter or Shift+Enter breaks the line · ^_ undoes"),
+            ("Up", "the question before · ^R finds one by a part of it"),
             ("Tab", "from part to part; the mouse works as well"),
         ):
             table.add_row(Text(f"  {shown}"), Text(text, "dim"))

@@ -9,6 +9,8 @@ from textual.message import Message
 from textual.widgets import TextArea
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from textual.events import Key
 
 
@@ -35,6 +37,11 @@ class Prompt(TextArea):
 
     def __init__(self) -> None:
         super().__init__(id="prompt", show_line_numbers=False, compact=True, placeholder="Ask something")
+        self.recall: Callable[[], list[str]] = list
+        """Earlier questions, the newest first."""
+        self._earlier: list[str] = []
+        self._place = 0
+        self._draft = ""
 
     async def _on_key(self, event: Key) -> None:
         """Enter is a key of the text area itself and would break the line; ours come first, in the order typed."""
@@ -57,12 +64,35 @@ class Prompt(TextArea):
         """Remove the text that was sent; keys pressed since then stay."""
         text = self.text.lstrip()
         rest = text[len(sent) :] if text.startswith(sent) else text
+        self._place = 0
         self.clear()
         if rest.strip():
             self.insert(rest)
 
+    def action_cursor_up(self, select: bool = False) -> None:
+        """Up; in the first line, to the question before."""
+        if select or not self.cursor_at_first_line:
+            super().action_cursor_up(select)
+            return
+        if not self._place:
+            self._earlier, self._draft = self.recall(), self.text
+        self._show_earlier(self._place + 1)
+
+    def action_cursor_down(self, select: bool = False) -> None:
+        """Down; in the last line of an earlier question, to the one after it, and at last to the draft."""
+        if select or not self._place or not self.cursor_at_last_line:
+            super().action_cursor_down(select)
+        else:
+            self._show_earlier(self._place - 1)
+
+    def _show_earlier(self, place: int) -> None:
+        if place <= len(self._earlier):
+            self.put(self._earlier[place - 1] if place else self._draft)
+            self._place = place
+
     def put(self, text: str) -> None:
         """Have ``text`` there, and nothing else."""
+        self._place = 0
         self.clear()
         self.insert(text)
 

@@ -1,0 +1,112 @@
+"""What is typed into the chat's prompt beside questions: commands, earlier questions, text from the user's editor."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+from textual import work
+from textual.app import SuspendNotSupported
+
+from edgedistill.errors import EdgedistillError, UsageError
+from edgedistill.runtime.text import commands
+from edgedistill_tui.data import writing
+from edgedistill_tui.data.database import StoreError
+from edgedistill_tui.screens.chat_actions import ChatActions
+from edgedistill_tui.screens.dialogs import Recall
+
+
+class ChatCommands(ChatActions):
+    """The commands of ``runtime.text.commands``, over the actions that keys have."""
+
+    async def command(self, name: str, rest: str) -> None:
+        """Carry out ``/name rest``; what is wrong with it is said and changes nothing."""
+        try:
+            said = await self._carry_out(name, rest)
+        except EdgedistillError as error:
+            self.notify(str(error), severity="warning", timeout=8)
+        else:
+            if said:
+                await self.transcript.add_notice(said, kind="-quiet")
+                self.transcript.anchor()
+
+    async def _carry_out(self, name: str, rest: str) -> str:
+        """Do it; the sentence that says so, where nothing else does."""
+        settings = self.session.settings
+        said = ""
+        if name == "help":
+            said = commands.listing()
+        elif name == "reset":
+            await self.action_new()
+        elif name == "system":
+            self.session.system = rest
+            said = "System prompt set." if rest else "System prompt removed."
+        elif name == "think":
+            settings["thinking"] = commands.wish_for_thinking(rest)
+            said = "Reasoning is left to the template." if rest == "auto" else f"Reasoning is {rest}."
+        elif name == "trajectories":
+            count = settings["trajectories"] = commands.number_of_trajectories(rest)
+            settings["parallel"] = self.tui.sampling.parallel | {"deliberate": False}
+            self.title_line()
+            said = "One trajectory answers." if count == 1 else f"{count} trajectories vote on every answer."
+        elif name == "save":
+            if not rest:
+                raise UsageError("Use /save FILE.")
+            writing.save_as(self.session, Path(rest).expanduser())
+            said = f"Saved to {rest}."
+        elif name == "stats":
+            said = self._statistics()
+        elif name == "exit":
+            await self.run_action("app.quit")
+        return said
+
+    def _statistics(self) -> str:
+        reply = next((m for m in reversed(self.session.path()) if m.stats), None)
+        if reply is None:
+            return "No answer yet."
+        shown = {name: value for name, value in reply.stats.items() if isinstance(value, int | float)}
+        return "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+
+    # ---- what was written before, or elsewhere ---------------------------------------------------------------
+
+    def earlier_questions(self) -> list[str]:
+        """What was asked in any session, the newest first, after what was put aside."""
+        try:
+            asked = [commands.as_typed(text) for text in self.tui.services.store.questions()]
+        except (StoreError, OSError) as error:
+            self.notify(str(error), severity="warning")
+            asked = [message.content for message in reversed(self.session.path()) if message.role == "user"]
+        return list(dict.fromkeys([*reversed(self.aside), *asked]))
+
+    @work
+    async def action_recall(self) -> None:
+        """Find an earlier question, and have it in the prompt again."""
+        chosen = await self.app.push_screen_wait(Recall(self.earlier_questions()))
+        if chosen is not None:
+            if self.prompt.text.strip():
+                self.aside.append(self.prompt.text)
+            self.prompt.put(chosen)
+        self.prompt.focus()
+
+    def action_editor(self) -> None:
+        """Write on in the user's editor: ``$VISUAL`` or ``$EDITOR``."""
+        editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+        if not editor:
+            self.notify("No editor is set: say which in the variable EDITOR.", severity="warning")
+            return
+        try:
+            with tempfile.TemporaryDirectory() as directory:
+                path = Path(directory) / "question.md"
+                path.write_text(self.prompt.text, encoding="utf-8", errors="replace")
+                with self.app.suspend():
+                    subprocess.run([*shlex.split(editor), str(path)], check=True)
+                written = path.read_text(encoding="utf-8", errors="replace").rstrip("\n")
+        except SuspendNotSupported:
+            self.notify("There is no terminal here that an editor could have.", severity="warning")
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:
+            self.notify(f"{editor}: {error}. The prompt is as it was.", severity="warning")
+        else:
+            self.prompt.put(written)
