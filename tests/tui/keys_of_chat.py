@@ -248,6 +248,18 @@ async def _switch(scene: Scene) -> None:
     await scene.until(lambda: scene.app.loading is None and scene.chat.session.bundle != before)
 
 
+@proves("ChatScreen", "room")
+async def _room(scene: Scene) -> None:
+    await asked(scene)
+    await asked(scene, "And now?")
+    await scene.press()
+    await scene.until_screen("Choose")
+    await scene.type("enter")
+    await scene.until_screen("ChatScreen")
+    await scene.until(lambda: "do not go to the model" in scene.text)
+    assert next(m["content"] for m in scene.chat.session.template_messages()) == "And now?"
+
+
 @proves("ChatScreen", "parallel")
 async def _parallel(scene: Scene) -> None:
     await scene.press()

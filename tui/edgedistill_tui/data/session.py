@@ -140,6 +140,37 @@ class Session:
             at = message.parent
         return list(found.values())[::-1]
 
+    @property
+    def kept_from(self) -> Message | None:
+        """The first message that the model is still given, where earlier ones were dropped to make room."""
+        first = self.messages.get(self.settings.get("kept_from", -1))
+        return first if first in self.path() else None
+
+    def sent(self) -> list[Message]:
+        """The part of the active path that the model is given."""
+        path, first = self.path(), self.kept_from
+        return path if first is None else path[path.index(first) :]
+
+    def drop_oldest(self, summary: str = "") -> int:
+        """Give the model the newer half of the questions from now on; how many it is not given any more.
+
+        Nothing is removed: ``keep_all`` takes it back. ``summary`` of what is dropped goes with the system prompt.
+        """
+        asked = [message for message in self.sent() if message.role == "user"]
+        if len(asked) < 2:
+            return 0
+        self.settings["kept_from"] = asked[len(asked) // 2].id
+        if summary:
+            self.settings["summary"] = summary
+        return len(asked) // 2
+
+    def keep_all(self) -> bool:
+        """Give the model all of the conversation again; whether that changes anything."""
+        changed = self.kept_from is not None
+        self.settings.pop("kept_from", None)
+        self.settings.pop("summary", None)
+        return changed
+
     def siblings(self, message: Message) -> list[Message]:
         """The alternatives at this place, itself among them, oldest first."""
         same = (m for m in self.messages.values() if m.parent == message.parent and m.role == message.role)
@@ -151,8 +182,11 @@ class Session:
         Whether the model sees its earlier reasoning again is the template's decision: it goes along as
         ``reasoning_content``.
         """
-        messages: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
-        for message in self.path():
+        summary = str(self.settings.get("summary", "")) if self.kept_from is not None else ""
+        told = f"What was said before, in short:\n{summary}" if summary else ""
+        system = "\n\n".join(part for part in (self.system, told) if part)
+        messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+        for message in self.sent():
             entry: dict[str, Any] = {"role": message.role, "content": message.content}
             if message.reasoning:
                 entry["reasoning_content"] = message.reasoning
@@ -229,6 +263,8 @@ class Session:
                 dict(message.stats), dict(message.about), message.created,
             )  # fmt: skip
             made.messages[copy.id] = copy
+            if message is self.kept_from:
+                made.settings["kept_from"] = copy.id
             made.leaf = parent = copy.id
             if message is until:
                 break

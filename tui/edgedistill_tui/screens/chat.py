@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from textual import work
 from textual.widgets import Static
 
-from edgedistill.errors import EdgedistillError, UsageError
+from edgedistill.errors import ContextLengthError, EdgedistillError, UsageError
 from edgedistill.runtime.text import commands
 from edgedistill_tui.engine import Engine, Request
 from edgedistill_tui.neutral import plain
-from edgedistill_tui.screens.chat_commands import ChatCommands
+from edgedistill_tui.screens.chat_room import ChatRoom
 from edgedistill_tui.screens.page import key
 from edgedistill_tui.screens.parallel_run import ParallelRun
 from edgedistill_tui.screens.reply_run import ReplyRun
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edgedistill_tui.data.session import Message, Session
 
 
-class ChatScreen(ChatCommands):
+class ChatScreen(ChatRoom):
     """One conversation with the loaded bundle."""
 
     PAGE = "chat"
@@ -44,6 +44,7 @@ class ChatScreen(ChatCommands):
         key("chat.new", "ctrl+n", "new", "New", priority=True),
         key("chat.sampling", "ctrl+l", "sampling", "Sampling", priority=True),
         key("chat.bundle", "alt+m", "switch_bundle", "Bundle", show=False, priority=True),
+        key("chat.room", "f10", "room", "Make room in the context", show=False, priority=True),
         key("chat.parallel", "f9", "parallel", "Trajectories", show=False, priority=True),
         key("chat.trajectory", "alt+down", "trajectory(1)", "Next trajectory", show=False, priority=True),
         key("chat.trajectory_back", "alt+up", "trajectory(-1)", "Previous trajectory", show=False, priority=True),
@@ -95,8 +96,8 @@ class ChatScreen(ChatCommands):
 
     @property
     def busy(self) -> bool:
-        """Whether a reply is being written."""
-        return self.run is not None
+        """Whether a reply is being written, or a summary."""
+        return self.run is not None or self._summarising is not None
 
     @property
     def running(self) -> bool:
@@ -168,7 +169,15 @@ class ChatScreen(ChatCommands):
             await self.transcript.mount(
                 Static(f"{hidden} earlier messages · Home shows them", markup=False, classes="notice -quiet")
             )  # fmt: skip
-        await self.transcript.mount(*(self._view(message) for message in path[hidden:]))
+        first = self.session.kept_from
+        for message in path[hidden:]:
+            if message is first:
+                how = (
+                    "are summarised for the model" if self.session.settings.get("summary") else "do not go to the model"
+                )
+                said = f"▲ The messages above {how} · F10 takes that back"
+                await self.transcript.add_notice(said, kind="-quiet")
+            await self.transcript.mount(self._view(message))
         self.transcript.anchor()
 
     def _view(self, message: Message) -> MessageView:
@@ -279,6 +288,7 @@ class ChatScreen(ChatCommands):
             await self._failed(run)
             return
         self.strip.final(run.message.stats, "stopped" if run.message.finish_reason == "cancelled" else "ready")
+        self.tell_room(int(run.message.stats.get("kv_tokens") or 0))
         if run.note:
             self.notify(run.note, timeout=8)
 
@@ -300,11 +310,15 @@ class ChatScreen(ChatCommands):
             await self.show_path()
         await self.transcript.add_notice(f"error: {run.error}")
         self.tui.save()
+        if isinstance(run.error, ContextLengthError):
+            self.action_room()
 
     def stop(self) -> None:
         """End the reply that is being written, if any, and keep what there is."""
         if self.run is not None:
             self.run.stop()
+        if self._summarising is not None:
+            self._summarising.set()
 
     def cut_reply(self) -> None:
         """The program ends: keep what the reply has so far."""

@@ -57,6 +57,15 @@ class ChatActions(Page):
         """Bring a question that waits for its model back into the prompt; whether there was one."""
         raise NotImplementedError
 
+    @property
+    def busy(self) -> bool:
+        """Whether the model writes for this page."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End what it writes."""
+        raise NotImplementedError
+
     def title_line(self, hint: str = "") -> None:
         """Say on the frame what the prompt is for."""
         raise NotImplementedError
@@ -75,16 +84,16 @@ class ChatActions(Page):
 
     def _idle(self) -> bool:
         """Whether the conversation may be changed now."""
-        if self.run is not None:  # not on the strip, which shows the reply's next numbers at once
+        if self.busy:  # not on the strip, which shows the reply's next numbers at once
             self.notify("Still answering: Esc stops.")
-        return self.run is None
+        return not self.busy
 
     def _may_answer(self) -> bool:
         """Whether the model is free; if another page has it, that is said."""
-        what = "" if self.run is not None else self.tui.occupied()
+        what = "" if self.busy else self.tui.occupied()
         if what:
             self.notify(what, severity="warning")
-        return self.run is None and not what
+        return not self.busy and not what
 
     def action_select(self, step: int) -> None:
         """Move the focus from message to message; below the last one is the prompt."""
@@ -101,8 +110,8 @@ class ChatActions(Page):
 
     def action_escape(self) -> None:
         """Stop the reply and keep what there is; take back a question that waits; leave an edit; go to the prompt."""
-        if self.run is not None:
-            self.run.stop()
+        if self.busy:
+            self.stop()
             self.strip.say("stopping…")
         elif not self.take_back():
             self.leave_edit()
@@ -111,7 +120,7 @@ class ChatActions(Page):
     async def interrupt(self) -> None:
         """As Ctrl-C in a shell: stop what runs, else copy what is selected, else put the line aside, else leave."""
         selected = self.prompt.selected_text if self.focused is self.prompt else self.get_selected_text()
-        if self.run is not None or self.waiting:
+        if self.busy or self.waiting:
             self.action_escape()
         elif selected:
             self.tui.copy(selected, "Selection")
@@ -223,7 +232,8 @@ class ChatActions(Page):
         """A new session with the same system prompt and settings; the old one is in the list."""
         if self._idle():
             old = self.session
-            await self.tui.show_session(Session(system=old.system, settings=dict(old.settings), bundle=old.bundle))
+            settings = {name: value for name, value in old.settings.items() if name not in ("kept_from", "summary")}
+            await self.tui.show_session(Session(system=old.system, settings=settings, bundle=old.bundle))
             self.strip.say("new conversation")
             self.prompt.focus()
 
@@ -242,7 +252,8 @@ class ChatActions(Page):
         """Settings and system prompt of this session."""
         changed = await self.app.push_screen_wait(SamplingPanel(self.tui.sampling, self.session.system))
         if changed is not None:
-            self.session.settings, self.session.system = changed
+            kept = {name: v for name, v in self.session.settings.items() if name in ("kept_from", "summary")}
+            self.session.settings, self.session.system = changed[0] | kept, changed[1]
             self.title_line()
             self.tui.save()
 
