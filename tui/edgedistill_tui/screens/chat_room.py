@@ -35,8 +35,8 @@ class ChatRoom(ChatCommands):
         if length and tokens >= NEARLY_FULL * length and self._told_full != self.session.id:
             self._told_full = self.session.id
             self.notify(
-                f"The context is {100 * tokens // length} % full: F10 drops or summarises the oldest turns, or goes on in "
-                "a new session.", severity="warning", timeout=12,
+                f"The context is {100 * tokens // length} % full: F10 drops or summarises the oldest turns, or goes on "
+                "in a new session.", severity="warning", timeout=12,
             )  # fmt: skip
 
     @work
