@@ -201,7 +201,7 @@ async def _editor(scene: Scene) -> None:
         assert scene.chat.prompt.text == "So good"
         patch.setenv("VISUAL", "false")
         scene.chat.action_editor()
-        assert "The prompt is as it was" in scene.said
+        await scene.until(lambda: "The prompt is as it was" in scene.said)
 
 
 @proves("ChatScreen", "edit")
