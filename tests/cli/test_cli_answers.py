@@ -112,6 +112,17 @@ def test_template_variables_and_budgets_on_the_command_line(tiny_bundle_dir: Pat
         assert (done.code, done.err.startswith("error: ")) == (2, True), wrong
 
 
+def test_a_terminal_that_cannot_be_drawn_on_gets_the_plain_chat(
+    tiny_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgedistill.cli.terminal_ui.is_dumb", lambda: True)
+    done = here("chat", tiny_bundle_dir, "-n", "2", stdin="hello\n")
+    assert done.code == 0
+    assert "the line-based chat" in done.err
+    assert "tokens in, 2 out" in here("chat", tiny_bundle_dir, "-n", "2", stdin="hello\n/stats\n").err
+    assert here("chat").code == 2
+
+
 def test_a_line_that_is_not_utf8_is_refused_and_a_question_may_begin_with_a_slash(tiny_bundle_dir: Path) -> None:
     script = "caf\udce9\n//help me\n"  # the byte of é in Latin-1
     result = here("chat", "--plain", "--json", tiny_bundle_dir, *SAMPLED, stdin=script)

@@ -27,7 +27,7 @@ from edgedistill_tui.screens import make_page
 from edgedistill_tui.screens.bindings import APP_BINDINGS, declared
 from edgedistill_tui.screens.dialogs import Confirm
 from edgedistill_tui.screens.page import Page
-from edgedistill_tui.theme import EDGEDISTILL
+from edgedistill_tui.theme import EDGEDISTILL, EDGEDISTILL_LIGHT
 from edgedistill_tui.widgets.nav import PAGES
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class TuiApp(ModelApp):
     def on_mount(self) -> None:
         """Show the first page, load the first bundle, be ready for signals."""
         self.register_theme(EDGEDISTILL)
+        self.register_theme(EDGEDISTILL_LIGHT)
         self.theme = (
             self.services.config.theme if self.services.config.theme in self.available_themes else "edgedistill"
         )

@@ -1,4 +1,7 @@
-"""The application's own colours: calm, dark, one accent for what is alive and one for what the model thinks."""
+"""The application's own colours, dark and light: calm, one accent for what is alive and one for what the model thinks.
+
+Every text has a contrast of at least 4.5:1 with what is behind it (WCAG 2.2, 1.4.3).
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,35 @@ EDGEDISTILL = Theme(
     error="#ff8787",
     dark=True,
     variables={
+        "text-muted": "#9aa4b2",
+        "text-error": "#ff8787",
         "footer-background": "#171c25",
         "footer-key-foreground": "#5fafd7",
         "block-cursor-background": "#5fafd7",
         "input-selection-background": "#5fafd7 35%",
+    },
+)
+
+EDGEDISTILL_LIGHT = Theme(
+    name="edgedistill-light",
+    primary="#1f5f8b",
+    secondary="#1c6b4a",
+    accent="#8a4b00",
+    foreground="#22262e",
+    background="#fafaf7",
+    surface="#f0efe9",
+    panel="#e4e3dc",
+    success="#1c6b4a",
+    warning="#7a5200",
+    error="#a61b1b",
+    dark=False,
+    variables={
+        "text-muted": "#555b66",
+        "text-error": "#a61b1b",
+        "footer-background": "#f0efe9",
+        "footer-key-foreground": "#1f5f8b",
+        "block-cursor-background": "#1f5f8b",
+        "block-cursor-foreground": "#fafaf7",
+        "input-selection-background": "#1f5f8b 25%",
     },
 )

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.cli import generation, parallel, terminal_ui
+from edgedistill.cli import console, generation, parallel, terminal_ui
 from edgedistill.cli.by_name import MODEL_HELP, bundle_path
 from edgedistill.errors import UsageError
 
@@ -49,6 +49,13 @@ def run(args: argparse.Namespace) -> int:
         from edgedistill.cli.plain_chat import PlainChat
 
         args.bundle = bundle_path(args.bundle)
+        return PlainChat(args).loop()
+    if not args.serve and terminal_ui.is_dumb():
+        if args.bundle is None:
+            raise UsageError("This terminal (TERM=dumb) cannot be drawn on.", hint="Name a BUNDLE for a plain chat.")
+        console.note("This terminal (TERM=dumb) cannot be drawn on: here is the line-based chat, as with --plain.")
+        from edgedistill.cli.plain_chat import PlainChat
+
         return PlainChat(args).loop()
     if args.json:
         raise UsageError("--json needs --plain: the terminal UI has the screen.", hint="Add --plain.")

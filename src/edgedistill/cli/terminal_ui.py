@@ -41,6 +41,11 @@ def require_terminal() -> None:
         raise UsageError("The terminal UI needs a terminal.", hint="Use: edgedistill chat --plain BUNDLE")
 
 
+def is_dumb() -> bool:
+    """Whether there is a terminal, but none that anything can be drawn on."""
+    return os.environ.get("TERM") == "dumb" and sys.stdin.isatty() and sys.stdout.isatty()
+
+
 def run_app(
     *,
     page: str = "chat",
