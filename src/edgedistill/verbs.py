@@ -337,7 +337,13 @@ def audit(
 
 
 def open_bundle(
-    path: str | Path, *, threads: int | None = None, check: Check = "size", trusted: str | Path | None = None
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    check: Check = "size",
+    trusted: str | Path | None = None,
+    reasoning_tags: Sequence[str] | None = None,
+    template_vars: Mapping[str, Any] | None = None,
 ) -> Model:
     """Open the bundle at ``path`` and load its model.
 
@@ -348,14 +354,20 @@ def open_bundle(
         check: ``size`` compares file sizes, ``full`` also SHA-256.
         trusted: File of the public key that must have signed the bundle; implies ``full``. Default: the one that
             ``EDGEDISTILL_TRUSTED_KEY`` names, if it is set.
+        reasoning_tags: The texts that open and close reasoning, instead of those that the bundle knows.
+        template_vars: Variables of the chat template, for every prompt.
 
     Raises:
         BundleError: No bundle, a damaged one, one that is not signed by ``trusted``, or a newer schema.
+        UsageError: ``reasoning_tags`` are not two different texts.
     """
     from edgedistill.runtime.model import open_bundle as run
     from edgedistill.workflow.by_name import bundle_of
 
-    return run(bundle_of(path), threads=threads, check=check, trusted=trusted)
+    return run(
+        bundle_of(path), threads=threads, check=check, trusted=trusted, reasoning_tags=reasoning_tags,
+        template_vars=template_vars,
+    )  # fmt: skip
 
 
 def _require_one_machine(cluster: Cluster | None) -> None:

@@ -41,7 +41,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Chat until the user leaves."""
-    if args.plain:
+    dumb = not args.serve and terminal_ui.is_dumb()
+    if args.plain or dumb:
+        if dumb and not args.plain:
+            console.note("This terminal (TERM=dumb) cannot be drawn on: here is the line-based chat, as with --plain.")
         if args.bundle is None:
             raise UsageError(
                 "--plain needs a BUNDLE.", hint="Make one with: edgedistill export tiny-reasoner -o my-bundle"
@@ -49,13 +52,6 @@ def run(args: argparse.Namespace) -> int:
         from edgedistill.cli.plain_chat import PlainChat
 
         args.bundle = bundle_path(args.bundle)
-        return PlainChat(args).loop()
-    if not args.serve and terminal_ui.is_dumb():
-        if args.bundle is None:
-            raise UsageError("This terminal (TERM=dumb) cannot be drawn on.", hint="Name a BUNDLE for a plain chat.")
-        console.note("This terminal (TERM=dumb) cannot be drawn on: here is the line-based chat, as with --plain.")
-        from edgedistill.cli.plain_chat import PlainChat
-
         return PlainChat(args).loop()
     if args.json:
         raise UsageError("--json needs --plain: the terminal UI has the screen.", hint="Add --plain.")
