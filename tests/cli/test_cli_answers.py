@@ -81,7 +81,7 @@ def test_a_chat_from_a_script(tiny_bundle_dir: Path, tmp_path: Path) -> None:
     assert "No answer yet." in lines
     assert sum("tok/s" in line for line in lines) == 1
     assert "Reasoning is off." in lines
-    assert "Use /think on or /think off." in lines
+    assert "Use /think on, /think off or /think auto." in lines
     assert f"Saved to {saved}." in lines
     assert any(line.startswith("error: ") and "exists already" in line for line in lines)
     text = saved.read_text()
