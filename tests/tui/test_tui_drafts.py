@@ -14,9 +14,11 @@ from pty_terminal import Terminal
 from test_tui_chat import last, tag
 from textual.widgets import Static
 
+from edgedistill import atomic_file
 from edgedistill.errors import BundleError, ContextLengthError
 from edgedistill_tui.data import store as store_module
-from edgedistill_tui.data.store import Store, StoreError
+from edgedistill_tui.data.database import StoreError
+from edgedistill_tui.data.store import Store
 from edgedistill_tui.screens.dialogs import Confirm
 
 if TYPE_CHECKING:
@@ -200,7 +202,6 @@ def test_the_commands_of_the_plain_chat(tmp_path: Path) -> None:
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, store: Store, full: set[Path]) -> None:
     """Nothing can be written into the database, nor into files below ``full``."""
-    write = store_module.write_whole
 
     def save(session: Any) -> None:
         raise StoreError("sessions.db: database or disk is full.")
@@ -208,7 +209,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, store: Store, full: set[Path]) ->
     def write_whole(path: Path, content: bytes) -> None:
         if path.parent in full:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, content)
+        atomic_file.write_whole(path, content)
 
     monkeypatch.setattr(store, "save", save)
     monkeypatch.setattr(store_module, "write_whole", write_whole)

@@ -109,9 +109,15 @@ def test_contents_take_the_shape_that_a_template_reads(opened: Any) -> None:
 
 
 def test_a_template_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment, compiled, made = worker.make_environment(), {}, []
+    environment, made = worker.make_environment(), list[str]()
+    compiled: dict[str, Any] = {}
     compile_ = environment.from_string
-    monkeypatch.setattr(environment, "from_string", lambda source: made.append(source) or compile_(source))
+
+    def from_string(source: str) -> Any:
+        made.append(source)
+        return compile_(source)
+
+    monkeypatch.setattr(environment, "from_string", from_string)
     for source, name in (("a {{ x }}", "1"), ("a {{ x }}", "2"), ("b {{ x }}", "3"), ("b {{ x }}", "4")):
         request = {"template": source, "variables": {"x": name}, "limit": 100}
         assert worker.render(environment, request, compiled) == {"text": f"{source[0]} {name}"}
