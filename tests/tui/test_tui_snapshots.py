@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fake_engine import FakeEngine, ask, chat_of, make_app, services, until
 from test_tui_measuring import fake_trace
-from textual.widgets import Input
+from textual.widgets import DataTable, Input
 
 from edgedistill_tui.app import TuiApp
 from edgedistill_tui.buffer import ReplyBuffer
@@ -101,6 +101,8 @@ async def show(pilot: Pilot[Any], page: str) -> None:
         await pilot.press("alt+down", "alt+down")
     elif page == "reasoning":
         await pilot.press("ctrl+t")
+    for table in screen.query(DataTable):  # measures its columns when it has nothing else to do
+        await until(pilot, lambda table=table: not table._require_update_dimensions)  # type: ignore[misc]
     await pilot.pause()
 
 
