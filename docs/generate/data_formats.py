@@ -10,6 +10,7 @@ from typing import Any
 from markup import cell, prose, table
 
 from edgedistill.bundle import manifest
+from edgedistill.catalog.reasoning import ReasoningGrammar, TagPair
 from edgedistill.cli import json_outputs
 from edgedistill.quantize.spec import WeightFormat
 from edgedistill.verify.report.definitions import DEFINITIONS
@@ -30,7 +31,8 @@ _PUBLISHED = (
 def bundle_page() -> str:
     """Tables of manifest.json, from the outermost object in."""
     classes = (manifest.Manifest, manifest.ModelInfo, manifest.KVCacheInfo, manifest.WeightEntry, WeightFormat)
-    return "\n\n".join(["## manifest.json", *(_section(cls) for cls in (*classes, manifest.FileEntry))]) + "\n"
+    more = (manifest.FileEntry, ReasoningGrammar, TagPair)
+    return "\n\n".join(["## manifest.json", *(_section(cls) for cls in (*classes, *more))]) + "\n"
 
 
 def suite_page() -> str:
