@@ -1,4 +1,5 @@
-"""Reading and writing at a place of an open file, from several threads at once; also where the system has no such call.
+"""Reads and writes at an offset of an open file, from several threads at once, with a fallback where the system has no
+such call.
 
 Without ``pread`` and ``pwrite`` (Windows) the position of the descriptor is moved under a lock.
 """

@@ -1,4 +1,4 @@
-"""Threads that work beside their caller, who does by himself what none of them has begun.
+"""Threads that work beside their caller, which does itself what none of them has started.
 
 ``ThreadPoolExecutor`` starts its threads when there is work, and waits for each until it runs: where the memory is
 short by then, a thread that the system starts but Python cannot set up is waited for for ever (CPython's

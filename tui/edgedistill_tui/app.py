@@ -1,4 +1,4 @@
-"""The application: owns the session that is talked in, the way between the pages, beginning and end."""
+"""The application: owns the current session, navigation between pages, start and exit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where two replies part: at a token if both speak the same tokens, else at a character."""
+"""Where two replies diverge: at a token if both models share a vocabulary, else at a character."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often the screen is drawn while text arrives: often enough to read along, and no oftener.
+"""How often the screen is drawn while text arrives: often enough to read along, and no more often.
 
 Decoding wants every core. The pace therefore follows what drawing costs: the screen's thread may use a small share of
 one core, and a slow machine or a long answer gets fewer frames instead of fewer tokens.

@@ -1,4 +1,4 @@
-"""Loads models in threads that nobody has to wait for.
+"""Loads models in background threads.
 
 Loading a large model is one long call into native code that cannot be stopped. Textual's thread workers are waited for
 when the program ends; these threads are not.

@@ -1,4 +1,4 @@
-"""widened.json: the graphs of a bundle that want matrices put together from planes for them, as typed data.
+"""widened.json as typed data: the graphs of a bundle that need matrices reassembled from bit planes.
 
 ``model.onnx`` unpacks codes of 3, 5 and 6 bits by nodes of its own, which any ONNX Runtime folds on loading, at ten
 times the weights' memory. The same graph without those nodes lies beside it, for a runtime that supplies the matrices.

@@ -1,4 +1,4 @@
-"""What matrices in planes take in memory while a bundle opens, beside what stays.
+"""Memory that matrices in bit planes take while a bundle opens, on top of what they keep.
 
 Supplied by the runtime (``runtime/bit_planes.py``), every matrix exists as the kernels' codes until all are packed. Put
 together by the graph, everything that its nodes make exists until the last one is done (``graph/bit_planes.py``);

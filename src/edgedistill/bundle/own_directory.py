@@ -1,4 +1,4 @@
-"""Directories beside a user's own that this program made, and proof that it did.
+"""Directories that this program makes beside the user's, and the mark that proves it made them.
 
 A directory is made exclusively and gets a marker that names this tool, the user and the directory's own inode: a
 directory of the user's that happens to have the name, one copied together with its marker, a link, and one of another

@@ -1,4 +1,5 @@
-"""One spelling for what directories store in many: the text part of a multimodal model, prefixes of training wrappers.
+"""Brings checkpoints to one layout: the text part of a multimodal model, names without the prefixes of training
+wrappers.
 
 Behind it tensors are called as transformers' text models call them: ``model.*`` and ``lm_head.weight``.
 """

@@ -28,8 +28,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     create.add_argument("model", metavar="REFERENCE", help="an fp32 bundle, or hf:NAME-OR-DIRECTORY (extra: torch)")
     create.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="file to write")
     create.add_argument("--force", action="store_true", help="replace an existing file")
-    create.add_argument("--scored-samples", type=int, metavar="N", default=4, help="replies to each prompt whose token "
-                        "probabilities are stored (4)")  # fmt: skip
+    create.add_argument("--scored-samples", type=int, metavar="N", default=4,
+                        help="replies per prompt whose token probabilities are stored (4)")  # fmt: skip
     create.add_argument("--json", action="store_true", help="print the summary as JSON")
     verification.add_sampling(create)
     limits.add_options(create)
@@ -38,8 +38,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--json", action="store_true", help="print it as JSON")
     check = actions.add_parser("check", help="check that a baseline is intact and fits", allow_abbrev=False)
     check.add_argument("file", type=Path, metavar="FILE")
-    check.add_argument("--bundle", type=Path, metavar="BUNDLE", help="bundle that it is to be used for")
-    check.add_argument("--suite", metavar="S", help="suite that it is to be used with")
+    check.add_argument("--bundle", type=Path, metavar="BUNDLE", help="check that the baseline fits this bundle")
+    check.add_argument("--suite", metavar="S", help="check that the baseline fits this suite")
     suite_reading.add_reading(check)
 
 

@@ -27,10 +27,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=MODEL_HELP)
     parser.add_argument(
-        "--prompt-tokens", type=_numbers, metavar="N[,N...]", help="prompt lengths (64,256,1024 as far as they fit)"
+        "--prompt-tokens",
+        type=_numbers,
+        metavar="N[,N...]",
+        help="prompt lengths (64, 256 and 1024 where the context allows)",
     )
     parser.add_argument("--new-tokens", type=int, metavar="N", help="decode steps per repeat (64)")
-    parser.add_argument("--repeats", type=int, metavar="N", help="repeats that count (5)")
+    parser.add_argument("--repeats", type=int, metavar="N", help="measured repeats (5)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: the bundle's profile)")
     parser.add_argument("--json", action="store_true", help="print every measurement as JSON")
     limits.add_options(parser)

@@ -29,22 +29,24 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``compare``."""
     parser.epilog = _EXAMPLES
-    parser.add_argument("model", metavar="MODEL", help="what to export, as for export")
+    parser.add_argument("model", metavar="MODEL", help="model to compare formats of, given as for export")
     parser.add_argument("--format", metavar="F[,F...]", help="formats (int4-b128,int4-b32,int6-b32,int8-b64)")
     parser.add_argument("--profiles", metavar="P[,P...]", help="profiles whose own rules are compared as well")
-    parser.add_argument("--profile", default="laptop-cpu", metavar="P", help="the rest of the settings (laptop-cpu)")
+    parser.add_argument(
+        "--profile", default="laptop-cpu", metavar="P", help="profile of all other settings (laptop-cpu)"
+    )
     parser.add_argument("--context", type=int, metavar="N", help="context of the bundles, in tokens")
     parser.add_argument("--kv-cache", metavar="T", help="type of keys and values: float32, int8 or int4")
     parser.add_argument("--tokens", type=Path, metavar="FILE", help="text, JSONL or stored traces to compare on")
     parser.add_argument("--max-tokens", type=int, default=2048, metavar="N", help="tokens to compare on (2048)")
     parser.add_argument(
-        "--decode-tokens", type=int, default=512, metavar="N", help="of those, also token by token (512)"
+        "--decode-tokens", type=int, default=512, metavar="N", help="of those, also decoded one token at a time (512)"
     )
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds of timing (3); 0: no timing")
     parser.add_argument("--prompt-tokens", type=int, default=256, metavar="N", help="prompt of a round (256)")
     parser.add_argument("--new-tokens", type=int, default=64, metavar="N", help="decode steps of a round (64)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="other replies to compare on")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="build the bundles there and leave them")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the replies that are compared on")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="build the bundles in this directory and keep them")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="write compare.json, .html and .png")
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="PEFT LoRA directory to merge")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub")

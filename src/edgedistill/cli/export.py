@@ -44,8 +44,8 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``export``."""
     parser.epilog = _EXAMPLES
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="what to export (see models below)")
-    parser.add_argument("--model", dest="model_option", metavar="MODEL", help="the same, as an option")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="model to export (see models below)")
+    parser.add_argument("--model", dest="model_option", metavar="MODEL", help="the model, as an option")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="bundle directory to make")
     parser.add_argument(
         "--profile", default="laptop-cpu", metavar="P", help="hardware profile: name or TOML path (laptop-cpu)"
@@ -74,8 +74,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibrate",
         action="store_true",
-        help="quantize the layers so that their outputs change least on the model's own traces: far nearer to the "
-        "original, takes minutes for 135 M parameters",
+        help="quantize the layers so that their outputs change least on the model's own traces: much closer to the "
+        "original; takes minutes for 135 M parameters",
     )
     parser.add_argument(
         "--calibration",
@@ -96,8 +96,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sensitivity",
         choices=("auto", "measured", "estimated"),
-        help="how such a budget learns what each matrix does to the output: measured for every one, estimated from "
-        "some (far faster), or auto: measured up to a billion parameters",
+        help="how a budget finds the effect of each matrix on the output: measured for every matrix, estimated "
+        "from some (much faster), or auto: measured up to a billion parameters",
     )
     parser.add_argument(
         "--keep-quantization",
@@ -111,11 +111,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="export although the checkpoint has tensors that its config leaves out",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
-    parser.add_argument("--no-check", dest="check", action="store_false", help="do not open and try the result")
-    parser.add_argument("--no-verify", dest="verify", action="store_false", help="do not ask the bundle some questions "
-                        "and record how it answers (half a minute at most)")  # fmt: skip
-    parser.add_argument("--reference", metavar="REF", help="let the short verification also compare with this one (as "
-                        "edgedistill verify does)")  # fmt: skip
+    parser.add_argument(
+        "--no-check", dest="check", action="store_false", help="skip the trial run of the finished bundle"
+    )
+    parser.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="skip the short verification (at most half a minute) whose result the manifest records",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="REF",
+        help="reference for the short verification to compare with, as in edgedistill verify",
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 

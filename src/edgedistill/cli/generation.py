@@ -31,7 +31,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--temperature", type=float, metavar="T", help="0 takes the most likely token")
     sampling.add_argument("--top-k", type=int, metavar="K", help="keep the K most likely tokens; 0 keeps all")
     sampling.add_argument("--top-p", type=float, metavar="P", help="keep the most likely tokens up to this sum")
-    sampling.add_argument("--min-p", type=float, metavar="P", help="drop tokens below this share of the most likely")
+    sampling.add_argument(
+        "--min-p", type=float, metavar="P", help="drop tokens less likely than this share of the most likely one"
+    )
     sampling.add_argument("--repetition-penalty", type=float, metavar="R", help="1 is off")
     sampling.add_argument("--seed", type=int, metavar="N", help="make sampling repeatable")
     sampling.add_argument("--stop", action="append", metavar="TEXT", help="end before this text (repeatable)")

@@ -1,4 +1,4 @@
-"""What ``run`` and ``chat --plain`` do while other programs change the files of the loaded bundle: go on as loaded."""
+"""Keeps ``run`` and ``chat --plain`` on the bundle as it was loaded while other programs change its files."""
 
 from __future__ import annotations
 

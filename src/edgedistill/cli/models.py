@@ -28,12 +28,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="show the built-in models", allow_abbrev=False)
     pulling = actions.add_parser("pull", help="fetch a model into the user's cache", allow_abbrev=False)
-    pulling.add_argument("name", metavar="NAME", help="a name that the list shows")
-    pulling.add_argument("--force", action="store_true", help="fetch it again")
+    pulling.add_argument("name", metavar="NAME", help="name from the list")
+    pulling.add_argument("--force", action="store_true", help="download it again")
     where = actions.add_parser("where", help="print where a model and its bundles in the cache lie", allow_abbrev=False)
     removing = actions.add_parser("remove", help="remove them from the cache", allow_abbrev=False)
     for action in (where, removing):
-        action.add_argument("name", metavar="NAME", help="a name that the list shows")
+        action.add_argument("name", metavar="NAME", help="name from the list")
     for action in (listing, pulling, where, removing):
         action.add_argument("--json", action="store_true", help="print the result as JSON")
 

@@ -30,8 +30,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--vote",
         choices=("majority", "confidence", "universal"),
-        help="majority (default); confidence: weighted by how sure the model was; universal: the model picks the most "
-        "consistent reply, as always where replies have no answer that can be compared",
+        help="majority (default); confidence: weighted by the model's confidence; universal: the model picks the "
+        "most consistent reply, as it always does where replies have no comparable answer",
     )
     group.add_argument(
         "--procedure",
@@ -42,10 +42,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--early-stop",
         choices=("exact", "sequential", "off"),
-        help="exact (default of a plain majority): cut the rest off once it cannot change the vote; sequential: once "
-        "it hardly will",
+        help="exact (default for a plain majority): stop once the remaining trajectories cannot change the vote; "
+        "sequential: once they are unlikely to; off: never",
     )
-    group.add_argument("--error-rate", type=float, metavar="P", help="of --early-stop sequential (default 0.05)")
+    group.add_argument(
+        "--error-rate", type=float, metavar="P", help="error rate of --early-stop sequential (default 0.05)"
+    )
     group.add_argument(
         "--answers",
         choices=("auto", "boxed", "hash", "phrase", "number", "choice", "text", "free"),
@@ -54,10 +56,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--confidence",
         choices=("tail", "lowest", "mean"),
-        help="of a trajectory: over its last tokens (default), the least sure ones in a row, or all",
+        help="confidence of a trajectory: over its last tokens (tail, default), its least confident tokens in a "
+        "row (lowest), or all (mean)",
     )
     group.add_argument(
-        "--keep", type=float, metavar="SHARE", help="of the voters, surest first, in a confidence vote (default 0.9)"
+        "--keep",
+        type=float,
+        metavar="SHARE",
+        help="share of the voters, most confident first, that a confidence vote counts (default 0.9)",
     )
 
 

@@ -30,7 +30,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``plan``."""
     parser.epilog = _EXAMPLES
-    parser.add_argument("model", metavar="MODEL", help="what would be exported, as for export")
+    parser.add_argument("model", metavar="MODEL", help="model to plan for, given as for export")
     parser.add_argument(
         "--profile",
         default="laptop-cpu",
@@ -48,7 +48,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub")
     parser.add_argument("--offline", action="store_true", help="never touch the network")
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: the profile's)")
-    parser.add_argument("--no-measure", dest="measure", action="store_false", help="time nothing: speeds only if known")
+    parser.add_argument(
+        "--no-measure",
+        dest="measure",
+        action="store_false",
+        help="do not time kernels; show only speeds that are known",
+    )
     parser.add_argument("--remeasure", action="store_true", help="time the kernels again")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 

@@ -25,8 +25,12 @@ _MOST_MOVED = 20
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``report``."""
     parser.epilog = _EXAMPLES
-    parser.add_argument("first", type=Path, metavar="A.json", help="report of verify --out, or of --json")
-    parser.add_argument("second", type=Path, nargs="?", metavar="B.json", help="another, to compare with")
+    parser.add_argument(
+        "first", type=Path, metavar="A.json", help="report.json of verify or audit, or what their --json printed"
+    )
+    parser.add_argument(
+        "second", type=Path, nargs="?", metavar="B.json", help="second report, to compare with the first"
+    )
     verification.add_outputs(parser)
 
 

@@ -1,4 +1,4 @@
-"""``edgedistill suite``: what a file of questions comes to, before hours of sampling depend on it."""
+"""``edgedistill suite``: checks a file of questions before hours of sampling depend on it."""
 
 from __future__ import annotations
 
@@ -52,8 +52,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         one.add_argument("--json", action="store_true", help="print the result as JSON")
     check.add_argument("--bundle", type=Path, metavar="BUNDLE", help="show the example as this bundle's template "
                        "makes it")  # fmt: skip
-    show.add_argument("--prompts", type=int, default=5, metavar="P", help="so many, spread over the suite (5)")
-    show.add_argument("--id", metavar="ID", help="this prompt")
+    show.add_argument(
+        "--prompts", type=int, default=5, metavar="P", help="number of prompts, spread over the suite (5)"
+    )
+    show.add_argument("--id", metavar="ID", help="show only the prompt with this id")
     for one in (check, show):
         add_reading(one)
     new = actions.add_parser("new", help="write a small suite with every kind of question", allow_abbrev=False)

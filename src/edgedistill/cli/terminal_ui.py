@@ -30,9 +30,14 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     serving.add_argument("--host", default="localhost", help="address to listen on (localhost)")
     serving.add_argument("--port", type=int, default=8000, help="port to listen on (8000)")
     serving.add_argument(
-        "--allow-host", action="append", metavar="NAME", help="another name it may be asked by, of a proxy (repeatable)"
+        "--allow-host",
+        action="append",
+        metavar="NAME",
+        help="also accept requests for this host name, for instance a proxy's (repeatable)",
     )
-    serving.add_argument("--max-sessions", type=int, default=4, metavar="N", help="most pages at a time (4)")
+    serving.add_argument(
+        "--max-sessions", type=int, default=4, metavar="N", help="maximum number of pages open at once (4)"
+    )
 
 
 def require_terminal() -> None:

@@ -34,11 +34,11 @@ _NAMES = (
     ("norm-rate", float, "R", "relative step of norm weights and biases"),
     ("zero-point-rate", float, "R", "step of zero points in codes; 0 keeps them"),
     ("on-policy", float, "SHARE", "share of updates on the quantized model's own replies, by the reverse KL"),
-    ("batch-tokens", int, "N", "most tokens of an update"),
+    ("batch-tokens", int, "N", "maximum number of tokens in an update"),
     ("sequences", int, "N", "traces of full length that the original generates"),
-    ("length", int, "N", "most tokens of a trace"),
-    ("seed", int, "N", "of the traces and the order of batches"),
-    ("patience", int, "N", "looks at held-out traces without improvement before it ends early"),
+    ("length", int, "N", "maximum number of tokens in a trace"),
+    ("seed", int, "N", "seed of the traces and of the order of batches"),
+    ("patience", int, "N", "evaluations on held-out traces without improvement before training stops early"),
 )
 
 
@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference",
         metavar="MODEL",
-        help="the original: name, directory or GGUF file (default: as the bundle says)",
+        help="the original: name, directory or GGUF file (default: the one that the manifest names)",
     )
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="PEFT LoRA directory to merge into the original")
     parser.add_argument(

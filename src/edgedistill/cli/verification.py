@@ -37,8 +37,8 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
                       "small model: fewer prompts and samples, only the reference's tokens are scored")  # fmt: skip
     size.add_argument("--thorough", dest="preset", action="store_const", const="thorough", help="the whole suite, more "
                       "samples, every divergence")  # fmt: skip
-    group.add_argument("--samples", type=int, metavar="N", help="replies to each prompt")
-    group.add_argument("--prompts", type=int, metavar="P", help="so many prompts, spread over the suite")
+    group.add_argument("--samples", type=int, metavar="N", help="replies per prompt")
+    group.add_argument("--prompts", type=int, metavar="P", help="number of prompts, spread over the suite")
     suite_reading.add_reading(parser)
     sampling = parser.add_argument_group("sampling (defaults come with the suite and the bundle)")
     sampling.add_argument("--temperature", type=float, metavar="T")
@@ -47,31 +47,49 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--min-p", type=float, metavar="P")
     sampling.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="longest reply, reasoning included")
     sampling.add_argument("--no-think", dest="think", action="store_false", help="ask the template for no reasoning")
-    sampling.add_argument("--seed", type=int, metavar="N", help="key of the noise (default 0)")
-    sampling.add_argument("--numerics", choices=("fast", "exact"), help="fast (default): the kernels it is "
-                          "deployed with; exact: slower")  # fmt: skip
+    sampling.add_argument("--seed", type=int, metavar="N", help="seed of the sampling noise (default 0)")
+    sampling.add_argument(
+        "--numerics",
+        choices=("fast", "exact"),
+        help="fast (default): the numerical path of deployment; exact: bit-identical to prefill, slower",
+    )
     stored = parser.add_argument_group("samples on disk")
-    stored.add_argument("--store", type=Path, metavar="DIR", help="where samples are kept (default: the user's cache); "
-                        "a run that was killed goes on from there")  # fmt: skip
+    stored.add_argument(
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help="directory for samples (default: the user's cache); an interrupted run continues from it",
+    )
     stored.add_argument("--no-store", action="store_true", help="keep samples in memory only")
     spread = parser.add_argument_group("several machines (extra: cluster)")
-    spread.add_argument("--dask", metavar="ADDRESS", help="draw samples on the workers of a Dask cluster: "
-                        "tcp://HOST:PORT or a scheduler file; the same samples as here")  # fmt: skip
-    spread.add_argument("--dask-bundle", metavar="PATH", help="where the bundle lies on the workers (default: it is "
-                        "sent to those that do not have it)")  # fmt: skip
-    spread.add_argument("--compare-devices", action="store_true", help="compare the replies of every worker with those "
-                        "of this machine (default: of one of each other kind)")  # fmt: skip
+    spread.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="draw samples on the workers of a Dask cluster, the same as here: tcp://HOST:PORT or a scheduler file",
+    )
+    spread.add_argument(
+        "--dask-bundle",
+        metavar="PATH",
+        help="path of the bundle on the workers (default: it is sent to workers that lack it)",
+    )
+    spread.add_argument(
+        "--compare-devices",
+        action="store_true",
+        help="compare the replies of every worker with those of this machine (default: one worker of each kind)",
+    )
 
 
 def add_procedures(parser: argparse.ArgumentParser) -> None:
     """What an answer is."""
-    group = parser.add_argument_group("how an answer is come to (default: single replies, drawn in large batches)")
+    group = parser.add_argument_group("how answers are produced (default: single replies, drawn in large batches)")
     group.add_argument("--procedure", choices=("single", "vote", "deliberate"), help="score "
                        "answers, one question at a time as in use: one reply, the vote of K trajectories, or the pass "
                        "that reads them")  # fmt: skip
-    group.add_argument("--trajectories", type=int, metavar="K", help="of vote and deliberate (default 8)")
     group.add_argument(
-        "--vote", choices=("majority", "confidence", "universal"), help="how they vote (default majority)"
+        "--trajectories", type=int, metavar="K", help="number of trajectories for vote and deliberate (default 8)"
+    )
+    group.add_argument(
+        "--vote", choices=("majority", "confidence", "universal"), help="how trajectories vote (default majority)"
     )
     parser.add_argument("--second-opinion", action="store_true", help="also show consistency with answers merged that "
                         "mean the same to math-verify (extra: math)")  # fmt: skip

@@ -30,9 +30,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``verify``."""
     parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=MODEL_HELP)
-    parser.add_argument("--reference", metavar="REF", help="what it is compared with (see references below)")
-    parser.add_argument("--baseline", type=Path, metavar="FILE", help="the same, samples stored earlier: all of "
-                        "them, unless --fast, --prompts or --samples asks for fewer")  # fmt: skip
+    parser.add_argument("--reference", metavar="REF", help="reference to compare with (see references below)")
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="FILE",
+        help="reference samples stored earlier; all are used unless --fast, --prompts or --samples asks for fewer",
+    )
     parser.add_argument("--margin", action="append", default=[], metavar="NAME=VALUE", help="instead of the profile's: "
                         "accuracy, distance, agreement, entropy_bits, length_ratio, shorter_ratio, truncation "
                         "(repeatable)")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Whether a predicted bundle keeps to the limits of profile and machine, and what would if it does not."""
+"""Checks a predicted bundle against the limits of profile and machine, and says what would fit if it does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What onnxruntime-genai wants beside a graph: genai_config.json and tokenizer_config.json, as plain data.
+"""The files that onnxruntime-genai needs beside a graph: genai_config.json and tokenizer_config.json, as plain data.
 
 The keys are those that onnxruntime-genai's own model builder writes (``models/builders/base.py`` of its package). A
 bundle does not need these files itself: they let onnxruntime-genai 0.18 open its directory unchanged.

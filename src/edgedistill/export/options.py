@@ -1,4 +1,4 @@
-"""What an export is asked to do: one frozen record that the command line, the Python API and the exporters share."""
+"""Options of an export: one frozen record that the command line, the Python API and the exporters share."""
 
 from __future__ import annotations
 

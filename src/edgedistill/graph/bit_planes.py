@@ -1,4 +1,4 @@
-"""Nodes of matrices whose codes lie in planes: put together by the graph itself, or supplied to it.
+"""Nodes of matrices that are stored as bit planes: reassembled by the graph itself, or supplied to it.
 
 By nodes over constants, any ONNX Runtime opens the graph; it folds them on loading and keeps what lies between until
 all matrices are done. Supplied by the edgedistill runtime, they are put together slice by slice (``quantize.widen``).

@@ -1,4 +1,6 @@
-"""What a plan is asked for: one frozen record of command line and Python API; lists of formats as users write them."""
+"""Options of a plan: one frozen record for the command line and the Python API; lists of formats as users write
+them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan: what bundles of a model would weigh, take and do, one row for each format, before any of them is made.
+"""Plans bundles of a model before any is made: size, memory and speed, one row for each format.
 
 Sizes come from the weights' layout by arithmetic and from writing the other files to memory.
 """

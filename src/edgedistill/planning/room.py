@@ -1,4 +1,4 @@
-"""How many weights a timing goes through: as many as its case asks for, or fewer where disk or memory are short.
+"""How many weights a timing uses: as many as its case asks for, or fewer where disk or memory are short.
 
 They lie in a file of the temporary directory, which may itself be memory, and once more in memory as kernels want them.
 """

@@ -1,4 +1,4 @@
-"""Runs of one shape, prepared: arrays that are allocated and bound once, over the buffers of a KV cache.
+"""Prepared runs of one shape: arrays that are allocated and bound once, over the buffers of a KV cache.
 
 Past and present are the same buffers, so that a run copies no cache. A run that fails is told as a user's error.
 """

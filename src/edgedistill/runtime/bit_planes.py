@@ -1,4 +1,4 @@
-"""Supplies the matrices that a graph wants put together from planes: read, widened, handed to ONNX Runtime.
+"""Reassembles matrices from bit planes for the graphs that need it: reads, widens, hands them to ONNX Runtime.
 
 The arrays are shared with ONNX Runtime by DLPack, which counts references: what a session has packed for its kernels is
 freed once nobody here refers to it, and what it goes on reading stays.

@@ -1,4 +1,4 @@
-"""Where a text is cut into runs: one token takes other kernels than several, so none is left alone."""
+"""Splits a prompt into chunks of two tokens or more, since a single token takes other kernels than several."""
 
 from __future__ import annotations
 

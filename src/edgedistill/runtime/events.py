@@ -1,4 +1,4 @@
-"""What a generation tells while it runs, and what it is when it is done."""
+"""Events of a running generation, and the record of a finished one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Choosing next tokens from logits, of one row or of a batch: filters, and noise that is a function of what it is for.
+"""Chooses next tokens from logits, of one row or of a batch: filters, and noise that depends only on what it is drawn
+for.
 
 Order of the filters (that of transformers' ``generate``): repetition penalty, temperature, top-k, top-p, min-p.
 llama.cpp filters first and divides by the temperature last; at temperature 1 the two orders agree.

@@ -1,5 +1,5 @@
-"""Asks Linux to keep the loaded weights in huge pages: a decode step reads all of them, and fewer, larger pages mean
-fewer misses of the address translation and a speed that depends less on where the weights happened to land.
+"""Asks Linux to keep the loaded weights in huge pages. A decode step reads all weights; fewer, larger pages mean fewer
+misses of the address translation, and a speed that depends less on where the weights were placed.
 
 ONNX Runtime prepacks weights into ordinary heap memory of 4 KiB pages. After loading, the large regions that are
 filled are advised (MADV_HUGEPAGE) and collapsed at once (MADV_COLLAPSE, Linux 6.1; older kernels do it in the

@@ -1,4 +1,4 @@
-"""What follows the trajectories: who wins the vote, the model's pick among free-form replies, the deliberation."""
+"""Decides between finished trajectories: the vote, the model's pick among free-form replies, the deliberation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the rest of the trajectories may be cut off: for certain, or at a chosen error rate.
+"""When the remaining trajectories may be stopped: once they cannot change the vote, or at a chosen error rate.
 
 ``exact``: the leader's votes exceed the runner-up's by more than the trajectories that are still open. Nothing can
 change the majority then, not even into a tie.

@@ -1,4 +1,4 @@
-"""How many trajectories fit the memory at a time, before the first is begun.
+"""How many trajectories fit in memory at a time, computed before the first one starts.
 
 Where all of them do not fit, fewer are decoded at a time and the others wait: each is the same whatever the number, so
 that the vote stays the one that was asked for, and only time is lost. Fewer trajectories would be another, weaker vote.

@@ -1,4 +1,4 @@
-"""What a parallel run is asked to do; refused before anything is decoded where it makes no sense."""
+"""Options of a parallel run, checked before anything is decoded."""
 
 from __future__ import annotations
 

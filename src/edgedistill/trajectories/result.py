@@ -1,4 +1,4 @@
-"""What a parallel run tells while it goes, and what it is when it is done."""
+"""Events of a parallel run, and the record of a finished one."""
 
 from __future__ import annotations
 

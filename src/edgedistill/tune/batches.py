@@ -1,4 +1,4 @@
-"""Which sequences an update sees: a function of seed and number, so that a run can be taken up anywhere."""
+"""Which sequences an update sees: a function of seed and number, so that a run can resume anywhere."""
 
 from __future__ import annotations
 

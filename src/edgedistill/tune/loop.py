@@ -1,4 +1,4 @@
-"""The training loop: updates, looks at held-out traces, checkpoints; any of it can be interrupted and taken up.
+"""The training loop: updates, evaluations on held-out traces, checkpoints; it can be interrupted and resumed anywhere.
 
 Adam on the logarithms of scales and on norms in units of their size, so that one learning rate fits models of any
 scale; linear warm-up, then half a cosine to 0. The best state on the held-out traces is the result.

@@ -1,4 +1,4 @@
-"""What a tuning is asked to do, and what it came to; plain data."""
+"""Options and result of a tuning, as plain data."""
 
 from __future__ import annotations
 

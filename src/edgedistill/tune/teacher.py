@@ -1,4 +1,4 @@
-"""What the reference says to the traces: hidden states, from which its logits follow by one product.
+"""The reference's hidden states on the traces, from which its logits follow by one product.
 
 Hidden states of a trace are computed once and kept: a few kilobytes a token, where logits would take hundreds. The
 divergence of a bundle from them is that of verification, in ONNX Runtime's kernels along the path of a prefill.

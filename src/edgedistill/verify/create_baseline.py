@@ -1,4 +1,4 @@
-"""Runs around a baseline: making one, whether it fits a bundle, what it dictates to the run that uses it."""
+"""Makes a baseline, and checks whether it fits a bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run is asked to do: presets, overrides, margins; nonsense is refused before anything is sampled."""
+"""Options of an audit and of a verification: presets, overrides, margins; checked before anything is sampled."""
 
 from __future__ import annotations
 

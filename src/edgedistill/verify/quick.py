@@ -1,4 +1,4 @@
-"""A short look at a fresh bundle, for its manifest."""
+"""A short verification of a new bundle, recorded in its manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The default bundle in the making, with its progress."""
+"""The page that exports the default bundle and shows the progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sampling panel: everything that decides how a session is answered, seed and system prompt among it."""
+"""The sampling panel: everything that decides how a session is answered, including seed and system prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The line at the top: every page by name and key, the present one marked; a click goes there."""
+"""The line at the top: every page by name and key, the current one marked; a click opens a page."""
 
 from __future__ import annotations
 

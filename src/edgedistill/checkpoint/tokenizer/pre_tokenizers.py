@@ -1,4 +1,4 @@
-"""How text is cut into words before a byte-level BPE merges each: by the names that GGUF files use.
+"""Pre-tokenizers by the names that GGUF files use: how text is split into words before byte-level BPE merges each.
 
 A vocabulary does not hold these expressions. They are those of the original tokenizer.json files; llama.cpp lists the
 same families in llama-vocab.cpp.

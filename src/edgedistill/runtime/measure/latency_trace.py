@@ -1,4 +1,5 @@
-"""A longer look at a bundle on this machine: decode speed over time, every step's latency, prefill by length, memory.
+"""A longer measurement of a bundle on this machine: decode speed over time, every step's latency, prefill by length,
+memory.
 
 Where ``bench`` gives medians, a trace shows how a machine behaves: whether it slows down as it gets warm, which steps
 take longer, what a longer prompt costs, how memory grows with the context. It is taken in a process of its own, so

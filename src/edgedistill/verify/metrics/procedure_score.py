@@ -1,4 +1,4 @@
-"""What the answers of a procedure come to: M@K, P@K, V@K, D@K with intervals over prompts, what an answer cost, and how
+"""Scores of a procedure's answers: M@K, P@K, V@K and D@K with intervals over prompts, what an answer costs, and how
 quantization changed each of them.
 """
 

@@ -1,4 +1,4 @@
-"""A baseline in the place of a model: its samples, what it knows of their distributions, the settings it dictates."""
+"""A baseline used as the reference: its samples, its stored token distributions, the settings that it fixes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the collapse verdict all that is open? Asked by a sequential run whose endpoints have passed."""
+"""Whether only the collapse verdict is still open, for a sequential run whose endpoints have passed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a suite comes to before anything is sampled: formats, golds and their types, and what would not be read.
+"""Checks a suite before anything is sampled: formats, gold answers and their types, and what would not be read.
 
 A gold is *unread* if a reply that states it plainly ("The answer is x", a box around x) would not be scored as right:
 no model could be right there.

@@ -1,4 +1,4 @@
-"""Is the sampler a sampler? Asked before any number about consistency is believed.
+"""Checks that the sampler draws from the model's distribution, before any number about consistency is reported.
 
 The same seed must reproduce; different seeds must differ wherever the entropy is above 0; frequencies of many draws
 must follow the distribution they were drawn from. Toolkits have shipped a sampler that ignored its seed and gave ten

@@ -1,4 +1,4 @@
-"""How an answer is come to: one reply, the vote of several trajectories, or a pass that reads them."""
+"""How an answer is produced: one reply, the vote of several trajectories, or a pass that reads them."""
 
 from __future__ import annotations
 
