@@ -148,7 +148,7 @@ def test_trial_in_slices_is_recorded(tiny_bundle_dir: Path, tiny_checkpoint_dir:
     """What a file above the limit goes through: the tokens of the slices start like those of the whole."""
     from tokenizers import Tokenizer
 
-    from edgedistill.export import trial_run as probe
+    from edgedistill.runtime import trial as probe
 
     manifest = Bundle.open(tiny_bundle_dir).manifest
     prompt = Tokenizer.from_file(str(tiny_bundle_dir / "tokenizer.json")).encode(probe.PROMPT).ids

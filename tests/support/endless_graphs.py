@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 from bundle_files import relist
@@ -29,7 +29,7 @@ def _with(bundle: Path, out: Path, nodes: list[onnx.NodeProto], first: str) -> P
     return out
 
 
-def _constant(name: str, kind: int, shape: list[int], value: list[object]) -> onnx.NodeProto:
+def _constant(name: str, kind: int, shape: list[int], value: list[Any]) -> onnx.NodeProto:
     return helper.make_node("Constant", [], [name], value=helper.make_tensor(name, kind, shape, value))
 
 
