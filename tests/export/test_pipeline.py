@@ -130,6 +130,29 @@ def test_too_little_memory_for_the_trial_is_seen_before_work(
     export(tiny_checkpoint_dir, tmp_path / "b", check=False)
 
 
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"temperature": "hot"}, "temperature is 'hot'; expected a number"),
+        ({"temperature": -1}, "temperature is -1"),
+        ({"top_k": 1.5}, "top_k is 1.5; expected a whole number"),
+        ({"top_p": 0}, "top_p is 0"),
+    ],
+)
+def test_sampling_settings_that_cannot_be_are_seen_before_work(
+    values: dict[str, Any], match: str, tmp_path: Path
+) -> None:
+    source = write_directory(tmp_path / "model")
+    (source / "generation_config.json").write_text(json.dumps(values))
+    progress = Interrupting(0)
+    with pytest.raises(CheckpointError, match=f"generation_config.json cannot be used: {match}"):
+        export(source, tmp_path / "out", progress=progress)
+    assert progress.stage == ""
+    (source / "generation_config.json").write_text(json.dumps({"temperature": 0.5, "top_k": 20.0, "top_p": None}))
+    result = export(source, tmp_path / "out", check=False)
+    assert json.loads((result.path / "generation.json").read_text())["top_k"] == 20
+
+
 def test_unwritable_target(tiny_checkpoint_dir: Path) -> None:
     # /proc refuses new directories to root as well, and reports no free space.
     with pytest.raises((OutputError, BudgetError)):

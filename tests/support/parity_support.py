@@ -53,6 +53,9 @@ BASE: dict[str, Any] = {
 }
 
 
+GRANITE4: dict[str, Any] = {"num_local_experts": 0, "shared_intermediate_size": 96, "mamba_n_heads": 8}
+
+
 def save_random_model(
     directory: Path, model_type: str, *, rope: Mapping[str, Any] | None = None, seed: int = 0, **overrides: Any
 ) -> Any:
@@ -67,6 +70,8 @@ def save_random_model(
     if model_type not in transformers.CONFIG_MAPPING:
         pytest.skip(f"transformers {transformers.__version__} does not know {model_type}")
     values = BASE | overrides
+    if model_type == "granitemoehybrid":  # dense, as far as Granite 4 is
+        values = GRANITE4 | {"layer_types": ["attention"] * values["num_hidden_layers"]} | values
     if rope is not None and int(transformers.__version__.split(".")[0]) < 5:
         values["rope_scaling"] = dict(rope)
         if model_type == "phi3":  # takes three fields, by the older name

@@ -118,6 +118,7 @@ def export(
         offline=options.offline,
         progress=progress,
     ) as checkpoint:
+        texts.generation_defaults(profile, checkpoint.generation_config)  # what it refuses shows before any work
         source_hash = ""
         choice: dict[str, Any] = {}
         notes: tuple[str, ...] = ()

@@ -6,7 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.bundle import bundle as files
+from edgedistill.errors import CheckpointError, GenerationError
 from edgedistill.export import genai_config as genai
+from edgedistill.runtime.settings import GenerationSettings
 from edgedistill.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -33,13 +35,22 @@ def generation_defaults(profile: Profile, generation_config: Mapping[str, Any]) 
 
     ``do_sample: false`` or absent there says nothing about temperature (it is what transformers writes by default), so
     only numbers count.
+
+    Raises:
+        CheckpointError: A value that is no number, or out of range.
     """
     profile_values = profile.to_dict()["generation"]
     defaults = {key: value for key, value in profile_values.items() if value is not None}
     for key in _SAMPLING_KEYS:
         value = generation_config.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            defaults[key] = value
+        if value is not None:
+            defaults[key] = int(value) if key == "top_k" and isinstance(value, float) and value.is_integer() else value
+    try:
+        GenerationSettings.from_defaults(defaults)
+    except GenerationError as error:
+        raise CheckpointError(
+            f"generation_config.json cannot be used: {error}", hint="Correct it there, or take the key out."
+        ) from error
     return defaults
 
 
