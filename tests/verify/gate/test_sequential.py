@@ -73,6 +73,23 @@ def test_an_unchanged_model_never_fails_at_any_look() -> None:
     assert sum(run(parts(60, 0.0, rng)).state().outcome == "fail" for _ in range(40)) == 0
 
 
+def test_failing_divides_alpha_over_the_limits_of_all_endpoints() -> None:
+    """Capital of 20 against one of nine limits is not enough; 180 is."""
+    rng, near = np.random.default_rng(5), 0
+    for _ in range(12):
+        gate = SequentialGate(MARGINS)
+        for piece in parts(80, 0.25, rng):
+            state = gate.update(piece)
+            capital = max(state.evidence_against.values())
+            if state.outcome == "pass":
+                break
+            assert (state.outcome == "fail") == (capital >= 9 / 0.05)
+            near += 20 <= capital < 180
+            if state.outcome == "fail":
+                break
+    assert near >= 3
+
+
 def test_an_open_run_says_how_many_prompts_are_missing() -> None:
     rng = np.random.default_rng(3)
     gate = SequentialGate(MARGINS)
