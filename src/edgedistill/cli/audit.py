@@ -19,7 +19,8 @@ examples:
   edgedistill audit my-bundle --samples 512 --prompts 30 --temperature 1.0 --html audit.html
   edgedistill audit my-bundle --suite open-ended
 
-exit codes: 0 consistent-correct or diffuse, 1 collapsed or consistent-wrong, 3 no certain verdict, 2 bad input"""
+exit codes: 0 consistent-correct or diffuse, 1 collapsed, partly-collapsed or consistent-wrong, 3 no certain verdict,
+2 bad input"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

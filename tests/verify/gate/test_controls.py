@@ -92,6 +92,25 @@ def test_a_twin_that_is_confidently_wrong(twins, tmp_path, suite) -> None:
     assert found.accuracy.value < 0.3
 
 
+def test_swapped_digits_fail_without_gold_too(twins, tmp_path, suite, reference) -> None:
+    """Every reply is as sure and as long as before; the answers are others."""
+
+    def swapped(tensors, tokenizer):
+        rows = tensors[twins.EMBEDDING]
+        three, eight = (tokenizer.token_to_id(digit) for digit in "38")
+        rows[[three, eight]] = rows[[eight, three]]
+
+    unknown = replace(suite, prompts=tuple(replace(prompt, answer=None) for prompt in suite.prompts))
+    with twin(twins, tmp_path, swapped) as model:
+        own = [replace(one, correct=None) for one in samples(model, suite)]
+    theirs = [replace(one, correct=None) for one in reference]
+    gate = decide(paired(theirs, own), Margins(), verdicts=verdicts(unknown, theirs, own))
+    distance = next(row for row in gate.endpoints if row.name == "distance")
+    assert (gate.outcome, distance.outcome) == ("fail", "fail")
+    assert distance.change.value > 0.5
+    assert gate.endpoints[0].name == "distance"
+
+
 def test_two_bits_rounded_to_nearest_fail(sampled, suite, reference) -> None:
     own = samples(sampled("int2-b32-rtn", batch=16), suite)
     gate = decide(paired(reference, own), Margins(), verdicts=verdicts(suite, reference, own))

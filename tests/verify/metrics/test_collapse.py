@@ -132,6 +132,63 @@ def test_without_gold_nothing_is_called_right() -> None:
     assert (found.accuracy, found.hallucination, found.pass_at) == (None, None, {})
 
 
+def without_gold(distributions: list[dict[str, float]], samples: int = SAMPLES) -> SuiteResult:
+    groups = draw(distributions, samples, np.random.default_rng(0))
+    return summarise_suite(suite_of(None, len(groups)), [s for group in groups.values() for s in group])
+
+
+@pytest.mark.parametrize("yes", [2, 8, 20])
+def test_a_healthy_classifier_without_gold_gets_no_word(yes: int) -> None:
+    """Two labels tell one bit at most: the yardstick is what such labels could tell, not an answer to each prompt."""
+    found = without_gold([{"yes": 0.95, "no": 0.05}] * yes + [{"no": 0.95, "yes": 0.05}] * (PROMPTS - yes))
+    assert found.verdict is not None
+    assert found.verdict.name is None
+    assert ("too little to tell" if yes == 2 else "needs gold answers") in found.verdict_reason
+
+
+@pytest.mark.parametrize("shares", [(0.9, 0.1), (0.85, 0.1, 0.05)])
+def test_labels_that_are_shuffled_are_collapse_without_gold_too(shares: tuple[float, ...]) -> None:
+    found = without_gold([{f"label {i}": share for i, share in enumerate(shares)}] * PROMPTS)
+    assert found.verdict is not None
+    assert (found.verdict.name, found.verdict.certain) == ("collapsed", True)
+    assert found.collapse is not None
+    assert abs(found.collapse.ratio.value) < 0.1
+
+
+def test_one_answer_to_everything_may_be_right_where_nothing_says_what_is() -> None:
+    found = without_gold([{"safe": 1.0}] * PROMPTS)
+    assert found.verdict is not None
+    assert (found.verdict.name, found.verdict.certain) == ("collapsed", False)
+    assert "gold answers would tell" in found.verdict_reason
+
+
+@pytest.mark.parametrize("gold", [True, False])
+def test_one_answer_to_half_of_all_prompts_is_named_with_its_share(*, gold: bool) -> None:
+    distributions = [{"7": 0.98, "x": 0.02} if i % 2 else {right: 0.98, "x": 0.02} for i, right in enumerate(GOLD)]
+    found = judge(distributions, GOLD) if gold else without_gold(distributions)
+    assert found.verdict is not None
+    assert (found.verdict.name, found.verdict.certain) == ("partly-collapsed", gold)
+    assert found.collapse is not None
+    assert found.collapse.favourite_share is not None
+    assert 0.2 < found.collapse.favourite_share.interval.low < 0.5  # type: ignore[union-attr]
+    assert "`7` is the answer to 4" in found.verdict_reason
+
+
+def test_errors_of_a_classifier_coincide_and_are_no_collapse() -> None:
+    gold = ["yes", "no"] * 20
+    found = judge([{"yes": 0.97, "no": 0.03} if i % 8 else {"no": 0.97, "yes": 0.03} for i in range(40)], gold)
+    assert found.collapse is not None
+    assert found.collapse.favourite_share is None
+
+
+@pytest.mark.parametrize("prompts", [2, 3, 4])
+def test_fewer_prompts_than_five_make_nothing_certain(prompts: int) -> None:
+    for distributions in ([{"42": 1.0}] * prompts, [{gold: 1.0} for gold in GOLD[:prompts]]):
+        found = judge(distributions, GOLD[:prompts])
+        assert found.verdict is not None
+        assert not found.verdict.certain
+
+
 def test_gold_answers_that_are_all_equal_allow_no_audit() -> None:
     found = judge([{"1": 1.0}] * 5, ["1"] * 5)
     assert (found.collapse, found.verdict) == (None, None)

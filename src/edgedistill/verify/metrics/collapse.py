@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 PERMUTATIONS = 100
 _LEAST_BITS = 0.05
+_MANY = 5.0  # effective answers; of fewer, errors coincide by necessity
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,9 @@ class Collapse:
             Interval from the jackknife error of this U-statistic; where no prompts collide, or all do, what prompts
             that were not asked could change.
         gold_collision: The same of the gold answers.
+        favourite, favourite_share: Code and share of the answer that is most often given where another one is right;
+            without gold the most frequent answer, if the others differ from prompt to prompt. None where the right
+            answers are so few that errors coincide by necessity (fewer than 5 effective answers).
         garbage: Mean share of samples without an answer; they are one class here, which tells nothing about a prompt.
 
     Intervals are over prompts: of what suites of as many prompts of this kind would show.
@@ -75,6 +79,8 @@ class Collapse:
     off_prompt_collision: Estimate
     gold_collision: float
     garbage: Estimate
+    favourite: int | None = None
+    favourite_share: Estimate | None = None
 
 
 def collapse_audit(
@@ -84,6 +90,7 @@ def collapse_audit(
     level: float = LEVEL,
     seed: int = 0,
     permutations: int = PERMUTATIONS,
+    own_labels: bool = False,
 ) -> Collapse:
     """Audit one model on the prompts of a suite.
 
@@ -91,6 +98,9 @@ def collapse_audit(
         prompts: Per prompt int64 [samples]: answer codes of one codebook, below 0 for garbage.
         gold: Code of each prompt's gold answer; None: every prompt counts as having an answer of its own.
         seed: Of the permutations.
+        own_labels: Without gold, answers may be labels that many prompts share. Their information is then compared with
+            what labels of the same frequencies would carry if each prompt always had the same one. Of a model that
+            gives one answer only, nothing can be said that way: every prompt counts as having its own.
 
     Raises:
         VerifyError: fewer than 2 prompts, a prompt without samples, or gold answers that are all the same.
@@ -98,15 +108,17 @@ def collapse_audit(
     if len(prompts) < 2 or min(codes.size for codes in prompts) == 0:
         raise VerifyError("the audit of collapse needs at least 2 prompts, and a sample of each.")
     wanted = np.arange(len(prompts)) if gold is None else np.asarray(gold, np.int64)
-    gold_p = np.bincount(wanted)[np.unique(wanted)] / wanted.size
-    gold_bits = _bits(gold_p)
-    if gold_bits <= 0:
-        raise VerifyError("all gold answers are the same, so a constant answer would be right; no audit is possible.")
     # Garbage becomes one more class, 0; answers move up by one. Codes are made dense.
     values, labels = np.unique(np.concatenate([np.maximum(codes, -1) for codes in prompts]), return_inverse=True)
     sizes = np.array([codes.size for codes in prompts])
     owners = np.repeat(np.arange(len(prompts)), sizes)
     p = _distributions(owners, labels, len(prompts), len(values), sizes)
+    if gold is None and own_labels:
+        wanted = _labels_of_frequencies(p[:, values >= 0])
+    gold_p = np.bincount(wanted)[np.unique(wanted)] / wanted.size
+    gold_bits = _bits(gold_p)
+    if gold_bits <= 0:
+        raise VerifyError("all gold answers are the same, so a constant answer would be right; no audit is possible.")
     chance = _chance_bits(owners, labels, sizes, seed, permutations)
     # What the right answers themselves would lose by this correction: with few samples a prompt it is much. The same
     # permutations, so that a model that is always right has a ratio of 1 and not one that is off by their noise.
@@ -127,6 +139,10 @@ def collapse_audit(
     scale, unseen = gold_bits - gold_chance, _unseen(len(p), gold_bits, level)
     answered = values >= 0
     top, top_share = _top_share(p[:, answered], sizes, level)
+    known = None if gold is None else wanted
+    liked = (
+        _favourite(p[:, answered], values[answered], known, sizes, level) if gold is not None or own_labels else None
+    )
     return Collapse(
         information_bits=_known(information, parts, scale, unseen, level),
         permuted_bits=chance,
@@ -139,7 +155,48 @@ def collapse_audit(
         off_prompt_collision=_collisions(p[:, answered], kept, level),
         gold_collision=float((wanted.size * (gold_p**2).sum() - 1) / (wanted.size - 1)),
         garbage=prompt_mean(p[:, ~answered].sum(axis=1), low=0.0, high=1.0, level=level, seed=seed),
+        favourite=None if liked is None else liked[0],
+        favourite_share=None if liked is None else liked[1],
     )
+
+
+def _labels_of_frequencies(p: Floats) -> Codes:
+    """A label for every prompt, as often as they occur (largest remainders), near its own most frequent one; an own
+    one for each where they are all the same.
+    """
+    own, mass = np.arange(len(p)), p.sum(axis=0)
+    if np.count_nonzero(mass) < 2:
+        return own
+    parts = mass / mass.sum() * len(p)
+    counts = np.floor(parts).astype(np.int64)
+    counts[np.argsort(counts - parts, kind="stable")[: len(p) - counts.sum()]] += 1
+    if np.count_nonzero(counts) < 2:  # some samples gave another answer, no prompt did
+        return own
+    labels = np.empty(len(p), np.int64)
+    labels[np.argsort(p.argmax(axis=1), kind="stable")] = np.repeat(np.arange(len(counts)), counts)
+    return labels
+
+
+def _favourite(
+    p: Floats, answers: Codes, gold: Codes | None, sizes: Codes, level: float
+) -> tuple[int, Estimate] | None:
+    """The answer that stands most often where it is wrong (without gold: most often), and its share; None where right
+    answers are so few that errors have to coincide.
+    """
+    if not p.shape[1]:
+        return None
+    if gold is not None:
+        if 2.0 ** _gold_bits(gold) < _MANY:
+            return None
+        p = np.where(answers == gold[:, None], 0.0, p)
+        top, share = _top_share(p, sizes, level)
+        return int(answers[top]), share
+    top, share = _top_share(p, sizes, level)
+    others = np.delete(p.mean(axis=0), top)
+    rest = float(others.sum())
+    if rest <= 0 or 2.0 ** _bits(others / rest) < max(_MANY, 0.5 * rest * len(p)):
+        return None
+    return int(answers[top]), share
 
 
 def _chance_bits(owners: Codes, labels: Codes, sizes: Codes, seed: int, permutations: int) -> float:

@@ -1,7 +1,9 @@
-"""One word for a model on a suite: consistent-correct, consistent-wrong, collapsed, deterministic-decoding, diffuse.
+"""One word for a model on a suite: consistent-correct, consistent-wrong, collapsed, partly-collapsed,
+deterministic-decoding, diffuse.
 
 Low entropy with low mutual information is collapse: a model that says the same whatever it is asked agrees with itself
-perfectly. Higher consistency never passes by itself.
+perfectly. Higher consistency never passes by itself. Without gold answers the yardstick is what labels as frequent as
+the model's own could tell: shuffled labels tell none of it, a classifier that always knows its answer all of it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,18 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from edgedistill.verify.types import Estimate
 
-VerdictName = Literal["consistent-correct", "consistent-wrong", "collapsed", "deterministic-decoding", "diffuse"]
+VerdictName = Literal[
+    "consistent-correct", "consistent-wrong", "collapsed", "partly-collapsed", "deterministic-decoding", "diffuse"
+]
+Yardstick = Literal["gold", "own", "labels"]
+FEWEST = 5
+"""Prompts: of fewer that all behave alike, most of the others might not (0.5 ** 4 > 0.05)."""
+
+_OF: dict[Yardstick, str] = {
+    "gold": "the right ones would",
+    "own": "one of its own to each prompt would",
+    "labels": "answers as frequent as these could",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +33,15 @@ class Thresholds:
     """``agreement``: mean agreement C from which a model counts as consistent. ``information``: share of the gold
     answers' information below which its answers do not depend on the question. ``accuracy``: from which consistent
     answers count as correct. ``collision``: where texts take the place of answers, the probability that two prompts get
-    the same text below which they are too varied for a verdict of collapse.
+    the same text below which they are too varied for a verdict of collapse. ``favourite``: share of one answer, where
+    others belong, from which a model counts as partly collapsed.
     """
 
     agreement: float = 0.5
     information: float = 0.5
     accuracy: float = 0.5
     collision: float = 0.05
+    favourite: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +63,10 @@ def verdict(
     *,
     deterministic: bool,
     texts: Estimate | None = None,
-    gold: bool = True,
+    yardstick: Yardstick = "gold",
+    favourite: tuple[str, Estimate] | None = None,
+    constant: bool = False,
+    prompts: int = FEWEST,
     thresholds: Thresholds | None = None,
 ) -> Verdict:
     """Name the state of a model.
@@ -61,7 +79,12 @@ def verdict(
         texts: Where the information is that of texts, not of the answers whose agreement is given: the probability that
             two prompts get the same text. Texts that are all different carry no information that could be told from
             chance, and are no collapse.
-        gold: Whether the information is compared with that of gold answers, or of an answer of its own to each prompt.
+        yardstick: What the information is compared with: gold answers, an answer of its own to each prompt, or labels
+            as frequent as the model's own.
+        favourite: The answer that is given most often where others belong (``collapse.Collapse.favourite``), and its
+            share.
+        constant: There are no gold answers, and the model has only one answer.
+        prompts: Their number; of fewer than ``FEWEST`` nothing is certain.
     """
     limits = thresholds or Thresholds()
     if deterministic:
@@ -71,15 +94,28 @@ def verdict(
             "Decoding was deterministic, so that every model agrees with itself; consistency was not scored.",
         )
     consistent = agreement.value >= limits.agreement
-    certain = _clears(agreement, limits.agreement)
+    enough = prompts >= FEWEST
+    certain = _clears(agreement, limits.agreement) and enough
     share = f"two samples agree with probability {agreement.value:.3f}"
-    collapsed, sure, told = _collapsed(information, texts, limits, gold=gold)
+    collapsed, sure, told = _collapsed(information, texts, limits, yardstick)
     if not consistent:
         also = f"; the {told}, so that they hardly depend on the question either" if collapsed and sure else ""
         return Verdict("diffuse", certain, f"On average {share}, less than {limits.agreement:g}{also}.")
     certain = certain and sure
+    if collapsed and yardstick == "labels" and not sure and not constant:
+        reason = f"Consistent ({share}), but the {told}: too little to tell a choice from chance on {prompts} prompts."
+        return Verdict(None, False, reason)
     if collapsed:
-        return Verdict("collapsed", certain, f"Although {share}, the {told}: they hardly depend on the question.")
+        reason = f"Although {share}, the {told}: they hardly depend on the question."
+        if constant:
+            reason += " There is one answer to everything, which may be right everywhere: gold answers would tell."
+        return Verdict("collapsed", certain and not constant, reason)
+    if favourite is not None and favourite[1].value >= limits.favourite:
+        return _partly(favourite, limits, certain=enough, gold=accuracy is not None)
+    return _right_or_wrong(accuracy, limits, share, told, certain=certain)
+
+
+def _right_or_wrong(accuracy: Estimate | None, limits: Thresholds, share: str, told: str, *, certain: bool) -> Verdict:
     if accuracy is None:
         return Verdict(
             None, certain, f"Consistent ({share}) and not collapsed (the {told}); right or wrong needs gold answers."
@@ -93,13 +129,20 @@ def verdict(
     )
 
 
+def _partly(favourite: tuple[str, Estimate], limits: Thresholds, *, certain: bool, gold: bool) -> Verdict:
+    """Collapse on a part of the prompts; without gold the answer may belong there."""
+    answer, share = favourite
+    where = "where another answer is right" if gold else "while the other answers differ from prompt to prompt"
+    reason = f"`{answer}` is the answer to {share.value:.1%} of the prompts {where}."
+    return Verdict("partly-collapsed", certain and gold and _clears(share, limits.favourite), reason)
+
+
 def _collapsed(
-    information: Estimate, texts: Estimate | None, limits: Thresholds, *, gold: bool
+    information: Estimate, texts: Estimate | None, limits: Thresholds, yardstick: Yardstick
 ) -> tuple[bool, bool, str]:
     """Whether answers hardly depend on the question, whether that is certain, and what shows it."""
-    of = "the right ones" if gold else "one of its own to each prompt"
     low, told = information.value < limits.information, f"answers carry {max(0.0, information.value):.0%} of the"
-    told = f"{told} information that {of} would"
+    told = f"{told} information that {_OF[yardstick]}"
     sure = _clears(information, limits.information)
     if texts is None:
         return low, sure, told

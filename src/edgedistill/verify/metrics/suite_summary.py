@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from edgedistill.verify.metrics.accuracy import HallucinationVariance
     from edgedistill.verify.metrics.collapse import Collapse
-    from edgedistill.verify.metrics.collapse_verdict import Thresholds, Verdict
+    from edgedistill.verify.metrics.collapse_verdict import Thresholds, Verdict, Yardstick
     from edgedistill.verify.metrics.lengths import FormSummary
     from edgedistill.verify.types import Prompt, Sample, Suite
 
@@ -153,7 +153,10 @@ def summarise_suite(
             accuracy,
             deterministic=deterministic,
             texts=collapse.off_prompt_collision if collapse is not None and _has_checks(suite) else None,
-            gold=suite.has_gold and not _has_checks(suite),
+            yardstick=_yardstick(suite),
+            favourite=_favourite(suite, collapse, book),
+            constant=_yardstick(suite) == "labels" and collapse is not None and collapse.top_share.value == 1,
+            prompts=len(rows),
             thresholds=thresholds,
         )
         reason = word.reason
@@ -259,9 +262,25 @@ def _collapse(
     elif suite.has_gold:
         gold = [book.answer_code(prompt.answer or "") for prompt in suite.prompts]
     try:
-        return collapse_audit(rows, gold, level=level, seed=seed), ""
+        own = _yardstick(suite) == "labels"
+        return collapse_audit(rows, gold, level=level, seed=seed, own_labels=own), ""
     except VerifyError as error:
         return None, str(error)
+
+
+def _yardstick(suite: Suite) -> Yardstick:
+    """What the information of answers is compared with: whole texts are not expected to coincide, labels are."""
+    if _has_checks(suite) or all(prompt.extract == "text" for prompt in suite.prompts):
+        return "own"
+    return "gold" if suite.has_gold else "labels"
+
+
+def _favourite(suite: Suite, collapse: Collapse | None, book: Codebook) -> tuple[str, Estimate] | None:
+    if any(prompt.answers or prompt.tolerance for prompt in suite.prompts):
+        return None  # another answer than the gold one may be right
+    if collapse is None or collapse.favourite is None or collapse.favourite_share is None:
+        return None
+    return book.answers()[collapse.favourite], collapse.favourite_share
 
 
 def _has_checks(suite: Suite) -> bool:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA_VERSION = 4
+FAILING = ("collapsed", "partly-collapsed", "consistent-wrong")
+"""Verdicts that an audit fails on."""
+
 Kind = Literal["verify", "audit"]
 
 NAMES: dict[str, Any] = {
@@ -242,11 +245,11 @@ class VerifyReport:
         if self.gate is not None:
             return self.gate.result.exit_code
         verdict = self.bundle_result.verdict
-        if self.reference is not None and (verdict is None or verdict.name not in ("collapsed", "consistent-wrong")):
+        if self.reference is not None and (verdict is None or verdict.name not in FAILING):
             return EXIT_INCONCLUSIVE
         if verdict is None or not verdict.certain or verdict.name in (None, "deterministic-decoding"):
             return EXIT_INCONCLUSIVE
-        return EXIT_FAIL if verdict.name in ("collapsed", "consistent-wrong") else EXIT_OK
+        return EXIT_FAIL if verdict.name in FAILING else EXIT_OK
 
     def _repr_html_(self) -> str:
         from edgedistill.verify.report import tables

@@ -1,0 +1,141 @@
+"""Cases that other gates pass, or fail without a reason, as docs/explanation/statistics.md lists them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from simulated import TRUNCATED, draw, sample
+
+from edgedistill.verify.gate.decide import GateResult, decide
+from edgedistill.verify.gate.endpoints import Margins
+from edgedistill.verify.metrics.paired import Comparison, compare
+from edgedistill.verify.report.gate_text import gate_report
+
+LIMIT = 2048
+Distributions = list[dict[str, float]]
+
+
+def pair(
+    before: Distributions, after: Distributions, samples: int, seed: int = 0, gold: list[str] | None = None
+) -> Comparison:
+    """Samples of both under the same noise; lengths of equal noise are equal, too."""
+    noise = np.random.default_rng(seed).random((len(before), samples))
+    left, right = (
+        draw(model, samples, np.random.default_rng(seed), gold=gold, uniforms=noise) for model in (before, after)
+    )
+    return compare(left, right, limit=LIMIT)
+
+
+def outcome(result: GateResult, name: str) -> str:
+    return next(row.outcome for row in result.endpoints if row.name == name)
+
+
+@pytest.mark.parametrize("estimand", ["suite", "population"])
+def test_every_answer_of_a_yes_no_suite_inverted(estimand: str) -> None:
+    before = [{"yes": 0.9, "no": 0.1} if i % 2 else {"yes": 0.1, "no": 0.9} for i in range(60)]
+    after = [{"yes": model["no"], "no": model["yes"]} for model in before]
+    result = decide(pair(before, after, 16), Margins(), estimand=estimand)  # type: ignore[arg-type]
+    assert (result.outcome, outcome(result, "distance")) == ("fail", "fail")
+    assert outcome(result, "agreement") != "fail"  # as consistent as before
+
+
+@pytest.mark.parametrize("prompts", [30, 60, 150])
+@pytest.mark.parametrize(("share", "kept"), [(0.02, 0.0), (0.04, 0.5)])
+def test_rare_harm_at_the_margin_passes_for_prompts_like_these_as_often_as_alpha_allows(
+    prompts: int, share: float, kept: float
+) -> None:
+    """2 % of prompts lose everything, or 4 % half: a loss of exactly the margin."""
+    rng, passes, repetitions = np.random.default_rng(prompts), 0, 20
+    for repetition in range(repetitions):
+        hit = rng.random(prompts) < share
+        gold = ["g"] * prompts
+        after = [{"g": kept, "w": 1 - kept} if is_hit else {"g": 1.0} for is_hit in hit]
+        comparison = pair([{"g": 1.0}] * prompts, after, 16, repetition, gold)
+        passes += outcome(decide(comparison, Margins(accuracy=0.02), estimand="population"), "accuracy") == "pass"
+    assert passes <= 3  # of 20 at 5 %: four or more have a probability of .016
+
+
+def test_one_prompt_of_150_lost_entirely() -> None:
+    gold = ["g"] * 150
+    comparison = pair([{"g": 1.0}] * 150, [{"w": 1.0}] + [{"g": 1.0}] * 149, 16, gold=gold)
+    others = decide(comparison, Margins(accuracy=0.02), estimand="population")
+    assert outcome(others, "accuracy") == "inconclusive"
+    row = others.endpoints[0]
+    assert row.p_pass >= 0.98**150 + 150 * 0.02 * 0.98**149  # of the exact binomial test: .196
+    assert row.decide is not None
+    assert row.decide.further_prompts is not None
+    # Of these prompts the loss is known: a third of the margin.
+    these = decide(comparison, Margins(accuracy=0.02))
+    assert outcome(these, "accuracy") == "pass"
+    assert these.endpoints[0].change.value == pytest.approx(-1 / 150)
+
+
+@pytest.mark.parametrize(("before", "after", "samples"), [(64, 256, 16), (256, 4096, 64)])
+def test_more_equally_likely_answers_than_samples(before: int, after: int, samples: int) -> None:
+    """The plain entropy stops at log2 N and sees no change."""
+    prompts = 40
+    models = [[{f"{p}-{k}": 1 / kinds for k in range(kinds)} for p in range(prompts)] for kinds in (before, after)]
+    comparison = pair(models[0], models[1], samples)
+    result = decide(comparison, Margins())
+    assert result.outcome != "pass"
+    assert outcome(result, "entropy") != "pass"
+    assert float(comparison.quantized.coverage.mean()) < 0.5
+    text = " ".join(gate_report(result, comparison, Margins()).reasons)
+    assert "Good-Turing coverage" in text or outcome(result, "entropy") == "fail"
+
+
+@pytest.mark.parametrize("samples", [8, 16])
+def test_a_twentieth_of_prompts_loops_to_twenty_times_the_length(samples: int) -> None:
+    reference = {f"p{i}": [sample(f"p{i}", j, "a") for j in range(samples)] for i in range(100)}
+    looping = {
+        name: [replace(one, tokens=2000 if index < 5 else 100) for one in group]
+        for index, (name, group) in enumerate(reference.items())
+    }
+    comparison = compare(reference, looping, limit=LIMIT)
+    result = decide(comparison, Margins())
+    tokens = next(row for row in result.endpoints if row.name == "tokens")
+    assert tokens.change.value == pytest.approx(1.95)
+    assert tokens.outcome != "pass"
+    assert outcome(result, "length") == "pass"  # the typical reply is as long as before
+    more = {name: group * 8 for name, group in reference.items()}
+    longer = {name: group * 8 for name, group in looping.items()}
+    numbered = [
+        {name: [replace(one, index=i) for i, one in enumerate(group)] for name, group in groups.items()}
+        for groups in (more, longer)
+    ]
+    assert outcome(decide(compare(numbered[0], numbered[1], limit=LIMIT), Margins()), "tokens") == "fail"
+
+
+def test_truncation_of_a_fiftieth_is_not_passed() -> None:
+    before = [{"a": 1.0}] * 50
+    after = [{TRUNCATED: 1.0}] + [{"a": 1.0}] * 49
+    for estimand in ("suite", "population"):
+        result = decide(pair(before, after, 16), Margins(truncation=0.02), estimand=estimand)  # type: ignore[arg-type]
+        assert outcome(result, "garbage") == "inconclusive"  # exactly at the margin
+
+
+def test_a_loss_beyond_the_margin_fails_and_its_interval_says_so() -> None:
+    rng = np.random.default_rng(4)
+    gold = ["g"] * 40
+    hit = rng.random(40) < 0.35
+    comparison = pair([{"g": 0.95, "w": 0.05}] * 40, [{"g": 0.3 if h else 0.95, "w": 0.7 if h else 0.05} for h in hit],
+                      16, gold=gold)  # fmt: skip
+    result = decide(comparison, Margins())
+    row = result.endpoints[0]
+    assert row.change.interval is not None
+    assert (row.outcome, row.direction) == ("fail", "worse")
+    assert row.change.interval.high < -0.02
+
+
+def test_a_better_bundle_is_called_better() -> None:
+    gold = ["g"] * 60
+    comparison = pair([{"g": 0.8, "w": 0.2}] * 60, [{"g": 0.84, "w": 0.16}] * 60, 64, gold=gold)
+    margins = Margins(agreement=0.2, entropy_bits=0.5)
+    result = decide(comparison, margins)
+    report = gate_report(result, comparison, margins)
+    assert result.outcome == "pass"
+    assert any("better than the reference in accuracy and nothing was shown to be worse" in r for r in report.reasons)
+    assert not math.isnan(result.endpoints[0].change.value)
