@@ -104,7 +104,7 @@ bench-plan: $(DEV) ## what plan predicts beside what is then measured (ARGS=--qu
 bench-verify: $(DEV) ## samples/s of the verification engine next to one at a time and transformers
 	$(BIN)/python bench/verify.py $(ARGS)
 
-bench-gate: $(DEV) ## controls of the gate: false alarms against itself, damaged twins, power
+bench-gate: $(DEV) ## how often the gate passes at its margin, on populations where gates go wrong; its power
 	$(BIN)/python bench/gate.py $(ARGS)
 
 bench-quality: $(DEV) ## mean KL over size next to llama.cpp's formats of the same original, with memory, a verdict per path, tiny-reasoner as GGUF too (hours; ARGS=--quick)

@@ -135,6 +135,7 @@ def test_sequential_and_the_replay_that_is_gone(tiny_bundle_dir: Path, reference
     stopped = here("verify", tiny_bundle_dir, *options, "--sequential").report
     assert stopped["gate"]["sequential"]["prompts"] <= PROMPTS
     assert stopped["gate"]["result"]["method"] == "betting"
+    assert any("Not even a bundle" in note for note in stopped["notes"])  # 32 prompts
 
 
 def test_an_audit_of_one_model_alone(tiny_bundle_dir: Path, suite: Path, tmp_path: Path) -> None:

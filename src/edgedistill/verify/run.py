@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgedistill.errors import UsageError
 from edgedistill.progress import NullProgress
 from edgedistill.verify.cluster.model import SpreadBundle, spread_over
 from edgedistill.verify.gate.endpoints import Margins
+from edgedistill.verify.gate.reach import out_of_reach
 from edgedistill.verify.models.bundle import BundleModel, open_sampled
 from edgedistill.verify.options import AuditOptions, VerifyOptions, resolve_margins, spread
 from edgedistill.verify.references.baseline import BaselineModel, as_dictated, other_versions
@@ -101,6 +103,18 @@ def verify_models(
     sampler = run.audit_sampler(bundle, prompts)
     if not getattr(reference, "can_draw", True):
         return _without_samples(run, reference, bundle, prompts, sampler)
+    told = out_of_reach(
+        len(prompts),
+        margins,
+        options.n_samples,
+        estimand=options.about,
+        alpha=options.alpha,
+        gold=suite.has_gold,
+        sequential=options.sequential,
+    )
+    if told:
+        warnings.warn(told, stacklevel=2)  # before it costs hours
+        run.notes.append(told)
     reference_sampler = run.audit_sampler(reference, prompts)
     state = None
     if options.sequential:

@@ -113,7 +113,7 @@ def test_truncation_of_a_fiftieth_is_not_passed() -> None:
     before = [{"a": 1.0}] * 50
     after = [{TRUNCATED: 1.0}] + [{"a": 1.0}] * 49
     for estimand in ("suite", "population"):
-        result = decide(pair(before, after, 16), Margins(truncation=0.02), estimand=estimand)  # type: ignore[arg-type]
+        result = decide(pair(before, after, 16), Margins(truncation=0.02), estimand=estimand)
         assert outcome(result, "garbage") == "inconclusive"  # exactly at the margin
 
 

@@ -170,7 +170,7 @@ def test_one_answer_to_half_of_all_prompts_is_named_with_its_share(*, gold: bool
     assert (found.verdict.name, found.verdict.certain) == ("partly-collapsed", gold)
     assert found.collapse is not None
     assert found.collapse.favourite_share is not None
-    assert 0.2 < found.collapse.favourite_share.interval.low < 0.5  # type: ignore[union-attr]
+    assert 0.2 < found.collapse.favourite_share.interval.low < 0.5
     assert "`7` is the answer to 4" in found.verdict_reason
 
 

@@ -1,0 +1,88 @@
+"""What a design can show at best: whether a bundle that gives the reference's replies to the letter would pass.
+
+The smaller a margin, the more prompts it takes to exclude that a harm of that size lies where nobody looked: of n
+prompts without any, about 3 / n (the rule of three: Hanley and Lippman-Hand, JAMA 1983).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedistill.verify.gate.endpoints import endpoints
+from edgedistill.verify.metrics.paired import AGREES, DISTANCES, SIGNS, Comparison, Observations, PerPrompt
+
+if TYPE_CHECKING:
+    from edgedistill.verify.gate.endpoints import Estimand, Margins
+
+MOST = 1 << 20
+
+
+def unchanged(prompts: int, samples: int, *, gold: bool) -> Comparison:
+    """Two models that give the same unanimous answers, right where there is gold."""
+    ones, zeros = np.ones(prompts), np.zeros(prompts)
+    right = ones if gold else None
+    model = PerPrompt(right, ones, zeros, ones, ones)
+    same = Observations(SIGNS, np.tile([0.0, 1.0, 0.0], (prompts, 1)), samples)
+    return Comparison(
+        prompts=tuple(str(index) for index in range(prompts)),
+        samples=samples,
+        limit=1,
+        reference=model,
+        quantized=model,
+        accuracy=same if gold else None,
+        garbage=same,
+        agreement=Observations(AGREES[0], np.tile([0.0, 0, 0, 1], (prompts, 1)), samples // 2, AGREES[1]),
+        distance=Observations(DISTANCES, np.tile([0.0, 0, 1, 0, 0], (prompts, 1)), samples // 2),
+        tokens=Observations(ones[:, None], ones[:, None], samples, ones[:, None]),
+    )
+
+
+def fewest_prompts(
+    margins: Margins, samples: int, *, estimand: Estimand, alpha: float, gold: bool, sequential: bool = False
+) -> tuple[str, int]:
+    """The endpoint that takes the most prompts to pass where nothing differs, and how many.
+
+    Args:
+        samples: Of each prompt, at least 2.
+        gold: The suite has gold answers.
+    """
+
+    def hardest(prompts: int) -> tuple[float, str]:
+        same = unchanged(prompts, samples, gold=gold)
+        return max((max(one.within()), one.name) for one in endpoints(same, margins, estimand, ordered=sequential))
+
+    low, high = 1, 2
+    while hardest(high)[0] > alpha and high < MOST:
+        low, high = high, 2 * high
+    name = hardest(low)[1]
+    while high - low > 1:
+        middle = (low + high) // 2
+        p, found = hardest(middle)
+        if p > alpha:
+            low, name = middle, found
+        else:
+            high = middle
+    return name, high
+
+
+def out_of_reach(
+    prompts: int,
+    margins: Margins,
+    samples: int,
+    *,
+    estimand: Estimand,
+    alpha: float,
+    gold: bool,
+    sequential: bool = False,
+) -> str:
+    """A sentence where no bundle could pass on so many prompts; else empty."""
+    name, needed = fewest_prompts(margins, samples, estimand=estimand, alpha=alpha, gold=gold, sequential=sequential)
+    if needed <= prompts:
+        return ""
+    about = "--estimand suite asks about these prompts only" if estimand == "population" else "more samples help"
+    return (
+        f"Not even a bundle that gives the reference's replies to the letter could pass with {prompts} prompts: the "
+        f"endpoint {name} takes {needed} at its margin. Use a larger suite or a wider margin; {about}."
+    )
