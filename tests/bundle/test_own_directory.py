@@ -340,3 +340,27 @@ def test_directories_of_the_users_that_look_temporary_stay(tmp_path: Path) -> No
         (folder / "data").write_bytes(b"x")
         assert {p.name for p in tmp_path.iterdir()} == {"work-photos", folder.name}
     assert (users / "1.jpg").read_bytes() == b"precious"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.timeout(20)
+def test_a_pipe_as_marker_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / MARKER)
+    assert not own_directory.is_own(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="no users here")
+def test_a_directory_of_another_user_is_not_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even with a marker that claims this user: whoever owns the directory could have written it."""
+    other = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: other)
+    own_directory.make(tmp_path / "theirs")
+    assert not own_directory.is_own(tmp_path / "theirs")
+
+
+def test_leaving_twice_or_without_entering_is_harmless(tmp_path: Path) -> None:
+    Staging(tmp_path / "a").__exit__(None, None, None)
+    with Staging(tmp_path / "b") as staging:
+        pass
+    staging.__exit__(None, None, None)
+    assert list(tmp_path.iterdir()) == []

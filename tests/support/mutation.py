@@ -10,6 +10,8 @@ another platform runs are not mutated: no test should repeat the one, none here 
 from __future__ import annotations
 
 import argparse
+import ast
+import difflib
 import json
 import os
 import random
@@ -85,6 +87,20 @@ def outcomes(place: Path) -> dict[str, str]:
     return {name: outcome for name, _, outcome in pairs if "__mutmut_" in name}
 
 
+def difference(place: Path, mutant: str) -> str:
+    """What a mutant changes, from the file in which mutmut keeps all variants of a function side by side."""
+    module, _, variant = mutant.rpartition(".")
+    source = (place / "mutants" / "src" / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+    original = variant.rpartition("__mutmut_")[0] + "__mutmut_orig"
+    bodies = {
+        node.name: ast.unparse(node).splitlines()[1:]
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name in (original, variant)
+    }
+    lines = difflib.unified_diff(bodies.get(original, []), bodies.get(variant, []), lineterm="", n=0)
+    return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
+
+
 def main() -> None:
     """Parse, run, print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -113,7 +129,7 @@ def main() -> None:
         for mutant in lived:
             print(f"survived: {mutant}")
             if args.show:
-                print(mutmut(place, "show", mutant, quiet=True).stdout)
+                print(difference(place, mutant))
     print(f"{'subject':<10} {'mutants':>8} {'tried':>6} {'caught':>7} {'survived':>9} {'score':>6}")
     for name, mutants, tried_, caught, survived, score in table:
         print(f"{name:<10} {mutants:>8} {tried_:>6} {caught:>7} {survived:>9} {score:>6.1%}")
