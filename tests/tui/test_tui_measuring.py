@@ -150,7 +150,7 @@ def test_consistency_counts_live_with_verifications_statistics(tmp_path: Path) -
         await pilot.press("enter")
         assert not page.wanted
         page.samples.value = "50"
-        await pilot.press("alt+r")
+        await pilot.press("ctrl+r")
         await until(pilot, lambda: not page.running and page.count.total == 50)
         await pilot.pause()
         assert page.count.ranked() == [("32", 30, True), ("23", 10, True), ("unparsed", 10, False)]
