@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from fake_engine import FakeEngine, chat_of, until
 from textual.widgets import Static
 
+from edgedistill_tui.app import TuiApp
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from textual.pilot import Pilot
     from textual.screen import Screen
 
-    from edgedistill_tui.app import TuiApp
     from edgedistill_tui.data.session import Message
     from edgedistill_tui.screens.chat import ChatScreen
 

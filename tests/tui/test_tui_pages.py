@@ -11,14 +11,13 @@ from fake_engine import FakeEngine, ask, chat_of, drive, make_app, services, unt
 from textual.widgets import Static
 
 from edgedistill.errors import ExportError
+from edgedistill_tui.app import TuiApp
 from edgedistill_tui.data.config import Config, ConfigError
 from edgedistill_tui.screens.bindings import all_bindings
 from edgedistill_tui.screens.dialogs import Ask, Confirm
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
-
-    from edgedistill_tui.app import TuiApp
 
 ANSWER = [("answer", "There are 32 apples.")]
 NO_LOAD: dict[str, Any] = {"bundle": None}
