@@ -382,4 +382,4 @@ def nearest_name(name: object, known: Iterable[object]) -> str | None:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

@@ -27,7 +27,7 @@ def parse_bytes(text: str) -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b)?\s*", text.lower())
     if match is None:
-        raise UsageError(f"{text!r} is no size.", hint="Expected something like 2.5GB, 900MB or 1.2GiB.")
+        raise UsageError(f"{text!r} is not a size.", hint="Expected something like 2.5GB, 900MB or 1.2GiB.")
     power = "kmgt".index(match[2]) + 1 if match[2] else 0
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 

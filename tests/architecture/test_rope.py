@@ -77,7 +77,9 @@ def test_frequency_factors_divide() -> None:
 
 @pytest.mark.parametrize("kind", ["ntk", "proportional"])
 def test_unknown_kinds(kind: str) -> None:
-    with pytest.raises(UnsupportedModelError, match=f"'{kind}'.*known are default, linear, llama3.*--exporter optimum"):
+    with pytest.raises(
+        UnsupportedModelError, match=f"'{kind}'.*expected one of default, linear, llama3.*--exporter optimum"
+    ):
         plain({"rope_type": kind, "factor": 2.0})
 
 

@@ -269,5 +269,5 @@ def test_names_that_are_no_files_of_a_model_are_refused(bundle: Path, name: str)
     raw = json.loads(path.read_text())
     raw["files"].append({"name": name, "size": 0, "sha256": "0" * 64})
     path.write_text(json.dumps(raw))
-    with pytest.raises(BundleError, match=r"name of a file in the bundle|no file of a model"):
+    with pytest.raises(BundleError, match=r"name of a file in the bundle|not a file of a model"):
         Bundle.open(bundle)

@@ -68,7 +68,7 @@ def test_data_within_the_graph_has_no_location() -> None:
 
 @pytest.mark.parametrize("content", [b"not a graph", b"\x3a\xff\x01", b"\x3a", b"\x80" * 12, b"\x09\x00"])
 def test_bytes_that_are_no_graph_are_a_bundle_error(content: bytes) -> None:
-    with pytest.raises(BundleError, match=r"model\.onnx is no ONNX graph"):
+    with pytest.raises(BundleError, match=r"model\.onnx is not an ONNX graph"):
         external_locations(content, "model.onnx")
 
 

@@ -126,7 +126,7 @@ def test_force_does_not_delete_files_that_are_none_of_the_bundles(tmp_path: Path
     (out / name).mkdir()
     (out / name / "precious").write_text("x")
     before = tree(tmp_path)
-    with pytest.raises(OutputError, match=f"holds '{name}', which is no file of the bundle"):
+    with pytest.raises(OutputError, match=f"holds '{name}', which is not a file of the bundle"):
         write_bundle(out, "two", force=True)
     assert tree(tmp_path) == before
 

@@ -256,7 +256,7 @@ def test_disk_full_and_read_only(index: Index, tmp_path: Path, monkeypatch: pyte
 
 def test_unknown_names(index: Index) -> None:
     assert catalog.resolve("nothing") is None
-    with pytest.raises(ModelNotFoundError, match="no built-in model nothing; known are tiny-reasoner, tiny"):
+    with pytest.raises(ModelNotFoundError, match="no built-in model nothing; expected one of tiny-reasoner, tiny"):
         catalog.pull("nothing")
 
 

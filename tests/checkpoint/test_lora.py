@@ -150,8 +150,8 @@ ONE = np.ones((2, 32), np.float32)
         ({f"{LAYER}.lora_A.weight": ONE}, "only one of lora_A and lora_B"),
         ({f"{LAYER}.lora_A.weight": ONE, f"{LAYER}.lora_B.weight": ONE.T}, "but the tensor has shape"),
         ({f"{LAYER}.lora_A.weight": ONE, f"{LAYER}.lora_B.weight": np.ones((64, 3), np.float32)}, "but the tensor"),
-        ({f"{LAYER}.lora_magnitude_vector": ONE}, "lora_magnitude_vector, which is not known"),
-        ({"model.layers.0.x": ONE}, "tensor model.layers.0.x, which is not known"),
+        ({f"{LAYER}.lora_magnitude_vector": ONE}, "lora_magnitude_vector, which is not supported"),
+        ({"model.layers.0.x": ONE}, "tensor model.layers.0.x, which is not supported"),
         ({"base_model.model.score.weight": ONE}, "replaces score.weight, which the base model does not have"),
         ({"base_model.model.model.norm.weight": ONE}, "replaces model.norm.weight by shape"),
         (

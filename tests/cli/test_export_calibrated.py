@@ -81,7 +81,7 @@ def test_formats_under_a_budget(tmp_path: Path, cache: Path) -> None:
         (("--calibration-tokens", "1000"), "without calibration"),
         (("--calibrate", "--format", "fp32"), "has no effect"),
         (("--calibrate", "--exporter", "optimum"), "quantizes without them"),
-        (("--max-size", "banana"), "is no size"),
+        (("--max-size", "banana"), "is not a size"),
         (("--max-size", "0"), "expected more than 0"),
         (("--bits-per-weight", "5", "--format", "int4"), "exclude each other"),
         (("--bits-per-weight", "5", "--block-size", "32"), "exclude each other"),

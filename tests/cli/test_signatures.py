@@ -91,7 +91,7 @@ def test_a_signature_of_other_bytes(signed: Path, key: Path) -> None:
 def test_keys_that_do_not_do(signed: Path, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no key")
     for verb, option in (("sign", "--key"), ("inspect", "--trusted-key")):
-        assert "is no key" in here(verb, signed, option, tmp_path / "text").one_error()
+        assert "is not a key" in here(verb, signed, option, tmp_path / "text").one_error()
         assert "Cannot read the key" in here(verb, signed, option, tmp_path / "none").one_error()
         # The other half of the pair.
         wrong = tmp_path / ("owner.pub" if verb == "sign" else "owner")

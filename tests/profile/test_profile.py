@@ -249,7 +249,7 @@ def test_files_that_are_no_text(tmp_path) -> None:
 
 def test_unknown_names_get_the_nearest() -> None:
     with pytest.raises(
-        ProfileError, match=r"Unknown profile 'laptop'; known are laptop-cpu, .*Did you mean 'laptop-cpu'"
+        ProfileError, match=r"Unknown profile 'laptop'; expected one of laptop-cpu, .*Did you mean 'laptop-cpu'"
     ):
         load_profile("laptop")
     with pytest.raises(ProfileError, match=r"A path to a \.toml file works too"):

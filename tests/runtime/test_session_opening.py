@@ -36,7 +36,7 @@ def test_config_from_profile() -> None:
 def test_unreadable_graphs_are_bundle_errors(tiny_bundle: Callable[[str], Path], tmp_path: Path) -> None:
     bundle = tiny_bundle("fp32")
     for name, content, words in (
-        ("torn", b"not a graph", r"model\.onnx is no ONNX graph"),
+        ("torn", b"not a graph", r"model\.onnx is not an ONNX graph"),
         ("empty", b"", r"cannot load model\.onnx"),
         ("genai", (bundle / "model-genai.onnx").read_bytes(), "has no input"),
     ):

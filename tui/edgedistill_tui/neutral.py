@@ -61,4 +61,4 @@ class NeutralApp(App[None]):
         if _PAGE.fullmatch(url):
             super().open_url(url, new_tab=new_tab)
         else:
-            self.notify(f"Not opened, since it is no page of the web: {url[:200]}", severity="warning")
+            self.notify(f"Not opened, since it is not a web address: {url[:200]}", severity="warning")

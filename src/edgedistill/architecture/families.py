@@ -90,7 +90,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
     activation = config.get(family.activation_key) or family.activation
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise UnsupportedModelError(
-            f"The model uses the activation '{activation}'; known are {', '.join(_ACTIVATIONS)}.", hint=_HINT
+            f"The model uses the activation '{activation}'; expected one of {', '.join(_ACTIVATIONS)}.", hint=_HINT
         )
     max_position_embeddings = integer(config, "max_position_embeddings", family.max_position_embeddings)
     scale_base = family.attention_scale_base.number(config) if family.attention_scale_base else float(head_dim)
@@ -150,15 +150,15 @@ def _reject_foreign(config: Mapping[str, Any], model_type: str, family: Family) 
     for key, meaning in {**_FOREIGN, **family.refused}.items():
         if key not in known and config.get(key):
             raise UnsupportedModelError(
-                f"The config of this {model_type} model sets {key} = {config[key]!r} ({meaning}), which is not known.",
+                f"The config of this {model_type} model sets {key} = {config[key]!r} ({meaning}), which is not "
+                "supported.",
                 hint=_HINT,
             )
     listed = config.get("layer_types") or config.get("layers_block_type")
     kinds = {str(kind)[:40] for kind in listed} if isinstance(listed, list | tuple) else set()
     if unknown := kinds - _LAYER_TYPES:
         raise UnsupportedModelError(
-            f"The model has layers of type {', '.join(sorted(unknown))}; known are full_attention and "
-            "sliding_attention.",
+            f"The model has layers of type {', '.join(sorted(unknown))}; expected full_attention or sliding_attention.",
             hint=_HINT,
         )
     if config.get("quantization_config"):

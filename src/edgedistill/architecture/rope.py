@@ -53,7 +53,8 @@ def rope_spec(
     kind = str(params.get("rope_type") or params.get("type") or "default")
     if kind not in _KINDS:
         raise UnsupportedModelError(
-            f"The model uses the RoPE kind '{kind}'; known are {', '.join(_KINDS)}.", hint="Try --exporter optimum."
+            f"The model uses the RoPE kind '{kind}'; expected one of {', '.join(_KINDS)}.",
+            hint="Try --exporter optimum.",
         )
     base = number(params, "rope_theta", theta)
     if not (math.isfinite(base) and base > 0):

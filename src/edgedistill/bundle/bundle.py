@@ -281,7 +281,7 @@ def _check_names(root: Path, manifest: Manifest, present: list[str]) -> None:
         raise BundleError(f"The manifest of {root} lists a file twice.", hint=_COPY)
     for name in listed:
         if name in (MANIFEST, SIGNATURE) or name.startswith("."):
-            raise BundleError(f"The manifest lists {name!r}, which is no file of a model.")
+            raise BundleError(f"The manifest lists {name!r}, which is not a file of a model.")
     for name in present:
         if name not in listed and name not in _ALWAYS_ALLOWED and not name.startswith("."):
             raise BundleError(

@@ -55,7 +55,7 @@ def external_locations(graph: bytes, name: str) -> frozenset[str]:
             children = CHILDREN[kind]
             pending += [(children[n], value, depth + 1) for n, value in _fields(content) if n in children]
     except (ValueError, IndexError) as error:
-        raise BundleError(f"{name} is no ONNX graph ({error}).", hint="Export the bundle again.") from error
+        raise BundleError(f"{name} is not an ONNX graph ({error}).", hint="Export the bundle again.") from error
     return frozenset(found)
 
 

@@ -110,7 +110,9 @@ def public_key(path: Path) -> Ed25519PublicKey:
     load: Any = form.load_ssh_public_key if content.startswith(b"ssh-") else form.load_pem_public_key
     key = _load(path, lambda: load(content))
     if not isinstance(key, Ed25519PublicKey):
-        raise UsageError(f"{path} is no Ed25519 public key.", hint="Make a pair with: edgedistill sign --new-key FILE")
+        raise UsageError(
+            f"{path} is not an Ed25519 public key.", hint="Make a pair with: edgedistill sign --new-key FILE"
+        )
     return key
 
 
@@ -123,7 +125,9 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
     load: Any = form.load_ssh_private_key if b"OPENSSH PRIVATE KEY" in content else form.load_pem_private_key
     key = _load(path, lambda: load(content, password=None))
     if not isinstance(key, Ed25519PrivateKey):
-        raise UsageError(f"{path} is no Ed25519 private key.", hint="Make a pair with: edgedistill sign --new-key FILE")
+        raise UsageError(
+            f"{path} is not an Ed25519 private key.", hint="Make a pair with: edgedistill sign --new-key FILE"
+        )
     return key
 
 
@@ -136,7 +140,7 @@ def _load(path: Path, load: Any) -> Any:
         raise UsageError(f"{path} is encrypted.", hint="Decrypt it, or sign with a key without a password.") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UsageError(
-            f"{path} is no key in PEM or OpenSSH's format.", hint="Make a pair with: edgedistill sign --new-key FILE"
+            f"{path} is not a key in PEM or OpenSSH's format.", hint="Make a pair with: edgedistill sign --new-key FILE"
         ) from error
 
 

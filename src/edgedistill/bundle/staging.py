@@ -63,7 +63,7 @@ def check_target(out: Path, *, force: bool) -> None:
             )
         if others := [name for name in found if name not in _files_of_bundle(out)]:
             raise OutputError(
-                f"{out} holds {others[0]!r}, which is no file of the bundle there and would be deleted with it.",
+                f"{out} holds {others[0]!r}, which is not a file of the bundle there and would be deleted with it.",
                 hint="Move it away, or choose another output directory.",
             )
     parent = out.absolute().parent

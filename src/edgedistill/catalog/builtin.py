@@ -123,7 +123,7 @@ def pull(name: str, progress: Progress | None = None, *, force: bool = False) ->
     model = find(name)
     if model is None:
         known = ", ".join(entry.name for entry in MODELS)
-        raise ModelNotFoundError(f"There is no built-in model {name}; known are {known}.")
+        raise ModelNotFoundError(f"There is no built-in model {name}; expected one of {known}.")
     path = location(model)
     if model.wheel is None or (_installed(model, path) and not force):
         return resolve(name) or path

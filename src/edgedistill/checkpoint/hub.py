@@ -87,7 +87,7 @@ def download(repo: str, revision: str | None, *, offline: bool = False, progress
     except errors.LocalEntryNotFoundError as error:
         raise _unreachable(name, constants.ENDPOINT, offline) from error
     except errors.HFValidationError as error:
-        raise ModelNotFoundError(f"{repo} is no hub id ({error}).", hint="Hub ids look like org/name.") from error
+        raise ModelNotFoundError(f"{repo} is not a hub id ({error}).", hint="Hub ids look like org/name.") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise OutputError(

@@ -197,7 +197,7 @@ def _refuse(config: dict[str, Any]) -> None:
         raise UnsupportedModelError(f"The adapter is of type {kind!r}; expected 'LORA'.", hint=_HINT)
     for key, meaning in _REFUSED.items():
         if config.get(key):
-            raise UnsupportedModelError(f"The adapter uses {meaning} ({key}), which is not known.", hint=_HINT)
+            raise UnsupportedModelError(f"The adapter uses {meaning} ({key}), which is not supported.", hint=_HINT)
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_CHANGED_BASE):
         raise UnsupportedModelError(
@@ -212,12 +212,12 @@ def _sort_tensors(adapter: SafetensorsSource, config: dict[str, Any]) -> tuple[d
     replaced: dict[str, str] = {}
     for stored in adapter.names():
         if not stored.startswith(_PREFIX):
-            raise UnsupportedModelError(f"The adapter has a tensor {stored}, which is not known.", hint=_HINT)
+            raise UnsupportedModelError(f"The adapter has a tensor {stored}, which is not supported.", hint=_HINT)
         name = stored.removeprefix(_PREFIX)
         if match := _LORA.fullmatch(name):
             sides.setdefault((match["module"], match["embedding"] is not None), {})[match["side"]] = stored
         elif ".lora_" in name:
-            raise UnsupportedModelError(f"The adapter has a tensor {stored}, which is not known.", hint=_HINT)
+            raise UnsupportedModelError(f"The adapter has a tensor {stored}, which is not supported.", hint=_HINT)
         else:
             # modules_to_save, trained biases, and embeddings that were saved along.
             replaced[re.sub(r"\.(modules_to_save(\.default)?|base_layer)\.", ".", name)] = stored

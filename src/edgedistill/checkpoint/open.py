@@ -163,7 +163,7 @@ def _not_found(model: str) -> ModelNotFoundError:
     close = difflib.get_close_matches(model, names, n=1, cutoff=0.5)
     nearest = f"Did you mean {close[0]}?" if close else _known()
     return ModelNotFoundError(
-        f"{model} is no path, no built-in model and no hub id (org/name).",
+        f"{model} is not a path, a built-in model or a hub id (org/name).",
         hint=f"{nearest} See: edgedistill models list",
     )
 

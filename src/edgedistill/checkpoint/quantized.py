@@ -93,8 +93,8 @@ def _scheme(stated: Mapping[str, Any]) -> Scheme:
             return Scheme("packed", int(weights["num_bits"]))
         method = f"{method}, {layout}"
     raise UnsupportedModelError(
-        f"The checkpoint is quantized by {method} with {bits} bits; known are fp8, awq (gemm, 4 bits), gptq (2, 4, 8 "
-        "bits) and compressed-tensors (pack-quantized, float-quantized).",
+        f"The checkpoint is quantized by {method} with {bits} bits; expected fp8, awq (gemm, 4 bits), gptq (2, 4, 8 "
+        "bits) or compressed-tensors (pack-quantized, float-quantized).",
         hint=_HINT,
     )
 

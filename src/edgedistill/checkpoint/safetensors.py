@@ -270,7 +270,7 @@ def _read_header(file: RawFile) -> dict[str, StoredTensor]:
     if length > min(_MAX_HEADER, file.size - 8):
         raise CheckpointError(
             f"{name}: header claims {length} bytes, the file has {file.size}.",
-            hint="This is no safetensors file, or it is truncated: download or copy it again.",
+            hint="This is not a safetensors file, or it is truncated: download or copy it again.",
         )
     try:
         header = json.loads(file.read(8, length).decode("utf-8"), object_pairs_hook=_unique)

@@ -84,4 +84,4 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 64,256") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 64,256") from error

@@ -128,7 +128,7 @@ def _numbers(text: str) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1024,4096") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 1024,4096") from error
     if min(numbers) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} holds a number below 1")
     return numbers

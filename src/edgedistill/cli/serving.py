@@ -186,7 +186,7 @@ class LocalServer(Server):  # type: ignore[misc] # textual-serve is an extra
             await session.start(_cells(request.query.get("width"), 80), _cells(request.query.get("height"), 24))
             await self._process_messages(websocket, session)
         except (ValueError, TypeError, LookupError, AttributeError, AssertionError):
-            console.note("a session ended: its page sent what is no message of the UI.")
+            console.note("a session ended: its page sent something that is not a message of the UI.")
         finally:
             try:
                 await session.stop()

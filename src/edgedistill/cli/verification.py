@@ -158,7 +158,7 @@ def check_outputs(args: argparse.Namespace) -> None:
             raise OutputError(f"{name} {path} is a directory; expected a file.")
         if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
             raise OutputError(
-                f"{name} {path} cannot be written: {path.parent} is no directory that can be written to.",
+                f"{name} {path} cannot be written: {path.parent} is not a writable directory.",
                 hint=f"Try: mkdir -p {path.parent}",
             )
         require_writable(path, f"Choose another {name}.")

@@ -72,7 +72,7 @@ def _find(text: str, *, base: Path, asked_by: Path | None, skip: Path | None) ->
     nearest = nearest_name(text, names)
     listed = ", ".join(sorted(set(names))) or "none"
     raise ProfileError(
-        f"{prefix}Unknown profile {text!r}; known are {listed}.",
+        f"{prefix}Unknown profile {text!r}; expected one of {listed}.",
         hint=f"Did you mean {nearest!r}?" if nearest else "A path to a .toml file works too.",
     )
 

@@ -47,7 +47,7 @@ class OptimumSession:
             if n.replace("past_key_values", "present") not in self.outputs
         ]
         if "input_ids" not in self.inputs or "logits" not in self.outputs or not self.past or missing:
-            raise BundleError(f"{MODEL} is no decoder with a KV cache.", hint="Export the bundle again.")
+            raise BundleError(f"{MODEL} is not a decoder with a KV cache.", hint="Export the bundle again.")
 
     def decoder(self) -> OptimumDecoder:
         """A decoder with an empty cache."""

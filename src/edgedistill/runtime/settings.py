@@ -81,7 +81,9 @@ class GenerationSettings:
             values["temperature"] = 0.0
         unknown = sorted(set(overrides) - names)
         if unknown:
-            raise GenerationError(f"{unknown[0]!r} is no generation setting; known are {', '.join(sorted(names))}.")
+            raise GenerationError(
+                f"{unknown[0]!r} is not a generation setting; expected one of {', '.join(sorted(names))}."
+            )
         values.update({key: value for key, value in overrides.items() if value is not None})
         stop = values.get("stop")
         if isinstance(stop, str):

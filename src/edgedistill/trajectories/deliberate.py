@@ -224,5 +224,5 @@ def load_prompt(path: Path | None, shipped: str) -> PassPrompt:
     except OSError as error:
         raise TemplateError(f"{path} cannot be read: {error.strerror}.", hint=_HINT) from error
     except UnicodeDecodeError as error:
-        raise TemplateError(f"{path} is no UTF-8 text.", hint=_HINT) from error
+        raise TemplateError(f"{path} is not UTF-8 text.", hint=_HINT) from error
     return PassPrompt(source, path.name)

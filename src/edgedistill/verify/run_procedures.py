@@ -71,7 +71,7 @@ def verify_procedure(
             opened = stack.enter_context(closing(open_reference(reference, bundle)))
             if not isinstance(opened, BundleModel):
                 raise UsageError(
-                    f"the reference {reference} is no bundle, and a procedure needs one that decodes here.",
+                    f"the reference {reference} is not a bundle, and a procedure needs one that decodes here.",
                     hint="Export it: edgedistill export MODEL --format fp32 -o DIR",
                 )
             theirs = ProcedureModel(opened, procedure)

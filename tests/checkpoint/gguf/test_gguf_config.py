@@ -128,7 +128,7 @@ def test_gemma2_soft_caps(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arch", "metadata", "match"),
     [
-        ("mamba", {}, "architecture 'mamba' is not known"),
+        ("mamba", {}, "architecture 'mamba' is not supported"),
         ("llama", {"expert_count": 8}, "mixture of experts"),
         ("llama", {"rope.scaling.type": "longrope"}, "scales RoPE by 'longrope'"),
         ("llama", {"rope.dimension_count": 8}, "rotates 8 of 16"),

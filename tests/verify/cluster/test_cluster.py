@@ -218,7 +218,7 @@ def test_a_bundle_that_arrives_damaged_is_not_taken(
     with pytest.raises(BundleError, match="altered"):
         received(key, "a")
     assert locate(place) is None
-    with pytest.raises(BundleError, match="no name of a file"):
+    with pytest.raises(BundleError, match="not the name of a file"):
         receive(key, "a", "../x", 0, b"")
     assert not list(tmp_path.glob("bundles/*"))
 

@@ -137,7 +137,7 @@ def test_a_file_that_is_no_store_is_left_alone(path) -> None:
 def test_a_single_foreign_line_is_left_alone(path) -> None:
     path.parent.mkdir()
     path.write_text("my notes")
-    with pytest.raises(VerifyError, match="no store of samples"):
+    with pytest.raises(VerifyError, match="not a store of samples"):
         SampleStore.open(path, HEADER)
     assert path.read_text() == "my notes"
 

@@ -195,7 +195,7 @@ def test_choice_and_text_answers(tmp_path: Path) -> None:
         ([{"suite": "s", "sampling": {"temperatur": 1}}], "did you mean `temperature`"),
         ([{"suite": "s", "sampling": {"top_p": 2}}], "from 0.0 to 1.0"),
         ([{"suite": "s"}], "has no prompts"),
-        (['{"prompt": "x", "answer": NaN}'], "NaN is no JSON number"),
+        (['{"prompt": "x", "answer": NaN}'], "NaN is not a JSON number"),
         (['{"prompt": "\\ud800"}'], "surrogate"),
         ([], "has no prompts"),
     ],

@@ -178,7 +178,7 @@ def _prompt(prompt_id: str, **overrides: object) -> Prompt:
     [
         (Suite("s", ()), "no prompts"),
         (Suite("s", (_prompt("a"), _prompt("a"))), "`a` occurs 2 times"),
-        (Suite("s", (_prompt("a"),), (_prompt("b", variant="paraphrase", variant_of="c"),)), "no prompt of it"),
+        (Suite("s", (_prompt("a"),), (_prompt("b", variant="paraphrase", variant_of="c"),)), "not a prompt of it"),
         (Suite("s", (_prompt("a"),), (_prompt("b"),)), "does not say"),
         (Suite("s", (_prompt("a", answer="1"), _prompt("b"))), "1 of 2 prompts have no gold answer"),
         (Suite("s", (_prompt("a", extract="checks"),)), "has checks without"),

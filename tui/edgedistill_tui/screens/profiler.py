@@ -131,7 +131,7 @@ class ProfilerScreen(Page):
             self.seconds = value
             self._say(f"The next run decodes for {format_seconds(value)}.")
         else:
-            self.notify(f"{text!r} is no number from 1 to 3600.", severity="error")
+            self.notify(f"{text!r} is not a number from 1 to 3600.", severity="error")
 
     @work(thread=True)
     def _measure(self, path: str, live: LiveRun, cancel: threading.Event, seconds: float) -> None:

@@ -115,7 +115,7 @@ class SettingsScreen(Page):
         if 0 <= value <= 60:
             self.tui.services.config.frames_per_s = value
         else:
-            self.notify(f"{text!r} is no number from 0 to 60.", severity="error")
+            self.notify(f"{text!r} is not a number from 0 to 60.", severity="error")
 
     async def _rebind(self, name: str) -> None:
         binding, page = all_bindings()[name]

@@ -41,7 +41,9 @@ def find_architecture(header: GgufHeader) -> GgufArchitecture:
     kind = header.metadata.get("general.type", "model")
     name = header.metadata.get("general.architecture")
     if not isinstance(name, str):
-        raise CheckpointError("The GGUF file has no general.architecture.", hint="It is no model: download it again.")
+        raise CheckpointError(
+            "The GGUF file has no general.architecture.", hint="It is not a model: download it again."
+        )
     if kind != "model" or name == "clip":
         raise UnsupportedModelError(f"The GGUF file is of type {kind!r} ({name}), expected a text model.")
     if header.metadata.get("split.count", 0) not in (0, 1):
@@ -51,7 +53,7 @@ def find_architecture(header: GgufHeader) -> GgufArchitecture:
         )
     if name not in ARCHITECTURES:
         raise UnsupportedModelError(
-            f"The GGUF architecture {name!r} is not known; known are {', '.join(ARCHITECTURES)}.",
+            f"The GGUF architecture {name!r} is not supported; expected one of {', '.join(ARCHITECTURES)}.",
             hint=f"See: edgedistill families. {_HINT}",
         )
     return ARCHITECTURES[name]
@@ -122,7 +124,7 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
     """
     keys = Keys(header.metadata)
     if keys.integer("expert_count", 0):
-        raise UnsupportedModelError("The GGUF model is a mixture of experts, which is not known.", hint=_HINT)
+        raise UnsupportedModelError("The GGUF model is a mixture of experts, which is not supported.", hint=_HINT)
     embedding = header.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise CheckpointError("The GGUF file has no token_embd.weight matrix.", hint="Download it again.")
@@ -131,7 +133,7 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
         raise CheckpointError("The GGUF file states 0 attention heads.", hint="Download it again.")
     head_dim = keys.integer("attention.key_length", 0) or hidden // heads
     if keys.integer("attention.value_length", head_dim) != head_dim:
-        raise UnsupportedModelError("Keys and values of the GGUF model differ in size, which is not known.")
+        raise UnsupportedModelError("Keys and values of the GGUF model differ in size, which is not supported.")
     rotated = keys.integer("rope.dimension_count", head_dim)
     if not 0 < rotated <= head_dim or (rotated != head_dim and architecture.interleaved):
         raise UnsupportedModelError(
@@ -164,7 +166,9 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
     if architecture.model_type == "ministral3":
         _query_scaling(config, keys)
     if header.metadata.get("granite.rope.scaling.finetuned") is False:
-        raise UnsupportedModelError("The GGUF model is a Granite without positions, which is not known.", hint=_HINT)
+        raise UnsupportedModelError(
+            "The GGUF model is a Granite without positions, which is not supported.", hint=_HINT
+        )
     if architecture.windows == "gemma":
         _gemma(config, keys)
     elif architecture.windows != "none":

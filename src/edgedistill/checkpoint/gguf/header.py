@@ -137,7 +137,8 @@ def read_header(file: RawFile) -> GgufHeader:
         if version and version & 0xFFFF == 0:
             raise UnsupportedModelError(f"{name} is a big-endian GGUF file; expected a little-endian one.")
         raise UnsupportedModelError(
-            f"{name} is GGUF version {version}; known are 2 and 3.", hint="Convert the model with a current llama.cpp."
+            f"{name} is GGUF version {version}; expected 2 or 3.",
+            hint="Convert the model with a current llama.cpp.",
         )
     tensor_count = cursor.count("tensors", 24)
     value_count = cursor.count("metadata values", 13)
@@ -204,7 +205,7 @@ def _tensor_entry(cursor: _Cursor) -> GgufTensor:
         kind = GGMLQuantizationType(number)
     except ValueError as error:
         raise CheckpointError(
-            f"{cursor.file.path.name}: tensor {name} has type number {number}, which is not known.",
+            f"{cursor.file.path.name}: tensor {name} has type number {number}, which is not supported.",
             hint="The file is damaged, or newer than the installed gguf package: update that, or download it again.",
         ) from error
     block, size = GGML_QUANT_SIZES[kind]
@@ -257,7 +258,7 @@ class Keys:
         value = self._metadata.get(f"{self._prefix}.{key}", default)
         if isinstance(value, np.ndarray):  # one value for each layer: known only if all are the same
             if value.size == 0 or (value != value[0]).any():
-                raise UnsupportedModelError(f"{self._prefix}.{key} differs between layers, which is not known.")
+                raise UnsupportedModelError(f"{self._prefix}.{key} differs between layers, which is not supported.")
             value = value[0].item()
         return value
 

@@ -46,7 +46,7 @@ def rope_scaling(keys: Keys, tensors: Mapping[str, npt.NDArray[np.float32]], rot
         return {"rope_type": "linear", "factor": factor} if factor not in (0.0, 1.0) else None
     if kind != "yarn":
         raise UnsupportedModelError(
-            f"The GGUF model scales RoPE by {kind!r}; known are none, linear, yarn and llama3.", hint=_HINT
+            f"The GGUF model scales RoPE by {kind!r}; expected none, linear, yarn or llama3.", hint=_HINT
         )
     scaling: dict[str, Any] = {"rope_type": "yarn", "factor": factor}
     if original := keys.integer("rope.scaling.original_context_length", 0):

@@ -68,7 +68,7 @@ def build_tokenizer(metadata: Mapping[str, Any]) -> bytes:
             added=added,
         )
     raise UnsupportedModelError(
-        f"The tokenizer of the GGUF file is of kind {model!r}; known are 'gpt2' and 'llama'.",
+        f"The tokenizer of the GGUF file is of kind {model!r}; expected 'gpt2' or 'llama'.",
         hint="Export from the original Hugging Face checkpoint, which has a tokenizer.json.",
     )
 

@@ -89,7 +89,7 @@ def _from_vocab_and_merges(vocab_path: Path, merges_path: Path, tokenizer_config
     pre = _BPE_CLASSES.get(str(kind).removesuffix("Fast"))
     if pre is None:
         raise UnsupportedModelError(
-            f"vocab.json and merges.txt of a {kind} cannot be converted; known are {', '.join(_BPE_CLASSES)}.",
+            f"vocab.json and merges.txt of a {kind} cannot be converted; expected one of {', '.join(_BPE_CLASSES)}.",
             hint="Write tokenizer.json with transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR).",
         )
     vocab = FORM.decode(_Vocabulary, {"ids": read_json(vocab_path)}, vocab_path.name)

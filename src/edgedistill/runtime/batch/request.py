@@ -56,7 +56,7 @@ class DrawSettings:
         names = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(overrides) - names)
         if unknown:
-            raise VerifyError(f"{unknown[0]!r} is no sampling setting; known are {', '.join(sorted(names))}.")
+            raise VerifyError(f"{unknown[0]!r} is not a sampling setting; expected one of {', '.join(sorted(names))}.")
         sampling = names - {"seed", "numerics", "thinking"}
         values = {k: v for k, v in defaults.items() if k in sampling and v is not None}
         if defaults.get("do_sample") is False:

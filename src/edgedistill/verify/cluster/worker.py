@@ -136,7 +136,7 @@ def receive(key: str, sender: str, name: str, offset: int, data: bytes) -> None:
     """
     directory = _arriving(key, sender)
     if Path(name).name != name or name in (".", ".."):
-        raise BundleError(f"{name!r} is no name of a file in a bundle.")
+        raise BundleError(f"{name!r} is not the name of a file in a bundle.")
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / name).open("r+b" if offset else "wb") as stream:
         stream.seek(offset)

@@ -165,7 +165,7 @@ class Baseline:
             raise VerifyError(f"the baseline {path} cannot be read: {error.strerror}.", hint=REMAKE) from error
         head, body = data[: len(_MAGIC) + 65], data[len(_MAGIC) + 65 :]
         if not head.startswith(_MAGIC) or not head.endswith(b"\n"):
-            raise VerifyError(f"{path} is no edgedistill baseline.", hint=REMAKE)
+            raise VerifyError(f"{path} is not an edgedistill baseline.", hint=REMAKE)
         digest = head[len(_MAGIC) : -1].decode("ascii", "replace")
         found = hashlib.sha256(body).hexdigest()
         if found != digest:

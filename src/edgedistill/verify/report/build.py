@@ -139,7 +139,7 @@ def asked_suite(suite: Suite, samples: Sequence[Sample]) -> Suite:
 def claim(result: SuiteResult, *, deterministic: bool) -> str:
     """What the samples support of "100 % self-consistency, 0.00 bits", in sentences."""
     if deterministic:
-        return "Decoding was deterministic: equal answers are no property of the model, and consistency is not scored."
+        return "Decoding was deterministic: equal answers say nothing about the model, and consistency is not scored."
     unanimous = sum(row.majority_share.value == 1.0 for row in result.prompts)
     entropies = [row.entropy.interval.high for row in result.prompts if row.entropy.interval is not None]
     most = max(entropies, default=math.inf)

@@ -104,7 +104,7 @@ class SampleStore:
                 raise VerifyError(f"{path.name} has more than {MAX_BYTES >> 20} MiB, the most expected.", hint=_NEW)
             records, good = _read(path, data)
             if not records and data and not _torn_header(data):
-                raise VerifyError(f"{path.name} is no store of samples.", hint=_NEW)
+                raise VerifyError(f"{path.name} is not a store of samples.", hint=_NEW)
             file.truncate(good)
             drawn: dict[SampleKey, Drawn] = {}
             if records:

@@ -117,7 +117,7 @@ def validate_suite(suite: Suite) -> None:
             raise SuiteError(f"suite `{suite.name}`: the variant `{variant.id}` does not say what was varied.")
         if variant.variant != "empty" and variant.variant_of not in known:
             raise SuiteError(
-                f"suite `{suite.name}`: `{variant.id}` varies `{variant.variant_of}`, which is no prompt of it."
+                f"suite `{suite.name}`: `{variant.id}` varies `{variant.variant_of}`, which is not a prompt of it."
             )
     for prompt in (*suite.prompts, *suite.variants):
         for check in prompt.checks:
