@@ -89,7 +89,7 @@ def test_int8_activations_stay_near(bits, symmetric) -> None:
     arrays = quantize_rows(weights(n, k), fmt)
     if symmetric:
         scales: Any = arrays["scales"]
-    assert (scales < 0).any()
+        assert (scales < 0).any()
     x = np.random.default_rng(1).standard_normal((8, k)).astype(np.float32)
     expected = x @ dequantize_rows(arrays, fmt, k).T
     for part in (x, x[:1]):
