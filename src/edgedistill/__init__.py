@@ -37,6 +37,9 @@ if _TYPE_CHECKING:
     from edgedistill.tune.options import TuneOptions, TuneResult
     from edgedistill.verify.options import AuditOptions, VerifyOptions
     from edgedistill.verify.report.model import VerifyReport
+    from edgedistill.verify.suites.options import SuiteOptions
+    from edgedistill.verify.suites.registry import load_suite
+    from edgedistill.verify.types import Suite
 
 # Since 1.32 the wheels of ONNX Runtime (and of onnxruntime-genai) report usage over the network, with an identifier
 # kept in the user's cache, unless this is set before they are loaded. What runs on a device stays there; =0 leaves it
@@ -57,6 +60,8 @@ __all__ = [
     "Model",
     "PlanOptions",
     "PlanReport",
+    "Suite",
+    "SuiteOptions",
     "TrajectoryOptions",
     "TrajectoryResult",
     "TuneOptions",
@@ -67,6 +72,7 @@ __all__ = [
     "audit",
     "compare",
     "export",
+    "load_suite",
     "open_bundle",
     "plan",
     "solve",
@@ -87,12 +93,15 @@ _LAZY = {
     "Model": "runtime.model",
     "PlanOptions": "planning.options",
     "PlanReport": "planning.planner",
+    "Suite": "verify.types",
+    "SuiteOptions": "verify.suites.options",
     "TrajectoryOptions": "trajectories.options",
     "TrajectoryResult": "trajectories.result",
     "TuneOptions": "tune.options",
     "TuneResult": "tune.options",
     "VerifyOptions": "verify.options",
     "VerifyReport": "verify.report.model",
+    "load_suite": "verify.suites.registry",
     "solve": "trajectories.run",
 }
 

@@ -125,12 +125,29 @@ def report(data: bytes, folder: Path) -> None:
 
 
 def suite(data: bytes, folder: Path) -> None:
-    from edgedistill.verify.suites.files import read_suite
+    """As every kind of file; refused where none of them takes it."""
+    from edgedistill.errors import EdgedistillError
+    from edgedistill.verify.sampling.suite_check import check_suite, sentences
+    from edgedistill.verify.suites.options import SuiteOptions
+    from edgedistill.verify.suites.registry import open_suite
 
-    for name in ("suite.jsonl", "suite.json"):
+    refused: list[EdgedistillError] = []
+    mapped = SuiteOptions(columns={"prompt": ("question",), "gold": ("answer",)}, allow_code=True)
+    for name, options in (
+        ("suite.jsonl", SuiteOptions(allow_code=True)),
+        ("suite.json", SuiteOptions(allow_code=True, few_shot=1, tolerance=0.5)),
+        ("suite.csv", SuiteOptions(template="{prompt} {choices}", allow_code=True)),
+        ("suite.jsonl.gz", SuiteOptions()),
+        ("mapped.jsonl", mapped),
+    ):
         path = folder / name
         path.write_bytes(data)
-        _ = read_suite(path).sha256
+        try:
+            sentences(check_suite(open_suite(path, options)))
+        except EdgedistillError as error:
+            refused.append(error)
+    if len(refused) == 5:
+        raise refused[0]
 
 
 def profile(data: bytes, folder: Path) -> None:

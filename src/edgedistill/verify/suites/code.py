@@ -1,14 +1,15 @@
 """Programs that replies contain, run against the tests of their prompt in a process of their own with limits.
 
-The process has no environment, an empty directory that is removed, and limits of time, memory, file size and
-processes. That
-stops accidents, not attacks: a model's code runs as the user, which is why it has to be asked for (``--run-code``).
+The process has no environment, an empty directory that is removed, and limits of time, memory and file size; it opens
+no connections and starts no programs. That stops accidents, not attacks: a model's code runs as the user, which is why
+it has to be asked for (``--allow-code``). The limits are those of POSIX; on Windows there is the one of time.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -27,8 +28,12 @@ _FENCE = re.compile(r"```(?:python|py|python3)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTA
 _BEGUN = re.compile(r"(?:^|\n)((?:from|import|def|class|@)[^\n]*\n.*)", re.DOTALL)
 _NAME = re.compile(r"def (\w+)\(")
 
+# The program's own output goes nowhere; that its tests came to their end is said with a word that it does not know, so
+# that leaving early (sys.exit in the program) is no success.
 _LIMITS = f"""
 import os, socket, sys
+_word, _said = sys.stdin.readline(), os.dup(1)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_AS, ({MEMORY_BYTES}, {MEMORY_BYTES}))
@@ -43,7 +48,9 @@ socket.socket.connect = socket.socket.bind = _refuse
 os.system = os.popen = os.fork = os.execv = os.execve = os.kill = os.posix_spawn = _refuse
 import subprocess
 subprocess.Popen = _refuse
+_write = os.write
 exec(compile(sys.stdin.read(), "reply", "exec"), {{"__name__": "__main__"}})
+_write(_said, _word.encode())
 """
 
 
@@ -72,18 +79,19 @@ def _imports(begun: str) -> str:
 
 
 def _passes(source: str) -> bool:
+    word = secrets.token_hex()
     with tempfile.TemporaryDirectory(prefix="edgedistill-code-") as directory:
         try:
             done = subprocess.run(
                 [sys.executable, "-I", "-c", _LIMITS],
-                input=source.encode("utf-8", "replace"),
+                input=f"{word}\n{source}".encode("utf-8", "replace"),
                 cwd=Path(directory),
                 env={name: os.environ[name] for name in _NEEDED if name in os.environ},
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 timeout=SECONDS + 2,
                 check=False,
             )
         except (subprocess.TimeoutExpired, OSError):
             return False
-    return done.returncode == 0
+    return done.returncode == 0 and done.stdout.decode("ascii", "replace").strip() == word

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from dataclasses import dataclass, field
@@ -145,7 +146,9 @@ def chosen(value: Any, choices: Sequence[str], key: str, where: str, *, index: b
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = scalar_text(value, key, where).strip()
-    numbered = index and (isinstance(value, int) or (text.isdecimal() and text not in map(str.strip, choices)))
+    numbered = index and (
+        isinstance(value, int) or (text.isdecimal() and len(text) < 4 and text not in map(str.strip, choices))
+    )
     if numbered and 0 <= int(text) < len(choices):
         return chr(ord("A") + int(text))
     same = [at for at, choice in enumerate(choices) if choice.strip() == text]
@@ -162,9 +165,12 @@ def chosen(value: Any, choices: Sequence[str], key: str, where: str, *, index: b
 
 
 def tolerance_of(value: Any, where: str) -> float | None:
-    """The key ``tolerance``."""
+    """The key ``tolerance``; tables hold it as a text."""
     if value is None:
         return None
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         found = repr(value) if isinstance(value, int | float) else kind(value)
         raise SuiteError(f"{where}: `tolerance` is {found}; expected a number from 0.")

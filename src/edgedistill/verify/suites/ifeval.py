@@ -57,12 +57,23 @@ def checks_of(row: Mapping[str, Any], where: str) -> tuple[Check, ...]:
         if name not in IFEVAL:
             raise SuiteError(f"{where}: the instruction `{name[:60]}` is none of IFEval's 25.")
         kept = {
-            key: tuple(value) if isinstance(value, list) else int(value) if isinstance(value, float) else value
+            key: tuple(value)
+            if isinstance(value, list)
+            else int(value)
+            if isinstance(value, float) and value.is_integer()
+            else value
             for key, value in parameters.items()
             if value is not None and key in IFEVAL[name][0]
         }
         checks.append(Check(name, tuple(sorted(kept.items()))))
     return tuple(checks)
+
+
+def _plain(value: Any) -> Any:
+    """Lists as tuples; 3.0 as 3, as tables keep whole numbers of columns with gaps."""
+    if isinstance(value, list):
+        return tuple(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def language(text: str) -> str | None:

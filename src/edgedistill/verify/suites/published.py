@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.answers.extract import boxed_contents
 from edgedistill.errors import SuiteError
-from edgedistill.verify.suites.draft import CHOICES, Draft, chosen, golds_of
+from edgedistill.verify.suites.draft import CHOICES, Draft, chosen, golds_of, tolerance_of
 from edgedistill.verify.suites.ifeval import checks_of
 from edgedistill.verify.suites.values import id_of, scalar_text, text_of, texts_of
 from edgedistill.verify.types import Message
@@ -98,7 +98,6 @@ def read_mapped(
         golds = golds_of(raw, "gold", where) if raw and raw[0] is not None else ()
     tests = one("tests")
     tests = "\n".join(map(str, tests)) if isinstance(tests, list) else str(tests or "")
-    tolerance = one("tolerance")
     return Draft(
         where,
         id_of(one("id"), where) if "id" in columns else default_id,
@@ -110,7 +109,7 @@ def read_mapped(
         wording=CHOICES if choices else None,
         tags=tuple(scalar_text(at(name), name, where) for name in columns.get("tags", ())),
         tests=tests,
-        tolerance=None if tolerance is None else float(scalar_text(tolerance, "tolerance", where)),
+        tolerance=tolerance_of(one("tolerance"), where),
         columns=record,
     )
 
@@ -223,14 +222,12 @@ def _endings(row: Row, where: str, default_id: str) -> Draft:
     context = str(row["ctx"]) if "ctx" in row else f"{row['ctx_a']} {row.get('ctx_b', '')}".strip()
     endings = texts_of(row["endings"], "endings", where)
     label = row.get("label")
-    gold = int(label) if isinstance(label, str) and label.isdecimal() else label
-    return _likely(row, where, default_id, context, endings, gold)
+    return _likely(row, where, default_id, context, endings, label)
 
 
 def _piqa(row: Row, where: str, default_id: str) -> Draft:
     choices = (text_of(row, "sol1", where), text_of(row, "sol2", where))
-    gold = int(row["label"]) if str(row.get("label")).isdecimal() else row.get("label")
-    return _likely(row, where, default_id, text_of(row, "goal", where), choices, gold)
+    return _likely(row, where, default_id, text_of(row, "goal", where), choices, row.get("label"))
 
 
 def _likely(row: Row, where: str, default_id: str, context: str, choices: tuple[str, ...], gold: Any) -> Draft:
@@ -258,7 +255,8 @@ def _human_eval(row: Row, where: str, default_id: str) -> Draft:
 
 def _mbpp(row: Row, where: str, default_id: str) -> Draft:
     listed = texts_of(row["test_list"], "test_list", where)
-    setup = [str(row.get("test_setup_code") or ""), *map(str, row.get("test_imports") or ())]
+    imports = row.get("test_imports")
+    setup = [str(row.get("test_setup_code") or ""), *map(str, imports if isinstance(imports, list) else ())]
     tests = "\n".join(line for line in (*setup, *listed) if line)
     question = text_of(row, "text" if "text" in row else "prompt", where)
     solution = f"```python\n{row.get('code', '')}\n```"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import SuiteError
@@ -11,6 +12,8 @@ from edgedistill.errors import SuiteError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+_DIGITS = 400
+_LARGEST = 10**_DIGITS
 MAX_TEXT = 1 << 20
 """Most characters of one text of a record."""
 
@@ -80,8 +83,12 @@ def scalar_text(value: Any, key: str, where: str) -> str:
     """A text or a number as a text; 142.0 as 142, as tables keep whole numbers of columns with gaps."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise SuiteError(f"{where}: `{key}` is {kind(value)}; expected a text or a number.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SuiteError(f"{where}: `{key}` is {value}; expected a finite number.")
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
+    if isinstance(value, int) and abs(value) >= _LARGEST:
+        raise SuiteError(f"{where}: `{key}` is a number of more than {_DIGITS} digits; expected a smaller one.")
     return checked_text(str(value), key, where)
 
 
