@@ -67,10 +67,10 @@ format: $(DEV) ## apply ruff's format and safe fixes
 docs: $(DEV) ## the site, built into site/ with strict links
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet $(ARGS)
 
-types: $(DEV) ## mypy --strict, for Linux, Windows and macOS
+types: $(DEV) ## mypy --strict; what is installed also for Windows and macOS
 	$(BIN)/mypy --platform linux
-	$(BIN)/mypy --platform win32
-	$(BIN)/mypy --platform darwin
+	$(BIN)/mypy --platform win32 src tui
+	$(BIN)/mypy --platform darwin src tui
 
 coverage: $(DEV) ## the not-slow tests with branch coverage, a table and htmlcov/
 	$(BIN)/pytest $(PARALLEL) -m "not slow" --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
