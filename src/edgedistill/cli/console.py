@@ -239,6 +239,10 @@ class LineProgress:
         note(f"{self._stage}: {done}{format_seconds(self._clock() - self._start)}")
         self._stage = ""
 
+    def note(self, sentence: str) -> None:
+        """A sentence between two stages."""
+        note(sentence)
+
     def close(self) -> None:
         """Forget a stage that did not end."""
         self._stage = ""
@@ -286,6 +290,10 @@ class BarProgress:
         self._bars.update(self._task, total=self._total or 1, completed=self._total or 1)
         self._bars.stop()
         self._bars = self._task = None
+
+    def note(self, sentence: str) -> None:
+        """A sentence between two stages."""
+        note(sentence)
 
     def close(self) -> None:
         """Stop drawing a stage that did not end."""

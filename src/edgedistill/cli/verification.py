@@ -79,6 +79,12 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Where PyTorch computes."""
+    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="where PyTorch runs a model hf "
+                        "or hf:NAME, with batches as large as its memory allows (default cpu)")  # fmt: skip
+
+
 def add_procedures(parser: argparse.ArgumentParser) -> None:
     """What an answer is."""
     group = parser.add_argument_group("how answers are produced (default: single replies, drawn in large batches)")
@@ -247,6 +253,8 @@ def print_summary(report: VerifyReport) -> None:
         if identity is not None and identity.sha256:
             console.out(f"{identity.sha256}  {identity.name}")
     console.out()
+    for difference in report.shipped:
+        paragraph(console.style(difference.sentence, "yellow"))
     paragraph(report.claim)
     verdict = report.bundle_result.verdict
     paragraph(report.bundle_result.verdict_reason if verdict is None else verdict.reason)

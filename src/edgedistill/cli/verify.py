@@ -8,18 +8,23 @@ from pathlib import Path
 from edgedistill.cli import console, limits, suite_reading, trusted_key, verification
 from edgedistill.cli.by_name import MODEL_HELP, bundle_path
 from edgedistill.errors import UsageError
+from edgedistill.units import parse_seconds
 
 _EXAMPLES = """\
 references:
   DIR                      an fp32 bundle: edgedistill export MODEL --format fp32 -o DIR
   hf                       the original that the bundle was exported from, in PyTorch (extra: torch)
   hf:NAME                  a checkpoint by name or directory, in PyTorch
+  http://HOST:PORT/v1      an OpenAI-compatible server, such as vLLM or llama.cpp; #NAME behind it chooses a model,
+                           $OPENAI_API_KEY holds a key (extra: endpoint)
   FILE.baseline            samples of a reference, made with: edgedistill baseline create
 
 examples:
   edgedistill verify my-bundle --reference my-fp32-bundle
   edgedistill verify my-bundle --baseline tiny.baseline --fast --github
+  edgedistill verify my-bundle --reference my-fp32-bundle --time-budget 20m
   edgedistill verify my-bundle --reference hf --suite questions.jsonl --samples 64 --out reports
+  edgedistill verify http://localhost:8080/v1 --baseline tiny.baseline
   edgedistill verify my-bundle --reference my-fp32-bundle --margin accuracy=0.05 --margin agreement=0.1
   edgedistill verify my-bundle --reference my-fp32-bundle --procedure vote --trajectories 8
 
@@ -29,7 +34,8 @@ exit codes: 0 pass, 1 fail, 3 inconclusive, 2 bad input"""
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``verify``."""
     parser.epilog = _EXAMPLES
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=MODEL_HELP)
+    parser.add_argument("bundle", type=_bundle, metavar="BUNDLE",
+                        help=f"{MODEL_HELP}, or the address of an OpenAI-compatible server")  # fmt: skip
     parser.add_argument("--reference", metavar="REF", help="reference to compare with (see references below)")
     parser.add_argument(
         "--baseline",
@@ -45,7 +51,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sequential", action="store_true", help="stop as soon as the evidence decides (about prompts like these)"
     )
+    parser.add_argument("--time-budget", type=_duration, metavar="T", help="20m, 1h30m: a pilot of a few replies "
+                        "chooses prompts, samples and, if need be, shorter replies for about that time")  # fmt: skip
+    parser.add_argument("--screen", action=argparse.BooleanOptionalAction, default=None, help="first compare the "
+                        "answers that the bundle gives to the reference's reasoning, and stop where these fail "
+                        "(default: where it is a small part of the run)")  # fmt: skip
+    parser.add_argument("--same-settings", action="store_true", help="sample the bundle with the reference's settings, "
+                        "which isolates the weights (default: each model with the settings that it ships)")  # fmt: skip
     parser.add_argument("--replay", action="store_true", help=argparse.SUPPRESS)
+    verification.add_device(parser)
     trusted_key.add_option(parser)
     verification.add_procedures(parser)
     verification.add_sampling(parser)
@@ -75,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
     options = verification.options(args, VerifyOptions, margins=margins(args.margin))
     verification.check_outputs(args)
-    bundle = bundle_path(args.bundle)
+    bundle = args.bundle if isinstance(args.bundle, str) else bundle_path(args.bundle)
     with verification.cluster(args) as cluster, console.progress() as progress:
         report = verify(
             bundle,
@@ -85,9 +99,21 @@ def run(args: argparse.Namespace) -> int:
             store=verification.store(args),
             progress=progress,
             cluster=cluster,
+            device=args.device,
         )
     verification.deliver(report, args)
     return report.exit_code
+
+
+def _bundle(text: str) -> str | Path:
+    return text if text.startswith(("http://", "https://")) else Path(text)
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_seconds(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; expected for instance 20m or 1h30m") from None
 
 
 def margins(texts: list[str]) -> dict[str, float]:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.bundle import bundle as files
+from edgedistill.checkpoint.generation import recommended
 from edgedistill.errors import CheckpointError, GenerationError
 from edgedistill.export import genai_config as genai
 from edgedistill.runtime.settings import GenerationSettings
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from edgedistill.profile.profile import Profile
 
 ORIGINAL_CARD = "ORIGINAL_README.md"
-_SAMPLING_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 _GENAI_NOTE = (
@@ -33,18 +33,12 @@ _GENAI_NOTE = (
 def generation_defaults(profile: Profile, generation_config: Mapping[str, Any]) -> dict[str, Any]:
     """The profile's defaults, overruled by what the model's author recommends in generation_config.json.
 
-    ``do_sample: false`` or absent there says nothing about temperature (it is what transformers writes by default), so
-    only numbers count.
-
     Raises:
         CheckpointError: A value that is no number, or out of range.
     """
     profile_values = profile.to_dict()["generation"]
     defaults = {key: value for key, value in profile_values.items() if value is not None}
-    for key in _SAMPLING_KEYS:
-        value = generation_config.get(key)
-        if value is not None:
-            defaults[key] = int(value) if key == "top_k" and isinstance(value, float) and value.is_integer() else value
+    defaults |= recommended(generation_config)
     try:
         GenerationSettings.from_defaults(defaults)
     except GenerationError as error:

@@ -22,6 +22,7 @@ from edgedistill.verify.suites.registry import load_suite
 if TYPE_CHECKING:
     from edgedistill.progress import Progress
     from edgedistill.verify.cluster.client import Cluster
+    from edgedistill.verify.models.torch_device import Device
     from edgedistill.verify.types import Suite
 
 
@@ -34,6 +35,7 @@ def make_baseline(
     store: Path | None = None,
     progress: Progress | None = None,
     cluster: Cluster | None = None,
+    device: Device = "cpu",
 ) -> Baseline:
     """Samples of a reference, to be saved: ``model`` is a bundle or ``hf:CHECKPOINT``.
 
@@ -43,7 +45,7 @@ def make_baseline(
     options = options or AuditOptions()
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
     progress = progress or NullProgress()
-    with closing(open_reference(model, model)) as reference:
+    with closing(open_reference(model, model, device=device)) as reference:
         if isinstance(reference, BaselineModel):
             raise UsageError(f"{model} is a baseline already.", hint="Give the model that it was made of.")
         prompts = options.choose(loaded)
@@ -52,7 +54,14 @@ def make_baseline(
         run.audit_sampler(reference, prompts)
         drawn = run.draw(spread_over(cluster, reference), prompts)
         return Baseline.create(
-            reference, loaded, prompts, settings, drawn, scored_samples=scored_samples, progress=progress
+            reference,
+            loaded,
+            prompts,
+            settings,
+            drawn,
+            scored_samples=scored_samples,
+            asked=tuple(options.overrides),
+            progress=progress,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,7 @@ from edgedistill.errors import UsageError, VerifyError
 from edgedistill.renamed import fields_accept_old
 from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.verify.gate.endpoints import Margins
+from edgedistill.verify.sampling.shipped import stated
 from edgedistill.verify.types import Procedure
 
 if TYPE_CHECKING:
@@ -151,6 +153,21 @@ class AuditOptions:
         """Sampling settings: these options over the suite's over the bundle's. Raises GenerationError."""
         return DrawSettings.resolve(dataclasses.asdict(sampling), defaults, **self.overrides)
 
+    def both_settings(
+        self, sampling: SuiteSampling, reference: Mapping[str, Any], bundle: Mapping[str, Any]
+    ) -> tuple[DrawSettings, DrawSettings]:
+        """What the reference and the bundle are sampled with: these options, the suite's, then each model's own.
+
+        Where the reference states nothing, both are sampled alike. Raises GenerationError.
+
+        Args:
+            reference, bundle: ``SampledModel.generation_defaults``.
+        """
+        own = stated(bundle)
+        theirs = self.draw_settings(sampling, own | stated(reference))
+        same = isinstance(self, VerifyOptions) and self.same_settings
+        return theirs, theirs if same else self.draw_settings(sampling, own)
+
     @property
     def overrides(self) -> dict[str, Any]:
         """The sampling settings that were asked for."""
@@ -178,11 +195,19 @@ class VerifyOptions(AuditOptions):
         margins: Overrides of the profile's, by name (fields of ``gate.endpoints.Margins``).
         estimand: What the gate is about, these prompts (``suite``) or prompts like these (``population``). None: the
             first, and the second for a sequential run.
+        same_settings: Sample the bundle with the reference's settings, which isolates the weights; else each model with
+            its own.
+        screen: Compare the answers that the bundle gives to the reference's reasoning first, and stop where these fail;
+            None: where it is a small part of the run.
+        time_budget: Seconds that the run should take; a pilot chooses prompts, samples and the limit of tokens.
     """
 
     sequential: bool = False
     margins: Mapping[str, float] = field(default_factory=dict)
     estimand: Estimand | None = None
+    same_settings: bool = False
+    time_budget: float | None = None
+    screen: bool | None = None
 
     def __post_init__(self) -> None:
         AuditOptions.__post_init__(self)
@@ -191,6 +216,16 @@ class VerifyOptions(AuditOptions):
                 "a sequential run asks some prompts of many, so that its verdict is about prompts like these.",
                 hint="Drop --sequential, or use --estimand population.",
             )
+        if self.time_budget is None:
+            return
+        if not 0 < self.time_budget < math.inf:
+            raise UsageError(f"the time budget is {self.time_budget:g} s; expected more than 0, for instance 20m.")
+        if self.prompts is not None or self.samples is not None:
+            raise UsageError(
+                "a time budget chooses the number of prompts and samples.", hint="Drop --prompts and --samples."
+            )
+        if self.procedure is not None:
+            raise UsageError("a time budget is for single replies drawn in batches.", hint="Drop --procedure.")
 
     @property
     def about(self) -> Estimand:

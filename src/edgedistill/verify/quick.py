@@ -94,10 +94,14 @@ def _look(
         }
     options = replace(options, prompts=affordable)
     light = replace(options.plan, scored_prompts=0, path_replies=0, variant_samples=0, sweep_prompts=0)
-    run = Run(loaded, settings, options, None, progress, light)
+    before_settings = None
+    if theirs is not None:
+        defaults = theirs.generation_defaults, ours.generation_defaults
+        before_settings, _ = options.both_settings(loaded.sampling, *defaults)
+    run = Run(loaded, settings, options, None, progress, light, reference_settings=before_settings)
     prompts = options.choose(loaded)
     drawn = run.draw(ours, prompts)
-    before = None if theirs is None else ModelSamples(theirs.identity, run.draw(theirs, prompts))
+    before = None if theirs is None else ModelSamples(theirs.identity, run.draw(theirs, prompts, reference=True))
     margins = None if theirs is None else bundle_margins(ours)
     report = analyse(
         loaded,

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedistill.errors import UsageError
-from edgedistill.progress import NullProgress
+from edgedistill.progress import NullProgress, say
 from edgedistill.verify.cluster.model import SpreadBundle, spread_over
 from edgedistill.verify.gate.endpoints import Margins
 from edgedistill.verify.gate.reach import out_of_reach
 from edgedistill.verify.models.bundle import BundleModel, open_sampled
+from edgedistill.verify.models.endpoint import EndpointModel, is_address
 from edgedistill.verify.options import AuditOptions, VerifyOptions, resolve_margins, spread
+from edgedistill.verify.pilot import LEAST_REPLIES, MOST_SAMPLES, choose, draw_pilot, plan_text, roughly, within
 from edgedistill.verify.references.baseline import BaselineModel, as_dictated, other_versions
 from edgedistill.verify.references.open import open_reference
 from edgedistill.verify.report.build import analyse
@@ -26,18 +29,22 @@ from edgedistill.verify.report.extras import ModelSamples
 from edgedistill.verify.report.provenance import provenance
 from edgedistill.verify.report.tokens import PromptDivergences
 from edgedistill.verify.sampling.protocol import require_same_source, require_same_vocabulary
+from edgedistill.verify.sampling.shipped import compare_shipped
+from edgedistill.verify.screening import as_screened, is_worth_it, screen, screened_options, screened_plan
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites.registry import load_suite, require_gold
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from edgedistill.progress import Progress
+    from edgedistill.runtime.batch.request import DrawSettings
     from edgedistill.verify.cluster.client import Cluster
+    from edgedistill.verify.models.torch_device import Device
     from edgedistill.verify.report.model import VerifyReport
     from edgedistill.verify.sampling.protocol import SampledModel
     from edgedistill.verify.stats.sampler_audit import SamplerAudit
-    from edgedistill.verify.types import Prompt, Suite
+    from edgedistill.verify.types import Prompt, ShippedDifference, Suite
 
 
 def verify(
@@ -49,16 +56,19 @@ def verify(
     store: Path | None = None,
     progress: Progress | None = None,
     cluster: Cluster | None = None,
+    device: Device = "cpu",
 ) -> VerifyReport:
     """Compare a bundle with its reference and decide.
 
     Args:
-        bundle: Bundle directory.
-        reference: An fp32 bundle, ``hf`` or ``hf:CHECKPOINT`` (the original in PyTorch), or a baseline file.
+        bundle: Bundle directory, or the address of an OpenAI-compatible server.
+        reference: An fp32 bundle, ``hf`` or ``hf:CHECKPOINT`` (the original in PyTorch), a baseline file, or the
+            address of an OpenAI-compatible server.
         suite: Name of a built-in suite, path of a file, or a suite.
         store: Directory for samples, so that a run that was killed goes on and a reference is drawn once; None keeps
             them in memory.
         cluster: Whose workers draw the samples of bundles; None: this machine.
+        device: Where PyTorch computes (``hf``).
 
     Raises:
         EdgedistillError: whatever keeps a verdict from being reached, in one line.
@@ -67,17 +77,25 @@ def verify(
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
     with ExitStack() as stack:
         ours = stack.enter_context(closing(_opened(bundle, cluster)))
-        theirs = spread_over(cluster, stack.enter_context(closing(open_reference(reference, bundle))))
+        theirs = spread_over(cluster, stack.enter_context(closing(open_reference(reference, bundle, device=device))))
         return verify_models(ours, theirs, loaded, options, store=store, progress=progress)
 
 
-def _opened(bundle: str | Path, cluster: Cluster | None) -> BundleModel:
+def _opened(bundle: str | Path, cluster: Cluster | None) -> BundleModel | EndpointModel:
+    if is_address(bundle):
+        if cluster is not None:
+            raise UsageError("a cluster draws samples of bundles, not of servers.", hint="Drop --dask.")
+        return EndpointModel(str(bundle))
+    return _bundle(bundle, cluster)
+
+
+def _bundle(bundle: str | Path, cluster: Cluster | None) -> BundleModel:
     model = open_sampled(bundle)
     return model if cluster is None else SpreadBundle(model, cluster)
 
 
 def verify_models(
-    bundle: BundleModel,
+    bundle: BundleModel | EndpointModel,
     reference: SampledModel,
     suite: Suite,
     options: VerifyOptions,
@@ -86,23 +104,30 @@ def verify_models(
     progress: Progress | None = None,
 ) -> VerifyReport:
     """``verify`` of models that are open already."""
-    progress = progress or NullProgress()
+    progress, began = progress or NullProgress(), time.perf_counter()
     require_same_vocabulary(reference.identity, bundle.identity)
     require_same_source(reference.identity, bundle.identity)
     notes: list[str] = []
     if isinstance(reference, BaselineModel):
-        options, prompts, settings, notes = as_dictated(suite, reference, bundle, options)
+        options, prompts, before, settings, notes = as_dictated(suite, reference, bundle, options)
         notes += other_versions(reference.baseline)
     else:
         prompts = options.choose(suite)
-        settings = options.draw_settings(suite.sampling, bundle.generation_defaults)
+        # A server states nothing: it is sampled like the other model.
+        known = bundle if bundle.shipped is not None else reference
+        defaults = reference.generation_defaults, known.generation_defaults
+        before, settings = options.both_settings(suite.sampling, *defaults)
     margins = resolve_margins(bundle_margins(bundle), options.margins)
     require_margins(suite, options.margins)
-    run = Run(suite, settings, options, store, progress)
+    run = Run(suite, settings, options, store, progress, reference_settings=before)
     run.notes += notes
+    run.coupled = all(shares_noise(model) for model in (reference, bundle))
+    shipped = differences(reference, bundle, (before, settings), prompts)
     sampler = run.audit_sampler(bundle, prompts)
     if not getattr(reference, "can_draw", True):
-        return _without_samples(run, reference, bundle, prompts, sampler)
+        return replace(_without_samples(run, reference, bundle, prompts, sampler), shipped=shipped)
+    reference_sampler = run.audit_sampler(reference, prompts, reference=True)
+    run, options, prompts = _planned(run, reference, bundle, prompts, options, began, progress)
     told = out_of_reach(
         len(prompts),
         margins,
@@ -115,13 +140,17 @@ def verify_models(
     if told:
         warnings.warn(told, stacklevel=2)  # before it costs hours
         run.notes.append(told)
-    reference_sampler = run.audit_sampler(reference, prompts)
-    state = None
+    state = failed = None
     if options.sequential:
         theirs, ours, state = run.until_decided(reference, bundle, prompts, margins)
     else:
-        theirs = run.draw(reference, prompts)
-        ours = run.draw(bundle, prompts)
+        theirs = run.draw(reference, prompts, reference=True)
+        if is_worth_it(options, len(prompts)):
+            failed = screen(run, bundle, prompts, theirs, margins, options)
+        if failed is not None:
+            options = screened_options(options, failed)
+            run, prompts = run.resized(options, screened_plan(options.plan)), failed.prompts
+        theirs, ours = (theirs, run.draw(bundle, prompts)) if failed is None else (failed.theirs, failed.ours)
     asked = [prompt for prompt in prompts if any(drawn.sample.prompt_id == prompt.id for drawn in ours)]
     divergences = run.divergences(reference, bundle, asked, theirs, ours)
     devices = run.devices(bundle, prompts)
@@ -129,8 +158,14 @@ def verify_models(
     report = analyse(
         suite,
         run.settings_of(margins),
-        ModelSamples(bundle.identity, ours, opinion=opinion),
-        ModelSamples(reference.identity, theirs, opinion=opinion),
+        ModelSamples(bundle.identity, ours, opinion=opinion, shipped=bundle.shipped),
+        ModelSamples(
+            reference.identity,
+            theirs,
+            opinion=opinion,
+            shipped=reference.shipped,
+            settings=run.settings_of(margins, reference=True),
+        ),
         margins=margins,
         provenance=provenance(),
         divergences=divergences,
@@ -138,11 +173,68 @@ def verify_models(
         sequential=state,
         notes=run.notes,
     )
-    return replace(report, devices=devices, reference_sampler=reference_sampler)
+    report = replace(report, devices=devices, reference_sampler=reference_sampler, shipped=shipped)
+    return report if failed is None else as_screened(report)
+
+
+def _planned(
+    run: Run,
+    reference: SampledModel,
+    bundle: BundleModel | EndpointModel,
+    prompts: list[Prompt],
+    options: VerifyOptions,
+    began: float,
+    progress: Progress,
+) -> tuple[Run, VerifyOptions, list[Prompt]]:
+    """The run after its pilot: what it takes is said, and it is cut to the time budget, if there is one."""
+    if options.time_budget is None and len(prompts) * options.n_samples < LEAST_REPLIES:
+        return run, options, prompts
+    pilot = draw_pilot(run, reference, bundle, prompts)
+    plan = options.plan
+    if options.time_budget is not None:
+        left = options.time_budget - (time.perf_counter() - began)
+        stored = isinstance(reference, BaselineModel)
+        most = options.n_samples if stored else MOST_SAMPLES
+        limit = None if stored or options.max_new_tokens is not None else run.limit
+        size = choose(pilot, left, prompts=len(prompts), samples=most, limit=limit, plan=plan)
+        plan, prompts = within(plan, size), spread(prompts, size.prompts)
+        chosen = replace(options, time_budget=None, prompts=size.prompts, samples=size.samples)
+        run = run.resized(chosen, plan, limit=size.tokens)
+        shorter = "" if size.tokens is None else f" of at most {size.tokens} tokens"
+        run.notes.append(
+            f"A pilot of {len(pilot.lengths)} replies chose {size.prompts} prompts with {size.samples} samples each"
+            f"{shorter} for a time budget of {roughly(options.time_budget)}."
+        )
+        options = chosen
+    say(progress, plan_text(pilot, len(prompts), options.n_samples, plan))
+    return run, options, prompts
+
+
+def shares_noise(model: SampledModel) -> bool:
+    """Whether a model's samples are drawn with the noise that all models here share."""
+    if isinstance(model, BaselineModel):
+        return model.shares_noise
+    return not isinstance(model, EndpointModel)
+
+
+def differences(
+    reference: SampledModel,
+    bundle: SampledModel,
+    settings: tuple[DrawSettings, DrawSettings],
+    prompts: Sequence[Prompt],
+) -> tuple[ShippedDifference, ...]:
+    """What the two models ship differently beside their weights; ``settings``: what each is sampled with."""
+    theirs, ours = (getattr(getattr(model, "bundle", model), "replies", None) for model in (reference, bundle))
+    replies = None if theirs is None or ours is None else (theirs, ours)
+    return compare_shipped(reference.shipped, bundle.shipped, settings, replies=replies, prompts=prompts)
 
 
 def _without_samples(
-    run: Run, reference: SampledModel, bundle: BundleModel, prompts: list[Prompt], sampler: SamplerAudit | None
+    run: Run,
+    reference: SampledModel,
+    bundle: BundleModel | EndpointModel,
+    prompts: list[Prompt],
+    sampler: SamplerAudit | None,
 ) -> VerifyReport:
     """An original that can only score: divergences on the bundle's replies, and no gate."""
     drawn = run.draw(bundle, prompts)
@@ -155,7 +247,7 @@ def _without_samples(
     report = analyse(
         run.suite,
         run.settings_of(None),
-        ModelSamples(bundle.identity, drawn, opinion=run.opinion(prompts, drawn)),
+        ModelSamples(bundle.identity, drawn, opinion=run.opinion(prompts, drawn), shipped=bundle.shipped),
         provenance=provenance(),
         divergences=found,
         sampler=sampler,
@@ -180,7 +272,7 @@ def audit(
     """
     options = options or AuditOptions()
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
-    with closing(_opened(bundle, cluster)) as model:
+    with closing(_bundle(bundle, cluster)) as model:
         return audit_model(model, loaded, options, store=store, progress=progress)
 
 
@@ -205,7 +297,7 @@ def audit_model(
     variants = [v for v in suite.variants if samples and (v.variant_of is None or v.variant_of in ids)]
     varied = run.draw(bundle, variants, samples=max(2, samples)) if variants else []
     sweep = {} if settings.deterministic else run.sweep(bundle, prompts)
-    model = ModelSamples(bundle.identity, drawn, varied, sweep, run.opinion(prompts, drawn))
+    model = ModelSamples(bundle.identity, drawn, varied, sweep, run.opinion(prompts, drawn), shipped=bundle.shipped)
     path = [
         PromptDivergences(p.id, path=run.path(bundle, p, drawn)) for p in spread(prompts, options.plan.path_replies)
     ]
@@ -228,8 +320,10 @@ def require_margins(suite: Suite, asked: Mapping[str, float]) -> None:
         require_gold(suite, "the margin `accuracy`")
 
 
-def bundle_margins(bundle: BundleModel) -> Margins:
-    """The margins of the profile that the bundle was made for."""
+def bundle_margins(bundle: BundleModel | EndpointModel) -> Margins:
+    """The margins of the profile that the bundle was made for; the usual ones for a server."""
+    if isinstance(bundle, EndpointModel):
+        return Margins()
     table = bundle.model.bundle.manifest.profile.get("verify", {})
     known = {name: float(value) for name, value in table.items() if name in Margins.__dataclass_fields__}
     return Margins(**known)

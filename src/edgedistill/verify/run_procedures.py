@@ -22,7 +22,7 @@ from edgedistill.verify.report.build import analyse
 from edgedistill.verify.report.extras import ModelSamples
 from edgedistill.verify.report.model import TokenReport, VerifyReport
 from edgedistill.verify.report.provenance import provenance
-from edgedistill.verify.run import bundle_margins, require_margins
+from edgedistill.verify.run import bundle_margins, differences, require_margins
 from edgedistill.verify.sampling.protocol import require_same_vocabulary
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites.registry import load_suite
@@ -88,8 +88,9 @@ def _run(
     progress: Progress,
 ) -> VerifyReport:
     prompts = options.choose(suite)
-    settings = options.draw_settings(suite.sampling, ours.generation_defaults)
-    if settings.deterministic:
+    defaults = (ours if theirs is None else theirs).generation_defaults, ours.generation_defaults
+    of_reference, settings = options.both_settings(suite.sampling, *defaults)
+    if settings.deterministic or of_reference.deterministic:
         raise UsageError(
             "decoding leaves no choice at these settings, so that trajectories are all equal.",
             hint="Use --temperature 0.6 and a top-k above 1.",
@@ -99,21 +100,29 @@ def _run(
         asked = options.margins if isinstance(options, VerifyOptions) else {}
         margins = resolve_margins(bundle_margins(ours.bundle), asked)
         require_margins(suite, asked)
-    run = Run(suite, settings, options, store, progress)
+    run = Run(suite, settings, options, store, progress, reference_settings=of_reference)
     sampler = run.audit_sampler(ours.bundle, prompts)
-    reference_sampler = None if theirs is None else run.audit_sampler(theirs.bundle, prompts)
+    reference_sampler = None if theirs is None else run.audit_sampler(theirs.bundle, prompts, reference=True)
     before, state = None, None
     if theirs is not None and margins is not None and isinstance(options, VerifyOptions) and options.sequential:
         before, after, state = run.until_decided(theirs, ours, prompts, margins)
     else:
-        before = None if theirs is None else run.draw(theirs, prompts)
+        before = None if theirs is None else run.draw(theirs, prompts, reference=True)
         after = run.draw(ours, prompts)
     opinion = run.opinion(prompts, after, before or ())
     report = analyse(
         suite,
         run.settings_of(margins),
-        ModelSamples(ours.identity, after, opinion=opinion),
-        None if theirs is None or before is None else ModelSamples(theirs.identity, before, opinion=opinion),
+        ModelSamples(ours.identity, after, opinion=opinion, shipped=ours.shipped),
+        None
+        if theirs is None or before is None
+        else ModelSamples(
+            theirs.identity,
+            before,
+            opinion=opinion,
+            shipped=theirs.shipped,
+            settings=run.settings_of(margins, reference=True),
+        ),
         margins=margins,
         provenance=provenance(),
         sampler=sampler,
@@ -131,4 +140,5 @@ def _run(
         None if before is None else procedure_change(after, before, procedure.name, level=level, seed=seed),
     )
     # Tokens of the text that stands say nothing about the trajectories behind it.
-    return replace(report, procedure=scored, tokens=TokenReport(), reference_sampler=reference_sampler)
+    shipped = () if theirs is None else differences(theirs, ours, (of_reference, settings), prompts)
+    return replace(report, procedure=scored, tokens=TokenReport(), reference_sampler=reference_sampler, shipped=shipped)

@@ -9,6 +9,7 @@ from edgedistill.verify.gate.sequential import SequentialGate
 from edgedistill.verify.metrics.paired import compare
 from edgedistill.verify.metrics.perturbations import SWEEP
 from edgedistill.verify.models.bundle import BundleModel
+from edgedistill.verify.models.endpoint import EndpointModel
 from edgedistill.verify.models.procedure import ProcedureModel
 from edgedistill.verify.models.sampler_check import check_sampler
 from edgedistill.verify.options import VerifyOptions, spread
@@ -23,11 +24,11 @@ from edgedistill.verify.suites.registry import asked_in_vain
 from edgedistill.verify.types import RunSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from edgedistill.progress import Progress
-    from edgedistill.runtime.batch.request import DrawSettings
+    from edgedistill.runtime.batch.request import DrawSettings, SampleKey
     from edgedistill.verify.gate.endpoints import Margins
     from edgedistill.verify.gate.sequential import SequentialState
     from edgedistill.verify.metrics.device_agreement import DeviceReport
@@ -50,10 +51,12 @@ class Run:
     """The settings that all stages share.
 
     Args:
+        settings: What replies are drawn with. ``reference_settings``: the reference's, where they differ.
         plan: How much is done; the options' preset by default.
         store: Directory of the samples; None keeps them in memory.
 
     Attributes:
+        coupled: Whether reference and bundle share their noise.
         notes: Sentences for the report about what was asked for in vain, or left out, and why.
     """
 
@@ -65,6 +68,8 @@ class Run:
         store: Path | None,
         progress: Progress,
         plan: Preset | None = None,
+        *,
+        reference_settings: DrawSettings | None = None,
     ) -> None:
         if options.second_opinion:
             from edgedistill.verify.sampling.second_opinion import require_math_verify
@@ -72,12 +77,36 @@ class Run:
             require_math_verify()  # before anything is sampled
         self.notes: list[str] = asked_in_vain(suite, options.prompts)
         self.suite, self._settings, self._options = suite, settings, options
+        self._of_reference = reference_settings or settings
         self._plan = plan or options.plan
         self._store, self._progress = store, progress
+        self._kept: dict[tuple[str, str, DrawSettings], list[Drawn]] = {}
+        self.coupled = True
 
-    def settings_of(self, margins: Margins | None) -> RunSettings:
-        """What the report says about the settings; no margins in an audit."""
-        s = self._settings
+    def resized(self, options: VerifyOptions, plan: Preset, *, limit: int | None = None) -> Run:
+        """The same run with another size, and another limit of tokens unless that is None; replies that were drawn with
+        the same settings are kept.
+        """
+        settings, before = self._settings, self._of_reference
+        if limit is not None:
+            settings, before = settings.replace(max_new_tokens=limit), before.replace(max_new_tokens=limit)
+        run = Run(self.suite, settings, options, self._store, self._progress, plan, reference_settings=before)
+        run.notes, run.coupled, run._kept = self.notes, self.coupled, self._kept
+        return run
+
+    @property
+    def limit(self) -> int:
+        """Longest reply in tokens, of either model."""
+        return max(self._settings.max_new_tokens, self._of_reference.max_new_tokens)
+
+    @property
+    def thinking(self) -> bool | None:
+        """Whether templates are asked for reasoning."""
+        return self._settings.thinking
+
+    def settings_of(self, margins: Margins | None, *, reference: bool = False) -> RunSettings:
+        """What the report says about the settings, the bundle's or the reference's; no margins in an audit."""
+        s = self._of_reference if reference else self._settings
         limits = {} if margins is None else {name: getattr(margins, name) for name in margins.__dataclass_fields__}
         return RunSettings(
             preset=self._options.label,
@@ -90,31 +119,37 @@ class Run:
             max_new_tokens=s.max_new_tokens,
             seed=s.seed,
             numerics=s.numerics,
+            coupled=self.coupled,
             sequential=isinstance(self._options, VerifyOptions) and self._options.sequential,
             level=1 - self._options.alpha,
             margins=limits,
             estimand=self._options.about if isinstance(self._options, VerifyOptions) else "suite",
         )
 
-    def audit_sampler(self, model: SampledModel, prompts: Sequence[Prompt]) -> SamplerAudit | None:
-        """The audit that comes before a model's samples; None where there is no sampler: samples that are stored, a
-        model that can only score, and (with a note) deterministic decoding.
+    def audit_sampler(
+        self, model: SampledModel, prompts: Sequence[Prompt], *, reference: bool = False
+    ) -> SamplerAudit | None:
+        """The audit that comes before a model's samples; None where there is no sampler here: samples that are stored,
+        a server, a model that can only score, and (with a note) deterministic decoding.
 
         Raises:
             VerifyError: the sampler is not sound.
         """
-        if isinstance(model, BaselineModel) or not model.can_draw:
+        if isinstance(model, BaselineModel | EndpointModel) or not model.can_draw:
             return None
-        if self._settings.deterministic:
+        settings = self._of_reference if reference else self._settings
+        if settings.deterministic:
             note = "The sampler was not audited: decoding was deterministic."
             self.notes += [] if note in self.notes else [note]
             return None
         here = cast("NoisyModel", model.here if isinstance(model, BundleModel) else model)
-        found = check_sampler(here, spread(prompts, _AUDITED_PROMPTS), self._settings)
+        replies = len(prompts) * self._options.n_samples
+        audited = spread(prompts, _AUDITED_PROMPTS)
+        found = check_sampler(here, audited, settings, replies=replies, progress=self._progress)
         found.require_sound(model.identity.name)
         return found
 
-    def devices(self, bundle: BundleModel, prompts: Sequence[Prompt]) -> DeviceReport | None:
+    def devices(self, bundle: BundleModel | EndpointModel, prompts: Sequence[Prompt]) -> DeviceReport | None:
         """Who drew the bundle's samples, and how far the devices agree (said in the notes as well)."""
         found = bundle.devices(prompts, self._settings)
         self.notes += [] if found is None else found.sentences
@@ -127,23 +162,53 @@ class Run:
         *,
         samples: int | None = None,
         temperature: float | None = None,
+        reference: bool = False,
     ) -> list[Drawn]:
         """Samples of a model in order of prompt and index, those of the store taken over.
 
         Args:
             samples: Of each prompt; the options' number by default.
             temperature: Instead of the settings'.
+            reference: Draw with the reference's settings.
         """
         count = self._options.n_samples if samples is None else samples
-        settings = self._settings if temperature is None else self._settings.replace(temperature=temperature)
+        settings = self._of_reference if reference else self._settings
+        if temperature is not None:
+            settings = settings.replace(temperature=temperature)
         with ExitStack() as stack:
-            store = None
-            if self._store is not None and not isinstance(model, BaselineModel):
-                what = model.procedure.label if isinstance(model, ProcedureModel) else "samples"
-                header = store_header(self.suite, settings, model.identity, what=what)
-                path = store_path(self._store, header, model.identity.name)
-                store = stack.enter_context(SampleStore.open(path, header))
-            return collect(model, prompts, count, settings, store, self._progress)
+            store = self._open_store(model, settings)
+            if store is not None:
+                stack.enter_context(store)
+            kept = self._kept.get((model.identity.name, model.identity.sha256, settings), ())
+            return collect(model, prompts, count, settings, store, self._progress, kept)
+
+    def _open_store(self, model: SampledModel, settings: DrawSettings) -> SampleStore | None:
+        if self._store is None or isinstance(model, BaselineModel | EndpointModel):
+            return None
+        what = model.procedure.label if isinstance(model, ProcedureModel) else "samples"
+        header = store_header(self.suite, settings, model.identity, what=what)
+        return SampleStore.open(store_path(self._store, header, model.identity.name), header)
+
+    def draw_anew(
+        self, model: SampledModel, prompts: Sequence[Prompt], samples: int, *, reference: bool = False
+    ) -> list[Drawn]:
+        """The first samples of some prompts, whatever is stored; ``draw`` takes them over.
+
+        Raises what ``draw`` raises, of a store that cannot be used before anything is drawn.
+        """
+        settings = self._of_reference if reference else self._settings
+        if reference and (store := self._open_store(model, settings)) is not None:
+            store.close()
+        drawn = collect(model, prompts, samples, settings, None, self._progress)
+        self._kept.setdefault((model.identity.name, model.identity.sha256, settings), []).extend(drawn)
+        return drawn
+
+    def answer(
+        self, bundle: BundleModel, prompts: Sequence[Prompt], begun: Mapping[SampleKey, tuple[int, ...]]
+    ) -> list[Drawn]:
+        """The bundle's replies that begin with given tokens, in order of prompt and index."""
+        drawn = {one.key: one for one in bundle.answer(prompts, begun, self._settings, progress=self._progress)}
+        return [drawn[key] for key in begun]
 
     def until_decided(
         self, reference: SampledModel, bundle: SampledModel, prompts: Sequence[Prompt], margins: Margins
@@ -167,7 +232,7 @@ class Run:
             at = len(ours) // self._options.n_samples
             # A single prompt cannot be compared by itself, so that the last step takes it along.
             stop = len(order) if len(order) - at <= SEQUENTIAL_STEP + 1 else at + SEQUENTIAL_STEP
-            before = self.draw(reference, order[at:stop])
+            before = self.draw(reference, order[at:stop], reference=True)
             after = self.draw(bundle, order[at:stop])
             theirs += before
             ours += after
@@ -189,7 +254,7 @@ class Run:
             self.suite,
             [one.sample for one in theirs],
             [one.sample for one in ours],
-            deterministic=self._settings.deterministic,
+            deterministic=self._settings.deterministic or self._of_reference.deterministic,
             level=1 - self._options.alpha,
             seed=self._settings.seed,
         )
@@ -205,12 +270,15 @@ class Run:
     def divergences(
         self,
         reference: SampledModel,
-        bundle: BundleModel,
+        bundle: BundleModel | EndpointModel,
         prompts: Sequence[Prompt],
         theirs: Sequence[Drawn],
         ours: Sequence[Drawn],
     ) -> list[PromptDivergences]:
         """Teacher-forced, on-policy and between the bundle's own paths, on as many replies as the plan says."""
+        if isinstance(bundle, EndpointModel) or isinstance(reference, EndpointModel):
+            self.notes.append("A server gives text and no logits: there are no divergences by token.")
+            return []
         scored = spread(prompts, self._plan.scored_prompts) if self._plan.scored_prompts else []
         with_path = {prompt.id for prompt in spread(scored, self._plan.path_replies)}
         on_policy = self._plan.on_policy and reference.can_score

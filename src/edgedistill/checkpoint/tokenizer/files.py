@@ -144,7 +144,7 @@ def read_special_tokens(
     ends = _ids(generation_config.get("eos_token_id")) or _ids(config.get("eos_token_id"))
     if role["eos_token"] is not None and (own := tokenizer.token_to_id(role["eos_token"])) is not None:
         ends = (*ends, own)
-    ends = tuple(dict.fromkeys((*ends, *_ends_of_turn(tokenizer, template))))
+    ends = tuple(dict.fromkeys((*ends, *ends_of_turn(tokenizer, template))))
     for index in ends:
         if tokenizer.id_to_token(index) is None:
             raise CheckpointError(
@@ -163,7 +163,7 @@ def read_special_tokens(
     )
 
 
-def _ends_of_turn(tokenizer: Tokenizer, template: str | None) -> list[int]:
+def ends_of_turn(tokenizer: Tokenizer, template: str | None) -> list[int]:
     """Known tokens of that meaning that ``template`` writes, as far as they are special tokens of ``tokenizer``."""
     if template is None or "<|channel|>" in template:  # gpt-oss ends every message, reasoning too, with <|end|>
         return []

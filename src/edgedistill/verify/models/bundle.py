@@ -23,10 +23,11 @@ from edgedistill.runtime.trial import require_tried
 from edgedistill.verify.models.teacher_forcing import force, force_one, prefill
 from edgedistill.verify.sampling.protocol import SCORE_BYTES
 from edgedistill.verify.sampling.replies import Encoded, Replies
+from edgedistill.verify.sampling.shipped import read_shipped
 from edgedistill.verify.types import ModelIdentity
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
     from edgedistill.verify.metrics.device_agreement import DeviceReport
     from edgedistill.verify.sampling.protocol import Slice
-    from edgedistill.verify.types import Drawn, Prompt
+    from edgedistill.verify.types import Drawn, Prompt, Shipped
 
     Logits = npt.NDArray[np.float32]
 
@@ -87,6 +88,14 @@ class BundleModel:
     def generation_defaults(self) -> dict[str, Any]:
         """The bundle's generation.json."""
         return self.model.bundle.generation
+
+    @property
+    def shipped(self) -> Shipped:
+        """Template, end tokens and sampling defaults."""
+        bundle = self.model.bundle
+        return read_shipped(
+            self.model.tokenizer, bundle.chat_template, self._info.eos_token_ids, self.generation_defaults
+        )
 
     @property
     def here(self) -> BundleModel:
@@ -146,6 +155,51 @@ class BundleModel:
             yield self.replies.drawn(encoded[prompt_id], index, ended.tokens, ended.finish)
             progress.advance(1)
         progress.end()
+
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        begun: Mapping[SampleKey, tuple[int, ...]],
+        settings: DrawSettings,
+        *,
+        progress: Progress | None = None,
+    ) -> Iterator[Drawn]:
+        """Replies that begin with given tokens, under the noise of the samples that they are named after.
+
+        The beginning is computed like a prompt. They come in the order in which they end.
+
+        Raises:
+            GenerationError: As ``draw``.
+        """
+        if self.session is None:
+            raise ValueError("a bundle of the fallback exporter has no batches")
+        encoded = {prompt.id: self.replies.encode(prompt, settings.thinking) for prompt in prompts}
+        progress = progress or NullProgress()
+        progress.begin(f"answers of {self.identity.name}", len(begun), "items")
+        longest = max((len(one.ids) for one in encoded.values()), default=0)
+        session, engines = self.engines(settings, longest=longest, sequences=len(begun))
+        for ended in run_lanes(engines, self._begun(session, encoded, begun, settings)):
+            prompt_id, index = ended.key
+            yield self.replies.drawn(encoded[prompt_id], index, ended.tokens, ended.finish)
+            progress.advance(1)
+        progress.end()
+
+    def _begun(
+        self,
+        session: DecoderSession,
+        encoded: Mapping[str, Encoded],
+        begun: Mapping[SampleKey, tuple[int, ...]],
+        settings: DrawSettings,
+    ) -> Iterator[Start[SampleKey]]:
+        for (prompt_id, index), tokens in begun.items():
+            ids = encoded[prompt_id].ids
+            decoder, logits = prefill(session, (*ids, *tokens), chunk=self.model.prefill_chunk)
+            keys = self.noise.keys(settings.seed, prompt_id, [index])
+            seen = np.zeros((1, len(logits)), dtype=np.bool_)
+            seen[0, [*ids, *tokens]] = True
+            at = np.array([len(tokens)], dtype=np.int64)
+            (token,) = choose(logits[None], settings.generation, keys, at, seen).tolist()
+            yield Start((prompt_id, index), keys[0], decoder.cache, 0, len(ids), (*tokens, token))
 
     def engine(self, settings: DrawSettings, *, longest: int, sequences: int) -> Engine:
         """An engine whose batch fits the memory, for prompts of at most ``longest`` tokens."""

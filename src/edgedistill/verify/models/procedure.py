@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edgedistill.trajectories.result import Trajectory, TrajectoryResult
     from edgedistill.verify.models.bundle import BundleModel
     from edgedistill.verify.sampling.protocol import Slice
-    from edgedistill.verify.types import AnswerKind, ModelIdentity, Procedure, Prompt
+    from edgedistill.verify.types import AnswerKind, ModelIdentity, Procedure, Prompt, Shipped
 
 
 class ProcedureModel:
@@ -53,6 +53,11 @@ class ProcedureModel:
     def generation_defaults(self) -> dict[str, Any]:
         """The bundle's."""
         return self.bundle.generation_defaults
+
+    @property
+    def shipped(self) -> Shipped:
+        """The bundle's."""
+        return self.bundle.shipped
 
     def draw(
         self,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from edgedistill.errors import VerifyError
+from edgedistill.progress import NullProgress
 from edgedistill.runtime.sampling import candidates, choose
 from edgedistill.verify.sampling.protocol import SampledModel, slices
 from edgedistill.verify.stats.sampler_audit import DRAWS, SamplerAudit, audit_sampler
@@ -16,15 +18,30 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import DrawSettings
     from edgedistill.runtime.sampling import NoiseSource
     from edgedistill.verify.types import Prompt
 
-PROMPTS = 4
-SAMPLES = 2
 OTHER_SEEDS = 3
-TOKENS = 48
+TOKENS_OF_THE_ROW = 1024
+"""Most tokens of the distribution that many tokens are drawn from: the most likely ones of a row of logits."""
+
 _CHUNK = 1 << 22  # logits compared at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Replies that are drawn twice: so many prompts, samples of each, tokens of each sample."""
+
+    prompts: int
+    samples: int
+    tokens: int
+
+
+SHORT, FIRST, WHOLE = Size(2, 1, 8), Size(4, 2, 16), Size(4, 2, 48)
+FEW_REPLIES = 200
+"""A run with fewer replies begins with the short audit: it should not cost more than some hundredths of the run."""
 
 
 class NoisyModel(SampledModel, Protocol):
@@ -34,10 +51,21 @@ class NoisyModel(SampledModel, Protocol):
 
 
 def check_sampler(
-    model: NoisyModel, prompts: Sequence[Prompt], settings: DrawSettings, *, draws: int = DRAWS
+    model: NoisyModel,
+    prompts: Sequence[Prompt],
+    settings: DrawSettings,
+    *,
+    draws: int = DRAWS,
+    replies: int | None = None,
+    progress: Progress | None = None,
 ) -> SamplerAudit:
-    """Draw a few short replies twice with one seed and once with each of several others, and many tokens from one known
-    distribution: the least certain one that these replies met.
+    """Draw a few short replies twice with one seed and once with others until one differs, and many tokens from one
+    known distribution: the least certain one that these replies met, cut to its most likely tokens.
+
+    It begins small, and takes longer replies only where these leave too little choice to tell seeds apart.
+
+    Args:
+        replies: How many the run will draw; few of them get a short audit. None: many.
 
     Raises:
         VerifyError: No prompts, or settings that leave no choice (temperature 0).
@@ -49,16 +77,34 @@ def check_sampler(
         )
     if not prompts:
         raise VerifyError("there are no prompts to audit the sampler with.")
-    short = settings.replace(max_new_tokens=min(TOKENS, settings.max_new_tokens), repetition_penalty=1.0)
-    asked = list(prompts[:PROMPTS])
-    keys = [(prompt.id, index) for prompt in asked for index in range(SAMPLES)]
+    sizes = (FIRST, WHOLE) if replies is None or replies >= FEW_REPLIES else (SHORT, WHOLE)
+    progress = progress or NullProgress()
+    for size in sizes:
+        most = (2 + OTHER_SEEDS) * size.prompts * size.samples
+        progress.begin(f"auditing the sampler of {model.identity.name}", most, "items")
+        found = _audit(model, prompts, settings, size, draws, progress)
+        progress.end()
+        if found.varies is not None:
+            break
+    return found
+
+
+def _audit(
+    model: NoisyModel, prompts: Sequence[Prompt], settings: DrawSettings, size: Size, draws: int, progress: Progress
+) -> SamplerAudit:
+    short = settings.replace(max_new_tokens=min(size.tokens, settings.max_new_tokens), repetition_penalty=1.0)
+    asked = list(prompts[: size.prompts])
+    keys = [(prompt.id, index) for prompt in asked for index in range(size.samples)]
 
     def run(seed: int) -> list[tuple[int, ...]]:
-        drawn = {one.key: one.token_ids for one in model.draw(asked, SAMPLES, short.replace(seed=seed))}
+        drawn = {one.key: one.token_ids for one in model.draw(asked, size.samples, short.replace(seed=seed))}
+        progress.advance(len(keys))
         return [drawn[key] for key in keys]
 
     first = run(short.seed)
-    others = [run((short.seed + offset) % 2**64) for offset in range(1, OTHER_SEEDS + 1)]
+    others: list[list[tuple[int, ...]]] = []
+    while len(others) < OTHER_SEEDS and (not others or others[-1] == first):
+        others.append(run((short.seed + len(others) + 1) % 2**64))
     again = run(short.seed)
     repeat: list[float] = []
     widest: tuple[float, npt.NDArray[np.float32] | None, int] = (-1.0, None, 0)
@@ -71,6 +117,8 @@ def check_sampler(
     _, known, position = widest
     if known is None:
         raise VerifyError("the replies have no tokens to audit the sampler with.")
+    if len(known) > TOKENS_OF_THE_ROW:  # a row of a large vocabulary takes minutes to draw from, and tells no more
+        known = known[np.sort(np.argpartition(-known, TOKENS_OF_THE_ROW)[:TOKENS_OF_THE_ROW])]
     counts, probabilities = _many(model, prompts[0].id, known, position, short, draws)
     return audit_sampler(first, again, others, repeat, counts, probabilities)
 

@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from tokenizers import Tokenizer
 
+from edgedistill.checkpoint.generation import recommended
 from edgedistill.checkpoint.reasoning import grammar_of
-from edgedistill.errors import VerifyError
+from edgedistill.errors import BudgetError, GenerationError, VerifyError
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.sampling import NoiseSource, choose
 from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
 from edgedistill.runtime.text.thinking import ThinkingControl
+from edgedistill.units import format_bytes
+from edgedistill.verify.models.torch_device import Device, free_memory, require_device
 from edgedistill.verify.models.torch_weights import build_module, import_torch
 from edgedistill.verify.sampling.replies import Encoded, Replies
+from edgedistill.verify.sampling.shipped import read_shipped
 from edgedistill.verify.types import ModelIdentity
 
 if TYPE_CHECKING:
@@ -31,10 +35,11 @@ if TYPE_CHECKING:
     from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
     from edgedistill.verify.sampling.protocol import Slice
-    from edgedistill.verify.types import Drawn, Prompt
+    from edgedistill.verify.types import Drawn, Prompt, Shipped
 
     Logits = npt.NDArray[np.float32]
 
+_MOST_ROWS: dict[Device, int] = {"cpu": 16, "cuda": 512, "mps": 64}
 _MEMORY_SHARE = 0.7  # of the free memory that weights may take before they are streamed
 
 
@@ -43,19 +48,28 @@ class TorchModel:
 
     Args:
         checkpoint: Closed with this object.
-        batch: Samples decoded together.
+        device: Where it computes, in float32 everywhere.
+        batch: Samples decoded together; None: as many as the free memory holds.
         stream: Load layer by layer; such a model can score tokens and cannot draw samples.
     """
 
     can_score = True
 
-    def __init__(self, checkpoint: Checkpoint, *, batch: int = 16, stream: bool = False) -> None:
-        """Raises MissingExtraError without PyTorch, CheckpointError for weights that do not fit."""
+    def __init__(
+        self, checkpoint: Checkpoint, *, device: Device = "cpu", batch: int | None = None, stream: bool = False
+    ) -> None:
+        """Raises MissingExtraError without PyTorch, UsageError without the device, CheckpointError for weights that do
+        not fit.
+        """
         self._torch, _ = import_torch()
+        require_device(self._torch, device)
+        self._device = device
         self._checkpoint = checkpoint
         self._batch = batch
         self._stream = stream
         self._model = build_module(checkpoint, stream=stream)
+        if device != "cpu":  # a model that is streamed has layers without values, which cannot be moved
+            self._model.to(device)
         config = self._model.config
         self._vocab = int(self._model.get_output_embeddings().weight.shape[0])
         self._cap: float | None = getattr(config, "final_logit_softcapping", None)
@@ -83,27 +97,35 @@ class TorchModel:
         )
 
     @classmethod
-    def open(cls, name: str, *, stream: bool | None = None) -> Self:
+    def open(cls, name: str, *, stream: bool | None = None, device: Device = "cpu") -> Self:
         """Open a checkpoint by built-in name, path or hub name; nothing is downloaded.
 
         Args:
             name: As for ``open_checkpoint``.
             stream: None: only if its float32 weights would take most of the free memory.
+            device: Where it computes; other devices than ``cpu`` have to hold the whole model.
 
         Raises:
             MissingExtraError, CheckpointError, ModelNotFoundError: See there.
+            UsageError: No such device here.
+            BudgetError: A model that the device cannot hold.
         """
-        import_torch()
+        torch, _ = import_torch()
+        require_device(torch, device)
         from edgedistill.checkpoint.open import open_checkpoint
 
         checkpoint = open_checkpoint(name, offline=True)
         try:
+            size = 4 * sum(checkpoint.tensors.info(tensor).size for tensor in checkpoint.tensors.names())
+            free = free_memory(torch, device)
+            if device != "cpu" and size > _MEMORY_SHARE * free:
+                raise BudgetError(
+                    f"{name} takes {format_bytes(size)} in float32, and {device} has {format_bytes(free)} free.",
+                    hint="Use --device cpu, where a model larger than memory is read layer by layer.",
+                )
             if stream is None:
-                import psutil
-
-                size = 4 * sum(checkpoint.tensors.info(tensor).size for tensor in checkpoint.tensors.names())
-                stream = size > _MEMORY_SHARE * psutil.virtual_memory().available
-            return cls(checkpoint, stream=stream)
+                stream = size > _MEMORY_SHARE * free
+            return cls(checkpoint, stream=stream, device=device)
         except BaseException:
             checkpoint.close()
             raise
@@ -115,8 +137,14 @@ class TorchModel:
 
     @property
     def generation_defaults(self) -> dict[str, Any]:
-        """The checkpoint's generation_config.json."""
-        return self._checkpoint.generation_config
+        """What the checkpoint's generation_config.json recommends."""
+        return recommended(self._checkpoint.generation_config)
+
+    @property
+    def shipped(self) -> Shipped:
+        """Template, end tokens and what is recommended."""
+        ends = self._special.eos_token_ids
+        return read_shipped(self._tokenizer, self._checkpoint.chat_template, ends, self.generation_defaults)
 
     @property
     def score_rows(self) -> int:
@@ -146,11 +174,38 @@ class TorchModel:
         for one in encoded:
             missing = [i for i in range(first_index, first_index + samples) if (one.prompt.id, i) not in done]
             progress.advance(samples - len(missing))
-            for at in range(0, len(missing), self._batch):
-                for index, tokens, finish in self._decode(one, missing[at : at + self._batch], settings):
-                    yield self.replies.drawn(one, index, tokens, finish)
-                    progress.advance(1)
+            rows = self._batch or self._rows(len(one.ids) + settings.max_new_tokens)
+            while missing:
+                try:
+                    for index, tokens, finish in self._batch_of(one, missing[:rows], settings):
+                        yield self.replies.drawn(one, index, tokens, finish)
+                        progress.advance(1)
+                except self._torch.OutOfMemoryError as error:
+                    if rows == 1:
+                        raise GenerationError(
+                            f"{self.identity.name} ran out of memory on {self._device} with a single reply.",
+                            hint="Use --device cpu, or a smaller --max-new-tokens.",
+                        ) from error
+                    rows = rows // 2
+                    continue
+                missing = missing[rows:]
         progress.end()
+
+    def _batch_of(
+        self, one: Encoded, indices: Sequence[int], settings: DrawSettings
+    ) -> Iterator[tuple[int, list[int], Finish]]:
+        """Replies of one batch; on other devices than the CPU all at once, since memory may run out until the end."""
+        decoded = self._decode(one, indices, settings)
+        return decoded if self._device == "cpu" else iter(list(decoded))
+
+    def _rows(self, tokens: int) -> int:
+        """Samples whose keys, values and logits fit half of the free memory; of a prompt they share the prefill."""
+        config = self._model.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        row: int = 8 * config.num_hidden_layers * heads * width * min(tokens, self._limit) + 16 * self._vocab
+        # Decoding copies the cache where a sample leaves the batch.
+        return max(1, min(_MOST_ROWS[self._device], free_memory(self._torch, self._device) // 2 // (2 * row)))
 
     def _decode(
         self, one: Encoded, indices: Sequence[int], settings: DrawSettings
@@ -162,10 +217,11 @@ class TorchModel:
         seen = np.zeros((len(indices), self._vocab), dtype=np.bool_)
         seen[:, list(one.ids)] = True
         with torch.inference_mode():
-            out = self._model(input_ids=torch.tensor([one.ids]), use_cache=True, logits_to_keep=1)
+            ids = torch.tensor([one.ids], device=self._device)
+            out = self._model(input_ids=ids, use_cache=True, logits_to_keep=1)
             cache = out.past_key_values
-            cache.reorder_cache(torch.zeros(len(indices), dtype=torch.long))
-            logits = np.repeat(out.logits[:, -1].float().numpy(), len(indices), axis=0)
+            cache.reorder_cache(torch.zeros(len(indices), dtype=torch.long, device=self._device))
+            logits = np.repeat(out.logits[:, -1].float().cpu().numpy(), len(indices), axis=0)
         for position in range(settings.max_new_tokens):
             penalised = seen[rows] if generation.repetition_penalty != 1.0 else None
             at = np.full(len(rows), position, dtype=np.int64)
@@ -183,10 +239,11 @@ class TorchModel:
                 return
             with torch.inference_mode():
                 if len(going) < len(rows):
-                    cache.reorder_cache(torch.tensor(going))
+                    cache.reorder_cache(torch.tensor(going, device=self._device))
                 rows, tokens = rows[going], tokens[going]
-                out = self._model(input_ids=torch.from_numpy(tokens[:, None]), past_key_values=cache, use_cache=True)
-                logits = out.logits[:, -1].float().numpy()
+                ids = torch.from_numpy(tokens[:, None]).to(self._device)
+                out = self._model(input_ids=ids, past_key_values=cache, use_cache=True)
+                logits = out.logits[:, -1].float().cpu().numpy()
 
     def _reason(self, token: int, count: int, prompt_tokens: int, settings: DrawSettings) -> Finish | None:
         if token in self._special.eos_token_ids:
@@ -208,7 +265,8 @@ class TorchModel:
             known = [*ids, *sequence[:-1]]
             padded[row, : len(known)] = known
         with torch.inference_mode():
-            hidden = self._model.get_decoder()(input_ids=torch.from_numpy(padded), use_cache=False).last_hidden_state
+            inputs = torch.from_numpy(padded).to(self._device)
+            hidden = self._model.get_decoder()(input_ids=inputs, use_cache=False).last_hidden_state
             hidden = hidden[:, len(ids) - 1 :]
         for part in slices:
             positions = np.arange(part.start, part.stop)
@@ -217,7 +275,7 @@ class TorchModel:
                 logits = self._model.get_output_embeddings()(hidden[rows, columns + part.start])
                 if self._cap:
                     logits = torch.tanh(logits / self._cap) * self._cap
-            yield logits.float().numpy()
+            yield logits.float().cpu().numpy()
 
     def close(self) -> None:
         """Close the checkpoint and end the template's helper process."""

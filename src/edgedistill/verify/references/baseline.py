@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgedistill.errors import VerifyError
+from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.verify.options import VerifyOptions, spread
 from edgedistill.verify.references.baseline_file import REMAKE, Baseline
 from edgedistill.verify.references.top_tokens import coarse_divergence
 from edgedistill.verify.report.provenance import provenance
 from edgedistill.verify.sampling.protocol import slices as cut
+from edgedistill.verify.sampling.shipped import stated
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -20,11 +22,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.progress import Progress
-    from edgedistill.runtime.batch.request import DrawSettings, SampleKey
+    from edgedistill.runtime.batch.request import SampleKey
     from edgedistill.verify.metrics.token_divergence import TokenDivergence
-    from edgedistill.verify.models.bundle import BundleModel
     from edgedistill.verify.sampling.protocol import SampledModel
-    from edgedistill.verify.types import Drawn, Prompt, Suite
+    from edgedistill.verify.types import Drawn, Prompt, Shipped, Suite
 
     Logits = npt.NDArray[np.float32]
 
@@ -41,9 +42,19 @@ class BaselineModel:
         self.identity = dataclasses.replace(baseline.identity, kind="baseline")
 
     @property
+    def shares_noise(self) -> bool:
+        """Whether its samples have the noise of other models' samples: those of a server do not."""
+        return self.baseline.identity.kind != "endpoint"
+
+    @property
     def generation_defaults(self) -> dict[str, Any]:
         """The settings it was drawn with."""
         return self.baseline.settings.to_dict()
+
+    @property
+    def shipped(self) -> Shipped | None:
+        """What the model that drew the samples ships; None in baselines from before it was kept."""
+        return self.baseline.shipped
 
     @property
     def scored_keys(self) -> frozenset[SampleKey]:
@@ -109,15 +120,19 @@ class BaselineModel:
 
 
 class Dictated(NamedTuple):
-    """What is run against a baseline; ``notes``: what was asked for in vain."""
+    """What is run against a baseline; ``notes``: what was asked for in vain.
+
+    ``settings`` are those of the baseline, ``own`` the bundle's.
+    """
 
     options: VerifyOptions
     prompts: list[Prompt]
     settings: DrawSettings
+    own: DrawSettings
     notes: list[str]
 
 
-def as_dictated(suite: Suite, reference: BaselineModel, bundle: BundleModel, options: VerifyOptions) -> Dictated:
+def as_dictated(suite: Suite, reference: BaselineModel, bundle: SampledModel, options: VerifyOptions) -> Dictated:
     """The settings of a baseline, and all its prompts and samples unless the options ask for fewer.
 
     Numbers that were given ask for fewer, and so does the preset ``fast``: the first samples of each prompt, whose
@@ -132,7 +147,7 @@ def as_dictated(suite: Suite, reference: BaselineModel, bundle: BundleModel, opt
     baseline.check(
         suite=suite,
         settings=settings,
-        tokenizer_sha256=bundle.identity.tokenizer_sha256,
+        tokenizer_sha256=bundle.identity.tokenizer_sha256 or None,
         samples=options.samples,
     )
     stored = {prompt_id for prompt_id, _ in baseline.drawn}
@@ -155,7 +170,21 @@ def as_dictated(suite: Suite, reference: BaselineModel, bundle: BundleModel, opt
         samples=None if options.samples is None and samples == plan.samples else samples,
         prompts=options.prompts if as_planned or options.prompts is not None else len(prompts),
     )
-    return Dictated(options, prompts, settings, notes)
+    return Dictated(options, prompts, settings, _own(suite, baseline, bundle, options), notes)
+
+
+def _own(suite: Suite, baseline: Baseline, bundle: SampledModel, options: VerifyOptions) -> DrawSettings:
+    """What the bundle is sampled with: its own settings where the baseline's model states some, else the baseline's.
+
+    A baseline that does not say what its model states dictates everything.
+    """
+    if baseline.shipped is None or bundle.shipped is None or options.same_settings:
+        return baseline.settings
+    suites = {name for name, value in dataclasses.asdict(suite.sampling).items() if value is not None}
+    free = set(baseline.shipped.generation) - set(baseline.asked) - set(options.overrides) - suites
+    own, unset = stated(bundle.generation_defaults), DrawSettings()
+    changes: dict[str, Any] = {name: own.get(name, getattr(unset, name)) for name in free}
+    return replace(baseline.settings, **changes)
 
 
 def _planned(suite: Suite, options: VerifyOptions) -> int:

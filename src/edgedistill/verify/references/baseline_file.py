@@ -31,7 +31,7 @@ from edgedistill.verify.references.npz import read_arrays
 from edgedistill.verify.references.top_tokens import TopTokens, top_tokens
 from edgedistill.verify.sampling.protocol import slices
 from edgedistill.verify.sampling.store import store_header
-from edgedistill.verify.types import Drawn, ModelIdentity
+from edgedistill.verify.types import Drawn, ModelIdentity, Shipped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,6 +70,8 @@ class Baseline:
         drawn: All samples.
         tops: Of some of them, the most likely tokens at each position.
         sha256: Of the file's content; "" before it is saved.
+        shipped: What the reference ships beside its weights; None in files from before it was kept.
+        asked: Names of the settings that were asked for when it was made, instead of the reference's own.
     """
 
     created: str
@@ -81,6 +83,8 @@ class Baseline:
     drawn: dict[SampleKey, Drawn]
     tops: dict[SampleKey, TopTokens]
     sha256: str = ""
+    shipped: Shipped | None = None
+    asked: tuple[str, ...] = ()
 
     @classmethod
     def create(
@@ -93,6 +97,7 @@ class Baseline:
         *,
         top_k: int = TOP_K,
         scored_samples: int = SCORED_SAMPLES,
+        asked: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> Self:
         """A baseline from samples that ``model`` gave on ``prompts``, with ``top_k`` tokens per position of the first
@@ -103,7 +108,7 @@ class Baseline:
         """
         if top_k < 1 or scored_samples < 0:
             raise VerifyError(f"top_k is {top_k} and scored_samples {scored_samples}; expected at least 1 and 0.")
-        if not model.can_score:
+        if model.identity.kind == "baseline":
             raise VerifyError("a baseline cannot be made from a baseline.", hint="Give a bundle, or hf.")
         by_key = {one.key: one for one in drawn}
         known = {prompt.id for prompt in prompts}
@@ -112,7 +117,7 @@ class Baseline:
         if progress is not None:
             progress.begin("scoring the baseline", len(prompts), "items")
         tops: dict[SampleKey, TopTokens] = {}
-        for prompt in prompts:
+        for prompt in prompts if model.can_score else ():
             keys = sorted(key for key in by_key if key[0] == prompt.id)[:scored_samples]
             for at in range(0, len(keys), model.score_rows):
                 group = keys[at : at + model.score_rows]
@@ -131,6 +136,8 @@ class Baseline:
             versions=store_header(suite, settings, model.identity)["versions"],
             drawn=by_key,
             tops=tops,
+            shipped=model.shipped,
+            asked=tuple(asked),
         )
 
     @property
@@ -196,9 +203,10 @@ class Baseline:
             raise VerifyError(
                 f"the baseline was drawn with {name} {mine[name]}, this run has {theirs[name]}.", hint=REMAKE
             )
-        if tokenizer_sha256 is not None and tokenizer_sha256 != self.identity.tokenizer_sha256:
+        own = self.identity.tokenizer_sha256  # "" of a server
+        if tokenizer_sha256 is not None and own not in ("", tokenizer_sha256):
             raise VerifyError(
-                f"the baseline's tokenizer is {self.identity.tokenizer_sha256[:12]}…, the bundle's "
+                f"the baseline's tokenizer is {own[:12]}…, the bundle's "
                 f"{tokenizer_sha256[:12]}…; their tokens cannot be compared.",
                 hint=REMAKE,
             )
@@ -233,6 +241,8 @@ class Baseline:
             "versions": self.versions,
             "drawn": [one.to_dict() for one in self.drawn.values()],
             "tops": [[*key, len(top.tail)] for key, top in self.tops.items()],
+            "shipped": None if self.shipped is None else dataclasses.asdict(self.shipped),
+            "asked": list(self.asked),
         }
         text = np.frombuffer(json.dumps(header, separators=(",", ":")).encode(), dtype=np.uint8)
         width = max((top.ids.shape[1] for top in self.tops.values()), default=1)
@@ -276,6 +286,8 @@ class Baseline:
             drawn={one.key: one for one in drawn},
             tops=tops,
             sha256=digest,
+            shipped=header.shipped,
+            asked=header.asked,
         )
 
 
@@ -288,6 +300,8 @@ class _Header:
     versions: dict[str, str]
     drawn: tuple[Any, ...]
     tops: tuple[tuple[str, int, Annotated[int, limits(low=0)]], ...]
+    shipped: Shipped | None = None
+    asked: tuple[str, ...] = ()
 
 
 def _score(

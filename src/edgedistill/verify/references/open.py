@@ -7,25 +7,34 @@ from typing import TYPE_CHECKING
 
 from edgedistill.bundle.bundle import MANIFEST, Bundle
 from edgedistill.errors import VerifyError
+from edgedistill.verify.models.endpoint import EndpointModel, is_address
 
 if TYPE_CHECKING:
+    from edgedistill.verify.models.torch_device import Device
     from edgedistill.verify.sampling.protocol import SampledModel
 
 HF = "hf"
 
 
 def open_reference(
-    reference: str | Path, bundle: str | Path, *, memory: int | None = None, stream: bool | None = None
+    reference: str | Path,
+    bundle: str | Path,
+    *,
+    memory: int | None = None,
+    stream: bool | None = None,
+    device: Device = "cpu",
 ) -> SampledModel:
     """Open what ``reference`` names.
 
     Args:
         reference: ``hf``: the original that the bundle was exported from; ``hf:NAME``: a checkpoint by built-in name,
-            directory, GGUF file or hub name; a directory: a bundle; a file: a baseline.
+            directory, GGUF file or hub name; ``http://...``: an OpenAI-compatible server; a directory: a bundle; a
+            file: a baseline.
         bundle: The bundle that is verified.
         memory: Bytes for samples of a reference bundle.
         stream: For ``hf``: load the layers one at a time as they are computed; None: where the original would not fit
             the free memory.
+        device: For ``hf``: where PyTorch computes.
 
     Raises:
         VerifyError: Nothing of that kind there, or an original whose place the bundle does not know.
@@ -37,7 +46,9 @@ def open_reference(
         from edgedistill.verify.models.torch import TorchModel
 
         name = text.removeprefix(HF).removeprefix(":") or original_name(Bundle.open(bundle))
-        return TorchModel.open(name, stream=stream)
+        return TorchModel.open(name, stream=stream, device=device)
+    if is_address(text):
+        return EndpointModel(text)
     path = Path(text)
     if path.is_dir() and (path / MANIFEST).is_file():
         from edgedistill.verify.models.bundle import open_sampled
@@ -54,7 +65,7 @@ def open_reference(
             hint=f"For a checkpoint write: --reference hf:{path}",
         )
     raise VerifyError(
-        f"the reference {text} was not found; expected a bundle, a baseline, hf, or hf:CHECKPOINT.",
+        f"the reference {text} was not found; expected a bundle, a baseline, hf, hf:CHECKPOINT, or http://...",
         hint="For the original of the bundle write: --reference hf",
     )
 

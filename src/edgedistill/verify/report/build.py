@@ -82,16 +82,20 @@ def analyse(
     asked = asked_suite(suite, bundle.samples)
     own = by_prompt(bundle.samples)
     theirs = by_prompt(reference.samples) if reference is not None else None
-    _require_answers(theirs if theirs is not None else own, "the reference" if theirs is not None else "the bundle")
+    if reference is not None:
+        require_answers(reference, "the reference")
+    else:
+        require_answers(bundle, "the bundle")
     result = _summary(asked, bundle, settings)
     before = None if reference is None else _summary(asked, reference, settings)
+    of_reference = None if reference is None or reference.settings is None else reference.settings
     gate = pairs = None
     if reference is not None and theirs is not None and before is not None:
         if margins is None:
             raise VerifyError("a comparison with a reference needs margins.")
         pairs = _pair_metrics(theirs, own, settings)
-        gate = _gate(theirs, own, (before, result), margins, settings, sequential)
-    told = [*notes, *_warnings(result, before)]
+        gate = _gate(theirs, own, (before, result), margins, settings, of_reference, sequential)
+    told = [*notes, *_warnings(result, before, bundle, reference)]
     extras = audit_extras(asked, bundle, settings)
     return VerifyReport(
         kind="audit" if reference is None else "verify",
@@ -104,6 +108,7 @@ def analyse(
             suite.name, suite.sha256, len(asked.prompts), len(suite.prompts), len(asked.variants), suite.has_gold
         ),
         settings=settings,
+        reference_settings=None if of_reference == settings else of_reference,
         sampler=sampler,
         claim=claim(result, deterministic=settings.deterministic),
         bundle_result=result,
@@ -159,38 +164,52 @@ def claim(result: SuiteResult, *, deterministic: bool) -> str:
     )
 
 
-def _warnings(result: SuiteResult, before: SuiteResult | None) -> list[str]:
+def _warnings(
+    result: SuiteResult, before: SuiteResult | None, bundle: ModelSamples, reference: ModelSamples | None
+) -> list[str]:
     """What makes the numbers mean less than they seem to."""
     found = []
-    for who, one in (("reference", before), ("bundle", result)):
-        if one is None:
+    for who, one, samples in (("reference", before, reference), ("bundle", result, bundle)):
+        if one is None or samples is None:
             continue
         without = one.form.truncated.value + one.form.unparsed.value
         if without > _MUCH_GARBAGE:
             cut = 100 * one.form.truncated.value
             found.append(
                 f"Note: {100 * without:.0f} % of the {who}'s replies have no answer ({cut:.0f} % truncated); agreement "
-                "and entropy say little then. A larger --max-new-tokens may help."
+                f"and entropy say little then. {_end_hint(samples, reference) or 'A larger --max-new-tokens may help.'}"
             )
     return found
 
 
 def _summary(asked: Suite, model: ModelSamples, settings: RunSettings) -> SuiteResult:
-    return summarise_suite(
-        asked, model.samples, deterministic=settings.deterministic, level=settings.level, seed=settings.seed
-    )
+    deterministic = (model.settings or settings).deterministic
+    return summarise_suite(asked, model.samples, deterministic=deterministic, level=settings.level, seed=settings.seed)
 
 
-def _require_answers(groups: Mapping[str, Sequence[Sample]], who: str) -> None:
-    """A reference (or an audited model) without a single answer measures nothing."""
-    samples = [sample for group in groups.values() for sample in group]
+def _end_hint(model: ModelSamples, reference: ModelSamples | None) -> str:
+    """What ends the model's turns and not its replies, in a sentence: a limit raised for it only costs time."""
+    if model.shipped is None:
+        return ""
+    known = None if reference is None or reference is model else reference.shipped
+    missing = model.shipped.missing_ends(known)
+    if not missing:
+        return ""
+    named = ", ".join(f"`{token}`" for token in missing)
+    return f"It lacks the end token {named}: name it in eos_token_id of generation_config.json and export again."
+
+
+def require_answers(model: ModelSamples, who: str) -> None:
+    """Raises VerifyError for a reference (or an audited model) without a single answer: it measures nothing."""
+    samples = model.samples
     if any(sample.kind == "parsed" for sample in samples):
         return
     truncated = sum(sample.kind == "truncated" for sample in samples)
     raise VerifyError(
         f"none of the {len(samples)} replies of {who} has an answer ({truncated} truncated, "
         f"{len(samples) - truncated} unparsed); expected some.",
-        hint="Raise --max-new-tokens, or set `extract` in the suite to how this model states its answers.",
+        hint=(_end_hint(model, None) if truncated else "")
+        or "Raise --max-new-tokens, or set `extract` in the suite to how this model states its answers.",
     )
 
 
@@ -200,6 +219,7 @@ def _gate(
     results: tuple[SuiteResult, SuiteResult],
     margins: Margins,
     settings: RunSettings,
+    of_reference: RunSettings | None,
     sequential: SequentialState | None,
 ) -> GateReport:
     comparison = compare(theirs, own, limit=settings.max_new_tokens)
@@ -212,7 +232,8 @@ def _gate(
         estimand="population" if sequential is not None else settings.estimand,
         sequential=sequential is not None,
     )
-    return gate_report(decision, comparison, margins, sequential=sequential, deterministic=settings.deterministic)
+    deterministic = settings.deterministic or (of_reference or settings).deterministic
+    return gate_report(decision, comparison, margins, sequential=sequential, deterministic=deterministic)
 
 
 def _distance(theirs: Sequence[Sample], own: Sequence[Sample], settings: RunSettings) -> Estimate:
@@ -236,7 +257,8 @@ def _pair_metrics(
         compare(theirs, own, limit=settings.max_new_tokens)  # says which prompt is missing
     level, seed = settings.level, settings.seed
     distances = [_distance(theirs[p], own[p], settings).value for p in theirs]
-    turned = [_flips(theirs[p], own[p]) for p in theirs]
+    # Pairs of their own noise differ by the noise alone.
+    turned = [_flips(theirs[p], own[p]) if settings.coupled else None for p in theirs]
     known = [counts for counts in turned if counts is not None and counts[0]]
 
     def rate(parts: Sequence[float]) -> Estimate | None:
@@ -271,7 +293,8 @@ def _prompt_pairs(
         row = PromptPair(prompt.id, question, prompt.tags, prompt.answer)
         if theirs is not None:
             row = replace(row, distance=_distance(theirs[prompt.id], own[prompt.id], settings))
-            if (turned := _flips(theirs[prompt.id], own[prompt.id])) is not None and turned[0]:
+            turned = _flips(theirs[prompt.id], own[prompt.id]) if settings.coupled else None
+            if turned is not None and turned[0]:
                 pairs, lost, gained = turned
                 changed = Estimate((lost + gained) / pairs, wilson(lost + gained, pairs, settings.level))
                 row = replace(row, pairs=pairs, lost=lost, gained=gained, flips=changed)

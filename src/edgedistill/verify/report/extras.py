@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
     from edgedistill.verify.metrics.perturbations import PerturbationCheck
     from edgedistill.verify.metrics.second_opinion import Opinion
-    from edgedistill.verify.types import Drawn, ModelIdentity, Prompt, RunSettings, Sample, Suite
+    from edgedistill.verify.types import Drawn, ModelIdentity, Prompt, RunSettings, Sample, Shipped, Suite
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSamples:
     """What was drawn from one model: replies to the prompts, to their variants, and to the prompts by temperature; what
     was said of the keys of their answers.
+
+    ``settings``: what they were drawn with, None for the run's. ``shipped``: what the model ships, None if not known.
     """
 
     identity: ModelIdentity
@@ -35,6 +37,8 @@ class ModelSamples:
     variants: Sequence[Drawn] = ()
     sweep: Mapping[float, Sequence[Drawn]] = field(default_factory=dict)
     opinion: Opinion | None = None
+    settings: RunSettings | None = None
+    shipped: Shipped | None = None
 
     @property
     def samples(self) -> list[Sample]:

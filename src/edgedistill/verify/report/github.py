@@ -30,6 +30,7 @@ def job_summary(report: VerifyReport) -> str:
     lines = [
         f"## {headline(report)}: `{_code(report.bundle.name)}`{against} on {_cell(report.suite.name)}",
         "",
+        *(f"> {_cell(one.sentence)}\n" for one in report.shipped),
         _cell(report.claim),
         "",
     ]

@@ -90,6 +90,7 @@ def _head(report: VerifyReport, title: str) -> str:
         f"<p>{_badge(headline(report), _kind(report))} {escape(_name(report.bundle) + against)}</p>",
         f"<p>{escape(report.claim)}</p>",
     ]
+    lines[2:2] = [f'<p class="note">{escape(one.sentence)}</p>' for one in report.shipped]
     verdict = report.bundle_result.verdict
     lines.append(f"<p>{escape(report.bundle_result.verdict_reason if verdict is None else verdict.reason)}</p>")
     lines.append(

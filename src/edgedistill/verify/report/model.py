@@ -32,7 +32,7 @@ from edgedistill.verify.metrics.survival import SurvivalCurve
 from edgedistill.verify.metrics.token_divergence import DivergenceSummary
 from edgedistill.verify.report.json_codec import encode
 from edgedistill.verify.stats.sampler_audit import SamplerAudit
-from edgedistill.verify.types import Estimate, Interval, ModelIdentity, RunSettings
+from edgedistill.verify.types import Estimate, Interval, ModelIdentity, RunSettings, ShippedDifference
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,8 @@ NAMES: dict[str, Any] = {
         Collapse, CollapseResult, Decider, Device, DeviceComparison, DeviceReport, DivergenceSummary, Diversity,
         EndpointResult, Estimate, FormSummary, GateResult, HallucinationVariance, Interval, ModelIdentity,
         ProcedureChange, ProcedureReport, ProcedureScore, PerturbationCheck, PromptSummary, RunSettings,
-        SamplerAudit, SecondOpinion, SequentialState, SuiteResult, SurvivalCurve, TemperatureSweep, Verdict,
+        SamplerAudit, SecondOpinion, SequentialState, ShippedDifference, SuiteResult, SurvivalCurve, TemperatureSweep,
+        Verdict,
     )
 } | {"Outcome": Outcome, "Method": Method, "Name": Name, "Estimand": Estimand}  # fmt: skip
 """What the annotations of the tree refer to, by name."""
@@ -207,6 +208,8 @@ class VerifyReport:
     ``procedure``: how answers were made, where answers were scored; None for single replies drawn in batches.
     ``sampler``, ``reference_sampler``: audits of the samplers; None where decoding was deterministic, of the reference
     also where its samples were stored in a baseline or it drew none.
+    ``reference_settings``: where they are not the bundle's (``settings``). ``shipped``: what the two models ship
+    differently beside their weights.
     """
 
     kind: Kind
@@ -232,6 +235,8 @@ class VerifyReport:
     devices: DeviceReport | None = None
     procedure: ProcedureReport | None = None
     reference_sampler: SamplerAudit | None = None
+    reference_settings: RunSettings | None = None
+    shipped: tuple[ShippedDifference, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property

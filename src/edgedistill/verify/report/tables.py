@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.metrics.second_opinion import SecondOpinion
     from edgedistill.verify.metrics.suite_summary import SuiteResult
     from edgedistill.verify.report.model import AuditExtras, VerifyReport
+    from edgedistill.verify.types import RunSettings
 
 ENDPOINT_HEADERS = ("endpoint", "reference", "bundle", "change", "margin", "outcome")
 
@@ -252,6 +253,12 @@ def _procedure_change(change: ProcedureChange, k: int) -> Iterator[tuple[str, st
     yield "change of tokens an answer", _text(change.tokens, 1.0, 1, "", signed=True)
 
 
+UNPAIRED = (
+    "Reference and bundle were drawn with noise of their own: the noise of sampling counts twice, so that the same "
+    "verdict takes more samples than with shared noise."
+)
+
+
 def path_text(report: VerifyReport) -> str:
     """Which path was measured, in a sentence."""
     settings = report.settings
@@ -259,6 +266,10 @@ def path_text(report: VerifyReport) -> str:
         return _procedure_text(report.procedure, report.reference is not None, exact=settings.numerics == "exact")
     kernels = "exact kernels" if settings.numerics == "exact" else "the kernels it is deployed with"
     coupled = ", sharing the reference's noise" if settings.coupled and report.reference is not None else ""
+    if report.bundle.kind == "endpoint":
+        return f"A server drew the bundle's replies. {UNPAIRED}"
+    if not settings.coupled:
+        coupled = f". {UNPAIRED[:-1]}"
     return f"The bundle decoded every reply token by token, with {kernels}{coupled}."
 
 
@@ -273,8 +284,14 @@ def _procedure_text(procedure: ProcedureReport, coupled: bool, *, exact: bool) -
 
 
 def settings_text(report: VerifyReport) -> str:
-    """Sampling settings in a line."""
-    s = report.settings
+    """Sampling settings in a line; the reference's, where they differ."""
+    text = _settings_text(report.settings)
+    if report.reference_settings is None:
+        return text
+    return f"bundle: {text}; reference: {_settings_text(report.reference_settings)}"
+
+
+def _settings_text(s: RunSettings) -> str:
     parts = [f"temperature {s.temperature:g}", f"top_p {s.top_p:g}", f"top_k {s.top_k}", f"min_p {s.min_p:g}"]
     if s.repetition_penalty != 1:
         parts.append(f"repetition penalty {s.repetition_penalty:g}")

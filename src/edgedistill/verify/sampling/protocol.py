@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import DrawSettings, SampleKey
-    from edgedistill.verify.types import Drawn, ModelIdentity, Prompt
+    from edgedistill.verify.types import Drawn, ModelIdentity, Prompt, Shipped
 
     Logits = npt.NDArray[np.float32]
 
@@ -38,6 +38,7 @@ class SampledModel(Protocol):
     Attributes:
         identity: Which model.
         generation_defaults: Its own sampling settings (generation.json), for ``DrawSettings.resolve``.
+        shipped: What it ships beside its weights; None where that is not known.
         can_draw: Whether it gives samples: False for an original that does not fit the memory.
         can_score: Whether it can give logits for any tokens, or only what is stored about its own.
         score_rows: Most sequences it scores at a time.
@@ -48,6 +49,9 @@ class SampledModel(Protocol):
 
     @property
     def generation_defaults(self) -> dict[str, Any]: ...
+
+    @property
+    def shipped(self) -> Shipped | None: ...
 
     @property
     def can_draw(self) -> bool: ...
@@ -105,7 +109,9 @@ def slices(lengths: Sequence[int], vocab_size: int, *, widest: int = 256) -> lis
 
 
 def require_same_vocabulary(first: ModelIdentity, second: ModelIdentity) -> None:
-    """Raises VerifyError unless both models have the same tokenizer and as many logits."""
+    """Raises VerifyError unless both models have the same tokenizer and as many logits, as far as both are known."""
+    if not first.tokenizer_sha256 or not second.tokenizer_sha256:
+        return
     if first.tokenizer_sha256 != second.tokenizer_sha256:
         raise VerifyError(
             f"{first.name} and {second.name} have different tokenizers ({first.tokenizer_sha256[:12]}… and "

@@ -87,6 +87,19 @@ class Replies:
         opened = self.encode(prompt, thinking).opened
         return [] if opened is None else self.tokens(f"\n{opened.close}\n\n")
 
+    def reasoning_end(self, tokens: Sequence[int], encoded: Encoded) -> int | None:
+        """Number of the tokens up to the mark that closes the reasoning, with it; None where there is none, or it does
+        not end.
+        """
+        transcript = Transcript(self._tokenizer, (), self._grammar, opened=encoded.opened)
+        closed, end = transcript.closed, None
+        for at, token in enumerate(tokens):
+            transcript.add(token)
+            if transcript.closed and not closed:
+                end = at + 1
+            closed = transcript.closed
+        return end if closed else None
+
     def drawn(self, encoded: Encoded, index: int, tokens: Sequence[int], finish: Finish) -> Drawn:
         """The sample that generated tokens come to: text, answer, form."""
         text, reasoning = self._read(tokens, encoded.opened)

@@ -172,13 +172,21 @@ def collect(
     settings: DrawSettings,
     store: SampleStore | None = None,
     progress: Progress | None = None,
+    known: Sequence[Drawn] = (),
 ) -> list[Drawn]:
     """All samples in order of prompt and index: those of the store, and the missing ones drawn and stored.
+
+    ``known`` were drawn before and are stored with the others.
 
     Raises what ``draw`` and ``SampleStore.append`` raise; KeyboardInterrupt leaves a store that can be resumed.
     """
     wanted = [(prompt.id, index) for prompt in prompts for index in range(samples)]
     have = dict(store.drawn) if store is not None else {}
+    for drawn in known:
+        if drawn.key not in have:
+            if store is not None:
+                store.append(drawn)
+            have[drawn.key] = drawn
     if any(key not in have for key in wanted):
         drawing = _drawing(model, prompts, samples, settings, frozenset(have), progress)
         try:

@@ -20,6 +20,7 @@ from edgedistill.verify.types.prompts import (
 )
 from edgedistill.verify.types.run import ModelIdentity, ModelKind, RunSettings
 from edgedistill.verify.types.samples import Drawn, Sample, Trial
+from edgedistill.verify.types.shipped import Shipped, ShippedDifference
 
 __all__ = [
     "AnswerKind",
@@ -37,6 +38,8 @@ __all__ = [
     "Role",
     "RunSettings",
     "Sample",
+    "Shipped",
+    "ShippedDifference",
     "Suite",
     "SuiteSampling",
     "Trial",

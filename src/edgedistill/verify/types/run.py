@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-ModelKind = Literal["bundle", "hf", "baseline"]
+ModelKind = Literal["bundle", "hf", "baseline", "endpoint"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """Which model: ``kind`` bundle, hf (the original in PyTorch) or baseline (samples stored earlier).
+    """Which model: ``kind`` bundle, hf (the original in PyTorch), baseline (samples stored earlier) or endpoint (a
+    server, of which hashes and vocabulary are not known).
 
     ``sha256`` is of everything that an answer depends on (of a bundle: ``Bundle.identity``; of an original: its
     weights), ``tokenizer_sha256`` of tokenizer.json; ``details`` is for people (family, bits, ...).

@@ -1,0 +1,268 @@
+"""A model behind an OpenAI-compatible server (vLLM, llama.cpp, a hosted one) as verification sees it: no logits.
+
+The server draws with noise of its own, so that two models are compared unpaired. What it ships beside the weights is
+not known here: the settings of the run are sent with every request. Its replies are not kept from one run to the next,
+because an address does not say which weights answer.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urldefrag
+
+from edgedistill.errors import VerifyError
+from edgedistill.extras import missing
+from edgedistill.progress import NullProgress
+from edgedistill.runtime.sampling import NoiseKey
+from edgedistill.runtime.text.reasoning import DEFAULT_TAGS, split
+from edgedistill.safe_text import visible
+from edgedistill.verify.metrics.lengths import repetition_rate
+from edgedistill.verify.sampling.answers import read_reply
+from edgedistill.verify.types import Drawn, ModelIdentity, Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    import httpx
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgedistill.progress import Progress
+    from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
+    from edgedistill.verify.metrics.device_agreement import DeviceReport
+    from edgedistill.verify.types import Prompt, Shipped
+
+KEY = "OPENAI_API_KEY"
+"""Variable that holds the key of a server that asks for one."""
+
+REQUESTS = 8
+"""At a time: servers put them into one batch."""
+
+SECONDS = 600.0
+"""Longest wait for a reply."""
+
+_TRIES = 5
+_BUSY = (429, 500, 502, 503, 504)
+_LONGEST_WAIT = 30.0
+_REMEDY = "Check that the server runs: curl {url}/models"
+
+
+def is_address(text: object) -> bool:
+    """Whether ``text`` names a server."""
+    return str(text).startswith(("http://", "https://"))
+
+
+class EndpointModel:
+    """A model of a server. Close it, or use it as a context manager.
+
+    Args:
+        address: Where the API lies, ``http://localhost:8000/v1``; ``#NAME`` behind it chooses one of several models.
+        requests: So many at a time.
+
+    Raises:
+        MissingExtraError: httpx is not installed.
+        VerifyError: No server there, or it has no such model.
+    """
+
+    can_draw = True
+    can_score = False
+    score_rows = 1
+    shipped: Shipped | None = None
+
+    def __init__(self, address: str, *, requests: int = REQUESTS) -> None:
+        try:
+            import httpx
+        except ImportError as error:
+            raise missing("A server is asked with httpx, which is not installed.", "endpoint") from error
+        url, wanted = urldefrag(address)
+        self._url = url.rstrip("/")
+        self._requests = requests
+        key = os.environ.get(KEY)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        limits = httpx.Limits(max_connections=requests)
+        self._client = httpx.Client(headers=headers, timeout=httpx.Timeout(SECONDS, connect=10.0), limits=limits)
+        try:
+            self._model = self._find(wanted)
+        except BaseException:
+            self._client.close()
+            raise
+        self.identity = ModelIdentity("endpoint", self._model, "", "", 0, {"server": self._url})
+
+    @property
+    def generation_defaults(self) -> dict[str, Any]:
+        """Nothing: a server does not tell."""
+        return {}
+
+    def draw(
+        self,
+        prompts: Sequence[Prompt],
+        samples: int,
+        settings: DrawSettings,
+        *,
+        done: Collection[SampleKey] = (),
+        progress: Progress | None = None,
+        first_index: int = 0,
+    ) -> Iterator[Drawn]:
+        """See ``sampling.protocol.SampledModel.draw``. Replies have no token ids."""
+        if likely := [prompt.id for prompt in prompts if prompt.extract == "likelihood"]:
+            raise VerifyError(
+                f"the choices of `{likely[0]}` are decided by likelihood, and a server gives no likelihoods.",
+                hint="Ask for a letter instead: `extract` choice.",
+            )
+        done = frozenset(done)
+        indices = range(first_index, first_index + samples)
+        missing_ones = [(prompt, index) for prompt in prompts for index in indices if (prompt.id, index) not in done]
+        progress = progress or NullProgress()
+        progress.begin(f"asking {self.identity.name}", len(prompts) * samples, "items")
+        progress.advance(len(prompts) * samples - len(missing_ones))
+        pool = ThreadPoolExecutor(self._requests)
+        try:
+            asked = [pool.submit(self._ask, prompt, index, settings) for prompt, index in missing_ones]
+            for answered in as_completed(asked):
+                yield answered.result()
+                progress.advance(1)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        progress.end()
+
+    def score(self, *_: object, **__: object) -> Iterator[npt.NDArray[np.float32]]:
+        """Refused: a server gives text."""
+        raise VerifyError("a server cannot score given tokens.", hint="Leave out what needs logits.")
+
+    def devices(self, prompts: Sequence[Prompt], settings: DrawSettings) -> DeviceReport | None:  # noqa: ARG002
+        """None: the server does not tell."""
+        return None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _find(self, wanted: str) -> str:
+        found = self._json(self._request("GET", "/models")).get("data")
+        names = [str(one.get("id")) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        if wanted and names and wanted not in names:
+            raise VerifyError(
+                f"the server {self._url} has no model `{visible(wanted)}`; it has {visible(', '.join(names[:8]))}."
+            )
+        if not wanted and len(names) != 1:
+            several = visible(", ".join(names[:8])) or "none that it names"
+            raise VerifyError(
+                f"the server {self._url} has {len(names)} models ({several}); expected one.",
+                hint=f"Name it behind the address: {self._url}#NAME",
+            )
+        return wanted or names[0]
+
+    def _ask(self, prompt: Prompt, index: int, settings: DrawSettings) -> Drawn:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "max_tokens": settings.max_new_tokens,
+            "seed": NoiseKey.of(settings.seed, prompt=prompt.id, sample=index).state >> 33,
+        }
+        # No part of the API of OpenAI: sent where they are not off.
+        body |= {k: v for k, v in (("top_k", settings.top_k), ("min_p", settings.min_p)) if v}
+        if settings.repetition_penalty != 1.0:
+            body |= dict.fromkeys(("repetition_penalty", "repeat_penalty"), settings.repetition_penalty)
+        if settings.thinking is not None:
+            body["chat_template_kwargs"] = {"enable_thinking": settings.thinking}
+        value = self._json(self._request("POST", "/chat/completions", body))
+        try:
+            choice = value["choices"][0]
+            message, finish = choice["message"], choice.get("finish_reason")
+            content, reasoning = message.get("content") or "", message.get("reasoning_content") or ""
+            count = int((value.get("usage") or {}).get("completion_tokens") or 0)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise VerifyError(
+                f"the server {self._url} gave no chat completion: {visible(str(value)[:120])}."
+            ) from error
+        return _drawn(prompt, index, str(content), str(reasoning), "stop" if finish == "stop" else "length", count)
+
+    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+        import httpx
+
+        for attempt in range(_TRIES):
+            try:
+                response = self._client.request(method, f"{self._url}{path}", json=body)
+            except httpx.TimeoutException as error:
+                raise VerifyError(
+                    f"the server {self._url} did not answer within {SECONDS:.0f} s.",
+                    hint="Give a smaller --max-new-tokens.",
+                ) from error
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                said = visible(str(error)) or type(error).__name__
+                raise VerifyError(
+                    f"the server {self._url} cannot be asked: {said}.", hint=_REMEDY.format(url=self._url)
+                ) from error
+            if response.status_code not in _BUSY or attempt == _TRIES - 1:
+                break
+            time.sleep(_wait(response.headers.get("Retry-After"), attempt))
+        if response.status_code >= 400:
+            key = f" Its key belongs in {KEY}." if response.status_code in (401, 403) else ""
+            said = visible(" ".join(response.text[:200].split()))
+            raise VerifyError(
+                f"the server {self._url} answers {response.status_code}: {said}.{key}",
+                hint=_REMEDY.format(url=self._url),
+            )
+        return response
+
+    def _json(self, response: httpx.Response) -> dict[str, Any]:
+        try:
+            value = response.json()
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise VerifyError(
+                f"the server {self._url} gave no JSON object; expected an OpenAI-compatible API.",
+                hint="The address usually ends in /v1.",
+            )
+        return value
+
+
+def _drawn(prompt: Prompt, index: int, content: str, reasoning: str, finish: Finish, count: int) -> Drawn:
+    """A reply as a sample. Where the server counts no tokens, words stand in."""
+    tags = DEFAULT_TAGS[0]
+    if reasoning:
+        content = f"{tags.open}{reasoning}{tags.close}{content}"
+    elif tags.close in content and tags.open not in content.partition(tags.close)[0]:
+        content = f"{tags.open}{content}"  # the template opened it in the prompt
+    words = content.split()
+    numbers: dict[str, int] = {}
+    reading = read_reply(prompt, content, truncated=finish != "stop")
+    inside = len(content) - len(split(content).answer)
+    tokens = count or len(words)
+    sample = Sample(
+        prompt_id=prompt.id,
+        index=index,
+        kind=reading.kind,
+        answer=reading.answer,
+        text=reading.text,
+        tokens=tokens,
+        # Only the text is known: tokens in proportion to its characters.
+        reasoning_tokens=math.floor(tokens * inside / max(1, len(content))),
+        unclosed=reading.unclosed,
+        repetition=repetition_rate([numbers.setdefault(word, len(numbers)) for word in words]),
+        correct=reading.correct,
+        loose=reading.loose,
+    )
+    return Drawn(sample, (), finish)
+
+
+def _wait(told: str | None, attempt: int) -> float:
+    """Seconds until the next try: what the server says, else twice as long each time."""
+    try:
+        seconds = float(told or "")
+    except ValueError:
+        seconds = 0.5 * 2.0**attempt
+    return min(max(0.0, seconds), _LONGEST_WAIT)
