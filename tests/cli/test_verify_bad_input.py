@@ -9,8 +9,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cli_support import COMMAND, SUITE_PROMPTS, Result, environment, here
+from exporting import export
+from safetensors.numpy import load_file, save_file
 
 SMALL = ("--samples", 4, "--fast")
 
@@ -110,8 +113,18 @@ def test_weights_that_were_altered_get_no_verdict(bundle: Path, reference: Path,
     assert not (bundle.parent / "x.baseline").exists()
 
 
-def test_another_vocabulary_is_refused(reasoner_dir: Path, reference: Path, suite: Path) -> None:
-    refused = here("verify", reasoner_dir, "--reference", reference, "--suite", suite, *SMALL, "--no-store")
+def test_another_vocabulary_is_refused(tiny_checkpoint_dir: Path, reference: Path, suite: Path, tmp_path: Path) -> None:
+    """The same tokenizer over an embedding with rows to spare."""
+    source = Path(shutil.copytree(tiny_checkpoint_dir, tmp_path / "padded"))
+    tensors = load_file(source / "model.safetensors")
+    embedding = tensors["model.embed_tokens.weight"]
+    tensors["model.embed_tokens.weight"] = np.concatenate([embedding, embedding[:8]])
+    save_file(tensors, source / "model.safetensors")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + 8}))
+    bundle = tmp_path / "bundle"
+    export(source, bundle, verify=False)
+    refused = here("verify", bundle, "--reference", reference, "--suite", suite, *SMALL, "--no-store")
     assert "a vocabulary of" in refused.one_error()
 
 
