@@ -53,7 +53,7 @@ def test_an_unsound_reference_stops_the_run(sampled, undrawn) -> None:
 
 
 def test_no_baseline_is_made_with_an_unsound_sampler(undrawn, monkeypatch) -> None:
-    monkeypatch.setattr(baseline_runs, "open_reference", lambda *_: undrawn)
+    monkeypatch.setattr(baseline_runs, "open_reference", lambda *_, **__: undrawn)
     monkeypatch.setattr(undrawn, "close", lambda: None)  # of the session's fixture
     with pytest.raises(VerifyError, match=SAME_WHATEVER_THE_SEED):
         baseline_runs.make_baseline("fp32", options=OPTIONS)
