@@ -168,6 +168,7 @@ def with_budget(bundle: Path, rows: float, target: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_memory_is_planned_with_the_rows_of_the_cache_as_it_is_stored(bundle, tmp_path) -> None:
     made = edgedistill("export", "tiny-reasoner", "-o", tmp_path / "out", "--kv-cache", "int8", "--json")
     assert made.code == 0, made.err

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
 from cli_support import edgedistill, here
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.slow
 def test_formats_of_the_built_in_model(tmp_path: Path) -> None:
     out = tmp_path / "out"
     shown = edgedistill(

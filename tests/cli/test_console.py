@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from cli_support import Result
 
 from edgedistill.cli import console
 from edgedistill.cli.generation import AnswerPrinter
@@ -44,6 +45,20 @@ def test_stages_in_a_pipe_are_a_line_each(capsys: pytest.CaptureFixture[str]) ->
         "quantizing weights: 50 %",
         "quantizing weights: 4.00 MiB in 20.0 s",
     ]
+
+
+def test_a_refusal_is_one_line_however_long_its_stages_took(capsys: pytest.CaptureFixture[str]) -> None:
+    times: Iterator[float] = iter([0.0, 12.0, 65.0, 65.0])
+    progress = console.LineProgress(clock=lambda: next(times))
+    progress.begin("drawing samples", 4, "items")
+    progress.advance(2)
+    progress.advance(2)
+    progress.end()
+    lines = capsys.readouterr().err
+    assert lines == "drawing samples: 50 %\ndrawing samples: 100 %\ndrawing samples: 4 in 1 min 05 s\n"
+    assert Result(2, "", f"{lines}error: no room\n").one_error() == "error: no room"
+    with pytest.raises(AssertionError):
+        Result(2, "", "Something else.\nerror: no room\n").one_error()
 
 
 def test_an_error_in_mid_stage_gives_the_cursor_back(monkeypatch: pytest.MonkeyPatch) -> None:

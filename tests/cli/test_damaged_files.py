@@ -26,10 +26,18 @@ CORPUS = Path(__file__).parents[1] / "fuzz" / "corpus"
 SMALL = ("--samples", "2", "--prompts", "2", "-n", "4")
 
 
-def documents(*kinds: str, sound: bool = True) -> list[Any]:
-    """Those of ``kinds`` as parameters (kind, content); ``sound``: also those that commands accept."""
-    found = [path for kind in kinds for path in sorted((CORPUS / kind).iterdir()) if sound or path.stem != "plain"]
-    return [pytest.param(path.parent.name, path.read_bytes(), id=f"{path.parent.name}-{path.stem}") for path in found]
+def documents(*kinds: str, sound: bool = True, quick: bool = True) -> list[Any]:
+    """Those of ``kinds`` as parameters (kind, content); ``sound``: also those that commands accept.
+
+    Without ``quick`` all but the first of each kind are marked as slow: they go through many commands.
+    """
+    parameters = []
+    for kind in kinds:
+        found = [path for path in sorted((CORPUS / kind).iterdir()) if sound or path.stem != "plain"]
+        for index, path in enumerate(found):
+            marks = [pytest.mark.slow] if index and not quick else []
+            parameters.append(pytest.param(kind, path.read_bytes(), id=f"{kind}-{path.stem}", marks=marks))
+    return parameters
 
 
 def refused_or_done(*command: object) -> None:
@@ -55,7 +63,9 @@ def put_into_bundle(kind: str, content: bytes, bundle: Path) -> None:
     relist(bundle, name)
 
 
-@pytest.mark.parametrize(("kind", "content"), documents("manifest", "bit-planes", "generation", sound=False))
+@pytest.mark.parametrize(
+    ("kind", "content"), documents("manifest", "bit-planes", "generation", sound=False, quick=False)
+)
 def test_bundles(kind: str, content: bytes, bundle: Path, tiny_bundle_dir: Path, tmp_path: Path) -> None:
     put_into_bundle(kind, content, bundle)
     for command in (
@@ -86,7 +96,7 @@ def test_bundles_in_the_terminal_ui(kind: str, content: bytes, bundle: Path, tmp
     assert not app.return_code
 
 
-@pytest.mark.parametrize(("kind", "content"), documents("config", "tokenizer", "gguf", "safetensors"))
+@pytest.mark.parametrize(("kind", "content"), documents("config", "tokenizer", "gguf", "safetensors", quick=False))
 def test_checkpoints(kind: str, content: bytes, tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
     checkpoint: Path = shutil.copytree(tiny_checkpoint_dir, tmp_path / "checkpoint")
     if kind == "config":
@@ -104,7 +114,7 @@ def test_checkpoints(kind: str, content: bytes, tiny_checkpoint_dir: Path, tmp_p
     assert not list(tmp_path.glob(".out*"))
 
 
-@pytest.mark.parametrize(("kind", "content"), documents("profile"))
+@pytest.mark.parametrize(("kind", "content"), documents("profile", quick=False))
 def test_profiles(kind: str, content: bytes, tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
     path = tmp_path / "one.toml"
     for text in (content, content[:-40], content + b"\xff\xfe", b"\0" * 100):
@@ -114,7 +124,9 @@ def test_profiles(kind: str, content: bytes, tiny_checkpoint_dir: Path, tmp_path
     refused_or_done("export", tiny_checkpoint_dir, "-o", tmp_path / "out", "--profile", path)
 
 
-@pytest.mark.parametrize(("kind", "content"), documents("baseline-archive", "report", "suite", "samples", "traces"))
+@pytest.mark.parametrize(
+    ("kind", "content"), documents("baseline-archive", "report", "suite", "samples", "traces", quick=False)
+)
 def test_documents_of_verification(
     kind: str, content: bytes, tiny_bundle_dir: Path, tiny_checkpoint_dir: Path, tmp_path: Path
 ) -> None:

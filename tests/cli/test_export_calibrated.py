@@ -30,6 +30,7 @@ def manifest(tmp_path: Path) -> Manifest:
     return Manifest.from_json((tmp_path / "out" / "manifest.json").read_text())
 
 
+@pytest.mark.slow
 def test_own_traces_are_drawn_once(tmp_path: Path, cache: Path) -> None:
     first = export(tmp_path, cache, "--calibrate", "--calibration-tokens", "1024", run=edgedistill)
     assert first.code == 0, first.err
@@ -58,6 +59,7 @@ def test_text_of_ones_own(tmp_path: Path, cache: Path) -> None:
     assert manifest(tmp_path).calibration["origin"] == "mine.jsonl"
 
 
+@pytest.mark.slow
 def test_formats_under_a_budget(tmp_path: Path, cache: Path) -> None:
     some = ("--calibration-tokens", "512", "--sensitivity", "estimated")
     done = export(tmp_path, cache, "--bits-per-weight", "5.5", *some)

@@ -79,6 +79,7 @@ def test_answers(bundle: Path) -> None:
     check("chat", "chat", bundle, "--plain", "--trajectories", 2, "-n", 60, "--seed", 1, stdin=asked)
 
 
+@pytest.mark.slow
 def test_reports_and_baselines(bundle: Path, tmp_path: Path) -> None:
     check("audit", "audit", bundle, *SMALL, "-o", tmp_path / "first", code=None)
     check("verify", "verify", bundle, "--reference", bundle, *SMALL, "-o", tmp_path / "second", code=None)
@@ -110,6 +111,7 @@ def test_formats_side_by_side(tiny_checkpoint_dir: Path) -> None:
           "--prompt-tokens", 16, "--new-tokens", 8)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_tuning(tiny_bundle_dir: Path, tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     text = tmp_path / "text.txt"

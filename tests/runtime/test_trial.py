@@ -66,6 +66,7 @@ def test_an_export_whose_graph_never_ends_is_no_bundle(
         trial_run.checked(bundle, manifest, progress=NullProgress())
 
 
+@pytest.mark.slow
 def test_commands_end_at_their_limits(tiny_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = endless(tiny_bundle_dir, tmp_path / "endless")
     message = here("run", bundle, "hello", "--time-limit", SECONDS).one_error()

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-STAGE = re.compile(r"[\w .-]+: (.* in )?[0-9.]+ (ms|s)|Plan: .*")
+STAGE = re.compile(r"[\w .-]+: (\d+ %|(.* in )?(\d+ min )?[0-9.]+ (ms|s))|Plan: .*")
+"""A line of progress: of a stage that ended, or that goes on for long on a busy machine."""
 SUITE_PROMPTS = 32
 COMMAND = (sys.executable, "-m", "edgedistill")
 
@@ -53,7 +54,7 @@ class Result:
         return self.json
 
     def one_error(self, code: int = 2) -> str:
-        """The message of a refusal: one line after those of finished stages, nothing on stdout, the exit code."""
+        """The message of a refusal: one line after those of stages, nothing on stdout, the exit code."""
         *stages, last = [line for line in self.err.splitlines() if line] or [""]
         assert self.code == code, self.err
         assert last.startswith("error: "), self.err

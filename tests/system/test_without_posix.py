@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py")) + sorted((ROOT / "tui").rglob("*.py"))
+POSIX_ONLY = {"fcntl", "resource", "termios", "pwd", "grp", "tty", "pty"}
 BLOCKED = ROOT / "tests" / "support" / "without_posix"
 
 SCRIPT = """
@@ -81,6 +82,7 @@ print("all done")
 """
 
 
+@pytest.mark.slow
 def test_import_export_run_verify_and_a_session_of_the_terminal_ui(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
     work, home = tmp_path / "work", tmp_path / "home"
     work.mkdir()
@@ -97,12 +99,11 @@ def test_import_export_run_verify_and_a_session_of_the_terminal_ui(tiny_checkpoi
     assert done.stdout.endswith("all done\n")
 
 
-@pytest.mark.parametrize("module", ["fcntl", "resource", "termios", "pwd", "grp", "tty", "pty"])
-def test_modules_that_windows_lacks_are_imported_where_they_may_be_missing(module: str) -> None:
+def test_modules_that_windows_lacks_are_imported_where_they_may_be_missing() -> None:
     for path in SOURCES:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            assert module not in names, f"{path.name} imports {module} at its top"
+            names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+            assert not names & POSIX_ONLY, f"{path.name} imports {', '.join(names & POSIX_ONLY)} at its top"
 
 
 def test_no_name_of_a_file_here_is_one_that_windows_refuses() -> None:

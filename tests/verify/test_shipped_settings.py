@@ -84,6 +84,7 @@ def test_a_temperature_of_its_own_is_sampled_and_named(
     assert alike.pairs.length_ratio.value == 1.0, "the weights are the same"
 
 
+@pytest.mark.slow
 def test_a_missing_end_token_is_called_that(changed: Callable[..., Path], reasoner: Callable[[str], Path]) -> None:
     bundle = changed(ends=lambda ids: ids[1:])
     report = compared(bundle, reasoner("int4-b32"))
@@ -130,6 +131,7 @@ def test_another_template_is_named_with_a_prompt(changed: Callable[..., Path], r
     assert "the same tokens of every prompt" in found.sentence
 
 
+@pytest.mark.slow
 def test_a_baseline_knows_what_its_model_ships(
     changed: Callable[..., Path], reasoner: Callable[[str], Path], tmp_path: Path
 ) -> None:
