@@ -11,11 +11,12 @@ from simulated import damaged, draw, skilled
 
 from edgedistill.errors import VerifyError
 from edgedistill.profile.profile import VerifyMargins
-from edgedistill.verify.gate.decide import GateResult, collapse_endpoint, decide, overall
-from edgedistill.verify.gate.endpoints import Margins, endpoints
+from edgedistill.verify.gate.decide import Decider, GateResult, collapse_endpoint, decide, overall
+from edgedistill.verify.gate.endpoints import Endpoint, Estimand, Margins, endpoints
 from edgedistill.verify.metrics.answer_distance import distribution_distance
 from edgedistill.verify.metrics.collapse_verdict import Verdict
 from edgedistill.verify.metrics.paired import AGREES, DISTANCES, Comparison, compare, pair_atoms
+from edgedistill.verify.stats.betting import holm
 
 MARGINS = Margins(accuracy=0.05, agreement=0.08, entropy_bits=0.25, length_ratio=1.15, truncation=0.05, distance=0.1)
 SAMPLES = 12
@@ -134,6 +135,100 @@ def test_what_would_decide_decides(estimand: str) -> None:
         for _ in range(10)
     )
     assert decided >= 5
+
+
+def is_inside(endpoint: Endpoint) -> bool:
+    """Whether the parameter, as observed, keeps its limits."""
+    truth = endpoint.bets.estimate
+    return (endpoint.low is None or truth > endpoint.low) and (endpoint.high is None or truth < endpoint.high)
+
+
+def chance(endpoint: Endpoint, level: float, scale: float) -> float:
+    """Of a decision with ``scale`` times as many observations: of passing inside the limits, of failing outside."""
+    if is_inside(endpoint):
+        return endpoint.power(endpoint.bets.estimate, 0.05, scale=scale)
+    return endpoint.power_to_fail(level, scale=scale)
+
+
+@pytest.mark.parametrize("estimand", ["suite", "population"])
+def test_what_would_decide_is_the_fewest_that_have_the_power(estimand: Estimand) -> None:
+    """One or two fewer have less than 80 %; inside the margins to pass, outside to fail at Holm's level."""
+    rng, seen = np.random.default_rng(14), set()
+    for loss in (0.0, 0.02, 0.05, 0.08, 0.12, 0.15):
+        comparison = models(40, loss, rng, samples=6)
+        result = decide(comparison, MARGINS, estimand=estimand)
+        found = endpoints(comparison, MARGINS, estimand)
+        levels = iter(holm([p for endpoint in found for p in endpoint.beyond()], result.alpha)[1])
+        have = 6 if estimand == "suite" else 40
+        for row, endpoint in zip(result.endpoints, found, strict=True):
+            level = min(next(levels) for _ in endpoint.beyond())
+            assert (row.decide is not None) == (row.outcome == "inconclusive")
+            if row.decide is None:
+                continue
+            kept, other = ("samples", "prompts") if estimand == "suite" else ("prompts", "samples")
+            total, further = getattr(row.decide, kept), getattr(row.decide, f"further_{kept}")
+            assert (getattr(row.decide, other), getattr(row.decide, f"further_{other}")) == (None, None)
+            if total is None:
+                assert further is None
+                assert chance(endpoint, level, 1_000_000 / have) < 0.8
+                continue
+            assert further == total - have > 0
+            assert chance(endpoint, level, total / have) >= 0.8
+            assert total == have + 1 or chance(endpoint, level, (total - 2) / have) < 0.8
+            seen.add(is_inside(endpoint))
+    assert seen == {True, False}
+
+
+def test_what_cannot_be_decided_in_practice_names_no_number() -> None:
+    """The truth lies on the limit, as far as the samples tell."""
+    comparison = models(40, 0.1, np.random.default_rng(15))
+    observed = decide(comparison, MARGINS).endpoints[0].change.value
+    assert observed < 0
+    result = decide(comparison, replace(MARGINS, accuracy=-observed + 1e-6))
+    row = result.endpoints[0]
+    assert row.outcome == "inconclusive"
+    assert row.decide == Decider(None, None, None, None)
+    assert result.outcome != "inconclusive" or result.further_samples is None
+
+
+def test_a_result_says_what_it_rests_on() -> None:
+    comparison = models(30, 0.05, np.random.default_rng(16), samples=7)
+    for estimand, sequential, method in (
+        ("suite", False, "betting, samples of these prompts"),
+        ("population", False, "betting, prompts"),
+        ("population", True, "betting, prompts, sequential"),
+    ):
+        result = decide(comparison, MARGINS, alpha=0.04, estimand=estimand, sequential=sequential)  # type: ignore[arg-type]
+        assert (result.prompts, result.samples, result.alpha) == (30, 7, 0.04)
+        assert (result.method, result.estimand) == ("betting", estimand)
+        assert (1 - result.blind_spot) ** 30 == pytest.approx(0.04)
+        for row in result.endpoints:
+            assert row.change.interval is not None
+            assert row.change.interval.method == method
+
+
+def test_bounds_are_the_least_and_the_most_that_can_be_observed() -> None:
+    """Bets within narrower bounds could lose more than their stake, within wider ones they would show less."""
+    found = {one.name: one for one in endpoints(models(10, 0.1, np.random.default_rng(17)), MARGINS)}
+    bounds = {name: (one.bets.low, one.bets.high, one.bets.most) for name, one in found.items()}
+    assert bounds["distance"] == (DISTANCES.min(), DISTANCES.max(), 1.0)
+    assert bounds["agreement"] == ((AGREES[0] - AGREES[1]).min(), (AGREES[0] - AGREES[1]).max(), 1.0)
+    assert bounds["entropy"] == (AGREES[0].min(), AGREES[0].max(), AGREES[1].max())
+    assert bounds["tokens"] == (0.0, LIMIT, LIMIT)
+    assert {bounds[name] for name in ("accuracy", "length", "garbage")} == {(-1.0, 1.0, 1.0)}
+    assert {name: (one.low, one.high) for name, one in found.items()} == {
+        "accuracy": (-MARGINS.accuracy, None),
+        "distance": (None, MARGINS.distance),
+        "agreement": (-MARGINS.agreement, MARGINS.agreement),
+        "entropy": (2**-MARGINS.entropy_bits, 2**MARGINS.entropy_bits),
+        "length": (None, 1 - 1 / MARGINS.length_ratio),
+        "tokens": (None, MARGINS.length_ratio),
+        "garbage": (None, MARGINS.truncation),
+    }
+    assert {name: one.null for name, one in found.items()} == dict.fromkeys(found, 0.0) | {
+        "entropy": 1.0,
+        "tokens": 1.0,
+    }
 
 
 def test_coupling_makes_the_same_samples_decide_more() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -61,6 +62,8 @@ def test_looking_on_the_way_and_deciding_at_once_agree() -> None:
         state = gate.update(piece)
         once = decide(whole, MARGINS, estimand="population", sequential=True)
         assert state.endpoints == {row.name: row.outcome for row in once.endpoints}
+        assert state.evidence_for == {row.name: pytest.approx(1 / row.p_pass) for row in once.endpoints}
+        assert state.evidence_against == {row.name: pytest.approx(1 / row.p_fail) for row in once.endpoints}
         assert state.prompts == len(whole.prompts)
         if state.outcome != "inconclusive":
             break
@@ -98,6 +101,13 @@ def test_an_open_run_says_how_many_prompts_are_missing() -> None:
     assert state.outcome == "inconclusive"
     assert state.further_prompts is not None
     assert 1 <= state.further_prompts < 400
+    assert max(state.evidence_against.values()) < 20, "whatever is open may still pass"
+    missing = [
+        20 * (math.log(1 / 0.05) / math.log(state.evidence_for[name]) - 1)
+        for name, outcome in state.endpoints.items()
+        if outcome == "inconclusive"
+    ]
+    assert state.further_prompts == math.ceil(max(missing))
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:
