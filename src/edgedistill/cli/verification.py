@@ -243,6 +243,7 @@ def _append(path: Path, text: str) -> None:
 def print_summary(report: VerifyReport) -> None:
     """The report as text: outcome, reasons, tables."""
     from edgedistill.verify.report import tables as rows
+    from edgedistill.verify.report.prompt_tables import LOST_HEADERS, LOST_TITLE, lost_rows, lost_text
     from edgedistill.verify.report.sampler_text import samplers_text
 
     against = f" against {report.reference.name}" if report.reference is not None else ""
@@ -267,6 +268,11 @@ def print_summary(report: VerifyReport) -> None:
         paragraph(report.gate.power)
         if report.gate.decide:
             paragraph(f"What would decide it: {report.gate.decide}")
+    if report.lost_most:
+        console.out()
+        console.out(f"{LOST_TITLE}:")
+        console.out(console.table(LOST_HEADERS, lost_rows(report)))
+        paragraph(lost_text(report))
     console.out()
     metrics = rows.metric_rows(report)
     if report.reference_result is None:

@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 from report_support import LOOSE, PROVENANCE, SETTINGS, divergences, draw, make_report, make_suite, model
 
+from edgedistill.cli.verification import print_summary
 from edgedistill.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, VerifyError
 from edgedistill.verify.gate.endpoints import Margins
 from edgedistill.verify.report.build import analyse
 from edgedistill.verify.report.extras import ModelSamples
+from edgedistill.verify.report.github import job_summary
+from edgedistill.verify.report.html import html
+from edgedistill.verify.report.prompt_tables import LOST_TITLE, lost_rows
 from edgedistill.verify.types import Suite
 
 
@@ -42,6 +46,24 @@ def test_a_damaged_model_fails_with_its_reasons() -> None:
     assert report.pairs.lost is not None
     assert report.pairs.gained is not None
     assert report.pairs.lost.value > 5 * report.pairs.gained.value
+
+
+def test_the_prompts_that_lost_most_are_in_every_form_of_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    report = make_report(accuracy=0.1, samples=32)
+    assert len(report.lost_most) == 10
+    worst = report.lost_most[0]
+    assert worst.beyond_noise
+    assert worst.reference.answer == worst.gold
+    assert str(worst.bundle.answer).startswith("100")
+    print_summary(report)
+    row = next(iter(lost_rows(report)))
+    for text in (capsys.readouterr().out, job_summary(report), html(report)):
+        assert LOST_TITLE in text
+        assert all(cell in text for cell in row)
+        assert "of these 10 lost more than sampling" in text
+    audit = make_report(audit=True, accuracy=0.1)
+    print_summary(audit)
+    assert not any(LOST_TITLE in text for text in (capsys.readouterr().out, job_summary(audit), html(audit)))
 
 
 def test_tight_margins_are_undecided_and_say_what_would_decide() -> None:

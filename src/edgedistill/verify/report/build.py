@@ -13,6 +13,7 @@ from edgedistill.verify.gate.decide import decide
 from edgedistill.verify.metrics.accuracy import flips
 from edgedistill.verify.metrics.answer_distance import distance_estimate
 from edgedistill.verify.metrics.lengths import length_ratio
+from edgedistill.verify.metrics.lost_prompts import lost_prompts
 from edgedistill.verify.metrics.paired import compare
 from edgedistill.verify.metrics.suite_summary import summarise_suite
 from edgedistill.verify.report.definitions import DEFINITIONS
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from edgedistill.verify.gate.endpoints import Margins
     from edgedistill.verify.gate.sequential import SequentialState
+    from edgedistill.verify.metrics.lost_prompts import LostPrompt
     from edgedistill.verify.metrics.suite_summary import SuiteResult
     from edgedistill.verify.report.tokens import PromptDivergences
     from edgedistill.verify.stats.sampler_audit import SamplerAudit
@@ -90,11 +92,14 @@ def analyse(
     before = None if reference is None else _summary(asked, reference, settings)
     of_reference = None if reference is None or reference.settings is None else reference.settings
     gate = pairs = None
+    lost: tuple[LostPrompt, ...] = ()
     if reference is not None and theirs is not None and before is not None:
         if margins is None:
             raise VerifyError("a comparison with a reference needs margins.")
         pairs = _pair_metrics(theirs, own, settings)
         gate = _gate(theirs, own, (before, result), margins, settings, of_reference, sequential)
+        right = {prompt.id: prompt.answer for prompt in asked.prompts}
+        lost = lost_prompts(before.prompts, result.prompts, theirs, own, right, level=settings.level)
     told = [*notes, *_warnings(result, before, bundle, reference)]
     extras = audit_extras(asked, bundle, settings)
     return VerifyReport(
@@ -130,6 +135,7 @@ def analyse(
         gate=gate,
         definitions=dict(DEFINITIONS),
         notes=tuple(told),
+        lost_most=lost,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgedistill.safe_text import visible
+from edgedistill.verify.report.prompt_tables import LOST_HEADERS, LOST_TITLE, lost_rows, lost_text
 from edgedistill.verify.report.sampler_text import samplers_text
 from edgedistill.verify.report.tables import (
     ENDPOINT_HEADERS,
@@ -43,6 +44,9 @@ def job_summary(report: VerifyReport) -> str:
             lines += ["", f"**What would decide it:** {_cell(report.gate.decide)}"]
     else:
         lines.append(_cell(report.bundle_result.verdict_reason))
+    if report.lost_most:
+        lost = [_table(LOST_HEADERS, lost_rows(report)), "", _cell(lost_text(report))]
+        lines += ["", f"<details><summary>{LOST_TITLE}</summary>", "", *lost, "", "</details>"]
     metrics = [(row.label, row.reference, row.bundle) for row in metric_rows(report)]
     lines += ["", "<details><summary>All metrics</summary>", "", _table(("metric", "reference", "bundle"), metrics)]
     told = " ".join([f"{settings_text(report)}.", path_text(report), samplers_text(report)])

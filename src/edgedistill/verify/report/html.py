@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgedistill.safe_text import escape
 from edgedistill.verify.report.figures import figures, histograms
-from edgedistill.verify.report.prompt_tables import prompt_rows
+from edgedistill.verify.report.prompt_tables import LOST_HEADERS, LOST_TITLE, lost_rows, lost_text, prompt_rows
 from edgedistill.verify.report.sampler_text import audit_text
 from edgedistill.verify.report.tables import (
     ENDPOINT_HEADERS,
@@ -73,7 +73,15 @@ def html(report: VerifyReport) -> str:
     """A whole page; every text of the report is escaped."""
     title = f"edgedistill {report.kind}: {report.bundle.name} on {report.suite.name}"
     body = "\n".join(
-        [_head(report, title), _gate(report), _plots(report), _metrics(report), _prompts(report), _provenance(report)]
+        [
+            _head(report, title),
+            _gate(report),
+            _lost(report),
+            _plots(report),
+            _metrics(report),
+            _prompts(report),
+            _provenance(report),
+        ]
     )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -130,6 +138,13 @@ def _gate(report: VerifyReport) -> str:
     if report.gate.decide:
         lines.append(f"<p><strong>What would decide it:</strong> {escape(report.gate.decide)}</p>")
     return "\n".join(lines)
+
+
+def _lost(report: VerifyReport) -> str:
+    if not report.lost_most:
+        return ""
+    rows = [[*map(escape, row)] for row in lost_rows(report)]
+    return f'<h2>{LOST_TITLE}</h2>{_table(LOST_HEADERS, rows)}<p class="note">{escape(lost_text(report))}</p>'
 
 
 def _plots(report: VerifyReport) -> str:

@@ -24,6 +24,7 @@ from edgedistill.verify.metrics.collapse_verdict import Verdict
 from edgedistill.verify.metrics.device_agreement import Device, DeviceComparison, DeviceReport
 from edgedistill.verify.metrics.diversity import Diversity
 from edgedistill.verify.metrics.lengths import FormSummary
+from edgedistill.verify.metrics.lost_prompts import AnswerShare, LostPrompt
 from edgedistill.verify.metrics.perturbations import PerturbationCheck, TemperatureSweep
 from edgedistill.verify.metrics.procedure_score import ProcedureChange, ProcedureReport, ProcedureScore
 from edgedistill.verify.metrics.second_opinion import SecondOpinion
@@ -46,9 +47,9 @@ Kind = Literal["verify", "audit"]
 NAMES: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
-        Collapse, CollapseResult, Decider, Device, DeviceComparison, DeviceReport, DivergenceSummary, Diversity,
-        EndpointResult, Estimate, FormSummary, GateResult, HallucinationVariance, Interval, ModelIdentity,
-        ProcedureChange, ProcedureReport, ProcedureScore, PerturbationCheck, PromptSummary, RunSettings,
+        AnswerShare, Collapse, CollapseResult, Decider, Device, DeviceComparison, DeviceReport, DivergenceSummary,
+        Diversity, EndpointResult, Estimate, FormSummary, GateResult, HallucinationVariance, Interval, LostPrompt,
+        ModelIdentity, ProcedureChange, ProcedureReport, ProcedureScore, PerturbationCheck, PromptSummary, RunSettings,
         SamplerAudit, SecondOpinion, SequentialState, ShippedDifference, SuiteResult, SurvivalCurve, TemperatureSweep,
         Verdict,
     )
@@ -209,7 +210,7 @@ class VerifyReport:
     ``sampler``, ``reference_sampler``: audits of the samplers; None where decoding was deterministic, of the reference
     also where its samples were stored in a baseline or it drew none.
     ``reference_settings``: where they are not the bundle's (``settings``). ``shipped``: what the two models ship
-    differently beside their weights.
+    differently beside their weights. ``lost_most``: the prompts on which the bundle lost most, worst first.
     """
 
     kind: Kind
@@ -237,6 +238,7 @@ class VerifyReport:
     reference_sampler: SamplerAudit | None = None
     reference_settings: RunSettings | None = None
     shipped: tuple[ShippedDifference, ...] = ()
+    lost_most: tuple[LostPrompt, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property

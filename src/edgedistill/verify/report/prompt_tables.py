@@ -1,4 +1,4 @@
-"""The table of one prompt as text: what its samples say of either model, and what compares the two."""
+"""Tables of prompts as text: those that lost most; one with what its samples say and what compares the models."""
 
 from __future__ import annotations
 
@@ -9,8 +9,50 @@ from edgedistill.verify.report.tables import MetricRow, bits, nats, number, perc
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from edgedistill.verify.metrics.lost_prompts import AnswerShare
     from edgedistill.verify.metrics.suite_summary import PromptSummary
     from edgedistill.verify.report.model import PromptPair, VerifyReport
+
+LOST_TITLE = "Prompts that lost most"
+LOST_HEADERS = ("prompt", "gold", "reference", "bundle", "lost", "more than noise")
+_ANSWER_CHARACTERS = 40
+
+
+def lost_rows(report: VerifyReport) -> list[tuple[str, ...]]:
+    """Rows under ``LOST_HEADERS``: the majority answer of either model with its share, worst first."""
+    return [
+        (
+            row.prompt_id,
+            "-" if row.gold is None else _cut(row.gold),
+            _answer(row.reference),
+            _answer(row.bundle),
+            f"{100 * (row.before.value - row.after.value):.0f} points",
+            "yes" if row.beyond_noise else "not shown",
+        )
+        for row in report.lost_most
+    ]
+
+
+def lost_text(report: VerifyReport) -> str:
+    """What the rows hold, in two sentences; empty without rows."""
+    if not report.lost_most:
+        return ""
+    what = "right samples" if report.suite.gold else "the answer that the reference mostly gives"
+    sure = sum(row.beyond_noise for row in report.lost_most)
+    return (
+        f"Lost: what the share of {what} fell by. {sure} of these {len(report.lost_most)} lost more than sampling by "
+        f"itself would take from any of the {report.suite.prompts} prompts (sign test, Bonferroni)."
+    )
+
+
+def _answer(mostly: AnswerShare) -> str:
+    text = "no answer" if mostly.answer is None else _cut(mostly.answer)
+    return f"{text} ({100 * mostly.share.value:.0f} %)"
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _ANSWER_CHARACTERS else line[: _ANSWER_CHARACTERS - 1] + "…"
 
 
 def prompt_rows(report: VerifyReport, prompt_id: str) -> list[MetricRow]:
