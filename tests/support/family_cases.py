@@ -15,6 +15,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+LINEAR = {"rope_type": "linear", "factor": 2.0}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24}
 
 
@@ -33,9 +34,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama-tied": ("llama", {"tie_word_embeddings": True, "hidden_size": 64, "head_dim": None}),
     "llama-bias": ("llama", {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"}),
-    "llama-linear": ("llama", {"rope": {"rope_type": "linear", "factor": 2.0}}),
+    "llama-linear": ("llama", {"rope": LINEAR}),
     "llama-llama3": ("llama", {"rope": LLAMA3, "rope_theta": 500000.0}),
     "llama-mha": ("llama", {"num_key_value_heads": 4}),
+    # Falcon 3: heads wider together than the hidden size, and a base of its own.
+    "falcon3": ("llama", {"hidden_size": 64, "head_dim": 32, "num_attention_heads": 4, "rope_theta": 1000042.0}),
     "mistral": ("mistral", {"sliding_window": None}),
     "mistral-window": ("mistral", {"sliding_window": 7}),
     "qwen2": ("qwen2", {"tie_word_embeddings": True}),
@@ -106,6 +109,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": True,
             "attention_multiplier": 0.3,
         },
+    ),
+    "minicpm": ("minicpm", {"tie_word_embeddings": True, "scale_emb": 3, "scale_depth": 1.1, "dim_model_base": 24}),
+    "minicpm-untied": (
+        "minicpm",
+        {"tie_word_embeddings": False, "scale_emb": 2.5, "scale_depth": 1.4, "dim_model_base": 32, "rope": LINEAR},
     ),
     "olmo2": ("olmo2", {}),
     "olmo2-theta": ("olmo2", {"rope_theta": 500000.0}),

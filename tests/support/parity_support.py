@@ -6,6 +6,7 @@ Used by the tests of this directory only. Works with transformers 4 and 5.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,8 @@ def save_random_model(
     import torch
     import transformers
 
+    if model_type == "minicpm":
+        return save_random_minicpm(directory, rope=rope, seed=seed, **overrides)
     if model_type not in transformers.CONFIG_MAPPING:
         pytest.skip(f"transformers {transformers.__version__} does not know {model_type}")
     values = BASE | overrides
@@ -87,6 +90,30 @@ def save_random_model(
     randomize(model, seed=seed, norm=0.0 if "gemma" in model_type else 1.0)
     model = model.float().eval()
     model.save_pretrained(directory)
+    return model
+
+
+def save_random_minicpm(directory: Path, **values: Any) -> Any:
+    """MiniCPM, which transformers does not know: its Llama, multiplied where the equations of MiniCPM's own code
+    (modeling_minicpm.py of openbmb's models) say so.
+    """
+    scales = {key: values.pop(key) for key in ("scale_emb", "scale_depth", "dim_model_base")}
+    model = save_random_model(directory, "llama", **values)
+    path = directory / "config.json"
+    config = json.loads(path.read_text()) | scales | {"model_type": "minicpm", "architectures": ["MiniCPMForCausalLM"]}
+    path.write_text(json.dumps(config))
+
+    def multiply(module: Any, factor: float) -> None:
+        def hook(_module: Any, _inputs: Any, output: Any) -> Any:
+            return (output[0] * factor, *output[1:]) if isinstance(output, tuple) else output * factor
+
+        module.register_forward_hook(hook)
+
+    multiply(model.model.embed_tokens, scales["scale_emb"])
+    for layer in model.model.layers:
+        multiply(layer.self_attn, scales["scale_depth"] / math.sqrt(config["num_hidden_layers"]))
+        multiply(layer.mlp, scales["scale_depth"] / math.sqrt(config["num_hidden_layers"]))
+    multiply(model.model.norm, 1 / (config["hidden_size"] / scales["dim_model_base"]))
     return model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgedistill.checkpoint.config_values import number
+from edgedistill.checkpoint.config_values import integer, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,10 +19,14 @@ SlidingRope = Literal["same", "local_base", "unscaled"]
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key of config.json, and the value that the family's config class has where config.json is silent."""
+    """A key of config.json, and the value that the family's config class has where config.json is silent.
+
+    With ``over``, a second key and a power, the number is divided by that key's number to that power.
+    """
 
     name: str
     default: float = 0.0
+    over: tuple[str, float] | None = None
 
     def flag(self, config: Mapping[str, Any]) -> bool:
         """The value as a truth value."""
@@ -30,7 +34,8 @@ class Key:
 
     def number(self, config: Mapping[str, Any]) -> float:
         """The value as a number; raises CheckpointError for anything else."""
-        return number(config, self.name, self.default)
+        value = number(config, self.name, self.default)
+        return value if self.over is None else value / integer(config, self.over[0]) ** self.over[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,16 @@ FAMILIES: dict[str, Family] = {
         fused_gate_up="shared_mlp.input_linear",
         names={"mlp.down_proj": "shared_mlp.output_linear"},
     ),
+    # MiniCPM 1 and 2, and 4 as far as its attention is dense. Read from the model's own code, transformers has none.
+    "minicpm": replace(
+        _LLAMA,
+        mlp_bias=False,
+        tie_word_embeddings=True,
+        embedding_scale=Key("scale_emb", 1.0),
+        residual_scale=Key("scale_depth", 1.0, over=("num_hidden_layers", 0.5)),
+        logits_scale=Key("dim_model_base", 1.0, over=("hidden_size", 1.0)),
+        refused={"sparse_config": "attention to chosen blocks of a long text"},
+    ),
     "olmo2": _OLMO2,
     "olmo3": replace(_OLMO2, windows="pattern", sliding_window=4096, full_every=4, sliding_rope="unscaled"),
     "exaone4": Family(
