@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-STAGE = re.compile(r"[\w .-]+: (\d+ %|(.* in )?(\d+ min )?[0-9.]+ (ms|s))|Plan: .*")
-"""A line of progress: of a stage that ended, or that goes on for long on a busy machine."""
+STAGE = re.compile(r"[\w .-]+: (\d+ %|(.* in )?(\d+ min )?[0-9.]+ (ms|s))|(Plan|note): .*")
+"""What may stand before an error: a stage that ended or goes on for long, the plan of a run, what it cannot show."""
 SUITE_PROMPTS = 32
 COMMAND = (sys.executable, "-m", "edgedistill")
 
