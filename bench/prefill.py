@@ -110,7 +110,7 @@ def measure_speed(paths: dict[str, Path], rounds: int, prompts: Sequence[int], t
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")
         for form in list(FORMS)[:: -1 if number % 2 else 1]:
-            made = bench(paths[form], threads=threads, prompt_tokens=prompts, new_tokens=NEW_TOKENS, repeats=1)
+            made = bench(paths[form], threads=threads, prompt_tokens=prompts, new_tokens=NEW_TOKENS, rounds=1)
             rates = {rate.tokens: rate.median for rate in made.prefill}
             found[form].append(Round(rates, made.decode.median, made.peak_rss_bytes))
     return found

@@ -71,7 +71,7 @@ def test_bundles(kind: str, content: bytes, bundle: Path, tiny_bundle_dir: Path,
     for command in (
         ("inspect", bundle, "--weights"), ("inspect", bundle, "--json", "--verify"),
         ("run", bundle, "hello", "-n", "2"),
-        ("chat", "--plain", bundle), ("bench", bundle, "--repeats", "1", "-n", "2"),
+        ("chat", "--plain", bundle), ("bench", bundle, "--rounds", "1", "-n", "2"),
         ("audit", bundle, *SMALL), ("verify", bundle, "--reference", tiny_bundle_dir, *SMALL),
         ("baseline", "create", bundle, "-o", tmp_path / "b.baseline", "--force", *SMALL),
         *([("tune", bundle, "-o", tmp_path / "tuned", "--steps", "1")] if kind == "manifest" else []),

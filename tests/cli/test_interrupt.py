@@ -174,7 +174,7 @@ def test_a_chat_goes_on_after_ctrl_c_and_keeps_the_text(tiny_bundle_dir: Path, t
 def test_an_interrupted_bench_is_one_line(tiny_bundle_dir: Path) -> None:
     # A terminal sends Ctrl-C to every process of the group.
     process = subprocess.Popen(
-        [*COMMAND, "bench", str(tiny_bundle_dir), "--repeats", "1000000", "--json"],
+        [*COMMAND, "bench", str(tiny_bundle_dir), "--rounds", "1000000", "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True,
     )  # fmt: skip
     measuring = [psutil.Process(process.pid)]

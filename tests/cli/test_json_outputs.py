@@ -66,7 +66,7 @@ def test_a_bundle(bundle: Path, tmp_path: Path) -> None:
     assert check("inspect", "inspect", bundle)["verified"] == "size"
     assert check("selftest", "selftest", bundle)["passed"]
     check("sign", "sign", bundle, "--new-key", tmp_path / "key", code=None)
-    check("bench", "bench", bundle, "--prompt-tokens", 16, "--new-tokens", 8, "--repeats", 1)
+    check("bench", "bench", bundle, "--prompt-tokens", 16, "--new-tokens", 8, "--rounds", 1)
 
 
 def test_answers(bundle: Path) -> None:

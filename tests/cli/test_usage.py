@@ -12,8 +12,9 @@ from cli_support import COMMAND, edgedistill, environment, here
 
 import edgedistill.cli as command
 from edgedistill._version import __version__
-from edgedistill.cli import parser
+from edgedistill.cli import parser, verification
 from edgedistill.cli.parser import VERBS
+from edgedistill.verify.options import AuditOptions, VerifyOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,6 +96,7 @@ def test_old_names_of_options_go_on_working(capsys: pytest.CaptureFixture[str]) 
         (["run", "b", "--mode", "exact"], "numerics", "exact"),
         (["run", "b", "--deliberate"], "procedure", "deliberate"),
         (["compare", "m", "--formats", "int8"], "format", "int8"),
+        (["bench", "b", "--repeats", "3"], "rounds", 3),
     ],
 )
 def test_every_old_name_gets_one_note(
@@ -103,6 +105,15 @@ def test_every_old_name_gets_one_note(
     args = parser.parse(old)
     assert getattr(args, name) == value
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("given", "thinking"), [(["--think"], True), (["--no-think"], False), ([], None)])
+def test_models_are_verified_with_reasoning_or_without(given: list[str], thinking: bool | None) -> None:
+    audited, verified = parser.parse(["audit", "b", *given]), parser.parse(["verify", "b", *given])
+    assert audited is not None
+    assert verified is not None
+    assert verification.options(audited, AuditOptions).thinking is thinking
+    assert verification.options(verified, VerifyOptions).thinking is thinking
 
 
 def test_the_model_may_come_last() -> None:

@@ -177,7 +177,7 @@ def test_trial_in_slices_is_recorded(tiny_bundle_dir: Path, tiny_checkpoint_dir:
     prompt = Tokenizer.from_file(str(tiny_bundle_dir / "tokenizer.json")).encode(probe.PROMPT).ids
     exact = export(tiny_checkpoint_dir, tmp_path / "b", format="fp32").manifest
     assert sliced.decode(tmp_path / "b", exact, prompt, 2, limit=1) == exact.check["tokens"][:2]
-    assert manifest.check["mode"] == "whole"
+    assert manifest.check["loaded"] == "whole"
 
 
 _PEAK = """

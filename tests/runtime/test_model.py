@@ -62,7 +62,7 @@ def test_prefill_chunk_does_not_change_the_text(quantized: Model, mode: Any) -> 
 
 
 def test_exact_mode_is_what_scoring_says(quantized: Model) -> None:
-    """Greedy tokens of exact mode are the argmax of one prefill over prompt and answer, bit for bit."""
+    """Greedy tokens of exact numerics are the argmax of one prefill over prompt and answer, bit for bit."""
     prompt = quantized.encode(quantized.render("What is 12 + 30?"))
     got = quantized.generate("What is 12 + 30?", settings=GREEDY.replace(max_new_tokens=40), numerics="exact")
     scores = quantized.session.decoder().score(np.array([prompt + list(got.tokens)]), chunk=64)

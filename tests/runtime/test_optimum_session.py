@@ -119,7 +119,7 @@ def test_context_and_interrupt(model: Model) -> None:
 
 
 def test_bench_and_selftest_know_the_signature(neox: tuple[Path, Any]) -> None:
-    assert bench(neox[0], threads=1, prompt_tokens=16, new_tokens=4, repeats=1).decode.median > 0
+    assert bench(neox[0], threads=1, prompt_tokens=16, new_tokens=4, rounds=1).decode.median > 0
     got = selftest(neox[0], threads=1)
     assert {c.name: c.held for c in got.checks}["run to run"] is True
     assert got.divergences[0].mean_kl < 1e-6

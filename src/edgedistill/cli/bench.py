@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
 examples:
   edgedistill bench my-bundle
-  edgedistill bench my-bundle --prompt-tokens 128,512 --new-tokens 128 --repeats 10
+  edgedistill bench my-bundle --prompt-tokens 128,512 --new-tokens 128 --rounds 10
   edgedistill bench my-bundle --threads 2 --json
 
-Close other programs first; the spread between the repeats shows how quiet the machine is."""
+Close other programs first; the spread between the rounds shows how quiet the machine is."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N[,N...]",
         help="prompt lengths (64, 256 and 1024 where the context allows)",
     )
-    parser.add_argument("--new-tokens", type=int, metavar="N", help="decode steps per repeat (64)")
-    parser.add_argument("--repeats", type=int, metavar="N", help="measured repeats (5)")
+    parser.add_argument("--new-tokens", type=int, metavar="N", help="decode steps per round (64)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="measured rounds (5)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: the bundle's profile)")
     parser.add_argument("--json", action="store_true", help="print every measurement as JSON")
     limits.add_options(parser)
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             threads=args.threads,
             prompt_tokens=args.prompt_tokens,
             new_tokens=args.new_tokens,
-            repeats=args.repeats,
+            rounds=args.rounds,
             progress=progress,
         )
     if args.json:

@@ -118,7 +118,13 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-RENAMED = {"--output": "--out", "--formats": "--format", "--path": "--numerics", "--mode": "--procedure"}
+RENAMED = {
+    "--output": "--out",
+    "--formats": "--format",
+    "--path": "--numerics",
+    "--mode": "--procedure",
+    "--repeats": "--rounds",
+}
 """Options by their old names, which go on working with a note."""
 _NUMERICS = ("fast", "exact")
 _DELIBERATE = "--procedure=deliberate"

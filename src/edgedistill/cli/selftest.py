@@ -19,7 +19,7 @@ examples:
   edgedistill selftest my-bundle
   edgedistill selftest my-bundle --threads 1 --json
 
-Exit code 1: a property that exact mode or batches rely on does not hold here."""
+Exit code 1: a property that exact numerics or batches rely on does not hold here."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -62,11 +62,11 @@ def _print(result: SelfTestResult) -> None:
     console.out(console.table(headers, rows, right=(1, 2, 3, 4)))
     console.out()
     if result.passed:
-        text = "Everything that exact mode and batches rely on holds on this machine."
+        text = "Everything that exact numerics and batches rely on holds on this machine."
         console.out(console.style(text, "green"))
     else:
         failed = ", ".join(c.name for c in result.checks if c.required and c.held is False)
-        console.out(console.style(f"Does not hold on this machine, though exact mode relies on it: {failed}.", "red"))
+        console.out(console.style(f"Does not hold on this machine, though exact numerics rely on it: {failed}.", "red"))
 
 
 def _verdict(check: PropertyCheck) -> str:

@@ -46,7 +46,11 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--top-k", type=int, metavar="K")
     sampling.add_argument("--min-p", type=float, metavar="P")
     sampling.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="longest reply, reasoning included")
-    sampling.add_argument("--no-think", dest="think", action="store_false", help="ask the template for no reasoning")
+    thinking = sampling.add_mutually_exclusive_group()
+    thinking.add_argument(
+        "--think", action="store_true", default=None, help="have the models reason before they answer"
+    )
+    thinking.add_argument("--no-think", dest="think", action="store_false", help="have them answer at once")
     sampling.add_argument("--seed", type=int, metavar="N", help="seed of the sampling noise (default 0)")
     sampling.add_argument(
         "--numerics",
@@ -114,7 +118,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 def options(args: argparse.Namespace, kind: type[Options], **more: Any) -> Options:
     """The options of the command line; raises UsageError where they make no sense."""
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(kind) if hasattr(args, f.name)}
-    given |= {"preset": args.preset or "default", "thinking": None if args.think else False, **more}
+    given |= {"preset": args.preset or "default", "thinking": args.think, **more}
     chosen = kind(**given)
     if chosen.scored is not None and args.dask is not None:
         raise UsageError("answers of a procedure are made on one machine.", hint="Drop --dask or --procedure.")

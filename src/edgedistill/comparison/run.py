@@ -262,7 +262,7 @@ class _Run:
         context = Bundle.open(path).manifest.model.context_length
         new = min(self._options.new_tokens, context // 4)
         prompt = min(self._options.prompt_tokens, context // 2)
-        found = bench(path, prompt_tokens=prompt, new_tokens=new, repeats=1, progress=self._progress)
+        found = bench(path, prompt_tokens=prompt, new_tokens=new, rounds=1, progress=self._progress)
         return {
             "decode_tps": found.decode.median,
             "prefill_tps": found.prefill[0].median,

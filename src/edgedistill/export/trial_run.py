@@ -51,11 +51,11 @@ def try_bundle(path: str, manifest_json: str) -> dict[str, Any]:
     directory, manifest = Path(path), Manifest.from_json(manifest_json)
     started = time.perf_counter()
     if (directory / WEIGHTS).stat().st_size > WHOLE_LIMIT and manifest.model.signature == "edgedistill":
-        mode, (tokens, text) = "slices", _in_slices(directory, manifest)
+        loaded, (tokens, text) = "slices", _in_slices(directory, manifest)
     else:
-        mode, (tokens, text) = "whole", _whole(directory, manifest)
+        loaded, (tokens, text) = "whole", _whole(directory, manifest)
     return {
-        "mode": mode,
+        "loaded": loaded,
         "prompt": PROMPT,
         "tokens": tokens,
         "text": text,

@@ -57,7 +57,7 @@ class Start:
         logits: float32 [V] after it.
         noise: uint64 [K], key of each trajectory's noise.
         eos: Ids that end a trajectory. ``limit``: tokens of prompt and continuation together.
-        exact: Decode in exact mode. ``confident``: measure the confidence of every token.
+        exact: Decode in exact numerics. ``confident``: measure the confidence of every token.
     """
 
     prompt: Sequence[int]

@@ -37,7 +37,7 @@ class CountingProgress:
 def test_bench_measures_a_bundle(tiny_bundle: Callable[[str], Path]) -> None:
     progress = CountingProgress()
     path = tiny_bundle("int4-b32")
-    got = bench(path, threads=1, prompt_tokens=[8, 33], new_tokens=6, repeats=2, progress=progress)
+    got = bench(path, threads=1, prompt_tokens=[8, 33], new_tokens=6, rounds=2, progress=progress)
     assert (got.bundle, got.threads, got.decode_context) == ("int4-b32", 1, 8)
     assert [rate.tokens for rate in got.prefill] == [8, 33]
     assert got.decode.tokens == 6
@@ -54,7 +54,7 @@ def test_bench_measures_a_bundle(tiny_bundle: Callable[[str], Path]) -> None:
 
 
 def test_bench_defaults_fit_the_context(tiny_bundle: Callable[[str], Path]) -> None:
-    got = bench(tiny_bundle("fp32"), threads=1, repeats=1)
+    got = bench(tiny_bundle("fp32"), threads=1, rounds=1)
     assert [rate.tokens for rate in got.prefill] == [64]
 
 
@@ -62,7 +62,7 @@ def test_bench_defaults_fit_the_context(tiny_bundle: Callable[[str], Path]) -> N
     ("options", "message"),
     [
         ({"prompt_tokens": 150, "new_tokens": 20}, "150 prompt and 20 new tokens"),
-        ({"repeats": 0}, "at least 1"),
+        ({"rounds": 0}, "at least 1"),
         ({"prompt_tokens": []}, "at least 1"),
         ({"threads": -2}, "threads is -2"),
     ],

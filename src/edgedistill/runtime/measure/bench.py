@@ -1,4 +1,4 @@
-"""Speed and memory of a bundle: load time, prefill and decode rates over repeats, peak memory.
+"""Speed and memory of a bundle: load time, prefill and decode rates over rounds, peak memory.
 
 Everything is measured in a process of its own, so that the peak memory is the bundle's and not the caller's.
 """
@@ -17,6 +17,7 @@ import numpy as np
 from edgedistill.bundle.bundle import Bundle
 from edgedistill.errors import BundleError, ChildError, GenerationError
 from edgedistill.progress import NullProgress, Progress
+from edgedistill.renamed import accepts_old
 from edgedistill.runtime.chunks import chunk_bounds
 from edgedistill.runtime.optimum_session import OptimumSession
 from edgedistill.runtime.sampling import greedy
@@ -29,19 +30,19 @@ if TYPE_CHECKING:
 
 DEFAULT_PROMPT_TOKENS = (64, 256, 1024)
 DEFAULT_NEW_TOKENS = 64
-DEFAULT_REPEATS = 5
+DEFAULT_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Tokens per second over the repeats; ``tokens`` is how many each repeat computed."""
+    """Tokens per second over the rounds; ``tokens`` is how many each round computed."""
 
     tokens: int
     values: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """Median of the repeats."""
+        """Median of the rounds."""
         return median(self.values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,13 +93,14 @@ class BenchResult:
         return cls(**{**values, "prefill": prefill, "decode": decode})
 
 
+@accepts_old(repeats="rounds")
 def bench(
     path: str | Path,
     *,
     threads: int | None = None,
     prompt_tokens: int | Sequence[int] | None = None,
     new_tokens: int | None = None,
-    repeats: int | None = None,
+    rounds: int | None = None,
     progress: Progress | None = None,
 ) -> BenchResult:
     """Measure the bundle at ``path`` in a process of its own.
@@ -107,9 +109,9 @@ def bench(
         path: Bundle directory.
         threads: Overrides the profile's; 0 is one per physical core.
         prompt_tokens: Prompt length or lengths; default 64, 256 and 1024, as far as the context reaches.
-        new_tokens: Decode steps per repeat; default 64.
-        repeats: Default 5, after one that does not count.
-        progress: Receives one item per repeat.
+        new_tokens: Decode steps per round; default 64.
+        rounds: Default 5, after one that does not count.
+        progress: Receives one item per round.
 
     Raises:
         BundleError: No bundle, a damaged one, or a child process that died.
@@ -117,9 +119,9 @@ def bench(
     """
     progress = progress or NullProgress()
     context = Bundle.open(path).manifest.model.context_length
-    request = _request(context, prompt_tokens, new_tokens, repeats)
+    request = _request(context, prompt_tokens, new_tokens, rounds)
     request |= {"path": str(Path(path).resolve()), "threads": threads}
-    progress.begin("bench", (len(request["prompt_tokens"]) + 1) * request["repeats"], "items")
+    progress.begin("bench", (len(request["prompt_tokens"]) + 1) * request["rounds"], "items")
     try:
         result = run_in_child(measure, request, progress=progress)
     except ChildError as error:
@@ -132,7 +134,7 @@ def bench(
 
 
 def _request(
-    context: int, prompt_tokens: int | Sequence[int] | None, new_tokens: int | None, repeats: int | None
+    context: int, prompt_tokens: int | Sequence[int] | None, new_tokens: int | None, rounds: int | None
 ) -> dict[str, Any]:
     new = DEFAULT_NEW_TOKENS if new_tokens is None else new_tokens
     if prompt_tokens is None:
@@ -140,24 +142,24 @@ def _request(
         lengths = [n for n in DEFAULT_PROMPT_TOKENS if n + new <= context] or [max(1, context - new)]
     else:
         lengths = [prompt_tokens] if isinstance(prompt_tokens, int) else list(prompt_tokens)
-    rounds = DEFAULT_REPEATS if repeats is None else repeats
-    if min([new, rounds, *lengths], default=0) < 1 or not lengths:
-        raise GenerationError("prompt_tokens, new_tokens and repeats are expected to be at least 1.")
+    measured = DEFAULT_ROUNDS if rounds is None else rounds
+    if min([new, measured, *lengths], default=0) < 1 or not lengths:
+        raise GenerationError("prompt_tokens, new_tokens and rounds are expected to be at least 1.")
     if max(lengths) + new > context:
         raise GenerationError(
             f"{max(lengths)} prompt and {new} new tokens do not fit the context of {context}.",
             hint="Lower --prompt-tokens or --new-tokens.",
         )
-    return {"prompt_tokens": lengths, "new_tokens": new, "repeats": rounds}
+    return {"prompt_tokens": lengths, "new_tokens": new, "rounds": measured}
 
 
 # ---- the measuring process --------------------------------------------------------------------------------------
 
 
 def measure(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Measure in this process, one item of progress a repeat; ``BenchResult.to_dict``."""
+    """Measure in this process, one item of progress a round; ``BenchResult.to_dict``."""
     bundle = Bundle.open(request["path"])
-    prompt_tokens, new_tokens, repeats = request["prompt_tokens"], request["new_tokens"], request["repeats"]
+    prompt_tokens, new_tokens, rounds = request["prompt_tokens"], request["new_tokens"], request["rounds"]
     info = bundle.manifest.model
     profile = bundle.manifest.profile
     chunk = max(2, int(profile.get("context", {}).get("prefill_chunk", 256)))
@@ -182,21 +184,21 @@ def measure(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     for count in prompt_tokens:
         prefill(count)
         values = []
-        for _ in range(repeats):
+        for _ in range(rounds):
             values.append(prefill(count))
             progress.advance(1)
         prefills.append(Rate(count, tuple(values)))
     steps: list[float] = []
     values = []
     context = min(prompt_tokens)
-    for repeat in range(repeats + 1):
+    for index in range(rounds + 1):
         prefill(context)
         token, laps = ids[0], []
         for _ in range(new_tokens):
             start = time.perf_counter()
             token = greedy(decoder.feed([token]))
             laps.append(time.perf_counter() - start)
-        if repeat:  # the first one warms caches and threads up
+        if index:  # the first one warms caches and threads up
             values.append(new_tokens / sum(laps))
             steps += laps
             progress.advance(1)

@@ -121,10 +121,10 @@ class _SelfTest:
         if isinstance(self._session, DecoderSession):
             self._batches(self._session, prefill)
         exact = _steps(self._session, self._ids, exact=True)
-        self._check("exact steps against prefill", prefill, exact, "what exact mode promises")
+        self._check("exact steps against prefill", prefill, exact, "what exact numerics promise")
         fast = _steps(self._session, self._ids, exact=False)
         name = "one-token steps against prefill"
-        self._check(name, prefill, fast, "what fast mode decodes with", required=False)
+        self._check(name, prefill, fast, "what fast numerics decode with", required=False)
         self._divergences.append(divergence("prefill against one-token steps", prefill, fast))
         if isinstance(self._session, DecoderSession):
             batch = _batched_steps(self._session, self._ids)
@@ -194,7 +194,7 @@ class _SelfTest:
         same = next((i for i, (a, b) in enumerate(zip(fast, exact, strict=False)) if a != b), None)
         detail = f"greedy texts of {len(fast)} tokens " + ("agree" if same is None else f"part at token {same}")
         share = sum(a != b for a, b in zip(fast, exact, strict=False)) / max(1, len(fast))
-        self._add(PropertyCheck("fast and exact mode", fast == exact, False, detail, differing=share))
+        self._add(PropertyCheck("fast and exact numerics", fast == exact, False, detail, differing=share))
 
     def _check(self, name: str, expected: Logits, found: Logits, detail: str, *, required: bool = True) -> None:
         difference = np.abs(expected - found)
