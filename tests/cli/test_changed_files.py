@@ -123,7 +123,7 @@ def test_where_the_memory_does_not_suffice_the_chat_ends_and_lets_the_other_go_o
         assert process.stderr is not None
         *_, last = process.stderr.read().splitlines()
     assert process.returncode == 2
-    assert last.startswith("error: Another program changes the files of bundle, and the memory does not suffice")
+    assert last.startswith("error: Another program changes the files of bundle, and there is not enough memory")
     assert (bundle / "weights.bin").stat().st_size == 0
 
 

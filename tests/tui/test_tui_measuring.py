@@ -106,7 +106,7 @@ def test_ab_marks_the_first_token_that_differs(tmp_path: Path, tiny_bundle_dir: 
         await pilot.pause()
         assert (page.parting.token, page.parting.common) == (10, "There are ")
         assert (page.parting.first_token, page.parting.second_token) == ("3", "2")
-        assert "part at token 11" in page_text(pilot)
+        assert "differ from token 11" in page_text(pilot)
         assert engine.requests[-1].sampling == other.requests[-1].sampling
         assert engine.requests[-1].sampling.generation.seed is not None
         await pilot.press("ctrl+b")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgedistill.trajectories import TrajectoryEvent, TrajectoryOptions, TrajectoryResult
 
 ChunkKind = Literal["prefill", "reasoning", "answer", "marker"]
-_FORM = Form(GenerationError, hint="Set them anew in the sampling dialog.")
+_FORM = Form(GenerationError, hint="Set them again in the sampling dialog.")
 
 
 class _Stored(TypedDict, total=False):

@@ -98,7 +98,7 @@ class ModelApp(NeutralApp):
         self.engine = None
         engine.close()
         self.chat.loading_failed(
-            f"Another program changes the files of {engine.facts.bundle}, and the memory does not suffice to keep a "
+            f"Another program changes the files of {engine.facts.bundle}, and there is not enough memory to keep a "
             "copy: the model is closed. Open a bundle with Alt+M or F4."
         )
 

@@ -173,7 +173,7 @@ class Run(Reply):
 
 
 class RunTrajectories(TypedDict):
-    """A prompt, its trajectories and the answer that they came to (with options of parallel reasoning)."""
+    """A prompt, its trajectories and the answer that they gave (with options of parallel reasoning)."""
 
     bundle: str
     prompt: str

@@ -52,7 +52,7 @@ def keep_files(bundle: Bundle) -> Iterator[KeptFiles]:
         kept.close()
     if kept.lost:
         raise BundleError(
-            f"Another program changes the files of {kept.name}, and the memory does not suffice to keep a copy.",
+            f"Another program changes the files of {kept.name}, and there is not enough memory to keep a copy.",
             hint="Open the bundle again when it is done.",
         )
 

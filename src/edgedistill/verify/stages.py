@@ -57,7 +57,7 @@ class Run:
 
     Attributes:
         coupled: Whether reference and bundle share their noise.
-        notes: Sentences for the report about what was asked for in vain, or left out, and why.
+        notes: Sentences for the report: requests that could not be met, what was left out, and why.
     """
 
     def __init__(

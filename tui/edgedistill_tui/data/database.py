@@ -123,7 +123,9 @@ class Database:
                     beside.rename(kept.with_name(kept.name + suffix))
         except OSError as problem:
             raise StoreError(f"{self.path}: {problem.strerror or problem}.", hint="It is tried again.") from problem
-        self.notices.append(f"{self.path.name} was damaged ({error}); it is kept as {kept.name}, and a new one begun.")
+        self.notices.append(
+            f"{self.path.name} was damaged ({error}); it was kept as {kept.name}, and a new one was started."
+        )
 
     def close(self) -> None:
         """Close the connection; the next call opens it again."""

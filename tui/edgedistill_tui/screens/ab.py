@@ -243,7 +243,7 @@ class CompareScreen(Page):
         if parting.token is None:
             return "The bundles have different tokens; the first differing character is marked."
         one, two = parting.first_token or "the end", parting.second_token or "the end"
-        return f"They part at token {parting.token + 1}: A says {one!r}, B says {two!r}."
+        return f"They differ from token {parting.token + 1}: A says {one!r}, B says {two!r}."
 
     def _pane(self, number: int, side: Side) -> Text:
         if side.problem:

@@ -148,14 +148,14 @@ class ChatActions(Page):
         if not self._idle() or engine is None or not self._may_answer():
             return
         if not path or not path[-1].can_continue or not path[-1].raw:
-            self.notify("There is nothing to go on with: Alt+R asks again.")
+            self.notify("There is nothing to continue: Alt+R asks again.")
             return
         reply = path[-1]
         view = next((v for v in self.transcript.query(ReplyView) if v.message is reply), None)
         if view is None:
             return
         if reply.about.get("hash") not in ("", engine.facts.hash):
-            self.notify(f"{engine.facts.bundle} goes on with what {reply.about.get('bundle', '?')} began.")
+            self.notify(f"{engine.facts.bundle} continues what {reply.about.get('bundle', '?')} began.")
         messages = self.session.template_messages(until=self.session.messages[reply.parent or 0])
         self._begin(engine, Request(messages, self.tui.sampling, continuing=reply.raw), reply, view)
 
@@ -295,7 +295,7 @@ class ChatActions(Page):
         lines = [
             f"{k.name}  {k.bundle.manifest.bits_per_weight:.1f} bits/weight  {k.path.parent}" for k in known if k.bundle
         ]
-        chosen = await self.app.push_screen_wait(Choose("Go on with which bundle?", lines))
+        chosen = await self.app.push_screen_wait(Choose("Continue with which bundle?", lines))
         if chosen is not None:
             self.tui.open_bundle(known[chosen].path)
 

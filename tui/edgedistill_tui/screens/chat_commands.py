@@ -95,7 +95,7 @@ class ChatCommands(ChatActions):
         """Write on in the user's editor: ``$VISUAL`` or ``$EDITOR``."""
         editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
         if not editor:
-            self.notify("No editor is set: say which in the variable EDITOR.", severity="warning")
+            self.notify("No editor is set: name one in the environment variable EDITOR.", severity="warning")
             return
         try:
             with tempfile.TemporaryDirectory() as directory:
@@ -105,7 +105,7 @@ class ChatCommands(ChatActions):
                     subprocess.run([*shlex.split(editor), str(path)], check=True)
                 written = path.read_text(encoding="utf-8", errors="replace").rstrip("\n")
         except SuspendNotSupported:
-            self.notify("There is no terminal here that an editor could have.", severity="warning")
+            self.notify("There is no terminal here for an editor.", severity="warning")
         except (OSError, ValueError, subprocess.CalledProcessError) as error:
             self.notify(f"{editor}: {error}. The prompt is as it was.", severity="warning")
         else:

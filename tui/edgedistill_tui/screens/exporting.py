@@ -49,7 +49,7 @@ class ScreenProgress:
 
     def _go_on(self) -> None:
         if self._left:
-            raise ExportError("The export was stopped.", hint="It goes on from there when it is started again.")
+            raise ExportError("The export was stopped.", hint="It continues from there when you start it again.")
 
     def end(self) -> None:
         """The stage is finished."""

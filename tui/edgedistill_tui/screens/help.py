@@ -24,7 +24,7 @@ _ABOUT = {
     "sessions": "earlier conversations: search, open, export",
     "bundles": "the models on this machine: inspect, check, open, delete",
     "profiler": "how fast and how large: speed over time, latencies, prefill, memory; earlier runs beside it",
-    "ab": "one prompt and seed on two bundles, and where they part",
+    "ab": "one prompt and seed on two bundles, and where they differ",
     "consistency": "many samples of one prompt: how often the model agrees with itself",
     "settings": "colours, exports, keys",
 }
@@ -63,7 +63,7 @@ class HelpScreen(Page):
             (_pretty(keys.get("app.quit", "ctrl+q")), "save and leave"),
             ("^C", "stop what runs; at an empty prompt leave, as ^D does · ^Z suspends"),
             ("Enter", "send · ^J, Alt+Enter or Shift+Enter breaks the line · ^_ undoes"),
-            ("Up", "the question before · ^R finds one by a part of it"),
+            ("Up", "the previous question · ^R finds one by a part of it"),
             ("Tab", "from part to part; the mouse works as well"),
         ):
             table.add_row(Text(f"  {shown}"), Text(text, "dim"))

@@ -21,7 +21,7 @@ _NUMBERS: tuple[tuple[str, str, type, str], ...] = (
     ("top_p", "top p", float, "1 keeps all"),
     ("min_p", "min p", float, "0 keeps all"),
     ("repetition_penalty", "repetition", float, "1 is off"),
-    ("seed", "seed", int, "empty: another one each time"),
+    ("seed", "seed", int, "empty: a new one each time"),
     ("max_new_tokens", "longest reply", int, "tokens, reasoning included"),
     ("think_budget", "think budget", int, "tokens of reasoning; 0: no limit"),
     ("trajectories", "trajectories", int, "decoded together, then a vote; 1: plain"),

@@ -48,7 +48,7 @@ _SCRATCH = ".layer.bin"
 
 @dataclass(slots=True)
 class Outcome:
-    """``reused`` weights came from an interrupted run; ``failed`` says, by weight, why scale search had to do."""
+    """``reused`` weights came from an interrupted run; ``failed`` says, by weight, why scale search replaced it."""
 
     reused: int = 0
     failed: dict[str, str] = field(default_factory=dict)

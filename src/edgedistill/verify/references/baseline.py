@@ -120,7 +120,7 @@ class BaselineModel:
 
 
 class Dictated(NamedTuple):
-    """What is run against a baseline; ``notes``: what was asked for in vain.
+    """What is run against a baseline; ``notes``: requests that it cannot meet.
 
     ``settings`` are those of the baseline, ``own`` the bundle's.
     """

@@ -13,7 +13,7 @@ DEFINITIONS = MappingProxyType(
         "entropy": "Grassberger's estimate of the entropy of the answers, in bits. Samples without an answer count as "
         "all different, so that a prompt that yields only garbage has log2 N bits and not none. Where all samples "
         "agree, the upper end is what answers that were not seen could still add. Of a suite it is the mean of the "
-        "prompts' estimates; what few samples a prompt could not see its interval over prompts does not show, those of "
+        "prompts' estimates; its interval over prompts does not show what few samples of a prompt missed, those of "
         "the prompts do.",
         "entropy_plug_in": "Entropy of the observed shares, in bits; biased low. Samples without an answer are one "
         "class (unparsed) or two (truncated).",
@@ -21,8 +21,8 @@ DEFINITIONS = MappingProxyType(
         "accuracy": "Share of samples whose answer is the gold answer; samples without an answer are wrong.",
         "accuracy_loose": "The same with checks that forgive an introduction, a farewell and Markdown emphasis.",
         "distance": "Unbiased estimate of the squared distance between the two answer distributions, 0 to 2; may come "
-        "out slightly below 0 where they are equal. Pairs that share their noise are left out. Of one prompt, the "
-        "interval is that of the length of the difference, squared.",
+        "out slightly below 0 where they are equal. Pairs that share their noise are left out. For one prompt, "
+        "the interval is that of the length of the difference, squared.",
         "flips": "Share of paired samples that are right in one model and wrong in the other.",
         "pass_at_k": "Unbiased probability that at least one of k samples is right.",
         "majority_at_k": "Probability that the most frequent answer of k samples is right, ties shared evenly.",
@@ -32,53 +32,53 @@ DEFINITIONS = MappingProxyType(
         "repetition": "Share of 8-grams of tokens that occurred before in the same sample.",
         "length_ratio": "Mean generated tokens of the quantized model over the reference's.",
         "kl_teacher_forced": "KL(reference || quantized) in nats on the reference's samples, whole vocabulary. "
-        "Quantiles have Woodruff's interval over prompts, unbounded where so many positions do not reach the quantile; "
-        "the largest KL seen has none.",
+        "Quantiles have Woodruff's interval over prompts, which is unbounded where there are too few positions for the "
+        "quantile; the largest KL seen has none.",
         "kl_on_policy": "KL(quantized || reference) in nats, on the quantized model's samples.",
         "exposure_index": "On-policy KL over teacher-forced KL; above 1, errors appear on the model's own prefixes.",
         "top_agreement": "Share of positions where both models would choose the same token first.",
         "kl_llama_cpp": "KL in nats over tokens with ln p > -16, second half of each 512-token window, as llama.cpp.",
-        "hazard": "Coupled pairs that part, per 100 tokens compared.",
+        "hazard": "Coupled pairs that diverge, per 100 tokens compared.",
         "survival": "Share of coupled pairs that are still equal at a position (Kaplan and Meier), and the position at "
-        "which half have parted (Brookmeyer and Crowley).",
+        "which half have diverged (Brookmeyer and Crowley).",
         "hallucination_variance": "Variance over samples of being wrong, split into parts between and within prompts. "
         "Within = 0: every prompt is either always right or always wrong.",
         "information": "Mutual information of prompt and answer in bits, less what permuted labels give. What it could "
-        "be is the same of the gold answers, or where there are none of an answer of its own to each prompt (less what "
-        "permuted labels give of them, else a perfect model with few samples would seem to know little); the share of "
-        "it is near 0 for a model that answers the same whatever is asked, and 1 for one that is always right. In "
-        "between, few samples a prompt put it somewhat too low.",
+        "be is the information of the gold answers or, without them, of a different answer to each prompt, also less "
+        "what permuted labels give: otherwise a perfect model with few samples would seem to know little. The share of "
+        "it is near 0 for a model that gives the same answer to everything, and 1 for one that is always right; in "
+        "between, few samples of a prompt make it somewhat too low.",
         "top_share": "Share of the most frequent answer over all prompts; the interval allows for having picked the "
         "largest.",
         "effective_answers": "2 to the entropy of the answers over all prompts. It grows with the number of prompts "
-        "and samples; the interval is of what as many others would show in the mean.",
+        "and samples; the interval is that of the mean over as many other prompts and samples.",
         "off_prompt_collision": "Probability that samples of two different prompts give the same answer.",
         "paraphrase_keeps": "Share of prompts whose paraphrase has the same most frequent answer.",
         "changed_number_changes": "Share of prompts whose most frequent answer changes with a number in the prompt.",
         "empty_gives": "Share of prompts whose most frequent answer is also that of the empty prompt.",
         "changed_number_correct": "Share of prompts where the answer to the changed number is the right one.",
         "temperature_sweep": "Mean answer entropy at temperatures from 0 to 1.5, on some of the prompts. It should "
-        "rise (sign test from the lowest to the highest), and between no neighbours fall (Holm's procedure).",
-        "distinct_n": "Share of different n-grams of words among all. Like the Vendi score it compares "
-        "at equal numbers of texts only; the intervals are of what as many texts of other prompts would show in the "
-        "mean.",
-        "second_opinion": "The same numbers with answers of one prompt merged that mean the same to another program, "
-        "in both models alike. Where they agree with those above, differences are of substance; the gate goes by those "
-        "above.",
+        "rise (sign test from the lowest to the highest) and fall between no two neighbours (Holm's procedure).",
+        "distinct_n": "Share of different n-grams of words among all. Like the Vendi score it can be "
+        "compared at equal numbers of texts only; the intervals are those of the mean over as many texts of other "
+        "prompts.",
+        "second_opinion": "The same numbers after a second program merged answers of a prompt that it takes for equal, "
+        "in both models alike. Where they agree with the numbers above, the answers differ in substance. The gate uses "
+        "the numbers above.",
         "vendi": "Effective number of different texts, from the similarity of their word 1- to 3-grams.",
         "mean_at_k": "Accuracy of a single trajectory, over the K of every answer.",
         "pass_at_k_procedure": "Share of answers with at least one right trajectory: what a perfect judge could reach.",
         "vote_at_k": "Share of answers whose vote was right; of tied answers, the one of the first trajectory.",
-        "deliberate_at_k": "Share of answers that were right after the deliberation; where it came to none, the "
-        "vote's.",
+        "deliberate_at_k": "Share of answers that were right after the deliberation; where it gave none, the vote's "
+        "answer counts.",
         "cost": "Of one answer, all trajectories and passes included; questions one at a time.",
         "mode_change": "What quantization did to each way to answer: bundle less reference, paired by prompt, with the "
         "same noise.",
-        "tied": "Share of answers whose vote had several answers in the first place.",
+        "tied": "Share of answers whose vote ended in a tie for first place.",
         "decided_by": "Number of answers by what decided them.",
         "length": "Generated tokens, reasoning included; means over prompts of each prompt's mean.",
         "kl_path": "KL in nats between scoring (many positions at once) and decoding (one at a time) of the same "
-        "bundle: how far its two numerical paths lie apart.",
+        "bundle: how far apart its two numerical paths are.",
         "token_entropy": "Mean entropy of the next token on the reference's replies, as each of the two models has it.",
         "delta_entropy": "Mean change of the entropy of the next token, bundle less reference, on the reference's "
         "replies.",
@@ -86,7 +86,7 @@ DEFINITIONS = MappingProxyType(
         "is not split.",
         "gate_fail": "One endpoint shown beyond its margin is enough; since any one would do, the tests of failure "
         "share alpha by Holm's procedure.",
-        "blind_spot": "A harm on fewer than this share of prompts may have struck none of the suite's (at alpha).",
+        "blind_spot": "Harm to fewer than this share of prompts may not show on any prompt of the suite (at alpha).",
     }
 )
 """Name of a number in reports: its definition."""

@@ -136,7 +136,7 @@ def _survival(report: VerifyReport) -> Iterator[Figure]:
     series = Series("still equal", "bundle", points, "step", (1.0, *curve.low), (1.0, *curve.high))
     axes = Axes("position in the reply", "pairs still equal", (0.0, float(max(1, *curve.positions))), (0.0, 1.0))
     note = (
-        f"{report.tokens.parted} of {report.tokens.coupled_pairs} pairs that share their noise parted; pairs that "
+        f"{report.tokens.parted} of {report.tokens.coupled_pairs} pairs that share their noise diverged; pairs that "
         "ended equal are censored (Kaplan and Meier)."
     )
     yield Figure("tokens", "Survival until the first divergence", chart([series], axes), note)

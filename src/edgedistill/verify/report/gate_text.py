@@ -76,8 +76,8 @@ def estimand_text(estimand: Estimand, prompts: int) -> str:
     """What a verdict is about, in a sentence."""
     if estimand == "suite":
         return (
-            f"The verdict is about these {prompts} prompts: it allows for the noise of sampling, and says nothing of "
-            "other prompts (--estimand population does)."
+            f"The verdict is about these {prompts} prompts: it accounts for the noise of sampling and says nothing "
+            "about other prompts (--estimand population does)."
         )
     return f"The verdict is about prompts like these: the {prompts} that were asked count as a random sample of them."
 
@@ -131,8 +131,8 @@ def _few_seen(result: GateResult, comparison: Comparison) -> list[str]:
     wanted = entropy.decide.samples if entropy.decide is not None else None
     more = f"; about {wanted} samples a prompt would decide it" if wanted else ""
     return [
-        f"Most answers were given once: the answers that were seen more than once hold {100 * seen:.0f} % of the mass "
-        f"(Good-Turing coverage), too little to compare entropies{more}."
+        f"Most answers occurred once: those that occurred more often hold {100 * seen:.0f} % of the probability "
+        f"(Good-Turing coverage), which is too little to compare entropies{more}."
     ]
 
 
@@ -196,7 +196,7 @@ def _power(result: GateResult) -> str:
     )
     if result.estimand == "suite":
         return text
-    return f"{text} A harm on fewer than {100 * result.blind_spot:.1f} % of prompts may have struck none of these."
+    return f"{text} Harm to fewer than {100 * result.blind_spot:.1f} % of prompts may not show on any of these."
 
 
 def _decide(result: GateResult, state: SequentialState | None, *, deterministic: bool) -> str:
@@ -225,7 +225,7 @@ def _decide(result: GateResult, state: SequentialState | None, *, deterministic:
     if result.collapse is not None and result.collapse.outcome == "inconclusive":
         parts.append("collapse verdict: more prompts, until the intervals of both models clear the thresholds")
     if not parts:
-        return "More prompts would decide it; their number cannot be told from these."
+        return "More prompts would decide it; these do not show how many."
     return f"{'; '.join(parts)}."
 
 

@@ -161,7 +161,7 @@ def _suite(result: SuiteResult) -> Iterator[tuple[tuple[str, str], str]]:
             f"{variance.always_right}, {variance.always_wrong}, {variance.mixed}",
         )
     if (collapse := result.collapse) is not None:
-        yield ("information", "information on the prompt"), bits(collapse.information_bits)
+        yield ("information", "information about the prompt"), bits(collapse.information_bits)
         yield ("information", "... of what it could be"), percent(collapse.ratio)
         yield ("top_share", "most frequent answer"), percent(collapse.top_share)
         yield ("effective_answers", "effective answers"), number(collapse.effective_answers, 1)
@@ -223,11 +223,11 @@ def _pairs(report: VerifyReport) -> Iterator[tuple[tuple[str, str], str]]:
     yield ("exposure_index", "exposure index"), number(tokens.exposure)
     yield ("kl_llama_cpp", "KLD as llama.cpp"), nats(tokens.llama_cpp)
     if tokens.survival is not None:
-        yield ("survival", "coupled pairs that parted"), f"{tokens.parted} of {tokens.coupled_pairs}"
+        yield ("survival", "coupled pairs that diverged"), f"{tokens.parted} of {tokens.coupled_pairs}"
         median, found = tokens.survival.median, tokens.survival.median_interval
-        text = "none: most never part" if median is None else number(Estimate(float(median), found), 0)
+        text = "none: most never diverge" if median is None else number(Estimate(float(median), found), 0)
         yield ("survival", "median position"), text
-    yield ("hazard", "partings per 100 tokens"), number(tokens.hazard)
+    yield ("hazard", "divergences per 100 tokens"), number(tokens.hazard)
 
 
 def _procedure(score: ProcedureScore, procedure: ProcedureReport) -> Iterator[tuple[tuple[str, str], str]]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a reply comes to; the fields are those of ``types.Sample``."""
+    """What was read from a reply; the fields are those of ``types.Sample``."""
 
     kind: AnswerKind
     answer: str | None

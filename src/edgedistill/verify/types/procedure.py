@@ -16,7 +16,7 @@ ProcedureName = Literal["single", "vote", "deliberate"]
 
 @dataclass(frozen=True, slots=True)
 class Procedure:
-    """How an answer is come to.
+    """How an answer is reached.
 
     Attributes:
         name: ``single``: one trajectory; ``vote``: the vote of K; ``deliberate``: a pass that reads K.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """What decides about replies and is no weight.
+    """What a model ships beside its weights that changes replies.
 
     Attributes:
         template: Source of the chat template; None without one.
