@@ -185,6 +185,9 @@ def test_other_profiles_come_smallest_first_and_for_the_same_processors() -> Non
     found = alternatives(*QWEN_8, load_profile("laptop-cpu"), everything)
     names = [entry.option.split()[1] for entry in found if entry.option.startswith("--profile")]
     assert names == ["mini-pc", "server-cpu"]
+    found = alternatives(*QWEN_8, load_profile("raspberry-pi-5"), everything)
+    names = [entry.option.split()[1] for entry in found if entry.option.startswith("--profile")]
+    assert names == ["arm-cpu-16gb", "arm-server"], "a Mac's profile is no advice for a Raspberry Pi"
 
 
 def test_too_much_on_disk_is_told_apart_from_too_much_memory() -> None:

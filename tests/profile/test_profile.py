@@ -26,11 +26,19 @@ from edgedistill.quantize.plan import Rule
 from edgedistill.quantize.spec import BLOCK_SIZES, FLOAT32, WeightFormat
 
 SHIPPED = (
+    "apple-silicon",
+    "apple-silicon-16gb",
+    "arm-cpu",
+    "arm-cpu-16gb",
+    "arm-cpu-4gb",
+    "arm-server",
+    "jetson-orin",
     "laptop-cpu",
     "laptop-cpu-int8",
     "low-spec-laptop",
     "mini-pc",
     "raspberry-pi-5",
+    "raspberry-pi-5-4gb",
     "reference-fp32",
     "server-cpu",
 )
@@ -249,7 +257,7 @@ def test_files_that_are_no_text(tmp_path) -> None:
 
 def test_unknown_names_get_the_nearest() -> None:
     with pytest.raises(
-        ProfileError, match=r"Unknown profile 'laptop'; expected one of laptop-cpu, .*Did you mean 'laptop-cpu'"
+        ProfileError, match=r"Unknown profile 'laptop'; expected one of .*, laptop-cpu, .*Did you mean 'laptop-cpu'"
     ):
         load_profile("laptop")
     with pytest.raises(ProfileError, match=r"A path to a \.toml file works too"):

@@ -12,7 +12,7 @@ import pytest
 from edgedistill.profile.profile import ISA_FLAGS, Profile, list_profiles, load_profile
 from edgedistill.system import hardware
 from edgedistill.system.cgroup import Limits, read_limits
-from edgedistill.system.hardware import GB, Hardware, detect, fit, isa_flags, memory_bandwidth
+from edgedistill.system.hardware import GB, Hardware, detect, fit, memory_bandwidth
 
 LAPTOP = Hardware(
     cpu="Some Laptop CPU",
@@ -25,7 +25,6 @@ LAPTOP = Hardware(
     free_disk_bytes=100 * GB,
     bandwidth_gbs=30.0,
 )
-X86 = "processor\t: 0\nmodel name\t: Intel(R) N100\nflags\t\t: fpu sse avx2 avx_vnni f16c\n"
 PI = "processor\t: 0\nFeatures\t: fp asimd evtstrm aes asimdhp asimddp\nCPU part\t: 0xd0b\n"
 
 
@@ -42,16 +41,6 @@ def write(root: Path, path: str, text: str) -> None:
     target = root / path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text)
-
-
-def test_flags_of_x86_arm_and_apple() -> None:
-    assert isa_flags(X86, "x86_64") == ("avx2", "avx_vnni")
-    assert isa_flags(PI, "aarch64") == ("neon", "dotprod")
-    assert isa_flags("", "arm64", "Darwin") == ("neon", "dotprod")
-    assert isa_flags("", "x86_64") == ()
-    assert isa_flags("model name : avx2 special", "x86_64") == ()
-    everything = "flags : avx2 avx512f avx_vnni avx512_vnni amx_int8\nFeatures : asimd asimddp i8mm sve"
-    assert set(isa_flags(everything, "x86_64")) == set(ISA_FLAGS)
 
 
 def test_this_machine() -> None:
@@ -125,7 +114,7 @@ def test_the_probe_counts_what_it_reads_and_gives_up_without_memory(monkeypatch:
         ({"ram_bytes": int(3.9 * GB), "physical_cores": 2}, "low-spec-laptop"),
         ({"ram_bytes": 16 * GB}, "mini-pc"),
         ({"ram_bytes": 32 * GB}, "mini-pc"),
-        ({"ram_bytes": 8 * GB, "isa": ("neon", "dotprod")}, "raspberry-pi-5"),
+        ({"ram_bytes": 8 * GB, "isa": ("neon", "dotprod")}, "arm-cpu"),
         ({"ram_bytes": 128 * GB, "physical_cores": 32, "isa": ("avx2", "avx512f", "avx512_vnni")}, "server-cpu"),
         ({"ram_bytes": 25 * GB, "physical_cores": 2}, "mini-pc"),
     ],

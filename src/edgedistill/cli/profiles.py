@@ -100,10 +100,11 @@ def _detect(args: argparse.Namespace) -> int:
         )
         return 0
     bandwidth = f"{found.bandwidth_gbs:.1f} GB/s" if found.bandwidth_gbs else "not measured: too little free memory"
+    isa = ", ".join(found.isa) or ("none that a profile asks for" if found.isa_known else "unknown to this system")
     pairs = [
         ("CPU", found.cpu),
         ("cores", f"{found.physical_cores} physical, {found.logical_cores} logical"),
-        ("instructions", f"{found.machine}: {', '.join(found.isa) or 'none that a profile asks for'}"),
+        ("instructions", f"{found.machine}: {isa}"),
         ("memory", f"{found.ram_bytes / hardware.GB:.1f} GB, {found.available_ram_bytes / hardware.GB:.1f} GB free"),
         ("bandwidth", f"{bandwidth} (each token reads every weight once: the ceiling of decoding)"),
         ("free disk", f"{found.free_disk_bytes / hardware.GB:.1f} GB"),

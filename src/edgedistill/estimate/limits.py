@@ -66,8 +66,8 @@ def alternatives(
     """Changes of one option at a time that fit, least damage to the model first.
 
     Shorter contexts, then larger blocks, then fewer bits keep to the limits of ``profile``, singly or, where no single
-    one is enough, a format with a shorter context; each of ``others`` for the same family of processors is
-    taken as it is, with its own limits, the smallest machine first.
+    one is enough, a format with a shorter context; each of ``others`` for the same family of processors, and for the
+    same or any names of them, is taken as it is, with its own limits, the smallest machine first.
     """
     variants = [*_contexts(profile), *_formats_of(profile)]
     fitting = list(_fitting(model, weights, variants))
@@ -80,7 +80,7 @@ def alternatives(
         fitting = list(_fitting(model, weights, pairs))[:1]
     yield from fitting
     for other in sorted(others, key=lambda known: known.target.machine_ram_gb):
-        if other.name != profile.name and _is_x86(other) == _is_x86(profile) and not other.weights.default.is_float:
+        if other.name != profile.name and _same_machines(other, profile) and not other.weights.default.is_float:
             budget = predict_profile(model, weights, other)
             if fits(budget, other):
                 option = f"--profile {other.name} (for machines with {other.target.machine_ram_gb:g} GB)"
@@ -115,6 +115,10 @@ def check_machine(budget: Budget, *, free_disk: int, available_ram: int | None =
             f"Opening the bundle for its check needs {needs} of memory; {has} are available.",
             hint="Close other programs, or export with --no-check.",
         )
+
+
+def _same_machines(other: Profile, profile: Profile) -> bool:
+    return _is_x86(other) == _is_x86(profile) and other.target.cpu in ((), profile.target.cpu)
 
 
 def _is_x86(profile: Profile) -> bool:

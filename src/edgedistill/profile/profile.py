@@ -35,14 +35,15 @@ ISA_FLAGS = (
     "i8mm",
     "sve",
 )
-"""Names of instruction sets, as ``hardware.py`` detects them."""
+"""Names of instruction sets, as ``system/processor.py`` detects them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """The machine that a bundle is for. Sizes in GB = 10^9 bytes.
 
-    ``isa``: alternatives, of which the machine needs at least one. ``cores``: physical. ``ram_gb``: memory that the
+    ``isa``: alternatives, of which the machine needs at least one. ``cpu``: patterns of the names of processors or
+    boards, of which the machine's has to match one; empty: any. ``cores``: physical. ``ram_gb``: memory that the
     running model may take, of a machine whose whole memory is ``machine_ram_gb``. ``disk_gb``: largest bundle.
     ``memory_bandwidth_gbs``: of the machine's memory, in 10^9 bytes per second; bounds decoding from above.
     """
@@ -53,6 +54,7 @@ class Target:
     ram_gb: float = field(metadata=limits(above=0))
     disk_gb: float = field(metadata=limits(above=0))
     memory_bandwidth_gbs: float | None = field(default=None, metadata=limits(above=0))
+    cpu: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,12 @@ import platform
 import shutil
 import time
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.system.cgroup import read_limits
+from edgedistill.system.processor import family, read_processor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 
 GB = 10**9
 PROBE_SECONDS = 2.0
-_X86 = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
-_ARM = {"asimd": "neon", "asimddp": "dotprod", "i8mm": "i8mm", "sve": "sve"}
 _MEMORY_TOLERANCE = 0.9  # firmware and graphics keep a share of what is printed on the box
 
 
@@ -39,6 +39,7 @@ class Hardware:
         available_ram_bytes: Memory that can still be allocated without swapping.
         free_disk_bytes: Free space where ``detect`` was told to look.
         bandwidth_gbs: Read bandwidth of memory in 10^9 bytes per second with a thread on every core; None: not probed.
+        isa_known: Whether the system tells the instruction sets at all; if not, ``isa`` is empty.
     """
 
     cpu: str
@@ -50,6 +51,7 @@ class Hardware:
     available_ram_bytes: int
     free_disk_bytes: int
     bandwidth_gbs: float | None = None
+    isa_known: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -61,7 +63,7 @@ class Hardware:
         return {
             "cpu": self.cpu,
             "cores": str(self.physical_cores),
-            "isa": " ".join(self.isa),
+            "isa": " ".join(self.isa) if self.isa_known else "unknown",
             "system": f"{platform.system()} {self.machine}",
         }
 
@@ -96,31 +98,20 @@ def detect(*, disk: Path | None = None, probe: bool = True, root: Path = Path("/
     if limits.cpus is not None:
         allowed = min(allowed, max(1, math.ceil(limits.cpus)))
     cores = min(physical, allowed)
-    cpu_info = _text(root / "proc/cpuinfo")
+    machine = platform.machine().lower()
+    processor = read_processor(root, platform.system(), machine)
     return Hardware(
-        cpu=_cpu_name(cpu_info, root),
-        machine=platform.machine().lower(),
+        cpu=processor.name,
+        machine=machine,
         physical_cores=cores,
         logical_cores=min(logical, allowed),
-        isa=isa_flags(cpu_info, platform.machine().lower(), platform.system()),
+        isa=processor.isa or (),
+        isa_known=processor.isa is not None,
         ram_bytes=total,
         available_ram_bytes=available,
         free_disk_bytes=shutil.disk_usage(_existing(disk or Path.cwd())).free,
         bandwidth_gbs=memory_bandwidth(cores, available) if probe else None,
     )
-
-
-def isa_flags(cpu_info: str, machine: str, system: str = "Linux") -> tuple[str, ...]:
-    """Known flags in the text of /proc/cpuinfo (``flags`` on x86, ``Features`` on ARM)."""
-    words: set[str] = set()
-    for line in cpu_info.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            words.update(value.split())
-    found = [flag for flag in _X86 if flag in words] + [name for flag, name in _ARM.items() if flag in words]
-    if not found and machine == "arm64" and system == "Darwin":
-        found = ["neon", "dotprod"]  # every Apple processor of that name has both
-    return tuple(found)
 
 
 def memory_bandwidth(threads: int, available: int, seconds: float = PROBE_SECONDS) -> float | None:
@@ -165,8 +156,10 @@ def memory_bandwidth(threads: int, available: int, seconds: float = PROBE_SECOND
 def fit(hardware: Hardware, profiles: Iterable[Profile]) -> tuple[Fit, ...]:
     """Profiles, best first.
 
-    Instruction set and whole memory decide whether a profile fits. Among those that do, the one made for the largest
-    machine wins, with a deduction for missing cores; at equal targets fewer bits win, and float32 references come last.
+    Instruction set, whole memory and, where the profile names processors, the machine's name decide whether it fits.
+    Where the system does not tell the instruction sets, those of another family are ruled out. Among profiles that fit,
+    one that names the machine wins, then the one made for the largest machine, with a deduction for missing cores; at
+    equal targets fewer bits win, and float32 references come last.
     """
     ranked = [_fit(hardware, profile) for profile in profiles]
     return tuple(
@@ -175,6 +168,7 @@ def fit(hardware: Hardware, profiles: Iterable[Profile]) -> tuple[Fit, ...]:
             key=lambda fit: (
                 not fit.fits,
                 fit.profile.weights.default.is_float,
+                not fit.profile.target.cpu,
                 -fit.score,
                 fit.profile.weights.default.bits,
                 fit.profile.name,
@@ -186,9 +180,18 @@ def fit(hardware: Hardware, profiles: Iterable[Profile]) -> tuple[Fit, ...]:
 def _fit(hardware: Hardware, profile: Profile) -> Fit:
     target = profile.target
     reasons: list[str] = []
-    matching = [flag for flag in target.isa if flag in hardware.isa]
     wanted = " or ".join(target.isa)
-    reasons.append(f"has {matching[0]}" if matching else f"needs {wanted}, which this CPU lacks")
+    if hardware.isa_known:
+        matching = [flag for flag in target.isa if flag in hardware.isa]
+        reasons.append(f"has {matching[0]}" if matching else f"needs {wanted}, which this CPU lacks")
+    else:
+        matching = [flag for flag in target.isa if flag in family(hardware.machine)]
+        told = "which this system does not tell of its CPU" if matching else f"which no {hardware.machine} CPU has"
+        reasons.append(f"needs {wanted}, {told}")
+    named = not target.cpu or any(fnmatchcase(hardware.cpu.lower(), pattern.lower()) for pattern in target.cpu)
+    if target.cpu:
+        names = " or ".join(pattern.strip("*") for pattern in target.cpu)
+        reasons.append(f"made for {names}" if named else f"made for {names}, which this machine is not")
     whole = hardware.ram_bytes / GB
     enough = whole >= target.machine_ram_gb * _MEMORY_TOLERANCE
     relation = "enough for" if enough else "too little for"
@@ -206,18 +209,7 @@ def _fit(hardware: Hardware, profile: Profile) -> Fit:
         reasons.append("a reference for comparison, not for use")
     reasons.append(f"run on {profile.verified_on}" if profile.tested else "not run on the hardware it describes")
     score = min(1.0, target.machine_ram_gb / whole) - 0.25 * missing
-    return Fit(profile, bool(matching) and enough, score, tuple(reasons))
-
-
-def _cpu_name(cpu_info: str, root: Path) -> str:
-    """``model name`` on x86; the device tree's model on ARM boards, whose cpuinfo has no name."""
-    for wanted in ("model name", "Model", "Hardware"):
-        for line in cpu_info.splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == wanted and value.strip():
-                return value.strip()
-    board = _text(root / "proc/device-tree/model").strip("\0 \n")
-    return board or platform.processor() or platform.machine() or "unknown"
+    return Fit(profile, bool(matching) and named and enough, score, tuple(reasons))
 
 
 def _existing(path: Path) -> Path:
@@ -226,10 +218,3 @@ def _existing(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
