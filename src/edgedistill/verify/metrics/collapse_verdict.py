@@ -34,7 +34,8 @@ class Thresholds:
     answers' information below which its answers do not depend on the question. ``accuracy``: from which consistent
     answers count as correct. ``collision``: where texts take the place of answers, the probability that two prompts get
     the same text below which they are too varied for a verdict of collapse. ``favourite``: share of one answer, where
-    others belong, from which a model counts as partly collapsed.
+    others belong, from which a model counts as partly collapsed; of copies from the prompt likewise. ``copied``: share
+    of these from which it counts as collapsed.
     """
 
     agreement: float = 0.5
@@ -42,6 +43,7 @@ class Thresholds:
     accuracy: float = 0.5
     collision: float = 0.05
     favourite: float = 0.2
+    copied: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ def verdict(
     favourite: tuple[str, Estimate] | None = None,
     constant: bool = False,
     prompts: int = FEWEST,
+    copied: tuple[str, Estimate] | None = None,
     thresholds: Thresholds | None = None,
 ) -> Verdict:
     """Name the state of a model.
@@ -85,6 +88,8 @@ def verdict(
             share.
         constant: There are no gold answers, and the model has only one answer.
         prompts: Their number; of fewer than ``FEWEST`` nothing is certain.
+        copied: The place of the prompt that answers repeat most where others belong (without gold: everywhere), and the
+            share that do (``copier.copies``).
     """
     limits = thresholds or Thresholds()
     if deterministic:
@@ -110,9 +115,14 @@ def verdict(
         if constant:
             reason += " There is one answer to everything, which may be right everywhere: gold answers would tell."
         return Verdict("collapsed", certain and not constant, reason)
-    if favourite is not None and favourite[1].value >= limits.favourite:
-        return _partly(favourite, limits, certain=enough, gold=accuracy is not None)
-    return _right_or_wrong(accuracy, limits, share, told, certain=certain)
+    part: Verdict | None = None
+    if copied is not None and accuracy is not None and copied[1].value >= limits.favourite:
+        part = _copier(copied, limits, share, certain=_clears(agreement, limits.agreement) and enough)
+    elif favourite is not None and favourite[1].value >= limits.favourite:
+        part = _partly(favourite, limits, certain=enough, gold=accuracy is not None)
+    if copied is not None and accuracy is None and copied[1].value >= limits.copied:
+        told += f", but {copied[1].value:.0%} of them are the {copied[0]} of the prompt, as a copier's would be"
+    return part or _right_or_wrong(accuracy, limits, share, told, certain=certain)
 
 
 def _right_or_wrong(accuracy: Estimate | None, limits: Thresholds, share: str, told: str, *, certain: bool) -> Verdict:
@@ -126,6 +136,20 @@ def _right_or_wrong(accuracy: Estimate | None, limits: Thresholds, share: str, t
         "consistent-correct" if right else "consistent-wrong",
         certain,
         f"On average {share}, the {told}, and {accuracy.value:.1%} of them are right.",
+    )
+
+
+def _copier(copied: tuple[str, Estimate], limits: Thresholds, share: str, *, certain: bool) -> Verdict:
+    """Answers that tell prompts apart as the prompts themselves do."""
+    place, found = copied
+    reason = (
+        f"the {place} of the prompt is the answer to {found.value:.1%} of the prompts where another answer is right"
+    )
+    if found.value >= limits.copied:
+        text = f"Although {share}, {reason}: a copier would do the same."
+        return Verdict("collapsed", certain and _clears(found, limits.copied), text)
+    return Verdict(
+        "partly-collapsed", certain and _clears(found, limits.favourite), f"{reason[0].upper()}{reason[1:]}."
     )
 
 

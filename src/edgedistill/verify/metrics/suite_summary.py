@@ -18,6 +18,7 @@ from edgedistill.verify.metrics.consistency import (
     class_entropies,
     majority_share,
 )
+from edgedistill.verify.metrics.copier import copies
 from edgedistill.verify.metrics.lengths import form_summary
 from edgedistill.verify.stats.answer_counts import Codebook, by_prompt, tally
 from edgedistill.verify.stats.intervals import LEVEL, clopper_pearson_upper, prompt_mean, sample_mean, wilson
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.metrics.accuracy import HallucinationVariance
     from edgedistill.verify.metrics.collapse import Collapse
     from edgedistill.verify.metrics.collapse_verdict import Thresholds, Verdict, Yardstick
+    from edgedistill.verify.metrics.copier import Copies
     from edgedistill.verify.metrics.lengths import FormSummary
     from edgedistill.verify.types import Prompt, Sample, Suite
 
@@ -77,7 +79,7 @@ class SuiteResult:
 
     ``all_equal_bound``: where every sample of every prompt gave its prompt's majority answer, the largest probability
     of another answer that the data allow on a prompt; else None. ``collapse`` and ``verdict`` are None where the suite
-    does not allow the audit; ``verdict_reason`` then says why.
+    does not allow the audit; ``verdict_reason`` then says why. ``copied``: answers that are copied from the prompt.
     """
 
     suite: str
@@ -99,6 +101,7 @@ class SuiteResult:
     verdict_reason: str
     entropy_plug_in: Estimate | None = None
     entropy_miller_madow: Estimate | None = None
+    copied: Copies | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: numbers that are not finite become None."""
@@ -144,6 +147,7 @@ def summarise_suite(
     accuracy = mean([row.accuracy.value for row in rows if row.accuracy], 1.0) if scored else None
     agree = mean([row.agreement.value for row in rows], 1.0)
     collapse, reason = _collapse(suite, groups, codes, book, level=level, seed=seed)
+    copied = _copied(suite, groups, level, seed)
     word = None
     if collapse is not None or deterministic:
         ratio = Estimate(math.nan) if collapse is None else collapse.ratio
@@ -157,6 +161,7 @@ def summarise_suite(
             favourite=_favourite(suite, collapse, book),
             constant=_yardstick(suite) == "labels" and collapse is not None and collapse.top_share.value == 1,
             prompts=len(rows),
+            copied=None if copied is None else (copied.place, copied.share),
             thresholds=thresholds,
         )
         reason = word.reason
@@ -173,6 +178,7 @@ def summarise_suite(
         pass_at={k: mean(values, 1.0) for k, values in _over_prompts([row.pass_at for row in rows]).items()},
         majority_at={k: mean(values, 1.0) for k, values in _over_prompts([row.majority_at for row in rows]).items()},
         form=form_summary(groups, level=level, seed=seed),
+        copied=copied,
         all_equal_bound=clopper_pearson_upper(0, fewest, level)
         if all(row.majority_share.value == 1 for row in rows)
         else None,
@@ -281,6 +287,12 @@ def _favourite(suite: Suite, collapse: Collapse | None, book: Codebook) -> tuple
     if collapse is None or collapse.favourite is None or collapse.favourite_share is None:
         return None
     return book.answers()[collapse.favourite], collapse.favourite_share
+
+
+def _copied(suite: Suite, groups: Mapping[str, Sequence[Sample]], level: float, seed: int) -> Copies | None:
+    if any(prompt.checks or prompt.answers or prompt.tolerance or prompt.choices for prompt in suite.prompts):
+        return None  # verdicts of checks are no copies, and more than one answer may be right
+    return copies(suite.prompts, list(groups.values()), level=level, seed=seed)
 
 
 def _has_checks(suite: Suite) -> bool:

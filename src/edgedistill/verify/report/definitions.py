@@ -53,6 +53,9 @@ DEFINITIONS = MappingProxyType(
         "effective_answers": "2 to the entropy of the answers over all prompts. It grows with the number of prompts "
         "and samples; the interval is that of the mean over as many other prompts and samples.",
         "off_prompt_collision": "Probability that samples of two different prompts give the same answer.",
+        "copied": "Share of samples whose answer is the number or word at one place of the prompt (first, second or "
+        "last; the place where most are) where another answer is right, without gold of all: what a copier would say, "
+        "whose answers tell prompts apart without solving them.",
         "paraphrase_keeps": "Share of prompts whose paraphrase has the same most frequent answer.",
         "changed_number_changes": "Share of prompts whose most frequent answer changes with a number in the prompt.",
         "empty_gives": "Share of prompts whose most frequent answer is also that of the empty prompt.",

@@ -21,6 +21,7 @@ from edgedistill.verify.gate.sequential import SequentialState
 from edgedistill.verify.metrics.accuracy import HallucinationVariance
 from edgedistill.verify.metrics.collapse import Collapse
 from edgedistill.verify.metrics.collapse_verdict import Verdict
+from edgedistill.verify.metrics.copier import Copies
 from edgedistill.verify.metrics.device_agreement import Device, DeviceComparison, DeviceReport
 from edgedistill.verify.metrics.diversity import Diversity
 from edgedistill.verify.metrics.lengths import FormSummary
@@ -47,11 +48,11 @@ Kind = Literal["verify", "audit"]
 NAMES: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
-        AnswerShare, Collapse, CollapseResult, Decider, Device, DeviceComparison, DeviceReport, DivergenceSummary,
-        Diversity, EndpointResult, Estimate, FormSummary, GateResult, HallucinationVariance, Interval, LostPrompt,
-        ModelIdentity, ProcedureChange, ProcedureReport, ProcedureScore, PerturbationCheck, PromptSummary, RunSettings,
-        SamplerAudit, SecondOpinion, SequentialState, ShippedDifference, SuiteResult, SurvivalCurve, TemperatureSweep,
-        Verdict,
+        AnswerShare, Collapse, CollapseResult, Copies, Decider, Device, DeviceComparison, DeviceReport,
+        DivergenceSummary, Diversity, EndpointResult, Estimate, FormSummary, GateResult, HallucinationVariance,
+        Interval, LostPrompt, ModelIdentity, ProcedureChange, ProcedureReport, ProcedureScore, PerturbationCheck,
+        PromptSummary, RunSettings, SamplerAudit, SecondOpinion, SequentialState, ShippedDifference, SuiteResult,
+        SurvivalCurve, TemperatureSweep, Verdict,
     )
 } | {"Outcome": Outcome, "Method": Method, "Name": Name, "Estimand": Estimand}  # fmt: skip
 """What the annotations of the tree refer to, by name."""

@@ -166,6 +166,8 @@ def _suite(result: SuiteResult) -> Iterator[tuple[tuple[str, str], str]]:
         yield ("top_share", "most frequent answer"), percent(collapse.top_share)
         yield ("effective_answers", "effective answers"), number(collapse.effective_answers, 1)
         yield ("off_prompt_collision", "off-prompt collision"), percent(collapse.off_prompt_collision, 2)
+    if (copied := result.copied) is not None:
+        yield ("copied", "copied from the prompt"), percent(copied.share)
 
 
 def _extras(extras: AuditExtras) -> Iterator[tuple[tuple[str, str], str]]:
