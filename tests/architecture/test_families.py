@@ -11,6 +11,7 @@ from family_cases import CASES
 from parity_support import BASE, save_random_model
 
 from edgedistill.architecture.families import FAMILIES, build_spec, is_known
+from edgedistill.architecture.family_table import reason
 from edgedistill.architecture.tensors import model_tensors
 from edgedistill.architecture.weights import check_tensors, logical_weights
 from edgedistill.checkpoint.types import TensorInfo
@@ -188,6 +189,14 @@ def test_refused(values: dict[str, Any], message: str) -> None:
 def test_contradictions(values: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         build_spec(config("llama") | values)
+
+
+def test_a_refusal_says_why_where_that_is_known() -> None:
+    with pytest.raises(UnsupportedModelError, match=r"type 'qwen3_moe'.*known families: it is a mixture of experts"):
+        build_spec({"model_type": "qwen3_moe"})
+    with pytest.raises(UnsupportedModelError, match=r"type 'gpt_unheard_of'.*known families\. See"):
+        build_spec({"model_type": "gpt_unheard_of"})
+    assert not [name for name in FAMILIES if reason(name)]
 
 
 def test_is_known() -> None:

@@ -206,6 +206,12 @@ def test_a_quantization_config_over_float_weights_is_left_over_and_ignored(model
         assert "quantization_config" not in checkpoint.config
 
 
+def test_weights_that_bitnet_rounds_while_it_runs_are_not_taken_as_they_are(model: Path) -> None:
+    edit(model / "config.json", quantization_config={"quant_method": "bitnet", "quantization_mode": "online"})
+    with pytest.raises(UnsupportedModelError, match="rounded to -1, 0 and 1"):
+        open_checkpoint(str(model))
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100000, "null"])
 def test_malformed_config(model: Path, content: str) -> None:
     (model / "config.json").write_text(content)

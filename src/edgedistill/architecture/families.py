@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.architecture.family import Family, flag
-from edgedistill.architecture.family_table import FAMILIES
+from edgedistill.architecture.family_table import FAMILIES, reason
 from edgedistill.architecture.rope import rope_spec
 from edgedistill.architecture.spec import LayerSpec, ModelSpec, QueryScaling
 from edgedistill.architecture.weights import check_tensors, logical_weights
@@ -71,7 +71,8 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         text = mapping(config, "text_config")
         hint = f"It wraps a text model of type '{text.get('model_type')}': export that one alone." if text else _HINT
         raise UnsupportedModelError(
-            f"The model is of type '{model_type}', which is none of the {len(FAMILIES)} known families.",
+            f"The model is of type '{model_type}', which is none of the {len(FAMILIES)} known families"
+            f"{reason(model_type)}.",
             hint=f"See: edgedistill families. {hint}",
         )
     _reject_foreign(config, model_type, family)

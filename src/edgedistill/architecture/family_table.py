@@ -260,3 +260,17 @@ FAMILIES: dict[str, Family] = {
         interleaved_rope=True,
     ),
 }
+
+_EXPERTS = "it is a mixture of experts"
+_GEMMA_3N = "its layers have embeddings of their own"
+_REASONS = {
+    "bitnet": "it has norms before the last matrices of attention and MLP, and rounds activations while it runs",
+    "minicpm3": "its attention is latent (low-rank queries, keys and values)",
+    **dict.fromkeys(("gemma3n", "gemma3n_text", "gemma4", "gemma4_text"), _GEMMA_3N),
+    **dict.fromkeys(("qwen2_moe", "qwen3_moe", "gpt_oss", "mixtral", "olmoe", "phimoe", "granitemoe"), _EXPERTS),
+}
+
+
+def reason(model_type: str) -> str:
+    """Why a type that people ask for has no row, to end a sentence with: ``": it ..."``; empty if none is known."""
+    return f": {_REASONS[model_type]}" if model_type in _REASONS else ""

@@ -60,6 +60,12 @@ def open_quantized(config: dict[str, Any], source: SafetensorsSource) -> tuple[d
     stated = mapping(config, "quantization_config") or mapping(config, "compression_config")
     plain = {key: value for key, value in config.items() if key not in ("quantization_config", "compression_config")}
     kinds = {source.info(name).dtype for name in source.names()}
+    if stated.get("quant_method") == "bitnet":
+        raise UnsupportedModelError(
+            "The checkpoint is one of BitNet, whose weights are rounded to -1, 0 and 1 and whose activations to 8 bits "
+            "while it runs; weights used as they are stored are expected.",
+            hint=_HINT,
+        )
     if kinds <= {"F32", "F16", "BF16"} and not any(name.endswith("_packed") for name in source.names()):
         return plain, source
     if not stated:

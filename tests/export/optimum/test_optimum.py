@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from parity_support import random_tokens, reference_logits, save_random_model
 
@@ -14,6 +15,8 @@ from edgedistill.checkpoint.safetensors import open_safetensors
 from edgedistill.checkpoint.types import Checkpoint, SourceInfo, SpecialTokens
 from edgedistill.errors import CheckpointError, MissingExtraError, UnsupportedModelError
 from edgedistill.export.optimum import trace as fallback
+from edgedistill.export.optimum.quantize_onnx import quantize_graph
+from edgedistill.progress import NullProgress
 from edgedistill.quantize.plan import Rule
 from edgedistill.quantize.spec import FLOAT32, WeightFormat
 
@@ -167,6 +170,25 @@ def test_rope_parameters_that_transformers_rejects(scaling: dict[str, Any], tmp_
 def test_architectures_that_nobody_knows(model_type: str | None) -> None:
     with pytest.raises(UnsupportedModelError, match=f"Neither the own exporter nor optimum-onnx.*type '{model_type}'"):
         fallback.check_supported({"model_type": model_type})
+
+
+@needs_optimum
+def test_a_refusal_says_what_is_known_of_a_type_without_a_family() -> None:
+    for model_type, why in (("gemma3n_text", "embeddings of their own"), ("minicpm3", "attention is latent")):
+        with pytest.raises(UnsupportedModelError, match=f"type '{model_type}': .*{why}"):
+            fallback.check_supported({"model_type": model_type})
+
+
+def test_weights_of_three_dimensions_are_refused() -> None:
+    tensor = ir.tensor(np.zeros((2, 3, 4), np.float32), name="mlp.experts")
+    experts = ir.Value(
+        name=tensor.name, shape=ir.Shape([2, 3, 4]), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    ids = ir.Value(name="input_ids")
+    graph = ir.Graph([ids], [ids], nodes=[], initializers=[experts], opset_imports={"": 21})
+    model = ir.Model(graph, ir_version=10)
+    with pytest.raises(UnsupportedModelError, match=r"mlp\.experts has the shape \[2, 3, 4\]"):
+        quantize_graph(model, FLOAT32, (), vocab_size=5, progress=NullProgress())
 
 
 @needs_optimum

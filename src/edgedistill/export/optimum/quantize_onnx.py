@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgedistill.architecture.spec import LogicalWeight
+from edgedistill.errors import UnsupportedModelError
 from edgedistill.graph.builder import MICROSOFT
 from edgedistill.quantize import quantize_rows
 from edgedistill.quantize.plan import Plan, Rule, plan_weights
@@ -72,6 +73,9 @@ def quantize_graph(
             ``lm_head`` name the token embedding and the output head of any model.
         vocab_size: Rows of the token embedding.
         progress: Told the elements of every weight.
+
+    Raises:
+        UnsupportedModelError: A weight of three dimensions or more, such as stacked experts.
     """
     matrices = {matrix.name: matrix for matrix in _find_matrices(model.graph, vocab_size)}
     weights = [matrix.logical() for matrix in matrices.values()]
@@ -81,6 +85,12 @@ def quantize_graph(
         for name, value in model.graph.initializers.items()
         if id(value) not in taken and value.dtype == ir.DataType.FLOAT
     ]
+    if deep := next((weight for weight in weights if len(weight.shape) > 2), None):
+        raise UnsupportedModelError(
+            f"The weight {deep.name} has the shape {list(deep.shape)}; one or two dimensions are expected, not the "
+            "stacked experts or convolutions of such a model.",
+            hint="See what is known: edgedistill families",
+        )
     plan = plan_weights(weights, _plain(default), [Rule(rule.match, _plain(rule.format)) for rule in rules])
     progress.begin("quantizing weights", plan.parameters, "items")
     for planned in plan.weights:

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.architecture.family_table import reason
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 from edgedistill.export.optimum.proof import prove, read_config, reference_logits, refused_config
 from edgedistill.extras import missing
@@ -92,7 +93,8 @@ def check_supported(config: Mapping[str, Any]) -> None:
         tasks = {}
     if TASK not in tasks:
         raise UnsupportedModelError(
-            f"Neither the own exporter nor optimum-onnx can export text generation for a model of type '{model_type}'.",
+            f"Neither the own exporter nor optimum-onnx can export text generation for a model of type '{model_type}'"
+            f"{reason(model_type)}.",
             hint="See what is known: edgedistill families",
         )
 
