@@ -98,6 +98,7 @@ def save_random_minicpm(directory: Path, **values: Any) -> Any:
     (modeling_minicpm.py of openbmb's models) say so.
     """
     scales = {key: values.pop(key) for key in ("scale_emb", "scale_depth", "dim_model_base")}
+    values.pop("mlp_bias", None)  # a key of Llama's that MiniCPM does not have
     model = save_random_model(directory, "llama", **values)
     path = directory / "config.json"
     config = json.loads(path.read_text()) | scales | {"model_type": "minicpm", "architectures": ["MiniCPMForCausalLM"]}
