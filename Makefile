@@ -39,7 +39,7 @@ demo: $(BASE) ## export the built-in model, open the bundle, ask it a question
 test: $(DEV) ## the tests but the slow ones, on all cores (installs the extras, PyTorch among them, first)
 	$(BIN)/pytest $(PARALLEL) -m "not slow" $(ARGS)
 
-test-slow: $(DEV) ## the tests that take more than 20 seconds each, the slow blocks of the site among them
+test-slow: $(DEV) ## the tests that are marked slow, the slow blocks of the site among them
 	$(BIN)/pytest $(PARALLEL) -m slow $(ARGS)
 
 test-all: $(DEV) ## both
