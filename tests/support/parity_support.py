@@ -56,6 +56,8 @@ BASE: dict[str, Any] = {
 
 GRANITE4: dict[str, Any] = {"num_local_experts": 0, "shared_intermediate_size": 96, "mamba_n_heads": 8}
 
+MINICPM: dict[str, Any] = {"scale_emb": 3, "scale_depth": 1.4, "dim_model_base": 24}
+
 
 def save_random_model(
     directory: Path, model_type: str, *, rope: Mapping[str, Any] | None = None, seed: int = 0, **overrides: Any
@@ -97,7 +99,7 @@ def save_random_minicpm(directory: Path, **values: Any) -> Any:
     """MiniCPM, which transformers does not know: its Llama, multiplied where the equations of MiniCPM's own code
     (modeling_minicpm.py of openbmb's models) say so.
     """
-    scales = {key: values.pop(key) for key in ("scale_emb", "scale_depth", "dim_model_base")}
+    scales = {key: values.pop(key, default) for key, default in MINICPM.items()}
     values.pop("mlp_bias", None)  # a key of Llama's that MiniCPM does not have
     model = save_random_model(directory, "llama", **values)
     path = directory / "config.json"
