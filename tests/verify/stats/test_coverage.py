@@ -16,7 +16,7 @@ from scipy import stats
 from edgedistill.verify.metrics.accuracy import majority_at_k_estimate, pass_at_k_estimate
 from edgedistill.verify.metrics.answer_distance import distance_estimate, distribution_distance
 from edgedistill.verify.metrics.collapse import Collapse, collapse_audit
-from edgedistill.verify.metrics.consistency import class_entropies
+from edgedistill.verify.metrics.consistency import class_entropies, majority_share
 from edgedistill.verify.metrics.diversity import diversity
 from edgedistill.verify.metrics.token_divergence import TokenDivergence
 from edgedistill.verify.report.tokens import PromptDivergences, prompt_tokens
@@ -276,6 +276,15 @@ def test_means_of_samples_are_covered() -> None:
     assert equal.interval.high == pytest.approx(1 - 0.05 ** (1 / 20))
     assert sample_mean([7.0] * 20, low=0.0, high=math.inf).interval is None
     assert sample_mean([7.0], low=0.0, high=9.0).interval is None
+
+
+@pytest.mark.parametrize("n", [8, 16, 64])
+@pytest.mark.parametrize("p", [[1 / 64] * 64, [1 / 16] * 16, [1 / 3] * 3, [0.5, 0.5], [0.4, 0.3, 0.3], [0.9, 0.1]])
+def test_the_majority_share_is_covered_however_diffuse_the_answers(p: list[float], n: int) -> None:
+    """The largest of many equal shares looks larger than any is."""
+    rng = np.random.default_rng(n)
+    found = [majority_share(tally(rng.choice(len(p), size=n, p=p))) for _ in range(300)]
+    assert covers(found, max(p)) >= 0.93
 
 
 def test_both_naive_entropies_have_the_interval_of_the_entropy() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgedistill.errors import VerifyError
 from edgedistill.verify.stats.answer_counts import Tally
-from edgedistill.verify.stats.intervals import LEVEL, clopper_pearson_lower, clopper_pearson_upper, wilson
+from edgedistill.verify.stats.intervals import LEVEL, clopper_pearson_lower, clopper_pearson_upper
 from edgedistill.verify.stats.special_functions import EULER_GAMMA, normal_quantile
 from edgedistill.verify.types import Estimate, Interval
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 UNSEEN_ANSWERS = 2
 """Over how many unseen answers the unseen mass is spread, in the upper bound of an entropy of zero."""
 
+_ROUNDS = 12  # of a bound that depends on itself; it falls and settles fast
 _FEW = 15  # samples beside the majority, below which the normal approximation of an error fails
 _UNDERSAMPLED = 0.15  # share of answers seen once, beyond which no upper end of the entropy is given
 
@@ -37,13 +38,23 @@ def require_samples(tally: Tally, least: int) -> None:
 
 
 def majority_share(tally: Tally, level: float = LEVEL) -> Estimate:
-    """max_a n_a / N. Wilson's interval; where all samples agree, the exact one-sided bound (1 - level)^(1/N)."""
+    """max_a n_a / N, an estimate of max_a p(a), with an interval that allows for having picked the largest; where all
+    samples agree, the exact one-sided bound (1 - level)^(1/N).
+
+    The largest count is at least that of the likeliest answer: Clopper and Pearson's upper end holds as it is. Any of
+    the answers may have come so often by luck: of those at most as likely as p, at most 1 / p are, and the lower end
+    allows for so many (the tail of a binomial falls faster than its p where the count is beyond the mean).
+    """
     require_samples(tally, 1)
     total, largest = tally.total, tally.largest
     if largest == total:
         bound = clopper_pearson_lower(total, total, level)
         return Estimate(1.0, Interval(bound, 1.0, level, "Clopper-Pearson, one-sided"))
-    return Estimate(largest / total, wilson(largest, total, level))
+    tail, low = 0.5 - level / 2, largest / total
+    for _ in range(_ROUNDS if largest else 0):
+        low = clopper_pearson_lower(largest, total, 1 - tail * low)
+    high = clopper_pearson_upper(largest, total, 1 - tail)
+    return Estimate(largest / total, Interval(low, high, level, "Clopper-Pearson, of all answers"))
 
 
 def agreement(tally: Tally, level: float = LEVEL) -> Estimate:

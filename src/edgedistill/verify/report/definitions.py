@@ -7,7 +7,8 @@ from types import MappingProxyType
 DEFINITIONS = MappingProxyType(
     {
         "majority_share": "Share of samples with the most frequent answer. Where all agree, the lower end is the exact "
-        "one-sided bound that so many samples support (0.9942 for 512 of 512), never a bare 100 %.",
+        "one-sided bound that so many samples support (0.9942 for 512 of 512), never a bare 100 %. Of one prompt the "
+        "interval allows for having picked the largest.",
         "agreement": "Unbiased probability that two samples of a prompt give the same answer. Samples without an "
         "answer agree with nothing.",
         "entropy": "Grassberger's estimate of the entropy of the answers, in bits. Samples without an answer count as "
