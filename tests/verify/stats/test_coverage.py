@@ -16,7 +16,7 @@ from scipy import stats
 from edgedistill.verify.metrics.accuracy import majority_at_k_estimate, pass_at_k_estimate
 from edgedistill.verify.metrics.answer_distance import distance_estimate, distribution_distance
 from edgedistill.verify.metrics.collapse import Collapse, collapse_audit
-from edgedistill.verify.metrics.consistency import class_entropies, majority_share
+from edgedistill.verify.metrics.consistency import class_entropies, entropy_value, majority_share
 from edgedistill.verify.metrics.diversity import diversity
 from edgedistill.verify.metrics.token_divergence import TokenDivergence
 from edgedistill.verify.report.tokens import PromptDivergences, prompt_tokens
@@ -31,7 +31,7 @@ from edgedistill.verify.stats.cluster_intervals import (
     ratio_left_out,
     share_interval,
 )
-from edgedistill.verify.stats.intervals import clopper_pearson, clopper_pearson_upper, sample_mean
+from edgedistill.verify.stats.intervals import clopper_pearson, clopper_pearson_upper, prompt_mean, sample_mean
 from edgedistill.verify.types import Estimate
 
 LEAST = 0.90
@@ -285,6 +285,34 @@ def test_the_majority_share_is_covered_however_diffuse_the_answers(p: list[float
     rng = np.random.default_rng(n)
     found = [majority_share(tally(rng.choice(len(p), size=n, p=p))) for _ in range(300)]
     assert covers(found, max(p)) >= 0.93
+
+
+@pytest.mark.parametrize("prompts", [20, 60])
+def test_the_entropy_of_a_suite_is_covered_with_samples_enough(prompts: int) -> None:
+    """Of 32 samples a prompt, the default; what 8 cannot see of many answers this interval does not show, as its
+    definition says.
+    """
+    kinds = [np.array([0.9, 0.1]), np.array([0.5, 0.3, 0.1, 0.05, 0.05]), np.full(16, 1 / 16)]
+    truth = float(np.mean([-(p * np.log2(p)).sum() for p in kinds]))
+    rng, found = np.random.default_rng(prompts), []
+    for seed in range(200):
+        drawn = [kinds[kind] for kind in rng.integers(3, size=prompts)]
+        bits = [entropy_value(tally(rng.choice(p.size, size=32, p=p))) for p in drawn]
+        found.append(prompt_mean(bits, low=0.0, high=5.0, seed=seed, resamples=400))
+    assert covers(found, truth) >= LEAST
+
+
+@pytest.mark.parametrize("prompts", [60, 150])
+def test_p99_is_covered_where_a_twentieth_of_the_prompts_holds_the_tail(prompts: int) -> None:
+    rng = np.random.default_rng(prompts)
+    truth = math.exp(float(np.quantile(3.0 * (np.arange(400_000) % 20 == 0) + rng.normal(size=400_000), 0.99)))
+    found = [
+        cluster_quantiles(
+            [np.exp(3 * (rng.random() < 0.05) + rng.normal(size=40)) for _ in range(prompts)], [0.99], low=0.0
+        )[0]
+        for _ in range(200)
+    ]
+    assert covers(found, truth) >= LEAST
 
 
 def test_both_naive_entropies_have_the_interval_of_the_entropy() -> None:
