@@ -217,8 +217,14 @@ async def _change(scene: Scene) -> None:
 async def _click_setting(scene: Scene) -> None:
     config = scene.app.services.config
     before = config.unfold_reasoning
-    await scene.pilot.click(DataTable, offset=(5, 1 + scene.screen.table.cursor_row))
-    await scene.until(lambda: config.unfold_reasoning is not before)
+    table = scene.screen.table
+    for _ in range(50):  # a table that still scrolls, or has not measured its rows yet, takes no click
+        await scene.pilot.click(DataTable, offset=(5, 1 + table.cursor_row - round(table.scroll_offset.y)))
+        await scene.pilot.pause(0.1)
+        if config.unfold_reasoning is not before:
+            break
+        _to_setting(scene, "unfold_reasoning")
+    assert config.unfold_reasoning is not before
 
 
 @proves("SettingsScreen", "reset")
