@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,28 @@ def test_a_checkpoint_that_changed_is_exported_again(tiny_checkpoint_dir: Path, 
     second = bundle_of(source)
     assert first != second
     assert {entry.model for entry in cached()} == {"student"}
+
+
+def test_an_adapter_is_exported_again_when_its_base_changes(
+    tiny_checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_of: list[str] = []
+
+    def pretend(model: str, out: Path, *_: object, **__: object) -> None:
+        made_of.append(model)
+        out.mkdir()
+        (out / "manifest.json").write_text("{}")
+
+    monkeypatch.setattr(import_module("edgedistill.workflow.export"), "export", pretend)
+    base = Path(shutil.copytree(tiny_checkpoint_dir, tmp_path / "base"))
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    first = bundle_of(adapter)
+    assert bundle_of(adapter) == first
+    os.utime(base / "model.safetensors", ns=(0, 0))
+    assert bundle_of(adapter) != first
+    assert made_of == [str(adapter)] * 2
 
 
 def test_a_path_with_a_slip_of_the_pen_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedistill.cli import console, limits, suite_reading, verification
+from edgedistill.cli.by_name import MODEL_HELP, bundle_path
 
 if TYPE_CHECKING:
     import argparse
@@ -26,7 +27,7 @@ exit codes: 0 consistent-correct or diffuse, 1 collapsed, partly-collapsed or co
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``audit``."""
     parser.epilog = _EXAMPLES
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=MODEL_HELP)
     verification.add_procedures(parser)
     verification.add_sampling(parser)
     verification.add_outputs(parser)
@@ -40,9 +41,10 @@ def run(args: argparse.Namespace) -> int:
 
     options = verification.options(args, AuditOptions)
     verification.check_outputs(args)
+    bundle = bundle_path(args.bundle)
     with verification.cluster(args) as cluster, console.progress() as progress:
         report = audit(
-            args.bundle,
+            bundle,
             suite=suite_reading.suite(args),
             options=options,
             store=verification.store(args),

@@ -117,10 +117,10 @@ def _remove(args: argparse.Namespace) -> int:
 def _paths(name: str) -> list[Path]:
     """What the cache holds of ``name``: the model, then its bundles. Raises ModelNotFoundError for nothing."""
     from edgedistill.catalog import builtin as catalog
-    from edgedistill.workflow.by_name import cached
+    from edgedistill.workflow.by_name import cached, slug
 
     found = [entry.path for entry in catalog.list_models() if entry.name == name and entry.installed]
-    found += [bundle.path for bundle in cached() if bundle.model == name]
+    found += [bundle.path for bundle in cached() if bundle.model in (name, slug(name))]
     if not found:
         raise ModelNotFoundError(f"The cache holds nothing called {name}.", hint="See: edgedistill models list")
     return found

@@ -80,7 +80,7 @@ def bundle_of(
     made_of, identity = source
     profile = load_profile(DEFAULT_PROFILE)
     key = hashlib.sha256(json.dumps([identity, profile.to_dict(), __version__]).encode()).hexdigest()[:12]
-    target = cache() / f"{_slug(name)}-{key}"
+    target = cache() / f"{slug(name)}-{key}"
     if (target / MANIFEST).is_file():
         return target
     from edgedistill.export.options import ExportOptions
@@ -106,8 +106,8 @@ def bundle_of(
 def _source(name: str, path: Path, offline: bool, progress: Progress | None) -> tuple[str, object] | None:
     """What to export for ``name`` and what identifies its content; None where ``path`` is to be opened as it is."""
     if path.exists():
-        directory = _model_at(path)
-        return None if directory is None else (str(path), _states(directory))
+        parts = _model_at(path)
+        return (str(path), [_states(part) for part in parts]) if parts else None
     built_in = builtin.resolve(name)
     if built_in is not None:
         return name, _states(built_in)
@@ -125,16 +125,21 @@ def _source(name: str, path: Path, offline: bool, progress: Progress | None) -> 
     return name, [repository, snapshot.commit]
 
 
-def _model_at(path: Path) -> Path | None:
-    """The GGUF file or the directory of a checkpoint that ``path`` means; None: it is a bundle, or nothing known."""
+def _model_at(path: Path) -> list[Path]:
+    """What the model at ``path`` is made of: a GGUF file, or the directory of a checkpoint, and for an adapter its base
+    where that is on this machine. Empty: ``path`` is a bundle, or nothing known.
+    """
     if path.is_file():
-        return path if path.suffix == ".gguf" else None
+        return [path] if path.suffix == ".gguf" else []
     if (path / MANIFEST).is_file():
-        return None
+        return []
     from edgedistill.checkpoint.locate import ADAPTER_CONFIG, CONFIG, locate
 
-    directory = locate(path).directory
-    return directory if any((directory / name).is_file() for name in (CONFIG, ADAPTER_CONFIG)) else None
+    located = locate(path)
+    if not any((located.directory / name).is_file() for name in (CONFIG, ADAPTER_CONFIG)):
+        return []
+    base = None if located.base is None else Path(located.base)
+    return [located.directory] if base is None or not base.exists() else [located.directory, *_model_at(base)]
 
 
 def _states(path: Path) -> list[tuple[str, int, int]]:
@@ -143,6 +148,6 @@ def _states(path: Path) -> list[tuple[str, int, int]]:
     return [(name, state.st_size, state.st_mtime_ns) for name, state in found]
 
 
-def _slug(name: str) -> str:
-    """``name`` as part of a file's name on every system."""
+def slug(name: str) -> str:
+    """``name`` as part of a file's name on every system: what ``CachedBundle.model`` is for a model of that name."""
     return re.sub(r"[^\w.]+", "-", Path(name).name if Path(name).exists() else name).strip("-.")[:60] or "model"
