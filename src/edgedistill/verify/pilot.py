@@ -76,7 +76,8 @@ class Pilot:
     def points(self, prompts: int, samples: int) -> float:
         """Percentage points that a model which lost nothing is shown not to have lost, at 80 % power, on these prompts.
 
-        Only the noise of sampling counts: Var = changed / (P N). Normal approximation.
+        Only the noise of sampling counts: Var = changed / (P N). A normal approximation, for planning: the gate's tests
+        hold for every distribution and need more.
         """
         return 100 * _Z * math.sqrt(self.changed / (prompts * samples))
 
