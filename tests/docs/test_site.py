@@ -85,3 +85,22 @@ def test_the_page_of_environment_variables_is_complete() -> None:
     assert used == {name for name in told if name.startswith("EDGEDISTILL_")}
     code = "".join(p.read_text(encoding="utf-8") for tree in ("src", "tui") for p in (ROOT / tree).rglob("*.py"))
     assert not [name for name in told - {"TMPDIR"} if name not in code]
+
+
+_OF_OTHERS = {"--constraint", "--extra-index-url", "--no-deps", "--strict", "--per-band", "--quick"}
+"""Options of pip, mypy and the scripts in bench/."""
+
+
+@pytest.mark.parametrize(
+    "path", ["README.md", "SECURITY.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md")))]
+)
+def test_options_named_in_running_text_exist(path: str) -> None:
+    """Blocks of commands are run, page by page, in test_pages.py; this is for the sentences around them."""
+    from commands import page
+
+    known = set(re.findall(r"--[a-z][a-z-]+", page())) | _OF_OTHERS
+    text = re.sub(r"```.*?```", "", (ROOT / path).read_text(encoding="utf-8"), flags=re.DOTALL)
+    named = {
+        found for span in re.findall(r"`([^`\n]+)`", text) for found in re.findall(r"(?<![\w-])--[a-z][a-z-]+", span)
+    }
+    assert sorted(named - known) == []
