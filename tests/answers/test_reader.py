@@ -207,6 +207,8 @@ def test_long_texts_take_linear_work() -> None:
         "sqrt(" * 70,
         "|" * 390,
         "1,2;" * 90,
+        "[...]",
+        "[①, ₂]",
     ):
         canonical(inner)
 

@@ -301,10 +301,11 @@ class _Parser:
             self._bars -= 1
             self._take("|")
             return _atom(f"abs({render(value)})")
-        if not token or not (token[0].isalnum() or token[0] == "."):
+        is_number = token[:1].isdecimal() or (token[:1] == "." and token != "...")
+        if not is_number and not token[:1].isalnum():
             raise NotAFormula
         self._take()
-        if token[0].isdigit() or token[0] == ".":
+        if is_number:
             if len(token) > _MAX_DIGITS:
                 raise NotAFormula
             if self._peek() == "_":  # a number in another base
