@@ -48,6 +48,11 @@ def test_every_verb_parses_without_the_library_it_needs_later() -> None:
     assert not loaded_after(code) & SLOW
 
 
+def test_the_runtime_loads_no_event_loop_and_no_template_engine() -> None:
+    found = loaded_after("import edgedistill.cli.run, edgedistill.runtime.model")
+    assert not found & {"asyncio", "ssl", "jinja2", "huggingface_hub", "rich"}
+
+
 def test_help_loads_nothing_slow() -> None:
     code = "import edgedistill.cli\ntry: edgedistill.cli.main(['--help'])\nexcept SystemExit: pass"
     assert not loaded_after(code) & SLOW

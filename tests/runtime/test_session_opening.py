@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from bundle_files import copy_bundle
 from runtime_support import open_tiny
 
 from edgedistill.bundle.bundle import Bundle
 from edgedistill.errors import BundleError, GenerationError
+from edgedistill.runtime import session as session_module
 from edgedistill.runtime.session import DecoderSession, SessionConfig, physical_cores
 
 if TYPE_CHECKING:
@@ -43,3 +45,25 @@ def test_unreadable_graphs_are_bundle_errors(tiny_bundle: Callable[[str], Path],
         other = copy_bundle(bundle, tmp_path / name, model_onnx=content)
         with pytest.raises(BundleError, match=words):
             DecoderSession(Bundle.open(other))
+
+
+def test_huge_pages_wait_for_the_first_token(
+    tiny_bundle: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(session_module, "use_huge_pages_in_background", lambda: asked.append(True))
+    decoder = open_tiny(tiny_bundle("int4-b32")).decoder()
+    decoder.feed([5, 6, 7])
+    assert not asked
+    for _ in range(40):  # the cache grows meanwhile, and steps are bound anew
+        decoder.feed([8])
+    assert asked == [True]
+
+
+def test_packing_by_several_threads_changes_no_bit(
+    tiny_bundle: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "physical_cores", lambda: 2)
+    path = tiny_bundle("int4-b32")
+    found = [open_tiny(path, threads=threads).decoder().feed([5, 6, 7, 8]).copy() for threads in (1, 2)]
+    np.testing.assert_array_equal(*found)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+from edgedistill.system import huge_pages
 from edgedistill.system.huge_pages import HUGE_PAGE, filled_regions, use_huge_pages
 
 MB = 1 << 20
@@ -39,8 +42,21 @@ def test_only_large_filled_private_memory_is_chosen(text: str, expected: list[tu
 def test_contents_survive_and_the_region_is_seen() -> None:
     data = np.random.default_rng(0).integers(0, 256, 16 * MB, dtype=np.uint8)
     before = data.copy()
-    total = use_huge_pages()
+    total = use_huge_pages(gently=True)
     np.testing.assert_array_equal(data, before)
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if setting.exists():
         assert total >= 16 * MB - 2 * HUGE_PAGE
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("can't start new thread")])
+def test_the_background_ends_by_itself_and_may_fail_to_start(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = threading.Event()
+    monkeypatch.setattr(huge_pages, "use_huge_pages", lambda *, gently: called.set() if gently else None)
+    monkeypatch.setattr(sys, "platform", "linux")
+    if error is not None:
+        monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=error))
+    huge_pages.use_huge_pages_in_background()
+    assert error is not None or called.wait(60)

@@ -25,6 +25,7 @@ from edgedistill.quantize.plan import PlannedWeight
 from edgedistill.quantize.spec import array_specs
 from edgedistill.runtime.bit_planes import Widening
 from edgedistill.runtime.session import SessionConfig, open_session, usable_threads
+from edgedistill.system.huge_pages import use_huge_pages
 from edgedistill.system.temporary import scratch
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def time_matrix(case: MatrixCase, config: SessionConfig, copies: int | None = No
             (folder / WIDENED).write_text(to_json((WidenedGraph(MODEL, MODEL, emitter.supplied),)), encoding="utf-8")
         name, supplied = Widening.in_directory(folder, threads=usable_threads(config)).supply(MODEL)
         session, _ = open_session(folder / name, config, supplied=supplied)
+        use_huge_pages()
     values = rng.standard_normal((1, case.tokens, case.columns), dtype=np.float32)
     out = np.zeros((1, case.tokens, case.rows), dtype=np.float32)
     return time_runs(session, {"x": values}, dict.fromkeys((p.name or "" for p in products), out)) / copies

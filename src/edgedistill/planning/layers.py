@@ -20,6 +20,7 @@ from edgedistill.graph.weights import WeightEmitter
 from edgedistill.planning.kernels import SCRATCH, time_runs
 from edgedistill.quantize.kv import kv_scales
 from edgedistill.runtime.session import SessionConfig, open_session
+from edgedistill.system.huge_pages import use_huge_pages
 from edgedistill.system.temporary import scratch
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def time_layer(case: LayerCase, spec: ModelSpec, profile: Profile, config: Sessi
         model.graph.outputs[0].shape = None  # there is no head: what would enter it comes out
         ir.save(model, path)
         session, _ = open_session(path, config)
+        use_huge_pages()
     return _timed(session, case, total) / count
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    import asyncio
     import threading
     from collections.abc import AsyncGenerator, Iterator
 
@@ -19,6 +19,8 @@ async def in_thread(events: Iterator[Item], cancel: threading.Event) -> AsyncGen
         events: Looks at ``cancel`` and ends soon after it is set.
         cancel: Set when the consumer is cancelled, closes the generator, or raises.
     """
+    import asyncio  # an eighth of the time that importing the runtime takes, and most programs do without
+
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Item | BaseException | None] = asyncio.Queue()
 

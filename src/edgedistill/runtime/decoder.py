@@ -283,6 +283,8 @@ class Decoder:
             except MemoryError as error:
                 raise run_failure(error) from error
             self._shapes[width, positions, wide] = shape
+            if positions and width <= 2:
+                self.session.decoding()
         return shape
 
     def _run(self, shape: BoundRun) -> None:

@@ -254,3 +254,6 @@ class LoadedGraph(Protocol):
     wide: ort.InferenceSession
     info: ModelInfo
     geometry: CacheGeometry
+
+    def decoding(self) -> None:
+        """Called when a decoder prepares its first step of one token: prompts are done, now memory sets the speed."""

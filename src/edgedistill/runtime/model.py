@@ -32,6 +32,7 @@ from edgedistill.runtime.text.chat_template import PassThrough
 from edgedistill.runtime.text.messages import plain_messages
 from edgedistill.runtime.text.thinking import ThinkingControl
 from edgedistill.runtime.think_budget import events_within
+from edgedistill.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -101,16 +102,18 @@ class Model:
         self.bundle = bundle
         self.default_settings = GenerationSettings.from_defaults(bundle.generation)
         self.template = load_template(bundle)
-        self.tokenizer = load_tokenizer(bundle)
+        info, profile = bundle.manifest.model, bundle.manifest.profile
+        config = SessionConfig.from_profile(profile, threads=threads)
+        kind = OptimumSession if info.signature == "optimum" else DecoderSession
+        with Workers(2) as beside:  # ONNX Runtime lets other threads run Python while it loads the weights
+            tokenizer = beside.submit(load_tokenizer, bundle)
+            self.session: DecoderSession | OptimumSession = kind(bundle, config)
+            self.tokenizer = tokenizer.result()
         self.grammar: ReasoningGrammar = load_grammar(bundle, self.tokenizer, reasoning_tags)
         self.template_vars: dict[str, Any] = {}
         self.thinking = ThinkingControl(
             self.template, self.grammar, lambda text: self.tokenizer.token_to_id(text) is not None
         )  # fmt: skip
-        info, profile = bundle.manifest.model, bundle.manifest.profile
-        config = SessionConfig.from_profile(profile, threads=threads)
-        kind = OptimumSession if info.signature == "optimum" else DecoderSession
-        self.session: DecoderSession | OptimumSession = kind(bundle, config)
         self.prefill_chunk = max(2, int(profile.get("context", {}).get("prefill_chunk", DEFAULT_PREFILL_CHUNK)))
         self._idle: list[Decoder | OptimumDecoder] = []
         self.load_s = time.perf_counter() - started

@@ -17,6 +17,7 @@ from edgedistill.runtime.binding import run_failure
 from edgedistill.runtime.chunks import chunk_bounds
 from edgedistill.runtime.decoder import InterruptedRunError, Scores
 from edgedistill.runtime.session import SessionConfig, open_graph
+from edgedistill.system.huge_pages import use_huge_pages_in_background
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,6 +49,7 @@ class OptimumSession:
         ]
         if "input_ids" not in self.inputs or "logits" not in self.outputs or not self.past or missing:
             raise BundleError(f"{MODEL} is not a decoder with a KV cache.", hint="Export the bundle again.")
+        use_huge_pages_in_background()
 
     def decoder(self) -> OptimumDecoder:
         """A decoder with an empty cache."""

@@ -19,7 +19,7 @@ from edgedistill.runtime.binding import first_line
 from edgedistill.runtime.bit_planes import Widening
 from edgedistill.runtime.decoder import Decoder
 from edgedistill.runtime.kv_cache import CacheGeometry, KVCache, past_names
-from edgedistill.system.huge_pages import use_huge_pages
+from edgedistill.system.huge_pages import use_huge_pages_in_background
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,6 +106,8 @@ def open_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if config.allow_spinning else "0")
     # Work is handed out in shrinking pieces, so that one thread that was held up does not hold up the step.
     options.add_session_config_entry("session.dynamic_block_base", "4")
+    # Matrices are packed for the kernels by all threads: the same bytes sooner, and no more memory of its own.
+    options.add_session_config_entry("session.prepack.enable_parallel", "1")
     options.log_severity_level = 4  # an error is raised as well, and says the same
     options.add_session_config_entry("session.load_model_format", "ONNX")  # never what the bytes claim to be
     if folder is not None:
@@ -125,7 +127,6 @@ def open_session(
     session.disable_fallback()
     supplied.clear()
     _give_back_memory()
-    use_huge_pages()
     return session, threads
 
 
@@ -176,6 +177,13 @@ class DecoderSession:
             info.context_length,
             dtype=_CACHE_TYPES[found[last]],
         )
+        self._decoding = False
+
+    def decoding(self) -> None:
+        """Have the weights moved into huge pages, once, in the background; the first token has not waited for it."""
+        if not self._decoding:
+            self._decoding = True
+            use_huge_pages_in_background()
 
     def decoder(self, batch: int = 1) -> Decoder:
         """A decoder with an empty cache of ``batch`` rows."""

@@ -2,16 +2,19 @@
 misses of the address translation, and a speed that depends less on where the weights were placed.
 
 ONNX Runtime prepacks weights into ordinary heap memory of 4 KiB pages. After loading, the large regions that are
-filled are advised (MADV_HUGEPAGE) and collapsed at once (MADV_COLLAPSE, Linux 6.1; older kernels do it in the
-background). Contents and addresses stay as they are, so nothing can break; where the system does not offer it, nothing
-happens.
+filled are advised (MADV_HUGEPAGE) and collapsed (MADV_COLLAPSE, Linux 6.1; older kernels do it in the background).
+Contents and addresses stay as they are, so nothing can break; where the system does not offer it, nothing happens.
+Every page is copied, which takes as long as loading or longer; so it is done piece by piece while the model answers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import re
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +24,26 @@ if TYPE_CHECKING:
 HUGE_PAGE = 2 << 20
 # Regions that are mostly untouched (stacks, reserved arenas) would only grow.
 MIN_FILLED = 0.9
+_PIECE = 8 * HUGE_PAGE
 _MADV_HUGEPAGE = 14
 _MADV_COLLAPSE = 25
 _HEADER = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ (\d+)\s*(.*)$")
 
 
-def use_huge_pages() -> int:
-    """Advise this process's large, filled, anonymous regions; returns their bytes (0 where it is not possible)."""
+def use_huge_pages_in_background() -> None:
+    """``use_huge_pages`` in a thread that takes at most half of a core's time; where none can start, nothing."""
+    if sys.platform == "linux":
+        with contextlib.suppress(RuntimeError, MemoryError):
+            # A program that ends does not wait for it.
+            threading.Thread(target=use_huge_pages, kwargs={"gently": True}, name="huge pages", daemon=True).start()
+
+
+def use_huge_pages(*, gently: bool = False) -> int:
+    """Advise this process's large, filled, anonymous regions; returns their bytes (0 where it is not possible).
+
+    Args:
+        gently: Rest after every piece for as long as it took.
+    """
     if sys.platform != "linux":
         return 0
     try:
@@ -37,10 +53,15 @@ def use_huge_pages() -> int:
         return 0
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     total = 0
-    for start, stop in regions:
-        if madvise(start, stop - start, _MADV_HUGEPAGE) == 0:
-            madvise(start, stop - start, _MADV_COLLAPSE)
-            total += stop - start
+    for first, last in regions:
+        for start in range(first, last, _PIECE):
+            size = min(_PIECE, last - start)
+            begun = time.perf_counter()
+            if madvise(start, size, _MADV_HUGEPAGE) == 0:
+                madvise(start, size, _MADV_COLLAPSE)
+                total += size
+            if gently:
+                time.sleep(time.perf_counter() - begun)
     return total
 
 

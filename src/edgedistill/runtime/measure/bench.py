@@ -24,6 +24,7 @@ from edgedistill.runtime.sampling import greedy
 from edgedistill.runtime.session import DecoderSession, SessionConfig
 from edgedistill.runtime.stats import peak_rss_bytes, percentile, rss_bytes
 from edgedistill.system.child import run_in_child
+from edgedistill.system.huge_pages import use_huge_pages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,6 +171,7 @@ def measure(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     )
     load_s = time.perf_counter() - started
     loaded = rss_bytes()
+    use_huge_pages()  # what else would be going on for the first seconds
     decoder = session.decoder()
     ids = np.random.default_rng(0).integers(0, info.vocab_size, max(prompt_tokens)).tolist()
 
