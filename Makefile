@@ -21,7 +21,7 @@ ARGS ?=
 PARALLEL := -n auto --dist worksteal --durations=10
 PIP_OPTIONS := --disable-pip-version-check
 
-.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
+.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-speculate bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -124,6 +124,9 @@ bench-tune: $(DEV) ## what tuning gains on a calibrated 4-bit bundle, and how lo
 
 bench-sensitivity: $(DEV) ## estimated sensitivities next to measured ones: rank correlation and time
 	$(BIN)/python bench/sensitivity.py $(ARGS)
+
+bench-speculate: $(DEV) ## decode speed with guessed tokens against without, by task (ARGS="--models tiny-reasoner", ARGS=--quick)
+	$(BIN)/python bench/speculate.py $(ARGS)
 
 bench-trajectories: $(DEV) ## several attempts: accuracy and tokens of one, a vote, a deliberation; time against sequence
 	$(BIN)/python bench/trajectories.py $(ARGS)

@@ -29,6 +29,7 @@ class _Stored(TypedDict, total=False):
     trajectories: Annotated[int, limits(low=1, high=1 << 10)]
     parallel: dict[str, Any]
     stop: list[str]
+    speculate: str | int
 
 
 @dataclass(frozen=True, slots=True)

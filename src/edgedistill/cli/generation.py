@@ -64,6 +64,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="fast: one token a step; exact: bit-identical to prefill, slower",
     )
     running.add_argument(
+        "--speculate",
+        type=_speculate,
+        metavar="auto|off|identical|N",
+        help="guess tokens from the text so far and compute several in one run where that is faster; N: at most N in a "
+        "run; identical (default): as auto where no token can change by it, which is with --numerics exact",
+    )
+    running.add_argument(
         "--reasoning-tags",
         nargs=2,
         metavar=("OPEN", "CLOSE"),
@@ -115,7 +122,13 @@ def settings(args: argparse.Namespace, defaults: dict[str, Any]) -> GenerationSe
         seed=args.seed,
         stop=tuple(args.stop) if args.stop else None,
         max_new_tokens=args.max_new_tokens,
+        speculate=args.speculate,
     )
+
+
+def _speculate(text: str) -> str | int:
+    """A number, or a word that ``GenerationSettings`` looks at."""
+    return int(text) if text.isascii() and text.isdigit() else text
 
 
 def thinking(args: argparse.Namespace) -> bool | None:
@@ -236,6 +249,7 @@ def stats_line(stats: GenerationStats, finish_reason: str) -> str:
         f"prefill {format_rate(stats.prefill_tps)}",
         f"decode {format_rate(stats.decode_tps)}",
         f"p95 {format_seconds(stats.step_p95_s)}",
+        *([f"{stats.accepted_tokens} of {stats.drafted_tokens} guesses right"] if stats.drafted_tokens else []),
         f"KV {format_bytes(stats.kv_bytes)}",
         f"memory {format_bytes(stats.peak_rss_bytes)}",
     ]

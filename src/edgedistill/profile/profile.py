@@ -133,6 +133,7 @@ class GenerationDefaults:
     repetition_penalty: float = field(default=1.0, metadata=limits(above=0, high=10))
     max_new_tokens: int = field(default=2048, metadata=limits(low=1))
     seed: int | None = field(default=None, metadata=limits(low=0, high=(1 << 63) - 1))
+    speculate: str = field(default="identical", metadata=limits(choices=("auto", "off", "identical")))
 
 
 @dataclass(frozen=True, slots=True)

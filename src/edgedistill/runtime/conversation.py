@@ -31,6 +31,7 @@ class Keywords(TypedDict, total=False):
     repetition_penalty: float | None
     seed: int | None
     stop: str | Sequence[str] | None
+    speculate: str | int | None
     logprobs: int | None
     settings: GenerationSettings | None
     numerics: Numerics

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Logits = npt.NDArray[np.float32]
 
 SCORE_BYTES = 32 << 20
-_KEPT_SHAPES = 4
+_KEPT_SHAPES = 6  # a step, the widths of runs with guesses (speculate/control.py), a chunk of a prompt
 # The attention kernel's block of query rows is twice the head size, or less where the level 2 cache is small: a
 # multiple of 16 for all head sizes and caches met. The self-test checks the property itself.
 _QUERY_BLOCK = 16
@@ -132,6 +132,15 @@ class Decoder:
         self.cache.tokens[0, past] = token
         self.cache.lengths[0] = past + 1
         return shape.first
+
+    def feed_all(self, tokens: Sequence[int], *, exact: bool = False) -> Logits:
+        """Append two tokens or more to a single sequence and return float32 [tokens, V] after each; see ``feed``."""
+        past = self.length
+        columns = np.arange(len(tokens), dtype=np.int64)[None]
+        logits: Logits = self.step(np.asarray([tokens], dtype=np.int64), None, columns, exact=exact)[0]
+        if exact and self._exact_length >= past - len(tokens) % 2:
+            self._exact_length = past + len(tokens)
+        return logits
 
     def truncate(self, length: int, *, row: int = 0) -> None:
         """Give tokens back: ``row`` keeps its first ``length``."""

@@ -2,7 +2,8 @@
 
 Two numerical paths. ``fast`` decodes with one-token steps. ``exact`` computes every token together with the one before
 it, so that each token's logits are bit-identical to a prefill of the text so far, at some 10 to 30 % of the speed. The
-prefill itself is exact in both.
+prefill itself is exact in both. Where tokens are guessed (``speculate``) a step computes several; every
+token is drawn from the logits at its place all the same.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.runtime.sampling import Sampler
+    from edgedistill.runtime.speculate.speculation import Speculation
 
 __all__ = ["FinishReason", "GenerationSettings", "Numerics", "SequenceDecoder", "TokenLoop"]
 
@@ -52,6 +54,10 @@ class SequenceDecoder(Protocol):
         """Append tokens; float32 [V] after the last one."""
         ...
 
+    def feed_all(self, tokens: Sequence[int], *, exact: bool = False) -> npt.NDArray[np.float32]:
+        """Append two tokens or more; float32 [tokens, V] after each of them."""
+        ...
+
     def truncate(self, length: int) -> None:
         """Give tokens back."""
         ...
@@ -71,7 +77,7 @@ class TokenLoop:
     Attributes:
         finish_reason: Why the iteration ended; None before.
         cached_tokens: Prompt tokens that were in the cache already.
-        prefill_watch, step_watch: Time of the prefill chunks and of the decode steps (with the choice of the token).
+        prefill_watch, step_watch: Time of the prefill chunks and of the decode steps (with the choice of the tokens).
         first_choice: Time of choosing the first token.
     """
 
@@ -86,12 +92,14 @@ class TokenLoop:
         numerics: Numerics = "fast",
         cancel: threading.Event | None = None,
         on_choice: Callable[[npt.NDArray[np.float32], int], None] | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         """Prepare a continuation.
 
         Args:
             decoder: Its cache may hold tokens; their common beginning with the prompt is reused.
             on_choice: Called with the logits float32 [V] and the token chosen from them, before the next step.
+            speculation: Guesses tokens, so that a step may compute several; None: one token a step.
         """
         self._decoder = decoder
         self._sampler = sampler
@@ -101,6 +109,7 @@ class TokenLoop:
         self._exact = numerics == "exact"
         self._cancel = cancel
         self._on_choice = on_choice
+        self._speculation = speculation
         self.finish_reason: FinishReason | None = None
         self.cached_tokens = 0
         self.prefill_watch, self.step_watch, self.first_choice = Stopwatch(), Stopwatch(), Stopwatch()
@@ -123,6 +132,8 @@ class TokenLoop:
             )
         self._reuse(prompt)
         self._sampler.observe(list(prompt))
+        if self._speculation is not None:
+            self._speculation.extend(prompt)
         rest = prompt[self.cached_tokens :]
         for start, stop in chunk_bounds(len(rest), chunk):
             try:
@@ -143,19 +154,52 @@ class TokenLoop:
         if self.finish_reason is not None:
             return
         with self.first_choice:
-            token = self._choose(self._logits, 0)
-        count = 1
+            drawn = [self._choose(self._logits, 0)]
+        if self._speculation is not None:
+            self._speculation.extend(drawn)
+        count = 0
         prompt_tokens = self._decoder.length
-        while True:
-            # Whoever consumes a token may cancel, so the reasons to end are looked at after it was given out.
-            yield token
-            self.finish_reason = self._reason(token, count, prompt_tokens + count)
-            if self.finish_reason is not None:
-                return
-            with self.step_watch:
-                self._sampler.observe([token])
-                token = self._choose(self._decoder.feed([token], exact=self._exact), count)
-            count += 1
+        try:
+            while True:
+                for token in drawn:
+                    count += 1
+                    # Whoever consumes a token may cancel, so the reasons to end are looked at after it was given out.
+                    yield token
+                    self.finish_reason = self._reason(token, count, prompt_tokens + count)
+                    if self.finish_reason is not None:
+                        return
+                with self.step_watch:
+                    drawn = self._step(token, count)
+        finally:
+            # What was drawn and not given out is no part of the text.
+            if self._speculation is not None and self._decoder.length >= prompt_tokens + count:
+                self._decoder.truncate(prompt_tokens + count - 1)
+
+    def _step(self, token: int, count: int) -> list[int]:
+        """The tokens after ``token``, the ``count``-th: one, or several where guesses turn out right."""
+        speculation, decoder = self._speculation, self._decoder
+        room = min(self._settings.max_new_tokens - count, self._limit - decoder.length - 1) - 1
+        guesses = [] if speculation is None else speculation.guesses(room)
+        self._sampler.observe([token])
+        if not guesses:
+            drawn = [self._choose(decoder.feed([token], exact=self._exact), count)]
+        else:
+            drawn = self._verify([token, *guesses], count)
+        if speculation is not None:
+            speculation.done(len(guesses), drawn)
+        return drawn
+
+    def _verify(self, tokens: list[int], count: int) -> list[int]:
+        """Compute ``tokens``, all but the first guessed, and draw as far as the guesses are what is drawn."""
+        before = self._decoder.length
+        drawn: list[int] = []
+        for logits, guess in zip(self._decoder.feed_all(tokens, exact=self._exact), [*tokens[1:], None], strict=True):
+            drawn.append(self._choose(logits, count + len(drawn)))
+            if drawn[-1] != guess or guess in self._eos:
+                break
+            self._sampler.observe(drawn[-1:])
+        self._decoder.truncate(before + len(drawn))
+        return drawn
 
     def _choose(self, logits: npt.NDArray[np.float32], position: int) -> int:
         token = self._sampler.choose(logits, position)

@@ -12,6 +12,7 @@ from edgedistill.runtime.events import Event, Generation
 from edgedistill.runtime.generate import FinishReason, TokenLoop
 from edgedistill.runtime.logprobs import TokenLogprob, token_logprobs
 from edgedistill.runtime.sampling import NoiseKey, Sampler
+from edgedistill.runtime.speculate.speculation import speculation
 from edgedistill.runtime.text.reasoning import opened_by
 from edgedistill.runtime.text.transcript import Transcript
 
@@ -57,6 +58,7 @@ def events(
             begun=request.continuing,
         )  # fmt: skip
     records: list[TokenLogprob] = []
+    guessing = speculation(settings, request.numerics, model.step_costs)
 
     def record(logits: npt.NDArray[np.float32], token: int) -> None:
         records.extend(token_logprobs(logits[None], [token], model.tokenizer, top=request.logprobs or 0))
@@ -71,6 +73,7 @@ def events(
             numerics=request.numerics,
             cancel=cancel,
             on_choice=None if request.logprobs is None else record,
+            speculation=guessing,
         )
         for done, total in loop.prefill(tokens, chunk=model.prefill_chunk):
             yield Event("prefill", done=done, total=total)
@@ -95,6 +98,8 @@ def events(
         rss_bytes=stats.rss_bytes(),
         peak_rss_bytes=stats.peak_rss_bytes(),
         seed=None if settings.greedy else seed,
+        drafted_tokens=0 if guessing is None else guessing.drafted,
+        accepted_tokens=0 if guessing is None else guessing.accepted,
     )
     logprobs = None if request.logprobs is None else tuple(records[: len(transcript.tokens)])
     reason = loop.finish_reason or "cancelled"

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from edgedistill.runtime.decoder import Decoder
     from edgedistill.runtime.events import Event, Generation
     from edgedistill.runtime.optimum_session import OptimumDecoder
+    from edgedistill.runtime.speculate.control import StepCosts
 
     Prompt = str | Sequence[Mapping[str, Any]]
 
@@ -91,6 +92,7 @@ class Model:
         default_settings: Settings from the bundle's generation.json.
         grammar: The marks of its reasoning: the manifest's, else what its template and tokenizer speak of.
         load_s: Seconds it took to load.
+        step_costs: Seconds of decode steps as measured so far, by numerics: what tells whether guessing pays.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Model:
         )  # fmt: skip
         self.prefill_chunk = max(2, int(profile.get("context", {}).get("prefill_chunk", DEFAULT_PREFILL_CHUNK)))
         self._idle: list[Decoder | OptimumDecoder] = []
+        self.step_costs: dict[Numerics, StepCosts] = {}
         self.load_s = time.perf_counter() - started
 
     # ---- prompts --------------------------------------------------------------------------------------------
@@ -188,6 +191,7 @@ class Model:
         repetition_penalty: float | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] | None = None,
+        speculate: str | int | None = None,
         logprobs: int | None = None,
         settings: GenerationSettings | None = None,
         numerics: Numerics = "fast",
@@ -205,6 +209,8 @@ class Model:
             temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens: As in ``GenerationSettings``;
                 None: as in ``settings``.
             stop: Text, or texts, that end the generation.
+            speculate: Guess tokens from the text so far: ``auto``, ``off``, ``identical`` or a number; as in
+                ``GenerationSettings``.
             logprobs: Also return the log-probability of every token, with those of the k most likely (0: none).
             settings: Settings that the keywords above change; default: the bundle's.
             numerics: ``fast``, or ``exact``: every token's logits are bit-identical to a prefill, at 10 to 30 % of the
@@ -232,6 +238,7 @@ class Model:
             repetition_penalty=repetition_penalty,
             seed=seed,
             stop=stop,
+            speculate=speculate,
             logprobs=logprobs,
             settings=settings,
             numerics=numerics,
@@ -261,6 +268,7 @@ class Model:
         repetition_penalty: float | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] | None = None,
+        speculate: str | int | None = None,
         logprobs: int | None = None,
         settings: GenerationSettings | None = None,
         numerics: Numerics = "fast",
@@ -298,6 +306,7 @@ class Model:
             repetition_penalty=repetition_penalty,
             seed=seed,
             stop=stop,
+            speculate=speculate,
         )
         if think_budget < 0:
             raise GenerationError(f"think_budget is {think_budget}; expected 0 (no limit) or more.")
@@ -385,7 +394,7 @@ class Model:
         return Conversation(self, system=system, **keywords)
 
     def _settings(
-        self, settings: GenerationSettings | None, *, stop: str | Sequence[str] | None, **given: float | None
+        self, settings: GenerationSettings | None, *, stop: str | Sequence[str] | None, **given: float | str | None
     ) -> GenerationSettings:
         """``settings``, or the bundle's, with what is ``given`` in their place."""
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}

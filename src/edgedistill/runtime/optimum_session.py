@@ -99,6 +99,14 @@ class OptimumDecoder:
             self._exact_length = self.length
         return out[-1] if logits else out[:0]
 
+    def feed_all(self, tokens: Sequence[int], *, exact: bool = False) -> Logits:
+        """Append two tokens or more; float32 [tokens, V] after each of them."""
+        before = self.length
+        out = self._run(list(tokens))
+        if exact and self._exact_length >= before:
+            self._exact_length = self.length
+        return out
+
     def score(self, ids: Ids, *, chunk: int) -> Iterator[Scores]:
         """Append the ids int64 [1, S] and give the logits of all positions in slices."""
         for start, stop in chunk_bounds(ids.shape[1], max(2, chunk)):

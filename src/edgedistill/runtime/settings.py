@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Numerics = Literal["fast", "exact"]
+SPECULATE = ("auto", "off", "identical")
 NUMERICS: tuple[Numerics, ...] = ("fast", "exact")
 MAX_STOP_STRINGS = 32
+MAX_GUESSES = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,9 @@ class GenerationSettings:
         stop: Strings that end generation; they are not part of the text.
         max_new_tokens: Upper bound of generated tokens.
         ignore_eos: Go on after end-of-sequence tokens (benchmarks).
+        speculate: Guess tokens from the text so far and compute several in one run, where that is faster: ``auto``, a
+            number (at most so many guesses in a run), ``off``, or ``identical``: as ``auto`` where no token can change
+            by it, which is under exact numerics (docs/explanation/numerical-paths.md).
 
     Raises:
         GenerationError: For a value out of range, naming it.
@@ -46,6 +51,7 @@ class GenerationSettings:
     stop: tuple[str, ...] = ()
     max_new_tokens: int = 512
     ignore_eos: bool = False
+    speculate: str | int = "identical"
 
     def __post_init__(self) -> None:
         _number("temperature", self.temperature, 0.0, 100.0)
@@ -62,6 +68,11 @@ class GenerationSettings:
             raise GenerationError(f"{len(self.stop)} stop strings were given; at most {MAX_STOP_STRINGS} are possible.")
         if not isinstance(self.ignore_eos, bool):
             raise GenerationError(f"ignore_eos is {self.ignore_eos!r}; expected true or false.")
+        number = isinstance(self.speculate, int) and not isinstance(self.speculate, bool)
+        if self.speculate not in SPECULATE if not number else not 1 <= int(self.speculate) <= MAX_GUESSES:
+            raise GenerationError(
+                f"speculate is {self.speculate!r}; expected {', '.join(SPECULATE)} or a number from 1 to {MAX_GUESSES}."
+            )
 
     @property
     def greedy(self) -> bool:

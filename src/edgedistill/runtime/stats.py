@@ -37,6 +37,8 @@ class GenerationStats:
         kv_tokens, kv_bytes: Tokens in the KV cache at the end, and the memory allocated for it.
         rss_bytes, peak_rss_bytes: Resident memory of the process at the end, and its maximum so far.
         seed: The seed in effect; None when greedy.
+        drafted_tokens, accepted_tokens: Tokens that were guessed and computed in advance, and those of them that were
+            right (see ``GenerationSettings.speculate``).
     """
 
     prompt_tokens: int
@@ -53,6 +55,8 @@ class GenerationStats:
     rss_bytes: int
     peak_rss_bytes: int
     seed: int | None
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def prefill_tps(self) -> float:
@@ -61,7 +65,7 @@ class GenerationStats:
 
     @property
     def decode_tps(self) -> float:
-        """Decode steps per second."""
+        """Tokens per second of the decode steps."""
         return _rate(self.new_tokens - 1, self.decode_s)
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgedistill.runtime.model import Model
     from edgedistill.runtime.optimum_session import OptimumDecoder
 
-_SUMS = ("new_tokens", "reasoning_tokens", "decode_s")
+_SUMS = ("new_tokens", "reasoning_tokens", "decode_s", "drafted_tokens", "accepted_tokens")
 _LATEST = ("kv_tokens", "kv_bytes", "rss_bytes", "peak_rss_bytes")
 
 

@@ -1,0 +1,90 @@
+"""The guesses of one continuation: where they come from, how many pay, and what became of them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from edgedistill.runtime.speculate.control import MOST_DRAFTED, DraftControl, StepCosts
+from edgedistill.runtime.speculate.lookup import PromptLookup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from edgedistill.runtime.settings import GenerationSettings, Numerics
+
+__all__ = ["DraftControl", "Drafter", "Speculation", "StepCosts", "speculation"]
+
+
+class Drafter(Protocol):
+    """Guesses how a sequence goes on."""
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Append tokens of the sequence."""
+        ...
+
+    def confidence(self) -> int:
+        """How sure the next guess is, up to ``lookup.TOP_CONFIDENCE``; 0: there is none."""
+        ...
+
+    def propose(self, count: int) -> list[int]:
+        """Guess the next ``count`` tokens; called after ``confidence``, and not where that is 0."""
+        ...
+
+
+class Speculation:
+    """Guesses for one continuation, used in turn: ``extend``, ``guesses``, run, ``done``."""
+
+    def __init__(self, drafter: Drafter, control: DraftControl, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._drafter = drafter
+        self._control = control
+        self._clock = clock
+        self._begun = 0.0
+        self._confidence = 0
+        self._expected = -1
+
+    @property
+    def drafted(self) -> int:
+        """Tokens that were guessed and computed."""
+        return self._control.drafted
+
+    @property
+    def accepted(self) -> int:
+        """Those of them that the sampler drew."""
+        return self._control.accepted
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Append tokens of the sequence: the prompt, then what was drawn."""
+        self._drafter.extend(tokens)
+
+    def guesses(self, room: int) -> list[int]:
+        """The tokens to compute after the one that is certain, at most ``room``; often none. Starts the clock."""
+        self._begun = self._clock()
+        self._confidence = self._drafter.confidence()
+        if self._confidence == 0:
+            return []
+        count = self._control.guesses(self._confidence, room)
+        proposal = self._drafter.propose(max(1, count))
+        self._expected = proposal[0]
+        return proposal[:count]
+
+    def done(self, guesses: int, drawn: Sequence[int]) -> None:
+        """The run is over: the sampler drew ``drawn``, of which all but the last were guessed."""
+        seconds = self._clock() - self._begun
+        right = len(drawn) - 1
+        if guesses == 0:
+            right = int(self._confidence > 0 and drawn[0] == self._expected)
+        self._control.record(self._confidence, guesses, right, seconds)
+        self._drafter.extend(drawn)
+
+
+def speculation(
+    settings: GenerationSettings, numerics: Numerics, costs: dict[Numerics, StepCosts]
+) -> Speculation | None:
+    """The guesses that ``settings.speculate`` asks for; ``costs`` of earlier continuations are used and kept."""
+    wanted = settings.speculate
+    if wanted == "off" or (wanted == "identical" and numerics != "exact"):
+        return None
+    most = wanted if isinstance(wanted, int) else MOST_DRAFTED
+    known = costs.setdefault(numerics, StepCosts(2 if numerics == "exact" else 1))
+    return Speculation(PromptLookup(), DraftControl(known, most=most))
