@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from edgedistill.verify.metrics.collapse_verdict import verdict
 from edgedistill.verify.metrics.diversity import MOST_TEXTS, diversity
 from edgedistill.verify.metrics.perturbations import perturbation_check, temperature_sweep
 from edgedistill.verify.metrics.suite_summary import SuiteResult, summarise_suite
+from edgedistill.verify.stats.answer_counts import Tally
 from edgedistill.verify.stats.sampler_audit import audit_sampler, chi_square, seeds_differ
 from edgedistill.verify.suites.registry import load_suite
 from edgedistill.verify.types import Estimate, Interval, Message, Prompt, Sample, Suite
@@ -340,19 +340,23 @@ def test_perturbations() -> None:
 
 
 def test_temperature_sweep() -> None:
-    rng = np.random.default_rng(0)
-    noise = rng.normal(0, 0.05, size=(4, 30))
-    rising: dict[float, Sequence[float]] = {t: list(t + noise[i]) for i, t in enumerate((0.3, 0.7, 1.0, 1.5))}
+    def at(majority: int, seed: int) -> list[Tally]:
+        """Of 16 samples about so many say one thing, half of the others another."""
+        rng = np.random.default_rng(seed)
+        tops = np.clip(majority + rng.integers(-1, 2, size=30), 2, 14)
+        return [Tally(np.array([top, (17 - top) // 2, (16 - top) // 2]), 0, 0) for top in tops]
+
+    rising = {t: at(majority, i) for i, (t, majority) in enumerate({0.3: 14, 0.7: 12, 1.0: 10, 1.5: 8}.items())}
     assert temperature_sweep(rising).sound
     assert "rises with the temperature" in temperature_sweep(rising).sentence
-    flat: dict[float, Sequence[float]] = {t: list(0.5 + noise[i]) for i, t in enumerate((0.3, 0.7, 1.0, 1.5))}
+    flat = {t: at(10, i) for i, t in enumerate((0.3, 0.7, 1.0, 1.5))}
     assert not temperature_sweep(flat).rises
     assert "No rise" in temperature_sweep(flat).sentence
-    broken: dict[float, Sequence[float]] = {**rising, 1.0: list(0.1 + noise[2])}
+    broken = {**rising, 1.0: at(14, 2)}
     assert temperature_sweep(broken).falls == ((0.7, 1.0),)
     assert "falls between the temperatures 0.7 and 1;" in temperature_sweep(broken).sentence
     with pytest.raises(VerifyError, match="at least 2"):
-        temperature_sweep({1.0: [0.1]})
+        temperature_sweep({1.0: at(10, 0)})
 
 
 P = np.array([0.5, 0.3, 0.15, 0.04999, 0.00001])

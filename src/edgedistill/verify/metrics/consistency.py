@@ -106,18 +106,18 @@ def _agreement_variance(n: npt.NDArray[np.float64], total: float) -> float:
 
 def plug_in_bits(tally: Tally) -> float:
     """-sum p log2 p over the classes of answers, unparsed and truncated being one class each; biased low."""
-    p = _classes(tally) / tally.total
+    p = class_counts(tally) / tally.total
     return float(-(p * np.log2(p)).sum()) + 0.0  # no negative zero
 
 
 def miller_madow_bits(tally: Tally) -> float:
     """Plug-in plus (K - 1) / (2 N ln 2), K the classes seen."""
-    return plug_in_bits(tally) + (len(_classes(tally)) - 1) / (2 * tally.total * math.log(2))
+    return plug_in_bits(tally) + (len(class_counts(tally)) - 1) / (2 * tally.total * math.log(2))
 
 
 def grassberger_bits(tally: Tally) -> float:
     """(ln N - (1/N) sum n_a G(n_a)) / ln 2, G(n) = psi(n) + 0.5 (-1)^n [psi((n+1)/2) - psi(n/2)]."""
-    n = _classes(tally)
+    n = class_counts(tally)
     g = grassberger_g(int(n.max()))
     return float((math.log(tally.total) - (n * g[n.astype(np.int64)]).sum() / tally.total) / math.log(2))
 
@@ -135,7 +135,7 @@ def class_entropies(tally: Tally, level: float = LEVEL) -> tuple[Estimate, Estim
     """``plug_in_bits`` and ``miller_madow_bits`` with the interval of ``answer_entropy`` for the same classes: both
     estimate one entropy, and the interval is of that.
     """
-    known = answer_entropy(Tally(_classes(tally).astype(np.int64), 0, 0), level).interval
+    known = answer_entropy(Tally(class_counts(tally).astype(np.int64), 0, 0), level).interval
     values = plug_in_bits(tally), miller_madow_bits(tally)
     if known is None:
         return Estimate(values[0]), Estimate(values[1])
@@ -166,7 +166,7 @@ def answer_entropy(tally: Tally, level: float = LEVEL) -> Estimate:
     whose upper end is what the data allow instead of 0.00.
     """
     value, extra = entropy_value(tally), garbage_bits(tally)
-    n = _classes(tally)
+    n = class_counts(tally)
     rest = tally.total - int(n.max())
     singletons = int(np.count_nonzero(tally.answers == 1))
     if rest < _FEW:
@@ -206,7 +206,8 @@ def binary_bits(p: float) -> float:
     return 0.0 if p <= 0 or p >= 1 else -(p * math.log2(p) + (1 - p) * math.log2(1 - p))
 
 
-def _classes(tally: Tally) -> npt.NDArray[np.float64]:
+def class_counts(tally: Tally) -> npt.NDArray[np.float64]:
+    """Samples of every answer, and of every kind of garbage that there is: float64 [classes], all positive."""
     require_samples(tally, 1)
     extra = [count for count in (tally.unparsed, tally.truncated) if count]
     return np.concatenate([tally.answers, extra]).astype(np.float64)

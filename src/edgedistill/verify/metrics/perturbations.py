@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.errors import VerifyError
+from edgedistill.verify.metrics.consistency import entropy_value
+from edgedistill.verify.metrics.suite_entropy import suite_entropies
 from edgedistill.verify.stats.betting import holm
-from edgedistill.verify.stats.intervals import LEVEL, prompt_mean, wilson
+from edgedistill.verify.stats.intervals import LEVEL, wilson
 from edgedistill.verify.stats.special_functions import beta_cdf
 from edgedistill.verify.types import Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
+
+    from edgedistill.verify.stats.answer_counts import Tally
 
     Codes = npt.NDArray[np.int64]
 
@@ -139,24 +143,24 @@ class TemperatureSweep:
 
 
 def temperature_sweep(
-    entropies: dict[float, Sequence[float]], *, alpha: float = 0.05, level: float = LEVEL, seed: int = 0
+    counts: Mapping[float, Sequence[Tally]], *, alpha: float = 0.05, level: float = LEVEL
 ) -> TemperatureSweep:
-    """Judge a sweep from the entropy per prompt (same prompts, same order) at each temperature.
+    """Judge a sweep from the answers to each prompt (same prompts, same order) at each temperature.
 
     Raises:
         VerifyError: fewer than 2 temperatures.
     """
-    temperatures = tuple(sorted(entropies))
+    temperatures = tuple(sorted(counts))
     if len(temperatures) < 2:
         raise VerifyError(f"found {len(temperatures)} temperature(s); a sweep needs at least 2.")
-    rows = [np.asarray(entropies[temperature], np.float64) for temperature in temperatures]
+    rows = [np.array([entropy_value(count) for count in counts[temperature]]) for temperature in temperatures]
     rise = _sign_test(rows[-1] - rows[0])
     drops = [_sign_test(before - after) for before, after in itertools.pairwise(rows)]
     pairs = itertools.pairwise(temperatures)
     falls = [pair for pair, shown in zip(pairs, holm(drops, alpha)[0], strict=True) if shown]
     return TemperatureSweep(
         temperatures,
-        tuple(prompt_mean(row, low=0.0, high=math.inf, level=level, seed=seed) for row in rows),
+        tuple(suite_entropies(counts[temperature], level).answers for temperature in temperatures),
         rise <= alpha,
         tuple(sorted(falls)),
     )

@@ -7,11 +7,11 @@ is one of spelling or of substance. The gate goes by the keys alone.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from edgedistill.verify.metrics.consistency import agreement, answer_entropy, majority_share
+from edgedistill.verify.metrics.consistency import agreement, majority_share
+from edgedistill.verify.metrics.suite_entropy import suite_entropies
 from edgedistill.verify.stats.answer_counts import Codebook, tally
 from edgedistill.verify.stats.intervals import prompt_mean
 
@@ -80,7 +80,6 @@ def second_opinion(
     }
     book = Codebook()
     counts = [tally(book.encode(group)) for group in merged.values()]
-    fewest = min(count.total for count in counts)
 
     def mean(values: Sequence[float], high: float) -> Estimate:
         return prompt_mean(values, low=0.0, high=high, level=level, seed=seed)
@@ -103,7 +102,7 @@ def second_opinion(
         ),
         majority_share=mean([majority_share(count, level).value for count in counts], 1.0),
         agreement=mean([agreement(count, level).value for count in counts], 1.0),
-        entropy=mean([answer_entropy(count, level).value for count in counts], math.log2(max(2, fewest))),
+        entropy=suite_entropies(counts, level).answers,
         accuracy=mean(shares, 1.0) if len(shares) == len(groups) else None,
     )
 

@@ -20,6 +20,7 @@ from edgedistill.verify.metrics.consistency import (
 )
 from edgedistill.verify.metrics.copier import copies
 from edgedistill.verify.metrics.lengths import form_summary
+from edgedistill.verify.metrics.suite_entropy import suite_entropies
 from edgedistill.verify.stats.answer_counts import Codebook, by_prompt, tally
 from edgedistill.verify.stats.intervals import LEVEL, clopper_pearson_upper, prompt_mean, sample_mean, wilson
 from edgedistill.verify.types import Estimate
@@ -143,6 +144,7 @@ def summarise_suite(
         return prompt_mean(values, low=0.0, high=high, level=level, seed=seed)
 
     fewest = min(row.samples for row in rows)
+    entropies = suite_entropies([tally(codes[prompt.id]) for prompt in suite.prompts], level)
     scored = suite.has_gold
     accuracy = mean([row.accuracy.value for row in rows if row.accuracy], 1.0) if scored else None
     agree = mean([row.agreement.value for row in rows], 1.0)
@@ -172,7 +174,7 @@ def summarise_suite(
         prompts=rows,
         majority_share=mean([row.majority_share.value for row in rows], 1.0),
         agreement=agree,
-        entropy=mean([row.entropy.value for row in rows], math.log2(max(2, fewest))),
+        entropy=entropies.answers,
         accuracy=accuracy,
         loose=mean([row.loose.value for row in rows if row.loose], 1.0) if _has_checks(suite) else None,
         pass_at={k: mean(values, 1.0) for k, values in _over_prompts([row.pass_at for row in rows]).items()},
@@ -186,8 +188,8 @@ def summarise_suite(
         collapse=collapse,
         verdict=word,
         verdict_reason=reason,
-        entropy_plug_in=mean([row.entropy_plug_in.value for row in rows], math.log2(max(2, fewest))),
-        entropy_miller_madow=mean([row.entropy_miller_madow.value for row in rows], math.inf),
+        entropy_plug_in=entropies.plug_in,
+        entropy_miller_madow=entropies.miller_madow,
     )
 
 

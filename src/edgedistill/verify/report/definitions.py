@@ -14,8 +14,9 @@ DEFINITIONS = MappingProxyType(
         "entropy": "Grassberger's estimate of the entropy of the answers, in bits. Samples without an answer count as "
         "all different, so that a prompt that yields only garbage has log2 N bits and not none. Where all samples "
         "agree, the upper end is what answers that were not seen could still add. Of a suite it is the mean of the "
-        "prompts' estimates; its interval over prompts does not show what few samples of a prompt missed, those of "
-        "the prompts do.",
+        "prompts' estimates. The interval of the mean allows for what few samples of a prompt miss: its lower end is "
+        "of the part of the entropy that so many samples show without bias, its upper end supposes answers no rarer "
+        "than 1 in 1,000 and is unbounded where more than 15 % of the samples are answers that came once.",
         "entropy_plug_in": "Entropy of the observed shares, in bits; biased low. Samples without an answer are one "
         "class (unparsed) or two (truncated).",
         "entropy_miller_madow": "Plug-in entropy plus (classes - 1) / (2 N ln 2), in bits.",

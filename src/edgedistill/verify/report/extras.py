@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.verify.metrics.consistency import answer_entropy
 from edgedistill.verify.metrics.diversity import diversity
 from edgedistill.verify.metrics.perturbations import perturbation_check, temperature_sweep
 from edgedistill.verify.metrics.second_opinion import second_opinion
@@ -58,14 +57,14 @@ def audit_extras(asked: Suite, model: ModelSamples, settings: RunSettings) -> Au
         varied = _perturbations(asked, groups, by_prompt([drawn.sample for drawn in model.variants]), settings)
     swept = None
     if len(model.sweep) > 1:
-        entropies: dict[float, Sequence[float]] = {
+        counts = {
             temperature: [
-                answer_entropy(tally(Codebook().encode(group))).value
+                tally(Codebook().encode(group))
                 for _, group in sorted(by_prompt([drawn.sample for drawn in drawn_at]).items())
             ]
             for temperature, drawn_at in model.sweep.items()
         }
-        swept = temperature_sweep(entropies, alpha=1 - settings.level, level=settings.level, seed=settings.seed)
+        swept = temperature_sweep(counts, alpha=1 - settings.level, level=settings.level)
     various = None
     if not asked.has_gold or any(prompt.checks for prompt in asked.prompts):
         texts = [sample.text for sample in model.samples]

@@ -1,0 +1,119 @@
+"""The answer entropy of a suite: its mean over prompts, with an interval that few samples of a prompt do not spoil.
+
+An estimate of entropy from N samples misses what N samples cannot show, by the same amount on every prompt, so that an
+interval from the spread between prompts alone lies too low however many prompts there are. Here the two ends come from
+two other numbers of each prompt (Zhang, Neural Computation 24, 2012): H = sum_v z_v / v nats, z_v = sum_a p_a (1 -
+p_a)^v. The terms below N have an unbiased estimate; their sum is at most H, and its mean gives the lower end. The rest
+is at most z_(N-1) g, where g depends on the rarest answer alone and the share of answers seen once estimates z_(N-1)
+without bias; with it, the mean is at least H and gives the upper end. Both ends are bets on bounded means
+(``stats.betting``): valid at any number of prompts, however the entropies are spread over them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedistill.verify.metrics.consistency import (
+    class_counts,
+    entropy_value,
+    garbage_bits,
+    miller_madow_bits,
+    plug_in_bits,
+)
+from edgedistill.verify.stats.betting import mean_bets
+from edgedistill.verify.stats.intervals import LEVEL
+from edgedistill.verify.types import Estimate, Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from edgedistill.verify.stats.answer_counts import Tally
+
+    Floats = npt.NDArray[np.float64]
+
+RAREST = 1e-3
+"""Probability of the rarest answer that the upper end allows for. Without any such number nothing bounds an entropy
+from above: a mass that was not seen, however small, may be spread over any number of answers.
+"""
+
+UNDERSAMPLED = 0.15
+"""Share of samples whose answer came once, beyond which there is no upper end: answers may well be rarer than that."""
+
+_GARBAGE_BIAS = 0.6 / math.log(2)
+"""Bits times samples by which k log2 k overstates m log2 m in the mean, k a count of mean m, at most."""
+
+METHOD = "betting over prompts"
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteEntropies:
+    """Means over prompts, in bits: of the answer entropy, and of its two naive estimates."""
+
+    answers: Estimate
+    plug_in: Estimate
+    miller_madow: Estimate
+
+
+def suite_entropies(prompts: Sequence[Tally], level: float = LEVEL) -> SuiteEntropies:
+    """All three, with their intervals; none for a single prompt.
+
+    Args:
+        prompts: Counts of each prompt, at least 2 samples.
+    """
+    shown = [_shown(count) for count in prompts]
+    missing = [share * rest_bits(count.total) for count, (_, share) in zip(prompts, shown, strict=True)]
+    most = max(_most_bits(count.total) + rest_bits(count.total) for count in prompts)
+    seen = np.array([bits for bits, _ in shown])
+    extra = np.array([garbage_bits(count) for count in prompts])
+    sure = np.array([_sure_garbage(count) for count in prompts])
+    rare = sum(share for _, share in shown) / len(shown)
+
+    def mean(values: list[float], low: Floats, high: Floats) -> Estimate:
+        value = float(np.mean(values))
+        if len(prompts) < 2:
+            return Estimate(value)
+        tail = 0.5 - level / 2
+        bottom = mean_bets(np.clip(low, 0.0, most), 0.0, most).lower(tail)
+        top = math.inf
+        if rare <= UNDERSAMPLED:
+            top = mean_bets(np.clip(high + missing, 0.0, most), 0.0, most).upper(tail)
+        return Estimate(value, Interval(min(bottom, value), max(top, value), level, METHOD))
+
+    return SuiteEntropies(
+        mean([entropy_value(count) for count in prompts], seen + sure, seen + extra),
+        mean([plug_in_bits(count) for count in prompts], seen, seen),
+        mean([miller_madow_bits(count) for count in prompts], seen, seen),
+    )
+
+
+def _shown(count: Tally) -> tuple[float, float]:
+    """Bits of the terms below N, unbiased, and the share of samples whose class came once."""
+    n = class_counts(count).astype(np.int64)
+    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, count.total + 1))])
+    nats = float((n / count.total * (harmonic[count.total - 1] - harmonic[n - 1])).sum())
+    return nats / math.log(2), np.count_nonzero(n == 1) / count.total
+
+
+def _most_bits(samples: int) -> float:
+    """Of the terms below N, where every sample has another answer."""
+    return float((1.0 / np.arange(1, samples)).sum()) / math.log(2)
+
+
+def _sure_garbage(count: Tally) -> float:
+    """What garbage adds at least, where ``garbage_bits`` says what it adds, somewhat too much in the mean."""
+    kinds = (count.unparsed > 0) + (count.truncated > 0)
+    return max(0.0, garbage_bits(count) - kinds * _GARBAGE_BIAS / count.total)
+
+
+@lru_cache
+def rest_bits(samples: int) -> float:
+    """g: the terms from N on, over z_(N-1), in bits, for an answer as rare as ``RAREST``; less for any other one."""
+    terms = np.arange(samples, samples + int(20 / RAREST))
+    return float(((1 - RAREST) ** (terms - samples + 1) / terms).sum()) / math.log(2)
