@@ -199,7 +199,7 @@ class VerifyOptions(AuditOptions):
             its own.
         screen: Compare the answers that the bundle gives to the reference's reasoning first, and stop where these fail;
             None: where it is a small part of the run.
-        time_budget: Seconds that the run should take; a pilot chooses prompts, samples and the limit of tokens.
+        time_budget: Seconds after which the run ends; a pilot chooses prompts, samples and the limit of tokens.
     """
 
     sequential: bool = False

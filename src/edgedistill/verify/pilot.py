@@ -7,7 +7,6 @@ a batch of few replies decodes fewer tokens a second than the full one.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -38,6 +37,9 @@ LEAST_REPLIES = 100
 
 SAMPLING_SHARE = 0.85
 """Of a time budget; the rest is for scoring tokens."""
+
+LAST_REPLY = 0.9
+"""Of a time budget: when replies that have not ended are given up, however wrong the prediction was."""
 
 ENOUGH_PROMPTS = 30
 MOST_SAMPLES = 256
@@ -104,7 +106,7 @@ def draw_pilot(
     Raises:
         VerifyError: No reply of the reference has an answer.
     """
-    asked = spread(prompts, PROMPTS)
+    asked = pilot_prompts(prompts)
     before, reference_s = _timed(run, reference, asked, reference=True)
     if not any(one.sample.kind == "parsed" for one in before):
         known = {prompt.id for prompt in asked}
@@ -126,6 +128,11 @@ def draw_pilot(
         tuple(len(one.token_ids) for one in (*before, *after)),
         max(parsed, default=0),
     )
+
+
+def pilot_prompts(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts whose first ``SAMPLES`` replies are the pilot."""
+    return spread(prompts, PROMPTS)
 
 
 def choose(pilot: Pilot, budget: float, *, prompts: int, samples: int, limit: int | None, plan: Preset) -> Size:
@@ -196,9 +203,9 @@ def roughly(seconds: float) -> str:
 
 def _timed(run: Run, model: SampledModel, prompts: Sequence[Prompt], *, reference: bool) -> tuple[list[Drawn], float]:
     """Replies, and seconds for each. A stored reply of an earlier run would take no time: all are drawn anew."""
-    began = time.perf_counter()
+    began = run.clock()
     drawn = run.draw_anew(model, prompts, SAMPLES, reference=reference)
-    return drawn, 0.0 if isinstance(model, BaselineModel) else (time.perf_counter() - began) / len(drawn)
+    return drawn, 0.0 if isinstance(model, BaselineModel) else (run.clock() - began) / len(drawn)
 
 
 def _scoring(
@@ -208,9 +215,9 @@ def _scoring(
     if isinstance(bundle, EndpointModel) or isinstance(reference, EndpointModel) or not drawn.token_ids:
         return 0.0
     models = (bundle, bundle) if not reference.can_score else (reference, bundle)
-    began = time.perf_counter()
+    began = run.clock()
     compare_on(*models, prompt, [drawn.token_ids], thinking=run.thinking)
-    took = time.perf_counter() - began
+    took = run.clock() - began
     return took if reference.can_score else took / 2
 
 

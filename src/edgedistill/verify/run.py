@@ -11,9 +11,9 @@ import warnings
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgedistill.errors import UsageError
+from edgedistill.errors import UsageError, VerifyError
 from edgedistill.progress import NullProgress, say
 from edgedistill.verify.cluster.model import SpreadBundle, spread_over
 from edgedistill.verify.gate.endpoints import Margins
@@ -21,16 +21,31 @@ from edgedistill.verify.gate.reach import out_of_reach
 from edgedistill.verify.models.bundle import BundleModel, open_sampled
 from edgedistill.verify.models.endpoint import EndpointModel, is_address
 from edgedistill.verify.options import AuditOptions, VerifyOptions, resolve_margins, spread
-from edgedistill.verify.pilot import LEAST_REPLIES, MOST_SAMPLES, choose, draw_pilot, plan_text, roughly, within
+from edgedistill.verify.pilot import (
+    LAST_REPLY,
+    LEAST_REPLIES,
+    MOST_SAMPLES,
+    PROMPTS,
+    SAMPLES,
+    Size,
+    choose,
+    draw_pilot,
+    pilot_prompts,
+    plan_text,
+    roughly,
+    within,
+)
 from edgedistill.verify.references.baseline import BaselineModel, as_dictated, other_versions
 from edgedistill.verify.references.open import open_reference
 from edgedistill.verify.report.build import analyse
 from edgedistill.verify.report.extras import ModelSamples
 from edgedistill.verify.report.provenance import provenance
 from edgedistill.verify.report.tokens import PromptDivergences
+from edgedistill.verify.rounds import as_drawn, draw_in_rounds, levels_of
+from edgedistill.verify.sampling.deadline import Deadline, TimeUpError
 from edgedistill.verify.sampling.protocol import require_same_source, require_same_vocabulary
 from edgedistill.verify.sampling.shipped import compare_shipped
-from edgedistill.verify.screening import as_screened, is_worth_it, screen, screened_options, screened_plan
+from edgedistill.verify.screening import as_screened, screened_plan
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites.registry import load_suite, require_gold
 
@@ -42,6 +57,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.cluster.client import Cluster
     from edgedistill.verify.models.torch_device import Device
     from edgedistill.verify.report.model import VerifyReport
+    from edgedistill.verify.sampling.deadline import Clock
     from edgedistill.verify.sampling.protocol import SampledModel
     from edgedistill.verify.stats.sampler_audit import SamplerAudit
     from edgedistill.verify.types import Prompt, ShippedDifference, Suite
@@ -57,6 +73,7 @@ def verify(
     progress: Progress | None = None,
     cluster: Cluster | None = None,
     device: Device = "cpu",
+    clock: Clock = time.perf_counter,
 ) -> VerifyReport:
     """Compare a bundle with its reference and decide.
 
@@ -69,16 +86,18 @@ def verify(
             them in memory.
         cluster: Whose workers draw the samples of bundles; None: this machine.
         device: Where PyTorch computes (``hf``).
+        clock: What a time budget goes by.
 
     Raises:
         EdgedistillError: whatever keeps a verdict from being reached, in one line.
     """
-    options = options or VerifyOptions()
+    options, began = options or VerifyOptions(), clock()
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
     with ExitStack() as stack:
         ours = stack.enter_context(closing(_opened(bundle, cluster)))
         theirs = spread_over(cluster, stack.enter_context(closing(open_reference(reference, bundle, device=device))))
-        return verify_models(ours, theirs, loaded, options, store=store, progress=progress)
+        more: dict[str, Any] = {"store": store, "progress": progress, "clock": clock, "began": began}
+        return verify_models(ours, theirs, loaded, options, **more)
 
 
 def _opened(bundle: str | Path, cluster: Cluster | None) -> BundleModel | EndpointModel:
@@ -102,9 +121,11 @@ def verify_models(
     *,
     store: Path | None = None,
     progress: Progress | None = None,
+    clock: Clock = time.perf_counter,
+    began: float | None = None,
 ) -> VerifyReport:
-    """``verify`` of models that are open already."""
-    progress, began = progress or NullProgress(), time.perf_counter()
+    """``verify`` of models that are open already; ``began``: when a time budget began, now by default."""
+    progress, began = progress or NullProgress(), clock() if began is None else began
     require_same_vocabulary(reference.identity, bundle.identity)
     require_same_source(reference.identity, bundle.identity)
     notes: list[str] = []
@@ -119,7 +140,7 @@ def verify_models(
         before, settings = options.both_settings(suite.sampling, *defaults)
     margins = resolve_margins(bundle_margins(bundle), options.margins)
     require_margins(suite, options.margins)
-    run = Run(suite, settings, options, store, progress, reference_settings=before)
+    run = Run(suite, settings, options, store, progress, reference_settings=before, clock=clock)
     run.notes += notes
     run.coupled = all(shares_noise(model) for model in (reference, bundle))
     shipped = differences(reference, bundle, (before, settings), prompts)
@@ -127,30 +148,36 @@ def verify_models(
     if not getattr(reference, "can_draw", True):
         return replace(_without_samples(run, reference, bundle, prompts, sampler), shipped=shipped)
     reference_sampler = run.audit_sampler(reference, prompts, reference=True)
+    budget = options.time_budget
+    if budget is not None:
+        run.deadline = Deadline(began + LAST_REPLY * budget, clock)
+    pilot = () if budget is None else pilot_prompts(prompts)
     run, options, prompts = _planned(run, reference, bundle, prompts, options, began, progress)
     told = out_of_reach(
         len(prompts),
         margins,
         options.n_samples,
         estimand=options.about,
-        alpha=options.alpha,
+        alpha=options.alpha if budget is None else levels_of(options.alpha, looks=0, ends=1)[1].within,
         gold=suite.has_gold,
         sequential=options.sequential,
     )
     if told:
         warnings.warn(told, stacklevel=2)  # before it costs hours
         run.notes.append(told)
-    state = failed = None
+    state = drawing = None
     if options.sequential:
         theirs, ours, state = run.until_decided(reference, bundle, prompts, margins)
     else:
-        theirs = run.draw(reference, prompts, reference=True)
-        if is_worth_it(options, len(prompts)):
-            failed = screen(run, bundle, prompts, theirs, margins, options)
-        if failed is not None:
-            options = screened_options(options, failed)
-            run, prompts = run.resized(options, screened_plan(options.plan)), failed.prompts
-        theirs, ours = (theirs, run.draw(bundle, prompts)) if failed is None else (failed.theirs, failed.ours)
+        drawing = draw_in_rounds(run, reference, bundle, prompts, margins, options, pilot)
+        theirs, ours = drawing.theirs, drawing.ours
+        if drawing.told:
+            run.notes.append(drawing.told)
+        if drawing.failed is not None or drawing.told:
+            prompts, options = drawing.prompts, as_drawn(options, drawing)
+            run = run.resized(options, run.plan if drawing.failed is None else screened_plan(run.plan))
+    if budget is not None:
+        run.deadline = Deadline(began + budget, clock)
     asked = [prompt for prompt in prompts if any(drawn.sample.prompt_id == prompt.id for drawn in ours)]
     divergences = run.divergences(reference, bundle, asked, theirs, ours)
     devices = run.devices(bundle, prompts)
@@ -171,10 +198,11 @@ def verify_models(
         divergences=divergences,
         sampler=sampler,
         sequential=state,
+        levels=None if drawing is None else drawing.levels,
         notes=run.notes,
     )
     report = replace(report, devices=devices, reference_sampler=reference_sampler, shipped=shipped)
-    return report if failed is None else as_screened(report)
+    return as_screened(report) if drawing is not None and drawing.failed is not None else report
 
 
 def _planned(
@@ -189,14 +217,25 @@ def _planned(
     """The run after its pilot: what it takes is said, and it is cut to the time budget, if there is one."""
     if options.time_budget is None and len(prompts) * options.n_samples < LEAST_REPLIES:
         return run, options, prompts
-    pilot = draw_pilot(run, reference, bundle, prompts)
+    try:
+        pilot = draw_pilot(run, reference, bundle, prompts)
+    except TimeUpError as error:
+        raise TimeUpError(
+            f"inconclusive: the time budget of {roughly(options.time_budget or 0)} ended in the pilot, before both "
+            "models had replied twice to a few prompts; nothing was compared.",
+            hint="Give more --time-budget, a smaller --max-new-tokens, or a --baseline made on another machine.",
+        ) from error
     plan = options.plan
     if options.time_budget is not None:
-        left = options.time_budget - (time.perf_counter() - began)
+        left = options.time_budget - (run.clock() - began)
         stored = isinstance(reference, BaselineModel)
         most = options.n_samples if stored else MOST_SAMPLES
         limit = None if stored or options.max_new_tokens is not None else run.limit
-        size = choose(pilot, left, prompts=len(prompts), samples=most, limit=limit, plan=plan)
+        try:
+            size = choose(pilot, left, prompts=len(prompts), samples=most, limit=limit, plan=plan)
+        except VerifyError as error:  # what the pilot drew is there all the same
+            run.notes.append(error.message)
+            size = Size(min(PROMPTS, len(prompts)), SAMPLES, None, 0)
         plan, prompts = within(plan, size), spread(prompts, size.prompts)
         chosen = replace(options, time_budget=None, prompts=size.prompts, samples=size.samples)
         run = run.resized(chosen, plan, limit=size.tokens)

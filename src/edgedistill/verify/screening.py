@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgedistill.runtime.batch.request import SampleKey
+    from edgedistill.verify.gate.decide import Levels
     from edgedistill.verify.gate.endpoints import Margins
     from edgedistill.verify.options import Preset, VerifyOptions
     from edgedistill.verify.report.model import VerifyReport
@@ -56,10 +57,11 @@ def screen(
     theirs: Sequence[Drawn],
     margins: Margins,
     options: VerifyOptions,
+    levels: Levels,
 ) -> Screened | None:
     """What failed; None where nothing did, or where too few replies of the reference have reasoning that ends.
 
-    Tested at half of alpha, so that the screening and the run together err hardly more often than the run alone.
+    Tested at ``levels``, a part of alpha, so that the screening and the run together err no more often than alpha.
     """
     if not isinstance(bundle, BundleModel) or bundle.session is None:
         return None
@@ -72,7 +74,7 @@ def screen(
     before = [one for one in theirs if one.key in keys]
     after = run.answer(bundle, chosen, keys)
     comparison = compare(_groups(before), _groups(after), limit=run.limit)
-    found = decide(comparison, margins, alpha=options.alpha / 2, estimand=options.about)
+    found = decide(comparison, margins, alpha=options.alpha, estimand=options.about, levels=levels)
     if found.outcome != "fail":
         run.notes.append(
             f"Given the reference's reasoning on {len(chosen)} prompts, the bundle's answers were not shown to differ."
@@ -83,11 +85,6 @@ def screen(
         "are not the reference's. The numbers below are those of such replies; none was drawn from the bundle alone."
     )
     return Screened(chosen, before, after)
-
-
-def screened_options(options: VerifyOptions, found: Screened) -> VerifyOptions:
-    """The options of the run that the screening was."""
-    return replace(options, prompts=len(found.prompts), samples=SAMPLES)
 
 
 def screened_plan(plan: Preset) -> Preset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
@@ -16,6 +17,7 @@ from edgedistill.verify.options import VerifyOptions, spread
 from edgedistill.verify.references.baseline import BaselineModel
 from edgedistill.verify.report.collapse_open import collapse_is_open
 from edgedistill.verify.report.tokens import PromptDivergences
+from edgedistill.verify.sampling.deadline import TimeUpError
 from edgedistill.verify.sampling.store import SampleStore, collect, store_header, store_path
 from edgedistill.verify.scoring import compare_on, path_distance
 from edgedistill.verify.stats.answer_counts import by_prompt
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.metrics.token_divergence import TokenDivergence
     from edgedistill.verify.models.sampler_check import NoisyModel
     from edgedistill.verify.options import AuditOptions, Preset
+    from edgedistill.verify.sampling.deadline import Clock, Deadline
     from edgedistill.verify.sampling.protocol import SampledModel
     from edgedistill.verify.stats.sampler_audit import SamplerAudit
     from edgedistill.verify.types import Drawn, Prompt, Sample, Suite
@@ -54,8 +57,10 @@ class Run:
         settings: What replies are drawn with. ``reference_settings``: the reference's, where they differ.
         plan: How much is done; the options' preset by default.
         store: Directory of the samples; None keeps them in memory.
+        clock: What time budgets go by.
 
     Attributes:
+        deadline: Of drawing replies; None: they take the time they take.
         coupled: Whether reference and bundle share their noise.
         notes: Sentences for the report: requests that could not be met, what was left out, and why.
     """
@@ -70,6 +75,7 @@ class Run:
         plan: Preset | None = None,
         *,
         reference_settings: DrawSettings | None = None,
+        clock: Clock = time.perf_counter,
     ) -> None:
         if options.second_opinion:
             from edgedistill.verify.sampling.second_opinion import require_math_verify
@@ -82,6 +88,8 @@ class Run:
         self._store, self._progress = store, progress
         self._kept: dict[tuple[str, str, DrawSettings], list[Drawn]] = {}
         self.coupled = True
+        self.clock = clock
+        self.deadline: Deadline | None = None
 
     def resized(self, options: VerifyOptions, plan: Preset, *, limit: int | None = None) -> Run:
         """The same run with another size, and another limit of tokens unless that is None; replies that were drawn with
@@ -92,7 +100,13 @@ class Run:
             settings, before = settings.replace(max_new_tokens=limit), before.replace(max_new_tokens=limit)
         run = Run(self.suite, settings, options, self._store, self._progress, plan, reference_settings=before)
         run.notes, run.coupled, run._kept = self.notes, self.coupled, self._kept
+        run.clock, run.deadline = self.clock, self.deadline
         return run
+
+    @property
+    def plan(self) -> Preset:
+        """How much is done."""
+        return self._plan
 
     @property
     def limit(self) -> int:
@@ -179,8 +193,12 @@ class Run:
             store = self._open_store(model, settings)
             if store is not None:
                 stack.enter_context(store)
-            kept = self._kept.get((model.identity.name, model.identity.sha256, settings), ())
-            return collect(model, prompts, count, settings, store, self._progress, kept)
+            kept = self._kept.setdefault((model.identity.name, model.identity.sha256, settings), [])
+            known = {one.key for one in kept}
+            model.cancel = self.deadline
+            drawn = collect(model, prompts, count, settings, store, self._progress, kept)
+            kept.extend(one for one in drawn if one.key not in known)  # the next round begins with them
+            return drawn
 
     def _open_store(self, model: SampledModel, settings: DrawSettings) -> SampleStore | None:
         if self._store is None or isinstance(model, BaselineModel | EndpointModel):
@@ -199,6 +217,7 @@ class Run:
         settings = self._of_reference if reference else self._settings
         if reference and (store := self._open_store(model, settings)) is not None:
             store.close()
+        model.cancel = self.deadline
         drawn = collect(model, prompts, samples, settings, None, self._progress)
         self._kept.setdefault((model.identity.name, model.identity.sha256, settings), []).extend(drawn)
         return drawn
@@ -206,8 +225,11 @@ class Run:
     def answer(
         self, bundle: BundleModel, prompts: Sequence[Prompt], begun: Mapping[SampleKey, tuple[int, ...]]
     ) -> list[Drawn]:
-        """The bundle's replies that begin with given tokens, in order of prompt and index."""
+        """The bundle's replies that begin with given tokens, in order of prompt and index. Raises TimeUpError."""
+        bundle.cancel = self.deadline
         drawn = {one.key: one for one in bundle.answer(prompts, begun, self._settings, progress=self._progress)}
+        if len(drawn) < len(begun):
+            raise TimeUpError("inconclusive: the time budget ended in the screening.", hint="Give more --time-budget.")
         return [drawn[key] for key in begun]
 
     def until_decided(
@@ -232,8 +254,14 @@ class Run:
             at = len(ours) // self._options.n_samples
             # A single prompt cannot be compared by itself, so that the last step takes it along.
             stop = len(order) if len(order) - at <= SEQUENTIAL_STEP + 1 else at + SEQUENTIAL_STEP
-            before = self.draw(reference, order[at:stop], reference=True)
-            after = self.draw(bundle, order[at:stop])
+            try:
+                before = self.draw(reference, order[at:stop], reference=True)
+                after = self.draw(bundle, order[at:stop])
+            except TimeUpError:
+                if not ours:
+                    raise
+                self.notes.append(f"The time budget ended after {at} of {len(order)} prompts.")
+                break
             theirs += before
             ours += after
             state = gate.update(compare(_groups(before), _groups(after), limit=self._settings.max_new_tokens))
@@ -288,7 +316,10 @@ class Run:
         found = []
         if scored:
             self._progress.begin("scoring tokens", len(scored), "items")
-        for prompt in scored:
+        for number, prompt in enumerate(scored):
+            if self.deadline is not None and self.deadline.is_set():
+                self.notes.append(f"The time budget left tokens of {number} of {len(scored)} prompts to be scored.")
+                break
             forced = self._sequences(prompt, [drawn for drawn in theirs if known is None or drawn.key in known])
             own = self._sequences(prompt, ours) if on_policy else []
             thinking = self._settings.thinking

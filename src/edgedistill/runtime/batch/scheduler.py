@@ -11,7 +11,7 @@ therefore never shrinks to a single row.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Generic, Protocol
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from edgedistill.runtime.batch.slots import Key, Rows
 from edgedistill.runtime.sampling import choose
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Collection, Iterable, Iterator
 
     import numpy.typing as npt
@@ -167,6 +166,12 @@ class Batch(Generic[Key]):
         return Step(keys, tokens, logits, finished)
 
 
+class Cancel(Protocol):
+    """What says that work is to end, such as a ``threading.Event``."""
+
+    def is_set(self) -> bool: ...
+
+
 class Engine:
     """Decodes any number of sequences on ``batch`` rows (at least 2). One run at a time.
 
@@ -190,7 +195,7 @@ class Engine:
         self._stopped = False
         self.steps = 0
         self.row_steps = 0
-        self.cancel: threading.Event | None = None
+        self.cancel: Cancel | None = None
 
     def stop(self) -> None:
         """End a run after its current step, from another thread; its unfinished sequences are given up."""

@@ -64,6 +64,8 @@ class SpreadBundle(BundleModel):
         for drawn in self._cluster.draw(self, settings, units):
             yield drawn
             progress.advance(1)
+            if self._cancelled:
+                return
         progress.end()
 
 

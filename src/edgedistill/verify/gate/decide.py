@@ -140,6 +140,16 @@ class GateResult:
         return max(wanted, default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """The levels of a run that may end at several points, each a part of alpha: of each endpoint's test to pass
+    (``within``), and of all tests to fail together (``beyond``).
+    """
+
+    within: float = ALPHA
+    beyond: float = ALPHA
+
+
 def require_alpha(alpha: float) -> None:
     """Raises VerifyError for an alpha that makes no sense."""
     if not 0 < alpha < 0.5:
@@ -154,6 +164,7 @@ def decide(
     alpha: float = ALPHA,
     estimand: Estimand = "suite",
     sequential: bool = False,
+    levels: Levels | None = None,
 ) -> GateResult:
     """Decide; deterministic.
 
@@ -164,6 +175,7 @@ def decide(
         alpha: Of each one-sided test; in (0, 0.5).
         estimand: See the module.
         sequential: Prompts came in random order, and somebody looked on the way: population only.
+        levels: Of this look at a run that may end at several points; by default alpha for either.
 
     Raises:
         VerifyError: margins or alpha that make no sense; a sequential run about these prompts.
@@ -174,14 +186,16 @@ def decide(
     found = endpoints(comparison, margins, estimand, ordered=sequential)
     within = [endpoint.within() for endpoint in found]
     beyond = [endpoint.beyond() for endpoint in found]
-    rejected, levels = holm([p for sides in beyond for p in sides], alpha)
-    how = _How(comparison, alpha, estimand, sequential)
+    shared = levels or Levels(alpha, alpha)
+    rejected, each = holm([p for sides in beyond for p in sides], shared.beyond)
+    how = _How(comparison, shared.within, estimand, sequential)
     results, at = [], 0
     for endpoint, passing, failing in zip(found, within, beyond, strict=True):
         part = slice(at, at + len(failing))
         at += len(failing)
-        outcome: Outcome = "fail" if any(rejected[part]) else "pass" if max(passing) <= alpha else "inconclusive"
-        results.append(_result(endpoint, outcome, (max(passing), min(failing)), levels[part], how))
+        within_limits = max(passing) <= shared.within
+        outcome: Outcome = "fail" if any(rejected[part]) else "pass" if within_limits else "inconclusive"
+        results.append(_result(endpoint, outcome, (max(passing), min(failing)), each[part], how))
     collapse = None if verdicts is None else collapse_endpoint(*verdicts)
     outcomes = [result.outcome for result in results] + ([] if collapse is None else [collapse.outcome])
     return GateResult(

@@ -175,7 +175,7 @@ def answer_entropy(tally: Tally, level: float = LEVEL) -> Estimate:
         high = clopper_pearson_upper(rest, tally.total, confidence)
         low = clopper_pearson_lower(rest, tally.total, confidence)
         others = len(n) - 1
-        spread = math.log2(max(UNSEEN_ANSWERS, others + max(1, singletons)))
+        spread = math.log2(others + max(UNSEEN_ANSWERS, 2 * singletons))
         top = (binary_bits(high) if high < 0.5 else 1.0) + high * spread
         bottom = binary_bits(min(low, 0.5))
         if singletons / tally.total > 2 * _UNDERSAMPLED:

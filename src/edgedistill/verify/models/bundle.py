@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from edgedistill.bundle.bundle import Check
     from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
+    from edgedistill.runtime.batch.scheduler import Cancel
     from edgedistill.verify.metrics.device_agreement import DeviceReport
     from edgedistill.verify.sampling.protocol import Slice
     from edgedistill.verify.types import Drawn, Prompt, Shipped
@@ -64,6 +65,7 @@ class BundleModel:
 
     can_draw = True
     can_score = True
+    cancel: Cancel | None = None
 
     def __init__(
         self, model: Model, *, memory: int | None = None, batch: int | None = None, noise: NoiseSource | None = None
@@ -192,6 +194,8 @@ class BundleModel:
         settings: DrawSettings,
     ) -> Iterator[Start[SampleKey]]:
         for (prompt_id, index), tokens in begun.items():
+            if self._cancelled:
+                return
             ids = encoded[prompt_id].ids
             decoder, logits = prefill(session, (*ids, *tokens), chunk=self.model.prefill_chunk)
             keys = self.noise.keys(settings.seed, prompt_id, [index])
@@ -206,7 +210,9 @@ class BundleModel:
         if self.session is None:
             raise ValueError("a bundle of the fallback exporter has no batches")
         batch = self._batch or self._rows_in_memory(longest + settings.max_new_tokens)
-        return Engine(self.session, settings, batch=min(batch, max(2, sequences)), eos=self._info.eos_token_ids)
+        engine = Engine(self.session, settings, batch=min(batch, max(2, sequences)), eos=self._info.eos_token_ids)
+        engine.cancel = self.cancel
+        return engine
 
     def engines(self, settings: DrawSettings, *, longest: int, sequences: int) -> tuple[DecoderSession, list[Engine]]:
         """Engines of one thread each and the session under them, where the model is small; else one engine.
@@ -227,7 +233,10 @@ class BundleModel:
             self._lane_session = DecoderSession(self.model.bundle, replace(session.config, threads=1))
         batch = min(rows // lanes, -(-sequences // lanes))
         eos = self._info.eos_token_ids
-        return self._lane_session, [Engine(self._lane_session, settings, batch=batch, eos=eos) for _ in range(lanes)]
+        found = [Engine(self._lane_session, settings, batch=batch, eos=eos) for _ in range(lanes)]
+        for engine in found:
+            engine.cancel = self.cancel
+        return self._lane_session, found
 
     def one_by_one(
         self, work: Iterable[tuple[Encoded, list[int]]], settings: DrawSettings
@@ -247,7 +256,12 @@ class BundleModel:
                 )
                 for _ in loop.prefill(one.ids, chunk=self.model.prefill_chunk):
                     pass
-                tokens = tuple(loop)
+                drawn: list[int] = []
+                for token in loop:
+                    drawn.append(token)
+                    if self._cancelled:
+                        return
+                tokens = tuple(drawn)
                 yield Finished((one.prompt.id, index), tokens, _finish(loop.finish_reason))
 
     def _starts(
@@ -256,6 +270,8 @@ class BundleModel:
         """One prefill per prompt; the first token of every sample is drawn from its distribution."""
         generation = settings.generation
         for one, indices in work:
+            if self._cancelled:
+                return
             decoder, logits = prefill(session, one.ids, chunk=self.model.prefill_chunk)
             seen = None
             if generation.repetition_penalty != 1.0:
@@ -274,6 +290,10 @@ class BundleModel:
                 )
                 for index, key, token in zip(part, keys, tokens.tolist(), strict=True):
                     yield Start((one.prompt.id, index), key, decoder.cache, 0, len(one.ids), (token,))
+
+    @property
+    def _cancelled(self) -> bool:
+        return self.cancel is not None and self.cancel.is_set()
 
     def _rows_in_memory(self, tokens: int, *, most: int = MOST_ROWS) -> int:
         import psutil

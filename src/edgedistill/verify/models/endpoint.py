@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
+    from edgedistill.runtime.batch.scheduler import Cancel
     from edgedistill.verify.metrics.device_agreement import DeviceReport
     from edgedistill.verify.types import Prompt, Shipped
 
@@ -70,6 +71,7 @@ class EndpointModel:
 
     can_draw = True
     can_score = False
+    cancel: Cancel | None = None
     score_rows = 1
     shipped: Shipped | None = None
 
@@ -125,6 +127,8 @@ class EndpointModel:
             for answered in as_completed(asked):
                 yield answered.result()
                 progress.advance(1)
+                if self.cancel is not None and self.cancel.is_set():
+                    return
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         progress.end()

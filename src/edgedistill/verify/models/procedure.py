@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
+    from edgedistill.runtime.batch.scheduler import Cancel
     from edgedistill.trajectories.result import Trajectory, TrajectoryResult
     from edgedistill.verify.models.bundle import BundleModel
     from edgedistill.verify.sampling.protocol import Slice
@@ -38,6 +39,7 @@ class ProcedureModel:
 
     can_draw = True
     can_score = False
+    cancel: Cancel | None = None
     score_rows = 1
 
     def __init__(self, bundle: BundleModel, procedure: Procedure) -> None:

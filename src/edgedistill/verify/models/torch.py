@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
+    from edgedistill.runtime.batch.scheduler import Cancel
     from edgedistill.verify.sampling.protocol import Slice
     from edgedistill.verify.types import Drawn, Prompt, Shipped
 
@@ -54,6 +55,7 @@ class TorchModel:
     """
 
     can_score = True
+    cancel: Cancel | None = None
 
     def __init__(
         self, checkpoint: Checkpoint, *, device: Device = "cpu", batch: int | None = None, stream: bool = False
@@ -175,7 +177,7 @@ class TorchModel:
             missing = [i for i in range(first_index, first_index + samples) if (one.prompt.id, i) not in done]
             progress.advance(samples - len(missing))
             rows = self._batch or self._rows(len(one.ids) + settings.max_new_tokens)
-            while missing:
+            while missing and not (self.cancel is not None and self.cancel.is_set()):
                 try:
                     for index, tokens, finish in self._batch_of(one, missing[:rows], settings):
                         yield self.replies.drawn(one, index, tokens, finish)
@@ -223,6 +225,8 @@ class TorchModel:
             cache.reorder_cache(torch.zeros(len(indices), dtype=torch.long, device=self._device))
             logits = np.repeat(out.logits[:, -1].float().cpu().numpy(), len(indices), axis=0)
         for position in range(settings.max_new_tokens):
+            if self.cancel is not None and self.cancel.is_set():
+                return
             penalised = seen[rows] if generation.repetition_penalty != 1.0 else None
             at = np.full(len(rows), position, dtype=np.int64)
             tokens = choose(logits, generation, keys[rows], at, penalised)

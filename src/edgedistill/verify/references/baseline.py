@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import SampleKey
+    from edgedistill.runtime.batch.scheduler import Cancel
     from edgedistill.verify.metrics.token_divergence import TokenDivergence
     from edgedistill.verify.sampling.protocol import SampledModel
     from edgedistill.verify.types import Drawn, Prompt, Shipped, Suite
@@ -35,6 +36,7 @@ class BaselineModel:
 
     can_draw = True
     can_score = False
+    cancel: Cancel | None = None
     score_rows = 8
 
     def __init__(self, baseline: Baseline) -> None:

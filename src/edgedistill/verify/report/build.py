@@ -35,6 +35,7 @@ from edgedistill.verify.types import Estimate
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from edgedistill.verify.gate.decide import Levels
     from edgedistill.verify.gate.endpoints import Margins
     from edgedistill.verify.gate.sequential import SequentialState
     from edgedistill.verify.metrics.lost_prompts import LostPrompt
@@ -67,6 +68,7 @@ def analyse(
     divergences: Sequence[PromptDivergences] = (),
     sampler: SamplerAudit | None = None,
     sequential: SequentialState | None = None,
+    levels: Levels | None = None,
     notes: Sequence[str] = (),
 ) -> VerifyReport:
     """Compute everything that a report holds; deterministic.
@@ -77,6 +79,7 @@ def analyse(
         margins: Of the gate; needed with a reference.
         divergences: Token by token, an entry per prompt that was scored.
         sequential: The state in which a sequential run stopped.
+        levels: Of the gate's tests, where the run could have ended earlier.
 
     Raises:
         VerifyError: too few samples or prompts, no answer in any reply, samples that do not fit together.
@@ -97,7 +100,7 @@ def analyse(
         if margins is None:
             raise VerifyError("a comparison with a reference needs margins.")
         pairs = _pair_metrics(theirs, own, settings)
-        gate = _gate(theirs, own, (before, result), margins, settings, of_reference, sequential)
+        gate = _gate(theirs, own, (before, result), margins, settings, of_reference, sequential, levels)
         right = {prompt.id: prompt.answer for prompt in asked.prompts}
         lost = lost_prompts(before.prompts, result.prompts, theirs, own, right, level=settings.level)
     told = [*notes, *_warnings(result, before, bundle, reference)]
@@ -227,6 +230,7 @@ def _gate(
     settings: RunSettings,
     of_reference: RunSettings | None,
     sequential: SequentialState | None,
+    levels: Levels | None,
 ) -> GateReport:
     comparison = compare(theirs, own, limit=settings.max_new_tokens)
     before, after = results[0].verdict, results[1].verdict
@@ -237,6 +241,7 @@ def _gate(
         alpha=1 - settings.level,
         estimand="population" if sequential is not None else settings.estimand,
         sequential=sequential is not None,
+        levels=levels,
     )
     deterministic = settings.deterministic or (of_reference or settings).deterministic
     return gate_report(decision, comparison, margins, sequential=sequential, deterministic=deterministic)

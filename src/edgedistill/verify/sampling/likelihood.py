@@ -54,6 +54,8 @@ def draw_likely(
     progress = progress or NullProgress()
     progress.begin(f"scoring choices with {model.identity.name}", len(prompts) * samples, "items")
     for prompt in prompts:
+        if model.cancel is not None and model.cancel.is_set():
+            return
         wanted = [index for index in range(samples) if (prompt.id, index) not in done]
         if wanted:
             tokens, letter = most_likely(model, model.replies, prompt, settings.thinking)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import DrawSettings, SampleKey
+    from edgedistill.runtime.batch.scheduler import Cancel
     from edgedistill.verify.types import Drawn, ModelIdentity, Prompt, Shipped
 
     Logits = npt.NDArray[np.float32]
@@ -42,7 +43,10 @@ class SampledModel(Protocol):
         can_draw: Whether it gives samples: False for an original that does not fit the memory.
         can_score: Whether it can give logits for any tokens, or only what is stored about its own.
         score_rows: Most sequences it scores at a time.
+        cancel: Looked at while it draws: once it is set, replies that have not ended are given up.
     """
+
+    cancel: Cancel | None
 
     @property
     def identity(self) -> ModelIdentity: ...

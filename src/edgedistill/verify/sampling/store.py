@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from edgedistill import file_lock
 from edgedistill.errors import OutputError, VerifyError
+from edgedistill.verify.sampling.deadline import TimeUpError
 from edgedistill.verify.sampling.likelihood import draw_likely
 from edgedistill.verify.types import Drawn
 
@@ -178,7 +179,8 @@ def collect(
 
     ``known`` were drawn before and are stored with the others.
 
-    Raises what ``draw`` and ``SampleStore.append`` raise; KeyboardInterrupt leaves a store that can be resumed.
+    Raises what ``draw`` and ``SampleStore.append`` raise, TimeUpError if the model was cancelled; KeyboardInterrupt
+    leaves a store that can be resumed.
     """
     wanted = [(prompt.id, index) for prompt in prompts for index in range(samples)]
     have = dict(store.drawn) if store is not None else {}
@@ -198,6 +200,11 @@ def collect(
             # A full disk or Ctrl-C here must not leave the threads that draw to the garbage collector.
             if isinstance(drawing, Generator):
                 drawing.close()
+    if any(key not in have for key in wanted):
+        raise TimeUpError(
+            f"inconclusive: the time budget ended while {model.identity.name} was sampled.",
+            hint="Give more --time-budget.",
+        )
     return [have[key] for key in wanted]
 
 

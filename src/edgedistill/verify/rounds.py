@@ -1,0 +1,196 @@
+"""Replies in rounds: a verdict may fall after each of them, and a time budget ends between two.
+
+The reference and the bundle take turns, so that after every round there is something to compare. Two rules keep the
+error rates of the whole run at alpha:
+
+- **Failing early.** The tests of failure at all looks (the screening is one) share alpha: half of it goes to the looks
+  before the last in equal parts, the other half to the last (Bonferroni). Stopping on fail makes no pass likelier.
+- **Passing at the end of a budget.** Without a time budget only the whole run may pass, at alpha. With one, the run may
+  end after any round, for reasons that have to do with the replies (long ones take longer): a fifth of alpha is for the
+  rounds before the last, in equal parts, and four fifths for the whole run, which holds whatever ended it.
+
+A round that was cut is left out: the replies that had ended by then are the short ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from edgedistill.verify.gate.decide import Levels, decide
+from edgedistill.verify.metrics.paired import compare
+from edgedistill.verify.report.gate_text import LABELS
+from edgedistill.verify.sampling.deadline import TimeUpError
+from edgedistill.verify.screening import SAMPLES, is_worth_it, screen
+from edgedistill.verify.stats.answer_counts import by_prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgedistill.verify.gate.decide import GateResult
+    from edgedistill.verify.gate.endpoints import Margins
+    from edgedistill.verify.options import VerifyOptions
+    from edgedistill.verify.sampling.protocol import SampledModel
+    from edgedistill.verify.screening import Screened
+    from edgedistill.verify.stages import Run
+    from edgedistill.verify.types import Drawn, Prompt
+
+FIRST = 4
+"""Samples of a prompt before the first look; a screening takes as many."""
+
+PARTS = 4
+"""Rounds of a run with a time budget, if there is enough to share."""
+
+LEAST_REPLIES = 16
+"""Of a model in a round: fewer leave rows of a batch empty."""
+
+
+class Round(NamedTuple):
+    """What there is after a round: samples of each of the first so many prompts."""
+
+    prompts: int
+    samples: int
+
+
+@dataclass(slots=True)
+class Drawing:
+    """What was drawn.
+
+    Attributes:
+        prompts, theirs, ours: The prompts that count, and the replies to them.
+        samples: Of each prompt.
+        levels: At which the verdict on them is to be tested.
+        failed: A screening that failed; the replies are its.
+        told: Why it ended early; empty if it did not.
+    """
+
+    prompts: list[Prompt]
+    theirs: list[Drawn] = field(default_factory=list)
+    ours: list[Drawn] = field(default_factory=list)
+    samples: int = 0
+    levels: Levels = Levels()  # noqa: RUF009  (frozen)
+    failed: Screened | None = None
+    told: str = ""
+
+
+def schedule(prompts: int, samples: int, *, budget: bool) -> list[Round]:
+    """The rounds of a run: all prompts with more and more samples; where a time budget leaves only few samples of each,
+    more and more prompts.
+    """
+    if not budget:
+        sizes, size = [], FIRST
+        while 2 * size <= samples:
+            sizes += [size] if prompts * size >= 2 * LEAST_REPLIES else []
+            size *= 2
+        return [Round(prompts, size) for size in (*sizes, samples)]
+    parts = max(1, min(PARTS, prompts * samples // LEAST_REPLIES))
+    if samples >= 2 * FIRST:
+        parts = min(parts, samples // FIRST)
+        return [Round(prompts, samples * (part + 1) // parts) for part in range(parts)]
+    parts = max(1, min(parts, prompts // 2))
+    return [Round(prompts * (part + 1) // parts, samples) for part in range(parts)]
+
+
+def in_turns(prompts: Sequence[Prompt], parts: int) -> list[Prompt]:
+    """The same prompts in an order of which every beginning is spread over the suite."""
+    return [prompt for part in range(parts) for prompt in prompts[part::parts]]
+
+
+def levels_of(alpha: float, *, looks: int, ends: int) -> tuple[Levels, Levels]:
+    """The levels of every look before the last, and of the last (see the module).
+
+    Args:
+        looks: At failure, before the last. ``ends``: points before the last at which a time budget may end the run.
+    """
+    early = Levels(within=0.2 * alpha / max(1, ends), beyond=0.5 * alpha / max(1, looks))
+    return early, Levels(within=0.8 * alpha if ends else alpha, beyond=0.5 * alpha if looks else alpha)
+
+
+def draw_in_rounds(
+    run: Run,
+    reference: SampledModel,
+    bundle: SampledModel,
+    prompts: Sequence[Prompt],
+    margins: Margins,
+    options: VerifyOptions,
+    pilot: Sequence[Prompt] = (),
+) -> Drawing:
+    """Draw until a look fails, the time is up, or everything is there.
+
+    Args:
+        pilot: Prompts of which both models have two samples already: what is compared if no round ends in time.
+
+    Raises:
+        TimeUpError: The time was up, and there is no pilot.
+    """
+    budget = run.deadline is not None
+    rounds = schedule(len(prompts), options.n_samples, budget=budget)
+    order = list(prompts) if rounds[0].prompts == len(prompts) else in_turns(prompts, len(rounds))
+    screened = is_worth_it(options, len(prompts)) and rounds[0].samples >= SAMPLES
+    early = len(rounds) - 1 + (1 if screened else 0)
+    stops = len(rounds) - 1 + (1 if pilot else 0) if budget else 0
+    before_last, last = levels_of(options.alpha, looks=early, ends=stops)
+    drawing = Drawing(list(pilot), samples=2, levels=before_last)
+    for number, (count, samples) in enumerate(rounds, start=1):
+        asked = order[:count]
+        try:
+            theirs = run.draw(reference, asked, samples=samples, reference=True)
+            if screened and number == 1:
+                failed = screen(run, bundle, asked, theirs, margins, options, before_last)
+                if failed is not None:
+                    return Drawing(failed.prompts, failed.theirs, failed.ours, SAMPLES, before_last, failed)
+            ours = run.draw(bundle, asked, samples=samples)
+        except TimeUpError:
+            drawing.told = "time"
+            break
+        whole = number == len(rounds)
+        drawing = Drawing(asked, theirs, ours, samples, last if whole else before_last)
+        if not whole:
+            found = _look(run, drawing, margins, options)
+            if found.outcome == "fail":
+                shown = " and ".join(LABELS[row.name] for row in found.endpoints if row.outcome == "fail")
+                drawing.told = (
+                    f"Stopped after {_amount(drawing, len(prompts), options.n_samples)}: the bundle was shown to be "
+                    f"beyond its margin in {shown}."
+                )
+                break
+    if drawing.told == "time":
+        if not drawing.prompts:
+            raise TimeUpError(
+                "inconclusive: the time budget ended before both models had replied to any prompt.",
+                hint="Give more --time-budget, a smaller --max-new-tokens, or a --baseline made on another machine.",
+            )
+        if not drawing.theirs:  # no round ended: what the pilot drew
+            drawing.theirs = run.draw(reference, drawing.prompts, samples=2, reference=True)
+            drawing.ours = run.draw(bundle, drawing.prompts, samples=2)
+        drawing.told = _out_of_time(drawing, _look(run, drawing, margins, options), len(prompts), options.n_samples)
+    return drawing
+
+
+def _look(run: Run, drawing: Drawing, margins: Margins, options: VerifyOptions) -> GateResult:
+    before, after = (by_prompt(one.sample for one in part) for part in (drawing.theirs, drawing.ours))
+    comparison = compare(before, after, limit=run.limit)
+    return decide(comparison, margins, alpha=options.alpha, estimand=options.about, levels=drawing.levels)
+
+
+def _amount(drawing: Drawing, prompts: int, samples: int) -> str:
+    many = f"{drawing.samples} samples" if drawing.samples == samples else f"{drawing.samples} of {samples} samples"
+    count = len(drawing.prompts)
+    each = f"{count} prompts" if count == prompts else f"{count} of {prompts} prompts"
+    return f"{many} of each of {each}"
+
+
+def _out_of_time(drawing: Drawing, found: GateResult, prompts: int, samples: int) -> str:
+    """What was decided by then, and what was not."""
+    parts = []
+    for outcome, words in (("fail", "shown to be beyond its margin"), ("pass", "shown to be within its margin")):
+        if names := [LABELS[row.name] for row in found.endpoints if row.outcome == outcome]:
+            parts.append(f"{words}: {', '.join(names)}")
+    if names := [LABELS[row.name] for row in found.endpoints if row.outcome == "inconclusive"]:
+        parts.append(f"not decided: {', '.join(names)}")
+    return f"The time budget ended after {_amount(drawing, prompts, samples)}. By then {'; '.join(parts)}."
+
+
+def as_drawn(options: VerifyOptions, drawing: Drawing) -> VerifyOptions:
+    """The options of the run that was left of a longer one."""
+    return replace(options, prompts=len(drawing.prompts), samples=drawing.samples)
