@@ -88,8 +88,8 @@ def drawing(
         for model, is_reference in ((reference, True), (bundle, False)):
             run.draw_anew(cast("SampledModel", model), pilot, 2, reference=is_reference)
         run.deadline = Deadline(budget, clock)
-    models = [cast("SampledModel", model) for model in (reference, bundle)]
-    return draw_in_rounds(run, *models, chosen, Margins(), options, pilot), run, bundle
+    theirs, ours = cast("SampledModel", reference), cast("SampledModel", bundle)
+    return draw_in_rounds(run, theirs, ours, chosen, Margins(), options, pilot), run, bundle
 
 
 def verdict(found: Drawing) -> str:

@@ -52,7 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--sequential", action="store_true", help="stop as soon as the evidence decides (about prompts like these)"
     )
     parser.add_argument("--time-budget", type=_duration, metavar="T", help="20m, 1h30m: a pilot of a few replies "
-                        "chooses prompts, samples and, if need be, shorter replies; the run ends by then, with what was decided")  # fmt: skip
+                        "chooses prompts, samples and, if need be, shorter replies; the run ends by then, with what "
+                        "was decided")  # fmt: skip
     parser.add_argument("--screen", action=argparse.BooleanOptionalAction, default=None, help="first compare the "
                         "answers that the bundle gives to the reference's reasoning, and stop where these fail "
                         "(default: where it is a small part of the run)")  # fmt: skip
