@@ -65,5 +65,5 @@ def test_packing_by_several_threads_changes_no_bit(
 ) -> None:
     monkeypatch.setattr(session_module, "physical_cores", lambda: 2)
     path = tiny_bundle("int4-b32")
-    found = [open_tiny(path, threads=threads).decoder().feed([5, 6, 7, 8]).copy() for threads in (1, 2)]
-    np.testing.assert_array_equal(*found)
+    one, two = (open_tiny(path, threads=threads).decoder().feed([5, 6, 7, 8]).copy() for threads in (1, 2))
+    np.testing.assert_array_equal(one, two)
