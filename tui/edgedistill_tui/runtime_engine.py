@@ -92,7 +92,7 @@ class RuntimeEngine:
                 result = event.generation
             elif event.kind == "prefill":
                 on_chunk(Chunk("prefill", "", event.done, event.total))
-            elif event.kind != "done":
+            elif event.kind != "done" and event.kind != "tool_call":  # noqa: PLR1714 (mypy narrows only so)
                 on_chunk(Chunk(event.kind, event.text, event.tokens))
         if result is None:
             raise RuntimeError("a generation ended without its last event")

@@ -150,6 +150,21 @@ class Tune(TypedDict):
     looks: list[Look]
 
 
+class CalledFunction(TypedDict):
+    """What a call names; ``arguments``: the text of a JSON object."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(TypedDict):
+    """A call of a tool, in OpenAI's form."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class Reply(TypedDict):
     """One generation."""
 
@@ -163,6 +178,7 @@ class Reply(TypedDict):
     reasoning_closed: bool
     note: str | None
     logprobs: list[TokenLogprob] | None
+    tool_calls: list[ToolCall]
 
 
 class Run(Reply):

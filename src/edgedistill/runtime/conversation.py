@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from edgedistill.runtime.events import Event, Generation
     from edgedistill.runtime.model import Model
     from edgedistill.runtime.settings import GenerationSettings, Numerics
+    from edgedistill.runtime.text.thinking import Effort
+    from edgedistill.runtime.tools.types import ToolChoiceArgument, ToolsArgument
 
 
 class Keywords(TypedDict, total=False):
@@ -37,22 +39,30 @@ class Keywords(TypedDict, total=False):
     numerics: Numerics
     thinking: bool | None
     think_budget: int
+    reasoning_effort: Effort | None
     template_vars: Mapping[str, Any] | None
+    tools: ToolsArgument | None
+    tool_choice: ToolChoiceArgument | None
     cancel: threading.Event | None
 
 
-class StreamKeywords(Keywords, total=False):
-    """Those of a single generation besides; ``Model.stream`` describes them."""
+class BatchKeywords(Keywords, total=False):
+    """Those without a history besides."""
 
     raw: bool
+
+
+class StreamKeywords(BatchKeywords, total=False):
+    """Those of a single generation besides; ``Model.stream`` describes them."""
+
     continuing: str
 
 
 class Conversation:
     """Questions and answers in turn. Every turn computes only what its KV cache does not hold yet.
 
-    The history holds answers without their reasoning, as chat templates of reasoning models expect. A turn that fails
-    or is left before its end is not part of it.
+    The history holds answers without their reasoning, as chat templates of reasoning models expect, and calls of tools.
+    A turn that fails or is left before its end is not part of it.
 
     Attributes:
         messages: The history, as dicts with ``role`` and ``content``; it may be changed.
@@ -76,19 +86,53 @@ class Conversation:
 
     def stream(self, text: str, **keywords: Unpack[Keywords]) -> Iterator[Event]:
         """The same step by step; the turn is part of the history once the last event was given."""
-        messages = [*self.messages, {"role": "user", "content": text}]
+        yield from self._turn([*self.messages, {"role": "user", "content": text}], keywords)
+
+    def give(self, results: Mapping[str, str], **keywords: Unpack[Keywords]) -> Generation:
+        """The answer once the calls of the last turn have their results.
+
+        Args:
+            results: Of each call, by its id.
+            keywords: Of ``Model.generate``.
+
+        Raises:
+            GenerationError: The last turn has other calls, or none.
+        """
+        result: Generation | None = None
+        for event in self.give_streamed(results, **keywords):
+            result = event.generation or result
+        if result is None:
+            raise RuntimeError("a generation ended without its last event")
+        return result
+
+    def give_streamed(self, results: Mapping[str, str], **keywords: Unpack[Keywords]) -> Iterator[Event]:
+        """``give`` step by step."""
+        calls = self.messages[-1].get("tool_calls", ()) if self.messages else ()
+        names = {call["id"]: call["function"]["name"] for call in calls}
+        if not names or set(names) != set(results):
+            raise GenerationError(
+                f"Results are given for the calls {', '.join(results) or 'of nothing'}; "
+                f"the last turn has {', '.join(names) or 'no calls'}."
+            )
+        messages = [
+            {"role": "tool", "tool_call_id": key, "name": name, "content": results[key]} for key, name in names.items()
+        ]
+        yield from self._turn([*self.messages, *messages], keywords)
+
+    def _turn(self, messages: list[dict[str, Any]], keywords: Keywords) -> Iterator[Event]:
         chosen: Keywords = {**self._keywords, **keywords}
         for event in self._model.stream(messages, **chosen, decoder=self._decoder):
             if event.generation is not None:
-                self.messages = [*messages, {"role": "assistant", "content": event.generation.answer}]
+                self.messages = [*messages, event.generation.message()]
             yield event
 
     def undo(self) -> str:
         """Take the last turn back; its question. Raises GenerationError if there is none."""
-        if len(self.messages) < 2 or self.messages[-1]["role"] != "assistant":
+        asked = [index for index, message in enumerate(self.messages) if message["role"] == "user"]
+        if not asked or self.messages[-1]["role"] != "assistant":
             raise GenerationError("The conversation has no turn to take back.")
-        question = str(self.messages[-2]["content"])
-        del self.messages[-2:]
+        question = str(self.messages[asked[-1]]["content"])
+        del self.messages[asked[-1] :]
         return question
 
     def close(self) -> None:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from edgedistill.runtime.logprobs import TokenLogprob
     from edgedistill.runtime.settings import Numerics
     from edgedistill.runtime.stats import GenerationStats
+    from edgedistill.runtime.tools.types import ToolCall, ToolCallDelta
 
-EventKind = Literal["prefill", "reasoning", "answer", "marker", "done"]
+EventKind = Literal["prefill", "reasoning", "answer", "marker", "tool_call", "done"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +24,14 @@ class Generation:
 
     Attributes:
         text: Everything generated, tags included, as decoded.
-        reasoning, answer: The text without its tags, split and stripped of outer white space.
+        reasoning, answer: The text without its tags and calls, split and stripped of outer white space.
         tokens: Generated ids, the end-of-sequence token included.
         finish_reason: ``stop`` (end-of-sequence token), ``length`` (max_new_tokens), ``stop_string``, ``context`` (the
             context is full) or ``cancelled``.
         reasoning_closed: False where the text ended inside the reasoning.
         note: A remark for the user, such as a missing chat template.
         logprobs: One record a token, where they were asked for.
+        tool_calls: Complete calls of the tools that were offered; what could not be read as one is part of the answer.
     """
 
     text: str
@@ -42,12 +44,22 @@ class Generation:
     reasoning_closed: bool = True
     note: str | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    def message(self) -> dict[str, Any]:
+        """The answer, with its calls, as a message of a history: OpenAI's form."""
+        calls = [call.to_dict() for call in self.tool_calls]
+        return {"role": "assistant", "content": self.answer, **({"tool_calls": calls} if calls else {})}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, rates included."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         logprobs = None if self.logprobs is None else [dataclasses.asdict(one) for one in self.logprobs]
-        return {**fields, "tokens": list(self.tokens), "stats": self.stats.to_dict(), "logprobs": logprobs}
+        calls = [call.to_dict() for call in self.tool_calls]
+        return {
+            **fields, "tokens": list(self.tokens), "stats": self.stats.to_dict(), "logprobs": logprobs,
+            "tool_calls": calls,
+        }  # fmt: skip
 
     def _repr_html_(self) -> str:
         counts = f"{self.stats.new_tokens} tokens, {self.stats.decode_tps:.1f} tokens/s, {self.finish_reason}"
@@ -59,8 +71,9 @@ class Event:
     """One thing that happened.
 
     ``prefill``: ``done`` of ``total`` prompt tokens are computed. ``reasoning``, ``answer``, ``marker`` (a reasoning
-    tag): ``text``, and ``tokens`` generated since the last event; these texts joined are the generation's text.
-    ``done``: the last event, with ``generation``.
+    tag, or the text of calls): ``text``, and ``tokens`` generated since the last event; these texts joined are the
+    generation's text. ``tool_call``: ``call``, what has become certain of a call. ``done``: the last event, with
+    ``generation``.
     """
 
     kind: EventKind
@@ -69,3 +82,4 @@ class Event:
     done: int = 0
     total: int = 0
     generation: Generation | None = None
+    call: ToolCallDelta | None = None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from edgedistill.runtime.batch.request import SampleKey
     from edgedistill.runtime.events import Generation
-    from edgedistill.runtime.generate_one import Request
+    from edgedistill.runtime.generation_request import Request
     from edgedistill.runtime.model import Model, Prompt
     from edgedistill.runtime.session import DecoderSession
 
@@ -82,7 +82,10 @@ def generate_batch(
     results = []
     for index, (text, tokens) in enumerate(zip(texts, encoded, strict=True)):
         ended, seconds = finished.get(index, (None, 0.0))
-        transcript = Transcript(model.tokenizer, settings.stop, model.grammar, opened=opened_by(text, model.grammar))
+        transcript = Transcript(
+            model.tokenizer, settings.stop, model.grammar, opened=opened_by(text, model.grammar),
+            tools=request.offered, formats=model.tools.formats if request.offered else (),
+        )  # fmt: skip
         for token in ended.tokens if ended else ():
             transcript.add(token)
             if transcript.stopped:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgedistill.runtime import stats
 from edgedistill.runtime.events import Event, Generation
@@ -18,30 +17,15 @@ from edgedistill.runtime.text.transcript import Transcript
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     import numpy as np
     import numpy.typing as npt
 
     from edgedistill.runtime.decoder import Decoder
-    from edgedistill.runtime.model import Model, Prompt
+    from edgedistill.runtime.generation_request import Request
+    from edgedistill.runtime.model import Model
     from edgedistill.runtime.optimum_session import OptimumDecoder
-    from edgedistill.runtime.settings import GenerationSettings, Numerics
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is to be generated; the fields are the arguments of ``Model.stream``."""
-
-    prompt: Prompt
-    settings: GenerationSettings
-    numerics: Numerics
-    thinking: bool | None
-    raw: bool
-    continuing: str
-    logprobs: int | None
-    think_budget: int = 0
-    template_vars: Mapping[str, Any] | None = None
 
 
 def events(
@@ -55,7 +39,7 @@ def events(
         seed = settings.seed if settings.seed is not None else secrets.randbits(32)
         transcript = Transcript(
             model.tokenizer, settings.stop, model.grammar, opened=opened_by(text, model.grammar),
-            begun=request.continuing,
+            begun=request.continuing, tools=request.offered, formats=model.tools.formats if request.offered else (),
         )  # fmt: skip
     records: list[TokenLogprob] = []
     guessing = speculation(settings, request.numerics, model.step_costs)
@@ -124,6 +108,7 @@ def generation_of(
         numerics=request.numerics,
         stats=measured,
         reasoning_closed=transcript.closed,
-        note=model.note(request),
+        note=" ".join(note for note in (model.note(request), *transcript.notes) if note) or None,
         logprobs=logprobs,
+        tool_calls=transcript.calls,
     )

@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
@@ -20,18 +21,19 @@ from edgedistill.bundle.bundle import Bundle, Check
 from edgedistill.errors import GenerationError
 from edgedistill.renamed import accepts_old
 from edgedistill.runtime.async_stream import in_thread
-from edgedistill.runtime.conversation import Conversation, Keywords, StreamKeywords
+from edgedistill.runtime.conversation import BatchKeywords, Conversation, Keywords, StreamKeywords
 from edgedistill.runtime.generate_batch import generate_batch
-from edgedistill.runtime.generate_one import Request
+from edgedistill.runtime.generation_request import Request, request_of
 from edgedistill.runtime.loading import load_grammar, load_template, load_tokenizer, require_memory
 from edgedistill.runtime.logprobs import TokenLogprob, check_top, token_logprobs
 from edgedistill.runtime.optimum_session import OptimumSession
 from edgedistill.runtime.session import DecoderSession, SessionConfig
-from edgedistill.runtime.settings import GenerationSettings, Numerics, check_numerics
+from edgedistill.runtime.settings import GenerationSettings
 from edgedistill.runtime.text.chat_template import PassThrough
 from edgedistill.runtime.text.messages import plain_messages
 from edgedistill.runtime.text.thinking import ThinkingControl
 from edgedistill.runtime.think_budget import events_within
+from edgedistill.runtime.tools.control import ToolControl
 from edgedistill.workers import Workers
 
 if TYPE_CHECKING:
@@ -44,7 +46,9 @@ if TYPE_CHECKING:
     from edgedistill.runtime.decoder import Decoder
     from edgedistill.runtime.events import Event, Generation
     from edgedistill.runtime.optimum_session import OptimumDecoder
+    from edgedistill.runtime.settings import Numerics
     from edgedistill.runtime.speculate.control import StepCosts
+    from edgedistill.runtime.tools.types import Tool
 
     Prompt = str | Sequence[Mapping[str, Any]]
 
@@ -88,6 +92,7 @@ class Model:
         template: Its chat template; a ``PassThrough`` where it has none.
         session: The ONNX Runtime session behind it.
         thinking: Renders prompts with or without reasoning.
+        tools: How tools are offered to it, and how it writes calls.
         template_vars: Variables of the chat template, for every prompt.
         default_settings: Settings from the bundle's generation.json.
         grammar: The marks of its reasoning: the manifest's, else what its template and tokenizer speak of.
@@ -116,6 +121,8 @@ class Model:
         self.thinking = ThinkingControl(
             self.template, self.grammar, lambda text: self.tokenizer.token_to_id(text) is not None
         )  # fmt: skip
+        added = {token.content for token in self.tokenizer.get_added_tokens_decoder().values()}
+        self.tools = ToolControl(self.template, added)
         self.prefill_chunk = max(2, int(profile.get("context", {}).get("prefill_chunk", DEFAULT_PREFILL_CHUNK)))
         self._idle: list[Decoder | OptimumDecoder] = []
         self.step_costs: dict[Numerics, StepCosts] = {}
@@ -131,16 +138,18 @@ class Model:
         raw: bool = False,
         think_budget: int = 0,
         template_vars: Mapping[str, Any] | None = None,
+        tools: Sequence[Tool] = (),
     ) -> str:
         """The text that the model is given.
 
         Args:
             prompt: A question, or messages in OpenAI's form: dicts with ``role`` and ``content``, which is a text or a
-                list of parts of type ``text``.
+                list of parts of type ``text``; calls of tools and messages of the role ``tool`` among them.
             thinking: Have the model reason or not; None leaves it to the template.
             raw: Take ``prompt``, which must be a string, as it is.
             think_budget: Told to a template that takes a number of tokens; 0: not told.
             template_vars: Further variables of the template, on top of ``self.template_vars``.
+            tools: What the model may call.
 
         Raises:
             TemplateError, GenerationError: See ``ChatTemplate.render``.
@@ -151,21 +160,23 @@ class Model:
             if raw:
                 return prompt
             prompt = [{"role": "user", "content": prompt}]
-        variables = {**self.template_vars, **(template_vars or {})}
-        return self.thinking.render(plain_messages(prompt), thinking=thinking, budget=think_budget, variables=variables)
+        messages, offer = self.tools.offer(plain_messages(prompt), tools)
+        variables = {**offer, **self.template_vars, **(template_vars or {})}
+        return self.thinking.render(messages, thinking=thinking, budget=think_budget, variables=variables)
 
     def rendered(self, request: Request) -> str:
         """The text of the prompt that ``request`` asks to be answered."""
         return self.render(
             request.prompt, thinking=request.thinking, raw=request.raw, think_budget=request.think_budget,
-            template_vars=request.template_vars,
+            template_vars=request.template_vars, tools=request.offered,
         )  # fmt: skip
 
     def note(self, request: Request) -> str | None:
         """A remark on how ``request`` was understood; None if there is nothing to say."""
         if request.raw:
             return None
-        return PassThrough.note if isinstance(self.template, PassThrough) else self.thinking.note(request.thinking)
+        without = PassThrough.note if isinstance(self.template, PassThrough) else self.thinking.note(request.thinking)
+        return " ".join(note for note in (without, self.tools.note(request.offered)) if note) or None
 
     def encode(self, text: str, *, raw: bool = False) -> list[int]:
         """Token ids of a rendered prompt; ``raw`` adds the beginning-of-sequence token where the model wants one."""
@@ -183,71 +194,57 @@ class Model:
         self,
         prompt: Prompt,
         *,
-        temperature: float | None = None,
-        max_new_tokens: int | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        speculate: str | int | None = None,
-        logprobs: int | None = None,
-        settings: GenerationSettings | None = None,
-        numerics: Numerics = "fast",
-        thinking: bool | None = None,
-        raw: bool = False,
-        think_budget: int = 0,
-        template_vars: Mapping[str, Any] | None = None,
         on_event: Callable[[Event], None] | None = None,
-        cancel: threading.Event | None = None,
+        **keywords: Unpack[StreamKeywords],
     ) -> Generation:
         """Generate to the end.
 
         Args:
             prompt: A question, or messages in OpenAI's form; see ``render``.
-            temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens: As in ``GenerationSettings``;
-                None: as in ``settings``.
-            stop: Text, or texts, that end the generation.
-            speculate: Guess tokens from the text so far: ``auto``, ``off``, ``identical`` or a number; as in
-                ``GenerationSettings``.
-            logprobs: Also return the log-probability of every token, with those of the k most likely (0: none).
-            settings: Settings that the keywords above change; default: the bundle's.
-            numerics: ``fast``, or ``exact``: every token's logits are bit-identical to a prefill, at 10 to 30 % of the
-                speed.
-            thinking: Have the model reason or not, by its template's switch or by beginning the reply for it; None
-                leaves it to the template. Where neither can be done, the generation's ``note`` says so.
-            think_budget: Tokens of reasoning after which it is closed and the answer asked for; 0: no limit.
-            template_vars: Further variables of the chat template, JSON-able.
-            raw: No chat template: continue ``prompt``, a text, as it is.
             on_event: Sees the events of ``stream``.
-            cancel: Set it to end the generation; what there is so far is kept.
+            keywords: temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens: As in
+                ``GenerationSettings``; without one, as in ``settings``.
+
+                settings: Settings that the keywords change; default: the bundle's.
+
+                stop: Text, or texts, that end the generation.
+
+                speculate: Guess tokens from the text so far: ``auto``, ``off``, ``identical`` or a number; as in
+                ``GenerationSettings``.
+
+                logprobs: Also return the log-probability of every token, with those of the k most likely (0: none).
+
+                numerics: ``fast``, or ``exact``: every token's logits are bit-identical to a prefill, at 10 to 30 % of
+                the speed.
+
+                thinking: Have the model reason or not, by its template's switch or by beginning the reply for it; None
+                leaves it to the template. Where neither can be done, the generation's ``note`` says so.
+
+                think_budget: Tokens of reasoning after which it is closed and the answer asked for; 0: no limit.
+
+                reasoning_effort: ``none``, ``minimal``, ``low``, ``medium`` or ``high`` instead of both, by the
+                template's own switch or as a budget; see ``ThinkingControl.effort``.
+
+                template_vars: Further variables of the chat template, JSON-able.
+
+                tools: What the model may call: dicts in OpenAI's form, or functions with type hints and a docstring.
+                Calls are in the generation's ``tool_calls``; nothing runs them.
+
+                tool_choice: ``auto`` (the model decides) or ``none``.
+
+                raw: No chat template: continue ``prompt``, a text, as it is.
+
+                continuing: The beginning of the reply, tags included: the model goes on from there, and what comes is
+                the rest alone.
+
+                cancel: Set it to end the generation; what there is so far is kept.
 
         Raises:
             ContextLengthError: A prompt longer than the context.
             TemplateError, GenerationError: See ``render``; a setting out of range; logits that are not finite.
         """
         result: Generation | None = None
-        for event in self.stream(
-            prompt,
-            temperature=temperature,
-            max_new_tokens=max_new_tokens,
-            top_p=top_p,
-            top_k=top_k,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-            stop=stop,
-            speculate=speculate,
-            logprobs=logprobs,
-            settings=settings,
-            numerics=numerics,
-            thinking=thinking,
-            raw=raw,
-            think_budget=think_budget,
-            template_vars=template_vars,
-            cancel=cancel,
-        ):
+        for event in self.stream(prompt, **keywords):
             if on_event is not None:
                 on_event(event)
             result = event.generation or result
@@ -260,25 +257,8 @@ class Model:
         self,
         prompt: Prompt,
         *,
-        temperature: float | None = None,
-        max_new_tokens: int | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        speculate: str | int | None = None,
-        logprobs: int | None = None,
-        settings: GenerationSettings | None = None,
-        numerics: Numerics = "fast",
-        thinking: bool | None = None,
-        raw: bool = False,
-        think_budget: int = 0,
-        template_vars: Mapping[str, Any] | None = None,
-        continuing: str = "",
-        cancel: threading.Event | None = None,
         decoder: Decoder | OptimumDecoder | None = None,
+        **keywords: Unpack[StreamKeywords],
     ) -> Iterator[Event]:
         """Generate step by step; every event is given as soon as it is certain.
 
@@ -286,32 +266,14 @@ class Model:
         changes no bit).
 
         Args:
-            prompt, temperature, ..., cancel: As for ``generate``.
-            continuing: The beginning of the reply, tags included: the model goes on from there, and what comes is the
-                rest alone.
+            prompt, keywords: As for ``generate``.
             decoder: Whose KV cache is used; None: one that is idle.
 
         Raises:
             ContextLengthError, TemplateError, GenerationError: As ``generate``.
         """
-        numerics = check_numerics(numerics)
-        check_top(logprobs)
-        settings = self._settings(
-            settings,
-            temperature=temperature,
-            max_new_tokens=max_new_tokens,
-            top_p=top_p,
-            top_k=top_k,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-            stop=stop,
-            speculate=speculate,
-        )
-        if think_budget < 0:
-            raise GenerationError(f"think_budget is {think_budget}; expected 0 (no limit) or more.")
-        request = Request(prompt, settings, numerics, thinking, raw, continuing, logprobs, think_budget, template_vars)
-        return events_within(self, request, decoder=decoder, cancel=cancel)
+        request = request_of(self, prompt, **keywords)
+        return events_within(self, request, decoder=decoder, cancel=keywords.get("cancel"))
 
     async def astream(self, prompt: Prompt, **keywords: Unpack[StreamKeywords]) -> AsyncGenerator[Event, None]:
         """``stream`` for asyncio: ``async for event in model.astream(...)``.
@@ -328,60 +290,27 @@ class Model:
             yield event
 
     def generate_batch(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        temperature: float | None = None,
-        max_new_tokens: int | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        settings: GenerationSettings | None = None,
-        numerics: Numerics = "fast",
-        thinking: bool | None = None,
-        raw: bool = False,
-        think_budget: int = 0,
-        template_vars: Mapping[str, Any] | None = None,
-        batch: int = 8,
-        cancel: threading.Event | None = None,
+        self, prompts: Sequence[Prompt], *, batch: int = 8, **keywords: Unpack[BatchKeywords]
     ) -> list[Generation]:
         """Answer several prompts together, ``batch`` at a time; one that ends makes room for the next.
 
-        The other arguments are those of ``generate``. With ``exact`` numerics every generation is that of ``generate``
-        with the same seed, bit for bit. Times in the statistics are those of the batch. A bundle of the optimum
-        exporter, and one whose reasoning has a budget, answers one prompt after the other.
+        The keywords are those of ``generate``. With ``exact`` numerics every generation is that of ``generate`` with
+        the same seed, bit for bit. Times in the statistics are those of the batch. A bundle of the optimum exporter
+        answers one prompt after the other, and so does any with a budget of reasoning or with ``logprobs``.
 
         Raises:
             ContextLengthError, TemplateError, GenerationError: As ``generate``, for any of the prompts.
         """
-        numerics = check_numerics(numerics)
-        chosen = self._settings(
-            settings,
-            temperature=temperature,
-            max_new_tokens=max_new_tokens,
-            top_p=top_p,
-            top_k=top_k,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-            stop=stop,
-        )
         if batch < 1:
             raise GenerationError(f"batch is {batch}; expected at least 1.")
-        drawn = chosen.seed if chosen.seed is not None else secrets.randbits(32)
-        chosen = chosen.replace(seed=drawn)
-        if not isinstance(self.session, DecoderSession) or len(prompts) < 2 or think_budget:
-            return [
-                self.generate(
-                    p, settings=chosen, numerics=numerics, thinking=thinking, raw=raw, think_budget=think_budget,
-                    template_vars=template_vars, cancel=cancel,
-                )
-                for p in prompts
-            ]  # fmt: skip
-        request = Request("", chosen, numerics, thinking, raw, "", None, 0, template_vars)
+        request = request_of(self, "", **keywords)
+        cancel = keywords.get("cancel")
+        drawn = request.settings.seed if request.settings.seed is not None else secrets.randbits(32)
+        request = replace(request, settings=request.settings.replace(seed=drawn))
+        alone = request.think_budget or request.logprobs is not None or len(prompts) < 2
+        if alone or not isinstance(self.session, DecoderSession):
+            every = (events_within(self, replace(request, prompt=p), decoder=None, cancel=cancel) for p in prompts)
+            return [event.generation for events in every for event in events if event.generation is not None]
         return generate_batch(self, self.session, prompts, request, batch=batch, cancel=cancel)
 
     def chat(self, *, system: str | None = None, **keywords: Unpack[Keywords]) -> Conversation:
@@ -392,16 +321,6 @@ class Model:
             keywords: Of ``generate``, for every turn.
         """
         return Conversation(self, system=system, **keywords)
-
-    def _settings(
-        self, settings: GenerationSettings | None, *, stop: str | Sequence[str] | None, **given: float | str | None
-    ) -> GenerationSettings:
-        """``settings``, or the bundle's, with what is ``given`` in their place."""
-        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        if stop is not None:
-            changes["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-        base = settings or self.default_settings
-        return base.replace(**changes) if changes else base
 
     def score(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Log-probability of each token given those before it: float32 [n - 1] for n tokens, by one prefill.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from edgedistill.runtime.decoder import Decoder
     from edgedistill.runtime.events import Generation
-    from edgedistill.runtime.generate_one import Request
+    from edgedistill.runtime.generation_request import Request
     from edgedistill.runtime.model import Model
     from edgedistill.runtime.optimum_session import OptimumDecoder
 
@@ -74,6 +74,7 @@ def _joined(first: Generation, between: str, second: Generation) -> Generation:
         tokens=first.tokens + second.tokens,
         stats=dataclasses.replace(a, **sums, **latest),
         logprobs=None if first.logprobs is None else (*first.logprobs, *(second.logprobs or ())),
+        tool_calls=first.tool_calls + second.tool_calls,
     )
 
 

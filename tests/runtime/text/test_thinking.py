@@ -11,7 +11,7 @@ from edgedistill.catalog.reasoning import find_grammar
 from edgedistill.errors import GenerationError
 from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
 from edgedistill.runtime.text.reasoning import opened_by, split
-from edgedistill.runtime.text.thinking import Switch, ThinkingControl, find_switch
+from edgedistill.runtime.text.thinking import EFFORTS, Switch, ThinkingControl, find_switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -116,3 +116,13 @@ def test_a_template_that_refuses_variables_has_no_switch() -> None:
         assert find_switch(template.render) is None
     finally:
         template.close()
+
+
+def test_an_effort_is_the_templates_own_or_a_budget(control: Callable[..., ThinkingControl]) -> None:
+    assert control(HARMONY).effort("minimal", 512) == (True, 0, {"reasoning_effort": "low"})
+    assert control(HARMONY).effort("high", 512) == (True, 0, {"reasoning_effort": "high"})
+    assert control(R1).effort("none", 512) == (False, 0, {})
+    budgets = [control(R1).effort(effort, 1000)[1] for effort in EFFORTS]
+    assert budgets == [0, 100, 200, 500, 800]
+    with pytest.raises(GenerationError, match="'huge'; expected one of none, minimal"):
+        control(R1).effort("huge", 512)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgedistill.errors import GenerationError, TemplateError
 from edgedistill.runtime.text.messages import flattened, forms, holds
+from edgedistill.runtime.tools.history import as_texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,7 +69,7 @@ class PassThrough:
         **variables: Any,  # noqa: ARG002
     ) -> str:
         """The contents of the messages, joined by line ends. Raises GenerationError on malformed messages."""
-        return "\n".join(str(message["content"]) for message in flattened(check_messages(messages)))
+        return "\n".join(str(message["content"]) for message in flattened(as_texts(check_messages(messages))))
 
     def close(self) -> None:
         """Nothing to release."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import GenerationError
+from edgedistill.runtime.tools.history import shows_calls, tool_forms, with_objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,12 +20,13 @@ _TEXT = ("text", "input_text", "output_text")
 
 
 def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Copies of ``messages`` whose contents are strings: parts of type ``text`` are joined.
+    """Copies of ``messages`` whose contents are strings: parts of type ``text`` are joined; arguments of calls are
+    objects.
 
     What is malformed otherwise is left to ``check_messages``.
 
     Raises:
-        GenerationError: A part that is no text, such as an image.
+        GenerationError: A part that is no text, such as an image; a malformed call.
     """
     return [_plain(index, message) for index, message in enumerate(messages)]
 
@@ -32,9 +34,10 @@ def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 def _plain(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise GenerationError(f"Message {index} is {message!r}; expected a dict with 'role' and 'content'.")
+    message = with_objects(message, index)
     content = message.get("content")
     if not isinstance(content, list | tuple):
-        return dict(message)
+        return message
     texts = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
@@ -64,6 +67,11 @@ def _joined(parts: list[Any]) -> Any:
 
 def forms(messages: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """``messages`` as they are, then in the other shapes that a template may want instead."""
+    for shape in tool_forms(messages):
+        yield from _forms(shape)
+
+
+def _forms(messages: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     yield messages
     plain = flattened(messages)
     if plain != messages:
@@ -101,4 +109,4 @@ def holds(text: str, messages: Sequence[Mapping[str, Any]]) -> bool:
         texts += [part.get("text") if isinstance(part, Mapping) else part for part in parts]
     if _PRINTED in text and not any(_PRINTED in str(one) for one in texts):  # Python's spelling of a list of parts
         return False
-    return all(one.strip() in text for one in texts if isinstance(one, str))
+    return all(one.strip() in text for one in texts if isinstance(one, str)) and shows_calls(text, messages)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from edgedistill.catalog.reasoning import DEFAULT_TAGS
 from edgedistill.errors import GenerationError, TemplateError
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
     from edgedistill.runtime.text.chat_template import Message, Template
     from edgedistill.runtime.text.reasoning import ReasoningGrammar, TagPair
+
+Effort = Literal["none", "minimal", "low", "medium", "high"]
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
+_SHARES = {"minimal": 0.1, "low": 0.2, "medium": 0.5, "high": 0.8}
+"""Of the longest reply, for reasoning."""
 
 _PROBE: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
 _RESERVED = ("messages", "add_generation_prompt")
@@ -154,6 +159,23 @@ class ThinkingControl:
         if self._grammar.repeats and self._grammar.answers:
             return self._grammar.answers[0].open  # straight to the channel of the answer
         return "" if pair is None else f"{pair.open}\n\n{pair.close}\n\n"
+
+    def effort(self, effort: Effort, max_new_tokens: int) -> tuple[bool, int, dict[str, Any]]:
+        """How much reasoning ``effort`` asks for: whether any, most tokens of it (0: no limit), template variables.
+
+        A template that knows ``reasoning_effort`` is told it (``low`` for ``minimal``, which few know). Otherwise
+        minimal, low, medium and high are 10, 20, 50 and 80 % of ``max_new_tokens``.
+
+        Raises:
+            GenerationError: There is no such effort.
+        """
+        if effort not in EFFORTS:
+            raise GenerationError(f"reasoning_effort is {effort!r}; expected one of {', '.join(EFFORTS)}.")
+        if effort == "none":
+            return False, 0, {}
+        if self.switch is not None and self.switch.name == "reasoning_effort":
+            return True, 0, {"reasoning_effort": "low" if effort == "minimal" else effort}
+        return True, max(1, int(_SHARES[effort] * max_new_tokens)), {}
 
     def note(self, thinking: bool | None) -> str | None:
         """A sentence where ``thinking`` can be had by neither way."""

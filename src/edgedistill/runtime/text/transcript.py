@@ -1,4 +1,4 @@
-"""From generated tokens to text events: detokenizer, stop strings and reasoning splitter in a row."""
+"""From generated tokens to text events: detokenizer, stop strings, reasoning splitter and calls of tools in a row."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING
 from edgedistill.runtime.events import Event
 from edgedistill.runtime.text.detokenize import Detokenizer
 from edgedistill.runtime.text.reasoning import ReasoningGrammar, ReasoningSplitter, Segment, TagPair
+from edgedistill.runtime.tools.splitter import Piece, ToolSplitter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tokenizers import Tokenizer
+
+    from edgedistill.catalog.tool_formats import ToolFormat
+    from edgedistill.runtime.tools.types import Tool, ToolCall
 
 
 class Transcript:
@@ -28,13 +34,25 @@ class Transcript:
         *,
         opened: TagPair | None,
         begun: str = "",
+        tools: Sequence[Tool] = (),
+        formats: Sequence[ToolFormat] = (),
     ) -> None:
-        """``opened``: the reasoning tags that the prompt has opened; ``begun``: the beginning of the reply so far."""
-        self._detokenizer = Detokenizer(tokenizer, keep=grammar.marks)
+        """Read replies of one model.
+
+        Args:
+            tokenizer, grammar: Its tokenizer and the marks of its reasoning.
+            stops: Texts that end a reply.
+            opened: The reasoning tags that the prompt has opened.
+            begun: The beginning of the reply so far.
+            tools, formats: What may be called, and how this model writes calls.
+        """
+        self._tools = ToolSplitter(formats, tools) if tools else None
+        marks = [mark for one in formats for mark in one.marks] if tools else []
+        self._detokenizer = Detokenizer(tokenizer, keep=(*grammar.marks, *marks))
         self._stops = StopStrings(stops)
         self._splitter = ReasoningSplitter(grammar, opened=opened)
         self._splitter.resume(begun)
-        self._segments: list[Segment] = []
+        self._pieces: list[Segment | Piece] = []
         self._unreported = 0
         self.tokens: list[int] = []
         self.reasoning_tokens = 0
@@ -49,6 +67,16 @@ class Transcript:
         """False inside the reasoning, and between channels as long as none with the answer has come."""
         return self._splitter.closed
 
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The complete calls so far."""
+        return tuple(self._tools.calls) if self._tools is not None else ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be read as a call."""
+        return tuple(self._tools.notes) if self._tools is not None else ()
+
     def add(self, token: int) -> list[Event]:
         """Take one token; the events that are certain now."""
         self.tokens.append(token)
@@ -61,17 +89,30 @@ class Transcript:
     def finish(self) -> list[Event]:
         """The rest, once no more tokens come."""
         rest = self._stops.feed(self._detokenizer.finish())
-        return self._events(self._splitter.feed(rest + self._stops.finish()) + self._splitter.finish())
+        events = self._events(self._splitter.feed(rest + self._stops.finish()) + self._splitter.finish())
+        return events + (self._given(self._tools.finish()) if self._tools is not None else [])
 
     def text(self, *kinds: str) -> str:
-        """All text so far, or that of some kinds of segments."""
-        return "".join(segment.text for segment in self._segments if not kinds or segment.kind in kinds)
+        """All text so far, or that of some kinds of pieces."""
+        return "".join(piece.text for piece in self._pieces if not kinds or piece.kind in kinds)
 
     def _events(self, segments: list[Segment]) -> list[Event]:
-        self._segments += segments
-        events = []
+        if self._tools is None:
+            return self._given(segments)
+        pieces: list[Segment | Piece] = []
         for segment in segments:
-            events.append(Event(segment.kind, text=segment.text, tokens=self._unreported))
+            if segment.kind == "answer":
+                pieces += self._tools.feed(segment.text)
+            else:
+                pieces += (*self._tools.finish(), segment)
+        return self._given(pieces)
+
+    def _given(self, pieces: Sequence[Segment | Piece]) -> list[Event]:
+        self._pieces += pieces
+        events = []
+        for piece in pieces:
+            call = piece.call if isinstance(piece, Piece) else None
+            events.append(Event(piece.kind, text=piece.text, tokens=self._unreported, call=call))
             self._unreported = 0
         return events
 
