@@ -367,6 +367,19 @@ class Detected(TypedDict):
     ranking: list[ProfileFit]
 
 
+class Served(TypedDict):
+    """Where a server listens, and for what; ``key``: whether clients have to send one."""
+
+    url: str
+    host: str
+    port: int
+    model: str
+    identity: str
+    places: int
+    context_length: int
+    key: bool
+
+
 class Signed(TypedDict):
     """What was signed, and the public key that was made; null: neither."""
 
@@ -433,6 +446,7 @@ OUTPUTS: dict[str, Any] = {
     "tune": Tune,
     "run": Run | RunTrajectories,
     "chat": Chat,
+    "serve": Served,
     "bench": Annotated[BenchResult, Plus(prefill=list["Rates"], decode="Rates")],
     "selftest": Annotated[SelfTestResult, Plus(passed=bool)],
     "inspect": Inspect,

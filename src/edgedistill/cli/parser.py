@@ -53,6 +53,7 @@ VERBS = (
     Verb("sign", "sign a bundle, so that devices can refuse any other (extra: sign)", _MAKE),
     Verb("run", "answer one prompt with a bundle", _USE),
     Verb("chat", "talk to a bundle in the terminal", _USE),
+    Verb("serve", "answer programs over HTTP, as OpenAI's API does (extra: server)", _USE),
     Verb("tui", "open the terminal UI on the bundle manager: chat, profiler, comparisons", _USE),
     Verb("verify", "compare a bundle with its reference: pass, fail or inconclusive", _CHECK),
     Verb("audit", "examine one model alone: what is behind its consistency", _CHECK),

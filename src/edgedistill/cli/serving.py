@@ -17,28 +17,25 @@ import hmac
 import re
 import secrets
 import signal
-import socket
 import time
 from asyncio.subprocess import PIPE, Process
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from textual_serve.app_service import AppService
 from textual_serve.server import Server
 
 from edgedistill.cli import console
+from edgedistill.system.host_names import address, host_name, is_own_page, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SESSIONS = 4
 IDLE_S = 10.0
 """After so many seconds a connection that has asked nothing, or nothing more, is closed."""
 IDLE_CONNECTIONS = 32
 """At most so many of them; the oldest are closed first."""
-_EVERYWHERE = ("0.0.0.0", "::", "")
 _MOST_CELLS = 1000
 _GRACE_S = 5.0
 _ELSEWHERE = re.compile(r'<link\b[^>]*\bhref="(?:https?:)?//(?!\{)[^"]*"[^>]*>', re.DOTALL)
@@ -68,7 +65,7 @@ class LocalServer(Server):  # type: ignore[misc] # textual-serve is an extra
     ) -> None:
         super().__init__(" ".join(command), host=host, port=port, title="edgedistill")
         self._command, self._most = list(command), sessions
-        self._names = {name.lower() for name in (*LOOPBACK, *names, *_names_of(host))}
+        self._names = names_of(host, names)
         self._token = secrets.token_urlsafe(24)
         self._cookie = f"edgedistill-{port}"  # cookies know no ports
         self._sessions: set[_Session] = set()
@@ -77,8 +74,7 @@ class LocalServer(Server):  # type: ignore[misc] # textual-serve is an extra
     @property
     def url(self) -> str:
         """What a person opens."""
-        name = "localhost" if self.host in _EVERYWHERE else f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{name}:{self.port}/?token={self._token}"
+        return f"{address(self.host, self.port)}/?token={self._token}"
 
     def serve(self, debug: bool = False) -> None:  # noqa: ARG002 - textual-serve's signature
         """Until Ctrl-C or SIGTERM; raises OSError where the port is taken."""
@@ -140,11 +136,11 @@ class LocalServer(Server):  # type: ignore[misc] # textual-serve is an extra
             self._idle_since[request.protocol] = time.monotonic()
 
     def _refuse_strangers(self, request: web.Request) -> None:
-        if (urlsplit(f"//{request.host}").hostname or "").lower() not in self._names:
+        if host_name(request.host) not in self._names:
             hint = f"open http://localhost:{self.port}, or start it with --allow-host NAME"
             raise web.HTTPForbidden(text=f"This is not {request.host!r}: {hint}.\n")
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
+        if origin is not None and not is_own_page(origin, request.host):
             raise web.HTTPForbidden(text=f"A page of {origin!r} may not use this server.\n")
         given = request.query.get("token") or request.cookies.get(self._cookie) or ""
         if not hmac.compare_digest(given.encode("utf-8", "replace"), self._token.encode()):
@@ -246,13 +242,3 @@ def _cells(value: object, default: int) -> int:
         return min(_MOST_CELLS, max(1, int(str(value))))
     except ValueError:
         return default
-
-
-def _names_of(host: str) -> set[str]:
-    """What a server that listens on ``host`` may be called."""
-    if host not in _EVERYWHERE:
-        return {host}
-    import psutil
-
-    addresses = {entry.address.partition("%")[0] for found in psutil.net_if_addrs().values() for entry in found}
-    return {socket.gethostname(), socket.getfqdn(), f"{socket.gethostname()}.local", *addresses}

@@ -11,6 +11,7 @@ from edgedistill.cli import console
 from edgedistill.errors import ChildError, ExportError, UsageError
 from edgedistill.extras import missing, require_export
 from edgedistill.system.child import run_in_child
+from edgedistill.system.host_names import LOOPBACK
 
 if TYPE_CHECKING:
     import argparse
@@ -133,7 +134,7 @@ def export_default(out: str, progress: Progress) -> None:
 def serve(args: argparse.Namespace, command: Sequence[str]) -> int:
     """Serve ``command``, which opens the UI, to browsers until Ctrl-C."""
     try:
-        from edgedistill.cli.serving import LOOPBACK, LocalServer
+        from edgedistill.cli.serving import LocalServer
     except ImportError as error:
         raise missing("--serve needs textual-serve, which is not installed.", "serve") from error
     if not 0 < args.port < 65536:

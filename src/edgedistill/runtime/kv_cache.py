@@ -8,6 +8,7 @@ ONNX Runtime's values only alias them, and must be made anew whenever ``generati
 
 from __future__ import annotations
 
+import copy
 import math
 import mmap
 from dataclasses import dataclass
@@ -153,6 +154,25 @@ class KVCache:
         self.lengths[len(rows) :] = 0
         self.tokens, self.lengths = self.tokens[:batch], self.lengths[:batch]
         self.generation += 1
+
+    def rows(self, start: int, stop: int) -> KVCache:
+        """Rows ``start`` up to ``stop`` as a cache over the same memory, until ``generation`` changes.
+
+        What is done to either is done to both. The view cannot grow: make room in the whole cache before.
+        """
+        view = copy.copy(self)
+        view._buffers = [buffer[start:stop] for buffer in self._buffers]
+        view.lengths, view.tokens = self.lengths[start:stop], self.tokens[start:stop]
+        return view
+
+    def swap(self, a: int, b: int) -> None:
+        """Exchange two rows."""
+        la, lb = int(self.lengths[a]), int(self.lengths[b])
+        for array in (*(buffer.swapaxes(1, 2) for buffer in self._buffers), self.tokens):
+            kept = array[a, :la].copy()
+            array[a, :lb] = array[b, :lb]
+            array[b, :la] = kept
+        self.lengths[a], self.lengths[b] = lb, la
 
     def put_rows(self, rows: Sequence[int] | npt.NDArray[np.int64], source: KVCache) -> None:
         """The inverse of ``select`` for distinct ``rows``: row i of ``source`` replaces row ``rows[i]``."""

@@ -9,6 +9,7 @@ decoding everything again and giving out what has become certain.
 from __future__ import annotations
 
 import codecs
+import functools
 import json
 import re
 from typing import TYPE_CHECKING, Any, Protocol
@@ -70,9 +71,30 @@ def decode(tokenizer: Tokenizer, tokens: Iterable[int], *, keep: Collection[str]
     return text
 
 
+def token_bytes(tokenizer: Tokenizer, token: int) -> bytes | None:
+    """The bytes that a token stands for inside a text; None for an id without a token."""
+    piece = tokenizer.id_to_token(token)
+    if piece is None:
+        return None
+    if match := _BYTE_TOKEN.fullmatch(piece):
+        return bytes([int(match[1], 16)])
+    decoder = {} if tokenizer.decoder is None else json.loads(tokenizer.decoder.__getstate__())
+    if any(part["type"] == "ByteLevel" for part in _flatten(decoder or None)):
+        return _piece_bytes(piece, _byte_alphabet())
+    return str(tokenizer.decode([token], skip_special_tokens=False)).encode()
+
+
 # ---- byte-level -------------------------------------------------------------------------------------------------
 
 
+def _piece_bytes(piece: str, alphabet: dict[str, int]) -> bytes:
+    try:
+        return bytes(alphabet[c] for c in piece)
+    except KeyError:
+        return piece.encode()
+
+
+@functools.cache
 def _byte_alphabet() -> dict[str, int]:
     """GPT-2's mapping of printable characters to bytes (openai/gpt-2 ``bytes_to_unicode``, inverted)."""
     plain = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -88,11 +110,7 @@ class _ByteLevel:
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, piece: str) -> str:
-        try:
-            raw = bytes(self._alphabet[c] for c in piece)
-        except KeyError:
-            raw = piece.encode()
-        return self._utf8.decode(raw)
+        return self._utf8.decode(_piece_bytes(piece, self._alphabet))
 
     def finish(self) -> str:
         return self._utf8.decode(b"", final=True)

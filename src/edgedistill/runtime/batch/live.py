@@ -1,0 +1,489 @@
+"""A batch that runs for as long as its process: requests join it at any time, each with settings of its own.
+
+One thread computes, in turns: one chunk of one prompt, then one token of every sequence in progress. So a long prompt
+delays the others by one chunk a token, and prompts take turns among themselves. A sequence is what ``Model.generate``
+gives for its seed: the same sampler, noise and transcript; its logits are those of a lone sequence as far as the
+kernels allow (``edgedistill selftest``), and always with ``exact`` numerics.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from edgedistill.errors import EdgedistillError
+from edgedistill.runtime.logprobs import TokenLogprob, token_logprobs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy.typing as npt
+    from tokenizers import Tokenizer
+
+    from edgedistill.runtime.batch.places import Place, Places
+    from edgedistill.runtime.decoder import Scores
+    from edgedistill.runtime.events import Event
+    from edgedistill.runtime.generate import FinishReason
+    from edgedistill.runtime.sampling import Sampler
+    from edgedistill.runtime.text.transcript import Transcript
+
+    Logits = npt.NDArray[np.float32]
+
+ROOM = 256
+"""Tokens that a sequence has room for at first, beyond its prompt."""
+
+_WORTH_WAITING = 16
+"""A prompt waits for another one that is being computed if so many tokens more, or all of its own, come of it."""
+
+
+class QueueFullError(EdgedistillError):
+    """Too many requests wait."""
+
+
+class StoppedError(EdgedistillError):
+    """The batch takes no more requests."""
+
+
+class Shaping(Protocol):
+    """What changes the logits of a sequence before a token is chosen: biases, penalties, a grammar."""
+
+    def apply(self, logits: Logits) -> Logits:
+        """float32 [V] in, float32 [V] out; the argument is not changed."""
+        ...
+
+    def observe(self, token: int) -> None:
+        """A token was chosen."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Counts and seconds of one sequence.
+
+    Attributes:
+        prompt_tokens, cached_tokens: Of the prompt, and how many of them were not computed again.
+        new_tokens, reasoning_tokens: Generated, and inside the reasoning.
+        queue_s: Until its prompt was begun. prefill_s: Computing its prompt. ttft_s: From the submission to the first
+            token. decode_s: Of the steps that it took part in.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    new_tokens: int
+    reasoning_tokens: int
+    queue_s: float
+    prefill_s: float
+    ttft_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one step brought for a sequence.
+
+    Attributes:
+        events: Text that is certain now.
+        logprobs: A record a token, where asked for. ``prompt_logprobs``: of prompt tokens but the first, likewise.
+        finish: Why it ended; None while it goes on.
+        error: What ended it otherwise.
+        timings: With its end.
+    """
+
+    events: tuple[Event, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    finish: FinishReason | None = None
+    error: Exception | None = None
+    timings: Timings | None = None
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing comes after it."""
+        return self.finish is not None or self.error is not None
+
+
+@dataclass(eq=False, slots=True)
+class LiveSequence:
+    """One continuation that is asked for.
+
+    Attributes:
+        prompt: Token ids, at least one and fewer than the context holds.
+        sampler, transcript: Its own.
+        max_new_tokens: 0 only computes the prompt.
+        eos: Ids that end it.
+        notify: Called with every update, in the batch's thread; it must not wait.
+        logprobs: Also record the generated tokens, with so many of the most likely. ``prompt_logprobs``: the prompt's.
+        shaping: Changes the logits.
+    """
+
+    prompt: Sequence[int]
+    sampler: Sampler
+    transcript: Transcript
+    max_new_tokens: int
+    eos: frozenset[int]
+    notify: Callable[[Update], None]
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    shaping: Shaping | None = None
+    # ---- the batch's own ----
+    ids: npt.NDArray[np.int64] = field(init=False, repr=False)
+    place: Place | None = None
+    scores: Iterator[Scores] | None = None
+    done: int = 0
+    cached: int = 0
+    last: int = -1
+    submitted: float = 0.0
+    begun: float = 0.0
+    first: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.ids = np.asarray(self.prompt, dtype=np.int64)
+
+    def timings(self) -> Timings:
+        """So far."""
+        now = time.perf_counter()
+        return Timings(
+            prompt_tokens=len(self.prompt),
+            cached_tokens=self.cached,
+            new_tokens=len(self.transcript.tokens),
+            reasoning_tokens=self.transcript.reasoning_tokens,
+            queue_s=(self.begun or now) - self.submitted,
+            prefill_s=self.prefill_s,
+            ttft_s=(self.first or now) - self.submitted,
+            decode_s=self.decode_s,
+        )
+
+
+class Ticket:
+    """The sequences of one request; ``cancel`` ends them from any thread."""
+
+    def __init__(self, sequences: Sequence[LiveSequence], deadline: float) -> None:
+        self.waiting = deque(sequences)
+        self.running: list[LiveSequence] = []
+        self.deadline = deadline
+        self.cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        """End its sequences after the current step; they report no more."""
+        self.cancelled.set()
+
+
+@dataclass(slots=True)
+class Load:
+    """What a batch did so far, and what it does now (for monitoring)."""
+
+    steps: int = 0
+    row_steps: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    new_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+
+class LiveBatch:
+    """Runs sequences until it is closed.
+
+    Args:
+        places: Where they lie.
+        tokenizer: For records of log-probabilities.
+        limit: Most tokens of a prompt and its continuation.
+        chunk: Most tokens of a prompt computed at a time; ``shared_chunk``: while others are being decoded.
+        queue: Requests that may wait beside those that run.
+    """
+
+    def __init__(
+        self, places: Places, tokenizer: Tokenizer, *, limit: int, chunk: int, shared_chunk: int, queue: int
+    ) -> None:
+        self._places, self._tokenizer, self._limit = places, tokenizer, limit
+        self._chunk, self._shared_chunk, self._queue = max(2, chunk), max(2, min(chunk, shared_chunk)), queue
+        self._tickets: list[Ticket] = []
+        self._prefilling: deque[LiveSequence] = deque()
+        self._decoding: list[LiveSequence] = []
+        self._wanted = threading.Condition()
+        self._arrived: list[Ticket] = []
+        self._closed = False
+        self.load = Load()
+        self._thread = threading.Thread(target=self._run, name="edgedistill-batch", daemon=True)
+        self._thread.start()
+
+    # ---- from any thread ------------------------------------------------------------------------------------
+
+    def submit(self, sequences: Sequence[LiveSequence], *, seconds: float = float("inf")) -> Ticket:
+        """Have sequences run; those of one request wait together.
+
+        Raises:
+            QueueFullError: Too many requests wait. StoppedError: The batch is closed.
+        """
+        now = time.perf_counter()
+        for one in sequences:
+            one.submitted = now
+        ticket = Ticket(sequences, now + seconds)
+        with self._wanted:
+            if self._closed:
+                raise StoppedError("The server is shutting down.", hint="Ask again when it is back.")
+            if self.waiting >= self._queue:
+                raise QueueFullError(f"{self.waiting} requests wait already.", hint="Ask again in a moment.")
+            self._arrived.append(ticket)
+            self._wanted.notify()
+        return ticket
+
+    @property
+    def waiting(self) -> int:
+        """Requests none of whose sequences has begun."""
+        return len(self._arrived) + sum(not ticket.running for ticket in list(self._tickets))
+
+    @property
+    def running(self) -> int:
+        """Sequences in progress."""
+        return len(self._prefilling) + len(self._decoding)
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes allocated for keys and values."""
+        return self._places.kv_bytes
+
+    @property
+    def places(self) -> int:
+        """Sequences that run at a time."""
+        return self._places.size
+
+    def close(self) -> None:
+        """End all sequences after the current step, as cancelled, and the thread."""
+        with self._wanted:
+            self._closed = True
+            self._wanted.notify()
+        self._thread.join()
+
+    # ---- the thread -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._wanted:
+                while not (self._closed or self._arrived or self._tickets):
+                    self._wanted.wait()
+                self._tickets += self._arrived
+                self._arrived.clear()
+            if self._closed:
+                for ticket in self._tickets:
+                    self._end_ticket(ticket, Update(error=StoppedError("The server is shutting down.")))
+                return
+            self._end_cancelled()
+            self._begin()
+            self._prefill()
+            self._decode()
+            self._tickets = [ticket for ticket in self._tickets if ticket.waiting or ticket.running]
+
+    def _end_cancelled(self) -> None:
+        now = time.perf_counter()
+        for ticket in self._tickets:
+            if ticket.cancelled.is_set():
+                self._end_ticket(ticket, None)
+            elif now > ticket.deadline:
+                self._end_ticket(ticket, Update(error=TimeoutError("The request took longer than this server allows.")))
+
+    def _end_ticket(self, ticket: Ticket, update: Update | None) -> None:
+        for one in (*ticket.running, *ticket.waiting):
+            self._leave(one)
+            if update is not None:
+                one.notify(update)
+        ticket.running.clear()
+        ticket.waiting.clear()
+
+    def _begin(self) -> None:
+        """Give free places to what waits: in turn to the request that has the fewest, the oldest first."""
+        held = set[int]()
+        while self._places.free:
+            able = [ticket for ticket in self._tickets if ticket.waiting and id(ticket) not in held]
+            if not able:
+                return
+            ticket = min(able, key=lambda one: len(one.running))
+            one = ticket.waiting[0]
+            if self._worth_waiting(one):
+                held.add(id(ticket))
+                continue
+            ticket.waiting.popleft()
+            ticket.running.append(one)
+            self._guarded(self._start, one)
+
+    def _worth_waiting(self, one: LiveSequence) -> bool:
+        """Whether a prompt that is being computed will soon hold more of this one's beginning than there is now."""
+        if not self._prefilling:
+            return False
+        if one.prompt_logprobs is not None:
+            return False
+        shared = self._places.shared(one.ids)
+        for other in self._prefilling:
+            common = _common(one.ids, other.ids)
+            if common > shared and (common - shared >= _WORTH_WAITING or common == len(one.ids) - 1):
+                return True
+        return False
+
+    def _start(self, one: LiveSequence) -> None:
+        one.begun = time.perf_counter()
+        room = min(one.max_new_tokens, ROOM, self._limit - len(one.prompt))
+        one.place, one.cached = self._places.begin(one.ids, room)
+        if one.prompt_logprobs is not None:
+            one.cached = 0
+            one.scores = self._places.score(one.place, one.ids[None], chunk=self._shared_chunk)
+        one.done = one.cached
+        one.sampler.observe(list(one.prompt))
+        self.load.prompt_tokens += len(one.prompt)
+        self.load.cached_tokens += one.cached
+        self._prefilling.append(one)
+
+    def _prefill(self) -> None:
+        """A chunk of one prompt, of each in turn."""
+        if not self._prefilling:
+            return
+        one = self._prefilling.popleft()
+        started = time.perf_counter()
+        logits = self._guarded(self._next_chunk, one)
+        if one.place is None:
+            return
+        spent = time.perf_counter() - started
+        one.prefill_s += spent
+        self.load.prefill_s += spent
+        if logits is None:
+            self._prefilling.append(one)
+            return
+        if one.max_new_tokens == 0:
+            self._end(one, "length", ())
+            return
+        one.first = time.perf_counter()
+        self._guarded(self._take, one, logits)
+        if one.place is not None:
+            self._places.promote(one.place)
+            self._decoding.append(one)
+
+    def _next_chunk(self, one: LiveSequence) -> Logits | None:
+        """The logits after the prompt, once all of it is computed."""
+        place = one.place
+        assert place is not None
+        if one.scores is not None:
+            return self._next_scores(one)
+        most = self._shared_chunk if self._decoding else self._chunk
+        left = len(one.prompt) - one.done
+        # Not a lone token at the end: it takes other kernels than several.
+        width = left if left <= most else most - 1 if left == most + 1 and most > 2 else most
+        stop = one.done + width if left - width != 1 else len(one.prompt)
+        logits = self._places.feed(place, one.prompt[one.done : stop], logits=stop == len(one.prompt))
+        one.done = stop
+        return logits if stop == len(one.prompt) else None
+
+    def _next_scores(self, one: LiveSequence) -> Logits | None:
+        assert one.scores is not None
+        part = next(one.scores)
+        columns = part.columns.tolist()
+        one.done = columns[-1] + 1
+        scored = [column for column in columns if column + 1 < len(one.prompt)]
+        following = [one.prompt[column + 1] for column in scored]
+        records = token_logprobs(part.logits[: len(scored)], following, self._tokenizer, top=one.prompt_logprobs or 0)
+        one.notify(Update(prompt_logprobs=tuple(records)))
+        return part.logits[-1] if one.done == len(one.prompt) else None
+
+    def _decode(self) -> None:
+        """A token of every sequence in progress."""
+        if not self._decoding:
+            return
+        started = time.perf_counter()
+        rows = list(self._decoding)
+        longest = max(len(one.prompt) + len(one.transcript.tokens) for one in rows)
+        try:
+            logits = self._places.step([one.last for one in rows], longest)
+        except Exception as error:  # whatever it is, it ends these sequences and not the server
+            for one in rows:
+                self._fail(one, error)
+            return
+        for one, row in zip(rows, logits, strict=True):
+            self._guarded(self._take, one, row)
+        spent = time.perf_counter() - started
+        for one in rows:
+            one.decode_s += spent
+        self.load.decode_s += spent
+        self.load.steps += 1
+        self.load.row_steps += len(rows)
+
+    def _take(self, one: LiveSequence, logits: Logits) -> None:
+        """Choose the next token and tell what it brings; the place is given up with the last one."""
+        shaped = logits if one.shaping is None else one.shaping.apply(logits)
+        count = len(one.transcript.tokens)
+        token = one.sampler.choose(shaped, count)
+        one.sampler.observe([token])
+        if one.shaping is not None:
+            one.shaping.observe(token)
+        one.last = token
+        records = (
+            () if one.logprobs is None else token_logprobs(logits[None], [token], self._tokenizer, top=one.logprobs)
+        )
+        events = one.transcript.add(token)
+        self.load.new_tokens += 1
+        reason = self._reason(one, token, count + 1)
+        if reason is None:
+            if events or records:
+                one.notify(Update(events=tuple(events), logprobs=tuple(records)))
+        else:
+            self._end(one, reason, (*events, *one.transcript.finish()), tuple(records))
+
+    def _reason(self, one: LiveSequence, token: int, count: int) -> FinishReason | None:
+        if one.transcript.stopped:
+            return "stop_string"
+        if token in one.eos:
+            return "stop"
+        if count >= one.max_new_tokens:
+            return "length"
+        return "context" if len(one.prompt) + count >= self._limit else None
+
+    # ---- ends -----------------------------------------------------------------------------------------------
+
+    def _end(
+        self, one: LiveSequence, reason: FinishReason, events: Sequence[Event], records: tuple[TokenLogprob, ...] = ()
+    ) -> None:
+        self._forget(one)
+        one.notify(Update(events=tuple(events), logprobs=records, finish=reason, timings=one.timings()))
+
+    def _fail(self, one: LiveSequence, error: Exception) -> None:
+        self._forget(one, broken=True)
+        one.notify(Update(error=error))
+
+    def _forget(self, one: LiveSequence, *, broken: bool = False) -> None:
+        self._leave(one, broken=broken)
+        for ticket in self._tickets:
+            if one in ticket.running:
+                ticket.running.remove(one)
+
+    def _leave(self, one: LiveSequence, *, broken: bool = False) -> None:
+        """Give up the place of a sequence, wherever it stands."""
+        if one in self._prefilling:
+            self._prefilling.remove(one)
+        if one in self._decoding:
+            # The last row takes the place of the one that is given up, as ``Places.retire`` does it.
+            index = self._decoding.index(one)
+            last = self._decoding.pop()
+            if last is not one:
+                self._decoding[index] = last
+        if one.place is not None:
+            self._places.retire(one.place, forget=broken)
+            one.place = None
+
+    def _guarded(self, work: Callable[..., Logits | None], one: LiveSequence, *arguments: Logits) -> Logits | None:
+        """Do something for one sequence; what goes wrong ends that one alone."""
+        try:
+            return work(one, *arguments)
+        except Exception as error:  # as above
+            self._fail(one, error)
+            return None
+
+
+def _common(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> int:
+    """Tokens that two prompts begin with alike; the last one of ``a`` does not count."""
+    length = min(len(a) - 1, len(b))
+    differs = a[:length] != b[:length]
+    return int(differs.argmax()) if differs.any() else length
