@@ -22,9 +22,9 @@ def model(reasoner: Callable[[str], Path]) -> Iterator[Model]:
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(model: Model) -> Iterator[Served]:
-    """A server of it with four places; at the end it has reported no bug."""
+    """A server of it with four places, whose threads no other file's tests meet; at the end it has reported no bug."""
     with serving(model, parallel=4) as running:
         yield running
         assert not running.bugs
