@@ -181,6 +181,7 @@ def test_a_full_queue_sends_away_and_says_when_to_come_back(model: Model) -> Non
                 assert (first.status_code, second.status_code) == (200, 200)
         assert refused(response, 429)["code"] == "queue_full"
         assert int(response.headers["retry-after"]) >= 1
+        wait_until(lambda: busy.service.batch.waiting == 0)
         assert http.post(CHAT, json={"messages": MESSAGES, "max_tokens": 1}).status_code == 200
 
 

@@ -238,7 +238,8 @@ class LiveBatch:
     @property
     def waiting(self) -> int:
         """Requests none of whose sequences has begun."""
-        return len(self._arrived) + sum(not ticket.running for ticket in list(self._tickets))
+        waiting = (*self._arrived, *(ticket for ticket in tuple(self._tickets) if not ticket.running))
+        return sum(not ticket.cancelled.is_set() for ticket in waiting)
 
     @property
     def running(self) -> int:
