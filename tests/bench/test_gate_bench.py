@@ -10,7 +10,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from edgedistill.verify.gate.endpoints import Margins
 from edgedistill.verify.metrics.paired import AGREES, DISTANCES, SIGNS
+from edgedistill.verify.options import VerifyOptions
+from edgedistill.verify.population import wanted_prompts
 from edgedistill.verify.stats.betting import Bets
 
 ALPHA = 0.05
@@ -65,6 +68,18 @@ def test_a_test_that_is_not_valid_is_found_out(bench: ModuleType, most: float) -
     changes = drawn.accuracy @ SIGNS
     t = (changes.mean(axis=1) - truth) / (changes.std(axis=1, ddof=1) / np.sqrt(60))
     assert (t > 1.671).mean() > 1.5 * most
+
+
+@pytest.mark.parametrize(("samples", "limit"), [(8, 400.0), (32, 400.0), (16, 2048.0)])
+def test_the_prompts_that_a_verdict_about_prompts_like_these_gets_let_no_change_pass(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, samples: int, limit: float
+) -> None:
+    """5 % of the paired samples part; replies are a quarter, or a twentieth, of their limit."""
+    monkeypatch.setattr(bench, "LIMIT", limit)
+    options = VerifyOptions(estimand="population", samples=samples)
+    prompts = wanted_prompts(Margins(), options, gold=True, length=bench.TYPICAL / limit)
+    found = bench.power(prompts, samples, 60, seed=samples)["population"]
+    assert found > 0.65, "0.8 is said; 60 repetitions show less than this of it in one of a thousand"
 
 
 @pytest.mark.parametrize("fixed", [True, False])

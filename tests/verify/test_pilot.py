@@ -101,7 +101,7 @@ class Heard:
 def test_a_run_is_cut_to_its_budget_and_says_so(
     sampled: Callable[..., BundleModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.import_module("edgedistill.verify.run"), "MOST_SAMPLES", 20)
+    monkeypatch.setattr(importlib.import_module("edgedistill.verify.plan"), "MOST_SAMPLES", 20)
     heard = Heard()
     model = sampled()
     options = VerifyOptions(preset="fast", time_budget=1e6)
@@ -112,6 +112,31 @@ def test_a_run_is_cut_to_its_budget_and_says_so(
     assert report.settings.samples == 20, "an unlimited budget takes what is worth taking"
     assert any("A pilot of 12 replies chose 3 prompts with 20 samples" in note for note in report.notes)
     assert heard.sentences[0].startswith("Plan: 3 prompts, 20 samples of each, about ")
+
+
+class PlannedError(Exception):
+    """Ends a run where its plan is said."""
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_a_verdict_about_prompts_like_these_asks_prompts_enough_and_says_so(
+    sampled: Callable[..., BundleModel], *, sequential: bool
+) -> None:
+    class Ends(Heard):
+        def note(self, sentence: str) -> None:
+            super().note(sentence)
+            if sentence.startswith("Plan: "):
+                raise PlannedError
+
+    heard, model = Ends(), sampled()
+    options = VerifyOptions(preset="fast", estimand="population", sequential=sequential, max_new_tokens=90)
+    with pytest.raises(PlannedError):
+        verify_models(model, model, load_suite("arithmetic"), options, progress=heard)
+    told, plan = heard.sentences[0], heard.sentences[-1]
+    prompts = int(plan.split()[1])
+    assert 225 < prompts < 400, "of 150, and more than the preset takes"
+    assert f"with {prompts} prompts" in told
+    assert "a probability of about 80 %" in told
 
 
 def test_a_run_without_answers_stops_after_the_pilot(

@@ -7,42 +7,29 @@
 from __future__ import annotations
 
 import time
-import warnings
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.errors import UsageError, VerifyError
+from edgedistill.errors import UsageError
 from edgedistill.progress import NullProgress, say
 from edgedistill.verify.cluster.model import SpreadBundle, spread_over
 from edgedistill.verify.gate.endpoints import Margins
-from edgedistill.verify.gate.reach import out_of_reach
 from edgedistill.verify.models.bundle import BundleModel, open_sampled
 from edgedistill.verify.models.endpoint import EndpointModel, is_address
 from edgedistill.verify.options import AuditOptions, VerifyOptions, resolve_margins, spread
-from edgedistill.verify.pilot import (
-    LAST_REPLY,
-    LEAST_REPLIES,
-    MOST_SAMPLES,
-    PROMPTS,
-    SAMPLES,
-    Size,
-    choose,
-    draw_pilot,
-    pilot_prompts,
-    plan_text,
-    roughly,
-    within,
-)
+from edgedistill.verify.pilot import LAST_REPLY, pilot_prompts
+from edgedistill.verify.plan import planned
+from edgedistill.verify.population import with_enough
 from edgedistill.verify.references.baseline import BaselineModel, as_dictated, other_versions
 from edgedistill.verify.references.open import open_reference
 from edgedistill.verify.report.build import analyse
 from edgedistill.verify.report.extras import ModelSamples
 from edgedistill.verify.report.provenance import provenance
 from edgedistill.verify.report.tokens import PromptDivergences
-from edgedistill.verify.rounds import as_drawn, draw_in_rounds, levels_of
-from edgedistill.verify.sampling.deadline import Deadline, TimeUpError
+from edgedistill.verify.rounds import Drawing, as_drawn, draw_in_rounds
+from edgedistill.verify.sampling.deadline import Deadline
 from edgedistill.verify.sampling.protocol import require_same_source, require_same_vocabulary
 from edgedistill.verify.sampling.shipped import compare_shipped
 from edgedistill.verify.screening import as_screened, screened_plan
@@ -140,6 +127,10 @@ def verify_models(
         before, settings = options.both_settings(suite.sampling, *defaults)
     margins = resolve_margins(bundle_margins(bundle), options.margins)
     require_margins(suite, options.margins)
+    if not isinstance(reference, BaselineModel) and (more := with_enough(suite, prompts, margins, options)):
+        suite, prompts = more.suite, list(more.suite.prompts)
+        notes.append(more.told)
+        say(progress, more.told)
     run = Run(suite, settings, options, store, progress, reference_settings=before, clock=clock)
     run.notes += notes
     run.coupled = all(shares_noise(model) for model in (reference, bundle))
@@ -152,30 +143,15 @@ def verify_models(
     if budget is not None:
         run.deadline = Deadline(began + LAST_REPLY * budget, clock)
     pilot = () if budget is None else pilot_prompts(prompts)
-    run, options, prompts = _planned(run, reference, bundle, prompts, options, began, progress)
-    told = out_of_reach(
-        len(prompts),
-        margins,
-        options.n_samples,
-        estimand=options.about,
-        alpha=options.alpha if budget is None else levels_of(options.alpha, looks=0, ends=1)[1].within,
-        gold=suite.has_gold,
-        sequential=options.sequential,
-    )
-    if told:
-        warnings.warn(told, stacklevel=2)  # before it costs hours
-        run.notes.append(told)
-    state = drawing = None
+    run, options, prompts = planned(run, reference, bundle, prompts, options, margins, began, progress)
+    state = None
     if options.sequential:
         theirs, ours, state = run.until_decided(reference, bundle, prompts, margins)
+        drawing = Drawing(prompts, theirs, ours, options.n_samples)
     else:
         drawing = draw_in_rounds(run, reference, bundle, prompts, margins, options, pilot)
-        theirs, ours = drawing.theirs, drawing.ours
-        if drawing.told:
-            run.notes.append(drawing.told)
-        if drawing.failed is not None or drawing.told:
-            prompts, options = drawing.prompts, as_drawn(options, drawing)
-            run = run.resized(options, run.plan if drawing.failed is None else screened_plan(run.plan))
+        run = _as_drawn(run, options, drawing)
+    prompts, theirs, ours = drawing.prompts, drawing.theirs, drawing.ours
     if budget is not None:
         run.deadline = Deadline(began + budget, clock)
     asked = [prompt for prompt in prompts if any(drawn.sample.prompt_id == prompt.id for drawn in ours)]
@@ -183,7 +159,7 @@ def verify_models(
     devices = run.devices(bundle, prompts)
     opinion = run.opinion(asked, theirs, ours)
     report = analyse(
-        suite,
+        run.suite,
         run.settings_of(margins),
         ModelSamples(bundle.identity, ours, opinion=opinion, shipped=bundle.shipped),
         ModelSamples(
@@ -198,55 +174,20 @@ def verify_models(
         divergences=divergences,
         sampler=sampler,
         sequential=state,
-        levels=None if drawing is None else drawing.levels,
+        levels=drawing.levels if state is None else None,
         notes=run.notes,
     )
     report = replace(report, devices=devices, reference_sampler=reference_sampler, shipped=shipped)
-    return as_screened(report) if drawing is not None and drawing.failed is not None else report
+    return report if drawing.failed is None else as_screened(report)
 
 
-def _planned(
-    run: Run,
-    reference: SampledModel,
-    bundle: BundleModel | EndpointModel,
-    prompts: list[Prompt],
-    options: VerifyOptions,
-    began: float,
-    progress: Progress,
-) -> tuple[Run, VerifyOptions, list[Prompt]]:
-    """The run after its pilot: what it takes is said, and it is cut to the time budget, if there is one."""
-    if options.time_budget is None and len(prompts) * options.n_samples < LEAST_REPLIES:
-        return run, options, prompts
-    try:
-        pilot = draw_pilot(run, reference, bundle, prompts)
-    except TimeUpError as error:
-        raise TimeUpError(
-            f"inconclusive: the time budget of {roughly(options.time_budget or 0)} ended in the pilot, before both "
-            "models had replied twice to a few prompts; nothing was compared.",
-            hint="Give more --time-budget, a smaller --max-new-tokens, or a --baseline made on another machine.",
-        ) from error
-    plan = options.plan
-    if options.time_budget is not None:
-        left = options.time_budget - (run.clock() - began)
-        stored = isinstance(reference, BaselineModel)
-        most = options.n_samples if stored else MOST_SAMPLES
-        limit = None if stored or options.max_new_tokens is not None else run.limit
-        try:
-            size = choose(pilot, left, prompts=len(prompts), samples=most, limit=limit, plan=plan)
-        except VerifyError as error:  # what the pilot drew is there all the same
-            run.notes.append(error.message)
-            size = Size(min(PROMPTS, len(prompts)), SAMPLES, None, 0)
-        plan, prompts = within(plan, size), spread(prompts, size.prompts)
-        chosen = replace(options, time_budget=None, prompts=size.prompts, samples=size.samples)
-        run = run.resized(chosen, plan, limit=size.tokens)
-        shorter = "" if size.tokens is None else f" of at most {size.tokens} tokens"
-        run.notes.append(
-            f"A pilot of {len(pilot.lengths)} replies chose {size.prompts} prompts with {size.samples} samples each"
-            f"{shorter} for a time budget of {roughly(options.time_budget)}."
-        )
-        options = chosen
-    say(progress, plan_text(pilot, len(prompts), options.n_samples, plan))
-    return run, options, prompts
+def _as_drawn(run: Run, options: VerifyOptions, drawing: Drawing) -> Run:
+    """The run that was left of a longer one, which says so."""
+    if not drawing.told and drawing.failed is None:
+        return run
+    run.notes += [drawing.told] if drawing.told else []
+    plan = run.plan if drawing.failed is None else screened_plan(run.plan)
+    return run.resized(as_drawn(options, drawing), plan)
 
 
 def shares_noise(model: SampledModel) -> bool:

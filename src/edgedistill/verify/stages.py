@@ -91,14 +91,16 @@ class Run:
         self.clock = clock
         self.deadline: Deadline | None = None
 
-    def resized(self, options: VerifyOptions, plan: Preset, *, limit: int | None = None) -> Run:
+    def resized(
+        self, options: VerifyOptions, plan: Preset, *, limit: int | None = None, suite: Suite | None = None
+    ) -> Run:
         """The same run with another size, and another limit of tokens unless that is None; replies that were drawn with
         the same settings are kept.
         """
         settings, before = self._settings, self._of_reference
         if limit is not None:
             settings, before = settings.replace(max_new_tokens=limit), before.replace(max_new_tokens=limit)
-        run = Run(self.suite, settings, options, self._store, self._progress, plan, reference_settings=before)
+        run = Run(suite or self.suite, settings, options, self._store, self._progress, plan, reference_settings=before)
         run.notes, run.coupled, run._kept = self.notes, self.coupled, self._kept
         run.clock, run.deadline = self.clock, self.deadline
         return run

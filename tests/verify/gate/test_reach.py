@@ -7,6 +7,9 @@ import pytest
 from edgedistill.verify.gate.decide import decide
 from edgedistill.verify.gate.endpoints import Estimand, Margins
 from edgedistill.verify.gate.reach import fewest_prompts, out_of_reach, unchanged
+from edgedistill.verify.options import VerifyOptions
+from edgedistill.verify.population import usual_length, wanted_prompts, with_enough
+from edgedistill.verify.suites.registry import enlarged, load_suite
 
 
 @pytest.mark.parametrize(("estimand", "sequential"), [("suite", False), ("population", False), ("population", True)])
@@ -37,3 +40,45 @@ def test_a_design_that_nothing_can_pass_is_told() -> None:
     assert "--estimand suite" in told
     assert not out_of_reach(40, Margins(), 16, estimand="suite", alpha=0.05, gold=True)
     assert "more samples help" in out_of_reach(3, Margins(), 2, estimand="suite", alpha=0.05, gold=False)
+
+
+def test_replies_much_shorter_than_their_limit_take_more_prompts() -> None:
+    counts = [
+        fewest_prompts(Margins(), 16, estimand="population", alpha=0.05, gold=True, length=length)
+        for length in (1.0, 0.25, 0.05)
+    ]
+    assert counts[0] == counts[1]
+    assert counts[2][0] == "tokens"
+    assert counts[2][1] > 600
+    assert usual_length((100, 50), 1500) == pytest.approx(0.05)
+    assert usual_length((), 10) == 0.001
+    assert usual_length((3000,), 1500) == 1.0
+
+
+def test_a_verdict_about_prompts_like_these_gets_prompts_enough() -> None:
+    suite = load_suite("arithmetic")
+    options = VerifyOptions(estimand="population")
+    found = with_enough(suite, suite.prompts, Margins(), options)
+    assert found is not None
+    assert 213 < len(found.suite.prompts) < 320
+    assert found.suite == load_suite(found.suite.name)
+    assert {prompt.id: prompt for prompt in suite.prompts}.items() <= {p.id: p for p in found.suite.prompts}.items()
+    assert f"`{found.suite.name}` with {len(found.suite.prompts)} prompts" in found.told
+    assert not out_of_reach(len(found.suite.prompts), Margins(), 32, estimand="population", alpha=0.05, gold=True)
+    short = with_enough(suite, suite.prompts, Margins(), options, length=0.05)
+    assert short is not None
+    assert 700 < len(short.suite.prompts) < 900
+
+
+def test_the_number_of_prompts_stays_where_it_was_asked_for_or_is_of_no_use() -> None:
+    suite = load_suite("arithmetic")
+    assert with_enough(suite, suite.prompts, Margins(), VerifyOptions()) is None
+    assert with_enough(suite, suite.prompts, Margins(), VerifyOptions(estimand="population", prompts=150)) is None
+    instructions = load_suite("instructions")
+    population = VerifyOptions(estimand="population")
+    assert with_enough(instructions, instructions.prompts, Margins(), population) is None
+    assert enlarged(instructions, 500) is None
+    enough = load_suite("arithmetic-seed3x100")
+    assert with_enough(enough, enough.prompts, Margins(), population) is None
+    fewer, more = (wanted_prompts(Margins(), VerifyOptions(samples=n), gold=True) for n in (64, 8))
+    assert 213 < fewer < more < 400

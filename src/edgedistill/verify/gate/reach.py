@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 MOST = 1 << 20
 
 
-def unchanged(prompts: int, samples: int, *, gold: bool) -> Comparison:
-    """Two models that give the same unanimous answers, right where there is gold."""
+def unchanged(prompts: int, samples: int, *, gold: bool, length: float = 1.0) -> Comparison:
+    """Two models that give the same unanimous answers, right where there is gold; ``length``: share of the limit."""
     ones, zeros = np.ones(prompts), np.zeros(prompts)
     right = ones if gold else None
     model = PerPrompt(right, ones, zeros, ones, ones)
+    tokens = np.full((prompts, 1), length)
     same = Observations(SIGNS, np.tile([0.0, 1.0, 0.0], (prompts, 1)), samples)
     return Comparison(
         prompts=tuple(str(index) for index in range(prompts)),
@@ -35,22 +36,30 @@ def unchanged(prompts: int, samples: int, *, gold: bool) -> Comparison:
         garbage=same,
         agreement=Observations(AGREES[0], np.tile([0.0, 0, 0, 1], (prompts, 1)), samples // 2, AGREES[1]),
         distance=Observations(DISTANCES, np.tile([0.0, 0, 1, 0, 0], (prompts, 1)), samples // 2),
-        tokens=Observations(ones[:, None], ones[:, None], samples, ones[:, None]),
+        tokens=Observations(tokens, ones[:, None], samples, tokens),
     )
 
 
 def fewest_prompts(
-    margins: Margins, samples: int, *, estimand: Estimand, alpha: float, gold: bool, sequential: bool = False
+    margins: Margins,
+    samples: int,
+    *,
+    estimand: Estimand,
+    alpha: float,
+    gold: bool,
+    sequential: bool = False,
+    length: float = 1.0,
 ) -> tuple[str, int]:
     """The endpoint that takes the most prompts to pass where nothing differs, and how many.
 
     Args:
         samples: Of each prompt, at least 2.
         gold: The suite has gold answers.
+        length: Of the usual reply, as a share of the limit: the shorter, the more a few long ones would change.
     """
 
     def hardest(prompts: int) -> tuple[float, str]:
-        same = unchanged(prompts, samples, gold=gold)
+        same = unchanged(prompts, samples, gold=gold, length=length)
         return max((max(one.within()), one.name) for one in endpoints(same, margins, estimand, ordered=sequential))
 
     low, high = 1, 2
@@ -76,9 +85,12 @@ def out_of_reach(
     alpha: float,
     gold: bool,
     sequential: bool = False,
+    length: float = 1.0,
 ) -> str:
     """A sentence where no bundle could pass on so many prompts; else empty."""
-    name, needed = fewest_prompts(margins, samples, estimand=estimand, alpha=alpha, gold=gold, sequential=sequential)
+    name, needed = fewest_prompts(
+        margins, samples, estimand=estimand, alpha=alpha, gold=gold, sequential=sequential, length=length
+    )
     if needed <= prompts:
         return ""
     about = "--estimand suite asks about these prompts only" if estimand == "population" else "more samples help"

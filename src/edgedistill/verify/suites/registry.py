@@ -87,15 +87,32 @@ def asked_in_vain(suite: Suite, prompts: int | None) -> list[str]:
     if prompts is None or prompts <= len(suite.prompts):
         return []
     told = f"{prompts} prompts were asked for, and the suite `{suite.name}` has {len(suite.prompts)}"
-    generated = _ARITHMETIC.fullmatch(suite.name)
-    built_in = suite.name == "arithmetic" or generated is not None
-    if not built_in or suite != load_suite(suite.name):  # a file may have the name
+    if _seed(suite) is None:
         return [f"{told}."]
-    seed = 0 if generated is None else int(generated[1])
-    per_band = min(-(-prompts // len(BANDS)), MOST_PER_BAND)
-    if len(suite.prompts) >= per_band * len(BANDS):
+    larger = enlarged(suite, prompts)
+    if larger is None:
         return [f"{told}, the most that arithmetic of one seed can have."]
-    return [f"{told}. `--suite arithmetic-seed{seed}x{per_band}` has {per_band * len(BANDS)}."]
+    return [f"{told}. `--suite {larger.name}` has {len(larger.prompts)}."]
+
+
+def enlarged(suite: Suite, prompts: int) -> Suite | None:
+    """A generated suite with at least so many prompts, or the most that one seed gives, the present ones among them.
+
+    None for a suite that is not generated, or has as many.
+    """
+    seed = _seed(suite)
+    per_band = min(-(-prompts // len(BANDS)), MOST_PER_BAND)
+    if seed is None or len(suite.prompts) >= per_band * len(BANDS):
+        return None
+    return arithmetic_suite(seed, per_band)
+
+
+def _seed(suite: Suite) -> int | None:
+    """Of a generated suite; a file may have the name of one."""
+    generated = _ARITHMETIC.fullmatch(suite.name)
+    if (suite.name != "arithmetic" and generated is None) or suite != load_suite(suite.name):
+        return None
+    return 0 if generated is None else int(generated[1])
 
 
 def validate_suite(suite: Suite) -> None:
