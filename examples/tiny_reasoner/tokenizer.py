@@ -22,6 +22,9 @@ END_OF_TEXT, START, END, THINK, END_THINK = "<|endoftext|>", "<|im_start|>", "<|
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# What the tokenizer is shipped with. No merge joins two digits, so that a run of them falls apart into the same tokens,
+# and onnxruntime-genai, which knows expressions piece by piece, knows these pieces.
+SHIPPED_PATTERN = PATTERN.replace(r"| ?\p{N}|", r"| ?\p{L}+| ?\p{N}+|")
 TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 NO_THINKING = f"{THINK}\n\n{END_THINK}\n\n"
 
@@ -41,12 +44,7 @@ def completion_text(problem: Problem, *, thinking: bool) -> str:
 def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
     """Learn the merges from `texts`; the five markers take the last ids."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = _splitting(PATTERN)
     tokenizer.decoder = decoders.ByteLevel(add_prefix_space=False, use_regex=False)
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB_SIZE - 5,
@@ -57,7 +55,13 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t in (END_OF_TEXT, START, END)])
     tokenizer.add_tokens([AddedToken(t, normalized=False) for t in (THINK, END_THINK)])
+    tokenizer.pre_tokenizer = _splitting(SHIPPED_PATTERN)
     return tokenizer
+
+
+def _splitting(pattern: str) -> pre_tokenizers.PreTokenizer:
+    split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 def corpus(seed: int, count: int) -> Iterable[str]:

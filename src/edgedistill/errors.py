@@ -64,6 +64,10 @@ class BundleError(EdgedistillError):
     """A bundle that is incomplete, altered, or of a newer schema than this version reads."""
 
 
+class PublishError(EdgedistillError):
+    """An upload that the Hub refuses."""
+
+
 class ExportError(EdgedistillError):
     """An exported bundle that does not pass its own check."""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgedistill.comparison.result import Comparison
     from edgedistill.comparison.run import CompareOptions
     from edgedistill.export.mixed_precision.choose import Sensitivity
-    from edgedistill.export.options import Exporter, ExportOptions
+    from edgedistill.export.options import Exporter, ExportOptions, Layout
     from edgedistill.export.pipeline import ExportResult
     from edgedistill.planning.options import PlanOptions
     from edgedistill.planning.planner import PlanReport
@@ -74,6 +74,7 @@ def export(
     reference: str | Path | None = None,
     keep_quantization: bool | None = None,
     allow_unused: bool = False,
+    layout: Layout | None = None,
     force: bool = False,
     options: ExportOptions | None = None,
     progress: Progress | None = None,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +12,9 @@ import pytest
 from parity_support import BASE, CONTEXT, Decoder, Exported, export, random_tokens, save_random_model
 
 from edgedistill.architecture.families import FAMILIES, build_spec
+from edgedistill.checkpoint.tokenizer.pre_tokenizers import pre_tokenizer
 from edgedistill.checkpoint.types import SpecialTokens
-from edgedistill.export.genai_config import genai_config, tokenizer_config
+from edgedistill.export.genai_config import _READ_SPLITS, genai_config, reads_tokenizer, tokenizer_config
 from edgedistill.quantize.plan import parse_format
 
 if TYPE_CHECKING:
@@ -109,6 +112,39 @@ def test_text_in_and_out_and_several_ends(tmp_path: Path) -> None:
     assert theirs.decode(np.array(ids, dtype=np.int32)) == text
     chat = theirs.apply_chat_template(json.dumps([{"role": "user", "content": "Hi"}]), add_generation_prompt=False)
     assert chat == "<|im_start|>user\nHi<|im_end|>\n"
+
+
+TEXTS = [
+    "Don't you're I'LL 12345 times... hello   world\n\n  foo\t(x+1)^2",
+    "The HTTPServer camelCase ABC's",
+    *("".join(Random(seed).choices("0123456789 abcXYZ.,$+-\n\té中日'<>|\r/ß  ", k=25)) for seed in range(150)),
+]
+
+
+@pytest.mark.parametrize("name", [*_READ_SPLITS, "smollm", "youtu", "falcon"])
+def test_tokenizers_that_it_reads(name: str, reasoner_dir: Path, tmp_path: Path) -> None:
+    """Those said to be read give the same tokens; three that are not said so do not, or are refused."""
+    from tokenizers import Tokenizer
+
+    shutil.copytree(reasoner_dir, tmp_path / "bundle")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "bundle" / "tokenizer.json"))
+    assert reads_tokenizer(tokenizer.to_str().encode()), "the built-in model's own"
+    tokenizer.pre_tokenizer = pre_tokenizer(name)
+    assert reads_tokenizer(tokenizer.to_str().encode()) == (name in _READ_SPLITS)
+    tokenizer.save(str(tmp_path / "bundle" / "tokenizer.json"))
+    model = og.Model(str(tmp_path / "bundle"))
+    try:
+        theirs = og.Tokenizer(model)
+        same = all(list(theirs.encode(t)) == tokenizer.encode(t, add_special_tokens=False).ids for t in TEXTS)
+    except RuntimeError:
+        same = False
+    assert same == (name in _READ_SPLITS)
+
+
+def test_tokenizers_that_nobody_compared() -> None:
+    assert not reads_tokenizer(b'{"model": {"type": "Unigram"}, "pre_tokenizer": {"type": "Metaspace"}}')
+    assert not reads_tokenizer(b'{"model": {"type": "BPE"}, "pre_tokenizer": null}')
+    assert reads_tokenizer(b'{"model": {"type": "BPE"}, "pre_tokenizer": {"type": "ByteLevel"}}')
 
 
 def test_config_is_plain_data() -> None:

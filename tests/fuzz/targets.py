@@ -23,7 +23,7 @@ def manifest(data: bytes, folder: Path) -> None:
     from edgedistill.bundle.manifest import Manifest
     from edgedistill.bundle.opening_memory import opening_bytes
     from edgedistill.cli import inspect
-    from edgedistill.export.text_files import model_card
+    from edgedistill.export.model_card import model_card
     from edgedistill.runtime.session import SessionConfig
     from edgedistill.verify.models.bundle import bundle_identity
     from edgedistill_tui.data.bundles import describe
@@ -40,7 +40,7 @@ def manifest(data: bytes, folder: Path) -> None:
     SessionConfig.from_profile(bundle.manifest.profile)
     bundle.manifest.to_json()
     if "name" in bundle.manifest.source:
-        model_card(bundle.manifest)
+        model_card(bundle.manifest, genai_reads=True)
 
 
 def bit_planes(data: bytes, folder: Path) -> None:

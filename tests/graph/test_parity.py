@@ -14,10 +14,10 @@ from parity_support import (
     Decoder,
     Exported,
     export,
-    genai_session,
     random_tokens,
     reference_logits,
     save_random_model,
+    session_of,
 )
 
 from edgedistill.architecture.weights import logical_weights
@@ -118,7 +118,7 @@ def test_chosen_positions(case: Case) -> None:
 
 def test_genai_signature(case: Case) -> None:
     """The second graph over the same weights: attention mask in, all logits out, a cache that grows."""
-    session = genai_session(case.exported)
+    session = session_of(case.exported, "genai")
     spec = case.exported.spec
     shape = (1, spec.num_key_value_heads, 0, spec.head_dim)
     kinds = [f"{i}.{kind}" for i in range(spec.num_hidden_layers) for kind in ("key", "value")]
@@ -133,6 +133,30 @@ def test_genai_signature(case: Case) -> None:
         found.append(logits[0])
     assert present[0].shape[2] == len(case.tokens) < CONTEXT
     assert_close(np.concatenate(found), case.expected)
+
+
+def test_portable_signature_with_rows_padded_on_the_left(case: Case) -> None:
+    """The third graph: two prompts of unequal length, then token by token; padding has no effect on what follows it."""
+    session, spec = session_of(case.exported, "portable"), case.exported.spec
+    padding, prompt, total = 7, 30, 40
+    tokens = np.array([case.tokens, [0] * padding + case.tokens[: total - padding]])
+    mask = np.ones_like(tokens)
+    mask[1, :padding] = 0
+    positions = np.maximum(mask.cumsum(axis=1) - 1, 0)
+    kinds = [f"{i}.{kind}" for i in range(spec.num_hidden_layers) for kind in ("key", "value")]
+    empty = np.zeros((2, spec.num_key_value_heads, 0, spec.head_dim), dtype=np.float32)
+    past = {f"past_key_values.{k}": empty for k in kinds}
+    found = []
+    for start, stop in [(0, prompt), *((i, i + 1) for i in range(prompt, total))]:
+        feeds = {"input_ids": tokens[:, start:stop], "attention_mask": mask[:, :stop]} | past
+        feeds |= {"position_ids": positions[:, start:stop]}
+        logits, *present = session.run(["logits", *(f"present.{k}" for k in kinds)], feeds)
+        past = dict(zip(past, present, strict=True))
+        found.append(logits)
+    both = np.concatenate(found, axis=1)
+    assert np.isfinite(both).all()
+    assert_close(both[0], case.expected)
+    assert_close(both[1, padding:], case.expected[: total - padding])
 
 
 def test_parts_one_after_another_are_the_whole(case: Case) -> None:

@@ -212,7 +212,11 @@ def export_source(
                 put(f"{weight.name}.{suffix}", array)
     blob.tofile(out / "weights.bin")
     emitter = WeightEmitter(stored_plan.by_name(), layout.arrays)
-    graphs: tuple[tuple[Signature, str], ...] = (("edgedistill", "model.onnx"), ("genai", "model-genai.onnx"))
+    graphs: tuple[tuple[Signature, str], ...] = (
+        ("edgedistill", "model.onnx"),
+        ("genai", "model-genai.onnx"),
+        ("portable", "model-portable.onnx"),
+    )
     for signature, file in graphs:
         ir.save(build_graph(spec, emitter, signature=signature, context_length=context_length), out / file)
     return Exported(out, spec, layout)
@@ -261,9 +265,9 @@ class Decoder:
         return logits
 
 
-def genai_session(exported: Exported) -> Any:
-    """Session over the graph of onnxruntime-genai's signature."""
-    return _session(exported.path / "model-genai.onnx")
+def session_of(exported: Exported, signature: Signature) -> Any:
+    """Session over the graph of another signature than the runtime's."""
+    return _session(exported.path / f"model-{signature}.onnx")
 
 
 def _session(path: Path) -> Any:

@@ -32,6 +32,7 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 PREFILL_MODEL = "model-prefill.onnx"
 GENAI_MODEL = "model-genai.onnx"
+PORTABLE_MODEL = "model-portable.onnx"
 WIDENED = "widened.json"
 WIDENED_MODELS = {MODEL: "model-widened.onnx", PREFILL_MODEL: "model-prefill-widened.onnx"}
 """By graph: the one that stands for it where the runtime supplies its matrices (see ``widened.py``)."""
@@ -41,6 +42,8 @@ TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 GENERATION = "generation.json"
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
 MODEL_CARD = "README.md"
 
 Check = Literal["size", "full"]

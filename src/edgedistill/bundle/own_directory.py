@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from edgedistill.errors import OutputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 MARKER = ".edgedistill-staging"
@@ -86,6 +87,41 @@ def claim(path: Path) -> None:
         f"{path} exists and is not an unfinished export of this user, so it is left alone.",
         hint="Move it away (or remove it, if nothing in it is needed), or choose another output directory.",
     )
+
+
+@contextlib.contextmanager
+def appearing(out: Path) -> Iterator[Path]:
+    """A directory to fill, ``.OUT.partial`` beside ``out``, that becomes ``out`` when the block ends well.
+
+    ``out`` must not exist, or be an empty directory. After any error, Ctrl-C included, nothing is left.
+
+    Raises:
+        OutputError: ``out`` is in use, or something else lies where the partial directory would.
+        OSError: A failed file operation.
+    """
+    require_free(out)
+    partial = out.absolute().parent / f".{out.name}.partial"
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    claim(partial)
+    try:
+        clear(partial)
+        yield partial
+        if out.is_dir():
+            out.rmdir()
+        partial.rename(out)
+    except BaseException:
+        if is_own(partial):
+            remove(partial)
+        raise
+    (out / MARKER).unlink()
+
+
+def require_free(out: Path) -> None:
+    """Raises OutputError unless ``out`` does not exist or is an empty directory."""
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+        raise OutputError(
+            f"{out} exists, and this command replaces nothing.", hint="Choose another directory, or remove that one."
+        )
 
 
 def clear(path: Path) -> None:

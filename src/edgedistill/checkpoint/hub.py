@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.errors import ModelNotFoundError, OutputError
+from edgedistill.errors import EdgedistillError, ModelNotFoundError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,19 +57,28 @@ def download(repo: str, revision: str | None, *, offline: bool = False, progress
     Without a network, or with ``offline``, what the cache holds is used. Raises ModelNotFoundError if the repository
     or revision does not exist, is gated, or cannot be reached and is not cached; OutputError if the disk is full.
     """
-    from huggingface_hub import constants, errors, snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     offline = offline or bool(constants.HF_HUB_OFFLINE)
+    with hub_errors(repo, revision, offline=offline), quiet():
+        path = snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=list(PATTERNS),
+            local_files_only=offline,
+            tqdm_class=bar(progress),
+        )
+    return Snapshot(Path(path), Path(path).name)
+
+
+@contextlib.contextmanager
+def hub_errors(repo: str, revision: str | None = None, *, offline: bool = False) -> Iterator[None]:
+    """Within, turn what huggingface_hub raises about ``repo`` into one clear ModelNotFoundError or OutputError."""
+    from huggingface_hub import constants, errors
+
     name = f"{repo}@{revision}" if revision else repo
     try:
-        with _quiet():
-            path = snapshot_download(
-                repo,
-                revision=revision,
-                allow_patterns=list(PATTERNS),
-                local_files_only=offline,
-                tqdm_class=_bar(progress),
-            )
+        yield
     except errors.GatedRepoError as error:
         raise ModelNotFoundError(
             f"{repo} is gated: its owner asks for your consent.",
@@ -95,12 +104,11 @@ def download(repo: str, revision: str | None, *, offline: bool = False, progress
                 hint="Free some disk space, or choose another cache with HF_HOME.",
             ) from error
         raise _failed(name, error) from error
+    except EdgedistillError:
+        raise
     except Exception as error:
         # The HTTP library below huggingface_hub changes with its version, and so do its errors.
-        if isinstance(error, ModelNotFoundError):
-            raise
         raise _failed(name, error) from error
-    return Snapshot(Path(path), Path(path).name)
 
 
 def _unreachable(name: str, endpoint: str, offline: bool) -> ModelNotFoundError:
@@ -123,7 +131,7 @@ def _failed(name: str, error: Exception) -> ModelNotFoundError:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence huggingface_hub's own progress bars: only the command line draws."""
     utils = _utils()
     if utils.are_progress_bars_disabled():
@@ -136,7 +144,7 @@ def _quiet() -> Iterator[None]:
         utils.enable_progress_bars()
 
 
-def _bar(progress: Progress | None) -> Any:
+def bar(progress: Progress | None) -> Any:
     """A progress bar class that forwards finished files to ``progress`` and draws nothing."""
     lock = threading.Lock()
     base = _utils().tqdm

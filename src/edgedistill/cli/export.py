@@ -110,6 +110,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="export although the checkpoint has tensors that its config leaves out",
     )
+    parser.add_argument(
+        "--layout",
+        metavar="L",
+        help="make no bundle but what other programs open: optimum, transformers.js, genai, or hub for all of them "
+        "(see: edgedistill layout --help)",
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument(
         "--no-check", dest="check", action="store_false", help="skip the trial run of the finished bundle"
@@ -172,11 +178,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         console.out_json(result.to_dict())
     else:
-        _print_summary(result)
+        _print_summary(result, args.layout)
     return 0
 
 
-def _print_summary(result: ExportResult) -> None:
+def _print_summary(result: ExportResult, layout: str | None) -> None:
     manifest = result.manifest
     size = sum(file.size for file in manifest.files)
     pairs = [
@@ -209,5 +215,8 @@ def _print_summary(result: ExportResult) -> None:
     if result.reused_weights:
         pairs.append(("resumed", f"{result.reused_weights} weights taken over from an interrupted run"))
     console.out(console.fields(pairs))
+    if layout is not None:
+        console.out(f"layout       {layout}; {result.path}/README.md says how to open it")
+        return
     console.out()
     console.out(f"Try: edgedistill run {shlex.quote(str(result.path))} " + '"What is 17 + 25?"')

@@ -32,6 +32,7 @@ from edgedistill.verify.report.json_codec import Plus, json_schema
 from edgedistill.verify.report.json_schema import report_schema
 from edgedistill.verify.sampling.suite_check import Unread
 from edgedistill.verify.types import Message, ModelIdentity
+from edgedistill.workflow.publish import Pushed
 
 BundleBudget = Annotated[Budget, Plus(ram_bytes=int)]
 Statistics = Annotated[GenerationStats, Plus(prefill_tps=float, decode_tps=float)]
@@ -261,6 +262,22 @@ class Inspect(TypedDict):
     manifest: Manifest
 
 
+class LaidOut(TypedDict):
+    """A layout and the files it consists of."""
+
+    path: str
+    layout: str
+    files: list[str]
+
+
+class PulledBundle(TypedDict):
+    """A bundle that was brought from the Hub."""
+
+    path: str
+    repository: str
+    identity: str
+
+
 class Family(TypedDict):
     """A model family: the files it is read from, and what the tests show of it."""
 
@@ -451,6 +468,9 @@ OUTPUTS: dict[str, Any] = {
     "selftest": Annotated[SelfTestResult, Plus(passed=bool)],
     "inspect": Inspect,
     "sign": Signed,
+    "layout": LaidOut,
+    "push": Pushed,
+    "pull": PulledBundle,
     "families": list[Family],
     "models list": list[CatalogEntry],
     "models pull": Pulled,

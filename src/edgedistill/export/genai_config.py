@@ -6,7 +6,10 @@ bundle does not need these files itself: they let onnxruntime-genai 0.18 open it
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
+
+from edgedistill.checkpoint.tokenizer.pre_tokenizers import GPT2, SPLITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +22,15 @@ _KNOWN = frozenset({
     "smollm3",
 })  # fmt: skip
 _ANY_DECODER = "llama"
+_READ_SPLITS = (
+    "gpt-2", "llama3", "qwen2", "qwen35", "ufakzeka", "laguna", "gpt-4o", "tekken", "deepseek-v3", "jais-2",
+)  # fmt: skip
+"""Pre-tokenizers with which onnxruntime-genai 0.18 gives the tokens that tokenizers gives; with others it refuses, or
+cuts otherwise without a word."""
+_TINY_REASONER = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
 
 
 def genai_config(
@@ -92,11 +104,37 @@ def genai_config(
     }
 
 
+def reads_tokenizer(tokenizer_json: bytes) -> bool:
+    """Whether onnxruntime-genai is known to cut text into the tokens of this tokenizer.json.
+
+    It is for byte-level BPE behind one of the pre-tokenizers that tests have compared. False: not compared, or different.
+    """
+    content = json.loads(tokenizer_json)
+    step = content.get("pre_tokenizer") or {}
+    steps = step.get("pretokenizers", []) if step.get("type") == "Sequence" else [step]
+    cuts: list[str] = []
+    for one in steps:
+        if one.get("type") == "Split" and one.get("behavior") == "Isolated" and not one.get("invert"):
+            cuts.append(one["pattern"].get("Regex", ""))
+        elif one.get("type") == "ByteLevel" and not one.get("add_prefix_space"):
+            cuts += ["gpt-2"] if one.get("use_regex", True) else []
+        else:
+            return False
+    known = {*(SPLITS[name] for name in _READ_SPLITS), (_TINY_REASONER,)}
+    last = bool(steps) and steps[-1].get("type") == "ByteLevel"
+    return (
+        last
+        and content.get("model", {}).get("type") == "BPE"
+        and tuple("gpt-2" if cut == GPT2 else cut for cut in cuts) in known
+    )
+
+
 def tokenizer_config(special: SpecialTokens, chat_template: str | None, context_length: int) -> dict[str, Any]:
     """Content of tokenizer_config.json, for onnxruntime-genai and for transformers' AutoTokenizer."""
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": context_length,
+        "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
         "add_bos_token": special.add_bos,
         "add_eos_token": False,

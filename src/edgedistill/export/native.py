@@ -244,8 +244,8 @@ class OwnExporter:
 
 def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> None:
     """Write the graphs over the weights file: the runtime's own, with a quantized cache where ``kv`` has scales; one of
-    the second form, if there is one; onnxruntime-genai's, whose cache stays float32; and those that stand for the
-    runtime's where matrices lie in planes, with widened.json.
+    the second form, if there is one; onnxruntime-genai's and the portable one, whose caches stay float32; and those
+    that stand for the runtime's where matrices lie in planes, with widened.json.
     """
     import onnx_ir
 
@@ -256,6 +256,7 @@ def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> Non
 
     planned, stored = plan.planned.by_name(), plan.layout.arrays
     write(files.GENAI_MODEL, WeightEmitter(planned, stored), "genai")
+    write(files.PORTABLE_MODEL, WeightEmitter(planned, stored), "portable")
     forms = {files.MODEL: (planned, stored)}
     if any(name.startswith(PREFILL) for name in planned):
         forms[files.PREFILL_MODEL] = (of_second_form(planned), of_second_form(stored))

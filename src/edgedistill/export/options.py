@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgedistill.traces.traces import Traces
 
 Exporter = Literal["auto", "own", "optimum"]
+Layout = Literal["optimum", "transformers.js", "genai", "hub"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class ExportOptions:
             them. None: where the profile decides the formats and asks for as many bits or more; True: everywhere that
             it can be; False: quantize anew.
         allow_unused: Export although the checkpoint has tensors that its config does not account for.
+        layout: Make what another program opens instead of a bundle: ``optimum``, ``transformers.js``, ``genai``, or
+            ``hub`` (that of transformers.js, and the bundle in a folder).
         force: Replace an existing bundle.
     """
 
@@ -78,6 +81,7 @@ class ExportOptions:
     reference: str | Path | None = None
     keep_quantization: bool | None = None
     allow_unused: bool = False
+    layout: Layout | None = None
     force: bool = False
 
     @property

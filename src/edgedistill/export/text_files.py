@@ -6,11 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.bundle import bundle as files
-from edgedistill.checkpoint.generation import recommended
+from edgedistill.checkpoint.generation import SAMPLING_KEYS, recommended
 from edgedistill.errors import CheckpointError, GenerationError
 from edgedistill.export import genai_config as genai
+from edgedistill.export.model_card import model_card
 from edgedistill.runtime.settings import GenerationSettings
-from edgedistill.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,12 +22,7 @@ if TYPE_CHECKING:
     from edgedistill.profile.profile import Profile
 
 ORIGINAL_CARD = "ORIGINAL_README.md"
-
-
-_GENAI_NOTE = (
-    "The directory also opens in onnxruntime-genai: model-genai.onnx is a second graph over the same weights.",
-    "",
-)
+_NOT_IN_CONFIG = ("auto_map", "quantization_config", "dtype", "torch_dtype", "transformers_version", "_name_or_path")
 
 
 def generation_defaults(profile: Profile, generation_config: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,13 +44,43 @@ def generation_defaults(profile: Profile, generation_config: Mapping[str, Any]) 
 
 
 def write_texts(directory: Path, checkpoint: Checkpoint, profile: Profile, context_length: int) -> None:
-    """Write tokenizer, chat template and generation defaults."""
+    """Write tokenizer, chat template and generation defaults, and the same for readers of Hugging Face's files."""
     (directory / files.TOKENIZER).write_bytes(checkpoint.tokenizer_json)
     if checkpoint.chat_template is not None:
         (directory / files.CHAT_TEMPLATE).write_text(checkpoint.chat_template, encoding="utf-8")
-    _write_json(directory / files.GENERATION, generation_defaults(profile, checkpoint.generation_config))
+    defaults = generation_defaults(profile, checkpoint.generation_config)
+    _write_json(directory / files.GENERATION, defaults)
+    _write_json(directory / files.CONFIG, hub_config(checkpoint))
+    _write_json(directory / files.GENERATION_CONFIG, hub_generation_config(checkpoint, defaults))
     tokenizer_config = genai.tokenizer_config(checkpoint.special_tokens, checkpoint.chat_template, context_length)
     _write_json(directory / files.TOKENIZER_CONFIG, tokenizer_config)
+
+
+def hub_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Content of config.json: the checkpoint's, without what speaks of other weights or names code to be run."""
+    config = {key: value for key, value in checkpoint.config.items() if key not in _NOT_IN_CONFIG}
+    special = checkpoint.special_tokens
+    config["eos_token_id"] = _one_or_many(special.eos_token_ids)
+    for key in ("bos_token_id", "pad_token_id"):
+        if (token := getattr(special, key)) is not None:
+            config[key] = token
+    return config
+
+
+def hub_generation_config(checkpoint: Checkpoint, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of generation_config.json: the sampling ``defaults`` of the bundle and the model's special tokens."""
+    sampling = {key: defaults[key] for key in SAMPLING_KEYS if key in defaults}
+    greedy = not sampling.get("temperature")
+    if greedy:
+        sampling = {key: value for key, value in sampling.items() if key == "repetition_penalty"}
+    special = checkpoint.special_tokens
+    ids = {"bos_token_id": special.bos_token_id, "pad_token_id": special.pad_token_id}
+    found = {"do_sample": not greedy, **sampling, "eos_token_id": _one_or_many(special.eos_token_ids), **ids}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _one_or_many(tokens: tuple[int, ...]) -> int | list[int] | None:
+    return tokens[0] if len(tokens) == 1 else (list(tokens) or None)
 
 
 def write_genai(
@@ -71,58 +96,8 @@ def write_card(directory: Path, manifest: Manifest, extra_files: Mapping[str, by
     """Write the bundle's own README.md and copy the original's card and licence texts."""
     for name, content in extra_files.items():
         (directory / (ORIGINAL_CARD if name.lower() == "readme.md" else name)).write_bytes(content)
-    (directory / files.MODEL_CARD).write_text(model_card(manifest), encoding="utf-8")
-
-
-def model_card(manifest: Manifest) -> str:
-    """Markdown card with front matter: what the bundle is, how it was quantized, how to run it."""
-    source, model = manifest.source, manifest.model
-    front = {
-        "library_name": "edgedistill",
-        "base_model": source.get("name"),
-        "base_model_revision": source.get("revision"),
-        "license": source.get("license"),
-        "tags": ["onnx", "edgedistill", model.family],
-    }
-    groups: dict[str, list[int]] = {}
-    for weight in manifest.weights:
-        elements = 1
-        for size in weight.shape:
-            elements *= size
-        entry = groups.setdefault(weight.format.label(), [0, 0, 0])
-        entry[0] += 1
-        entry[1] += elements
-        entry[2] += weight.nbytes
-    rows = [
-        f"| {label} | {count} | {format_count(elements)} | {format_bytes(nbytes)} | {8 * nbytes / elements:.2f} |"
-        for label, (count, elements, nbytes) in groups.items()
-    ]
-    adapter = f", LoRA adapter {source['adapter'].get('name', 'merged')}" if source.get("adapter") else ""
-    return "\n".join(
-        [
-            "---",
-            *(f"{key}: {json.dumps(value)}" for key, value in front.items() if value is not None),
-            "---",
-            "",
-            f"# {source.get('name', '?')} for {manifest.profile.get('name', 'an unnamed profile')}",
-            "",
-            f"A {model.family} model with {format_count(manifest.parameters)} parameters at "
-            f"{manifest.bits_per_weight:.2f} bits per weight, context {model.context_length} tokens{adapter}.",
-            f"Source hash `{source.get('sha256') or 'not recorded'}`; every file's SHA-256 is in manifest.json.",
-            "",
-            "| format | weights | parameters | bytes | bits per weight |",
-            "|---|---|---|---|---|",
-            *rows,
-            "",
-            "Run it, with edgedistill installed:",
-            "",
-            "```sh",
-            'edgedistill run . "your question"',
-            "```",
-            "",
-            *_GENAI_NOTE[: 2 * (model.signature == "edgedistill")],
-        ]
-    )
+    known = genai.reads_tokenizer((directory / files.TOKENIZER).read_bytes())
+    (directory / files.MODEL_CARD).write_text(model_card(manifest, genai_reads=known), encoding="utf-8")
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

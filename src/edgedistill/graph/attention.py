@@ -28,7 +28,8 @@ class AttentionInputs:
     ``query_seqlens`` int32 [B] the new tokens of each row (None: all). ``past`` holds (key, value) of each layer;
     ``present`` makes the output values of a layer; ``positions`` is how far the rotary tables reach, ``context`` the
     bundle's context (None: the same), by which LongRoPE chooses its factors; ``kv`` has the scales of a quantized
-    cache.
+    cache. ``bias`` float32 [B, 1, S, total] is added to the scores; ``position_ids`` int64 [B, S] are the absolute
+    positions, if a token's place in the cache is not (None: it is).
     """
 
     seqlens_k: ir.Value
@@ -39,6 +40,8 @@ class AttentionInputs:
     positions: int
     kv: KvScales | None = None
     context: int | None = None
+    bias: ir.Value | None = None
+    position_ids: ir.Value | None = None
 
 
 def attention(
@@ -90,7 +93,7 @@ def attention(
     arguments += [None] * (17 - len(arguments))
     if inputs.kv is not None:
         attributes |= _quantized_cache(b, inputs.kv, layer.index, name, arguments)
-    arguments[16] = inputs.query_seqlens
+    arguments[10], arguments[16] = inputs.bias, inputs.query_seqlens
     while arguments[-1] is None:
         arguments.pop()
     present = inputs.present(layer.index)
@@ -152,7 +155,10 @@ def _rotate(
     tables: tuple[ir.Value, ir.Value],
     name: str,
 ) -> tuple[ir.Value, ir.Value]:
-    """Query and key after RoPE, for a norm that comes behind it (GroupQueryAttention rotates what it is given)."""
+    """Query and key after RoPE, for a norm that comes behind it (GroupQueryAttention rotates what it is given).
+
+    The norm's weights differ by channel, so that what comes out depends on absolute positions.
+    """
     positions = _positions(b, inputs, x)
     rotated = [
         b.call(
@@ -186,6 +192,8 @@ def _query_scale(b: GraphBuilder, scaling: QueryScaling, inputs: AttentionInputs
 
 def _positions(b: GraphBuilder, inputs: AttentionInputs, x: ir.Value) -> ir.Value:
     """Positions int64 [B, S] of the new tokens; those of padding are cut to the end of the tables."""
+    if inputs.position_ids is not None:
+        return inputs.position_ids
     zero, one = (b.constant(f"position_{part}", np.array(v, dtype=np.int64)) for part, v in (("first", 0), ("step", 1)))
     axis = b.constant("axis_sequence", np.array(1, dtype=np.int64))
     unsqueezed = b.constant("axis_after_batch", np.array([1], dtype=np.int64))

@@ -1,6 +1,6 @@
 """The decoder as an ONNX graph over fused operators, from a ``ModelSpec`` alone.
 
-Two signatures share every weight:
+Three signatures share every weight:
 
 ``edgedistill``: B sequences in slots of a KV cache of capacity C, each with its own past and its own number of new
 tokens (right-padded to S), logits for chosen positions only.
@@ -21,11 +21,17 @@ tokens (right-padded to S), logits for chosen positions only.
     Outputs: logits float32 [B, P, V] and present.{i}.key/.value, meant to be bound to the buffers of the past.
 
 ``genai``: what onnxruntime-genai feeds: input_ids, attention_mask int64 [B, total], past_key_values.*; outputs logits
-[B, S, V] and present.*.
+[B, S, V] and present.*. Prompts of unequal length are padded on the right; each row's cache is as long as its tokens.
+
+``portable``: what optimum and transformers.js feed: input_ids, attention_mask, position_ids int64 [B, S],
+past_key_values.* of any length; outputs as for ``genai``. Prompts of unequal length are padded on the left: the cache
+of every row is as long as the mask, and the mask hides what is padding. Keys are turned by their place in the cache,
+which RoPE, relative as it is, takes as well as position_ids; these count where an absolute position does.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -40,7 +46,9 @@ if TYPE_CHECKING:
     from edgedistill.graph.weights import WeightEmitter
     from edgedistill.quantize.kv import KvScales
 
-Signature = Literal["edgedistill", "genai"]
+Signature = Literal["edgedistill", "genai", "portable"]
+_HIDDEN = -1e9
+"""Added to the score of a key that is padding: its weight is 0, and a row of padding alone stays finite."""
 OPSET = 21
 IR_VERSION = 10
 
@@ -59,7 +67,7 @@ def build_graph(
     """
     b = GraphBuilder()
     inputs = _Inputs(spec, signature, kv, context_length)
-    attention_inputs = inputs.edgedistill() if signature == "edgedistill" else inputs.genai(b)
+    attention_inputs = inputs.of_signature(b)
     decoder = Decoder(b, spec, weights)
     hidden, present = decoder.layers(decoder.embed(inputs.input_ids), attention_inputs)
     if inputs.logit_index is not None:
@@ -67,7 +75,9 @@ def build_graph(
         index = b.call("Unsqueeze", [inputs.logit_index, last_axis], "logit_index.nd")
         hidden = b.call("GatherND", [hidden, index], "logit_hidden", batch_dims=1)
     logits = decoder.logits(hidden)
-    logits.shape = ir.Shape(["batch", "logits" if inputs.logit_index is not None else "sequence", spec.vocab_size])
+    logits.shape = ir.Shape(
+        [inputs.batch, "logits" if inputs.logit_index is not None else inputs.sequence, spec.vocab_size]
+    )
     logits.type = ir.TensorType(ir.DataType.FLOAT)
     graph = ir.Graph(
         inputs.all(),
@@ -224,15 +234,26 @@ class _Inputs:
         self._spec = spec
         self._kv = kv
         self._positions = positions
+        self._signature = signature
+        # The names of axes are read by what feeds the portable graph.
+        self.batch, self.sequence = (
+            ("batch_size", "sequence_length") if signature == "portable" else ("batch", "sequence")
+        )
         self._past_axis = "capacity" if signature == "edgedistill" else "past_sequence_length"
         self._present_axis = "capacity" if signature == "edgedistill" else "total_sequence_length"
         self._scalars: list[ir.Value] = []
-        self.input_ids = self._input("input_ids", ir.DataType.INT64, ["batch", "sequence"])
+        self.input_ids = self._input("input_ids", ir.DataType.INT64, [self.batch, self.sequence])
         self.logit_index: ir.Value | None = None
         self._past: list[ir.Value] = []
 
     def all(self) -> list[ir.Value]:
         return [*self._scalars, *self._past]
+
+    def of_signature(self, b: GraphBuilder) -> AttentionInputs:
+        """Make the inputs, and what attention takes of them."""
+        if self._signature == "edgedistill":
+            return self.edgedistill()
+        return self.genai(b) if self._signature == "genai" else self.portable(b)
 
     def edgedistill(self) -> AttentionInputs:
         seqlens_k = self._input("seqlens_k", ir.DataType.INT32, ["batch"])
@@ -243,15 +264,39 @@ class _Inputs:
 
     def genai(self, b: GraphBuilder) -> AttentionInputs:
         """Lengths from the attention mask, as the exporter of onnxruntime-genai computes them."""
-        mask = self._input("attention_mask", ir.DataType.INT64, ["batch", "total_sequence_length"])
+        mask, total = self._mask(b)
         one = b.constant("one", np.array([1], dtype=np.int64))
         valid = b.call("ReduceSum", [mask, one], "attention_mask.sum", keepdims=0)
         seqlens_k = b.call("Cast", [b.call("Sub", [valid, one], "seqlens_k.int64")], "seqlens_k", to=ir.DataType.INT32)
+        return self._attention_inputs(seqlens_k, total, None)
+
+    def portable(self, b: GraphBuilder) -> AttentionInputs:
+        """Every row as long as the mask, whose zeros become a bias float32 [B, 1, S, total] on the scores."""
+        mask, total = self._mask(b)
+        position_ids = self._input("position_ids", ir.DataType.INT64, [self.batch, self.sequence])
+        ones = [
+            b.constant(f"one.{name}", np.array(1, dtype=kind)) for name, kind in (("int32", "int32"), ("f", "float32"))
+        ]
+        shape = b.call("Shape", [self.input_ids], "input_ids.shape")
+        rows = b.call("Gather", [shape, b.constant("axis_batch", np.array([0], dtype=np.int64))], "rows", axis=0)
+        seqlens_k = b.call("Expand", [b.call("Sub", [total, ones[0]], "last_key"), rows], "seqlens_k")
+        padding = b.call("Sub", [ones[1], b.call("Cast", [mask], "mask.float", to=ir.DataType.FLOAT)], "mask.padding")
+        hidden = b.call("Mul", [padding, b.constant("mask.hidden", np.array(_HIDDEN, dtype=np.float32))], "mask.scores")
+        axes = b.constant("axes_scores", np.array([1, 2], dtype=np.int64))
+        new = b.call("Gather", [shape, b.constant("axis_new", np.array([1], dtype=np.int64))], "new", axis=0)
+        single = b.constant("one.int64", np.array([1], dtype=np.int64))
+        wanted = b.call("Concat", [rows, single, new, single], "attention_bias.shape", axis=0)
+        bias = b.call("Expand", [b.call("Unsqueeze", [hidden, axes], "mask.by_key"), wanted], "attention_bias")
+        inputs = self._attention_inputs(seqlens_k, total, None)
+        return replace(inputs, bias=bias, position_ids=position_ids)
+
+    def _mask(self, b: GraphBuilder) -> tuple[ir.Value, ir.Value]:
+        """The attention mask int64 [B, total], and ``total`` as an int32 scalar."""
+        mask = self._input("attention_mask", ir.DataType.INT64, [self.batch, "total_sequence_length"])
         shape = b.call("Shape", [mask], "attention_mask.shape")
         axis = b.constant("axis_total", np.array(1, dtype=np.int64))
         length = b.call("Gather", [shape, axis], "total_sequence_length.int64", axis=0)
-        total = b.call("Cast", [length], "total_length", to=ir.DataType.INT32)
-        return self._attention_inputs(seqlens_k, total, None)
+        return mask, b.call("Cast", [length], "total_length", to=ir.DataType.INT32)
 
     def _input(self, name: str, dtype: ir.DataType, shape: list[str | int]) -> ir.Value:
         value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
@@ -276,5 +321,5 @@ class _Inputs:
         bits = 32 if self._kv is None else self._kv.bits
         dtype = {32: ir.DataType.FLOAT, 8: ir.DataType.INT8, 4: ir.DataType.UINT8}[bits]
         width = self._spec.head_dim // 2 if bits == 4 else self._spec.head_dim
-        shape = ir.Shape(["batch", self._spec.num_key_value_heads, axis, width])
+        shape = ir.Shape([self.batch, self._spec.num_key_value_heads, axis, width])
         return ir.Value(name=name, shape=shape, type=ir.TensorType(dtype))

@@ -10,12 +10,14 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.bundle.bundle import MODEL_CARD
-from edgedistill.bundle.staging import check_target
+from edgedistill.bundle import own_directory
+from edgedistill.bundle.bundle import MODEL_CARD, Bundle
+from edgedistill.bundle.staging import check_target, remove_bundle
 from edgedistill.bundle.update import amend
-from edgedistill.bundle.verification_record import section
 from edgedistill.errors import EdgedistillError
 from edgedistill.export import pipeline
+from edgedistill.export.layouts import write_layout
+from edgedistill.export.model_card import with_verification
 from edgedistill.export.options import ExportOptions
 from edgedistill.progress import NullProgress
 from edgedistill.system.child import run_in_child
@@ -41,7 +43,7 @@ def export(
 
     Args:
         model: Built-in name, local directory, GGUF file or Hub id.
-        out: Bundle directory to make.
+        out: Bundle directory to make; with a ``layout``, the directory of that.
         options: See there.
         progress: Receiver of progress.
 
@@ -49,6 +51,8 @@ def export(
         EdgedistillError: As ``pipeline.export``. The verification raises none: what went wrong is in the record.
     """
     options = options or ExportOptions()
+    if options.layout is not None:
+        return _as_layout(model, Path(out), options, options.layout, progress)
     if options.calibrated and not isinstance(options.calibration, Traces):
         # What cannot be should show before minutes of work.
         check_target(Path(out), force=options.force)
@@ -60,6 +64,20 @@ def export(
     return record_verification(result, reference=options.reference, progress=progress)
 
 
+def _as_layout(
+    model: str | Path, out: Path, options: ExportOptions, layout: str, progress: Progress | None
+) -> ExportResult:
+    """Export to a bundle beside ``out``, write its layout, remove the bundle."""
+    own_directory.require_free(out)  # what is in the way shows before minutes of work
+    beside = out.absolute().parent / f".{out.name}.bundle"
+    result = export(model, beside, dataclasses.replace(options, layout=None, force=True), progress=progress)
+    try:
+        write_layout(Bundle.open(beside), layout, out, progress=progress)
+    finally:
+        remove_bundle(beside)
+    return dataclasses.replace(result, path=out)
+
+
 def record_verification(
     result: ExportResult, *, reference: str | Path | None = None, progress: Progress | None = None
 ) -> ExportResult:
@@ -68,7 +86,7 @@ def record_verification(
     manifest = dataclasses.replace(result.manifest, verification=found)
     try:
         card = (result.path / MODEL_CARD).read_text(encoding="utf-8")
-        manifest = amend(result.path, result.manifest, manifest, {MODEL_CARD: f"{card.rstrip()}\n\n{section(found)}"})
+        manifest = amend(result.path, result.manifest, manifest, {MODEL_CARD: with_verification(card, manifest)})
     except (EdgedistillError, OSError) as error:
         # The bundle is valid without it; the caller still learns what was found, and that it is not in the bundle.
         manifest = dataclasses.replace(result.manifest, verification={**found, "not_recorded": str(error)})

@@ -14,7 +14,7 @@ from edgedistill.errors import UnsupportedModelError
 if TYPE_CHECKING:
     from tokenizers import pre_tokenizers
 
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _LEAD = r"[^\r\n\p{L}\p{N}]?"
 _WORDS = rf"{_LEAD}\p{{L}}+"
@@ -169,7 +169,7 @@ def pre_tokenizer(pre: str) -> pre_tokenizers.PreTokenizer:
         if step == "digits":
             steps.append(pre_tokenizers.Digits(individual_digits=True))
         else:
-            expression = {"gpt-2": _GPT2, "digit_runs": r"\p{N}+"}.get(step, step)
+            expression = {"gpt-2": GPT2, "digit_runs": r"\p{N}+"}.get(step, step)
             steps.append(pre_tokenizers.Split(Regex(expression), behavior="isolated", invert=False))
     # Bytes become letters last: the expressions speak of the text itself.
     return pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
