@@ -107,7 +107,7 @@ def genai_config(
 def reads_tokenizer(tokenizer_json: bytes) -> bool:
     """Whether onnxruntime-genai is known to cut text into the tokens of this tokenizer.json.
 
-    It is for byte-level BPE behind one of the pre-tokenizers that tests have compared. False: not compared, or different.
+    It is for byte-level BPE behind one of the pre-tokenizers that tests have compared; all else counts as unknown.
     """
     content = json.loads(tokenizer_json)
     step = content.get("pre_tokenizer") or {}
