@@ -21,7 +21,7 @@ ARGS ?=
 PARALLEL := -n auto --dist worksteal --durations=10
 PIP_OPTIONS := --disable-pip-version-check
 
-.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-runtime bench-plan bench-verify bench-gate bench-quality bench-speculate bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
+.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-load bench-runtime bench-plan bench-verify bench-gate bench-quality bench-speculate bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -97,6 +97,9 @@ bench-export: $(DEV) ## peak memory and time of exporting random 4B- and 8B-shap
 
 bench-runtime: $(DEV) ## decode speed next to onnxruntime-genai on a bundle of the same format
 	$(BIN)/python bench/runtime.py $(ARGS)
+
+bench-load: $(DEV) ## seconds from process start to the first token, by phase; private memory as multiples of the weights (ARGS=--large: Qwen3-4B's shape too)
+	$(BIN)/python bench/load.py $(ARGS)
 
 bench-plan: $(DEV) ## what plan predicts beside what is then measured (ARGS=--quick: the built-in model only)
 	$(BIN)/python bench/plan.py $(ARGS)

@@ -27,7 +27,7 @@ from edgedistill.runtime.generation_request import Request, request_of
 from edgedistill.runtime.loading import load_grammar, load_template, load_tokenizer, require_memory
 from edgedistill.runtime.logprobs import TokenLogprob, check_top, token_logprobs
 from edgedistill.runtime.optimum_session import OptimumSession
-from edgedistill.runtime.session import DecoderSession, SessionConfig
+from edgedistill.runtime.session import DecoderSession, SessionConfig, give_back_memory
 from edgedistill.runtime.settings import GenerationSettings
 from edgedistill.runtime.text.chat_template import PassThrough
 from edgedistill.runtime.text.messages import plain_messages
@@ -116,6 +116,7 @@ class Model:
             tokenizer = beside.submit(load_tokenizer, bundle)
             self.session: DecoderSession | OptimumSession = kind(bundle, config)
             self.tokenizer = tokenizer.result()
+        give_back_memory()
         self.grammar: ReasoningGrammar = load_grammar(bundle, self.tokenizer, reasoning_tags)
         self.template_vars: dict[str, Any] = {}
         self.thinking = ThinkingControl(

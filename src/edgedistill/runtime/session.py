@@ -126,7 +126,7 @@ def open_session(
     # The options go on naming what was supplied, which is now the session's alone: never another one from them.
     session.disable_fallback()
     supplied.clear()
-    _give_back_memory()
+    give_back_memory()
     return session, threads
 
 
@@ -138,7 +138,7 @@ def open_graph(
     return open_session(files.graph(name), config, name=name, folder=files.location, supplied=supplied)
 
 
-def _give_back_memory() -> None:
+def give_back_memory() -> None:
     """Return what loading freed to the system. A graph that widens codes of 5 or 6 bits by itself takes several copies
     of every matrix, which glibc would keep (SmolLM2-135M in int6: 1,135 MB resident after loading, 291 MB after this).
     """
