@@ -21,7 +21,7 @@ ARGS ?=
 PARALLEL := -n auto --dist worksteal --durations=10
 PIP_OPTIONS := --disable-pip-version-check
 
-.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-load bench-runtime bench-plan bench-verify bench-gate bench-quality bench-speculate bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
+.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-load bench-runtime bench-plan bench-verify bench-verify-minutes bench-gate bench-quality bench-speculate bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -106,6 +106,9 @@ bench-plan: $(DEV) ## what plan predicts beside what is then measured (ARGS=--qu
 
 bench-verify: $(DEV) ## samples/s of the verification engine next to one at a time and transformers
 	$(BIN)/python bench/verify.py $(ARGS)
+
+bench-verify-minutes: $(DEV) ## whether verify --time-budget ends in its time: a 0.5B shape in 20 minutes, a 4B one in an hour (ARGS="--shapes qwen2.5-0.5b --budget 6m")
+	$(BIN)/python bench/verify_minutes.py $(ARGS)
 
 bench-gate: $(DEV) ## how often the gate passes at its margin, on populations where gates go wrong; its power
 	$(BIN)/python bench/gate.py $(ARGS)

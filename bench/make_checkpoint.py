@@ -1,4 +1,4 @@
-"""Write a random bf16 checkpoint of a real model's shape: what `make bench-export` exports.
+"""Write a random bf16 checkpoint of a real model's shape: what `make bench-export` and `make bench-verify-minutes` use.
 
     python bench/make_checkpoint.py --shape qwen3-4b --out build/qwen3-4b
 
@@ -45,7 +45,23 @@ _QWEN3: dict[str, Any] = {
     "eos_token_id": 2,
     "bos_token_id": None,
 }
+_QWEN2: dict[str, Any] = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "torch_dtype": "bfloat16",
+    "vocab_size": 151936,
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000,
+    "hidden_act": "silu",
+    "tie_word_embeddings": True,
+    "eos_token_id": 2,
+    "bos_token_id": None,
+}
 SHAPES: dict[str, dict[str, Any]] = {
+    "qwen2.5-0.5b": _QWEN2
+    | {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+       "num_key_value_heads": 2, "head_dim": 64},
     "qwen3-tiny": _QWEN3
     | {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
        "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 512},
@@ -60,7 +76,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors of a Qwen3 ``config``, in the order in which they are written."""
+    """Names and shapes of the tensors of a Qwen3 or Qwen2 ``config``, in the order in which they are written."""
     hidden, inter, dim = config["hidden_size"], config["intermediate_size"], config["head_dim"]
     q, kv = config["num_attention_heads"] * dim, config["num_key_value_heads"] * dim
     modules = {
@@ -69,8 +85,7 @@ def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         "self_attn.k_proj": (kv, hidden),
         "self_attn.v_proj": (kv, hidden),
         "self_attn.o_proj": (hidden, q),
-        "self_attn.q_norm": (dim,),
-        "self_attn.k_norm": (dim,),
+        **({"self_attn.q_norm": (dim,), "self_attn.k_norm": (dim,)} if config["model_type"] == "qwen3" else {}),
         "post_attention_layernorm": (hidden,),
         "mlp.gate_proj": (inter, hidden),
         "mlp.up_proj": (inter, hidden),
@@ -79,14 +94,29 @@ def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for index in range(config["num_hidden_layers"]):
         shapes |= {f"model.layers.{index}.{module}.weight": shape for module, shape in modules.items()}
+        if config["model_type"] == "qwen2":
+            biases = {"q": (q,), "k": (kv,), "v": (kv,)}
+            shapes |= {f"model.layers.{index}.self_attn.{name}_proj.bias": size for name, size in biases.items()}
     shapes["model.norm.weight"] = (hidden,)
     if not config["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (config["vocab_size"], hidden)
     return shapes
 
 
-def make_checkpoint(out: Path, config: dict[str, Any], *, seed: int = 0, shard_bytes: int = SHARD_BYTES) -> int:
+def talking(config: dict[str, Any], length: int) -> dict[str, Any]:
+    """The same model with replies: of about ``length`` tokens, since as many of its tokens end them as that takes where
+    all are equally likely. Noise of this size makes them nearly so.
+    """
+    ends = max(1, config["vocab_size"] // length)
+    return config | {"eos_token_id": list(range(2, 2 + ends))}
+
+
+def make_checkpoint(
+    out: Path, config: dict[str, Any], *, seed: int = 0, shard_bytes: int = SHARD_BYTES, words: bool = False
+) -> int:
     """Write the checkpoint of ``config`` into the new directory ``out``; returns the bytes of its tensors.
+
+    ``words``: every token is a number, so that replies are texts with an answer.
 
     The directory gets its name only once it is complete. Raises FileExistsError if it is there already.
     """
@@ -109,7 +139,7 @@ def make_checkpoint(out: Path, config: dict[str, Any], *, seed: int = 0, shard_b
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (part / "model.safetensors.index.json").write_text(json.dumps(index))
     (part / "config.json").write_text(json.dumps(config, indent=2))
-    (part / "tokenizer.json").write_text(_tokenizer())
+    (part / "tokenizer.json").write_text(_tokenizer(config["vocab_size"] if words else 0))
     (part / "tokenizer_config.json").write_text(
         json.dumps({"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "chat_template": _TEMPLATE})
     )
@@ -169,12 +199,15 @@ _TEMPLATE = (
 )
 
 
-def _tokenizer() -> str:
-    """A byte-level tokenizer: three special tokens and the 256 bytes. The other rows of the embedding are unused."""
+def _tokenizer(words: int = 0) -> str:
+    """A byte-level tokenizer: three special tokens and the 256 bytes. The other rows of the embedding are unused, or
+    numbers in words, up to so many tokens in all.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     vocab = {text: index for index, text in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    vocab |= {f"Ġ{index}": index for index in range(len(vocab), words)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
