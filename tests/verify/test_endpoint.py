@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from api_server import Served, serving
 from chat_server import ChatServer, serve
 from cli_support import here
 
@@ -145,3 +146,34 @@ def test_a_baseline_of_a_server(
     assert Baseline.load(path).identity.kind == "endpoint"
     report = here("verify", reasoner("int4-b32"), "--baseline", path, *options, "--json").report
     assert report["settings"]["coupled"] is False
+
+
+@pytest.fixture(scope="module")
+def own(reasoner: Callable[[str], Path]) -> Iterator[Served]:
+    """What ``edgedistill serve`` runs: the project's own server, of the bundle in full precision."""
+    with open_bundle(reasoner("fp32"), threads=1) as model, serving(model, parallel=4) as running:
+        yield running
+        assert not running.bugs
+
+
+def test_the_own_server_is_a_reference(own: Served, reasoner: Callable[[str], Path], suite: Path) -> None:
+    report = here("verify", reasoner("int4-b32"), "--reference", own.url, "--suite", suite, "--samples", 4,
+                  "-n", 150, "--fast", "--no-store", "--json").report  # fmt: skip
+    assert report["reference"]["kind"] == "endpoint"
+    assert report["settings"]["coupled"] is False
+    assert report["reference_result"]["accuracy"]["value"] > 0.5
+    assert report["reference_result"]["form"]["reasoning_tokens"]["value"] > 10, "reasoning comes apart from the text"
+
+
+def test_the_own_server_is_verified_like_the_bundle_that_it_serves(
+    own: Served, reasoner: Callable[[str], Path], suite: Path, tmp_path: Path
+) -> None:
+    """One model behind HTTP and as a bundle: other noise, the same distribution of answers."""
+    baseline, common = tmp_path / "a.baseline", ("--suite", suite, "--no-store")
+    made = here("baseline", "create", reasoner("fp32"), "-o", baseline, "--samples", 8, "-n", 150, *common)
+    assert made.code == 0, made.err
+    report = here("verify", own.url, "--baseline", baseline, *common, "--json").report
+    assert report["bundle"]["kind"] == "endpoint"
+    assert report["gate"]["result"]["outcome"] != "fail"
+    right = [report[name]["accuracy"]["value"] for name in ("reference_result", "bundle_result")]
+    assert right[1] == pytest.approx(right[0], abs=0.25)
