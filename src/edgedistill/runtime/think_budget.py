@@ -45,13 +45,9 @@ def events_within(
     if not stop.own or over or first.finish_reason != "cancelled" or left < 1:
         yield Event("done", generation=first)
         return
-    prompt = model.rendered(request)
-    pair = opened_after(written, model.grammar, opened=opened_by(prompt, model.grammar))
-    between = ""
-    if pair is not None:
-        for kind, text in (("reasoning", "\n"), ("marker", pair.close), ("answer", "\n\n")):
-            yield Event(kind, text=text)  # type: ignore[arg-type]
-            between += text
+    closing = closing_events(model, model.rendered(request), written)
+    yield from closing
+    between = "".join(event.text for event in closing)
     rest = dataclasses.replace(
         request, continuing=written + between, think_budget=0, settings=request.settings.replace(max_new_tokens=left)
     )  # fmt: skip
@@ -60,6 +56,14 @@ def events_within(
             yield event
         else:
             yield Event("done", generation=_joined(first, between, event.generation))
+
+
+def closing_events(model: Model, prompt: str, written: str) -> list[Event]:
+    """What ends the reasoning of a reply that is ``written`` so far; nothing where none is open."""
+    pair = opened_after(written, model.grammar, opened=opened_by(prompt, model.grammar))
+    if pair is None:
+        return []
+    return [Event("reasoning", text="\n"), Event("marker", text=pair.close), Event("answer", text="\n\n")]
 
 
 def _joined(first: Generation, between: str, second: Generation) -> Generation:

@@ -40,6 +40,7 @@ def create_app(service: Service, *, report: Callable[[Exception], object] = lamb
         Route("/v1/embeddings", _embeddings, methods=["POST"]),
         Route("/tokenize", _tokenize, methods=["POST"]),
         Route("/detokenize", _detokenize, methods=["POST"]),
+        Route("/tokenizer_info", _tokenizer_info),
         Route("/health", _health),
         Route("/metrics", _metrics),
     ]
@@ -130,7 +131,7 @@ async def _tokenize(request: Request) -> Response:
     service: Service = request.app.state.service
     fields = await read_fields(request, service.options.max_body)
     if fields.take("messages") is not None:
-        tokens = (await read_chat(fields, service)).tokens
+        tokens = list((await read_chat(fields, service)).asked.tokens)
     else:
         content, prompt = fields.text("content"), fields.text("prompt")
         text = prompt if prompt is not None else content
@@ -144,6 +145,16 @@ async def _tokenize(request: Request) -> Response:
         except EdgedistillError as error:
             raise refusal(error) from error
     return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": service.limit})
+
+
+async def _tokenizer_info(request: Request) -> Response:
+    """What clients that leave tokens to the server ask for first (lm_eval): special tokens and the template."""
+    model = request.app.state.service.model
+    info = model.bundle.manifest.model
+    ids = {"bos_token": info.bos_token_id, "eos_token": next(iter(info.eos_token_ids), None)}
+    ids["pad_token"] = info.pad_token_id
+    special = {name: None if token is None else model.tokenizer.id_to_token(token) for name, token in ids.items()}
+    return JSONResponse({**special, "chat_template": model.template.source or None})
 
 
 def _encoded(service: Service, text: str, raw: bool) -> list[int]:

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse
 
+from edgedistill.runtime.generation_request import Request
 from edgedistill.server.answers import PlainLogprobs, finish_reason, head, merged, timings, usage
 from edgedistill.server.errors import ApiError
 from edgedistill.server.fields import read_fields
 from edgedistill.server.sampling import read_sampling, top_count
+from edgedistill.server.service import Asked
 from edgedistill.server.streaming import IDLE_S, EventStream, unless_gone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from starlette.requests import Request
+    from starlette.requests import Request as HttpRequest
     from starlette.responses import Response
 
     from edgedistill.runtime.batch.live import Timings
@@ -35,12 +37,11 @@ class CompletionRequest:
     """What is asked.
 
     Attributes:
-        prompts: Token ids of each. texts: What ``echo`` gives back.
+        prompts: Each, with the text that ``echo`` gives back.
         logprobs: Records wanted, with so many of the most likely; None: none.
     """
 
-    prompts: list[list[int]]
-    texts: list[str]
+    prompts: list[Asked]
     sampling: Sampling
     logprobs: int | None
     echo: bool
@@ -49,17 +50,12 @@ class CompletionRequest:
     ignored: list[str]
 
 
-async def completions(request: Request) -> Response:
+async def completions(request: HttpRequest) -> Response:
     """Continue one or several prompts."""
     service: Service = request.app.state.service
     fields = await read_fields(request, service.options.max_body)
     asked = await asyncio.to_thread(_read, fields, service)
-    running = service.start(
-        asked.prompts,
-        asked.sampling,
-        logprobs=asked.logprobs,
-        prompt_logprobs=asked.logprobs if asked.echo else None,
-    )
+    running = service.start(asked.prompts, asked.sampling, prompt_logprobs=asked.logprobs if asked.echo else None)
     choices = [Choice(service, asked, index) for index in range(len(running.sequences))]
     if asked.stream:
         return EventStream(_events(service, asked, running, choices), running)
@@ -82,12 +78,12 @@ def _read(fields: Fields, service: Service) -> CompletionRequest:
         least=0 if echo else 1,
     )
     fields.unsupported({"suffix": lambda value: value == ""}, "nothing is filled in between two texts")
-    texts, prompts = _prompts(fields, service, info.vocab_size)
+    logprobs = top_count(fields, "logprobs")
+    request = Request("", sampling.settings, service.options.numerics, raw=True, logprobs=logprobs)
     return CompletionRequest(
-        prompts=prompts,
-        texts=texts,
+        prompts=[Asked(request, text, tokens) for text, tokens in _prompts(fields, service, info.vocab_size)],
         sampling=sampling,
-        logprobs=top_count(fields, "logprobs"),
+        logprobs=logprobs,
         echo=echo,
         stream=bool(fields.flag("stream")),
         include_usage=(fields.object("stream_options") or {}).get("include_usage") is True,
@@ -95,23 +91,21 @@ def _read(fields: Fields, service: Service) -> CompletionRequest:
     )
 
 
-def _prompts(fields: Fields, service: Service, vocab_size: int) -> tuple[list[str], list[list[int]]]:
-    """The texts and the token ids of ``prompt``: a text, texts, ids, or lists of ids."""
+def _prompts(fields: Fields, service: Service, vocab_size: int) -> list[tuple[str, list[int]]]:
+    """The text and the token ids of every ``prompt``: a text, texts, ids, or lists of ids."""
     given = fields.take("prompt")
     several = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]
     if len(several) > MOST_PROMPTS:
         raise ApiError(400, f"{len(several)} prompts were given; at most {MOST_PROMPTS} are possible.", param="prompt")
-    texts, prompts = [], []
+    found = []
     for one in several:
         if isinstance(one, str):
-            texts.append(one)
-            prompts.append(service.model.encode(one, raw=True))
+            found.append((one, service.model.encode(one, raw=True)))
         elif isinstance(one, list) and one and all(type(token) is int and 0 <= token < vocab_size for token in one):
-            texts.append(service.decode(one))
-            prompts.append(one)
+            found.append((service.decode(one), one))
         else:
             fields.refuse("prompt", f"a text, texts, or lists of token ids below {vocab_size}")
-    return texts, prompts
+    return found
 
 
 class Choice:
@@ -125,10 +119,11 @@ class Choice:
     def __init__(self, service: Service, asked: CompletionRequest, index: int) -> None:
         self._service, self._asked = service, asked
         self._records = PlainLogprobs()
-        self._prompt = asked.prompts[index // asked.sampling.n]
+        prompt = asked.prompts[index // asked.sampling.n]
+        self._token = prompt.tokens[0] if prompt.tokens else 0
         self._first = asked.echo and asked.logprobs is not None
         self.index = index
-        self.text = asked.texts[index // asked.sampling.n] if asked.echo else ""
+        self.text = prompt.text if asked.echo else ""
         self.logprobs: dict[str, Any] | None = None
         self.finish: str | None = None
         self.timings: Timings | None = None
@@ -137,7 +132,7 @@ class Choice:
         """The text and the records that an update brings."""
         text, records = "".join(event.text for event in update.events), None
         if self._first and (update.prompt_logprobs or update.last or update.logprobs):
-            records, self._first = self._records.prompt(self._service, self._prompt[0], update.prompt_logprobs), False
+            records, self._first = self._records.prompt(self._service, self._token, update.prompt_logprobs), False
         elif update.prompt_logprobs:
             records = self._records.tokens(update.prompt_logprobs)
         if update.logprobs:
@@ -165,7 +160,7 @@ async def _answer(
         "choices": [choice.to_dict(choice.text, choice.logprobs) for choice in choices],
         "usage": usage(measured, len(asked.prompts)),
         "timings": timings(measured),
-        "edgedistill": service.remarks(asked.ignored, asked.sampling),
+        "edgedistill": service.remarks(asked.ignored, asked.sampling, asked.prompts[0].request),
     }
 
 
@@ -192,5 +187,5 @@ async def _events(
             "choices": [],
             "usage": usage(measured, len(asked.prompts)),
             "timings": timings(measured),
-            "edgedistill": service.remarks(asked.ignored, asked.sampling),
+            "edgedistill": service.remarks(asked.ignored, asked.sampling, asked.prompts[0].request),
         }

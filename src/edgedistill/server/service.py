@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.errors import ContextLengthError
-from edgedistill.runtime.batch.live import LiveBatch, LiveSequence, Update
+from edgedistill.runtime.batch.live import LiveBatch, LiveSequence, Timings, Update
 from edgedistill.runtime.batch.places import SharedPlaces, SinglePlace
 from edgedistill.runtime.optimum_session import OptimumSession
 from edgedistill.runtime.sampling import NoiseKey, Sampler
+from edgedistill.runtime.text.reasoning import opened_by
 from edgedistill.runtime.text.transcript import Transcript
+from edgedistill.runtime.think_budget import closing_events
 from edgedistill.server.errors import ApiError, failure
 from edgedistill.server.metrics import Metrics
 from edgedistill.trajectories.memory import plan_memory
@@ -20,13 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from edgedistill.runtime.batch.live import Ticket
+    from edgedistill.runtime.generation_request import Request
     from edgedistill.runtime.model import Model
-    from edgedistill.runtime.text.reasoning import TagPair
     from edgedistill.server.fields import Fields
     from edgedistill.server.options import ServeOptions
     from edgedistill.server.sampling import Sampling
-
-SHORTEST_CONTEXT = 16
 
 
 class Service:
@@ -91,55 +91,27 @@ class Service:
             )
         return rows
 
-    def start(
-        self,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        *,
-        opened: TagPair | None = None,
-        logprobs: int | None = None,
-        prompt_logprobs: int | None = None,
-    ) -> Running:
+    def start(self, prompts: Sequence[Asked], sampling: Sampling, *, prompt_logprobs: int | None = None) -> Running:
         """Have the samples of every prompt computed.
 
         Args:
-            prompts: Token ids; sample j of prompt i is sequence ``i * n + j``.
+            prompts: What is asked; sample j of prompt i is sequence ``i * n + j``.
             sampling: How they are drawn; sample j of a seed is what ``Model.generate`` gives, for j = 0.
-            opened: Reasoning tags that the prompts have opened.
-            logprobs, prompt_logprobs: Records of generated and prompt tokens, with so many of the most likely.
+            prompt_logprobs: Also give records of the prompts' tokens, with so many of the most likely.
 
         Raises:
             ApiError: A prompt that is empty or too long, no room in the queue, or the server ends.
         """
-        info, model = self.model.bundle.manifest.model, self.model
-        for prompt in prompts:
-            if not prompt:
+        for asked in prompts:
+            if not asked.tokens:
                 raise ApiError(400, "The prompt has no tokens; expected at least one.", code="invalid_value")
-            if len(prompt) > self.limit - sampling.generate:
-                error = ContextLengthError(
-                    f"The prompt has {len(prompt)} tokens, the context holds {self.limit} with the answer."
-                )
-                raise ApiError(400, str(error), code="context_length_exceeded")
-        settings = sampling.settings
-        eos = frozenset() if settings.ignore_eos else frozenset(info.eos_token_ids)
-        running = Running(self)
-        for prompt in prompts:
+            if len(asked.tokens) > self.limit - sampling.generate:
+                said = f"The prompt has {len(asked.tokens)} tokens, the context holds {self.limit} with the answer."
+                raise ApiError(400, said, code="context_length_exceeded")
+        running = Running(self, sampling, prompt_logprobs)
+        for asked in prompts:
             for sample in range(sampling.n):
-                running.add(
-                    LiveSequence(
-                        prompt=prompt,
-                        sampler=Sampler(
-                            settings, NoiseKey.of(settings.seed or 0, sample=sample), vocab_size=info.vocab_size
-                        ),
-                        transcript=Transcript(model.tokenizer, settings.stop, model.grammar, opened=opened),
-                        max_new_tokens=settings.max_new_tokens if sampling.generate else 0,
-                        eos=eos,
-                        notify=running.notify(len(running.sequences)),
-                        logprobs=logprobs if sampling.generate else None,
-                        prompt_logprobs=prompt_logprobs,
-                        shaping=sampling.shaping(),
-                    )
-                )
+                running.add(asked, sample)
         running.submit()
         return running
 
@@ -161,49 +133,87 @@ class Service:
         """The text of tokens, special ones included."""
         return str(self.model.tokenizer.decode(list(tokens), skip_special_tokens=False))
 
-    def remarks(self, ignored: Sequence[str], sampling: Sampling) -> dict[str, Any]:
+    def remarks(self, ignored: Sequence[str], sampling: Sampling, request: Request) -> dict[str, Any]:
         """What this server says of an answer beyond OpenAI's fields."""
         settings = sampling.settings
         said: dict[str, Any] = {"seed": None if settings.greedy else settings.seed, "numerics": self.options.numerics}
-        return said | ({"ignored": list(ignored)} if ignored else {})
+        note = self.model.note(request)
+        return said | ({"ignored": list(ignored)} if ignored else {}) | ({"note": note} if note else {})
 
     def close(self) -> None:
         """End what runs, and the batch."""
         self.batch.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A prompt.
+
+    Attributes:
+        request: In the runtime's words. text: Rendered. tokens: Its ids.
+    """
+
+    request: Request
+    text: str
+    tokens: Sequence[int]
+
+
 class Running:
     """The sequences of one request while they run. Cancel it in the end, whatever the end is."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, sampling: Sampling, prompt_logprobs: int | None) -> None:
+        self._service, self._sampling, self._prompt_logprobs = service, sampling, prompt_logprobs
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[tuple[int, Update]] = asyncio.Queue()
-        self._ticket: Ticket | None = None
+        self._tickets: list[Ticket] = []
+        self._asked: list[tuple[Asked, int]] = []
+        self._written: list[str] = []
+        self._before: dict[int, Timings] = {}
+        self._deadline = time.monotonic() + service.options.timeout_s
         self.sequences: list[LiveSequence] = []
 
-    def add(self, one: LiveSequence) -> None:
-        """Another sequence, before ``submit``."""
-        self.sequences.append(one)
+    def add(self, asked: Asked, sample: int) -> None:
+        """Another sequence, before ``submit``: sample number ``sample`` of what is ``asked``."""
+        index = len(self.sequences)
+        self._asked.append((asked, sample))
+        self._written.append("")
+        self.sequences.append(self._sequence(index, asked.tokens, asked.request.settings.max_new_tokens))
 
-    def notify(self, index: int) -> Notify:
-        """What the batch calls with the updates of sequence ``index``."""
-        return Notify(self._loop, self._arrived, index)
+    def _sequence(self, index: int, tokens: Sequence[int], max_new_tokens: int, begun: str = "") -> LiveSequence:
+        (asked, sample), model = self._asked[index], self._service.model
+        request, info = asked.request, model.bundle.manifest.model
+        settings = request.settings
+        return LiveSequence(
+            prompt=tokens,
+            sampler=Sampler(settings, NoiseKey.of(settings.seed or 0, sample=sample), vocab_size=info.vocab_size),
+            transcript=Transcript(
+                model.tokenizer, settings.stop, model.grammar,
+                opened=None if request.raw else opened_by(asked.text, model.grammar), begun=begun,
+                tools=request.offered, formats=model.tools.formats if request.offered else (),
+            ),
+            max_new_tokens=max_new_tokens if self._sampling.generate else 0,
+            eos=frozenset() if settings.ignore_eos else frozenset(info.eos_token_ids),
+            notify=Notify(self._loop, self._arrived, index),
+            logprobs=request.logprobs if self._sampling.generate else None,
+            prompt_logprobs=None if begun else self._prompt_logprobs,
+            shaping=self._sampling.shaping(),
+            think_budget=0 if begun else request.think_budget,
+        )  # fmt: skip
 
     def submit(self) -> None:
         """Queue them; raises ApiError."""
         try:
-            self._ticket = self._service.batch.submit(self.sequences, seconds=self._service.options.timeout_s)
+            self._tickets.append(self._service.batch.submit(self.sequences, seconds=self._service.options.timeout_s))
         except Exception as error:
             raise failure(error) from error
         self._service.active += 1
 
     def cancel(self) -> None:
         """Give up what has not ended; once is enough."""
-        if self._ticket is not None:
-            self._ticket.cancel()
-            self._ticket = None
-            self._service.active -= 1
+        for ticket in self._tickets:
+            ticket.cancel()
+        self._service.active -= bool(self._tickets)
+        self._tickets.clear()
 
     async def updates(self) -> AsyncIterator[tuple[int, Update]]:
         """(number of the sequence, update) until all have ended; raises ApiError as ``watched`` does."""
@@ -227,10 +237,37 @@ class Running:
                 continue
             if update.error is not None:
                 raise failure(update.error) from update.error
+            self._written[index] += "".join(event.text for event in update.events)
             if update.timings is not None:
-                left -= 1
-                self._service.metrics.ended(update.timings)
+                update = self._ended(index, update)
+                left -= update.last
             yield index, update
+
+    def _ended(self, index: int, update: Update) -> Update:
+        """The last update of a sequence, or, where its reasoning has used up its budget, one that it goes on after."""
+        timings = update.timings
+        assert timings is not None
+        if (before := self._before.pop(index, None)) is not None:
+            timings = before.then(timings)
+        asked, _ = self._asked[index]
+        room = asked.request.settings.max_new_tokens - timings.new_tokens
+        if update.finish != "cancelled" or room < 1:
+            self._service.metrics.ended(timings)
+            return replace(update, timings=timings)
+        model = self._service.model
+        closing = closing_events(model, asked.text, self._written[index])
+        self._written[index] += "".join(event.text for event in closing)
+        tokens = model.encode(asked.text + self._written[index])
+        if len(tokens) >= self._service.limit:
+            return replace(update, finish="context", timings=timings, events=(*update.events, *closing))
+        self._before[index] = timings
+        rest = self.sequences[index] = self._sequence(index, tokens, room, begun=self._written[index])
+        try:
+            seconds = self._deadline - time.monotonic()
+            self._tickets.append(self._service.batch.submit([rest], seconds=seconds, urgent=True))
+        except Exception as error:
+            raise failure(error) from error
+        return replace(update, finish=None, timings=None, events=(*update.events, *closing))
 
 
 class Notify:

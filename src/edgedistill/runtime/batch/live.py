@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -81,6 +81,16 @@ class Timings:
     ttft_s: float
     decode_s: float
 
+    def then(self, rest: Timings) -> Timings:
+        """Of a sequence in two parts, the second of which is ``rest``: one prompt, one first token."""
+        return replace(
+            self,
+            new_tokens=self.new_tokens + rest.new_tokens,
+            reasoning_tokens=self.reasoning_tokens + rest.reasoning_tokens,
+            prefill_s=self.prefill_s + rest.prefill_s,
+            decode_s=self.decode_s + rest.decode_s,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Update:
@@ -119,6 +129,7 @@ class LiveSequence:
         notify: Called with every update, in the batch's thread; it must not wait.
         logprobs: Also record the generated tokens, with so many of the most likely. ``prompt_logprobs``: the prompt's.
         shaping: Changes the logits.
+        think_budget: Tokens of reasoning after which it ends as ``cancelled``, as in ``think_budget``; 0: no limit.
     """
 
     prompt: Sequence[int]
@@ -130,6 +141,7 @@ class LiveSequence:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     shaping: Shaping | None = None
+    think_budget: int = 0
     # ---- the batch's own ----
     ids: npt.NDArray[np.int64] = field(init=False, repr=False)
     place: Place | None = None
@@ -137,6 +149,8 @@ class LiveSequence:
     done: int = 0
     cached: int = 0
     last: int = -1
+    thought: int = 0
+    over: bool = False
     submitted: float = 0.0
     begun: float = 0.0
     first: float = 0.0
@@ -216,8 +230,15 @@ class LiveBatch:
 
     # ---- from any thread ------------------------------------------------------------------------------------
 
-    def submit(self, sequences: Sequence[LiveSequence], *, seconds: float = float("inf")) -> Ticket:
+    def submit(
+        self, sequences: Sequence[LiveSequence], *, seconds: float = float("inf"), urgent: bool = False
+    ) -> Ticket:
         """Have sequences run; those of one request wait together.
+
+        Args:
+            sequences: Of one request.
+            seconds: Its longest time.
+            urgent: Whatever waits: the rest of a request that was taken already.
 
         Raises:
             QueueFullError: Too many requests wait. StoppedError: The batch is closed.
@@ -229,7 +250,7 @@ class LiveBatch:
         with self._wanted:
             if self._closed:
                 raise StoppedError("The server is shutting down.", hint="Ask again when it is back.")
-            if self.waiting >= self._queue:
+            if not urgent and self.waiting >= self._queue:
                 raise QueueFullError(f"{self.waiting} requests wait already.", hint="Ask again in a moment.")
             self._arrived.append(ticket)
             self._wanted.notify()
@@ -425,6 +446,9 @@ class LiveBatch:
             () if one.logprobs is None else token_logprobs(logits[None], [token], self._tokenizer, top=one.logprobs)
         )
         events = one.transcript.add(token)
+        for event in events:
+            one.thought += event.tokens if event.kind == "reasoning" else 0
+            one.over = 0 < one.think_budget <= one.thought and (one.over or event.kind == "reasoning")
         self.load.new_tokens += 1
         reason = self._reason(one, token, count + 1)
         if reason is None:
@@ -438,6 +462,8 @@ class LiveBatch:
             return "stop_string"
         if token in one.eos:
             return "stop"
+        if one.over:
+            return "cancelled"
         if count >= one.max_new_tokens:
             return "length"
         return "context" if len(one.prompt) + count >= self._limit else None
