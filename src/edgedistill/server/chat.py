@@ -17,6 +17,7 @@ from edgedistill.server.fields import read_fields
 from edgedistill.server.sampling import read_sampling, top_count
 from edgedistill.server.service import Asked
 from edgedistill.server.streaming import IDLE_S, EventStream, Trimmer, unless_gone
+from edgedistill.server.vote import answer_by_vote, read_vote
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -58,7 +59,10 @@ async def chat_completions(request: Request) -> Response:
     """Answer a conversation."""
     service: Service = request.app.state.service
     fields = await read_fields(request, service.options.max_body)
+    options, own_temperature = read_vote(fields), fields.take("temperature") is not None
     asked = await read_chat(fields, service)
+    if options is not None:
+        return await answer_by_vote(request, service, asked, options, own_temperature=own_temperature)
     running = service.start([asked.asked], asked.sampling)
     if asked.stream:
         return EventStream(_events(service, asked, running), running)

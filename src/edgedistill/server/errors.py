@@ -16,6 +16,7 @@ RETRY_S = 2
 """Seconds after which a client that was sent away may ask again."""
 
 _FAILURES: tuple[tuple[type[Exception], int, str], ...] = (
+    (ContextLengthError, 400, "context_length_exceeded"),
     (QueueFullError, 429, "queue_full"),
     (StoppedError, 503, "shutting_down"),
     (BudgetError, 503, "out_of_memory"),

@@ -40,6 +40,7 @@ class Service:
         created: When it was started, in seconds since 1970.
         identity: Of the bundle.
         metrics: What it did so far.
+        voting, votes_waiting: Held by the one run of trajectories; how many there are with those that wait for it.
         active: Requests that were started and not cancelled, as each is in the end.
         notes: Sentences for whoever started it.
     """
@@ -52,6 +53,7 @@ class Service:
         self.created = int(time.time())
         self.metrics = Metrics()
         self.active = 0
+        self.voting, self.votes_waiting = asyncio.Semaphore(1), 0
         self.notes: list[str] = []
         self.identity = model.bundle.identity()
         session = model.session
@@ -103,17 +105,21 @@ class Service:
             ApiError: A prompt that is empty or too long, no room in the queue, or the server ends.
         """
         for asked in prompts:
-            if not asked.tokens:
-                raise ApiError(400, "The prompt has no tokens; expected at least one.", code="invalid_value")
-            if len(asked.tokens) > self.limit - sampling.generate:
-                said = f"The prompt has {len(asked.tokens)} tokens, the context holds {self.limit} with the answer."
-                raise ApiError(400, said, code="context_length_exceeded")
+            self.require_room(asked.tokens, new=int(sampling.generate))
         running = Running(self, sampling, prompt_logprobs)
         for asked in prompts:
             for sample in range(sampling.n):
                 running.add(asked, sample)
         running.submit()
         return running
+
+    def require_room(self, tokens: Sequence[int], *, new: int = 1) -> None:
+        """Refuse a prompt that is empty, or has no room for ``new`` tokens behind it; raises ApiError."""
+        if not tokens:
+            raise ApiError(400, "The prompt has no tokens; expected at least one.", code="invalid_value")
+        if len(tokens) > self.limit - new:
+            said = f"The prompt has {len(tokens)} tokens, the context holds {self.limit} with the answer."
+            raise ApiError(400, said, code="context_length_exceeded")
 
     def require_name(self, name: object) -> None:
         """Refuse a request to another model; raises ApiError."""
