@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgedistill.runtime.events import Event, Generation
     from edgedistill.runtime.model import Model
     from edgedistill.runtime.settings import GenerationSettings, Numerics
+    from edgedistill.runtime.structured.constraint import ResponseFormat, Schema
     from edgedistill.runtime.text.thinking import Effort
     from edgedistill.runtime.tools.types import ToolChoiceArgument, ToolsArgument
 
@@ -43,6 +44,11 @@ class Keywords(TypedDict, total=False):
     template_vars: Mapping[str, Any] | None
     tools: ToolsArgument | None
     tool_choice: ToolChoiceArgument | None
+    response_format: ResponseFormat | None
+    json_schema: Schema | None
+    grammar: str | None
+    regex: str | None
+    choices: Sequence[str] | None
     cancel: threading.Event | None
 
 

@@ -161,11 +161,12 @@ class TokenLoop:
         prompt_tokens = self._decoder.length
         try:
             while True:
-                for token in drawn:
+                for place, token in enumerate(drawn, 1):
                     count += 1
                     # Whoever consumes a token may cancel, so the reasons to end are looked at after it was given out.
                     yield token
-                    self.finish_reason = self._reason(token, count, prompt_tokens + count)
+                    complete = place == len(drawn) and self._sampler.finished
+                    self.finish_reason = "stop" if complete else self._reason(token, count, prompt_tokens + count)
                     if self.finish_reason is not None:
                         return
                 with self.step_watch:
@@ -195,7 +196,7 @@ class TokenLoop:
         drawn: list[int] = []
         for logits, guess in zip(self._decoder.feed_all(tokens, exact=self._exact), [*tokens[1:], None], strict=True):
             drawn.append(self._choose(logits, count + len(drawn)))
-            if drawn[-1] != guess or guess in self._eos:
+            if drawn[-1] != guess or guess in self._eos or self._sampler.finished:
                 break
             self._sampler.observe(drawn[-1:])
         self._decoder.truncate(before + len(drawn))

@@ -60,7 +60,8 @@ def generate_batch(
             if cancel is not None and cancel.is_set():
                 return
             decoder = session.decoder()
-            sampler = Sampler(settings, key, vocab_size=info.vocab_size)
+            mask = model.mask(replace(request, prompt=prompts[index]), texts[index])
+            sampler = Sampler(settings, key, vocab_size=info.vocab_size, mask=mask)
             loop = TokenLoop(decoder, sampler, settings, context_length=info.context_length, eos=(), cancel=cancel)
             for _ in loop.prefill(tokens, chunk=model.prefill_chunk):
                 pass
@@ -68,7 +69,7 @@ def generate_batch(
                 return
             prefill_s[index] = loop.prefill_watch.total
             first = sampler.choose(loop.logits, 0)
-            yield Start(("", index), np.uint64(key.state), decoder.cache, 0, len(tokens), (first,))
+            yield Start(("", index), np.uint64(key.state), decoder.cache, 0, len(tokens), (first,), mask)
 
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens")
     draw = DrawSettings(seed=seed, numerics=request.numerics, **{name: getattr(settings, name) for name in names})

@@ -36,6 +36,7 @@ def events(
     with stats.Stopwatch() as setup:
         text = model.rendered(request)
         tokens = model.encode(text + request.continuing, raw=request.raw)
+        mask = model.mask(request, text)
         seed = settings.seed if settings.seed is not None else secrets.randbits(32)
         transcript = Transcript(
             model.tokenizer, settings.stop, model.grammar, opened=opened_by(text, model.grammar),
@@ -50,7 +51,7 @@ def events(
     with model.decoder() if decoder is None else nullcontext(decoder) as used:
         loop = TokenLoop(
             used,
-            Sampler(settings, NoiseKey.of(seed), vocab_size=info.vocab_size),
+            Sampler(settings, NoiseKey.of(seed), vocab_size=info.vocab_size, mask=mask),
             settings,
             context_length=info.context_length,
             eos=info.eos_token_ids,

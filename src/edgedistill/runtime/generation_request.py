@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edgedistill.errors import GenerationError
 from edgedistill.runtime.logprobs import check_top
 from edgedistill.runtime.settings import check_numerics
+from edgedistill.runtime.structured.constraint import Constraint, constraint_of
 from edgedistill.runtime.tools.types import Tool, ToolChoice, tools_of
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from edgedistill.runtime.model import Model, Prompt
     from edgedistill.runtime.settings import GenerationSettings, Numerics
+    from edgedistill.runtime.structured.constraint import ResponseFormat, Schema
     from edgedistill.runtime.text.thinking import Effort
     from edgedistill.runtime.tools.types import ToolChoiceArgument, ToolsArgument
 
@@ -35,6 +37,7 @@ class Request:
     template_vars: Mapping[str, Any] | None = None
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ToolChoice()  # noqa: RUF009 (it is frozen)
+    constraint: Constraint | None = None
 
     @property
     def offered(self) -> tuple[Tool, ...]:
@@ -64,6 +67,11 @@ def request_of(
     template_vars: Mapping[str, Any] | None = None,
     tools: ToolsArgument | None = None,
     tool_choice: ToolChoiceArgument | None = None,
+    response_format: ResponseFormat | None = None,
+    json_schema: Schema | None = None,
+    grammar: str | None = None,
+    regex: str | None = None,
+    choices: Sequence[str] | None = None,
     raw: bool = False,
     continuing: str = "",
     cancel: threading.Event | None = None,  # noqa: ARG001 (the keywords' own; whoever generates looks at it)
@@ -91,11 +99,14 @@ def request_of(
         template_vars = {**variables, **(template_vars or {})}
     offered = tools_of(tools)
     choice = ToolChoice.of(tool_choice, offered)
-    if choice.kind == "required":
-        raise GenerationError("tool_choice can be 'auto' or 'none'; a call cannot be forced yet.")
+    form = constraint_of(
+        response_format=response_format, json_schema=json_schema, grammar=grammar, regex=regex, choices=choices
+    )
+    if form is not None and choice.kind == "required":
+        raise GenerationError("A call is required and the answer has a form; expected one of the two.")
     if offered and raw:
         raise GenerationError("A raw prompt uses no chat template, so that tools have no place in it.")
     return Request(
         prompt, chosen, check_numerics(numerics), thinking, raw, continuing, logprobs, think_budget, template_vars,
-        offered, choice,
+        offered, choice, form,
     )  # fmt: skip

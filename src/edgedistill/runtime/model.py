@@ -29,11 +29,15 @@ from edgedistill.runtime.logprobs import TokenLogprob, check_top, token_logprobs
 from edgedistill.runtime.optimum_session import OptimumSession
 from edgedistill.runtime.session import DecoderSession, SessionConfig, give_back_memory
 from edgedistill.runtime.settings import GenerationSettings
+from edgedistill.runtime.structured.gate import ReasoningGate
+from edgedistill.runtime.structured.masks import MaskMaker
 from edgedistill.runtime.text.chat_template import PassThrough
 from edgedistill.runtime.text.messages import plain_messages
+from edgedistill.runtime.text.reasoning import opened_by
 from edgedistill.runtime.text.thinking import ThinkingControl
 from edgedistill.runtime.think_budget import events_within
 from edgedistill.runtime.tools.control import ToolControl
+from edgedistill.runtime.tools.forced import calls_grammar
 from edgedistill.workers import Workers
 
 if TYPE_CHECKING:
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
     from edgedistill.runtime.optimum_session import OptimumDecoder
     from edgedistill.runtime.settings import Numerics
     from edgedistill.runtime.speculate.control import StepCosts
+    from edgedistill.runtime.structured.mask import TokenMask
     from edgedistill.runtime.tools.types import Tool
 
     Prompt = str | Sequence[Mapping[str, Any]]
@@ -124,6 +129,7 @@ class Model:
         )  # fmt: skip
         added = {token.content for token in self.tokenizer.get_added_tokens_decoder().values()}
         self.tools = ToolControl(self.template, added)
+        self._masks = MaskMaker(self.tokenizer, vocab_size=info.vocab_size, eos=info.eos_token_ids)
         self.prefill_chunk = max(2, int(profile.get("context", {}).get("prefill_chunk", DEFAULT_PREFILL_CHUNK)))
         self._idle: list[Decoder | OptimumDecoder] = []
         self.step_costs: dict[Numerics, StepCosts] = {}
@@ -179,6 +185,30 @@ class Model:
         without = PassThrough.note if isinstance(self.template, PassThrough) else self.thinking.note(request.thinking)
         return " ".join(note for note in (without, self.tools.note(request.offered)) if note) or None
 
+    def mask(self, request: Request, prompt: str) -> TokenMask | None:
+        """Which tokens may come in the reply to ``request``, whose rendered text is ``prompt``; None: any.
+
+        Raises:
+            MissingExtraError: llguidance is not installed.
+            GenerationError: The request's form cannot be used, or no call be forced in this model's form.
+        """
+        required = request.tool_choice.kind == "required"
+        if request.constraint is None and not required:
+            return None
+        calls = None
+        if request.offered:
+            called = [tool for tool in request.offered if request.tool_choice.name in (None, tool.name)]
+            calls = calls_grammar(
+                self.tools.formats[0], called, self._masks.special, several=request.tool_choice.name is None
+            )  # fmt: skip
+        opened = opened_by(prompt, self.grammar)
+        reasons = not request.raw and request.thinking is not False
+        gate = ReasoningGate(
+            self.tokenizer, self.grammar, opened=opened, begun=request.continuing,
+            may_open=self.thinking.pair if reasons else None,
+        )  # fmt: skip
+        return self._masks.mask(request.constraint, calls=calls, required=required, gate=gate)
+
     def encode(self, text: str, *, raw: bool = False) -> list[int]:
         """Token ids of a rendered prompt; ``raw`` adds the beginning-of-sequence token where the model wants one."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
@@ -231,7 +261,13 @@ class Model:
                 tools: What the model may call: dicts in OpenAI's form, or functions with type hints and a docstring.
                 Calls are in the generation's ``tool_calls``; nothing runs them.
 
-                tool_choice: ``auto`` (the model decides) or ``none``.
+                tool_choice: ``auto`` (the model decides), ``none``, ``required``, or in OpenAI's form the one to call.
+                A call that has to come is forced by a mask, as with ``json_schema``.
+
+                response_format, json_schema, grammar, regex, choices: The form of the answer, see ``constraint_of``:
+                tokens that do not fit are masked (extra ``structured``); log-probabilities are the model's own all the
+                same. Reasoning comes before it as ever. A reply that is cut at ``max_new_tokens`` is the beginning of
+                one in that form: ``finish_reason`` is ``length``.
 
                 raw: No chat template: continue ``prompt``, a text, as it is.
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.runtime.settings import GenerationSettings
+    from edgedistill.runtime.structured.mask import TokenMask
 
     Ids = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float64]
@@ -160,11 +161,20 @@ def choose(logits: Logits, settings: GenerationSettings, keys: Keys, positions: 
 class Sampler:
     """``choose`` for one sequence under fixed settings."""
 
-    def __init__(self, settings: GenerationSettings, key: NoiseKey, *, vocab_size: int) -> None:
+    def __init__(
+        self, settings: GenerationSettings, key: NoiseKey, *, vocab_size: int, mask: TokenMask | None = None
+    ) -> None:
+        """``mask``: takes tokens away before the filters; it sees every token that is chosen."""
         self._settings = settings
+        self._mask = mask
         self._keys = np.array([key.state], dtype=np.uint64)
         self._plain = settings.greedy and settings.repetition_penalty == 1.0
         self._seen = np.zeros((1, vocab_size), dtype=bool) if settings.repetition_penalty != 1.0 else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the mask says that the reply is complete."""
+        return self._mask is not None and self._mask.finished
 
     def observe(self, tokens: Ids | list[int]) -> None:
         """Tell the repetition penalty which tokens occurred (prompt or output)."""
@@ -173,9 +183,15 @@ class Sampler:
 
     def choose(self, logits: Logits, position: int) -> int:
         """Token id for ``logits`` float32 [V] at ``position``. Raises GenerationError on NaN."""
+        if self._mask is not None:
+            logits = self._mask.apply(logits)
         if self._plain:
-            return greedy(logits)
-        return int(choose(logits[None], self._settings, self._keys, np.array([position]), self._seen)[0])
+            token = greedy(logits)
+        else:
+            token = int(choose(logits[None], self._settings, self._keys, np.array([position]), self._seen)[0])
+        if self._mask is not None:
+            self._mask.observe(token)
+        return token
 
 
 @dataclass(frozen=True, slots=True)

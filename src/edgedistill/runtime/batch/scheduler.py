@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgedistill.runtime.kv_cache import KVCache
     from edgedistill.runtime.session import DecoderSession
     from edgedistill.runtime.settings import GenerationSettings
+    from edgedistill.runtime.structured.mask import TokenMask
 
     Logits = npt.NDArray[np.float32]
 
@@ -42,6 +43,7 @@ class Start(Generic[Key]):
             the sequence is given a place, until when the row must keep them. None for ``OneRow``, which holds them.
         prompt_tokens: Length of the prompt.
         tokens: Generated tokens so far, at least one. A sequence that ends with them is given out as it is.
+        mask: Which tokens may follow; it has seen ``tokens``.
     """
 
     key: Key
@@ -50,6 +52,7 @@ class Start(Generic[Key]):
     row: int
     prompt_tokens: int
     tokens: tuple[int, ...]
+    mask: TokenMask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +115,11 @@ class Batch(Generic[Key]):
             if start is None:
                 self._exhausted = True
                 break
-            finish = self.reason(start.tokens[-1], len(start.tokens), start.prompt_tokens)
+            finish = self.reason(start.tokens[-1], len(start.tokens), start.prompt_tokens, start.mask)
             if finish is None:
-                self._rows.admit(start.key, start.noise, start.cache, start.row, start.prompt_tokens, start.tokens)
+                self._rows.admit(
+                    start.key, start.noise, start.cache, start.row, start.prompt_tokens, start.tokens, start.mask
+                )
             else:
                 finished.append(Finished(start.key, start.tokens, finish))
         return finished
@@ -125,9 +130,9 @@ class Batch(Generic[Key]):
         if row is not None:
             self._rows.release(row)
 
-    def reason(self, token: int, count: int, prompt_tokens: int) -> Finish | None:
+    def reason(self, token: int, count: int, prompt_tokens: int, mask: TokenMask | None = None) -> Finish | None:
         """Why a sequence of ``count`` tokens ends with ``token``; None if it goes on."""
-        if (self._eos == token).any():
+        if (self._eos == token).any() or (mask is not None and mask.finished):
             return "stop"
         if count >= self._settings.max_new_tokens:
             return "length"
@@ -148,7 +153,11 @@ class Batch(Generic[Key]):
             logits = logits[active]
         counts = rows.counts[active]
         tokens = choose(
-            logits, self._settings, rows.noise[active], counts, None if rows.seen is None else rows.seen[active]
+            rows.masked(active, logits),
+            self._settings,
+            rows.noise[active],
+            counts,
+            None if rows.seen is None else rows.seen[active],
         )
         rows.take(active, tokens)
         keys = rows.keys(active)
@@ -157,11 +166,13 @@ class Batch(Generic[Key]):
             (tokens[:, None] == self._eos).any(axis=1)
             | (counts + 1 >= self._settings.max_new_tokens)
             | (total >= self._limit)
+            | rows.finished(active)
         )
         finished = []
         for row in active[ended].tolist():
+            mask = rows.masks[row]
             key, sequence = rows.release(row)
-            finish = self.reason(sequence[-1], len(sequence), int(rows.prompts[row]))
+            finish = self.reason(sequence[-1], len(sequence), int(rows.prompts[row]), mask)
             finished.append(Finished(key, sequence, finish or "length"))
         return Step(keys, tokens, logits, finished)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgedistill.runtime.decoder import Decoder
     from edgedistill.runtime.generate import SequenceDecoder
     from edgedistill.runtime.kv_cache import KVCache
+    from edgedistill.runtime.structured.mask import TokenMask
 
     Logits = npt.NDArray[np.float32]
 
@@ -39,6 +40,7 @@ class Rows(Generic[Key]):
         noise: uint64 [size], key of each row's noise.
         counts, prompts: int64 [size], tokens generated so far and tokens of the prompt.
         seen: bool [size, V], tokens that occurred; None unless ``penalised``.
+        masks: Which tokens may follow on each row; None: any.
     """
 
     def __init__(self, decoder: Decoder, *, max_new_tokens: int, penalised: bool, room: int | None = None) -> None:
@@ -50,6 +52,7 @@ class Rows(Generic[Key]):
     def _allocate(self, size: int, max_new_tokens: int, penalised: int | None) -> None:
         self.size = size
         self._keys: list[Key | None] = [None] * size
+        self.masks: list[TokenMask | None] = [None] * size
         self.noise = np.zeros(size, dtype=np.uint64)
         self.counts = np.zeros(size, dtype=np.int64)
         self.prompts = np.zeros(size, dtype=np.int64)
@@ -83,7 +86,14 @@ class Rows(Generic[Key]):
         return self._keys.index(key) if key in self._keys else None
 
     def admit(
-        self, key: Key, noise: np.uint64, cache: KVCache | None, row: int, prompt_tokens: int, tokens: Sequence[int]
+        self,
+        key: Key,
+        noise: np.uint64,
+        cache: KVCache | None,
+        row: int,
+        prompt_tokens: int,
+        tokens: Sequence[int],
+        mask: TokenMask | None = None,
     ) -> None:
         """Give a sequence a free row.
 
@@ -93,6 +103,7 @@ class Rows(Generic[Key]):
             cache, row: Where the entries of the prompt and of all ``tokens`` but the last lie; they are copied.
             prompt_tokens: Length of the prompt.
             tokens: Generated so far, at least one.
+            mask: Which may follow; it has seen ``tokens``.
 
         Raises:
             ContextLengthError, OutOfMemoryError: See ``KVCache.reserve``.
@@ -101,6 +112,7 @@ class Rows(Generic[Key]):
         count = len(tokens)
         held = self._hold(place, cache, row, prompt_tokens, count)
         self._keys[place] = key
+        self.masks[place] = mask
         self.noise[place] = noise
         self.counts[place] = count
         self.prompts[place] = prompt_tokens
@@ -127,6 +139,18 @@ class Rows(Generic[Key]):
         occupied = np.array([key is not None for key in self._keys])
         return self._batch.step(self._last, occupied, exact=exact)[:, 0]
 
+    def masked(self, active: npt.NDArray[np.int64], logits: Logits) -> Logits:
+        """``logits`` float32 [n, V] of the rows ``active`` without the tokens that may not follow."""
+        masks = [self.masks[row] for row in active.tolist()]
+        if not any(masks):
+            return logits
+        return np.stack([row if mask is None else mask.apply(row) for mask, row in zip(masks, logits, strict=True)])
+
+    def finished(self, active: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """bool [n]: which of the rows ``active`` are complete, as their masks say."""
+        masks = [self.masks[row] for row in active.tolist()]
+        return np.array([mask is not None and mask.finished for mask in masks], dtype=np.bool_)
+
     def take(self, active: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64]) -> None:
         """Append a token to each of the rows ``active``."""
         self._tokens[active, self.counts[active]] = tokens
@@ -134,11 +158,14 @@ class Rows(Generic[Key]):
         self._last[active, 0] = tokens
         if self.seen is not None:
             self.seen[active, tokens] = True
+        for row, token in zip(active.tolist(), tokens.tolist(), strict=True):
+            if (mask := self.masks[row]) is not None:
+                mask.observe(token)
 
     def release(self, row: int) -> tuple[Key, tuple[int, ...]]:
         """Free ``row``; its key and tokens."""
         (key,) = self.keys(np.array([row]))
-        self._keys[row] = None
+        self._keys[row] = self.masks[row] = None
         self._drop(row)
         return key, tuple(self._tokens[row, : self.counts[row]].tolist())
 
@@ -152,7 +179,9 @@ class Rows(Generic[Key]):
         chosen = [*kept.tolist(), *[int(kept[0])] * (size - len(kept))]
         self._batch.compact(kept.tolist(), size)
         keys = [self._keys[row] for row in kept]
+        masks = [self.masks[row] for row in kept]
         self._keys = [*keys, *[None] * (size - len(kept))]
+        self.masks = [*masks, *[None] * (size - len(kept))]
         self.noise, self.counts, self.prompts = self.noise[chosen], self.counts[chosen], self.prompts[chosen]
         self._last, self._tokens = self._last[chosen], self._tokens[chosen]
         self.seen = None if self.seen is None else self.seen[chosen]

@@ -85,6 +85,11 @@ class ReasoningSplitter:
         return self._state == "reasoning"
 
     @property
+    def held(self) -> str:
+        """Text that is not decided yet: a mark may come of it."""
+        return self._held
+
+    @property
     def closed(self) -> bool:
         """False inside the reasoning, and between channels as long as none with the answer has come."""
         return self._state == "answer" or (self._state == "start" and not (self._thought and self._grammar.repeats))
