@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from checkpoint_fixtures import Stored
 
 from edgedistill.checkpoint.quantized import QuantizedTensors, open_quantized
-from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 N, K, GROUP = 16, 64, 32
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-
-
-class Stored:
-    """Tensors in memory, with the types that a safetensors file states."""
-
-    def __init__(self, tensors: dict[str, np.ndarray], types: dict[str, str] | None = None) -> None:
-        self.tensors, self.types = tensors, types or {}
-        self.paths = (Path("model.safetensors"),)
-
-    def names(self) -> list[str]:
-        return list(self.tensors)
-
-    def info(self, name: str) -> TensorInfo:
-        known = {"int32": "I32", "float32": "F32", "uint8": "U8"}
-        return TensorInfo(name, self.tensors[name].shape, self.types.get(name, known[str(self.tensors[name].dtype)]))
-
-    def read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        return self.tensors[name][start:stop].astype(np.float32)
-
-    def read_stored(self, name: str, start: int, stop: int) -> np.ndarray:
-        return np.atleast_1d(self.tensors[name])[start:stop]
-
-    def close(self) -> None:
-        pass
 
 
 def pack(codes: np.ndarray, axis: int, order: tuple[int, ...] = tuple(range(8))) -> np.ndarray:

@@ -178,3 +178,25 @@ def test_what_cannot_be_kept(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="calibration, which quantizes anew"):
         export(tiny_checkpoint_dir, tmp_path / "c", keep_quantization=True, calibrate=True)
     export(tiny_checkpoint_dir, tmp_path / "d", keep_quantization=False)
+
+
+@pytest.mark.parametrize(("down", "kept"), [(Kind.Q4_0, 9), (Kind.Q8_0, 5)])
+def test_experts_keep_their_codes_where_one_kernel_takes_both(tmp_path: Path, down: Kind, kept: int) -> None:
+    """All experts of a matrix lie in one tensor of a GGUF file; gate and up become neighbouring rows."""
+    metadata = {"expert_count": 4, "expert_used_count": 2, "expert_feed_forward_length": 256}
+    rng = np.random.default_rng(0)
+    tensors = {n: a for n, a in model_tensors(LLAMA | SHAPE, qk_norm=True).items() if ".mlp." not in n}
+    kinds = {name: Kind.Q4_0 for name, array in tensors.items() if array.ndim == 2}
+    for layer in range(2):
+        mlp = f"model.layers.{layer}.mlp"
+        tensors[f"{mlp}.gate.weight"] = rng.normal(0, 0.5, (4, 256)).astype(np.float32)
+        for which in ("gate", "up", "down"):
+            name = f"{mlp}.experts.{which}_proj.weight"
+            tensors[name] = rng.normal(0, 0.2, (4, 256, 256)).astype(np.float32)
+            kinds[name] = down if which == "down" else Kind.Q4_0
+    write_gguf(tmp_path / "model.gguf", "qwen3moe", SHAPE, tensors=tensors, kinds=kinds, metadata=metadata)
+    result = export(tmp_path / "model.gguf", tmp_path / "b", keep_quantization=True)
+    methods = [entry.format.method for entry in result.manifest.weights if len(entry.shape) == 2]
+    assert methods.count("kept") == kept
+    if kept == 9:
+        assert_values_are_the_sources(tmp_path / "model.gguf", result)

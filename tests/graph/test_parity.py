@@ -184,9 +184,10 @@ def test_parts_one_after_another_are_the_whole(case: Case) -> None:
             "past.key": cache,
             "past.value": cache,
         }
-        tap = inputs_of(spec, f"layers.{index}.mlp.down")
+        mixture = spec.layers[index].mixture
+        tap = inputs_of(spec, f"layers.{index}.mlp.{'experts.gate_up' if mixture else 'down'}")
         (tapped,) = run(build_layer(spec, emitter, index, (tap,), positions=40), [tap], feeds)
-        assert tapped.shape == (2, 40, spec.intermediate_size)
+        assert tapped.shape == (2, 40, spec.hidden_size if mixture else spec.intermediate_size)
         (hidden,) = run(build_layer(spec, emitter, index, positions=40), ["hidden.out"], feeds)
     (logits,) = run(build_head(spec, emitter), ["logits"], {"hidden": hidden})
     np.testing.assert_allclose(logits[0], case.expected, rtol=0, atol=TOLERANCE * 10)

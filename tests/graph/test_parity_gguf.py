@@ -42,6 +42,10 @@ FILES = {
     "arcee": ("arcee",),
     "nemotron": ("nemotron",),
     "stablelm": ("stablelm", "stablelm-parallel"),
+    "qwen3moe": ("qwen3_moe",),
+    "olmoe": ("olmoe",),
+    "granitemoe": ("granitemoe",),
+    "gpt-oss": ("gpt_oss",),
 }
 VOCABULARY = 320
 # What llama.cpp knows without metadata: values that a GGUF file cannot have otherwise.

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from edgedistill.checkpoint.types import TensorInfo
+
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TEXT = ["Ann has 3 apples and buys 4 more apples.", "How many apples does Ann have now?", "the there then three"] * 4
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -120,3 +122,27 @@ def write_shards(path: Path, tensors: dict[str, np.ndarray], weight_map: dict[st
     placed = {name: shard for shard, members in shards.items() for name in members}
     index = {"metadata": {"total_size": 0}, "weight_map": placed if weight_map is None else weight_map}
     (path / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+class Stored:
+    """Tensors in memory, with the types that a safetensors file states."""
+
+    def __init__(self, tensors: dict[str, np.ndarray], types: dict[str, str] | None = None) -> None:
+        self.tensors, self.types = tensors, types or {}
+        self.paths = (Path("model.safetensors"),)
+
+    def names(self) -> list[str]:
+        return list(self.tensors)
+
+    def info(self, name: str) -> TensorInfo:
+        known = {"int32": "I32", "float32": "F32", "uint8": "U8"}
+        return TensorInfo(name, self.tensors[name].shape, self.types.get(name, known[str(self.tensors[name].dtype)]))
+
+    def read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        return self.tensors[name][start:stop].astype(np.float32)
+
+    def read_stored(self, name: str, start: int, stop: int) -> np.ndarray:
+        return np.atleast_1d(self.tensors[name])[start:stop]
+
+    def close(self) -> None:
+        pass

@@ -30,6 +30,8 @@ def _longrope(original: int, pairs_of: int) -> dict[str, Any]:
     return {"rope": rope, "original_max_position_embeddings": original}
 
 
+QWEN3_MOE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama-tied": ("llama", {"tie_word_embeddings": True, "hidden_size": 64, "head_dim": None}),
@@ -142,6 +144,37 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ministral3": (
         "ministral3",
         {"rope": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.4}, "sliding_window": None},
+    ),
+}
+
+CASES |= {
+    "qwen3_moe": ("qwen3_moe", QWEN3_MOE | {"norm_topk_prob": True}),
+    "qwen3_moe-some": (
+        "qwen3_moe",
+        QWEN3_MOE | {"norm_topk_prob": False, "decoder_sparse_step": 2, "mlp_only_layers": [3], "num_hidden_layers": 5},
+    ),
+    "olmoe": ("olmoe", {"hidden_size": 64, "num_experts": 6, "num_experts_per_tok": 2}),
+    "granitemoe": (
+        "granitemoe",
+        {
+            "hidden_size": 64,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "embedding_multiplier": 2.5,
+            "residual_multiplier": 0.6,
+            "attention_multiplier": 0.3,
+            "logits_scaling": 0.7,
+        },
+    ),
+    "mixtral": ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}),
+    "gpt_oss": (
+        "gpt_oss",
+        {
+            "num_local_experts": 5,
+            "num_experts_per_tok": 3,
+            "sliding_window": 6,
+            "rope": YARN | {"truncate": False, "beta_fast": 32.0, "beta_slow": 1.0},
+        },
     ),
 }
 

@@ -15,8 +15,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # What the converter's classes do beyond the names (conversion/*.py).
-PERMUTED = ("llama", "mistral3", "smollm3", "granite", "arcee")
+PERMUTED = ("llama", "mistral3", "smollm3", "granite", "granitemoe", "arcee")
 SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron")
+# Config keys of an expert's inner size.
+EXPERTS = {
+    "qwen3moe": "moe_intermediate_size",
+    "olmoe": "intermediate_size",
+    "granitemoe": "intermediate_size",
+    "gpt-oss": "intermediate_size",
+}
 LAYER_NORM = {"cohere2": "layer_norm_eps", "nemotron": "norm_eps", "stablelm": "layer_norm_eps"}
 
 
@@ -46,8 +53,12 @@ def write_model(path: Path, arch: str, model: Any) -> None:
     names = get_tensor_name_map(next(key for key, name in MODEL_ARCH_NAMES.items() if name == arch),
                                 config["num_hidden_layers"])  # fmt: skip
     activations: dict[str, list[float]] = {}
-    for name, parameter in model.state_dict().items():
-        array = parameter.float().numpy()
+    arrays = {name: parameter.float().numpy() for name, parameter in model.state_dict().items()}
+    if arch in EXPERTS:
+        add_experts(writer, config, EXPERTS[arch])
+        arrays = with_stacked_experts(arrays, arch)
+    for name, stored in arrays.items():
+        array = stored
         if ".act_fn." in name:
             activations.setdefault(name.rpartition(".")[2], []).append(array.item())
             continue
@@ -59,6 +70,7 @@ def write_model(path: Path, arch: str, model: Any) -> None:
             if arch in PERMUTED and f".{module}." in name:
                 array = interleave(array, count)
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        target = f"{target}.weight" if target and target.endswith("attn_sinks") else target
         assert target is not None, f"the converter has no name for {name} in {arch}"
         writer.add_tensor(target, np.ascontiguousarray(array))
     for part, values in activations.items():
@@ -66,6 +78,35 @@ def write_model(path: Path, arch: str, model: Any) -> None:
     # The tokenizer has more tokens than the models of the parity tests: their embedding is filled up.
     add_bpe(writer, "gpt-2", config["vocab_size"])
     finish(writer)
+
+
+def add_experts(writer: GGUFWriter, config: dict[str, Any], size: str) -> None:
+    writer.add_expert_count(config.get("num_local_experts") or config["num_experts"])
+    writer.add_expert_used_count(config["num_experts_per_tok"])
+    writer.add_expert_feed_forward_length(config[size])
+
+
+def with_stacked_experts(arrays: dict[str, np.ndarray], arch: str) -> dict[str, np.ndarray]:
+    """``arrays`` with gate, up and down of all experts of a layer in one tensor each."""
+    found: dict[str, np.ndarray] = {}
+    singles: dict[str, list[np.ndarray]] = {}
+    for name, array in arrays.items():
+        layer, _, module = name.partition(".mlp.experts." if ".mlp." in name else ".block_sparse_moe.")
+        target = f"{layer}.mlp.experts"
+        kind = "bias" if "bias" in module else "weight"
+        if ".experts." not in name and not module.startswith(("input_linear", "output_linear")):
+            found[name.replace("moe.router.weight", "moe.router.layer.weight")] = array
+        elif module.partition(".")[0].isdigit():  # one expert's matrix, in the order of experts
+            singles.setdefault(f"{target}.{module.partition('.')[2]}", []).append(array)
+        else:
+            rows = array.transpose(0, 2, 1) if arch == "gpt-oss" and kind == "weight" else array
+            if module.startswith(("output_linear", "down_proj", "experts.down_proj")):
+                found[f"{target}.down_proj.{kind}"] = rows
+                continue
+            half = rows.shape[1] // 2
+            parts = (rows[:, 0::2], rows[:, 1::2]) if arch == "gpt-oss" else (rows[:, :half], rows[:, half:])
+            found |= {f"{target}.{which}_proj.{kind}": part for which, part in zip(("gate", "up"), parts, strict=True)}
+    return found | {name: np.stack(parts) for name, parts in singles.items()}
 
 
 def rope_values(config: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +171,7 @@ def llama3_factors(rope: dict[str, Any], base: float, rotated: int) -> np.ndarra
 
 
 def add_features(writer: GGUFWriter, arch: str, config: dict[str, Any]) -> None:
-    if arch == "granite":
+    if arch in ("granite", "granitemoe"):
         writer.add_attention_scale(config["attention_multiplier"])
         writer.add_embedding_scale(config["embedding_multiplier"])
         writer.add_residual_scale(config["residual_multiplier"])

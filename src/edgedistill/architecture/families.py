@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.architecture.experts import experts_spec, mixture_layers
 from edgedistill.architecture.family import Family, flag
 from edgedistill.architecture.family_table import FAMILIES, reason
 from edgedistill.architecture.rope import rope_spec
@@ -129,6 +130,8 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         attn_logit_softcapping=optional_number(config, "attn_logit_softcapping", family.attn_softcap),
         final_logit_softcapping=optional_number(config, "final_logit_softcapping", family.final_softcap),
         query_scaling=_query_scaling(config),
+        attention_sinks=family.attention_sinks,
+        experts=experts_spec(config, family.experts, hidden_size) if family.experts else None,
     )
 
 
@@ -148,6 +151,7 @@ def _embedding_scale(config: Mapping[str, Any], family: Family, hidden_size: int
 def _reject_foreign(config: Mapping[str, Any], model_type: str, family: Family) -> None:
     scales = (family.embedding_scale, family.residual_scale, family.logits_scale, family.logits_divisor)
     known = {key.name for key in (*scales, family.attention_scale) if key is not None}
+    known |= {"num_experts", "num_local_experts"} if family.experts else set()
     for key, meaning in {**_FOREIGN, **family.refused}.items():
         if key not in known and config.get(key):
             raise UnsupportedModelError(
@@ -186,11 +190,13 @@ def _layers(
             original_length=config.get("original_max_position_embeddings"),
         )
     full = ropes["full_attention"]
+    mixture = mixture_layers(config, family.experts, count)
     return tuple(
         LayerSpec(
             index,
             rope=(full if window is None else ropes.get("sliding_attention", full)) if rotates else None,
             sliding_window=window,
+            mixture=mixture[index],
         )
         for index, (rotates, window) in enumerate(zip(rotated, windows, strict=True))
     )

@@ -39,6 +39,40 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Experts:
+    """How a family names and stores its mixture of experts; see ``ExpertsSpec`` for what it computes.
+
+    Attributes:
+        count, active, size: Keys of the number of experts, of those active for a token, and of their inner size.
+        normalized: See ``ExpertsSpec``.
+        some_layers: Which layers are mixtures is said by ``decoder_sparse_step`` and ``mlp_only_layers``, not all are.
+        router: Module of the router.
+        separate: Modules gate, up and down of expert ``{}``, each stored by itself.
+        stacked: Names of the tensors gate-up [E, 2I, H] (gate before up) and down [E, H, I] of all experts.
+        transposed: Stacked tensors are [E, H, 2I] and [E, I, H], and gate and up are neighbours (gpt-oss).
+        bias: Experts and router have biases. ``limit``, ``sigmoid_scale``: keys; ``up_offset``: fixed.
+    """
+
+    count: Key = Key("num_experts", 128)
+    active: Key = Key("num_experts_per_tok", 8)
+    size: Key = Key("intermediate_size")
+    normalized: bool | Key = True
+    some_layers: bool = False
+    router: str = "mlp.gate"
+    separate: tuple[str, str, str] = (
+        "mlp.experts.{}.gate_proj",
+        "mlp.experts.{}.up_proj",
+        "mlp.experts.{}.down_proj",
+    )
+    stacked: tuple[str, str] = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+    transposed: bool = False
+    bias: bool = False
+    limit: Key | None = None
+    sigmoid_scale: Key = Key("swiglu_alpha", 1.0)
+    up_offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """Features of a family; a feature that several families share is one field here and one branch in the graph.
 
@@ -61,6 +95,8 @@ class Family:
         attention_scale: Key of the factor on q.k. ``attention_scale_base``: key of a number whose inverse square
             root it is.
         attn_softcap, final_softcap: Defaults of the logit caps.
+        attention_sinks: See ``ModelSpec``.
+        experts: The mixture of experts, if the family has one.
         fused_qkv, fused_gate_up: Stored as one tensor under this name.
         names: Module names that differ from Llama's, by Llama's name.
         ignored: Tensors that may be there and that no arithmetic uses, as suffixes.
@@ -102,6 +138,8 @@ class Family:
     attention_scale_base: Key | None = None
     attn_softcap: float | None = None
     final_softcap: float | None = None
+    attention_sinks: bool = False
+    experts: Experts | None = None
     fused_qkv: str | None = None
     fused_gate_up: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)

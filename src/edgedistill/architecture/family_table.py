@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgedistill.architecture.family import Family, Key
+from edgedistill.architecture.family import Experts, Family, Key
 
 _ATTENTION_BIAS = Key("attention_bias", False)
 _MLP_BIAS = Key("mlp_bias", False)
@@ -67,6 +67,15 @@ _GLM = Family(
     fused_gate_up="mlp.gate_up_proj",
 )
 
+_GRANITE = replace(
+    _LLAMA,
+    embedding_scale=Key("embedding_multiplier", 1.0),
+    residual_scale=Key("residual_multiplier", 1.0),
+    attention_scale=Key("attention_multiplier", 1.0),
+    logits_divisor=Key("logits_scaling", 1.0),
+)
+_NORMALIZED = Key("norm_topk_prob", False)
+
 FAMILIES: dict[str, Family] = {
     "llama": _LLAMA,
     "mistral": Family(kv_heads=8, windows="all", sliding_window=4096, max_position_embeddings=131072),
@@ -76,6 +85,61 @@ FAMILIES: dict[str, Family] = {
     "ministral3": Family(kv_heads=8, head_dim=128, max_position_embeddings=262144, norm_eps=_EPS_5, windows="all"),
     "qwen2": Family(kv_heads=32, qkv_bias=True, windows="optional", sliding_window=4096),
     "qwen3": _QWEN3,
+    "qwen3_moe": replace(
+        _QWEN3,
+        head_dim=None,
+        kv_heads=4,
+        experts=Experts(size=Key("moe_intermediate_size", 768), normalized=_NORMALIZED, some_layers=True),
+    ),
+    "olmoe": Family(
+        max_position_embeddings=4096,
+        norm_eps=_EPS_5,
+        qk_norm="full",
+        qkv_bias=_ATTENTION_BIAS,
+        o_bias=_ATTENTION_BIAS,
+        experts=Experts(count=Key("num_experts", 64), normalized=_NORMALIZED),
+        refused={"clip_qkv": "clipped queries, keys and values"},
+    ),
+    "mixtral": Family(
+        kv_heads=8,
+        rope_theta=1e6,
+        max_position_embeddings=131072,
+        norm_eps=_EPS_5,
+        windows="all",
+        experts=Experts(
+            count=Key("num_local_experts", 8),
+            active=Key("num_experts_per_tok", 2),
+            router="block_sparse_moe.gate",
+            separate=(
+                "block_sparse_moe.experts.{}.w1",
+                "block_sparse_moe.experts.{}.w3",
+                "block_sparse_moe.experts.{}.w2",
+            ),
+        ),
+    ),
+    "gpt_oss": Family(
+        kv_heads=8,
+        head_dim=64,
+        rope_theta=150000.0,
+        max_position_embeddings=131072,
+        norm_eps=_EPS_5,
+        qkv_bias=Key("attention_bias", True),
+        o_bias=Key("attention_bias", True),
+        windows="pattern",
+        sliding_window=128,
+        full_every=2,
+        attention_sinks=True,
+        experts=Experts(
+            count=Key("num_local_experts", 128),
+            active=Key("num_experts_per_tok", 4),
+            router="mlp.router",
+            transposed=True,
+            bias=True,
+            limit=Key("swiglu_limit", 7.0),
+            sigmoid_scale=Key("swiglu_alpha", 1.702),
+            up_offset=1.0,
+        ),
+    ),
     "smollm3": Family(
         kv_heads=4,
         rope_theta=2e6,
@@ -100,23 +164,23 @@ FAMILIES: dict[str, Family] = {
         # transformers' Gemma 3 keeps this key and never applies it: neither reading would be safe.
         refused={"attn_logit_softcapping": "a logit cap that Gemma 3 does not apply"},
     ),
-    "granite": replace(
-        _LLAMA,
-        embedding_scale=Key("embedding_multiplier", 1.0),
-        residual_scale=Key("residual_multiplier", 1.0),
-        attention_scale=Key("attention_multiplier", 1.0),
-        logits_divisor=Key("logits_scaling", 1.0),
+    "granite": _GRANITE,
+    "granitemoe": replace(
+        _GRANITE,
+        mlp_bias=False,
+        experts=Experts(
+            count=Key("num_local_experts", 8),
+            active=Key("num_experts_per_tok", 2),
+            router="block_sparse_moe.router.layer",
+            stacked=("block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"),
+        ),
     ),
     # Granite 4, as far as it is dense: all layers attention, no experts.
     "granitemoehybrid": replace(
-        _LLAMA,
+        _GRANITE,
         mlp_bias=False,
         intermediate_size="shared_intermediate_size",
         no_rope="unless_stated",
-        embedding_scale=Key("embedding_multiplier", 1.0),
-        residual_scale=Key("residual_multiplier", 1.0),
-        attention_scale=Key("attention_multiplier", 1.0),
-        logits_divisor=Key("logits_scaling", 1.0),
         fused_gate_up="shared_mlp.input_linear",
         names={"mlp.down_proj": "shared_mlp.output_linear"},
     ),
@@ -261,13 +325,13 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 
-_EXPERTS = "it is a mixture of experts"
 _GEMMA_3N = "its layers have embeddings of their own"
 _REASONS = {
     "bitnet": "it has norms before the last matrices of attention and MLP, and rounds activations while it runs",
     "minicpm3": "its attention is latent (low-rank queries, keys and values)",
     **dict.fromkeys(("gemma3n", "gemma3n_text", "gemma4", "gemma4_text"), _GEMMA_3N),
-    **dict.fromkeys(("qwen2_moe", "qwen3_moe", "gpt_oss", "mixtral", "olmoe", "phimoe", "granitemoe"), _EXPERTS),
+    "qwen2_moe": "it has an expert that all tokens share",
+    "phimoe": "its router masks logits by a threshold",
 }
 
 

@@ -14,7 +14,7 @@ Activation = Literal["silu", "gelu", "gelu_tanh", "relu2", "xielu"]
 Norm = Literal["rms", "layer"]
 NormPlacement = Literal["pre", "post", "sandwich"]
 QkNorm = Literal["none", "head", "full", "head_after_rope"]
-WeightKind = Literal["linear", "embedding", "norm", "bias"]
+WeightKind = Literal["linear", "embedding", "experts", "router", "norm", "bias"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,40 @@ class QueryScaling:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertsSpec:
+    """A mixture of experts: of ``count`` gated MLPs, the ``active`` ones of the largest router logits, weighted.
+
+    Weights are the softmax of all logits, divided by their sum over the active experts if ``normalized``. An expert is
+    ``down(g * sigmoid(sigmoid_scale * g) * (u + up_offset))`` with g = min(gate(x), limit), u = clip(up(x), limit).
+
+    Attributes:
+        intermediate_size: Inner size of one expert.
+        bias, router_bias: Whether experts and router have biases.
+        limit: None: nothing is clamped.
+    """
+
+    count: int
+    active: int
+    intermediate_size: int
+    normalized: bool = True
+    bias: bool = False
+    router_bias: bool = False
+    limit: float | None = None
+    sigmoid_scale: float = 1.0
+    up_offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One decoder layer. ``rope`` None: no position encoding (NoPE). ``sliding_window`` None: full attention."""
+    """One decoder layer. ``rope`` None: no position encoding (NoPE). ``sliding_window`` None: full attention.
+
+    ``mixture``: a mixture of experts in place of the MLP.
+    """
 
     index: int
     rope: RopeSpec | None
     sliding_window: int | None = None
+    mixture: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +103,8 @@ class ModelSpec:
         norm_offset: Added to the weight of every norm (Gemma: 1).
         embedding_scale: Multiplies the embedding.
         query_scaling: Queries grow with their position (Ministral 3).
+        attention_sinks: Every head has a logit of its own, which takes its share of the softmax and adds nothing.
+        experts: What the layers that are a ``mixture`` have.
     """
 
     family: str
@@ -105,6 +135,14 @@ class ModelSpec:
     attn_logit_softcapping: float | None = None
     final_logit_softcapping: float | None = None
     query_scaling: QueryScaling | None = None
+    attention_sinks: bool = False
+    experts: ExpertsSpec | None = None
+
+    @property
+    def widest_mlp(self) -> int:
+        """Inner elements that a token's MLP has, of all active experts together."""
+        active = self.experts.active * self.experts.intermediate_size if self.experts else 0
+        return max(self.intermediate_size, active)
 
     @property
     def q_size(self) -> int:
@@ -137,7 +175,9 @@ class LogicalWeight:
 
     Attributes:
         name: Name in rules, plan and files, such as ``layers.3.attn.qkv``.
-        kind: ``linear`` and ``embedding`` are matrices [N, K] and may be quantized; ``norm`` and ``bias`` are vectors.
+        kind: ``linear``, ``embedding`` and ``experts`` are matrices [N, K] and may be quantized; a ``router`` is one
+            that stays float32; ``norm`` and ``bias`` are vectors. ``experts``: the matrices of all experts stacked by
+            rows, gate and up as neighbouring rows.
         shape: [N, K] or [N].
         parts: Checkpoint tensors (Hugging Face names) concatenated along the first axis.
         offset: Added to every element on reading (Gemma's ``1 + weight``).
@@ -153,4 +193,5 @@ class LogicalWeight:
 
     @property
     def is_matrix(self) -> bool:
-        return self.kind in ("linear", "embedding")
+        """Whether it may be quantized."""
+        return self.kind in ("linear", "embedding", "experts")

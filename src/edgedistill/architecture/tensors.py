@@ -11,16 +11,16 @@ What families store differently is undone while rows are read, so that everythin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgedistill.architecture.experts import expert_refs
 from edgedistill.architecture.family_table import FAMILIES
 from edgedistill.architecture.rope import rotated_elements
-from edgedistill.checkpoint.grid import grid_of, read_grid
+from edgedistill.architecture.tensor_refs import RefReader, TensorRef
 from edgedistill.checkpoint.types import TensorInfo
-from edgedistill.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,36 +29,22 @@ if TYPE_CHECKING:
 
     from edgedistill.architecture.family import Family
     from edgedistill.architecture.spec import ModelSpec
+    from edgedistill.architecture.tensor_refs import Order, Ref
     from edgedistill.checkpoint.grid import Grid, Scales, ZeroPoints
     from edgedistill.checkpoint.types import TensorSource
 
-    Order = npt.NDArray[np.int64]
-
 _UNUSED = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias")
-
-
-@dataclass(frozen=True, slots=True)
-class TensorRef:
-    """Rows ``start:start + rows`` of the stored tensor ``name`` (all of them: None), reordered and multiplied.
-
-    ``order`` int64 [n] permutes every n rows: row i of a group is its stored row ``order[i]``.
-    """
-
-    name: str
-    start: int = 0
-    rows: int | None = None
-    order: Order | None = None
-    factor: float = 1.0
 
 
 class ModelTensors:
     """A ``TensorSource`` of the names that ``logical_weights`` asks for, over one of the names that are stored."""
 
-    def __init__(self, source: TensorSource, refs: Mapping[str, TensorRef]) -> None:
+    def __init__(self, source: TensorSource, refs: Mapping[str, Ref]) -> None:
         """``refs``: what is not stored as it is asked for, by the name that is asked for."""
         self._source = source
         self._refs = refs
         self._stored = set(source.names())
+        self._reader = RefReader(source)
 
     @property
     def is_plain(self) -> bool:
@@ -67,41 +53,26 @@ class ModelTensors:
 
     def names(self) -> Iterable[str]:
         """Names that can be read: what is mapped, then everything that is stored under its own name."""
-        mapped = [name for name, ref in self._refs.items() if ref.name in self._stored]
-        taken = {ref.name for ref in self._refs.values()}
+        mapped = [name for name, ref in self._refs.items() if self._stored.issuperset(ref.names)]
+        taken = {name for ref in self._refs.values() for name in ref.names}
         return [*mapped, *(name for name in self._source.names() if name not in taken and name not in self._refs)]
 
     def info(self, name: str) -> TensorInfo:
         """Header of ``name``; raises CheckpointError if there is none, or fewer rows than the config promises."""
         ref = self._ref(name)
-        found = self._source.info(ref.name)
-        rows = found.shape[0] - ref.start if ref.rows is None else ref.rows
-        if ref.start + rows > found.shape[0]:
-            raise CheckpointError(
-                f"The tensor '{ref.name}' has {found.shape[0]} rows; config.json asks for at least {ref.start + rows}.",
-                hint="The checkpoint and config.json do not belong together.",
-            )
-        return TensorInfo(name, (rows, *found.shape[1:]), found.dtype)
+        return TensorInfo(name, self._reader.shape(ref), self._reader.dtype(ref))
 
     def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Rows ``start:stop`` as float32; raises as the source does."""
-        ref = self._ref(name)
-        first, last, wanted = _stored_rows(ref, start, stop)
-        rows = self._source.read_rows(ref.name, first, last)
-        rows = rows if wanted is None else rows[wanted]
-        return rows if ref.factor == 1.0 else rows * np.float32(ref.factor)
+        return self._reader.rows(self._ref(name), start, stop)
 
     def grid(self, name: str) -> Grid | None:
         """The grid of ``name``; None for a multiplied tensor, whose scales could need more bits."""
-        ref = self._ref(name)
-        return grid_of(self._source, ref.name) if ref.factor == 1.0 else None
+        return self._reader.grid(self._ref(name))
 
     def read_grid(self, name: str, start: int, stop: int) -> tuple[Scales, ZeroPoints]:
         """Scales and zero points of the rows ``start:stop``, see ``GridSource``."""
-        ref = self._ref(name)
-        first, last, wanted = _stored_rows(ref, start, stop)
-        scales, zero_points = read_grid(self._source, ref.name, first, last)
-        return (scales, zero_points) if wanted is None else (scales[wanted], zero_points[wanted])
+        return self._reader.read_grid(self._ref(name), start, stop)
 
     def close(self) -> None:
         """Close the source."""
@@ -109,29 +80,20 @@ class ModelTensors:
 
     def unused(self, asked: Iterable[str], ignored: tuple[str, ...] = ()) -> list[str]:
         """Stored tensors that none of the names ``asked`` reads, without those that no arithmetic ever uses."""
-        used = {self._ref(name).name for name in asked}
+        used = {stored for name in asked for stored in self._ref(name).names}
         return sorted(name for name in self._stored if name not in used and not name.endswith((*_UNUSED, *ignored)))
 
-    def _ref(self, name: str) -> TensorRef:
+    def _ref(self, name: str) -> Ref:
         return self._refs.get(name) or TensorRef(name)
-
-
-def _stored_rows(ref: TensorRef, start: int, stop: int) -> tuple[int, int, Order | None]:
-    """First and last stored row of the rows ``start:stop``, and which of those they are (None: all, in order)."""
-    if ref.order is None:
-        return ref.start + start, ref.start + stop, None
-    size = len(ref.order)
-    first, last = start // size * size, -(-stop // size) * size
-    group, inside = np.divmod(np.arange(start, stop), size)
-    return ref.start + first, ref.start + last, group * size + ref.order[inside] - first
 
 
 def model_tensors(config: Mapping[str, Any], spec: ModelSpec, source: TensorSource) -> ModelTensors:
     """The tensors of a checkpoint under the names of ``logical_weights(spec)``."""
     family = FAMILIES[spec.family]
-    refs: dict[str, TensorRef] = {}
+    refs: dict[str, Ref] = {}
+    stored = set(source.names())
     for index in range(spec.num_hidden_layers):
-        refs |= _layer(config, family, spec, index)
+        refs |= _layer(config, family, spec, index, stored)
     scale = family.logits_scale.number(config) if family.logits_scale else 1.0
     scale /= family.logits_divisor.number(config) if family.logits_divisor else 1.0
     if scale != 1.0:
@@ -141,7 +103,7 @@ def model_tensors(config: Mapping[str, Any], spec: ModelSpec, source: TensorSour
     return ModelTensors(source, refs)
 
 
-def _layer(config: Mapping[str, Any], family: Family, spec: ModelSpec, index: int) -> dict[str, TensorRef]:
+def _layer(config: Mapping[str, Any], family: Family, spec: ModelSpec, index: int, stored: set[str]) -> dict[str, Ref]:
     prefix = f"model.layers.{index}."
     refs: dict[str, TensorRef] = {}
     for name, own in family.names.items():
@@ -161,18 +123,19 @@ def _layer(config: Mapping[str, Any], family: Family, spec: ModelSpec, index: in
         norm = f"{prefix}self_attn.{which}_norm.weight"
         if own_order is not None and spec.qk_norm != "none":
             refs[norm] = TensorRef(refs[norm].name if norm in refs else norm, order=own_order)
-    if family.fused_gate_up:
+    mixture = spec.layers[index].mixture
+    if family.fused_gate_up and not mixture:
         inner = spec.intermediate_size
         for part, first in (("gate_proj", 0), ("up_proj", inner)):
             for kind in ("weight", "bias"):
                 refs[f"{prefix}mlp.{part}.{kind}"] = TensorRef(f"{prefix}{family.fused_gate_up}.{kind}", first, inner)
     scale = family.residual_scale.number(config) if family.residual_scale else 1.0
     if scale != 1.0:
-        for name in ("self_attn.o_proj", "mlp.down_proj"):
+        for name in ("self_attn.o_proj",) if mixture else ("self_attn.o_proj", "mlp.down_proj"):
             for kind in ("weight", "bias"):
                 full = f"{prefix}{name}.{kind}"
                 refs[full] = replace(refs.get(full) or TensorRef(full), factor=scale)
-    return refs
+    return {**refs, **(expert_refs(family, spec, index, stored, scale) if mixture else {})}
 
 
 def _order(family: Family, spec: ModelSpec, index: int) -> Order | None:

@@ -10,7 +10,7 @@ from edgedistill.errors import CheckpointError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgedistill.architecture.spec import ModelSpec
+    from edgedistill.architecture.spec import ExpertsSpec, ModelSpec
     from edgedistill.checkpoint.types import TensorSource
 
 
@@ -57,7 +57,9 @@ def check_tensors(spec: ModelSpec, source: TensorSource) -> None:
 
 
 def _part_shapes(spec: ModelSpec, weight: LogicalWeight) -> Iterator[tuple[str, tuple[int, ...]]]:
-    rows = (spec.q_size, spec.kv_size, spec.kv_size) if len(weight.parts) == 3 else (weight.shape[0],)
+    whole, count = weight.shape[0], len(weight.parts)
+    qkv = weight.name.endswith((".attn.qkv", ".attn.qkv.bias"))
+    rows = (spec.q_size, spec.kv_size, spec.kv_size) if qkv else (whole // count,) * count
     for part, count in zip(weight.parts, rows, strict=True):
         yield part, (count, *weight.shape[1:])
 
@@ -83,22 +85,45 @@ def _layer(spec: ModelSpec, index: int) -> list[LogicalWeight]:
         full = spec.qk_norm == "full"
         norm("attn.q_norm", "self_attn.q_norm", spec.q_size if full else spec.head_dim, bias=False)
         norm("attn.k_norm", "self_attn.k_norm", spec.kv_size if full else spec.head_dim, bias=False)
+    if spec.attention_sinks:
+        weights.append(
+            LogicalWeight(f"{name}.attn.sinks", "bias", (spec.num_attention_heads,), (f"{source}.self_attn.sinks",))
+        )
     linear("attn.o", ("self_attn.o_proj",), (h, spec.q_size), spec.o_bias)
     if not spec.parallel:
         norm("post_attention_norm", "post_attention_layernorm", h)
     if spec.norm_placement == "sandwich":
         norm("pre_feedforward_norm", "pre_feedforward_layernorm", h)
-    if spec.gated_mlp:
-        linear("mlp.gate", ("mlp.gate_proj",), (inner, h), spec.mlp_bias)
-    linear("mlp.up", ("mlp.up_proj",), (inner, h), spec.mlp_bias)
-    if spec.activation == "xielu":
-        weights += [
-            LogicalWeight(f"{name}.mlp.{part}", "bias", (1,), (f"{source}.mlp.act_fn.{part}",))
-            for part in ("alpha_p", "alpha_n")
-        ]
-    linear("mlp.down", ("mlp.down_proj",), (h, inner), spec.mlp_bias)
+    if spec.layers[index].mixture and spec.experts is not None:
+        weights += _mixture(spec, spec.experts, f"{name}.mlp", f"{source}.mlp")
+    else:
+        if spec.gated_mlp:
+            linear("mlp.gate", ("mlp.gate_proj",), (inner, h), spec.mlp_bias)
+        linear("mlp.up", ("mlp.up_proj",), (inner, h), spec.mlp_bias)
+        if spec.activation == "xielu":
+            weights += [
+                LogicalWeight(f"{name}.mlp.{part}", "bias", (1,), (f"{source}.mlp.act_fn.{part}",))
+                for part in ("alpha_p", "alpha_n")
+            ]
+        linear("mlp.down", ("mlp.down_proj",), (h, inner), spec.mlp_bias)
     if spec.norm_placement != "pre":
         norm("post_feedforward_norm", "post_feedforward_layernorm", h)
+    return weights
+
+
+def _mixture(spec: ModelSpec, experts: ExpertsSpec, name: str, source: str) -> list[LogicalWeight]:
+    """Router and experts of a layer whose MLP is called ``name``, and ``source`` in the checkpoint."""
+    h, inner, count = spec.hidden_size, experts.intermediate_size, experts.count
+    weights = [LogicalWeight(f"{name}.router", "router", (count, h), (f"{source}.router.weight",))]
+    if experts.router_bias:
+        weights.append(LogicalWeight(f"{name}.router.bias", "bias", (count,), (f"{source}.router.bias",)))
+    for role, rows, columns in (("gate_up", 2 * inner, h), ("down", h, inner)):
+        modules = [f"{source}.experts.{expert}.{role}_proj" for expert in range(count)]
+        parts = tuple(f"{module}.weight" for module in modules)
+        weights.append(LogicalWeight(f"{name}.experts.{role}", "experts", (count * rows, columns), parts))
+        if experts.bias:
+            parts = tuple(f"{module}.bias" for module in modules)
+            weights.append(LogicalWeight(f"{name}.experts.{role}.bias", "bias", (count * rows,), parts))
     return weights
 
 

@@ -13,6 +13,7 @@ from typing import Annotated
 
 from edgedistill.bundle.bundle import WIDENED
 from edgedistill.bundle.manifest import FORM, Count, FileName
+from edgedistill.quantize.packing import widened_shape
 from edgedistill.quantize.spec import WeightFormat  # noqa: TC001 # read at run time
 from edgedistill.schema import limits
 
@@ -25,6 +26,7 @@ class WidenedMatrix:
     """One matrix to supply: the ``initializer``'s name, ``shape`` [N, K], and where its planes lie.
 
     ``offsets`` are their first bytes in the file ``location`` beside the graph, in the order of ``format.planes``.
+    ``experts``: how many the rows belong to, 0 where the matrix is one of its own.
     """
 
     initializer: str
@@ -32,10 +34,20 @@ class WidenedMatrix:
     format: WeightFormat
     location: FileName
     offsets: tuple[Count, ...]
+    experts: Count = 0
 
     def __post_init__(self) -> None:
         if len(self.format.planes) < 2 or len(self.offsets) != len(self.format.planes):
             raise ValueError(f"{self.initializer} is no matrix in planes")
+        if self.experts and (self.shape[0] % self.experts or self.shape[1] % self.format.block_size):
+            raise ValueError(f"{self.initializer} is no matrix of {self.experts} experts")
+
+    @property
+    def initializer_shape(self) -> tuple[int, int, int]:
+        """[N, blocks, block * kernel_bits / 8]; of experts [E, N / E, K * kernel_bits / 8], the same bytes."""
+        if not self.experts:
+            return widened_shape(self.shape, self.format)
+        return self.experts, self.shape[0] // self.experts, self.shape[1] * self.format.kernel_bits // 8
 
 
 @dataclass(frozen=True, slots=True)

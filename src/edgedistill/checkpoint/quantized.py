@@ -1,4 +1,5 @@
-"""Checkpoints that are stored quantized: FP8, AWQ, GPTQ and compressed-tensors, as the float32 values they stand for.
+"""Checkpoints that are stored quantized: FP8, AWQ, GPTQ and compressed-tensors, as the float32 values they stand for
+(MXFP4: ``mxfp4``).
 
 Layouts as the projects write them: FP8 with a scale a block (transformers ``integrations/finegrained_fp8``), AWQ's GEMM
 layout (AutoAWQ ``utils/packing_utils``), GPTQ's (AutoGPTQ ``qlinear``; ``checkpoint_format`` gptq_v2 stores zero points
@@ -14,6 +15,7 @@ import numpy as np
 
 from edgedistill.checkpoint.config_values import mapping
 from edgedistill.checkpoint.grid import Grid
+from edgedistill.checkpoint.mxfp4 import Mxfp4Tensors
 from edgedistill.checkpoint.safetensors import check_finite, check_rows, widen
 from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import CheckpointError, UnsupportedModelError
@@ -72,6 +74,8 @@ def open_quantized(config: dict[str, Any], source: SafetensorsSource) -> tuple[d
         if kinds & set(_FP8):
             return plain, QuantizedTensors(source, Scheme("fp8"))
         return config, source
+    if stated.get("quant_method") == "mxfp4":
+        return plain, Mxfp4Tensors(source)
     return plain, QuantizedTensors(source, _scheme(stated))
 
 
@@ -99,8 +103,8 @@ def _scheme(stated: Mapping[str, Any]) -> Scheme:
             return Scheme("packed", int(weights["num_bits"]))
         method = f"{method}, {layout}"
     raise UnsupportedModelError(
-        f"The checkpoint is quantized by {method} with {bits} bits; expected fp8, awq (gemm, 4 bits), gptq (2, 4, 8 "
-        "bits) or compressed-tensors (pack-quantized, float-quantized).",
+        f"The checkpoint is quantized by {method} with {bits} bits; expected fp8, mxfp4, awq (gemm, 4 bits), gptq (2, "
+        "4, 8 bits) or compressed-tensors (pack-quantized, float-quantized).",
         hint=_HINT,
     )
 

@@ -39,7 +39,7 @@ class ModelLike(Protocol):
     @property
     def hidden_size(self) -> int: ...
     @property
-    def intermediate_size(self) -> int: ...
+    def widest_mlp(self) -> int: ...
     @property
     def num_hidden_layers(self) -> int: ...
     @property
@@ -161,7 +161,7 @@ def predict(
             mapped += 0 if fmt.symmetric else blocks * fmt.kernel_bits // 8
     tokens = min(prefill_chunk, context_length)
     heads = model.num_attention_heads
-    per_token = 3 * model.intermediate_size + 6 * model.hidden_size + 4 * heads * model.head_dim
+    per_token = 3 * model.widest_mlp + 6 * model.hidden_size + 4 * heads * model.head_dim
     scores = heads * tokens * context_length
     # The allocator keeps what the widest steps of several widths needed: half as much again as the largest alone.
     activations = 6 * tokens * per_token + 4 * scores

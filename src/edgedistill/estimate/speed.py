@@ -13,12 +13,15 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.quantize.plan import PlannedWeight
+from edgedistill.quantize.spec import array_specs
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from edgedistill.architecture.spec import LayerSpec, ModelSpec
+    from edgedistill.architecture.spec import ExpertsSpec, LayerSpec, ModelSpec
     from edgedistill.profile.profile import Profile
-    from edgedistill.quantize.plan import Plan, PlannedWeight
+    from edgedistill.quantize.plan import Plan
     from edgedistill.quantize.spec import WeightFormat
 
 STEP_OVERHEAD_S = 100e-6
@@ -27,6 +30,8 @@ MOST_ELEMENTS = 1 << 24
 """Larger matrices are timed as a part of their rows: the time grows with the rows."""
 WORKING_SETS = tuple(1 << shift for shift in range(20, 30))
 """Bytes of weights that a timing goes through: beyond the last, all of them come from memory."""
+_TIMED_EXPERTS = 4
+"""Times the active experts: as many of a mixture are timed with many tokens, which are fewer accordingly."""
 SHORT_PAST = 64
 LONG_PAST = 2048
 
@@ -47,6 +52,39 @@ class MatrixCase:
         fmt = self.format
         label = fmt.label() if fmt.is_float else replace(fmt, method="rtn").label()
         return f"matrix {label} {self.rows}x{self.columns} tokens {self.tokens} in {self.working_set >> 20}M"
+
+    def weights(self, name: str) -> tuple[PlannedWeight, ...]:
+        """The matrices of one such product, called ``name``."""
+        return (_planned(name, (self.rows, self.columns), self.format),)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertsCase(MatrixCase):
+    """``tokens`` rows through a mixture of ``experts``, whose matrices have ``rows`` rows in all (gate and up) and
+    ``columns`` columns, those that come after (``down``) in a format of their own.
+    """
+
+    down: WeightFormat
+    experts: ExpertsSpec
+
+    @property
+    def key(self) -> str:
+        """Name of its timing."""
+        labels = " ".join("fp32" if f.is_float else replace(f, method="rtn").label() for f in (self.format, self.down))
+        of = f"{self.experts.active}/{self.experts.count} {self.experts.intermediate_size}x{self.columns}"
+        return f"experts {of} {labels} tokens {self.tokens} in {self.working_set >> 20}M"
+
+    def weights(self, name: str) -> tuple[PlannedWeight, ...]:
+        """Both matrices of one mixture called ``name``."""
+        down = (self.experts.count * self.columns, self.experts.intermediate_size)
+        return (
+            _planned(f"{name}.gate_up", (self.rows, self.columns), self.format),
+            _planned(f"{name}.down", down, self.down),
+        )
+
+
+def _planned(name: str, shape: tuple[int, int], fmt: WeightFormat) -> PlannedWeight:
+    return PlannedWeight(name, shape, fmt, array_specs(name, shape, fmt))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,21 +150,50 @@ class StepModel:
 
     @property
     def matrices(self) -> list[PlannedWeight]:
-        """Everything that is multiplied: an untied embedding is only looked up."""
+        """Everything that every token is multiplied with: an untied embedding is only looked up."""
         tied = self.spec.tie_word_embeddings
-        return [w for w in self.plan.weights if len(w.shape) == 2 and (tied or w.weight_name != "embed")]
+        named = [w for w in self.plan.weights if len(w.shape) == 2 and ".mlp.experts." not in w.weight_name]
+        return [w for w in named if tied or w.weight_name != "embed"]
+
+    @property
+    def mixtures(self) -> list[tuple[PlannedWeight, PlannedWeight]]:
+        """Both matrices of every mixture of experts."""
+        experts = [w for w in self.plan.weights if len(w.shape) == 2 and ".mlp.experts." in w.weight_name]
+        return list(zip(experts[::2], experts[1::2], strict=True))
 
     @property
     def matrix_bytes(self) -> int:
-        """Bytes of all of them, as the kernels read them."""
-        return sum(kernel_bytes(weight) for weight in self.matrices)
+        """Bytes that a step of one token reads of them and of the experts that are active, as the kernels read them."""
+        all_experts = sum(kernel_bytes(weight) for pair in self.mixtures for weight in pair)
+        share = self.spec.experts.active / self.spec.experts.count if self.spec.experts else 0.0
+        return sum(kernel_bytes(weight) for weight in self.matrices) + round(share * all_experts)
 
     def matrix_case(self, weight: PlannedWeight, tokens: int) -> tuple[MatrixCase, float]:
         """The case of a weight and how often its time the weight takes."""
         rows, columns = weight.shape
         part = min(rows, max(256, MOST_ELEMENTS // columns // 256 * 256))
-        working = next((size for size in WORKING_SETS if size >= self.matrix_bytes), WORKING_SETS[-1])
-        return MatrixCase(weight.format, part, columns, tokens, working), rows / part
+        return MatrixCase(weight.format, part, columns, tokens, self._working_set), rows / part
+
+    def experts_case(self, pair: tuple[PlannedWeight, PlannedWeight], tokens: int) -> tuple[ExpertsCase, float]:
+        """The case of a mixture and how often its time the mixture takes.
+
+        A token reads its active experts, so these are timed alone; of many tokens, the share that some experts get.
+        """
+        experts = self.spec.experts
+        if experts is None:
+            raise ValueError("the model is no mixture of experts")
+        count = experts.active if tokens == 1 else min(experts.count, _TIMED_EXPERTS * experts.active)
+        some = replace(experts, count=count, bias=False)
+        share = 1.0 if tokens == 1 else experts.count / count
+        columns = pair[0].shape[1]
+        rows = 2 * experts.intermediate_size * count
+        some_tokens = max(1, round(tokens / share))
+        formats = (pair[0].format, pair[1].format)
+        return ExpertsCase(formats[0], rows, columns, some_tokens, self._working_set, formats[1], some), share
+
+    @property
+    def _working_set(self) -> int:
+        return next((size for size in WORKING_SETS if size >= self.matrix_bytes), WORKING_SETS[-1])
 
     def layer_cases(self, tokens: int) -> list[tuple[LayerCase, LayerCase, int]]:
         """(at a short past, at a long past, how many layers), one entry for each kind of layer."""
@@ -144,6 +211,8 @@ class StepModel:
             for weight in self.matrices:
                 if tokens == 1 or not self._is_head(weight):
                     yield self.matrix_case(weight, tokens)[0]
+            for pair in self.mixtures:
+                yield self.experts_case(pair, tokens)[0]
             for short, long, _ in self.layer_cases(tokens):
                 yield short
                 yield long
@@ -170,11 +239,13 @@ class StepModel:
         return total
 
     def _matrices_s(self, seconds: dict[str, float], tokens: int) -> float:
-        return sum(
+        dense = sum(
             self._matrix_s(seconds, weight, tokens)
             for weight in self.matrices
             if tokens == 1 or not self._is_head(weight)
         )
+        cases = [self.experts_case(pair, tokens) for pair in self.mixtures]
+        return dense + sum(seconds[case.key] * times for case, times in cases)
 
     def _matrix_s(self, seconds: dict[str, float], weight: PlannedWeight, tokens: int) -> float:
         case, times = self.matrix_case(weight, tokens)
@@ -219,7 +290,8 @@ def layer_shape(spec: ModelSpec, layer: LayerSpec, profile: Profile) -> str:
     kind = (
         spec.activation, spec.qk_norm, spec.norm, spec.norm_placement, spec.parallel,
         spec.gated_mlp, spec.attn_logit_softcapping, layer.rope is not None,
-        spec.qkv_bias, spec.o_bias, spec.mlp_bias, cache.scales if cache.is_quantized else "",
+        spec.qkv_bias, spec.o_bias, spec.mlp_bias, spec.attention_sinks, layer.mixture,
+        cache.scales if cache.is_quantized else "",
     )  # fmt: skip
     digest = hashlib.sha256(repr(kind).encode()).hexdigest()[:8]
     heads = f"{spec.num_attention_heads}/{spec.num_key_value_heads}x{spec.head_dim}"

@@ -1,7 +1,7 @@
 """Matrices of a source that is quantized already keep its codes where one of our formats can hold them.
 
-GGUF's Q4_0, Q5_0, Q8_0 and Q6_K, AWQ, GPTQ without reordered columns and packed compressed-tensors: blocks of codes
-with a scale and a whole zero point. Quantizing them anew would round twice and gain nothing.
+GGUF's Q4_0, Q5_0, Q8_0 and Q6_K, MXFP4, AWQ, GPTQ without reordered columns and packed compressed-tensors: blocks of
+codes with a scale and a whole zero point. Quantizing them anew would round twice and gain nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from edgedistill.quantize.plan import Rule, plan_weights
 from edgedistill.quantize.spec import BLOCK_SIZES, STORED_BITS, WeightFormat
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgedistill.architecture.spec import LogicalWeight
     from edgedistill.checkpoint.types import Checkpoint, TensorSource
     from edgedistill.profile.profile import Profile
+    from edgedistill.quantize.plan import PlannedWeight
 
 
 def keep_quantization(
@@ -50,13 +53,14 @@ def keep_quantization(
             continue
         level = kept.accuracy_level if current.is_float else current.accuracy_level
         found[weight.name] = replace(kept, accuracy_level=level)
+    _drop_unequal_experts(found, planned)
     if profile.weights.prefill is not None or any(p.format.is_w8a8 for p in planned.values()):
         found = {}  # W8A8 moves factors between matrices, which changes their values
     if not found:
         if asked:
             raise UsageError(
                 "--keep-quantization: the source has no matrix whose quantization can be kept.",
-                hint="Known are GGUF's Q4_0, Q5_0, Q8_0 and Q6_K, AWQ, GPTQ without act-order, and packed "
+                hint="Known are GGUF's Q4_0, Q5_0, Q8_0 and Q6_K, MXFP4, AWQ, GPTQ without act-order, and packed "
                 "compressed-tensors.",
             )
         return profile, ""
@@ -66,6 +70,17 @@ def keep_quantization(
     kinds = ", ".join(f"{count} as {label}" for label, count in counts.most_common())
     note = f"{len(found)} of {matrices} matrices keep the quantization of the source ({kinds})."
     return replace(profile, weights=replace(profile.weights, rules=(*rules, *profile.weights.rules))), note
+
+
+def _drop_unequal_experts(found: dict[str, WeightFormat], planned: Mapping[str, PlannedWeight]) -> None:
+    """Take experts out of ``found`` whose two matrices would not go into one kernel, as they are."""
+    for name in [name for name in found if ".mlp.experts." in name]:
+        base = name.rpartition(".")[0]
+        pair = [f"{base}.{role}" for role in ("gate_up", "down")]
+        formats = [found.get(one, planned[one].format) for one in pair]
+        if len({(fmt.kernel_bits, fmt.block_size) for fmt in formats}) > 1:
+            for one in pair:
+                found.pop(one, None)
 
 
 def kept_format(weight: LogicalWeight, tensors: TensorSource) -> WeightFormat | None:

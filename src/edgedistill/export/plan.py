@@ -108,18 +108,21 @@ def canonical(checkpoint: Checkpoint, *, allow_unused: bool = False) -> Checkpoi
 
 
 def _uncalibrated(weights: Sequence[LogicalWeight], default: WeightFormat, rules: Sequence[Rule]) -> list[Rule]:
-    """Rules that keep embedding, head and the form for prefill to scale search: only layers are calibrated."""
+    """Rules that keep embedding, head, experts and the form for prefill to scale search: the rest is calibrated.
+
+    What an expert multiplies is not seen outside its kernel, and few calibration tokens reach any one of them.
+    """
     found = []
     for weight in weights:
-        if weight.is_matrix and not weight.name.startswith("layers."):
+        if weight.is_matrix and (weight.kind == "experts" or not weight.name.startswith("layers.")):
             fmt = next((rule.format for rule in rules if rule.matches(weight)), default)
             found.append(Rule(weight.name, searched(fmt)))
     return found
 
 
 def second_form(weights: Iterable[LogicalWeight]) -> tuple[LogicalWeight, ...]:
-    """The layers' weights once more, for the graph that takes several tokens; embedding and head are shared."""
-    layers = (weight for weight in weights if weight.name.startswith("layers."))
+    """The layers' weights but the experts once more, for the graph that takes several tokens; the rest is shared."""
+    layers = (w for w in weights if w.name.startswith("layers.") and ".mlp.experts." not in w.name)
     return tuple(replace(weight, name=f"{PREFILL}{weight.name}") for weight in layers)
 
 

@@ -218,7 +218,7 @@ class WeightsWriter:
         name = job.weight.name
         digest = hashlib.sha256()
         if job.format.is_float:
-            arrays: dict[str, npt.NDArray[np.generic]] = {name: rows.reshape(-1) if not job.weight.is_matrix else rows}
+            arrays: dict[str, npt.NDArray[np.generic]] = {name: rows if len(job.weight.shape) > 1 else rows.reshape(-1)}
         else:
             if job.format.method == "kept":
                 grid = read_grid(source, piece.part, piece.start, piece.stop)

@@ -91,6 +91,8 @@ def attention(
     if spec.attn_logit_softcapping is not None:
         attributes["softcap"] = spec.attn_logit_softcapping
     arguments += [None] * (17 - len(arguments))
+    if spec.attention_sinks:
+        arguments[11] = weights.vector(b, f"{name}.sinks")
     if inputs.kv is not None:
         attributes |= _quantized_cache(b, inputs.kv, layer.index, name, arguments)
     arguments[10], arguments[16] = inputs.bias, inputs.query_seqlens

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.bundle.bit_planes import WidenedMatrix
-from edgedistill.quantize.packing import centring, widened_shape
+from edgedistill.quantize.packing import centring
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,17 +24,20 @@ if TYPE_CHECKING:
 _MICROSOFT = "com.microsoft"
 
 
-def supplied_matrix(name: str, shape: tuple[int, int], fmt: WeightFormat, planes: Sequence[Stored]) -> WidenedMatrix:
+def supplied_matrix(
+    name: str, shape: tuple[int, int], fmt: WeightFormat, planes: Sequence[Stored], experts: int = 0
+) -> WidenedMatrix:
     """What has to be supplied for the matrix ``name``."""
     locations = {plane.location for plane in planes}
     if len(locations) != 1:
         raise ValueError(f"the planes of {name} lie in {len(locations)} files")
-    return WidenedMatrix(f"{name}.q.widened", shape, fmt, locations.pop(), tuple(plane.offset for plane in planes))
+    offsets = tuple(plane.offset for plane in planes)
+    return WidenedMatrix(f"{name}.q.widened", shape, fmt, locations.pop(), offsets, experts)
 
 
 def supplied(b: GraphBuilder, matrix: WidenedMatrix) -> ir.Value:
-    """uint8 [N, blocks, block * kernel_bits / 8]: the initializer that is handed over."""
-    return b.supplied(matrix.initializer, matrix.location, widened_shape(matrix.shape, matrix.format))
+    """The initializer that is handed over, uint8 of its ``initializer_shape``."""
+    return b.supplied(matrix.initializer, matrix.location, matrix.initializer_shape)
 
 
 def unpacked(

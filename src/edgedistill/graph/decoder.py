@@ -40,6 +40,7 @@ import onnx_ir as ir
 from edgedistill.graph.activations import xielu
 from edgedistill.graph.attention import AttentionInputs, attention
 from edgedistill.graph.builder import MICROSOFT, GraphBuilder
+from edgedistill.graph.experts import mixture
 
 if TYPE_CHECKING:
     from edgedistill.architecture.spec import LayerSpec, ModelSpec
@@ -135,7 +136,7 @@ class Decoder:
         update, key_value = attention(self._b, spec, self._weights, layer, normed, inputs=inputs)
         if spec.parallel:
             residual = self._add(update, residual, f"{name}.attn.sum")
-            return self._mlp(normed, f"{name}.mlp"), residual, key_value
+            return self._mlp(layer, normed, f"{name}.mlp"), residual, key_value
         if spec.norm_placement != "pre":
             update = self.norm(update, f"{name}.post_attention_norm")
         if self._post:
@@ -143,7 +144,7 @@ class Decoder:
             normed = self._b.call("Identity", [residual], f"{name}.{spec.mlp_input}.out")
         else:
             normed, residual = self._skip_norm(update, residual, f"{name}.{spec.mlp_input}")
-        update = self._mlp(normed, f"{name}.mlp")
+        update = self._mlp(layer, normed, f"{name}.mlp")
         if spec.norm_placement != "pre":
             update = self.norm(update, f"{name}.post_feedforward_norm")
         return update, residual, key_value
@@ -201,7 +202,9 @@ class Decoder:
         )
         return outputs[0], outputs[3]
 
-    def _mlp(self, x: ir.Value, name: str) -> ir.Value:
+    def _mlp(self, layer: LayerSpec, x: ir.Value, name: str) -> ir.Value:
+        if layer.mixture and self._spec.experts is not None:
+            return mixture(self._b, self._weights, self._spec.experts, x, name)
         up = self._linear(x, f"{name}.up")
         if not self._spec.gated_mlp:
             return self._linear(self._activate(up, name, f"{name}.gated"), f"{name}.down")

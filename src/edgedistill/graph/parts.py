@@ -24,7 +24,7 @@ _SUPPLIED = "edgedistill.supplied"
 
 
 def inputs_of(spec: ModelSpec, weight: str) -> str:
-    """Name of the value that the matrix ``weight`` of a layer multiplies."""
+    """Name of the value that the matrix ``weight`` multiplies; what experts' ``down`` multiplies has none."""
     layer, _, part = weight.partition(".attn.") if ".attn." in weight else weight.partition(".mlp.")
     return {
         "qkv": f"{layer}.input_norm.out",
@@ -32,6 +32,7 @@ def inputs_of(spec: ModelSpec, weight: str) -> str:
         "gate": f"{layer}.{spec.mlp_input}.out",
         "up": f"{layer}.{spec.mlp_input}.out",
         "down": f"{layer}.mlp.gated",
+        "experts.gate_up": f"{layer}.{spec.mlp_input}.out",
     }[part]
 
 

@@ -13,12 +13,14 @@ import numpy as np
 import onnx_ir as ir
 
 from edgedistill.graph import bit_planes as emit_planes
+from edgedistill.graph import experts as emit_experts
 from edgedistill.graph import w8a8 as emit_w8a8
 from edgedistill.graph.builder import MICROSOFT, GraphBuilder, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edgedistill.architecture.spec import ExpertsSpec
     from edgedistill.bundle.bit_planes import WidenedMatrix
     from edgedistill.quantize.spec import WeightFormat
 
@@ -90,6 +92,39 @@ class WeightEmitter:
             accuracy_level=fmt.accuracy_level,
         )
 
+    def experts(
+        self, b: GraphBuilder, x: ir.Value, logits: ir.Value, name: str, experts: ExpertsSpec, *, output: str
+    ) -> ir.Value:
+        """The experts ``name`` of ``x`` float32 [B, S, H], chosen by router ``logits`` float32 [B * S, E]."""
+        fmt = self._plan[f"{name}.gate_up"].format
+        operands: list[ir.Value | None] = [x, logits]
+        zero_points: list[ir.Value | None] = []
+        for role in ("gate_up", "down"):
+            matrix = f"{name}.{role}"
+            rows, k = self._plan[matrix].shape
+            shape = (experts.count, rows // experts.count)
+            bias = None
+            if experts.bias:
+                bias = b.external(f"{matrix}.bias", self._stored[f"{matrix}.bias"], shape)
+            if fmt.is_float:
+                operands += [b.external(matrix, self._stored[matrix], (*shape, k)), bias]
+                continue
+            codes, scales, zeros = self._operands(b, matrix, self._plan[matrix].format, shape)
+            operands += [codes, scales, bias]
+            zero_points.append(zeros)
+        attributes = emit_experts.attributes(experts)
+        if not fmt.is_float:
+            operands += [None] * (11 - len(operands)) + zero_points
+            attributes |= {
+                "expert_weight_bits": fmt.kernel_bits,
+                "block_size": fmt.block_size,
+                "accuracy_level": fmt.accuracy_level,
+                "weights_prepacked": 0,
+            }
+        while operands[-1] is None:
+            operands.pop()
+        return b.call("MoE" if fmt.is_float else "QMoE", operands, output, domain=MICROSOFT, **attributes)
+
     def _channels(self, b: GraphBuilder, name: str, fmt: WeightFormat) -> tuple[ir.Value, ir.Value, ir.Value | None]:
         """Codes, scales and, for activations with zero points, sums of a W8A8 matrix."""
         names = ("q", "scales") if fmt.symmetric else ("q", "scales", "sums")
@@ -134,29 +169,41 @@ class WeightEmitter:
         ]
         return b.call("Slice", [rows, *bounds], output)
 
-    def _operands(self, b: GraphBuilder, name: str, fmt: WeightFormat) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+    def _operands(
+        self, b: GraphBuilder, name: str, fmt: WeightFormat, by_expert: tuple[int, int] | None = None
+    ) -> tuple[ir.Value, ir.Value, ir.Value | None]:
         """Codes, scales and zero points of a quantized matrix as the kernels want them.
 
-        Scales in fewer bits are widened by nodes over constants, which ONNX Runtime folds on loading.
+        Scales in fewer bits are widened by nodes over constants, which ONNX Runtime folds on loading. ``by_expert``:
+        experts and rows of each, which MoE's kernels want as two axes, and blocks of a row in one.
         """
-        scales = b.external(f"{name}.scales", self._stored[f"{name}.scales"])
+
+        def stored(suffix: str) -> ir.Value:
+            place = self._stored[f"{name}.{suffix}"]
+            shape = None if by_expert is None else (*by_expert, *place.spec.shape[1:])
+            return b.external(f"{name}.{suffix}", place, shape)
+
+        scales = stored("scales")
         if fmt.scale_bits != 32:
             scales = b.once("Cast", [scales], f"{name}.scales.wide", to=ir.DataType.FLOAT)
         if fmt.scale_bits == 8:
-            unit = b.external(f"{name}.scale_unit", self._stored[f"{name}.scale_unit"])
-            scales = b.once("Mul", [scales, unit], f"{name}.scales.product")
-        zero_points = None
-        if not fmt.symmetric:
-            zero_points = b.external(f"{name}.zero_points", self._stored[f"{name}.zero_points"])
-        return self._codes(b, name, fmt), scales, zero_points
+            scales = b.once("Mul", [scales, stored("scale_unit")], f"{name}.scales.product")
+        zero_points = None if fmt.symmetric else stored("zero_points")
+        return self._codes(b, name, fmt, by_expert), scales, zero_points
 
-    def _codes(self, b: GraphBuilder, name: str, fmt: WeightFormat) -> ir.Value:
-        """uint8 [N, blocks, block * kernel_bits / 8]."""
-        if len(fmt.planes) == 1:
-            return b.external(f"{name}.q", self._stored[f"{name}.q"])
+    def _codes(self, b: GraphBuilder, name: str, fmt: WeightFormat, by_expert: tuple[int, int] | None) -> ir.Value:
+        """uint8 [N, blocks, block * kernel_bits / 8]; by expert: [E, rows, K * kernel_bits / 8]."""
         n, k = self._plan[name].shape
+        shape = None if by_expert is None else (*by_expert, k * fmt.kernel_bits // 8)
+        if len(fmt.planes) == 1:
+            return b.external(f"{name}.q", self._stored[f"{name}.q"], shape)
         planes = [self._stored[f"{name}.q{width}"] for width in fmt.planes]
-        if self._supplied is None:
-            return emit_planes.unpacked(b, name, (n, k), fmt, planes)
-        self._supplied[name] = emit_planes.supplied_matrix(name, (n, k), fmt, planes)
-        return emit_planes.supplied(b, self._supplied[name])
+        if self._supplied is not None:
+            experts = 0 if by_expert is None else by_expert[0]
+            self._supplied[name] = emit_planes.supplied_matrix(name, (n, k), fmt, planes, experts)
+            return emit_planes.supplied(b, self._supplied[name])
+        codes = emit_planes.unpacked(b, name, (n, k), fmt, planes)
+        if shape is None:
+            return codes
+        sizes = b.constant(f"{name}.q.shape", np.array(shape, np.int64))
+        return b.once("Reshape", [codes, sizes], f"{name}.q.by_expert")

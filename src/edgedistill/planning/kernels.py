@@ -16,13 +16,12 @@ import onnx_ir as ir
 
 from edgedistill.bundle.bit_planes import WidenedGraph, to_json
 from edgedistill.bundle.bundle import MODEL, WIDENED
+from edgedistill.estimate.speed import ExpertsCase
 from edgedistill.export.writer import plan_layout
 from edgedistill.graph.builder import GraphBuilder
 from edgedistill.graph.decoder import IR_VERSION, OPSET
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.planning.room import wanted_copies
-from edgedistill.quantize.plan import PlannedWeight
-from edgedistill.quantize.spec import array_specs
 from edgedistill.runtime.bit_planes import Widening
 from edgedistill.runtime.session import SessionConfig, open_session, usable_threads
 from edgedistill.system.huge_pages import use_huge_pages
@@ -61,29 +60,37 @@ def time_matrix(case: MatrixCase, config: SessionConfig, copies: int | None = No
     copies = copies or wanted_copies(case)
     rng = np.random.default_rng(0)
     with scratch(Path(tempfile.gettempdir()), SCRATCH) as folder:
-        planned: dict[str, PlannedWeight] = {}
-        for i in range(copies):
-            specs = array_specs(f"w{i}", (case.rows, case.columns), case.format)
-            planned[f"w{i}"] = PlannedWeight(f"w{i}", (case.rows, case.columns), case.format, specs)
+        names = [f"w{i}" for i in range(copies)]
+        planned = {weight.weight_name: weight for name in names for weight in case.weights(name)}
         layout = plan_layout([spec for weight in planned.values() for spec in weight.arrays], _WEIGHTS)
         _write_random(folder / _WEIGHTS, layout.arrays, layout.size, rng)
         emitter, b = WeightEmitter(planned, layout.arrays, supply=True), GraphBuilder()
         x = ir.Value(
             name="x", shape=ir.Shape(["batch", "sequence", case.columns]), type=ir.TensorType(ir.DataType.FLOAT)
         )
-        products = [emitter.linear(b, x, name, output=f"{name}.out") for name in planned]
+        inputs = {"x": rng.standard_normal((1, case.tokens, case.columns), dtype=np.float32)}
+        if isinstance(case, ExpertsCase):
+            width, mixed = case.columns, case.experts
+            inputs["logits"] = rng.standard_normal((case.tokens, mixed.count), dtype=np.float32)
+            logits = ir.Value(
+                name="logits", shape=ir.Shape(["tokens", mixed.count]), type=ir.TensorType(ir.DataType.FLOAT)
+            )
+            products = [emitter.experts(b, x, logits, name, mixed, output=f"{name}.out") for name in names]
+            save_inputs = [x, logits]
+        else:
+            width, save_inputs = case.rows, [x]
+            products = [emitter.linear(b, x, name, output=f"{name}.out") for name in names]
         for product in products:
-            product.shape = ir.Shape(["batch", "sequence", case.rows])
+            product.shape = ir.Shape(["batch", "sequence", width])
             product.type = ir.TensorType(ir.DataType.FLOAT)
-        save_graph(folder / MODEL, b, [x], products)
+        save_graph(folder / MODEL, b, save_inputs, products)
         if emitter.supplied:
             (folder / WIDENED).write_text(to_json((WidenedGraph(MODEL, MODEL, emitter.supplied),)), encoding="utf-8")
         name, supplied = Widening.in_directory(folder, threads=usable_threads(config)).supply(MODEL)
         session, _ = open_session(folder / name, config, supplied=supplied)
         use_huge_pages()
-    values = rng.standard_normal((1, case.tokens, case.columns), dtype=np.float32)
-    out = np.zeros((1, case.tokens, case.rows), dtype=np.float32)
-    return time_runs(session, {"x": values}, dict.fromkeys((p.name or "" for p in products), out)) / copies
+    out = np.zeros((1, case.tokens, width), dtype=np.float32)
+    return time_runs(session, inputs, dict.fromkeys((p.name or "" for p in products), out)) / copies
 
 
 def save_graph(path: Path, b: GraphBuilder, inputs: list[ir.Value], outputs: list[ir.Value]) -> None:

@@ -26,7 +26,7 @@ from edgedistill.system.temporary import scratch
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from edgedistill.architecture.spec import ModelSpec
+    from edgedistill.architecture.spec import ExpertsSpec, ModelSpec
     from edgedistill.estimate.speed import LayerCase
     from edgedistill.graph.builder import GraphBuilder
     from edgedistill.profile.profile import Profile
@@ -98,6 +98,7 @@ class _NoMatrices(WeightEmitter):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__({}, {})
         self._shapes = {weight.name: weight.shape for weight in logical_weights(spec)}
+        self._hidden_size = spec.hidden_size
         self._head = "embed" if spec.tie_word_embeddings else "lm_head"
         self.results: dict[int, ir.Value] = {}
         self.operands: dict[str, ir.Value] = {}
@@ -120,6 +121,22 @@ class _NoMatrices(WeightEmitter):
             x.type = ir.TensorType(ir.DataType.FLOAT)
             self.operands[x.name] = x
         return self._result(self._shapes[name][0])
+
+    def experts(
+        self,
+        b: GraphBuilder,  # noqa: ARG002
+        x: ir.Value,
+        logits: ir.Value,
+        name: str,  # noqa: ARG002
+        experts: ExpertsSpec,  # noqa: ARG002
+        *,
+        output: str,  # noqa: ARG002
+    ) -> ir.Value:
+        for value in (x, logits):
+            if value.name is not None:
+                value.type = ir.TensorType(ir.DataType.FLOAT)
+                self.operands[value.name] = value
+        return self._result(self._hidden_size)
 
     def embedding(
         self,

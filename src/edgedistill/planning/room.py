@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 from edgedistill.bundle.opening_memory import in_planes
 from edgedistill.errors import BudgetError, OutputError
 from edgedistill.estimate.speed import kernel_bytes
-from edgedistill.quantize.plan import PlannedWeight
-from edgedistill.quantize.spec import array_specs
 from edgedistill.system.cgroup import available_memory
 from edgedistill.units import format_bytes
 
@@ -63,17 +61,19 @@ class Room:
 
 def weight_bytes(case: MatrixCase) -> int:
     """Bytes of one matrix in the file."""
-    return _weight(case).nbytes
+    return sum(weight.nbytes for weight in case.weights("w"))
 
 
 def memory_bytes(case: MatrixCase) -> int:
     """Memory that one matrix takes at most: the file, which may lie there too, what kernels read, and, of codes in
     planes, what is put together for them.
     """
-    stored = weight_bytes(case)
-    if not in_planes(case.format):
-        return 2 * stored
-    return stored + kernel_bytes(_weight(case)) + case.rows * case.columns * case.format.kernel_bits // 8
+    total = 0
+    for weight in case.weights("w"):
+        fmt = weight.format
+        widened = kernel_bytes(weight) + math.prod(weight.shape) * fmt.kernel_bits // 8
+        total += weight.nbytes + (widened if in_planes(fmt) else weight.nbytes)
+    return total
 
 
 def wanted_copies(case: MatrixCase) -> int:
@@ -96,7 +96,7 @@ def copies_in(case: MatrixCase, room: Room) -> int:
         BudgetError: Memory does.
     """
     each, wanted, most = weight_bytes(case), wanted_copies(case), _most(case, room)
-    least = min(wanted, math.ceil(LEAST_BYTES / kernel_bytes(_weight(case))))
+    least = min(wanted, math.ceil(LEAST_BYTES / sum(kernel_bytes(weight) for weight in case.weights("w"))))
     if _OF_DISK * room.disk < least * each:
         raise room.no_disk(math.ceil(least * each / _OF_DISK))
     if most < least:
@@ -107,11 +107,6 @@ def copies_in(case: MatrixCase, room: Room) -> int:
             hint=f"Close other programs, {_WITHOUT}",
         )
     return min(wanted, most)
-
-
-def _weight(case: MatrixCase) -> PlannedWeight:
-    shape = (case.rows, case.columns)
-    return PlannedWeight("w", shape, case.format, array_specs("w", shape, case.format))
 
 
 def _most(case: MatrixCase, room: Room) -> int:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PREFILL = "prefill."
 """Before the names of weights of the second form, which serves steps of several tokens."""
-MATRIX_KINDS = ("linear", "embedding")
+MATRIX_KINDS = ("linear", "embedding", "experts")
 ACCURACY_LEVELS = (0, 1, 4)
 DEFAULT_FORMATS = {
     bits: WeightFormat(bits=bits, block_size=64 if bits == 8 else 32, symmetric=bits >= 6, method="search")
@@ -120,6 +120,7 @@ def plan_weights(weights: Iterable[Plannable], default: WeightFormat, rules: Seq
     is reported in ``unused_rules``; one that an earlier rule merely comes before is not (an ``embed`` rule after an
     ``lm_head`` rule, where the two are tied).
     """
+    weights = tuple(weights)
     planned: list[PlannedWeight] = []
     used: set[int] = set()
     for weight in weights:
@@ -135,8 +136,42 @@ def plan_weights(weights: Iterable[Plannable], default: WeightFormat, rules: Seq
         else:
             arrays = (ArraySpec(weight.name, "float32", weight.shape),)
         planned.append(PlannedWeight(weight.name, weight.shape, fmt, arrays))
+    planned = _as_experts(planned, {weight.name for weight in weights if weight.kind == "experts"})
     unused = tuple(rule for index, rule in enumerate(rules) if index not in used)
     return Plan(tuple(planned), unused)
+
+
+def _as_experts(planned: list[PlannedWeight], experts: set[str]) -> list[PlannedWeight]:
+    """Formats of experts' matrices as their kernel takes them: no W8A8, which becomes 8 bits, and one block size for
+    both matrices of a layer, which divides the rows of both.
+
+    Raises UsageError where the two are not float32 or not of one width of codes in the kernel.
+    """
+    pairs: dict[str, list[PlannedWeight]] = {}
+    for weight in planned:
+        if weight.weight_name in experts:
+            pairs.setdefault(weight.weight_name.rpartition(".")[0], []).append(weight)
+    changed: dict[str, PlannedWeight] = {}
+    for name, pair in pairs.items():
+        if len({weight.format.kernel_bits for weight in pair}) > 1:
+            asked = " and ".join(f"{w.weight_name.rpartition('.')[2]} {w.format.label()}" for w in pair)
+            raise UsageError(
+                f"{name}: {asked.replace(' ', ' is to be ', 1)}; the kernel of experts takes codes of one width.",
+                hint=f"One rule for {name}.* gives both the same format.",
+            )
+        if pair[0].format.is_float:
+            continue
+        formats = [DEFAULT_FORMATS[8] if weight.format.is_w8a8 else weight.format for weight in pair]
+        widths = [weight.shape[1] for weight in pair]
+        block = min(fmt.block_size for fmt in formats)
+        block = next((size for size in reversed(BLOCK_SIZES) if size <= block and not any(k % size for k in widths)), 0)
+        level = min(fmt.accuracy_level for fmt in formats)
+        for weight, fmt in zip(pair, formats, strict=True):
+            fitting = replace(fmt, block_size=block, accuracy_level=level)
+            rows, columns = weight.shape
+            arrays = array_specs(weight.weight_name, (rows, columns), fitting)
+            changed[weight.weight_name] = replace(weight, format=fitting, arrays=arrays)
+    return [changed.get(weight.weight_name, weight) for weight in planned]
 
 
 def override(

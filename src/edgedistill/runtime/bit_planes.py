@@ -110,7 +110,10 @@ def widened_values(folder: Path, matrices: Sequence[WidenedMatrix], *, threads: 
         ]
         for part in done:
             part.result()
-    return {matrix.initializer: ort.OrtValue.from_dlpack(array) for matrix, array in zip(matrices, arrays, strict=True)}
+    return {
+        matrix.initializer: ort.OrtValue.from_dlpack(array.reshape(matrix.initializer_shape))
+        for matrix, array in zip(matrices, arrays, strict=True)
+    }
 
 
 def _fill(folder: Path, matrix: WidenedMatrix, start: int, out: npt.NDArray[np.uint8]) -> None:

@@ -5,7 +5,7 @@ Hugging Face model type, and what its loader (src/models/*.cpp) assumes without 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,17 @@ _SANDWICH = {
 }
 _POST = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
 _FUSED_MLP = {"ffn_up": "mlp.gate_up_proj"}
+_GRANITE = {
+    "attention_multiplier": "attention.scale",
+    "embedding_multiplier": "embedding_scale",
+    "residual_multiplier": "residual_scale",
+    "logits_scaling": "logit_scale",
+}
+_EXPERTS = {
+    "ffn_gate_exps": "mlp.experts.gate_proj",
+    "ffn_up_exps": "mlp.experts.up_proj",
+    "ffn_down_exps": "mlp.experts.down_proj",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,8 @@ class GgufArchitecture:
         reals: Config keys of multipliers, by GGUF key.
         eps: Config key of the norms' epsilon; the GGUF key is that of RMSNorm unless ``layer_norm``.
         windows: No sliding windows; the same in all layers; a pattern, by default with every fourth layer full; Gemma.
+        full_every: Distance of the full layers of a pattern that the file does not state.
+        experts: Constants of a mixture of experts that the file does not state; None: there is none.
         sliding_type: Model type of a file with sliding windows.
     """
 
@@ -61,6 +74,8 @@ class GgufArchitecture:
     layer_norm: bool = False
     windows: Windows = "none"
     sliding_type: str | None = None
+    full_every: int = 4
+    experts: Mapping[str, Any] | None = None
 
     @property
     def block_names(self) -> dict[str, str]:
@@ -86,12 +101,7 @@ ARCHITECTURES: dict[str, GgufArchitecture] = {
         "granite",
         interleaved=True,
         biases=_MLP_TOO,
-        reals={
-            "attention_multiplier": "attention.scale",
-            "embedding_multiplier": "embedding_scale",
-            "residual_multiplier": "residual_scale",
-            "logits_scaling": "logit_scale",
-        },
+        reals=_GRANITE,
     ),
     "olmo2": GgufArchitecture("olmo2", also=("olmo3",), names=_POST, windows="pattern", sliding_type="olmo3"),
     "exaone4": GgufArchitecture("exaone4", names=_POST, biases={}, windows="pattern"),
@@ -124,4 +134,30 @@ ARCHITECTURES: dict[str, GgufArchitecture] = {
     "arcee": GgufArchitecture("arcee", interleaved=True, biases=_UNGATED),
     "nemotron": GgufArchitecture("nemotron", norm_shift=1.0, layer_norm=True, eps="norm_eps", biases=_UNGATED),
     "stablelm": GgufArchitecture("stablelm", layer_norm=True, eps="layer_norm_eps", biases={"use_qkv_bias": "attn_q"}),
+    "qwen3moe": GgufArchitecture(
+        "qwen3_moe", names=_EXPERTS | {"ffn_gate_inp": "mlp.gate"}, experts={"norm_topk_prob": True}
+    ),
+    "olmoe": GgufArchitecture(
+        "olmoe", names=_EXPERTS | {"ffn_gate_inp": "mlp.gate"}, experts={"norm_topk_prob": False}
+    ),
+    "granitemoe": GgufArchitecture(
+        "granitemoe",
+        interleaved=True,
+        names=_EXPERTS | {"ffn_gate_inp": "block_sparse_moe.router.layer"},
+        biases={"attention_bias": "attn_q"},
+        reals=_GRANITE,
+        experts={},
+    ),
+    "gpt-oss": GgufArchitecture(
+        "gpt_oss",
+        names=_EXPERTS
+        | {
+            "ffn_gate_inp": "mlp.router",
+            "post_attention_norm": "post_attention_layernorm",
+            "attn_sinks": "self_attn.sinks",
+        },
+        windows="pattern",
+        full_every=2,
+        experts={},
+    ),
 }

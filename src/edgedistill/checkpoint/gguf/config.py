@@ -74,7 +74,8 @@ def map_tensors(header: GgufHeader, architecture: GgufArchitecture, config: Mapp
         match = _BLOCK.fullmatch(name)
         if match and match[2] in names:
             module = names[match[2]]
-            target = f"model.layers.{int(match[1])}.{module}.{match[3]}"
+            suffix = "" if module.endswith(".sinks") else f".{match[3]}"
+            target = f"model.layers.{int(match[1])}.{module}{suffix}"
         elif name in _GLOBAL_NAMES:
             module, target = name, _GLOBAL_NAMES[name]
         else:
@@ -123,8 +124,6 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
     Raises CheckpointError for missing or malformed metadata, UnsupportedModelError for features that are not known.
     """
     keys = Keys(header.metadata)
-    if keys.integer("expert_count", 0):
-        raise UnsupportedModelError("The GGUF model is a mixture of experts, which is not supported.", hint=_HINT)
     embedding = header.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise CheckpointError("The GGUF file has no token_embd.weight matrix.", hint="Download it again.")
@@ -161,6 +160,7 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
     for key, module in architecture.biases.items():
         config[key] = f"blk.0.{module}.bias" in header.tensors
     config |= {key: value for key, name in architecture.reals.items() if (value := keys.real(name, 0.0))}
+    _experts(config, keys, architecture)
     if architecture.model_type == "stablelm":
         config["use_parallel_residual"] = "blk.0.ffn_norm.weight" not in header.tensors
     if architecture.model_type == "ministral3":
@@ -183,8 +183,28 @@ def _windows(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture)
     config["model_type"] = architecture.sliding_type or architecture.model_type
     config["sliding_window"] = window or None
     if architecture.windows == "pattern":
-        sliding = keys.flags("attention.sliding_window_pattern", config["num_hidden_layers"], 4)
+        sliding = keys.flags("attention.sliding_window_pattern", config["num_hidden_layers"], architecture.full_every)
         config["layer_types"] = ["sliding_attention" if flag and window else "full_attention" for flag in sliding]
+
+
+def _experts(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture) -> None:
+    """A mixture of experts; llama.cpp knows more about its routing than the file says."""
+    count = keys.integer("expert_count", 0)
+    if architecture.experts is None and not count:
+        return
+    if architecture.experts is None or not count or keys.integer("expert_shared_count", 0):
+        found = "no mixture of experts" if not count else "a mixture of experts" if architecture.experts is None else ""
+        raise UnsupportedModelError(
+            f"The GGUF model is {found or 'a mixture with experts that all tokens share'}, which is not known of "
+            f"{architecture.model_type} models.",
+            hint=_HINT,
+        )
+    size = keys.integer("expert_feed_forward_length", 0) or config["intermediate_size"]
+    key = "moe_intermediate_size" if config["model_type"] == "qwen3_moe" else "intermediate_size"
+    config |= {"num_experts": count, "num_experts_per_tok": keys.integer("expert_used_count"), key: size}
+    config |= architecture.experts
+    if config["model_type"] == "gpt_oss" and config["rope_scaling"]:
+        config["rope_scaling"]["truncate"] = False  # as its config.json has it
 
 
 def _query_scaling(config: dict[str, Any], keys: Keys) -> None:

@@ -35,6 +35,8 @@ GRIDS = {
     GGMLQuantizationType.Q5_0: Grid(5, 32, symmetric=True),
     GGMLQuantizationType.Q8_0: Grid(8, 32, symmetric=True),
     GGMLQuantizationType.Q6_K: Grid(6, 16, symmetric=True),
+    # Doubled, its values are integers from -12 to 12.
+    GGMLQuantizationType.MXFP4: Grid(5, 32, symmetric=True),
 }
 # Elements dequantized at once: the formats with lookup tables need some twenty bytes of scratch for each.
 _GROUP = 1 << 20
@@ -115,12 +117,12 @@ class GgufSource:
     def grid(self, name: str) -> Grid | None:
         """The grid of a matrix in one of the formats that have a scale a block and no offset."""
         part = self._parts.get(name)
-        if part is None or part.shift or len(part.stored.shape) != 2:
+        if part is None or part.shift or len(part.stored.shape) < 2:
             return None
         return GRIDS.get(part.stored.kind)
 
     def read_grid(self, name: str, start: int, stop: int) -> tuple[Scales, ZeroPoints]:
-        """Scales float32 [stop-start, blocks] and zero points, see ``GridSource``."""
+        """Scales float32 [stop-start, blocks] and zero points, see ``GridSource``; of stacked experts one axis more."""
         part = self._find(name)
         grid = GRIDS[part.stored.kind]
         check_rows(self.info(name), start, stop)
@@ -150,18 +152,22 @@ def _interleaved(part: GgufPart, start: int, stop: int) -> tuple[int, int, npt.N
 
 
 def read_scales(file: RawFile, stored: GgufTensor, start: int, stop: int) -> Scales:
-    """Scales float32 [stop-start, blocks] of the stored rows ``start:stop`` of a kind in ``GRIDS`` (ggml-common.h)."""
+    """Scales float32 [stop-start, ..., blocks] of the rows ``start:stop`` of a kind in ``GRIDS`` (ggml-common.h)."""
     block, size = GGML_QUANT_SIZES[stored.kind]
-    blocks = stored.shape[1] // block
+    blocks = math.prod(stored.shape[1:]) // block
+    shape = (stop - start, *stored.shape[1:-1], -1)
     raw = np.empty((stop - start) * blocks * size, np.uint8)
     file.read_into(raw, stored.offset + start * blocks * size)
     by_block = raw.reshape(stop - start, blocks, size)
+    if stored.kind == GGMLQuantizationType.MXFP4:
+        scales: Scales = np.ldexp(np.float32(1), by_block[..., 0].astype(np.int32) - 128)
+        return scales.reshape(shape)
     if stored.kind != GGMLQuantizationType.Q6_K:
-        return by_block[..., :2].copy().view("<f2")[..., 0].astype(np.float32)
+        return by_block[..., :2].copy().view("<f2")[..., 0].astype(np.float32).reshape(shape)
     # A super-block ends with 16 signed factors and the float16 that they are multiplied with.
     unit = by_block[..., -2:].copy().view("<f2").astype(np.float32)
     factors = by_block[..., -18:-2].copy().view(np.int8).astype(np.float32)
-    return (factors * unit).reshape(stop - start, -1)
+    return (factors * unit).reshape(shape)
 
 
 def read_stored(file: RawFile, stored: GgufTensor, start: int, stop: int) -> npt.NDArray[np.float32]:

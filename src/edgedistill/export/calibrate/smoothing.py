@@ -63,14 +63,16 @@ def groups(spec: ModelSpec, planned: Mapping[str, PlannedWeight]) -> tuple[Group
         name = f"layers.{index}"
         up_bias = (f"{name}.mlp.up.bias",) if spec.mlp_bias else ()
         mlp = (f"{name}.mlp.gate", f"{name}.mlp.up") if spec.gated_mlp else (f"{name}.mlp.up",)
+        mixture = spec.layers[index].mixture
         readers = {f"{name}.input_norm": (f"{name}.attn.qkv",)}
-        readers[f"{name}.{spec.mlp_input}"] = (*readers.get(f"{name}.{spec.mlp_input}", ()), *mlp)
+        if not mixture:  # what a router reads is not smoothed, and its experts are never W8A8
+            readers[f"{name}.{spec.mlp_input}"] = (*readers.get(f"{name}.{spec.mlp_input}", ()), *mlp)
         if spec.norm_placement != "post":  # else no norm before the matrices could take the factors
             found += [
                 Group(f"{norm}.out", consumers, (norm, f"{norm}.bias") if spec.norm_bias else (norm,))
                 for norm, consumers in readers.items()
             ]
-        if spec.gated_mlp:
+        if spec.gated_mlp and not mixture:
             found.append(Group(f"{name}.mlp.gated", (f"{name}.mlp.down",), (f"{name}.mlp.up", *up_bias)))
     if not spec.tie_word_embeddings:
         final = ("final_norm", "final_norm.bias") if spec.norm_bias else ("final_norm",)

@@ -92,12 +92,19 @@ def choose_formats(
         sensitivity: ``measured`` for every matrix, ``estimated`` from some, or ``auto``: by the number of parameters.
 
     Raises:
+        UsageError: The model is a mixture of experts.
         BudgetError: It cannot be met; the nearest that can is named.
         UnsupportedModelError, CheckpointError: See ``make_plan``.
     """
     candidates = profile.weights.candidates or CANDIDATES
     checkpoint = canonical(checkpoint)
     plan = make_plan(checkpoint, load_profile("reference-fp32"), context_length)
+    if plan.spec.experts is not None:
+        raise UsageError(
+            "Formats of a mixture of experts cannot be chosen by a budget: what one of its matrices loses is not "
+            "measured by itself.",
+            hint="Choose one for all of them with --format.",
+        )
     matrices = {w.name: w for w in plan.weights if w.is_matrix}
     twins = {fmt.label(): searched(fmt) for fmt in candidates}
     if sensitivity == "auto":
