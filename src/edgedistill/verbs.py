@@ -386,7 +386,7 @@ def open_bundle(
 
 def _require_one_machine(cluster: Cluster | None) -> None:
     if cluster is not None:
-        raise UsageError("Answers of a procedure are made on one machine.", hint="Leave out cluster or procedure.")
+        raise UsageError("Answers of a procedure are computed on one machine.", hint="Leave out cluster or procedure.")
 
 
 def _chosen(kind: type[Options], given: dict[str, Any]) -> Options:

@@ -104,7 +104,7 @@ def test_a_plain_chat_goes_on_with_the_weights_it_loaded(bundle: Path, tmp_path:
         say(process, "hello", f"/save {saved[0]}", "/reset")
         wait_for(process, "forgotten")
         change(bundle / "weights.bin", SPOIL[how])  # while the chat waits for a line
-        wait_for(process, "Another program changes the files of bundle")
+        wait_for(process, "Another program is changing the files of bundle")
         say(process, "hello", f"/save {saved[1]}")
         _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
@@ -123,7 +123,7 @@ def test_where_the_memory_does_not_suffice_the_chat_ends_and_lets_the_other_go_o
         assert process.stderr is not None
         *_, last = process.stderr.read().splitlines()
     assert process.returncode == 2
-    assert last.startswith("error: Another program changes the files of bundle, and there is not enough memory")
+    assert last.startswith("error: Another program is changing the files of bundle, and there is not enough memory")
     assert (bundle / "weights.bin").stat().st_size == 0
 
 
@@ -135,7 +135,7 @@ def test_an_answer_goes_on_with_the_weights_that_were_loaded(bundle: Path) -> No
         env=environment(SPOIL=SPOIL["truncated"], WEIGHTS=str(bundle / "weights.bin")),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "Another program changes the files of bundle" in done.stderr
+    assert "Another program is changing the files of bundle" in done.stderr
     assert done.stdout == whole.out
 
 

@@ -83,7 +83,7 @@ def test_a_chat_from_a_script(tiny_bundle_dir: Path, tmp_path: Path) -> None:
     assert "Reasoning is off." in lines
     assert "Use /think on, /think off or /think auto." in lines
     assert f"Saved to {saved}." in lines
-    assert any(line.startswith("error: ") and "exists already" in line for line in lines)
+    assert any(line.startswith("error: ") and "already exists" in line for line in lines)
     text = saved.read_text()
     assert text.index("## System") < text.index("hello") < text.index("again")
     assert "never asked" not in text
@@ -128,7 +128,7 @@ def test_a_line_that_is_not_utf8_is_refused_and_a_question_may_begin_with_a_slas
     result = here("chat", "--plain", "--json", tiny_bundle_dir, *SAMPLED, stdin=script)
     assert result.code == 0
     assert [line for line in result.err.splitlines() if line.startswith("error: ")] == [
-        "error: That line is not UTF-8 text; it was not asked. Send it as UTF-8."
+        "error: That line is not UTF-8 text, so it was not sent to the model. Send it as UTF-8."
     ]
     assert [turn["content"] for turn in result.json["turns"][::2]] == ["/help me"]
 

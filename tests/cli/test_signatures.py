@@ -101,7 +101,7 @@ def test_keys_that_do_not_do(signed: Path, tmp_path: Path) -> None:
 def test_a_key_is_never_overwritten_and_is_the_owners_alone(tmp_path: Path, key: Path) -> None:
     before = (tmp_path / "owner").read_bytes()
     assert stat.S_IMODE((tmp_path / "owner").stat().st_mode) == 0o600
-    assert "exists already" in here("sign", "--new-key", tmp_path / "owner").one_error()
+    assert "already exists" in here("sign", "--new-key", tmp_path / "owner").one_error()
     assert (tmp_path / "owner").read_bytes() == before
 
 

@@ -43,7 +43,7 @@ def test_what_is_shown_as_json_is_the_format(questions: Path, tmp_path: Path) ->
 
 
 def test_nothing_is_overwritten(questions: Path) -> None:
-    assert "exists already" in here("suite", "new", questions).one_error()
+    assert "already exists" in here("suite", "new", questions).one_error()
     assert here("suite", "new", questions, "--force").code == 0
     assert "is a directory" in here("suite", "new", questions.parent).one_error()
     assert "cannot be written" in here("suite", "new", questions / "x.jsonl").one_error()

@@ -125,7 +125,7 @@ def test_baseline_show_and_check(tiny_bundle_dir: Path, suite: Path, baseline: P
     assert (shown["prompts"], shown["samples"]) == (PROMPTS, 4)
     assert "fits" in here("baseline", "check", baseline, "--bundle", tiny_bundle_dir, "--suite", suite).out
     again = here("baseline", "create", tiny_bundle_dir, "-o", baseline, "--suite", suite, *SMALL)
-    assert "exists already" in again.one_error()
+    assert "already exists" in again.one_error()
     assert "hf:NAME" in here("baseline", "create", "hf", "-o", "x.baseline").one_error()
 
 
@@ -234,7 +234,7 @@ def test_a_cluster_draws_the_same_samples(tiny_bundle_dir: Path, reference: Path
     [
         (("--compare-devices",), "--dask ADDRESS"),
         (("--dask-bundle", "/x"), "--dask ADDRESS"),
-        (("--dask", "no-such-file"), "no Dask scheduler answers"),
+        (("--dask", "no-such-file"), "No Dask scheduler answers"),
     ],
 )
 def test_a_cluster_that_is_no_cluster_is_one_line(

@@ -30,9 +30,9 @@ def bundle(tiny_bundle_dir: Path, tmp_path: Path) -> Path:
         (("--samples", 1), "--samples is 1"),
         (("--prompts", 1), "--prompts is 1"),
         (("--margin", "acuracy=0.1"), "Did you mean accuracy?"),
-        (("--margin", "accuracy=2"), "margin `accuracy` is 2"),
+        (("--margin", "accuracy=2"), "Margin `accuracy` is 2"),
         (("--margin", "accuracy=0"), "no difference at all"),
-        (("--margin", "accuracy=nan"), "margin `accuracy` is nan"),
+        (("--margin", "accuracy=nan"), "Margin `accuracy` is nan"),
         (("--margin", "length_ratio=0.5"), "expected more than 1"),
         (("--margin", "accuracy"), "NAME=NUMBER"),
         (("--margin", "accuracy=0.1", "--margin", "accuracy=0.2"), "twice"),
@@ -139,7 +139,7 @@ def test_a_baseline_is_asked_for_what_it_has(
     fewer = here(*common, "--prompts", 12, "--json")
     assert fewer.code == 3, fewer.err
     assert fewer.json["suite"]["prompts"] == 12
-    for target, named in ((path, "exists already"), (tmp_path, "is a directory"), ("/proc/x", "cannot be written")):
+    for target, named in ((path, "already exists"), (tmp_path, "is a directory"), ("/proc/x", "cannot be written")):
         refused = here(*create, target)
         assert named in refused.one_error()
         assert "sampling" not in refused.err

@@ -26,6 +26,17 @@ COPIED = ("src", "tui", "profiles", "tests", "docs", "examples", "bench", "READM
 UNCHANGED = (r"""^\s*f?["'].*["'][,)]*$""", r"hint=", r"Error\(", r"renamex_np|msvcrt")
 """Lines that are not mutated (regular expressions): texts, errors, calls of macOS and Windows."""
 MUTMUT = (sys.executable, "-m", "mutmut")
+CONFTEST = """\
+import sys
+
+sys.setrecursionlimit(10_000)
+
+
+def pytest_make_parametrize_id(val, argname):
+    return argname if isinstance(val, str) else None
+"""
+"""The copy's conftest.py: mutmut puts two calls of its own around every call, which deepens recursion, and names
+tests on pytest's command line, which takes no id that holds any text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,7 @@ SUBJECTS = {
 
 def prepare(place: Path, subject: Subject) -> None:
     """A copy of the tree at ``place`` with a configuration of its own."""
+    shutil.rmtree(place / "mutants", ignore_errors=True)  # it remembers tests by ids, which may have changed
     place.mkdir(parents=True, exist_ok=True)
     for name in COPIED:
         source, target = ROOT / name, place / name
@@ -61,10 +73,11 @@ def prepare(place: Path, subject: Subject) -> None:
         "source_paths": ["src"],
         "only_mutate": [f"src/edgedistill/{name}" for name in subject.files],
         "do_not_mutate_patterns": list(UNCHANGED),
-        "also_copy": [name for name in COPIED if name not in ("src", "tests")],
+        "also_copy": ["conftest.py", *(name for name in COPIED if name not in ("src", "tests"))],
         "pytest_add_cli_args": ["-n0", "-m", "not slow"],
         "pytest_add_cli_args_test_selection": list(subject.tests),
     }
+    (place / "conftest.py").write_text(CONFTEST, encoding="utf-8")
     lines = [f"{name} = {json.dumps(value)}" for name, value in config.items()]
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (place / "pyproject.toml").write_text("\n".join([project, "[tool.mutmut]", *lines, ""]), encoding="utf-8")
@@ -123,6 +136,8 @@ def main() -> None:
         mutmut(place, "run", "--max-children", str(args.children), *chosen)
         found = {mutant: outcome for mutant, outcome in outcomes(place).items() if mutant in set(chosen)}
         tried = [outcome for outcome in found.values() if outcome in ("killed", "timeout", "survived", "segfault")]
+        if not tried:
+            sys.exit(f"error: no mutant of {name} was tried; the tests fail without one: cd {place} && mutmut run")
         lived = sorted(mutant for mutant, outcome in found.items() if outcome in ("survived", "no tests"))
         caught = len(tried) - tried.count("survived")
         table.append((name, len(known), len(chosen), caught, len(lived), caught / max(1, caught + len(lived))))

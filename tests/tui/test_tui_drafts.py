@@ -187,7 +187,7 @@ def test_the_commands_of_the_plain_chat(tmp_path: Path) -> None:
         assert engine.requests[0].sampling.thinking is False
         assert "new_tokens 56" in await command(pilot, "/stats")
         await command(pilot, f"/save {tmp_path / 'talk.md'}")
-        assert "exists already" in await command(pilot, f"/save {tmp_path / 'talk.md'}")
+        assert "already exists" in await command(pilot, f"/save {tmp_path / 'talk.md'}")
         assert "/save FILE" in await command(pilot, "/save")
         chat.prompt.put("/exit")
         await pilot.press("enter")

@@ -91,7 +91,7 @@ def test_a_busy_server_is_asked_again_and_others_end_the_run(
 
 
 def test_what_is_no_server_is_one_line(server: ChatServer) -> None:
-    with pytest.raises(VerifyError, match="cannot be asked"):
+    with pytest.raises(VerifyError, match="cannot be reached"):
         EndpointModel("http://127.0.0.1:9/v1")
     with pytest.raises(VerifyError, match="has no model `other`; it has tiny-reasoner"):
         EndpointModel(f"{server.address}#other")
@@ -102,7 +102,7 @@ def test_what_is_no_server_is_one_line(server: ChatServer) -> None:
         EndpointModel(f"{server.address}#second").close()
     finally:
         server.names.pop()
-    assert "cannot be asked" in here("verify", "http://127.0.0.1:9/v1", "--reference", "x", "--no-store").one_error()
+    assert "cannot be reached" in here("verify", "http://127.0.0.1:9/v1", "--reference", "x", "--no-store").one_error()
 
 
 def test_a_server_as_the_reference_is_unpaired_and_said_to_be(

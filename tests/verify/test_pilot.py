@@ -47,7 +47,7 @@ def test_replies_are_shortened_only_where_nothing_else_fits() -> None:
 
 
 def test_a_budget_that_holds_nothing_is_refused_with_the_reason() -> None:
-    with pytest.raises(VerifyError, match=r"a reply of both models takes about 6.* 2 prompts with 2 samples"):
+    with pytest.raises(VerifyError, match=r"A reply of both models takes about 6.* 2 prompts with 2 samples"):
         choose(SLOW, 10.0, prompts=150, samples=16, limit=None, plan=PLAN)
 
 
@@ -152,6 +152,6 @@ def test_a_run_without_answers_stops_after_the_pilot(
     monkeypatch.setattr(BundleModel, "draw", counted)
     model = sampled()
     options = VerifyOptions(preset="fast", max_new_tokens=3)
-    with pytest.raises(VerifyError, match="none of the 32 replies of the reference has an answer"):
+    with pytest.raises(VerifyError, match="None of the 32 replies of the reference has an answer"):
         verify_models(model, model, load_suite("arithmetic"), options)
     assert sum(drawn) < 100, "of 4,800"

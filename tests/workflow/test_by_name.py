@@ -90,7 +90,7 @@ def test_the_command_line(cache: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main(["run", "tiny-reasoner", "What is 17 + 25?", "--temperature", "0", "--json"]) == 0
     out, err = capsys.readouterr()
     assert "42" in json.loads(out)["answer"]
-    assert f"once, to {cache}" in err
+    assert f"to {cache}" in err
     assert main(["models", "where", "tiny-reasoner", "--json"]) == 0
     (own, bundle) = json.loads(capsys.readouterr().out)["paths"]
     assert main(["models", "remove", "tiny-reasoner", "--json"]) == 0

@@ -79,8 +79,8 @@ class ModelApp(NeutralApp):
             secured = engine.secure()
             if secured:
                 self.notify(
-                    f"Another program changes the files of {engine.facts.bundle}. This chat goes on with what it had "
-                    "loaded; Alt+M opens the bundle again.", severity="warning", timeout=15,
+                    f"Another program is changing the files of {engine.facts.bundle}. This chat continues with what "
+                    "it had loaded; Alt+M opens the bundle again.", severity="warning", timeout=15,
                 )  # fmt: skip
             elif secured is False:
                 self._let_go(engine)
@@ -98,7 +98,7 @@ class ModelApp(NeutralApp):
         self.engine = None
         engine.close()
         self.chat.loading_failed(
-            f"Another program changes the files of {engine.facts.bundle}, and there is not enough memory to keep a "
+            f"Another program is changing the files of {engine.facts.bundle}, and there is not enough memory to keep a "
             "copy: the model is closed. Open a bundle with Alt+M or F4."
         )
 

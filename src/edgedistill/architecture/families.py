@@ -72,7 +72,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         text = mapping(config, "text_config")
         hint = f"It wraps a text model of type '{text.get('model_type')}': export that one alone." if text else _HINT
         raise UnsupportedModelError(
-            f"The model is of type '{model_type}', which is none of the {len(FAMILIES)} known families"
+            f"The model is of type '{model_type}', which is not one of the {len(FAMILIES)} known families"
             f"{reason(model_type)}.",
             hint=f"See: edgedistill families. {hint}",
         )

@@ -289,7 +289,7 @@ def _check_names(root: Path, manifest: Manifest, present: list[str]) -> None:
         if name not in listed and name not in _ALWAYS_ALLOWED and not name.startswith("."):
             raise BundleError(
                 f"{root} holds {name!r}, which its manifest does not list.",
-                hint="Remove it, or copy the bundle again: nothing else may lie in a bundle.",
+                hint="Remove it, or copy the bundle again: a bundle may hold no other files.",
             )
 
 

@@ -251,7 +251,10 @@ class Manifest:
         raw = FORM.parse(text, "manifest.json")
         version = raw.get("schema_version") if isinstance(raw, dict) else None
         if not isinstance(version, int) or isinstance(version, bool):
-            raise BundleError("manifest.json has no schema_version.", hint="Is this an edgedistill bundle?")
+            raise BundleError(
+                "manifest.json has no schema_version; expected the manifest of an edgedistill bundle.",
+                hint="Copy or export it again.",
+            )
         if version > SCHEMA_VERSION:
             raise BundleError(
                 f"The bundle has manifest schema {version}; this version of edgedistill reads up to {SCHEMA_VERSION}.",

@@ -87,14 +87,14 @@ def new_key(path: Path) -> Path:
     secret = private.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
     shown = private.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
     if public.exists() or public.is_symlink():
-        raise OutputError(f"{public} exists already.", hint="Choose another name for the key.")
+        raise OutputError(f"{public} already exists.", hint="Choose another name for the key.")
     for target, content, mode in ((path, secret, 0o600), (public, shown, 0o644)):
         try:
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(content)
         except FileExistsError as error:
-            raise OutputError(f"{target} exists already.", hint="Choose another name for the key.") from error
+            raise OutputError(f"{target} already exists.", hint="Choose another name for the key.") from error
         except OSError as error:
             raise OutputError(f"{target} cannot be written: {error.strerror}.", hint="Choose another name.") from error
     return public

@@ -99,7 +99,7 @@ def _files_of_bundle(out: Path) -> set[str]:
         listed = {entry["name"] for entry in entries}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise OutputError(
-            f"The manifest of {out} cannot be read, so it is not known what there belongs to a bundle.",
+            f"The manifest of {out} cannot be read, so the files of the bundle cannot be told from others.",
             hint="Move the directory away, or choose another one.",
         ) from error
     return own | listed | {MARKER} | {path.name for path in out.iterdir() if _LEFT_OVER.fullmatch(path.name)}
@@ -223,7 +223,7 @@ class Staging:
                 self.keep = True
                 raise OutputError(
                     f"{self.out} could not be replaced ({error}); the old bundle is now {old}, the new {self.path}.",
-                    hint="Rename the one that you want.",
+                    hint=f"Rename the one that you want to {self.out.name}.",
                 ) from error
             raise
         return old

@@ -46,7 +46,7 @@ class ReasoningGrammar:
 
     def __post_init__(self) -> None:
         if any(not pair.close for pair in self.tags):
-            raise ValueError("reasoning needs a mark that closes it")
+            raise ValueError("reasoning needs a closing mark")
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -155,5 +155,5 @@ def with_tags(grammar: ReasoningGrammar, tags: Iterable[str]) -> ReasoningGramma
     """``grammar`` with the reasoning marks that a user gave, an opening and a closing one; raises ValueError."""
     found = tuple(tags)
     if len(found) != 2:
-        raise ValueError(f"reasoning tags are an opening and a closing text, found {len(found)}")
+        raise ValueError(f"expected an opening and a closing reasoning tag, found {len(found)}")
     return ReasoningGrammar((TagPair(*found),), grammar.answers, grammar.repeats)

@@ -64,8 +64,8 @@ def open_quantized(config: dict[str, Any], source: SafetensorsSource) -> tuple[d
     kinds = {source.info(name).dtype for name in source.names()}
     if stated.get("quant_method") == "bitnet":
         raise UnsupportedModelError(
-            "The checkpoint is one of BitNet, whose weights are rounded to -1, 0 and 1 and whose activations to 8 bits "
-            "while it runs; weights used as they are stored are expected.",
+            "The checkpoint is a BitNet model, which rounds its weights to -1, 0 and 1 and its activations to 8 bits "
+            "at run time; expected a model that computes with its weights as they are stored.",
             hint=_HINT,
         )
     if kinds <= {"F32", "F16", "BF16"} and not any(name.endswith("_packed") for name in source.names()):

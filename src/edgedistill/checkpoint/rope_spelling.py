@@ -41,7 +41,7 @@ def readable_rope(config: Mapping[str, Any], known: Any) -> dict[str, Any]:
     if plain and sliding.get("rope_theta") == full.get("rope_theta"):
         return values | _older(full)
     raise UnsupportedModelError(
-        "The model has other RoPE parameters for each kind of layer, which the installed transformers cannot read.",
+        "The model has different RoPE parameters for each kind of layer, which the installed transformers cannot read.",
         hint="Install a newer transformers.",
     )
 

@@ -52,11 +52,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _create(args: argparse.Namespace) -> int:
     if args.model == "hf":
-        raise UsageError("hf says only that it is the original of a bundle; expected hf:NAME-OR-DIRECTORY.")
+        raise UsageError(
+            "hf alone means the original of a bundle, and no bundle is given; expected hf:NAME-OR-DIRECTORY."
+        )
     if args.out.is_dir():
         raise UsageError(f"{args.out} is a directory; expected a file.", hint=f"Try: -o {args.out}/NAME.baseline")
     if args.out.exists() and not args.force:
-        raise UsageError(f"{args.out} exists already.", hint="Name another file, or replace it with --force.")
+        raise UsageError(f"{args.out} already exists.", hint="Name another file, or replace it with --force.")
     if args.scored_samples < 0:
         raise UsageError(f"--scored-samples is {args.scored_samples}; expected a whole number from 0.")
     from edgedistill.verify.options import AuditOptions

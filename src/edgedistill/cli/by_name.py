@@ -21,7 +21,7 @@ def bundle_path(named: Path) -> Path:
     from edgedistill.workflow.by_name import bundle_of
 
     def tell(path: Path) -> None:
-        console.note(f"{named} is exported for {DEFAULT_PROFILE}, once, to {path}")
+        console.note(f"exporting {named} for {DEFAULT_PROFILE} to {path}; later runs use it again")
 
     with console.progress() as progress:
         return bundle_of(named, progress=progress, on_export=tell)

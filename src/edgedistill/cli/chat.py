@@ -44,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
     dumb = not args.serve and terminal_ui.is_dumb()
     if args.plain or dumb:
         if dumb and not args.plain:
-            console.note("This terminal (TERM=dumb) cannot be drawn on: here is the line-based chat, as with --plain.")
+            console.note(
+                "This terminal (TERM=dumb) cannot show the terminal UI: the line-based chat starts, as with --plain."
+            )
         if args.bundle is None:
             raise UsageError(
                 "--plain needs a BUNDLE.", hint="Make one with: edgedistill export tiny-reasoner -o my-bundle"
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         args.bundle = bundle_path(args.bundle)
         return PlainChat(args).loop()
     if args.json:
-        raise UsageError("--json needs --plain: the terminal UI has the screen.", hint="Add --plain.")
+        raise UsageError("--json needs --plain: the terminal UI prints no JSON.", hint="Add --plain.")
     if args.serve:
         return terminal_ui.serve(args, _without_serve())
     return _terminal_ui(args)

@@ -63,7 +63,9 @@ def run(args: argparse.Namespace) -> int:
     if args.profiles is not None and not profiles:
         raise UsageError("The list of profiles is empty.", hint="See: edgedistill profiles list")
     if args.out is not None and args.out.exists() and not args.out.is_dir():
-        raise OutputError(f"{args.out} is a file; a directory was expected.", hint="Choose another --out.")
+        raise OutputError(
+            f"{args.out} is a file; a directory was expected.", hint="Choose another directory with --out."
+        )
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(CompareOptions)}
     given |= {"profiles": profiles, "decode_tokens": min(args.decode_tokens, args.max_tokens)}
     with console.progress() as progress:

@@ -112,6 +112,6 @@ class Conversation:
             with path.open("x", encoding="utf-8") as stream:
                 stream.write(text)
         except FileExistsError as error:
-            raise OutputError(f"{path} exists already.", hint="Choose another name.") from error
+            raise OutputError(f"{path} already exists.", hint="Choose another name.") from error
         except OSError as error:
             raise OutputError(f"Cannot write {path}: {error.strerror}.", hint="Choose another path.") from error

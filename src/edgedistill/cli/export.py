@@ -155,11 +155,13 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.sensitivity is not None and not sized:
         raise UsageError(
-            "--sensitivity without a budget.", hint="Add --bits-per-weight, --max-size or --max-kl, or leave it out."
+            "--sensitivity has no effect without a budget.",
+            hint="Add --bits-per-weight, --max-size or --max-kl, or leave it out.",
         )
     if args.calibration_tokens is not None and not calibrate:
         raise UsageError(
-            "--calibration-tokens without calibration.", hint="Add --calibrate, or name a text with --calibration FILE."
+            "--calibration-tokens has no effect without calibration.",
+            hint="Add --calibrate, or name a text with --calibration FILE.",
         )
     require_export("export")
     from edgedistill.export.options import ExportOptions

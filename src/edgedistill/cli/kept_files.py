@@ -52,8 +52,8 @@ def keep_files(bundle: Bundle) -> Iterator[KeptFiles]:
         kept.close()
     if kept.lost:
         raise BundleError(
-            f"Another program changes the files of {kept.name}, and there is not enough memory to keep a copy.",
-            hint="Open the bundle again when it is done.",
+            f"Another program is changing the files of {kept.name}, and there is not enough memory to keep a copy.",
+            hint="Open the bundle again when the other program has finished.",
         )
 
 
@@ -75,7 +75,7 @@ class KeptFiles:
         if (what := self._files.changed()) is not None:
             raise BundleError(
                 f"The files of {self.name} were changed by another program: {what}.",
-                hint="Leave, and open the bundle again.",
+                hint="Quit, and open the bundle again.",
             )
 
     def watch(self, pipe: int) -> None:
@@ -85,7 +85,9 @@ class KeptFiles:
                 continue
             if self._files.take_over():
                 console.note("")
-                console.note(f"Another program changes the files of {self.name}; this goes on with what it had loaded.")
+                console.note(
+                    f"Another program is changing the files of {self.name}; this run continues with what it had loaded."
+                )
             else:
                 self.lost = True
                 os.kill(os.getpid(), signal.SIGINT)  # an answer stops and keeps its text, a prompt ends

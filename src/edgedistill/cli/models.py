@@ -110,7 +110,7 @@ def _remove(args: argparse.Namespace) -> int:
     for path in gone:
         console.out(f"removed {path}")
     for path in kept:
-        console.note(f"{path} ships with edgedistill and stays.")
+        console.note(f"{path} is part of edgedistill and is kept.")
     return 0
 
 
@@ -122,5 +122,5 @@ def _paths(name: str) -> list[Path]:
     found = [entry.path for entry in catalog.list_models() if entry.name == name and entry.installed]
     found += [bundle.path for bundle in cached() if bundle.model in (name, slug(name))]
     if not found:
-        raise ModelNotFoundError(f"The cache holds nothing called {name}.", hint="See: edgedistill models list")
+        raise ModelNotFoundError(f"The cache holds no model called {name}.", hint="See: edgedistill models list")
     return found

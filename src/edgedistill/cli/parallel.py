@@ -82,7 +82,10 @@ def options(args: argparse.Namespace) -> TrajectoryOptions | None:
     }
     given = {name: value for name, value in given.items() if value is not None}
     if args.procedure == "single" and given != {"count": 1}:
-        raise UsageError("--procedure single is one plain reply.", hint="Drop the other options of parallel reasoning.")
+        raise UsageError(
+            "--procedure single decodes one reply, so options of parallel reasoning have no effect.",
+            hint="Drop them, or name another procedure.",
+        )
     if (not given and args.procedure is None) or args.procedure == "single":
         return None
     if args.think_budget:

@@ -183,7 +183,7 @@ def _read_line() -> str | None:
     if not interactive and not line:
         return None
     if any("\udc80" <= character <= "\udcff" for character in line):
-        console.note("error: That line is not UTF-8 text; it was not asked. Send it as UTF-8.")
+        console.note("error: That line is not UTF-8 text, so it was not sent to the model. Send it as UTF-8.")
         return ""
     return line.strip()
 

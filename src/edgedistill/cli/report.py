@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for name in ("out", "html", "junit", "github"):
         if getattr(args, name):
-            raise UsageError(f"--{name} is of one report, and two were given.", hint="Use --json, or give one report.")
+            raise UsageError(f"--{name} applies to one report; two were given.", hint="Use --json, or give one report.")
     found = diff(first, read_report(args.second))
     if args.json:
         console.out_json(found.to_dict())

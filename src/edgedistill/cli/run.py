@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Answer one prompt."""
     if args.raw and args.system:
-        raise UsageError("--raw uses no chat template, so --system has no place.", hint="Drop one of the two.")
+        raise UsageError("--raw uses no chat template, so --system has no effect.", hint="Drop one of the two.")
     several = parallel.options(args)
     if args.show_trajectories and several is None:
         raise UsageError("--show-trajectories shows nothing without --trajectories.", hint="Add --trajectories 8.")

@@ -123,7 +123,7 @@ def _show(args: argparse.Namespace) -> int:
     if args.id is not None:
         chosen = [prompt for prompt in (*suite.prompts, *suite.variants) if prompt.id == args.id]
         if not chosen:
-            raise UsageError(f"suite `{suite.name}` has no prompt `{args.id}`; its first is `{suite.prompts[0].id}`.")
+            raise UsageError(f"Suite `{suite.name}` has no prompt `{args.id}`; its first is `{suite.prompts[0].id}`.")
     else:
         if args.prompts < 1:
             raise UsageError(f"--prompts is {args.prompts}; expected at least 1.")
@@ -163,7 +163,7 @@ def _new(args: argparse.Namespace) -> int:
     if args.file.is_dir():
         raise UsageError(f"{args.file} is a directory; expected a file.", hint=f"Try: {args.file}/questions.jsonl")
     if args.file.exists() and not args.force:
-        raise UsageError(f"{args.file} exists already.", hint="Name another file, or replace it with --force.")
+        raise UsageError(f"{args.file} already exists.", hint="Name another file, or replace it with --force.")
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in NEW)
     try:
         write_whole(args.file, text)

@@ -47,7 +47,7 @@ def open_suite(args: argparse.Namespace) -> ReadFile:
         try:
             template = Path(template[1:]).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"the template {template[1:]} cannot be read: {error}.") from error
+            raise UsageError(f"The template {template[1:]} cannot be read: {error}.") from error
     elif template is not None:
         template = template.replace("\\n", "\n")
     options = SuiteOptions(

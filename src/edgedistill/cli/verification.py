@@ -121,7 +121,7 @@ def options(args: argparse.Namespace, kind: type[Options], **more: Any) -> Optio
     given |= {"preset": args.preset or "default", "thinking": args.think, **more}
     chosen = kind(**given)
     if chosen.scored is not None and args.dask is not None:
-        raise UsageError("answers of a procedure are made on one machine.", hint="Drop --dask or --procedure.")
+        raise UsageError("Answers of a procedure are computed on one machine.", hint="Drop --dask or --procedure.")
     return chosen
 
 
@@ -159,8 +159,10 @@ def check_outputs(args: argparse.Namespace) -> None:
         try:
             args.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"{args.out} cannot be made: {error.strerror}.", hint="Choose another --out.") from error
-        require_writable(args.out / REPORT_NAMES["json"], "Choose another --out.")
+            raise OutputError(
+                f"{args.out} cannot be made: {error.strerror}.", hint="Choose another directory with --out."
+            ) from error
+        require_writable(args.out / REPORT_NAMES["json"], "Choose another directory with --out.")
     for name, path in (("--html", args.html), ("--junit", args.junit)):
         if path is None:
             continue
@@ -239,7 +241,7 @@ def _append(path: Path, text: str) -> None:
             stream.write(text)
     except OSError as error:
         raise OutputError(
-            f"the job summary {path} cannot be written: {error.strerror}.",
+            f"The job summary {path} cannot be written: {error.strerror}.",
             hint="GITHUB_STEP_SUMMARY names it; unset it, or leave out --github.",
         ) from error
 

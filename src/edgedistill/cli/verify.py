@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.baseline is not None and not args.baseline.is_file():
         raise UsageError(
-            f"there is no baseline at {args.baseline}; expected a file.",
+            f"There is no baseline at {args.baseline}; expected a file.",
             hint="Make one with: edgedistill baseline create REFERENCE -o FILE",
         )
     from edgedistill.verbs import verify

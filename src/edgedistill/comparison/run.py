@@ -137,7 +137,9 @@ def _directory(options: CompareOptions, source: Source) -> Iterator[Path]:
     if options.keep is not None:
         keep = Path(options.keep)
         if keep.exists() and not keep.is_dir():
-            raise OutputError(f"{keep} is a file; a directory was expected.", hint="Choose another --keep.")
+            raise OutputError(
+                f"{keep} is a file; a directory was expected.", hint="Choose another directory with --keep."
+            )
         keep.mkdir(parents=True, exist_ok=True)
         yield keep
         return

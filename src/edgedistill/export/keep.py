@@ -60,7 +60,7 @@ def keep_quantization(
         if asked:
             raise UsageError(
                 "--keep-quantization: the source has no matrix whose quantization can be kept.",
-                hint="Known are GGUF's Q4_0, Q5_0, Q8_0 and Q6_K, MXFP4, AWQ, GPTQ without act-order, and packed "
+                hint="It works with GGUF's Q4_0, Q5_0, Q8_0 and Q6_K, MXFP4, AWQ, GPTQ without act-order, and packed "
                 "compressed-tensors.",
             )
         return profile, ""

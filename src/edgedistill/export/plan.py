@@ -76,7 +76,7 @@ def _check_kept(weights: Iterable[LogicalWeight], planned: WeightPlan, tensors: 
                 fmt.symmetric,
             ):
                 raise UsageError(
-                    f"{weight.name} was to keep its quantization as {fmt.label()}; the source does not have it so.",
+                    f"{weight.name} cannot keep its quantization as {fmt.label()}: the source stores another format.",
                     hint="Ask for --keep-quantization and let the export choose the formats.",
                 )
 
@@ -142,7 +142,7 @@ def choose_context(longest: int, profile: Profile, asked: int | None) -> int:
         return min(profile.context.length, longest)
     if not 16 <= asked <= longest:
         raise UsageError(
-            f"A context of {asked} tokens was asked for; this model allows 16 to {longest}.",
+            f"A context of {asked} tokens was requested; this model allows 16 to {longest}.",
             hint="Choose --context within that range.",
         )
     return asked

@@ -46,7 +46,7 @@ class Room:
             return Room(folder, shutil.disk_usage(folder).free, available_memory())
         except OSError as error:
             raise OutputError(
-                f"No directory takes temporary files: {error.strerror or error}.",
+                f"No directory can hold temporary files: {error.strerror or error}.",
                 hint=f"Free some space, name a directory with TMPDIR, {_WITHOUT}",
             ) from error
 

@@ -113,7 +113,7 @@ def _within_damage(
     least = sum(min(c.damage for c in group) for group in options.values())
     if least > budget:
         raise BudgetError(
-            f"The best choice of formats is predicted to do a damage of {least:.4g}; the budget is {budget:.4g}.",
+            f"The best choice of formats is predicted to cause a damage of {least:.4g}; the budget is {budget:.4g}.",
             hint=f"Allow at least {least:.4g}, or add larger candidates to the profile.",
         )
     for name, step in steps:

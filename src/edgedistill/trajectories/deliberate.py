@@ -186,7 +186,7 @@ class PassPrompt:
         for field in sorted(used - set(FIELDS)):
             near = difflib.get_close_matches(field, FIELDS, n=1)
             guess = f"Did you mean {near[0]}?" if near else _HINT
-            raise TemplateError(f"{name} uses the field {field!r}; there are {', '.join(FIELDS)}.", hint=guess)
+            raise TemplateError(f"{name} uses the field {field!r}; expected one of {', '.join(FIELDS)}.", hint=guess)
         for field in REQUIRED:
             if field not in used:
                 raise TemplateError(

@@ -79,7 +79,7 @@ class TrajectoryOptions:
                 raise UsageError(f"{name} is {value}; expected at least 1.")
         if self.early_stop not in (None, "off") and self.vote != "majority":
             raise UsageError(
-                f"Early stop {self.early_stop!r} rests on the counts of a majority vote; the vote is {self.vote!r}.",
+                f"Early stop {self.early_stop!r} needs the counts of a majority vote; the vote is {self.vote!r}.",
                 hint="Drop one of the two.",
             )
         if self.prompt is not None and not self.deliberate:

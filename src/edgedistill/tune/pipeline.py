@@ -116,7 +116,7 @@ def _tune(
     )  # fmt: skip
     if not student.matrices:
         raise BundleError(
-            f"No quantized matrix of {source.path.name} is stored in a form that is known here.",
+            f"{source.path.name} stores its quantized matrices in a form that tuning does not know.",
             hint="Export the bundle again with this version.",
         )
     teacher = Teacher(checkpoint)

@@ -90,7 +90,7 @@ def deployed_divergence(model: Model, teacher: Teacher, sequences: Sequence[Ids]
         VerifyError: Logits that are not finite.
     """
     if not isinstance(model.session, DecoderSession):
-        raise BundleError("The bundle was made by the fallback exporter.")
+        raise BundleError("The bundle was made by the fallback exporter, whose graph cannot be tuned.")
     progress.begin("measuring the bundle", sum(len(sequence) for sequence in sequences), "tokens")
     found: list[TokenDivergence] = []
     for sequence in sequences:

@@ -47,7 +47,9 @@ def make_baseline(
     progress = progress or NullProgress()
     with closing(open_reference(model, model, device=device)) as reference:
         if isinstance(reference, BaselineModel):
-            raise UsageError(f"{model} is a baseline already.", hint="Give the model that it was made of.")
+            raise UsageError(
+                f"{model} is already a baseline; expected a model.", hint="Give the model that it was made from."
+            )
         prompts = options.choose(loaded)
         settings = options.draw_settings(loaded.sampling, reference.generation_defaults)
         run = Run(loaded, settings, options, store, progress)

@@ -105,7 +105,7 @@ class AuditOptions:
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
-            raise UsageError(f"there is no preset {self.preset!r}; expected one of {', '.join(PRESETS)}.")
+            raise UsageError(f"There is no preset {self.preset!r}; expected one of {', '.join(PRESETS)}.")
         if not 2 <= self.n_samples <= MOST_SAMPLES:
             raise UsageError(
                 f"--samples is {self.n_samples}; expected 2 to {MOST_SAMPLES}, since one sample agrees with nothing.",
@@ -179,7 +179,7 @@ class AuditOptions:
         wanted = self.prompts if self.prompts is not None else self.plan.prompts
         if len(suite.prompts) < 2:
             raise VerifyError(
-                f"suite `{suite.name}` has {len(suite.prompts)} prompt; a verdict needs at least 2.",
+                f"Suite `{suite.name}` has {len(suite.prompts)} prompt; a verdict needs at least 2.",
                 hint="Add prompts to it.",
             )
         return spread(suite.prompts, wanted)
@@ -213,19 +213,19 @@ class VerifyOptions(AuditOptions):
         AuditOptions.__post_init__(self)
         if self.sequential and self.estimand == "suite":
             raise UsageError(
-                "a sequential run asks some prompts of many, so that its verdict is about prompts like these.",
+                "A sequential run samples its prompts, so its verdict is about all prompts like these, not the suite.",
                 hint="Drop --sequential, or use --estimand population.",
             )
         if self.time_budget is None:
             return
         if not 0 < self.time_budget < math.inf:
-            raise UsageError(f"the time budget is {self.time_budget:g} s; expected more than 0, for instance 20m.")
+            raise UsageError(f"The time budget is {self.time_budget:g} s; expected more than 0, for instance 20m.")
         if self.prompts is not None or self.samples is not None:
             raise UsageError(
-                "a time budget chooses the number of prompts and samples.", hint="Drop --prompts and --samples."
+                "A time budget chooses the number of prompts and samples.", hint="Drop --prompts and --samples."
             )
         if self.procedure is not None:
-            raise UsageError("a time budget is for single replies drawn in batches.", hint="Drop --procedure.")
+            raise UsageError("A time budget works with single replies only.", hint="Drop --procedure.")
 
     @property
     def about(self) -> Estimand:
@@ -251,7 +251,7 @@ def resolve_margins(base: Margins, overrides: Mapping[str, float]) -> Margins:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"Did you mean {near[0]}?" if near else None
-            raise UsageError(f"there is no margin {name!r}; expected one of {', '.join(names)}.", hint=hint)
+            raise UsageError(f"Margin {name!r} is unknown; expected one of {', '.join(names)}.", hint=hint)
     margins = dataclasses.replace(base, **overrides)
     try:
         margins.validated()

@@ -154,7 +154,7 @@ def choose(pilot: Pilot, budget: float, *, prompts: int, samples: int, limit: in
         replies = int(SAMPLING_SHARE * budget / max(each * pilot.share_of_tokens(tokens), 1e-9))
     if replies < LEAST * LEAST:
         raise VerifyError(
-            f"a reply of both models takes about {format_seconds(each)} here, so that no run fits into "
+            f"A reply of both models takes about {format_seconds(each)} here, so that no run fits into "
             f"{format_seconds(budget)}; expected {LEAST} prompts with {LEAST} samples at least.",
             hint="Give more --time-budget, a smaller --max-new-tokens, or a --baseline made on another machine.",
         )

@@ -90,7 +90,7 @@ def verify(
 def _opened(bundle: str | Path, cluster: Cluster | None) -> BundleModel | EndpointModel:
     if is_address(bundle):
         if cluster is not None:
-            raise UsageError("a cluster draws samples of bundles, not of servers.", hint="Drop --dask.")
+            raise UsageError("A cluster draws samples of bundles, not of servers.", hint="Drop --dask.")
         return EndpointModel(str(bundle))
     return _bundle(bundle, cluster)
 
@@ -266,7 +266,7 @@ def audit_model(
 ) -> VerifyReport:
     """``audit`` of a model that is open already."""
     if isinstance(options, VerifyOptions) and options.sequential:
-        raise UsageError("an audit has no reference, so there is no gate to stop early.")
+        raise UsageError("An audit has no reference, so there is no gate to stop early.")
     prompts = options.choose(suite)
     settings = options.draw_settings(suite.sampling, bundle.generation_defaults)
     run = Run(suite, settings, options, store, progress or NullProgress())

@@ -59,7 +59,7 @@ def verify_procedure(
     options = options or VerifyOptions()
     sequential = isinstance(options, VerifyOptions) and options.sequential
     if sequential and reference is None:
-        raise UsageError("without a reference there is no gate to stop early.", hint="Drop --sequential.")
+        raise UsageError("Without a reference there is no gate to stop early.", hint="Drop --sequential.")
     samples = options.samples or max(2, options.n_samples // procedure.options.count)
     options = replace(options, samples=samples)
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
@@ -71,7 +71,7 @@ def verify_procedure(
             opened = stack.enter_context(closing(open_reference(reference, bundle)))
             if not isinstance(opened, BundleModel):
                 raise UsageError(
-                    f"the reference {reference} is not a bundle, and a procedure needs one that decodes here.",
+                    f"The reference {reference} is not a bundle, and a procedure needs one that decodes here.",
                     hint="Export it: edgedistill export MODEL --format fp32 -o DIR",
                 )
             theirs = ProcedureModel(opened, procedure)
@@ -92,7 +92,7 @@ def _run(
     of_reference, settings = options.both_settings(suite.sampling, *defaults)
     if settings.deterministic or of_reference.deterministic:
         raise UsageError(
-            "decoding leaves no choice at these settings, so that trajectories are all equal.",
+            "Decoding is deterministic at these settings, so all trajectories would be equal.",
             hint="Use --temperature 0.6 and a top-k above 1.",
         )
     margins = None

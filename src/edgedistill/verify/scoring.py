@@ -132,5 +132,5 @@ def path_distance(
             steps = np.stack([decoder.feed([fed[at]], exact=at == 0).copy() for at in range(part.start, part.stop)])
             found.append(divergence(scored, steps))
     if not found:
-        raise VerifyError("there are no tokens to measure the distance of the two numerical paths on.")
+        raise VerifyError("There are no tokens to measure the distance of the two numerical paths on.")
     return concatenate(found)

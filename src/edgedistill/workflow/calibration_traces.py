@@ -57,7 +57,7 @@ def traces_for(model: str | Path, options: ExportOptions | None = None, *, progr
         return file
     if tokens < FEWEST_TOKENS:
         raise CalibrationError(
-            f"{tokens} calibration tokens were asked for; expected at least {FEWEST_TOKENS}.",
+            f"{tokens} calibration tokens were requested; expected at least {FEWEST_TOKENS}.",
             hint=f"The default is {ExportOptions().calibration_tokens}.",
         )
     progress = progress or NullProgress()

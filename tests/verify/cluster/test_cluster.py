@@ -123,7 +123,7 @@ def test_what_arrived_is_kept_when_all_workers_die(
             for _ in range(2):
                 store.append(next(drawing))
             only.kill()
-            with pytest.raises(VerifyError, match="all workers are gone"):
+            with pytest.raises(VerifyError, match="All workers are gone"):
                 for drawn in drawing:
                     store.append(drawn)
     with SampleStore.open(tmp_path / "x.samples", header) as again:
@@ -166,9 +166,9 @@ def test_equal_devices_give_equal_replies(
 
 def test_a_cluster_that_is_not_there_or_empty_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "_CONNECT_S", 0.5)
-    with pytest.raises(VerifyError, match="no Dask scheduler answers"):
+    with pytest.raises(VerifyError, match="No Dask scheduler answers"):
         Cluster.connect("tcp://127.0.0.1:1")
-    with pytest.raises(VerifyError, match="no Dask scheduler answers"):
+    with pytest.raises(VerifyError, match="No Dask scheduler answers"):
         Cluster.connect(str(tmp_path / "none.json"))
     with local_cluster(tmp_path) as started, pytest.raises(VerifyError, match="has no workers"):
         Cluster.connect(str(started.file))

@@ -46,7 +46,7 @@ def undrawn(sampled, monkeypatch):
 
 
 def test_an_unsound_reference_stops_the_run(sampled, undrawn) -> None:
-    with pytest.raises(VerifyError, match=f"the sampler of fp32 failed.*{SAME_WHATEVER_THE_SEED}") as raised:
+    with pytest.raises(VerifyError, match=f"The sampler of fp32 failed.*{SAME_WHATEVER_THE_SEED}") as raised:
         verify_models(sampled(), undrawn, load_suite("arithmetic"), OPTIONS)
     assert raised.value.exit_code == EXIT_USAGE
     assert "\n" not in raised.value.message

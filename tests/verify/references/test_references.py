@@ -211,7 +211,7 @@ def test_a_baseline_for_something_else_is_refused(baseline, suite) -> None:
 
 def test_a_baseline_is_not_replaced_unasked(baseline) -> None:
     made, path = baseline
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         made.save(path)
     assert made.save(path, force=True).sha256 == Baseline.load(path).sha256
 

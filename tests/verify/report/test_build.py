@@ -160,7 +160,7 @@ def test_an_open_ended_suite_has_diversity_and_no_accuracy() -> None:
 
 def test_replies_without_any_answer_are_refused() -> None:
     suite = make_suite()
-    with pytest.raises(VerifyError, match=r"none of the 640 replies of the bundle has an answer .*--max-new-tokens"):
+    with pytest.raises(VerifyError, match=r"None of the 640 replies of the bundle has an answer .*--max-new-tokens"):
         analyse(suite, SETTINGS, model(suite, "m", garbage=1.0), provenance=PROVENANCE)
     sound = model(suite, "r")
     # A bundle that lost all its answers is not bad input: it fails.

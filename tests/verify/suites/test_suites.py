@@ -165,7 +165,7 @@ def test_loose_scoring_forgives_wrapping_only() -> None:
     ],
 )
 def test_checks_that_make_no_sense_are_refused(check: Check) -> None:
-    with pytest.raises(SuiteError, match=r"check `"):
+    with pytest.raises(SuiteError, match=r"Check `"):
         validate(check)
 
 

@@ -69,16 +69,18 @@ class Database:
                 return work(self._connected())
             except sqlite3.OperationalError as error:
                 self.close()
-                raise StoreError(f"{self.path.name}: {error}.", hint="It is tried again.") from error
+                raise StoreError(f"{self.path.name}: {error}.", hint="The operation will be retried.") from error
             except OverflowError as error:
                 raise StoreError(f"{self.path.name}: {error}.", hint="Choose another session.") from error
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes damaged text in its messages
                 self.close()
                 if last or isinstance(error, sqlite3.IntegrityError):
-                    raise StoreError(f"{self.path.name}: {error}.", hint="It is tried again.") from error
+                    raise StoreError(f"{self.path.name}: {error}.", hint="The operation will be retried.") from error
                 self._move_aside(error)
             except OSError as error:
-                raise StoreError(f"{self.path}: {error.strerror or error}.", hint="It is tried again.") from error
+                raise StoreError(
+                    f"{self.path}: {error.strerror or error}.", hint="The operation will be retried."
+                ) from error
         raise AssertionError("unreachable")
 
     def _connected(self) -> sqlite3.Connection:
@@ -122,7 +124,9 @@ class Database:
                 if beside.exists():
                     beside.rename(kept.with_name(kept.name + suffix))
         except OSError as problem:
-            raise StoreError(f"{self.path}: {problem.strerror or problem}.", hint="It is tried again.") from problem
+            raise StoreError(
+                f"{self.path}: {problem.strerror or problem}.", hint="The operation will be retried."
+            ) from problem
         self.notices.append(
             f"{self.path.name} was damaged ({error}); it was kept as {kept.name}, and a new one was started."
         )

@@ -63,7 +63,7 @@ def find(path: Path, query: str, *, limit: int, offset: int, wanted: Callable[[]
     except (sqlite3.Error, UnicodeDecodeError) as error:
         if not wanted():
             return []
-        raise StoreError(f"{path.name}: {error}.", hint="It is tried again.") from error
+        raise StoreError(f"{path.name}: {error}.", hint="The operation will be retried.") from error
 
 
 def summaries(

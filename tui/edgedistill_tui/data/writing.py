@@ -84,7 +84,7 @@ def save_as(session: Session, path: Path) -> None:
         with path.open("x", encoding="utf-8", errors="replace") as stream:
             stream.write(text)
     except FileExistsError as error:
-        raise OutputError(f"{path} exists already.", hint="Choose another name.") from error
+        raise OutputError(f"{path} already exists.", hint="Choose another name.") from error
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror or error}.", hint="Choose another path.") from error
 

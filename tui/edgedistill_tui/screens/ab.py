@@ -158,7 +158,7 @@ class CompareScreen(Page):
             self.notify("A prompt and two bundles are needed.", severity="warning")
             return
         if what := self.tui.occupied():
-            self.notify(f"{what} Two at once would measure neither.", severity="warning")
+            self.notify(f"{what} Two measurements at once would disturb each other.", severity="warning")
             return
         text = self.seed.value.strip()
         seed = int(text) if text.isdecimal() else secrets.randbits(31)

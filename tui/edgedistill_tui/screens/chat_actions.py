@@ -129,7 +129,7 @@ class ChatActions(Page):
         elif self.prompt.text:
             self.aside.append(self.prompt.text)
             self.prompt.clear()
-            self.notify("Put aside: Up brings the text back. Ctrl+C again leaves.")
+            self.notify("The text is put aside; Up brings it back. Ctrl+C again quits.")
         else:
             await self.run_action("app.quit")
 
@@ -342,7 +342,7 @@ class ChatActions(Page):
         if text:
             self.tui.copy(text, what)
         else:
-            self.notify(f"{what}: there is none to copy.")
+            self.notify(f"{what}: there is nothing to copy.")
 
 
 def _short(path: Path) -> str:

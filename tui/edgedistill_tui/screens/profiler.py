@@ -104,7 +104,7 @@ class ProfilerScreen(Page):
         elif engine is None:
             self.notify("No bundle is loaded: F4 opens one.", severity="warning")
         elif what := self.tui.occupied():
-            self.notify(f"{what} Two at once would measure neither.", severity="warning")
+            self.notify(f"{what} Two measurements at once would disturb each other.", severity="warning")
         else:
             facts = engine.facts
             self.live = LiveRun(Run(facts.bundle, facts.hash, self.tui.services.machine, time.time()))

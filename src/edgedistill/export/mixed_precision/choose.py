@@ -63,7 +63,7 @@ class SizeBudget:
     def __post_init__(self) -> None:
         given = [value for value in (self.bits_per_weight, self.max_bytes, self.max_kl) if value is not None]
         if len(given) != 1:
-            raise UsageError("A budget is bits per weight, a size or a KL: give one of them.")
+            raise UsageError("A budget is bits per weight, a size or a KL; expected exactly one of them.")
         if not 0 < given[0] < math.inf:
             raise UsageError(f"A budget of {given[0]:g} was given; expected more than 0, and finite.")
 

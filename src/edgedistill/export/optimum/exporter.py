@@ -42,17 +42,17 @@ class FallbackExporter:
         """
         if profile.kv_cache.is_quantized:
             raise UsageError(
-                f"A KV cache in {profile.kv_cache.dtype} was asked for; the optimum exporter's graphs keep float32.",
+                f"The optimum exporter writes a float32 KV cache; {profile.kv_cache.dtype} was requested.",
                 hint="Export this model with --kv-cache float32.",
             )
         if any(fmt.is_w8a8 for fmt in (profile.weights.default, *(rule.format for rule in profile.weights.rules))):
             raise UsageError(
-                "W8A8 was asked for; the optimum exporter has weight-only formats.",
+                "The optimum exporter has weight-only formats; W8A8 was requested.",
                 hint="Export this model with --format int8.",
             )
         if profile.weights.prefill is not None:
             raise UsageError(
-                "A second form for prefill was asked for; the optimum exporter makes one graph.",
+                "The optimum exporter makes one graph; a second form for prefill was requested.",
                 hint="Leave `weights.prefill` out of the profile, and --prefill off the command line.",
             )
         optimum.check_supported(checkpoint.config)

@@ -85,14 +85,14 @@ class Cluster:
         target = {"address": address} if ":" in address else {"scheduler_file": address}
         if "scheduler_file" in target and not Path(address).is_file():  # Dask would wait for it
             raise VerifyError(
-                f"no Dask scheduler answers at {address}: that is neither tcp://HOST:PORT nor a scheduler file.",
+                f"No Dask scheduler answers at {address}: that is neither tcp://HOST:PORT nor a scheduler file.",
                 hint="Start one with: dask scheduler --port 8786",
             )
         try:
             client = distributed.Client(**target, timeout=_CONNECT_S, set_as_default=False, name="edgedistill")
         except (OSError, ValueError, TimeoutError) as error:
             raise VerifyError(
-                f"no Dask scheduler answers at {address}.", hint="Start one with: dask scheduler --port 8786"
+                f"No Dask scheduler answers at {address}.", hint="Start one with: dask scheduler --port 8786"
             ) from error
         cluster = cls(client, bundle_path=bundle_path, compare=compare)
         try:
@@ -148,7 +148,7 @@ class Cluster:
                     # A worker that joined later, or came back without its disk.
                     sent_again += 1
                     if sent_again > _MOST_REFUSALS:
-                        raise VerifyError(f"the worker on {found.host} does not keep the bundle that it was sent.")
+                        raise VerifyError(f"The worker on {found.host} does not keep the bundle that it was sent.")
                     self._ready.clear()
                     self._provide(place, bundle, list(self._nthreads()))
                     submit(unit)
@@ -185,7 +185,7 @@ class Cluster:
         while not self._nthreads():
             if time.monotonic() > until:
                 raise VerifyError(
-                    f"the scheduler at {address} has no workers.",
+                    f"The scheduler at {address} has no workers.",
                     hint=f"Start some with: dask worker {address} --nthreads 1",
                 )
             time.sleep(0.1)
@@ -193,11 +193,11 @@ class Cluster:
         for worker, found in answers.items():
             if not isinstance(found, Survey):
                 raise VerifyError(
-                    f"worker {worker} cannot run edgedistill ({type(found).__name__}: {found}).",
+                    f"Worker {worker} cannot run edgedistill ({type(found).__name__}: {found}).",
                     hint="Install this version of edgedistill, with the extra `cluster`, where the worker runs.",
                 )
             if (wrong := different(found.versions, versions())) is not None:
-                raise VerifyError(f"worker {worker} ({found.host}) {wrong}", hint=SAME_VERSIONS)
+                raise VerifyError(f"Worker {worker} ({found.host}) {wrong}", hint=SAME_VERSIONS)
         self._workers = answers
 
     def _nthreads(self) -> dict[str, int]:
@@ -241,7 +241,7 @@ class Cluster:
             if worker not in self._nthreads():
                 return ""
             raise VerifyError(
-                f"worker {worker} cannot take the bundle: {error}.",
+                f"Worker {worker} cannot take the bundle: {error}.",
                 hint="Make room there, or copy the bundle and give --dask-bundle PATH.",
             ) from error
 
@@ -251,19 +251,19 @@ class Cluster:
         first = unit.prompts[0].id
         if future.status == "cancelled":
             raise VerifyError(
-                "the connection to the Dask scheduler was lost.", hint="Run the same command again: it goes on."
+                "The connection to the Dask scheduler was lost.", hint="Run the same command again: it goes on."
             )
         if future.status == "error":
             error = future.exception()
             if type(error).__name__ == "KilledWorker":
                 raise GenerationError(
-                    f"the samples of `{first}` ended the process of several workers, perhaps for lack of memory.",
+                    f"The samples of `{first}` ended the process of several workers, perhaps for lack of memory.",
                     hint="Start fewer workers on a machine; what was drawn is kept.",
                 )
-            raise GenerationError(f"a worker failed on `{first}`: {type(error).__name__}: {error}.")
+            raise GenerationError(f"A worker failed on `{first}`: {type(error).__name__}: {error}.")
         found: list[Drawn] | Refusal = future.result()
         if isinstance(found, Refusal) and not found.missing:
-            raise GenerationError(f"the worker on {found.host} says: {found.message}", hint=found.hint)
+            raise GenerationError(f"The worker on {found.host} says: {found.message}", hint=found.hint)
         return found
 
     def _still_there(self, alone_since: float | None) -> float | None:
@@ -273,12 +273,12 @@ class Cluster:
                 return None
         except Exception as error:
             raise VerifyError(
-                "the connection to the Dask scheduler was lost.", hint="Run the same command again: it goes on."
+                "The connection to the Dask scheduler was lost.", hint="Run the same command again: it goes on."
             ) from error
         now = time.monotonic()
         if alone_since is not None and now - alone_since > _PATIENCE_S:
             raise VerifyError(
-                "all workers are gone; the samples so far are kept.",
+                "All workers are gone; the samples so far are kept.",
                 hint="Start some and run the same command again: it goes on.",
             )
         return now if alone_since is None else alone_since

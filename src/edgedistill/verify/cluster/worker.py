@@ -152,7 +152,7 @@ def received(key: str, sender: str) -> None:
     directory, final = _arriving(key, sender), _received(key)
     try:
         if Bundle.open(directory, check="full").identity() != key:
-            raise BundleError("what arrived is another bundle than was sent.")
+            raise BundleError("The bundle that arrived differs from the one that was sent.")
         if not final.exists():
             directory.rename(final)
     finally:

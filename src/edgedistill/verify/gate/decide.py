@@ -182,7 +182,7 @@ def decide(
     """
     require_alpha(alpha)
     if sequential and estimand == "suite":
-        raise VerifyError("a sequential run asks some prompts of many, so that it is about prompts like these.")
+        raise VerifyError("A sequential run samples its prompts; expected estimand `population`.")
     found = endpoints(comparison, margins, estimand, ordered=sequential)
     within = [endpoint.within() for endpoint in found]
     beyond = [endpoint.beyond() for endpoint in found]

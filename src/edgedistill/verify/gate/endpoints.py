@@ -56,12 +56,12 @@ class Margins:
             value = getattr(self, name)
             if not (math.isfinite(value) and low < value < high):
                 raise VerifyError(
-                    f"margin `{name}` is {value:g}; expected more than {low:g} and less than {high:g}.",
-                    hint="A margin of no difference at all cannot be shown with samples." if value == low else None,
+                    f"Margin `{name}` is {value:g}; expected more than {low:g} and less than {high:g}.",
+                    hint="No number of samples can show that there is no difference at all." if value == low else None,
                 )
         if not 0 <= self.shorter_ratio < 1:
             raise VerifyError(
-                f"margin `shorter_ratio` is {self.shorter_ratio:g}; expected 0 (no limit) or more, and less than 1."
+                f"Margin `shorter_ratio` is {self.shorter_ratio:g}; expected 0 (no limit) or more, and less than 1."
             )
         return self
 

@@ -100,9 +100,9 @@ def _further(p: float, level: float, count: int) -> float:
 def joined(first: Comparison, second: Comparison) -> Comparison:
     """One comparison after the other. Raises VerifyError for another number of samples, or gold on one part only."""
     if first.samples != second.samples:
-        raise VerifyError(f"found {second.samples} samples a prompt after {first.samples}; expected the same.")
+        raise VerifyError(f"Found {second.samples} samples a prompt after {first.samples}; expected the same.")
     if (first.accuracy is None) != (second.accuracy is None):
-        raise VerifyError("found gold answers on some prompts only; expected them on all or none.")
+        raise VerifyError("Found gold answers on some prompts only; expected them on all or none.")
     accuracy = None
     if first.accuracy is not None and second.accuracy is not None:
         accuracy = _appended(first.accuracy, second.accuracy)

@@ -47,7 +47,7 @@ def flips(reference: Sequence[bool], quantized: Sequence[bool]) -> Flips:
     """Count the flips of paired samples of one prompt (or of any number of prompts, concatenated)."""
     before, after = np.asarray(reference, bool), np.asarray(quantized, bool)
     if before.shape != after.shape:
-        raise VerifyError(f"found {before.size} and {after.size} samples; flips need pairs.")
+        raise VerifyError(f"Found {before.size} and {after.size} samples; flips need pairs.")
     return Flips(before.size, int((before & ~after).sum()), int((~before & after).sum()))
 
 
@@ -185,7 +185,7 @@ def hallucination_variance(
     """
     k, n = np.asarray(wrong, np.float64), np.asarray(totals, np.float64)
     if k.size < 2 or n.min() < 2:
-        raise VerifyError("the variance of wrong answers needs at least 2 prompts and 2 samples of each.")
+        raise VerifyError("The variance of wrong answers needs at least 2 prompts and 2 samples of each.")
     share = k / n
     inside = k * (n - k) / (n * (n - 1))
     values = np.stack([share, inside / n], axis=1)

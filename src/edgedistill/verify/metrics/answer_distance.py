@@ -37,7 +37,7 @@ def distribution_distance(p: Codes, q: Codes, *, coupled: bool) -> float:
     """
     if min(p.size, q.size) < 2 or (coupled and p.size != q.size):
         raise VerifyError(
-            f"found {p.size} and {q.size} samples; the distance needs 2 of each, and pairs of them where coupled."
+            f"Found {p.size} and {q.size} samples; the distance needs 2 of each, and pairs of them where coupled."
         )
     kinds = int(max(p.max(), q.max())) + 1
     n, m = _counts(p, kinds), _counts(q, kinds)

@@ -106,7 +106,7 @@ def collapse_audit(
         VerifyError: fewer than 2 prompts, a prompt without samples, or gold answers that are all the same.
     """
     if len(prompts) < 2 or min(codes.size for codes in prompts) == 0:
-        raise VerifyError("the audit of collapse needs at least 2 prompts, and a sample of each.")
+        raise VerifyError("The audit of collapse needs at least 2 prompts, and a sample of each.")
     wanted = np.arange(len(prompts)) if gold is None else np.asarray(gold, np.int64)
     # Garbage becomes one more class, 0; answers move up by one. Codes are made dense.
     values, labels = np.unique(np.concatenate([np.maximum(codes, -1) for codes in prompts]), return_inverse=True)
@@ -118,7 +118,7 @@ def collapse_audit(
     gold_p = np.bincount(wanted)[np.unique(wanted)] / wanted.size
     gold_bits = _bits(gold_p)
     if gold_bits <= 0:
-        raise VerifyError("all gold answers are the same, so a constant answer would be right; no audit is possible.")
+        raise VerifyError("All gold answers are the same, so a constant answer would be right; no audit is possible.")
     chance = _chance_bits(owners, labels, sizes, seed, permutations)
     # What the right answers themselves would lose by this correction: with few samples a prompt it is much. The same
     # permutations, so that a model that is always right has a ratio of 1 and not one that is off by their noise.
@@ -127,7 +127,7 @@ def collapse_audit(
     )
     if gold_bits - gold_chance < _LEAST_BITS:
         raise VerifyError(
-            f"with {sizes.max()} sample(s) a prompt chance alone would look like information; no audit is possible.",
+            f"With {sizes.max()} sample(s) a prompt chance alone would look like information; no audit is possible.",
             hint="Use --samples 4 or more.",
         )
     information = information_bits(p) - chance

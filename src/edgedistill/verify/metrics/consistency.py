@@ -32,7 +32,7 @@ def require_samples(tally: Tally, least: int) -> None:
     """Raises VerifyError if there are fewer than ``least`` samples."""
     if tally.total < least:
         raise VerifyError(
-            f"found {tally.total} sample(s) of a prompt; agreement and entropy need at least {least}.",
+            f"Found {tally.total} sample(s) of a prompt; agreement and entropy need at least {least}.",
             hint="Use --samples 16 or more.",
         )
 

@@ -228,14 +228,14 @@ def _require_pairs(reference: Mapping[str, Sequence[Sample]], quantized: Mapping
         )
     if len(reference) < 2:
         raise VerifyError(
-            f"found {len(reference)} prompt(s); a verdict on a suite needs at least 2.",
+            f"Found {len(reference)} prompt(s); a verdict on a suite needs at least 2.",
             hint="Use a suite with more prompts.",
         )
     for prompt in reference:
         n, m = len(reference[prompt]), len(quantized[prompt])
         if n != m or n < 2:
             raise VerifyError(
-                f"prompt `{prompt}` has {n} sample(s) of the reference and {m} of the quantized model; expected "
+                f"Prompt `{prompt}` has {n} sample(s) of the reference and {m} of the quantized model; expected "
                 "the same number, at least 2.",
                 hint="Use --samples 16 or more.",
             )

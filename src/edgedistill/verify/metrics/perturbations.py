@@ -152,7 +152,7 @@ def temperature_sweep(
     """
     temperatures = tuple(sorted(counts))
     if len(temperatures) < 2:
-        raise VerifyError(f"found {len(temperatures)} temperature(s); a sweep needs at least 2.")
+        raise VerifyError(f"Found {len(temperatures)} temperature(s); a sweep needs at least 2.")
     rows = [np.array([entropy_value(count) for count in counts[temperature]]) for temperature in temperatures]
     rise = _sign_test(rows[-1] - rows[0])
     drops = [_sign_test(before - after) for before, after in itertools.pairwise(rows)]

@@ -134,7 +134,7 @@ def summarise_suite(
     missing = [prompt.id for prompt in suite.prompts if prompt.id not in groups]
     if strange or missing:
         what, which = ("has samples but is no prompt", strange) if strange else ("has no samples", missing)
-        raise VerifyError(f"suite `{suite.name}`: `{which[0]}` {what}; expected samples of exactly its prompts.")
+        raise VerifyError(f"Suite `{suite.name}`: `{which[0]}` {what}; expected samples of exactly its prompts.")
     groups = {prompt.id: groups[prompt.id] for prompt in suite.prompts}
     book = Codebook()
     codes = {prompt_id: book.encode(group) for prompt_id, group in groups.items()}

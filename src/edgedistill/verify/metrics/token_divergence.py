@@ -65,7 +65,7 @@ def divergence(p: Logits, q: Logits) -> TokenDivergence:
     """
     if p.shape != q.shape or p.ndim != 2:
         raise VerifyError(
-            f"found logits of the shapes {p.shape} and {q.shape}; expected the same positions and vocabulary.",
+            f"Found logits of the shapes {p.shape} and {q.shape}; expected the same positions and vocabulary.",
             hint="Compare bundles of the same tokenizer.",
         )
     step = max(1, _ROWS // max(1, p.shape[1]))
@@ -90,7 +90,7 @@ def concatenate(parts: Sequence[TokenDivergence]) -> TokenDivergence:
 def _divergence(p: Logits, q: Logits) -> TokenDivergence:
     for logits in (p, q):
         if np.isnan(logits).any() or not np.isfinite(logits.max(axis=-1)).all():
-            raise VerifyError("found logits that are NaN or not finite; the model's arithmetic is broken.")
+            raise VerifyError("Found logits that are NaN or not finite; the model's arithmetic is broken.")
     log_p, log_q = log_softmax(p), log_softmax(q)
     prob_p, prob_q = np.exp(log_p), np.exp(log_q)
     with np.errstate(invalid="ignore"):
@@ -141,7 +141,7 @@ def summarise(prompts: Sequence[TokenDivergence], *, level: float = LEVEL, seed:
     """
     finite = [np.isfinite(prompt.kl) for prompt in prompts]
     if not any(kept.any() for kept in finite):
-        raise VerifyError("found no position with a finite divergence; the two vocabularies do not match.")
+        raise VerifyError("Found no position with a finite divergence; the two vocabularies do not match.")
 
     def mean(of: Sequence[npt.NDArray[np.floating]]) -> Estimate:
         return position_mean([values[kept] for values, kept in zip(of, finite, strict=True)], level=level, seed=seed)

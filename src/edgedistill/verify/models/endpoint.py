@@ -112,7 +112,7 @@ class EndpointModel:
         """See ``sampling.protocol.SampledModel.draw``. Replies have no token ids."""
         if likely := [prompt.id for prompt in prompts if prompt.extract == "likelihood"]:
             raise VerifyError(
-                f"the choices of `{likely[0]}` are decided by likelihood, and a server gives no likelihoods.",
+                f"The choices of `{likely[0]}` are decided by likelihood, and a server gives no likelihoods.",
                 hint="Ask for a letter instead: `extract` choice.",
             )
         done = frozenset(done)
@@ -135,7 +135,7 @@ class EndpointModel:
 
     def score(self, *_: object, **__: object) -> Iterator[npt.NDArray[np.float32]]:
         """Refused: a server gives text."""
-        raise VerifyError("a server cannot score given tokens.", hint="Leave out what needs logits.")
+        raise VerifyError("A server cannot score given tokens.", hint="Leave out what needs logits.")
 
     def devices(self, prompts: Sequence[Prompt], settings: DrawSettings) -> DeviceReport | None:  # noqa: ARG002
         """None: the server does not tell."""
@@ -156,12 +156,12 @@ class EndpointModel:
         names = [str(one.get("id")) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
         if wanted and names and wanted not in names:
             raise VerifyError(
-                f"the server {self._url} has no model `{visible(wanted)}`; it has {visible(', '.join(names[:8]))}."
+                f"The server {self._url} has no model `{visible(wanted)}`; it has {visible(', '.join(names[:8]))}."
             )
         if not wanted and len(names) != 1:
             several = visible(", ".join(names[:8])) or "none that it names"
             raise VerifyError(
-                f"the server {self._url} has {len(names)} models ({several}); expected one.",
+                f"The server {self._url} has {len(names)} models ({several}); expected one.",
                 hint=f"Name it behind the address: {self._url}#NAME",
             )
         return wanted or names[0]
@@ -189,7 +189,7 @@ class EndpointModel:
             count = int((value.get("usage") or {}).get("completion_tokens") or 0)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise VerifyError(
-                f"the server {self._url} gave no chat completion: {visible(str(value)[:120])}."
+                f"The server {self._url} did not return a chat completion: {visible(str(value)[:120])}."
             ) from error
         return _drawn(prompt, index, str(content), str(reasoning), "stop" if finish == "stop" else "length", count)
 
@@ -201,13 +201,13 @@ class EndpointModel:
                 response = self._client.request(method, f"{self._url}{path}", json=body)
             except httpx.TimeoutException as error:
                 raise VerifyError(
-                    f"the server {self._url} did not answer within {SECONDS:.0f} s.",
+                    f"The server {self._url} did not answer within {SECONDS:.0f} s.",
                     hint="Give a smaller --max-new-tokens.",
                 ) from error
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 said = visible(str(error)) or type(error).__name__
                 raise VerifyError(
-                    f"the server {self._url} cannot be asked: {said}.", hint=_REMEDY.format(url=self._url)
+                    f"The server {self._url} cannot be reached: {said}.", hint=_REMEDY.format(url=self._url)
                 ) from error
             if response.status_code not in _BUSY or attempt == _TRIES - 1:
                 break
@@ -216,7 +216,7 @@ class EndpointModel:
             key = f" Its key belongs in {KEY}." if response.status_code in (401, 403) else ""
             said = visible(" ".join(response.text[:200].split()))
             raise VerifyError(
-                f"the server {self._url} answers {response.status_code}: {said}.{key}",
+                f"The server {self._url} answered {response.status_code}: {said}.{key}",
                 hint=_REMEDY.format(url=self._url),
             )
         return response
@@ -228,7 +228,7 @@ class EndpointModel:
             value = None
         if not isinstance(value, dict):
             raise VerifyError(
-                f"the server {self._url} gave no JSON object; expected an OpenAI-compatible API.",
+                f"The server {self._url} did not return a JSON object; expected an OpenAI-compatible API.",
                 hint="The address usually ends in /v1.",
             )
         return value

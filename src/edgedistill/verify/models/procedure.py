@@ -74,7 +74,7 @@ class ProcedureModel:
         """See ``models.SampledModel.draw``."""
         if likely := [prompt.id for prompt in prompts if prompt.extract == "likelihood"]:
             raise VerifyError(
-                f"the choices of `{likely[0]}` are decided by likelihood, those of {self.procedure.name} by replies.",
+                f"The choices of `{likely[0]}` are decided by likelihood, those of {self.procedure.name} by replies.",
                 hint="Score them without --procedure.",
             )
         progress = progress or NullProgress()
@@ -116,7 +116,7 @@ class ProcedureModel:
     ) -> Iterator[npt.NDArray[np.float32]]:
         """An answer of several trajectories has no distribution of tokens. Raises VerifyError."""
         del sequences, slices, thinking
-        raise VerifyError(f"the procedure {self.procedure.name} has no token probabilities for `{prompt.id}`.")
+        raise VerifyError(f"The procedure {self.procedure.name} has no token probabilities for `{prompt.id}`.")
 
     def close(self) -> None:
         """Close the bundle."""

@@ -72,11 +72,11 @@ def check_sampler(
     """
     if settings.deterministic:
         raise VerifyError(
-            "decoding is deterministic with these settings, so that there is no sampler to audit.",
+            "Decoding is deterministic with these settings, so that there is no sampler to audit.",
             hint="Give a --temperature above 0.",
         )
     if not prompts:
-        raise VerifyError("there are no prompts to audit the sampler with.")
+        raise VerifyError("There are no prompts to audit the sampler with.")
     sizes = (FIRST, WHOLE) if replies is None or replies >= FEW_REPLIES else (SHORT, WHOLE)
     progress = progress or NullProgress()
     for size in sizes:
@@ -116,7 +116,7 @@ def _audit(
             widest = max(widest, (entropy, logits, position), key=lambda found: found[0])
     _, known, position = widest
     if known is None:
-        raise VerifyError("the replies have no tokens to audit the sampler with.")
+        raise VerifyError("The replies have no tokens to audit the sampler with.")
     if len(known) > TOKENS_OF_THE_ROW:  # a row of a large vocabulary takes minutes to draw from, and tells no more
         known = known[np.sort(np.argpartition(-known, TOKENS_OF_THE_ROW)[:TOKENS_OF_THE_ROW])]
     counts, probabilities = _many(model, prompts[0].id, known, position, short, draws)

@@ -13,7 +13,7 @@ DEVICES: tuple[Device, ...] = ("cpu", "cuda", "mps")
 def require_device(torch: Any, device: Device) -> None:
     """Raises UsageError unless PyTorch has the device here."""
     if device not in DEVICES:
-        raise UsageError(f"there is no device {device!r}; expected {', '.join(DEVICES)}.")
+        raise UsageError(f"There is no device {device!r}; expected {', '.join(DEVICES)}.")
     if device == "cpu" or (torch.cuda if device == "cuda" else torch.backends.mps).is_available():
         return
     raise UsageError(

@@ -79,7 +79,7 @@ class BaselineModel:
         missing = next((key for key in wanted if key not in self.baseline.drawn), None)
         if missing is not None:
             raise VerifyError(
-                f"the baseline has no sample {missing[1]} of `{missing[0]}`; it holds {self.baseline.samples} per "
+                f"The baseline has no sample {missing[1]} of `{missing[0]}`; it holds {self.baseline.samples} per "
                 "prompt.",
                 hint=f"Ask for fewer with --samples. {REMAKE}",
             )
@@ -91,7 +91,7 @@ class BaselineModel:
 
     def score(self, *_: object, **__: object) -> Iterator[Logits]:
         """Refused: it stores the most likely tokens only; see ``compare``."""
-        raise VerifyError("a stored baseline cannot score tokens.", hint="Give the model itself as the reference.")
+        raise VerifyError("A stored baseline cannot score tokens.", hint="Give the model itself as the reference.")
 
     def compare(
         self, q: SampledModel, prompt: Prompt, sequences: Sequence[Sequence[int]], *, thinking: bool | None = None
@@ -109,7 +109,7 @@ class BaselineModel:
             top = stored.get(tuple(sequence))
             if top is None:
                 raise VerifyError(
-                    f"the baseline stores no distributions for this sample of `{prompt.id}`; it has them for "
+                    f"The baseline stores no distributions for this sample of `{prompt.id}`; it has them for "
                     f"{len(stored)} samples of the prompt.",
                     hint="Compare on those, or make the baseline with more --scored-samples.",
                 )
@@ -156,7 +156,7 @@ def as_dictated(suite: Suite, reference: BaselineModel, bundle: SampledModel, op
     known = [prompt for prompt in suite.prompts if prompt.id in stored]
     if options.prompts is not None and len(known) < min(options.prompts, len(suite.prompts)):
         raise VerifyError(
-            f"the baseline holds {len(known)} prompts of the suite, {options.prompts} are wanted.",
+            f"The baseline holds {len(known)} prompts of the suite; this run needs {options.prompts}.",
             hint=f"Ask for fewer with --prompts. {REMAKE}",
         )
     plan, fast = options.plan, options.preset == "fast"

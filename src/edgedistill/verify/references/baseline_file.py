@@ -109,11 +109,11 @@ class Baseline:
         if top_k < 1 or scored_samples < 0:
             raise VerifyError(f"top_k is {top_k} and scored_samples {scored_samples}; expected at least 1 and 0.")
         if model.identity.kind == "baseline":
-            raise VerifyError("a baseline cannot be made from a baseline.", hint="Give a bundle, or hf.")
+            raise VerifyError("A baseline cannot be made from a baseline.", hint="Give a bundle, or hf.")
         by_key = {one.key: one for one in drawn}
         known = {prompt.id for prompt in prompts}
         if not drawn or {key[0] for key in by_key} != known:
-            raise VerifyError(f"found samples of {len({k[0] for k in by_key})} prompts; expected all {len(known)}.")
+            raise VerifyError(f"Found samples of {len({k[0] for k in by_key})} prompts; expected all {len(known)}.")
         if progress is not None:
             progress.begin("scoring the baseline", len(prompts), "items")
         tops: dict[SampleKey, TopTokens] = {}
@@ -153,7 +153,7 @@ class Baseline:
             OutputError: It exists and ``force`` is not given; it cannot be written.
         """
         if path.exists() and not force:
-            raise OutputError(f"{path} exists already.", hint="Name another file, or replace it with --force.")
+            raise OutputError(f"{path} already exists.", hint="Name another file, or replace it with --force.")
         body = self._pack()
         digest = hashlib.sha256(body).hexdigest()
         try:
@@ -169,7 +169,7 @@ class Baseline:
         try:
             data = FORM.read_file(path)
         except FileNotFoundError as error:
-            raise VerifyError(f"the baseline {path} cannot be read: {error.strerror}.", hint=REMAKE) from error
+            raise VerifyError(f"The baseline {path} cannot be read: {error.strerror}.", hint=REMAKE) from error
         head, body = data[: len(_MAGIC) + 65], data[len(_MAGIC) + 65 :]
         if not head.startswith(_MAGIC) or not head.endswith(b"\n"):
             raise VerifyError(f"{path} is not an edgedistill baseline.", hint=REMAKE)
@@ -177,7 +177,7 @@ class Baseline:
         found = hashlib.sha256(body).hexdigest()
         if found != digest:
             raise VerifyError(
-                f"the baseline {path} was altered: its SHA-256 is {found}, the one written in it {digest!r}.",
+                f"The baseline {path} was altered: its SHA-256 is {found}, the one written in it {digest!r}.",
                 hint=f"Fetch it again from where it was made. {REMAKE}",
             )
         return cls._unpack(body, digest, f"the baseline {path}")
@@ -193,7 +193,7 @@ class Baseline:
         """Raises VerifyError unless it fits what it is to be used for; None leaves a condition out."""
         if suite is not None and suite.sha256 != self.suite_sha256:
             raise VerifyError(
-                f"the baseline was made for the suite `{self.suite_name}` ({self.suite_sha256[:12]}…), this run has "
+                f"The baseline was made for the suite `{self.suite_name}` ({self.suite_sha256[:12]}…), this run has "
                 f"`{suite.name}` ({suite.sha256[:12]}…).",
                 hint=REMAKE,
             )
@@ -201,18 +201,18 @@ class Baseline:
             mine, theirs = self.settings.to_dict(), settings.to_dict()
             name = next(key for key in mine if mine[key] != theirs[key])
             raise VerifyError(
-                f"the baseline was drawn with {name} {mine[name]}, this run has {theirs[name]}.", hint=REMAKE
+                f"The baseline was drawn with {name} {mine[name]}, this run has {theirs[name]}.", hint=REMAKE
             )
         own = self.identity.tokenizer_sha256  # "" of a server
         if tokenizer_sha256 is not None and own not in ("", tokenizer_sha256):
             raise VerifyError(
-                f"the baseline's tokenizer is {own[:12]}…, the bundle's "
+                f"The baseline's tokenizer is {own[:12]}…, the bundle's "
                 f"{tokenizer_sha256[:12]}…; their tokens cannot be compared.",
                 hint=REMAKE,
             )
         if samples is not None and samples > self.samples:
             raise VerifyError(
-                f"the baseline holds {self.samples} samples per prompt, {samples} are wanted.",
+                f"The baseline holds {self.samples} samples per prompt; this run needs {samples}.",
                 hint=f"Ask for fewer with --samples. {REMAKE}",
             )
 

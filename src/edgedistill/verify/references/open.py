@@ -61,11 +61,11 @@ def open_reference(
         return BaselineModel(Baseline.load(path))
     if path.is_dir():
         raise VerifyError(
-            f"the reference {path} is a directory without a {MANIFEST}, so no bundle.",
+            f"The reference {path} is a directory without a {MANIFEST}, so it is not a bundle.",
             hint=f"For a checkpoint write: --reference hf:{path}",
         )
     raise VerifyError(
-        f"the reference {text} was not found; expected a bundle, a baseline, hf, hf:CHECKPOINT, or http://...",
+        f"The reference {text} was not found; expected a bundle, a baseline, hf, hf:CHECKPOINT, or http://...",
         hint="For the original of the bundle write: --reference hf",
     )
 

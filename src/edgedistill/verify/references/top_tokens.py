@@ -73,15 +73,15 @@ def coarse_divergence(top: TopTokens, logits: Iterable[Logits]) -> TokenDivergen
         parts.append(_coarse(top.cut(at, at + len(part)), part))
         at += len(part)
     if at != len(top.tail):
-        raise VerifyError(f"found {at} positions to compare with a baseline of {len(top.tail)}.")
+        raise VerifyError(f"Found {at} positions to compare with a baseline of {len(top.tail)}.")
     return concatenate(parts)
 
 
 def _coarse(top: TopTokens, logits: Logits) -> TokenDivergence:
     if not np.isfinite(logits.max(axis=1)).all():
-        raise VerifyError("found logits that are NaN or not finite; the model's arithmetic is broken.")
+        raise VerifyError("Found logits that are NaN or not finite; the model's arithmetic is broken.")
     if len(top.ids) != len(logits) or (top.ids.size and int(top.ids.max()) >= logits.shape[1]):
-        raise VerifyError(f"the baseline does not fit logits of the shape {logits.shape}.")
+        raise VerifyError(f"The baseline does not fit logits of the shape {logits.shape}.")
     ids = top.ids.astype(np.int64)
     full = log_softmax(logits)
     log_q = _with_tail(np.take_along_axis(full, ids, axis=1), _tail(full, ids))

@@ -98,7 +98,7 @@ def analyse(
     lost: tuple[LostPrompt, ...] = ()
     if reference is not None and theirs is not None and before is not None:
         if margins is None:
-            raise VerifyError("a comparison with a reference needs margins.")
+            raise VerifyError("A comparison with a reference needs margins.")
         pairs = _pair_metrics(theirs, own, settings)
         gate = _gate(theirs, own, (before, result), margins, settings, of_reference, sequential, levels)
         right = {prompt.id: prompt.answer for prompt in asked.prompts}
@@ -215,7 +215,7 @@ def require_answers(model: ModelSamples, who: str) -> None:
         return
     truncated = sum(sample.kind == "truncated" for sample in samples)
     raise VerifyError(
-        f"none of the {len(samples)} replies of {who} has an answer ({truncated} truncated, "
+        f"None of the {len(samples)} replies of {who} has an answer ({truncated} truncated, "
         f"{len(samples) - truncated} unparsed); expected some.",
         hint=(_end_hint(model, None) if truncated else "")
         or "Raise --max-new-tokens, or set `extract` in the suite to how this model states its answers.",

@@ -299,6 +299,6 @@ def read_report(path: Path) -> VerifyReport:
     try:
         return VerifyReport.from_dict(FORM.parse(FORM.read_file(path), path.name))
     except FileNotFoundError as error:
-        raise VerifyError(f"report {path} cannot be read: {error.strerror or error}.") from error
+        raise VerifyError(f"Report {path} cannot be read: {error.strerror or error}.") from error
     except VerifyError as error:
         raise VerifyError(f"{path} is not a report: {error.message}", hint=error.hint) from error

@@ -48,7 +48,7 @@ def draw_likely(
     """
     if not model.can_score or not isinstance(model, _Scoring):
         raise VerifyError(
-            f"{model.identity.name} gives no token probabilities, which choices by likelihood are decided by.",
+            f"{model.identity.name} gives no token probabilities, and choices by likelihood need them.",
             hint="Score it without --procedure, or choose another suite.",
         )
     progress = progress or NullProgress()
@@ -87,7 +87,7 @@ def most_likely(
     lead = replies.closing(prompt, thinking)
     tokens = [tuple(replies.tokens(choice)) for choice in prompt.choices]
     if not all(tokens):
-        raise VerifyError(f"a choice of `{prompt.id}` has no tokens; expected texts that the tokenizer knows.")
+        raise VerifyError(f"A choice of `{prompt.id}` has no tokens; expected texts that the tokenizer knows.")
     scores: list[float] = []
     for at in range(0, len(tokens), model.score_rows):
         group = [(*lead, *ids) for ids in tokens[at : at + model.score_rows]]

@@ -138,7 +138,7 @@ def require_same_source(reference: ModelIdentity, bundle: ModelIdentity) -> None
     theirs, ours = reference.details.get("source", ""), bundle.details.get("source", "")
     if theirs and ours and theirs != ours:
         raise VerifyError(
-            f"the reference {reference.name} comes from {theirs}, the bundle {bundle.name} from {ours}; expected the "
+            f"The reference {reference.name} comes from {theirs}, the bundle {bundle.name} from {ours}; expected the "
             "same original.",
             hint="Take the model that the bundle was exported from as its reference.",
         )

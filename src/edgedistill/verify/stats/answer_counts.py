@@ -103,7 +103,7 @@ def by_prompt(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
     for sample in samples:
         group = groups.setdefault(sample.prompt_id, {})
         if sample.index in group:
-            raise VerifyError(f"sample {sample.index} of prompt `{sample.prompt_id}` occurs twice; expected it once.")
+            raise VerifyError(f"Sample {sample.index} of prompt `{sample.prompt_id}` occurs twice; expected it once.")
         group[sample.index] = sample
     return {prompt: [group[index] for index in sorted(group)] for prompt, group in groups.items()}
 

@@ -71,7 +71,7 @@ class SamplerAudit:
         problems = self.problems()
         if problems:
             raise VerifyError(
-                f"the sampler of {model} failed its audit: {'; '.join(problems)}. No consistency can be measured with "
+                f"The sampler of {model} failed its audit: {'; '.join(problems)}. No consistency can be measured with "
                 "it.",
                 hint="Report this with the output of `edgedistill inspect`.",
             )
@@ -126,7 +126,7 @@ def chi_square(counts: npt.NDArray[np.int64], probabilities: npt.NDArray[np.floa
     """
     total = int(counts.sum())
     if counts.shape != probabilities.shape or total == 0:
-        raise VerifyError(f"found {total} draws over {counts.size} tokens; expected some over {probabilities.size}.")
+        raise VerifyError(f"Found {total} draws over {counts.size} tokens; expected some over {probabilities.size}.")
     p = probabilities / probabilities.sum()
     if counts[p == 0].any():
         return ChiSquare(math.inf, max(1, int((p > 0).sum()) - 1), 0.0)

@@ -31,7 +31,7 @@ def arithmetic_suite(seed: int = 0, per_band: int = PER_BAND, bands: tuple[str, 
         SuiteError: ``per_band`` below 1 or above ``MOST_PER_BAND``.
     """
     if not 1 <= per_band <= MOST_PER_BAND:
-        raise SuiteError(f"arithmetic with {per_band} prompts a band was asked for; expected 1 to {MOST_PER_BAND}.")
+        raise SuiteError(f"Arithmetic with {per_band} prompts a band was asked for; expected 1 to {MOST_PER_BAND}.")
     prompts: list[Prompt] = []
     variants: list[Prompt] = []
     for band in bands:

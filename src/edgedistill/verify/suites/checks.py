@@ -109,13 +109,13 @@ LISTS = {"words", "keys", "options"} | ifeval.LISTS
 def validate(check: Check) -> None:
     """Raises SuiteError for a kind that does not exist, or parameters that are missing, unknown or of a wrong type."""
     if check.kind not in KINDS:
-        raise SuiteError(f"check `{check.kind}` is unknown; expected one of {', '.join(sorted(KINDS))}.")
+        raise SuiteError(f"Check `{check.kind}` is unknown; expected one of {', '.join(sorted(KINDS))}.")
     ifeval.require(check.kind)
     expected, given = set(KINDS[check.kind][0]), dict(check.parameters)
     if set(given) != expected:
         wanted = ", ".join(f"`{name}`" for name in sorted(expected)) or "none"
         found = ", ".join(f"`{name}`" for name in sorted(given)) or "none"
-        raise SuiteError(f"check `{check.kind}` has the parameters {found}; expected {wanted}.")
+        raise SuiteError(f"Check `{check.kind}` has the parameters {found}; expected {wanted}.")
     for name, value in given.items():
         if name in INTEGERS:
             good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
@@ -128,7 +128,7 @@ def validate(check: Check) -> None:
         else:
             good, form = isinstance(value, str) and value != "", "a text"
         if not good:
-            raise SuiteError(f"check `{check.kind}`: `{name}` is {value!r}; expected {form}.")
+            raise SuiteError(f"Check `{check.kind}`: `{name}` is {value!r}; expected {form}.")
 
 
 def holds(check: Check, text: str) -> bool:

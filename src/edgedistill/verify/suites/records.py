@@ -63,7 +63,7 @@ def records(path: Path, split: str | None = None) -> Iterator[Record]:
         left -= file.stat().st_size
     if not found:
         raise SuiteError(
-            f"the directory {path} has no {', '.join(SUFFIXES)} files; expected some, with an object or an array of "
+            f"The directory {path} has no {', '.join(SUFFIXES)} files; expected some, with an object or an array of "
             "them in each, or rows.",
             hint="Name a JSONL file itself.",
         )
@@ -83,7 +83,7 @@ def _files(directory: Path, above: frozenset[Path]) -> Iterator[Path]:
     try:
         entries = sorted(entry for entry in directory.iterdir() if not entry.name.startswith("."))
     except OSError as error:
-        raise SuiteError(f"suite {directory} cannot be read: {error.strerror or error}.") from error
+        raise SuiteError(f"Suite {directory} cannot be read: {error.strerror or error}.") from error
     for entry in entries:
         if entry.is_dir():
             if entry.resolve() not in above:  # a link upwards has no end
@@ -105,13 +105,13 @@ def _part(files: list[tuple[Path, Path]], split: str | None, root: Path) -> list
     if split is None:
         if len(named) > 1:
             raise SuiteError(
-                f"the directory {root} holds the splits {', '.join(named)}; expected one of them to be asked for.",
+                f"The directory {root} holds the splits {', '.join(named)}; expected one of them to be asked for.",
                 hint="Name one, for instance: --split test",
             )
         return files
     if SPLITS.get(split, split) not in parts:
         raise SuiteError(
-            f"the directory {root} has no split `{split}`; found {', '.join(named) or 'files of no split'}."
+            f"The directory {root} has no split `{split}`; found {', '.join(named) or 'files of no split'}."
         )
     return parts[SPLITS.get(split, split)]
 
@@ -161,7 +161,7 @@ def _read(path: Path, name: str, most: int) -> bytes:
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise SuiteError(f"{name}: not a whole gzip file ({error}).") from error
     except OSError as error:
-        raise SuiteError(f"suite {path} cannot be read: {error.strerror or error}.") from error
+        raise SuiteError(f"Suite {path} cannot be read: {error.strerror or error}.") from error
     if len(data) > most:
         raise SuiteError(f"{name}: more than {MAX_BYTES >> 20} MiB; expected a suite of prompts.")
     return data

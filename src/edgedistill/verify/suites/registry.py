@@ -53,7 +53,7 @@ def open_suite(name_or_path: str | Path, options: SuiteOptions | None = None) ->
     if isinstance(name_or_path, str) and (text in BUILT_IN or generated is not None):
         if options != SuiteOptions(allow_code=options.allow_code):
             raise SuiteError(
-                f"suite `{text}` is built in; --map, --template, --few-shot, --tolerance and --split are for files.",
+                f"Suite `{text}` is built in; --map, --template, --few-shot, --tolerance and --split are for files.",
                 hint="Leave them out, or name a file.",
             )
         read = ReadFile(
@@ -67,7 +67,7 @@ def open_suite(name_or_path: str | Path, options: SuiteOptions | None = None) ->
             near = difflib.get_close_matches(text, BUILT_IN, n=1)
             guess = f" Did you mean `{near[0]}`?" if near else ""
             raise SuiteError(
-                f"suite `{text}` is unknown; expected one of {', '.join(BUILT_IN)}, or the path of a JSONL, JSON, CSV "
+                f"Suite `{text}` is unknown; expected one of {', '.join(BUILT_IN)}, or the path of a JSONL, JSON, CSV "
                 f"or Parquet file or of a directory of such files.{guess}"
             )
         read = read_file(path, options)
@@ -75,7 +75,7 @@ def open_suite(name_or_path: str | Path, options: SuiteOptions | None = None) ->
     validate_suite(suite)
     if not options.allow_code and (programs := sum(prompt.extract == "code" for prompt in suite.prompts)):
         raise SuiteError(
-            f"suite `{suite.name}` scores {programs} prompts by running the programs that replies contain, as your user"
+            f"Suite `{suite.name}` scores {programs} prompts by running the programs that replies contain, as your user"
             ", with limits of time and memory; that has to be asked for.",
             hint="If you trust the model that far: --allow-code",
         )
@@ -123,30 +123,30 @@ def validate_suite(suite: Suite) -> None:
             exist; a check that does not exist; gold answers on some prompts only.
     """
     if not suite.prompts:
-        raise SuiteError(f"suite `{suite.name}` has no prompts; expected at least one.")
+        raise SuiteError(f"Suite `{suite.name}` has no prompts; expected at least one.")
     ids = Counter(prompt.id for prompt in (*suite.prompts, *suite.variants))
     for prompt_id, count in ids.items():
         if count > 1:
-            raise SuiteError(f"suite `{suite.name}`: the id `{prompt_id}` occurs {count} times; expected once.")
+            raise SuiteError(f"Suite `{suite.name}`: the id `{prompt_id}` occurs {count} times; expected once.")
     known = {prompt.id for prompt in suite.prompts}
     for variant in suite.variants:
         if variant.variant is None:
-            raise SuiteError(f"suite `{suite.name}`: the variant `{variant.id}` does not say what was varied.")
+            raise SuiteError(f"Suite `{suite.name}`: the variant `{variant.id}` does not say what was varied.")
         if variant.variant != "empty" and variant.variant_of not in known:
             raise SuiteError(
-                f"suite `{suite.name}`: `{variant.id}` varies `{variant.variant_of}`, which is not a prompt of it."
+                f"Suite `{suite.name}`: `{variant.id}` varies `{variant.variant_of}`, which is not a prompt of it."
             )
     for prompt in (*suite.prompts, *suite.variants):
         for check in prompt.checks:
             validate_check(check)
         if (prompt.extract == "checks") != bool(prompt.checks):
             raise SuiteError(
-                f"suite `{suite.name}`: `{prompt.id}` has checks without `extract: checks`, or the reverse."
+                f"Suite `{suite.name}`: `{prompt.id}` has checks without `extract: checks`, or the reverse."
             )
     without = [prompt.id for prompt in suite.prompts if not prompt.scored]
     if without and len(without) < len(suite.prompts):
         raise SuiteError(
-            f"suite `{suite.name}`: {len(without)} of {len(suite.prompts)} prompts have no gold answer (the first is "
+            f"Suite `{suite.name}`: {len(without)} of {len(suite.prompts)} prompts have no gold answer (the first is "
             f"`{without[0]}`); expected one on all of them or on none.",
             hint="Split it into two suites.",
         )
@@ -156,6 +156,6 @@ def require_gold(suite: Suite, metric: str) -> None:
     """Raises SuiteError if ``metric`` needs gold answers and the suite has none."""
     if not suite.has_gold:
         raise SuiteError(
-            f"suite `{suite.name}` has no gold answers, and {metric} needs them.",
+            f"Suite `{suite.name}` has no gold answers, and {metric} needs them.",
             hint="Add `answer` to its prompts, or leave the metric out.",
         )

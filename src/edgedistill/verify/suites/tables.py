@@ -99,7 +99,7 @@ def hub_rows(name: str, split: str | None) -> Iterator[dict[str, Any]]:
     except Exception as error:  # the library raises whatever its parts raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise SuiteError(
-            f"the data set hub:{name} cannot be opened: {reason}",
+            f"The data set hub:{name} cannot be opened: {reason}",
             hint="Name its configuration as hub:OWNER/NAME:CONFIGURATION, and its part with --split.",
         ) from error
     for row in found:
