@@ -59,9 +59,9 @@ def _compared(
     for key in rounds[0]:
         kind, at = key.split()
         if kind == "memory":
-            predicted: float = planned.budgets[int(at)].ram_bytes
+            predicted: float = planned.memory[int(at)].ram_bytes
         else:
-            predicted = (planned.speed.decode if kind == "decode" else planned.speed.prefill)[int(at)]
+            predicted = (planned.speed.decode_tps if kind == "decode" else planned.speed.prefill_tps)[int(at)]
         found.append((key, predicted, [one[key] for one in rounds]))
     return [
         {

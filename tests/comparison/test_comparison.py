@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from edgedistill.comparison import quality
 from edgedistill.comparison.page import cells, explained, html, png
 from edgedistill.comparison.quality import Quality
-from edgedistill.comparison.result import Comparison, Row, Spread, front
+from edgedistill.comparison.result import Comparison, Row, front
 from edgedistill.comparison.run import CompareOptions, compare
 from edgedistill.errors import BudgetError, MissingExtraError, OutputError, UsageError
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import DecoderSession
+from edgedistill.runtime.stats import Spread
 from edgedistill.verify.metrics.token_divergence import divergence
 
 if TYPE_CHECKING:

@@ -58,14 +58,16 @@ def test_speeds_are_measured_once_and_then_known(tiny_checkpoint_dir: Path, tmp_
     (row,) = report.rows
     assert report.machine is not None
     assert row.speed is not None
-    assert set(row.speed.decode) == {64, 100, 500}
-    assert all(rate > 0 and math.isfinite(rate) for rate in (*row.speed.decode.values(), *row.speed.prefill.values()))
-    assert row.speed.decode[500] <= row.speed.decode[100]
+    assert set(row.speed.decode_tps) == {64, 100, 500}
+    assert all(
+        rate > 0 and math.isfinite(rate) for rate in (*row.speed.decode_tps.values(), *row.speed.prefill_tps.values())
+    )
+    assert row.speed.decode_tps[500] <= row.speed.decode_tps[100]
     (again,) = plan(tiny_checkpoint_dir, context=(100, 500), measure=False).rows
     assert again.speed == row.speed
     # An export then knows them too, and measures nothing by itself.
     made = export(tiny_checkpoint_dir, tmp_path / "b", context=500, check=False)
-    assert made.manifest.predicted["speed"]["decode_tps"]["500"] == row.speed.decode[500]
+    assert made.manifest.predicted["speed"]["decode_tps"]["500"] == row.speed.decode_tps[500]
     other = export(tiny_checkpoint_dir, tmp_path / "c", format="int8-b16", check=False)
     assert "speed" not in other.manifest.predicted
 
@@ -129,9 +131,9 @@ def test_a_prediction_is_the_sum_of_its_parts(tiny_checkpoint_dir: Path) -> None
     layers = made.spec.num_hidden_layers
     found = model.speed(seconds, contexts=(100,), prompts=(256, 512))
     assert found is not None
-    assert 1 / found.decode[100] == pytest.approx(1e-4 + 1e-3 * (matrices + layers))
-    assert 256 / found.prefill[256] == pytest.approx(1e-4 + 1e-3 * (matrices + layers))
-    assert 512 / found.prefill[512] == pytest.approx(2e-4 + 1e-3 * (2 * (matrices - 1 + layers) + 1))
+    assert 1 / found.decode_tps[100] == pytest.approx(1e-4 + 1e-3 * (matrices + layers))
+    assert 256 / found.prefill_tps[256] == pytest.approx(1e-4 + 1e-3 * (matrices + layers))
+    assert 512 / found.prefill_tps[512] == pytest.approx(2e-4 + 1e-3 * (2 * (matrices - 1 + layers) + 1))
 
 
 def test_a_bound_is_stated_where_the_profile_states_a_bandwidth() -> None:

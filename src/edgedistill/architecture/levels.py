@@ -12,14 +12,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
 
 from edgedistill.architecture.family_table import FAMILIES
 from edgedistill.checkpoint.gguf.architectures import ARCHITECTURES
+from edgedistill.json_codec import Record
 
 
 @dataclass(frozen=True, slots=True)
-class FamilyLevel:
+class FamilyLevel(Record):
     """What is known about a family.
 
     Attributes:
@@ -30,6 +30,8 @@ class FamilyLevel:
         gguf_equal: GGUF architectures that give the logits of the checkpoint that they were written from.
         answered: Trained models that give transformers' greedy tokens.
     """
+
+    DERIVED = ("level", "forms")
 
     model_type: str
     gguf: tuple[str, ...]
@@ -46,18 +48,10 @@ class FamilyLevel:
         majors = " and ".join(version.partition(".")[0] for version in self.logits_equal)
         return f"logits equal, {majors}" if majors else "config read"
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "model_type": self.model_type,
-            "level": self.level,
-            "forms": ["safetensors", *(["gguf"] if self.gguf else [])],
-            "gguf": list(self.gguf),
-            "inside": list(self.inside),
-            "logits_equal": list(self.logits_equal),
-            "gguf_equal": list(self.gguf_equal),
-            "answered": list(self.answered),
-        }
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """File formats that it is read from."""
+        return ("safetensors", "gguf") if self.gguf else ("safetensors",)
 
 
 def family_levels() -> tuple[FamilyLevel, ...]:

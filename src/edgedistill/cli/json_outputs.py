@@ -9,34 +9,40 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from edgedistill._version import __version__
+from edgedistill.architecture.levels import FamilyLevel
 from edgedistill.bundle.manifest import FileEntry, KVCacheInfo, Manifest, ModelInfo, WeightEntry
 from edgedistill.catalog.builtin import CatalogEntry
 from edgedistill.comparison.quality import Quality
+from edgedistill.comparison.result import Row
 from edgedistill.estimate.memory import Budget
+from edgedistill.estimate.speed import Speed
 from edgedistill.estimate.timings import Machine
+from edgedistill.json_codec import Plus, json_schema
+from edgedistill.planning.planner import PlanReport
 from edgedistill.profile.profile import ProfileEntry
 from edgedistill.quantize.spec import WeightFormat
 from edgedistill.runtime.batch.request import DrawSettings
+from edgedistill.runtime.events import Generation
 from edgedistill.runtime.generate import FinishReason
 from edgedistill.runtime.logprobs import TokenLogprob
-from edgedistill.runtime.measure.bench import BenchResult, Rate
+from edgedistill.runtime.measure.bench import BenchResult
 from edgedistill.runtime.measure.selftest import SelfTestResult
 from edgedistill.runtime.settings import Numerics
-from edgedistill.runtime.stats import GenerationStats
+from edgedistill.runtime.stats import GenerationStats, Spread
+from edgedistill.runtime.tools.types import ToolCall
 from edgedistill.system.hardware import Hardware
 from edgedistill.trajectories.options import VoteRule
-from edgedistill.trajectories.result import DecidedBy, RunStats, Trajectory
-from edgedistill.trajectories.vote import Kind, Tally, VoteResult
-from edgedistill.tune.options import Deployed, Look
-from edgedistill.verify.report.json_codec import Plus, json_schema
+from edgedistill.trajectories.result import TrajectoryResult
+from edgedistill.trajectories.vote import Kind, VoteResult
+from edgedistill.tune.options import TuneResult
+from edgedistill.verify.report.diff import ReportDiff
 from edgedistill.verify.report.json_schema import report_schema
-from edgedistill.verify.sampling.suite_check import Unread
-from edgedistill.verify.types import Message, ModelIdentity
+from edgedistill.verify.sampling.suite_check import SuiteCheck
+from edgedistill.verify.types import Message, ModelIdentity, Prompt
 from edgedistill.workflow.publish import Pushed
 
-BundleBudget = Annotated[Budget, Plus(ram_bytes=int)]
-Statistics = Annotated[GenerationStats, Plus(prefill_tps=float, decode_tps=float)]
-Votes = Annotated[VoteResult, Plus(winner=int | None)]
+Asked: Any = Plus(bundle=str, prompt=str)
+CompareRow = Annotated[Row, Plus(pareto=bool)]
 
 
 class Export(TypedDict):
@@ -58,68 +64,6 @@ class Export(TypedDict):
     predicted: dict[str, Any]
 
 
-class Speed(TypedDict):
-    """Tokens per second by context length and by prompt length; bytes that a decode step reads."""
-
-    decode_tps: dict[str, float]
-    prefill_tps: dict[str, float]
-    matrix_bytes: int
-
-
-class PlanRow(TypedDict):
-    """One bundle that could be made; ``memory`` by context length."""
-
-    name: str
-    profile: str
-    bits_per_weight: float
-    file_bytes: int
-    kv_bytes_per_token: int
-    memory: dict[str, BundleBudget]
-    speed: Speed | None
-    ceiling_tps: float | None
-    fits: bool
-    advice: str | None
-
-
-class Plan(TypedDict):
-    """Predictions, a row for each format and profile."""
-
-    model: str
-    family: str
-    parameters: int
-    rows: list[PlanRow]
-    machine: Machine | None
-    bandwidth_gbs: float | None
-    timed_over_bytes: int | None
-
-
-class Spread(TypedDict):
-    """Values over several rounds."""
-
-    median: float
-    min: float
-    max: float
-    values: list[float]
-
-
-class CompareRow(TypedDict):
-    """One bundle: its size, its distance to the reference along both numerical paths, its speed and memory."""
-
-    name: str
-    reference: bool
-    bundle: str
-    bits_per_weight: float
-    file_bytes: int
-    kv_bytes_per_token: int
-    fits: bool
-    scoring: Quality
-    decode: Quality
-    decode_tps: Spread | None
-    prefill_tps: Spread | None
-    rss_bytes: Spread | None
-    pareto: bool
-
-
 class LeftOut(TypedDict):
     """A format that was not measured, and why."""
 
@@ -134,79 +78,6 @@ class Compare(TypedDict):
     settings: dict[str, Any]
     rows: list[CompareRow]
     left_out: list[LeftOut]
-
-
-class Tune(TypedDict):
-    """The bundle that a tuning made, and what it gained on held-out traces."""
-
-    path: str
-    before: Deployed
-    after: Deployed
-    steps: int
-    best_step: int
-    tokens: int
-    seconds: float
-    reason: str
-    changed_arrays: int
-    looks: list[Look]
-
-
-class CalledFunction(TypedDict):
-    """What a call names; ``arguments``: the text of a JSON object."""
-
-    name: str
-    arguments: str
-
-
-class ToolCall(TypedDict):
-    """A call of a tool, in OpenAI's form."""
-
-    id: str
-    type: Literal["function"]
-    function: CalledFunction
-
-
-class Reply(TypedDict):
-    """One generation."""
-
-    text: str
-    reasoning: str
-    answer: str
-    tokens: list[int]
-    finish_reason: FinishReason
-    numerics: Numerics
-    stats: Statistics
-    reasoning_closed: bool
-    note: str | None
-    logprobs: list[TokenLogprob] | None
-    tool_calls: list[ToolCall]
-
-
-class Run(Reply):
-    """A prompt and its reply."""
-
-    bundle: str
-    prompt: str
-
-
-class RunTrajectories(TypedDict):
-    """A prompt, its trajectories and the answer that they gave (with options of parallel reasoning)."""
-
-    bundle: str
-    prompt: str
-    answer: str
-    reasoning: str
-    final: str | None
-    decided_by: DecidedBy
-    winner: int | None
-    voted: int | None
-    vote: Votes
-    trajectories: list[Trajectory]
-    selection: Reply | None
-    deliberation: Reply | None
-    notes: list[str]
-    cancelled: bool
-    stats: Annotated[RunStats, Plus(decode_tps=float)]
 
 
 class TurnTrajectory(TypedDict):
@@ -278,19 +149,6 @@ class PulledBundle(TypedDict):
     identity: str
 
 
-class Family(TypedDict):
-    """A model family: the files it is read from, and what the tests show of it."""
-
-    model_type: str
-    level: str
-    forms: list[str]
-    gguf: list[str]
-    inside: list[str]
-    logits_equal: list[str]
-    gguf_equal: list[str]
-    answered: list[str]
-
-
 class Pulled(TypedDict):
     """Where a built-in model lies."""
 
@@ -319,28 +177,6 @@ class Example(TypedDict):
     messages: list[Message]
     golds: list[str]
     extract: str
-
-
-class SuiteCheck(TypedDict):
-    """What a suite holds, and which of its answers would not be recognized."""
-
-    name: str
-    format: str
-    records: int
-    prompts: int
-    variants: int
-    scored: int
-    golds: int
-    rules: dict[str, int]
-    types: dict[str, int]
-    tags: int
-    left_out: list[str]
-    long_texts: list[str]
-    sha256: str
-    unread: list[Unread]
-    example: Example
-    warnings: list[str]
-    rendered: str
 
 
 class SuitePrompt(TypedDict):
@@ -427,56 +263,27 @@ class Baseline(TypedDict):
     sha256: str
 
 
-class Metric(TypedDict):
-    """A metric of two reports, as text."""
-
-    metric: str
-    first: str
-    second: str
-
-
-class Move(TypedDict):
-    """A prompt whose majority answer differs between two reports."""
-
-    prompt: str
-    first: str | None
-    second: str | None
-    first_share: float
-    second_share: float
-
-
-class ReportDifference(TypedDict):
-    """Two reports side by side."""
-
-    bundles: list[str]
-    outcomes: list[str]
-    warnings: list[str]
-    metrics: list[Metric]
-    common_prompts: int
-    moved: list[Move]
-
-
 OUTPUTS: dict[str, Any] = {
     "export": Export,
-    "plan": Plan,
+    "plan": PlanReport,
     "compare": Compare,
-    "tune": Tune,
-    "run": Run | RunTrajectories,
+    "tune": TuneResult,
+    "run": Annotated[Generation, Asked] | Annotated[TrajectoryResult, Asked],
     "chat": Chat,
     "serve": Served,
-    "bench": Annotated[BenchResult, Plus(prefill=list["Rates"], decode="Rates")],
-    "selftest": Annotated[SelfTestResult, Plus(passed=bool)],
+    "bench": BenchResult,
+    "selftest": SelfTestResult,
     "inspect": Inspect,
     "sign": Signed,
     "layout": LaidOut,
     "push": Pushed,
     "pull": PulledBundle,
-    "families": list[Family],
+    "families": list[FamilyLevel],
     "models list": list[CatalogEntry],
     "models pull": Pulled,
     "models where": Found,
     "models remove": Removed,
-    "suite check": SuiteCheck,
+    "suite check": Annotated[SuiteCheck, Plus(example=Example, warnings=list[str], rendered=str)],
     "suite show": list[SuitePrompt],
     "profiles list": list[ProfileEntry],
     "profiles show": dict[str, Any],
@@ -484,17 +291,19 @@ OUTPUTS: dict[str, Any] = {
     "profiles detect": Detected,
     "baseline create": Baseline,
     "baseline show": Baseline,
-    "report FIRST SECOND": ReportDifference,
+    "report FIRST SECOND": ReportDiff,
 }
 """The type that each command prints; ``verify``, ``audit`` and ``report`` of one file print a report."""
 
 REPORTS = ("verify", "audit", "report")
-Rates = Annotated[Rate, Plus(median=float, min=float, max=float)]
 
-_NAMES: dict[str, Any] = {
-    **{kind.__name__: kind for kind in (FileEntry, KVCacheInfo, ModelInfo, WeightEntry, WeightFormat, Tally, Rate)},
-    **{"Path": Path, "VoteRule": VoteRule, "Kind": Kind, "Numerics": Numerics, "Rates": Rates},
-}
+_CLASSES = (
+    Budget, FileEntry, Generation, GenerationStats, KVCacheInfo, Machine, Manifest, ModelInfo, Path, Prompt, Quality,
+    Speed, Spread, TokenLogprob, ToolCall, VoteResult, WeightEntry, WeightFormat,
+)  # fmt: skip
+_NAMES: dict[str, Any] = {kind.__name__: kind for kind in _CLASSES} | {
+    "FinishReason": FinishReason, "Kind": Kind, "Numerics": Numerics, "VoteRule": VoteRule,
+}  # fmt: skip
 
 
 def schema(command: str) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def _print(report: PlanReport) -> None:
                 ("model", f"{report.model}: {report.family}, {format_count(report.parameters)} parameters"),
                 ("profile", ", ".join(dict.fromkeys(row.profile for row in report.rows))),
                 ("speeds", _machine(report)),
-                *([("less sure", _less_sure(report.timed_over))] if report.timed_over is not None else []),
+                *([("less sure", _less_sure(report.timed_over_bytes))] if report.timed_over_bytes is not None else []),
             ]
         )
     )

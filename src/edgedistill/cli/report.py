@@ -67,14 +67,14 @@ def _headings(found: ReportDiff, first: Path, second: Path) -> tuple[str, str]:
 def _print(found: ReportDiff, names: tuple[str, str]) -> None:
     for warning in found.warnings:
         verification.paragraph(console.style(f"note: {warning}", "yellow"))
-    rows = [("outcome", *found.outcomes), *found.metrics]
+    rows = [("outcome", *found.outcomes), *((row.metric, row.first, row.second) for row in found.metrics)]
     console.out(console.table(("metric", *names), rows))
     console.out()
     console.out(f"The most frequent answer moved on {len(found.moved)} of {found.common_prompts} common prompts.")
     if found.moved:
         moved = [
             (
-                move.prompt_id,
+                move.prompt,
                 f"{verification.printable(move.first)} ({100 * move.first_share:.0f} %)",
                 f"{verification.printable(move.second)} ({100 * move.second_share:.0f} %)",
             )

@@ -10,11 +10,12 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgedistill.atomic_file import replacing
+from edgedistill.json_codec import Record
 from edgedistill.verify.metrics.token_divergence import TokenDivergence, concatenate, divergence, log_softmax, summarise
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
+class Quality(Record):
     """Distance to the reference along one path. KL(reference || bundle) in nats; intervals resample sequences.
 
     ``perplexity_ratio`` is exp(mean log loss of the bundle minus the reference's) on the tokens themselves.
@@ -62,10 +63,6 @@ class Quality:
     top1: float
     perplexity: float
     perplexity_ratio: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def texts(sequences: Sequence[Ids], prompt_tokens: Sequence[int], limit: int) -> list[Text]:

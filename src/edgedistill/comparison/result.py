@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from edgedistill import notebook
+from edgedistill.json_codec import Record, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edgedistill.comparison.quality import Quality
+    from edgedistill.runtime.stats import Spread
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """Values of several rounds."""
-
-    values: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """Their median."""
-        return median(self.values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        ends = {"median": self.median, "min": min(self.values), "max": max(self.values)}
-        return {**ends, "values": list(self.values)}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Record):
     """One bundle.
 
     Attributes:
@@ -59,22 +43,6 @@ class Row:
     rss_bytes: Spread | None
     bundle: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        rates = {name: getattr(self, name) for name in ("decode_tps", "prefill_tps", "rss_bytes")}
-        return {
-            "name": self.name,
-            "reference": self.reference,
-            "bundle": self.bundle,
-            "bits_per_weight": self.bits_per_weight,
-            "file_bytes": self.file_bytes,
-            "kv_bytes_per_token": self.kv_bytes_per_token,
-            "fits": self.fits,
-            "scoring": self.scoring.to_dict(),
-            "decode": self.decode.to_dict(),
-            **{name: None if spread is None else spread.to_dict() for name, spread in rates.items()},
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -88,11 +56,11 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
         best = front(self.rows, lambda row: row.file_bytes)
-        return {
-            "model": self.model,
-            "settings": self.settings,
+        found: dict[str, Any] = encode(self)
+        left_out = [{"name": name, "reason": reason} for name, reason in self.left_out]
+        return found | {
             "rows": [{**row.to_dict(), "pareto": row.name in best} for row in self.rows],
-            "left_out": [{"name": name, "reason": reason} for name, reason in self.left_out],
+            "left_out": left_out,
         }
 
     def _repr_html_(self) -> str:

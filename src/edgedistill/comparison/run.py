@@ -21,7 +21,7 @@ from edgedistill.catalog.builtin import cache_dir
 from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.comparison import quality
 from edgedistill.comparison.quality import Quality, Text
-from edgedistill.comparison.result import Comparison, Row, Spread
+from edgedistill.comparison.result import Comparison, Row
 from edgedistill.comparison.work import Built, Source, Variant, build
 from edgedistill.errors import BudgetError, OutputError, UsageError
 from edgedistill.estimate.timings import Machine
@@ -32,6 +32,7 @@ from edgedistill.quantize.plan import parse_format
 from edgedistill.runtime.measure.bench import bench
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.session import DecoderSession
+from edgedistill.runtime.stats import Spread
 from edgedistill.traces.generate import from_file_for, self_generated
 
 if TYPE_CHECKING:

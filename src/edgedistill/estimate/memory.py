@@ -7,10 +7,11 @@ Pure arithmetic on a plan and a model's dimensions. The memory model was measure
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from edgedistill.bundle.opening_memory import in_planes, supplied_bytes
+from edgedistill.json_codec import Record
 from edgedistill.quantize.plan import PREFILL, Plan, plan_weights
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class ModelLike(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Record):
     """Predicted sizes in bytes.
 
     Attributes:
@@ -72,6 +73,8 @@ class Budget:
         base_bytes: Interpreter, libraries and tokenizer.
         weights_opening: Matrices put together from planes, until their packed copies are made.
     """
+
+    DERIVED = ("ram_bytes",)
 
     file_bytes: int
     context_length: int
@@ -99,10 +102,6 @@ class Budget:
     def opening_bytes(self) -> int:
         """The part of ``needed_bytes`` that opening alone takes, at its peak."""
         return self.weights_private + self.weights_mapped + self.base_bytes + self.logits_bytes + self.weights_opening
-
-    def to_dict(self) -> dict[str, int]:
-        """All parts and the total, JSON-able."""
-        return {**asdict(self), "ram_bytes": self.ram_bytes}
 
 
 def predict(

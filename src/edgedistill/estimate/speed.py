@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from edgedistill.json_codec import Record
 
 from edgedistill.quantize.plan import PlannedWeight
 from edgedistill.quantize.spec import array_specs
@@ -103,26 +105,18 @@ class LayerCase:
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
+class Speed(Record):
     """Predicted rates in tokens per second.
 
     Attributes:
-        decode: By tokens in the context.
-        prefill: By tokens of the prompt.
+        decode_tps: By tokens in the context.
+        prefill_tps: By tokens of the prompt.
         matrix_bytes: Bytes of weights that a step of one token reads.
     """
 
-    decode: dict[int, float]
-    prefill: dict[int, float]
+    decode_tps: dict[int, float]
+    prefill_tps: dict[int, float]
     matrix_bytes: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {
-            "decode_tps": {str(key): value for key, value in self.decode.items()},
-            "prefill_tps": {str(key): value for key, value in self.prefill.items()},
-            "matrix_bytes": self.matrix_bytes,
-        }
 
 
 @dataclass(frozen=True, slots=True)

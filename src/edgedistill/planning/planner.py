@@ -6,9 +6,9 @@ Sizes come from the weights' layout by arithmetic and from writing the other fil
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from edgedistill.export import native as own
 from edgedistill.export import text_files as texts
 from edgedistill.export.keep import keep_quantization
 from edgedistill.export.plan import Plan, make_plan
+from edgedistill.json_codec import Record
 from edgedistill.planning.measure import measure_missing
 from edgedistill.planning.options import PlanOptions, read_formats
 from edgedistill.profile.profile import Profile, list_profiles, load_profile
@@ -44,7 +45,7 @@ MEMORY_CONTEXTS = (1024, 4096)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Row(Record):
     """One bundle that could be made.
 
     Attributes:
@@ -53,7 +54,7 @@ class Row:
         bits_per_weight: Stored bits over all weights.
         file_bytes: The bundle on disk.
         kv_bytes_per_token: Growth of the KV cache.
-        budgets: Memory by context length in tokens.
+        memory: Memory by context length in tokens.
         speed: On this machine; None where kernels were not timed.
         ceiling_tps: Most decode steps per second that the memory bandwidth stated by the profile allows.
         fits: Whether it keeps to the profile's limits at the longest context.
@@ -65,34 +66,19 @@ class Row:
     bits_per_weight: float
     file_bytes: int
     kv_bytes_per_token: int
-    budgets: dict[int, Budget]
+    memory: dict[int, Budget]
     speed: Speed | None
     ceiling_tps: float | None
     fits: bool
     advice: str | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {
-            "name": self.name,
-            "profile": self.profile,
-            "bits_per_weight": self.bits_per_weight,
-            "file_bytes": self.file_bytes,
-            "kv_bytes_per_token": self.kv_bytes_per_token,
-            "memory": {str(length): found.to_dict() for length, found in self.budgets.items()},
-            "speed": None if self.speed is None else self.speed.to_dict(),
-            "ceiling_tps": self.ceiling_tps,
-            "fits": self.fits,
-            "advice": self.advice,
-        }
-
 
 @dataclass(frozen=True, slots=True)
-class PlanReport:
+class PlanReport(Record):
     """All rows, and which machine their speeds are for (None: not timed).
 
-    ``timed_over``: fewest bytes of weights that a kernel was timed over, where there was no room for as many as the
-    model has; None: all had them.
+    ``timed_over_bytes``: fewest bytes of weights that a kernel was timed over, where there was no room for as many as
+    the model has; None: all had them.
     """
 
     model: str
@@ -101,19 +87,7 @@ class PlanReport:
     rows: tuple[Row, ...]
     machine: Machine | None
     bandwidth_gbs: float | None
-    timed_over: int | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {
-            "model": self.model,
-            "family": self.family,
-            "parameters": self.parameters,
-            "rows": [row.to_dict() for row in self.rows],
-            "machine": None if self.machine is None else asdict(self.machine),
-            "bandwidth_gbs": self.bandwidth_gbs,
-            "timed_over_bytes": self.timed_over,
-        }
+    timed_over_bytes: int | None
 
     def _repr_html_(self) -> str:
         from edgedistill.planning.table import columns
@@ -182,7 +156,7 @@ def plan(model: str | Path, options: PlanOptions | None = None, *, progress: Pro
         rows=rows,
         machine=known.machine if timed else None,
         bandwidth_gbs=known.bandwidth_gbs,
-        timed_over=min((nbytes for nbytes in over if nbytes is not None), default=None) if timed else None,
+        timed_over_bytes=min((nbytes for nbytes in over if nbytes is not None), default=None) if timed else None,
     )
 
 
@@ -232,7 +206,7 @@ def _row(
         bits_per_weight=made.planned.bits_per_weight,
         file_bytes=size,
         kv_bytes_per_token=made.spec.kv_bytes_per_token(profile.kv_cache.itemsize),
-        budgets=budgets,
+        memory=budgets,
         speed=step.speed(
             timings.seconds,
             contexts=sorted({*default_contexts[:1], *(contexts or default_contexts)}),

@@ -18,9 +18,9 @@ def several_profiles(report: PlanReport) -> bool:
 def columns(report: PlanReport) -> tuple[list[str], list[list[str]]]:
     """Headers and rows of text: a row each bundle, a column each context and prompt length that is predicted."""
     several = several_profiles(report)
-    memory = sorted({at for row in report.rows for at in row.budgets})
-    decode = sorted({at for row in report.rows if row.speed for at in row.speed.decode})
-    prefill = sorted({at for row in report.rows if row.speed for at in row.speed.prefill})
+    memory = sorted({at for row in report.rows for at in row.memory})
+    decode = sorted({at for row in report.rows if row.speed for at in row.speed.decode_tps})
+    prefill = sorted({at for row in report.rows if row.speed for at in row.speed.prefill_tps})
     ceilings = any(row.ceiling_tps is not None for row in report.rows)
     headers = ["format", *(["profile"] if several else []), "bits/weight", "file"]
     headers += [f"memory at {at}" for at in memory] + ["KV/token"]
@@ -30,9 +30,9 @@ def columns(report: PlanReport) -> tuple[list[str], list[list[str]]]:
     for row in report.rows:
         cell = [row.name, *([row.profile] if several else []), f"{row.bits_per_weight:.2f}"]
         cell.append(format_bytes(row.file_bytes))
-        cell += [format_bytes(row.budgets[at].ram_bytes) if at in row.budgets else "" for at in memory]
+        cell += [format_bytes(row.memory[at].ram_bytes) if at in row.memory else "" for at in memory]
         cell.append(format_bytes(row.kv_bytes_per_token))
-        rates = (row.speed.decode, row.speed.prefill) if row.speed else ({}, {})
+        rates = (row.speed.decode_tps, row.speed.prefill_tps) if row.speed else ({}, {})
         for lengths, known in ((decode, rates[0]), (prefill, rates[1])):
             cell += [format_rate(known[at]) if at in known else "" for at in lengths]
         if ceilings:

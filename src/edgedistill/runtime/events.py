@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgedistill import notebook
+from edgedistill.json_codec import Record
 
 if TYPE_CHECKING:
     from edgedistill.runtime.generate import FinishReason
@@ -19,7 +19,7 @@ EventKind = Literal["prefill", "reasoning", "answer", "marker", "tool_call", "do
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
+class Generation(Record):
     """A finished generation.
 
     Attributes:
@@ -50,16 +50,6 @@ class Generation:
         """The answer, with its calls, as a message of a history: OpenAI's form."""
         calls = [call.to_dict() for call in self.tool_calls]
         return {"role": "assistant", "content": self.answer, **({"tool_calls": calls} if calls else {})}
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form, rates included."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        logprobs = None if self.logprobs is None else [dataclasses.asdict(one) for one in self.logprobs]
-        calls = [call.to_dict() for call in self.tool_calls]
-        return {
-            **fields, "tokens": list(self.tokens), "stats": self.stats.to_dict(), "logprobs": logprobs,
-            "tool_calls": calls,
-        }  # fmt: skip
 
     def _repr_html_(self) -> str:
         counts = f"{self.stats.new_tokens} tokens, {self.stats.decode_tps:.1f} tokens/s, {self.finish_reason}"

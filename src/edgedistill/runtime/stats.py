@@ -5,7 +5,7 @@ The clock runs while the model computes and a token is chosen, not while the con
 
 from __future__ import annotations
 
-import dataclasses
+import statistics
 import sys
 import time
 from contextlib import suppress
@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from edgedistill.json_codec import Record
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationStats:
+class GenerationStats(Record):
     """Counts, seconds and bytes of one generation.
 
     Attributes:
@@ -40,6 +42,8 @@ class GenerationStats:
         drafted_tokens, accepted_tokens: Tokens that were guessed and computed in advance, and those of them that were
             right (see ``GenerationSettings.speculate``).
     """
+
+    DERIVED = ("prefill_tps", "decode_tps")
 
     prompt_tokens: int
     cached_tokens: int
@@ -68,9 +72,29 @@ class GenerationStats:
         """Tokens per second of the decode steps."""
         return _rate(self.new_tokens - 1, self.decode_s)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form, rates included."""
-        return {**dataclasses.asdict(self), "prefill_tps": self.prefill_tps, "decode_tps": self.decode_tps}
+
+@dataclass(frozen=True, slots=True)
+class Spread(Record):
+    """Values of several rounds."""
+
+    DERIVED = ("median", "min", "max")
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Their median."""
+        return statistics.median(self.values)
+
+    @property
+    def min(self) -> float:
+        """The smallest."""
+        return min(self.values)
+
+    @property
+    def max(self) -> float:
+        """The largest."""
+        return max(self.values)
 
 
 @dataclass(slots=True)

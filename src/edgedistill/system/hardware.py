@@ -7,11 +7,12 @@ import os
 import platform
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from edgedistill.json_codec import Record
 from edgedistill.system.cgroup import read_limits
 from edgedistill.system.processor import family, read_processor
 
@@ -26,7 +27,7 @@ _MEMORY_TOLERANCE = 0.9  # firmware and graphics keep a share of what is printed
 
 
 @dataclass(frozen=True, slots=True)
-class Hardware:
+class Hardware(Record):
     """A machine as this process sees it: affinity and container limits are taken off.
 
     Attributes:
@@ -52,10 +53,6 @@ class Hardware:
     free_disk_bytes: int
     bandwidth_gbs: float | None = None
     isa_known: bool = True
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {**asdict(self), "isa": list(self.isa)}
 
     @property
     def details(self) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from edgedistill import notebook
+from edgedistill.json_codec import Record
 
 if TYPE_CHECKING:
     from edgedistill.runtime.events import Generation
@@ -18,7 +19,7 @@ TrajectoryFinish = Literal["stop", "stop_string", "length", "context", "cancelle
 
 
 @dataclass(frozen=True, slots=True)
-class Trajectory:
+class Trajectory(Record):
     """One continuation, complete or not.
 
     Attributes:
@@ -48,13 +49,9 @@ class Trajectory:
         """Whether it ended by itself and says something beside its reasoning."""
         return self.kind in ("answered", "unparsed") and bool(self.answer)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {**asdict(self), "tokens": list(self.tokens)}
-
 
 @dataclass(frozen=True, slots=True)
-class RunStats:
+class RunStats(Record):
     """Counts, seconds and bytes of a run.
 
     Attributes:
@@ -68,6 +65,8 @@ class RunStats:
         kv_bytes: Largest KV cache. ``peak_rss_bytes``: of the process so far.
         seed: The one that all noise comes from.
     """
+
+    DERIVED = ("decode_tps",)
 
     prompt_tokens: int
     cached_tokens: int
@@ -89,13 +88,9 @@ class RunStats:
         """Tokens per second over all trajectories."""
         return self.trajectory_tokens / self.decode_s if self.decode_s > 0 else 0.0
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, the rate included."""
-        return {**asdict(self), "decode_tps": self.decode_tps}
-
 
 @dataclass(frozen=True, slots=True)
-class TrajectoryResult:
+class TrajectoryResult(Record):
     """A finished run.
 
     Attributes:
@@ -125,24 +120,6 @@ class TrajectoryResult:
     notes: tuple[str, ...]
     cancelled: bool
     stats: RunStats
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "answer": self.answer,
-            "reasoning": self.reasoning,
-            "final": self.final,
-            "decided_by": self.decided_by,
-            "winner": self.winner,
-            "voted": self.voted,
-            "vote": self.vote.to_dict(),
-            "trajectories": [trajectory.to_dict() for trajectory in self.trajectories],
-            "selection": None if self.selection is None else self.selection.to_dict(),
-            "deliberation": None if self.deliberation is None else self.deliberation.to_dict(),
-            "notes": list(self.notes),
-            "cancelled": self.cancelled,
-            "stats": self.stats.to_dict(),
-        }
 
     def _repr_html_(self) -> str:
         rows = [(str(one.index), one.vote or one.kind, str(len(one.tokens)), one.finish) for one in self.trajectories]

@@ -15,10 +15,12 @@ import itertools
 import math
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+from edgedistill.json_codec import Record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +58,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class VoteResult:
+class VoteResult(Record):
     """The outcome of a vote.
 
     Attributes:
@@ -67,6 +69,8 @@ class VoteResult:
         voters: Votes counted. ``unparsed``, ``truncated``, ``cancelled``, ``cut``: trajectories without a vote.
         dropped: Trajectories with an answer that a confidence vote left out.
     """
+
+    DERIVED = ("winner",)
 
     rule: VoteRule
     answer: str | None
@@ -89,10 +93,6 @@ class VoteResult:
         """The winner's share of the weight; NaN if nobody voted."""
         total = sum(tally.weight for tally in self.tallies)
         return next((tally.weight / total for tally in self.tallies if tally.answer == self.answer), math.nan)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {**asdict(self), "winner": self.winner}
 
 
 def majority(ballots: Sequence[Ballot]) -> VoteResult:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from edgedistill import notebook
 from edgedistill.errors import UsageError
+from edgedistill.json_codec import Record
 from edgedistill.units import format_seconds
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ DEFAULT_STEPS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class TuneOptions:
+class TuneOptions(Record):
     """Settings of a tuning; equal settings on equal inputs give equal bytes on the same machine.
 
     Attributes:
@@ -75,10 +76,6 @@ class TuneOptions:
         if self.learning_rate == self.norm_rate == self.zero_point_rate == 0:
             raise UsageError("Every learning rate is 0, so nothing would be trained.", hint="Leave one at its default.")
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -89,7 +86,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Deployed:
+class Deployed(Record):
     """Divergence of a bundle from the reference on held-out traces, in the kernels that it is deployed with.
 
     ``kl`` is the mean of KL(reference || bundle) in nats with its 95 % interval over traces, ``top_agreement`` the
@@ -103,18 +100,17 @@ class Deployed:
     top_agreement: float
     positions: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
-class TuneResult:
+class TuneResult(Record):
     """What a tuning made.
 
     ``changed`` names the arrays of weights.bin that differ, ``seconds`` is the time of training over all runs that the
     tuning was interrupted into, ``reason`` why it ended (``steps`` or ``early stop``).
     """
+
+    DERIVED = ("changed_arrays",)
+    HIDDEN = ("manifest", "changed")
 
     path: Path
     manifest: Manifest
@@ -128,20 +124,10 @@ class TuneResult:
     changed: tuple[str, ...]
     looks: tuple[Look, ...] = field(default_factory=tuple)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able summary."""
-        return {
-            "path": str(self.path),
-            "before": self.before.to_dict(),
-            "after": self.after.to_dict(),
-            "steps": self.steps,
-            "best_step": self.best_step,
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "reason": self.reason,
-            "changed_arrays": len(self.changed),
-            "looks": [asdict(look) for look in self.looks],
-        }
+    @property
+    def changed_arrays(self) -> int:
+        """How many arrays differ."""
+        return len(self.changed)
 
     def gains(self) -> list[tuple[str, str, str]]:
         """Rows of text: a measure on held-out traces, before and after."""

@@ -287,9 +287,8 @@ def test_numbers_of_the_summary() -> None:
         assert row.mean_reasoning_tokens.value == pytest.approx(row.mean_tokens.value / 2, abs=0.5)
         assert row.repetition is not None
         assert (row.unclosed, row.repetition.value) == (row.truncated, 0)
-    plain = found.to_dict()
-    assert plain["prompts"][0]["samples"] == SAMPLES
-    assert plain["suite_sha256"] == suite_of(gold).sha256
+    assert found.prompts[0].samples == SAMPLES
+    assert found.suite_sha256 == suite_of(gold).sha256
 
 
 def test_missing_and_strange_samples_are_refused() -> None:

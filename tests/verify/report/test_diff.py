@@ -15,7 +15,7 @@ def test_a_report_does_not_differ_from_itself() -> None:
     assert not found.warnings
     assert not found.moved
     assert found.common_prompts == 40
-    assert all(first == second for _, first, second in found.metrics)
+    assert all(row.first == row.second for row in found.metrics)
 
 
 def test_moved_answers_and_outcomes_are_told() -> None:

@@ -14,10 +14,10 @@ import pytest
 from report_support import make_report
 
 from edgedistill.errors import VerifyError
+from edgedistill.json_codec import encode
 from edgedistill.renamed import RenamedWarning
 from edgedistill.verify.metrics.procedure_score import ProcedureReport, ProcedureScore
 from edgedistill.verify.report.html import html
-from edgedistill.verify.report.json_codec import encode
 from edgedistill.verify.report.json_schema import SCHEMA_PATH, schema_text
 from edgedistill.verify.report.model import (
     FORM,

@@ -5,24 +5,23 @@ Everything is measured in a process of its own, so that the peak memory is the b
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgedistill.bundle.bundle import Bundle
 from edgedistill.errors import BundleError, ChildError, GenerationError
+from edgedistill.json_codec import Record
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.renamed import accepts_old
 from edgedistill.runtime.chunks import chunk_bounds
 from edgedistill.runtime.optimum_session import OptimumSession
 from edgedistill.runtime.sampling import greedy
 from edgedistill.runtime.session import DecoderSession, SessionConfig
-from edgedistill.runtime.stats import peak_rss_bytes, percentile, rss_bytes
+from edgedistill.runtime.stats import Spread, peak_rss_bytes, percentile, rss_bytes
 from edgedistill.system.child import run_in_child
 from edgedistill.system.huge_pages import use_huge_pages
 
@@ -35,25 +34,14 @@ DEFAULT_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(Spread):
     """Tokens per second over the rounds; ``tokens`` is how many each round computed."""
 
     tokens: int
-    values: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """Median of the rounds."""
-        return median(self.values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form with median, min and max."""
-        spread = {"median": self.median, "min": min(self.values), "max": max(self.values)}
-        return {"tokens": self.tokens, **spread, "values": list(self.values)}
 
 
 @dataclass(frozen=True, slots=True)
-class BenchResult:
+class BenchResult(Record):
     """Measurements of one bundle.
 
     Attributes:
@@ -81,16 +69,11 @@ class BenchResult:
     rss_loaded_bytes: int
     peak_rss_bytes: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        rates = {"prefill": [rate.to_dict() for rate in self.prefill], "decode": self.decode.to_dict()}
-        return {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, **rates}
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> BenchResult:
         """The inverse of ``to_dict``."""
-        prefill = tuple(Rate(rate["tokens"], tuple(rate["values"])) for rate in values["prefill"])
-        decode = Rate(values["decode"]["tokens"], tuple(values["decode"]["values"]))
+        prefill = tuple(Rate(tuple(rate["values"]), rate["tokens"]) for rate in values["prefill"])
+        decode = Rate(tuple(values["decode"]["values"]), values["decode"]["tokens"])
         return cls(**{**values, "prefill": prefill, "decode": decode})
 
 
@@ -189,7 +172,7 @@ def measure(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         for _ in range(rounds):
             values.append(prefill(count))
             progress.advance(1)
-        prefills.append(Rate(count, tuple(values)))
+        prefills.append(Rate(tuple(values), count))
     steps: list[float] = []
     values = []
     context = min(prompt_tokens)
@@ -210,7 +193,7 @@ def measure(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         bundle_bytes=bundle.size,
         load_s=load_s,
         prefill=tuple(prefills),
-        decode=Rate(new_tokens, tuple(values)),
+        decode=Rate(tuple(values), new_tokens),
         decode_context=context,
         step_p50_s=percentile(steps, 50),
         step_p95_s=percentile(steps, 95),

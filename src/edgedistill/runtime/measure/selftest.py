@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgedistill.bundle.bundle import Bundle
+from edgedistill.json_codec import Record
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.runtime.model import Model
 from edgedistill.runtime.session import DecoderSession, SessionConfig
@@ -68,8 +69,10 @@ class Divergence:
 
 
 @dataclass(frozen=True, slots=True)
-class SelfTestResult:
+class SelfTestResult(Record):
     """Outcome for one bundle; ``passed``: every required property that could be checked holds."""
+
+    DERIVED = ("passed",)
 
     bundle: str
     threads: int
@@ -81,10 +84,6 @@ class SelfTestResult:
     def passed(self) -> bool:
         """False if a required property does not hold."""
         return all(check.held is not False for check in self.checks if check.required)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {**dataclasses.asdict(self), "passed": self.passed}
 
 
 def selftest(path: str | Path, *, threads: int | None = None, progress: Progress | None = None) -> SelfTestResult:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgedistill.errors import GenerationError
+from edgedistill.json_codec import Record
 from edgedistill.runtime.tools.from_function import describe
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
@@ -67,16 +68,25 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A call: ``arguments`` is the text of a JSON object, ``id`` links the result to it."""
+class ToolCall(Record):
+    """A call: ``arguments`` is the text of a JSON object, ``id`` links the result to it. As JSON in OpenAI's form."""
+
+    HIDDEN = ("name", "arguments")
+    DERIVED = ("type", "function")
 
     id: str
     name: str
     arguments: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """OpenAI's form."""
-        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+    @property
+    def type(self) -> Literal["function"]:
+        """What is called."""
+        return "function"
+
+    @property
+    def function(self) -> dict[str, str]:
+        """Name and arguments."""
+        return {"name": self.name, "arguments": self.arguments}
 
 
 @dataclass(frozen=True, slots=True)

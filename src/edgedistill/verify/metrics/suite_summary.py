@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -103,11 +103,6 @@ class SuiteResult:
     entropy_plug_in: Estimate | None = None
     entropy_miller_madow: Estimate | None = None
     copied: Copies | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able: numbers that are not finite become None."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
 
 
 def summarise_suite(
@@ -312,13 +307,3 @@ def _over_prompts(rows: Sequence[dict[int, Estimate] | None]) -> dict[int, list[
     known = [row for row in rows if row is not None]
     shared = set.intersection(*(set(row) for row in known)) if known and len(known) == len(rows) else set()
     return {k: [row[k].value for row in known] for k in sorted(shared)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgedistill.json_codec import Record
 from edgedistill.verify.report.tables import headline, metric_rows
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 class PromptMove:
     """The most frequent answer of a prompt in either run, and the share it had."""
 
-    prompt_id: str
+    prompt: str
     first: str | None
     second: str | None
     first_share: float
@@ -23,8 +24,17 @@ class PromptMove:
 
 
 @dataclass(frozen=True, slots=True)
-class ReportDiff:
-    """``bundles``: their names. ``metrics``: (label, first, second) of the bundles.
+class MetricPair:
+    """A metric of two bundles, as text."""
+
+    metric: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportDiff(Record):
+    """Two reports side by side; ``bundles``: their names.
 
     ``moved``: prompts whose most frequent answer differs, in the order of the suite. ``warnings``: why the comparison
     may mislead, in sentences.
@@ -32,30 +42,10 @@ class ReportDiff:
 
     bundles: tuple[str, str]
     outcomes: tuple[str, str]
-    metrics: tuple[tuple[str, str, str], ...]
+    metrics: tuple[MetricPair, ...]
     moved: tuple[PromptMove, ...]
     common_prompts: int
     warnings: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, object]:
-        """JSON-able."""
-        return {
-            "bundles": list(self.bundles),
-            "outcomes": list(self.outcomes),
-            "warnings": list(self.warnings),
-            "metrics": [{"metric": label, "first": first, "second": second} for label, first, second in self.metrics],
-            "common_prompts": self.common_prompts,
-            "moved": [
-                {
-                    "prompt": move.prompt_id,
-                    "first": move.first,
-                    "second": move.second,
-                    "first_share": move.first_share,
-                    "second_share": move.second_share,
-                }
-                for move in self.moved
-            ],
-        }
 
 
 def diff(first: VerifyReport, second: VerifyReport) -> ReportDiff:
@@ -79,7 +69,7 @@ def diff(first: VerifyReport, second: VerifyReport) -> ReportDiff:
     return ReportDiff(
         bundles=(first.bundle.name, second.bundle.name),
         outcomes=(headline(first), headline(second)),
-        metrics=tuple((label, left.get(label, ""), right.get(label, "")) for label in labels),
+        metrics=tuple(MetricPair(label, left.get(label, ""), right.get(label, "")) for label in labels),
         moved=tuple(moved),
         common_prompts=len(common),
         warnings=tuple(_warnings(first, second)),

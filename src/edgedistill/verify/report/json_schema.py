@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgedistill.verify.report.json_codec import json_schema
+from edgedistill.json_codec import json_schema
 from edgedistill.verify.report.model import NAMES, SCHEMA_VERSION, VerifyReport
 
 SCHEMA_PATH = Path(__file__).with_name("report.schema.json")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill import notebook
 from edgedistill.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, VerifyError
+from edgedistill.json_codec import Record
 from edgedistill.renamed import current_keys
 from edgedistill.schema import Form
 from edgedistill.verify.gate.decide import CollapseResult, Decider, EndpointResult, GateResult, Method, Outcome
@@ -32,7 +33,6 @@ from edgedistill.verify.metrics.second_opinion import SecondOpinion
 from edgedistill.verify.metrics.suite_summary import PromptSummary, SuiteResult
 from edgedistill.verify.metrics.survival import SurvivalCurve
 from edgedistill.verify.metrics.token_divergence import DivergenceSummary
-from edgedistill.verify.report.json_codec import encode
 from edgedistill.verify.stats.sampler_audit import SamplerAudit
 from edgedistill.verify.types import Estimate, Interval, ModelIdentity, RunSettings, ShippedDifference
 
@@ -202,7 +202,7 @@ class GateReport:
 
 
 @dataclass(frozen=True, slots=True)
-class VerifyReport:
+class VerifyReport(Record):
     """The whole report; ``gate`` and everything of the reference are None in an audit of one model alone.
 
     ``claim``: what the samples support of "x % consistent, y bits", in sentences. ``definitions``: name to text.
@@ -267,11 +267,6 @@ class VerifyReport:
         if self.gate is not None:
             parts.append(notebook.table(tables.ENDPOINT_HEADERS, tables.endpoint_rows(self)))
         return "".join([*parts, notebook.table(("metric", "reference", "bundle"), metrics)])
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able; NaN and infinities become null."""
-        value: dict[str, Any] = encode(self)
-        return value
 
     @classmethod
     def from_dict(cls, value: Any) -> VerifyReport:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.answers.typed import read_span
+from edgedistill.json_codec import encode
 from edgedistill.verify.sampling.answers import read_reply
 
 if TYPE_CHECKING:
@@ -61,17 +62,10 @@ class SuiteCheck:
     example: Prompt
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        found = {name: getattr(self, name) for name in self.__slots__ if name not in ("example", "unread")}
-        found |= {"left_out": list(self.left_out), "long_texts": list(self.long_texts)}
-        found["unread"] = [{"id": one.id, "gold": one.gold, "reason": one.reason} for one in self.unread]
-        found["example"] = {
-            "id": self.example.id,
-            "messages": [{"role": m.role, "content": m.content} for m in self.example.messages],
-            "golds": list(self.example.golds),
-            "extract": self.example.extract,
-        }
-        return found
+        """JSON-able; of the example, what the model and the score get."""
+        found: dict[str, Any] = encode(self)
+        names = ("id", "messages", "golds", "extract")
+        return found | {"example": {name: encode(getattr(self.example, name)) for name in names}}
 
 
 def check_suite(read: ReadFile) -> SuiteCheck:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+
+from edgedistill.json_codec import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Record):
     """A number and how well it is known. ``interval`` is None where the data allow none; NaN means undefined."""
 
     value: float
@@ -33,14 +33,3 @@ class Estimate:
         if found is not None:
             found = Interval(factor * found.low, factor * found.high, found.level, found.method)
         return Estimate(factor * self.value, found)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able: NaN and infinities become None."""
-        interval = None if self.interval is None else asdict(self.interval)
-        if interval is not None:
-            interval["low"], interval["high"] = _finite(interval["low"]), _finite(interval["high"])
-        return {"value": _finite(self.value), "interval": interval}
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgedistill.errors import VerifyError
+from edgedistill.json_codec import encode
 from edgedistill.runtime.batch.request import Finish, SampleKey  # noqa: TC001 # read at run time
 from edgedistill.schema import Form, limits
 from edgedistill.verify.types.prompts import AnswerKind  # noqa: TC001 # read at run time
@@ -42,10 +43,6 @@ class Sample:
     correct: bool | None
     loose: bool | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -72,10 +69,6 @@ class Trial:
     stopped_tokens: int
     seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {**asdict(self), "correct": None if self.correct is None else list(self.correct)}
-
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
@@ -96,8 +89,8 @@ class Drawn:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        value = {"sample": self.sample.to_dict(), "tokens": list(self.token_ids), "finish": self.finish}
-        return value if self.trial is None else {**value, "trial": self.trial.to_dict()}
+        value = {"sample": encode(self.sample), "tokens": list(self.token_ids), "finish": self.finish}
+        return value if self.trial is None else {**value, "trial": encode(self.trial)}
 
     @classmethod
     def from_dict(cls, value: Any, source: str = "sample") -> Drawn:

@@ -1,30 +1,37 @@
 """Dataclass trees to JSON values and to a JSON schema, by the same rules; ``schema.Form`` reads such values back.
 
 A dataclass is an object, a tuple an array, None null. A float that is not finite is null, since JSON has no other.
+A ``Record`` adds properties that follow from its fields.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import math
 import sys
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Union, get_args, get_origin
 
-import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    Names = Mapping[str, Any]
-
+Names = Mapping[str, Any]
 _UNIONS = (Union, types.UnionType)
 _JSON: dict[Any, Any] = {
     str: "string", bool: "boolean", int: "integer", float: ["number", "null"], type(None): "null", Path: "string",
     list: "array", dict: "object",
 }  # fmt: skip
+
+
+class Record:
+    """Base of dataclasses that are printed as JSON: their fields but ``HIDDEN``, and the properties ``DERIVED``."""
+
+    __slots__ = ()
+    DERIVED: ClassVar[tuple[str, ...]] = ()
+    HIDDEN: ClassVar[tuple[str, ...]] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; NaN and infinities are None."""
+        value: dict[str, Any] = encode(self)
+        return value
 
 
 class Plus:
@@ -38,16 +45,23 @@ class Plus:
 
 
 def encode(value: Any) -> Any:
-    """A JSON value of a dataclass, tuple, dict, number, text or None."""
+    """A JSON value of a dataclass, tuple, dict, number, path, text or None."""
     if dataclasses.is_dataclass(value):
-        return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        names = (*(f.name for f in _fields(value)), *getattr(value, "DERIVED", ()))
+        return {name: encode(getattr(value, name)) for name in names}
     if isinstance(value, dict):
         return {str(key): encode(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [encode(entry) for entry in value]
-    if isinstance(value, np.generic):
+    if isinstance(value, Path):
+        return str(value)
+    if type(value).__module__ == "numpy":
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _fields(kind: Any) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(kind) if field.name not in getattr(kind, "HIDDEN", ())]
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:
@@ -55,7 +69,11 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 
 
 def _hints(kind: type, names: Names) -> dict[str, Any]:
-    return typing.get_type_hints(kind, {**names, **vars(sys.modules[kind.__module__])}, include_extras=True)
+    known = {**names, **vars(sys.modules[kind.__module__])}
+    found = typing.get_type_hints(kind, known, include_extras=True)
+    for name in getattr(kind, "DERIVED", ()):
+        found[name] = typing.get_type_hints(getattr(kind, name).fget, known, include_extras=True)["return"]
+    return found
 
 
 def json_schema(kind: Any, names: Names, *, title: str, identifier: str) -> dict[str, Any]:
@@ -104,22 +122,28 @@ def _schema(kind: Any, names: Names, definitions: dict[str, Any]) -> dict[str, A
 
 
 def _object_schema(kind: Any, names: Names, definitions: dict[str, Any], plus: Plus | None = None) -> dict[str, Any]:
+    """By reference to a definition; with ``plus`` in its place, since the same class may occur without it."""
     name: str = kind.__name__
-    if name not in definitions:
+    if plus is None and name in definitions:
+        return {"$ref": f"#/$defs/{name}"}
+    if plus is None:
         definitions[name] = {}
-        hints = _hints(kind, names)
-        if typing.is_typeddict(kind):
-            properties, required = hints, [key for key in hints if key in kind.__required_keys__]
-        else:
-            fields = dataclasses.fields(kind)
-            more = {} if plus is None else plus.properties
-            properties = {field.name: hints[field.name] for field in fields} | more
-            required = [field.name for field in fields if _required(field)]
-            required += [key for key in more if key not in required]
-        definitions[name] = {
-            "type": "object",
-            "description": " ".join((kind.__doc__ or "").strip().split("\n\n")[0].split()),
-            "properties": {key: _schema(value, names, definitions) for key, value in properties.items()},
-            "required": required,
-        }
+    hints = _hints(kind, names)
+    if typing.is_typeddict(kind):
+        properties, required = hints, [key for key in hints if key in kind.__required_keys__]
+    else:
+        fields = _fields(kind)
+        more = {key: hints[key] for key in getattr(kind, "DERIVED", ())} | ({} if plus is None else plus.properties)
+        properties = {field.name: hints[field.name] for field in fields} | more
+        required = [field.name for field in fields if _required(field)]
+        required += [key for key in more if key not in required]
+    found = {
+        "type": "object",
+        "description": " ".join((kind.__doc__ or "").strip().split("\n\n")[0].split()),
+        "properties": {key: _schema(value, names, definitions) for key, value in properties.items()},
+        "required": required,
+    }
+    if plus is not None:
+        return found
+    definitions[name] = found
     return {"$ref": f"#/$defs/{name}"}
