@@ -13,9 +13,8 @@ from edgedistill.progress import NullProgress
 from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.verify import stages as stages_module
 from edgedistill.verify.options import VerifyOptions
-from edgedistill.verify.report.build import analyse
+from edgedistill.verify.report.build import Provenance, analyse
 from edgedistill.verify.report.extras import ModelSamples
-from edgedistill.verify.report.provenance import provenance
 from edgedistill.verify.sampling.protocol import SampledModel
 from edgedistill.verify.stages import Run
 from edgedistill.verify.types import Drawn, Sample
@@ -65,7 +64,7 @@ def run(before: float, after: float, seed: int) -> tuple[VerifyReport, int, Run]
     assert reference.asked == bundle.asked
     report = analyse(
         SUITE, stages.settings_of(LOOSE), ModelSamples(bundle.identity, ours),
-        ModelSamples(reference.identity, theirs), margins=LOOSE, provenance=provenance(), sequential=state,
+        ModelSamples(reference.identity, theirs), margins=LOOSE, provenance=Provenance.here(), sequential=state,
         notes=stages.notes,
     )  # fmt: skip
     return report, len(bundle.asked), stages

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from edgedistill.catalog.reasoning import find_grammar
 from edgedistill.checkpoint.raw_file import sha256_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
 
     import numpy as np
     import numpy.typing as npt
 
+    from edgedistill.catalog.reasoning import ReasoningGrammar
     from edgedistill.progress import Progress
 
 SourceKind = Literal["builtin", "hub", "directory", "gguf"]
+SAMPLING_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""Keys of generation_config.json that both transformers and ``GenerationSettings`` know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,3 +162,20 @@ class TensorSource(Protocol):
     def close(self) -> None:
         """Release the mapped files."""
         ...
+
+
+def grammar_of(checkpoint: Checkpoint) -> ReasoningGrammar:
+    """The reasoning grammar of a checkpoint."""
+    added = json.loads(checkpoint.tokenizer_json).get("added_tokens") or ()
+    return find_grammar(checkpoint.chat_template, {token["content"] for token in added}, checkpoint.source.name)
+
+
+def recommended(generation_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sampling settings that the model's author recommends in generation_config.json.
+
+    ``do_sample: false`` or absent says nothing about temperature (it is what transformers writes by default), so only
+    the settings themselves count.
+    """
+    found = {key: generation_config[key] for key in SAMPLING_KEYS if generation_config.get(key) is not None}
+    top_k = found.get("top_k")
+    return found | ({"top_k": int(top_k)} if isinstance(top_k, float) and top_k.is_integer() else {})

@@ -249,8 +249,8 @@ def _append(path: Path, text: str) -> None:
 def print_summary(report: VerifyReport) -> None:
     """The report as text: outcome, reasons, tables."""
     from edgedistill.verify.report import tables as rows
+    from edgedistill.verify.report.gate_text import samplers_text
     from edgedistill.verify.report.prompt_tables import LOST_HEADERS, LOST_TITLE, lost_rows, lost_text
-    from edgedistill.verify.report.sampler_text import samplers_text
 
     against = f" against {report.reference.name}" if report.reference is not None else ""
     outcome = {0: "pass", 1: "fail"}.get(report.exit_code, "inconclusive")

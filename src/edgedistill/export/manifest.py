@@ -13,7 +13,7 @@ from edgedistill._version import __version__
 from edgedistill.bundle.bundle import MANIFEST, hash_file
 from edgedistill.bundle.manifest import FileEntry, KVCacheInfo, Manifest, ModelInfo, WeightEntry
 from edgedistill.catalog.reasoning import with_tags
-from edgedistill.checkpoint.reasoning import grammar_of
+from edgedistill.checkpoint.types import grammar_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ Everything that decides something lives in its own module; this file only puts t
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from edgedistill.export.native import OwnExporter, usable_cores
 from edgedistill.export.optimum import trace as optimum
 from edgedistill.export.optimum.exporter import FallbackExporter
 from edgedistill.export.options import ExportOptions
+from edgedistill.json_codec import encode
 from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.quantize.plan import parse_format
@@ -56,21 +57,13 @@ class ExportResult:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able summary (the manifest itself stays in the bundle)."""
+        made = self.manifest
+        names = ("parameters", "bits_per_weight", "check", "verification", "predicted")
         return {
-            "path": str(self.path),
-            "bundle_bytes": sum(f.size for f in self.manifest.files),
-            "parameters": self.manifest.parameters,
-            "bits_per_weight": self.manifest.bits_per_weight,
-            "context_length": self.manifest.model.context_length,
-            "seconds": self.seconds,
-            "weights_seconds": self.weights_seconds,
-            "peak_rss_bytes": self.peak_rss_bytes,
-            "reused_weights": self.reused_weights,
-            "unused_rules": list(self.unused_rules),
-            "notes": list(self.notes),
-            "check": self.manifest.check,
-            "verification": self.manifest.verification,
-            "predicted": self.manifest.predicted,
+            **{f.name: encode(getattr(self, f.name)) for f in fields(self) if f.name != "manifest"},
+            **{name: getattr(made, name) for name in names},
+            "bundle_bytes": sum(f.size for f in made.files),
+            "context_length": made.model.context_length,
         }
 
     def _repr_html_(self) -> str:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.bundle import bundle as files
-from edgedistill.checkpoint.generation import SAMPLING_KEYS, recommended
+from edgedistill.checkpoint.types import SAMPLING_KEYS, recommended
 from edgedistill.errors import CheckpointError, GenerationError
 from edgedistill.export import genai_config as genai
 from edgedistill.export.model_card import model_card

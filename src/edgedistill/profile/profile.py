@@ -7,11 +7,12 @@ schema.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.catalog.reasoning import DEFAULT_GRAMMAR, with_tags
 from edgedistill.errors import ProfileError
+from edgedistill.json_codec import encode
 from edgedistill.profile.files import FORM, profile_directories, read_profile_table
 from edgedistill.quantize.plan import PREFILL, Rule, override, parse_format, solved
 from edgedistill.quantize.spec import KV_BITS, WeightFormat
@@ -182,7 +183,7 @@ class Profile:
 
     def to_dict(self) -> dict[str, Any]:
         """The snapshot for a manifest: JSON-able, formats as text; ``from_dict`` reads it back."""
-        snapshot: dict[str, Any] = _plain(asdict(replace(self, weights=Weights(self.weights.default))))
+        snapshot: dict[str, Any] = encode(replace(self, weights=Weights(self.weights.default)))
         snapshot["weights"] = {
             "default": self.weights.default.label(),
             "rules": [{"match": rule.match, "format": rule.format.label()} for rule in self.weights.rules],
@@ -285,12 +286,3 @@ def list_profiles() -> tuple[ProfileEntry, ...]:
             else:
                 entries[path.stem] = ProfileEntry(path.stem, origin, path, profile.description, profile.verified_on)
     return tuple(entries[name] for name in sorted(entries))
-
-
-def _plain(value: Any) -> Any:
-    """Tuples to lists, as JSON and TOML have them."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(entry) for entry in value]
-    return value

@@ -12,9 +12,8 @@ from edgedistill.progress import NullProgress
 from edgedistill.verify.models.bundle import open_sampled
 from edgedistill.verify.options import VerifyOptions, spread
 from edgedistill.verify.references.open import open_reference
-from edgedistill.verify.report.build import analyse
+from edgedistill.verify.report.build import Provenance, analyse
 from edgedistill.verify.report.extras import ModelSamples
-from edgedistill.verify.report.provenance import provenance
 from edgedistill.verify.run import bundle_margins
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites.registry import load_suite
@@ -109,7 +108,7 @@ def _look(
         ModelSamples(ours.identity, drawn),
         before,
         margins=margins,
-        provenance=provenance(),
+        provenance=Provenance.here(),
     )
     result = report.bundle_result
     found: dict[str, Any] = {

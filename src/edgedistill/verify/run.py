@@ -24,9 +24,8 @@ from edgedistill.verify.plan import planned
 from edgedistill.verify.population import with_enough
 from edgedistill.verify.references.baseline import BaselineModel, as_dictated, other_versions
 from edgedistill.verify.references.open import open_reference
-from edgedistill.verify.report.build import analyse
+from edgedistill.verify.report.build import Provenance, analyse
 from edgedistill.verify.report.extras import ModelSamples
-from edgedistill.verify.report.provenance import provenance
 from edgedistill.verify.report.tokens import PromptDivergences
 from edgedistill.verify.rounds import Drawing, as_drawn, draw_in_rounds
 from edgedistill.verify.sampling.deadline import Deadline
@@ -170,7 +169,7 @@ def verify_models(
             settings=run.settings_of(margins, reference=True),
         ),
         margins=margins,
-        provenance=provenance(),
+        provenance=Provenance.here(),
         divergences=divergences,
         sampler=sampler,
         sequential=state,
@@ -228,7 +227,7 @@ def _without_samples(
         run.suite,
         run.settings_of(None),
         ModelSamples(bundle.identity, drawn, opinion=run.opinion(prompts, drawn), shipped=bundle.shipped),
-        provenance=provenance(),
+        provenance=Provenance.here(),
         divergences=found,
         sampler=sampler,
         notes=(*run.notes, note),
@@ -286,7 +285,7 @@ def audit_model(
         suite,
         run.settings_of(None),
         model,
-        provenance=provenance(),
+        provenance=Provenance.here(),
         divergences=[entry for entry in path if entry.path],
         sampler=sampler,
         notes=run.notes,

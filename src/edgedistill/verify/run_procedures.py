@@ -18,10 +18,9 @@ from edgedistill.verify.models.bundle import BundleModel, open_sampled
 from edgedistill.verify.models.procedure import ProcedureModel
 from edgedistill.verify.options import AuditOptions, VerifyOptions, resolve_margins
 from edgedistill.verify.references.open import open_reference
-from edgedistill.verify.report.build import analyse
+from edgedistill.verify.report.build import Provenance, analyse
 from edgedistill.verify.report.extras import ModelSamples
 from edgedistill.verify.report.model import TokenReport, VerifyReport
-from edgedistill.verify.report.provenance import provenance
 from edgedistill.verify.run import bundle_margins, differences, require_margins
 from edgedistill.verify.sampling.protocol import require_same_vocabulary
 from edgedistill.verify.stages import Run
@@ -124,7 +123,7 @@ def _run(
             settings=run.settings_of(margins, reference=True),
         ),
         margins=margins,
-        provenance=provenance(),
+        provenance=Provenance.here(),
         sampler=sampler,
         sequential=state,
         notes=run.notes,

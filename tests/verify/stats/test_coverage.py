@@ -381,3 +381,31 @@ def test_divergences_of_one_prompt_are_covered_over_its_replies() -> None:
     single = prompt_tokens(PromptDivergences("p", (replies[0],)), 0.95)
     assert single.kl is not None
     assert single.kl.interval is None
+
+
+def test_intervals_of_shares_and_quantiles_state_their_level_and_method() -> None:
+    found = cluster_share([3, 1, 2, 0], [4, 4, 4, 4], 0.8)
+    assert found.interval is not None
+    assert (found.interval.level, found.interval.method) == (0.8, "Clopper-Pearson, effective number")
+    (middle,) = cluster_quantiles([np.arange(9.0), np.arange(9.0)], [0.5], level=0.8)
+    assert middle.interval is not None
+    assert (middle.interval.level, middle.interval.method) == (0.8, "Woodruff, effective number")
+    assert cluster_share([3], [4]) == Estimate(0.75)
+    assert cluster_share([3, 0], [4, 0]) == Estimate(0.75)
+    assert sample_mean([2.5], low=0, high=9) == Estimate(2.5)
+    assert prompt_mean([2.5, math.nan], low=0, high=9) == Estimate(2.5)
+
+
+def test_the_degrees_of_freedom_of_a_share_are_at_most_those_of_its_clusters() -> None:
+    # Two clusters, one degree: t is 12.7 times as wide as its unit, where the normal quantile is 1.96.
+    sizes = np.array([1000.0, 1000.0])
+    residuals = np.array([0.001, -0.001])
+    expected = (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 1)) ** 2 * 0.25 / (2 * (residuals**2).sum())
+    assert effective_number(0.5, residuals, sizes) == pytest.approx(expected, rel=1e-9)
+
+
+def test_an_error_of_rounding_is_none_however_large_the_statistic() -> None:
+    assert jackknife_interval(1e9, [1e9, 1e9 + 1e-4]) is None
+    assert jackknife_interval(1.0, [1.0, 1.0 + 1e-4]) is not None
+    assert not list(leave_out([]))
+    assert not list(leave_out([3, 3]))

@@ -65,3 +65,9 @@ def test_grassberger_function_by_its_definition() -> None:
     psi = scipy_special.digamma
     expected = psi(n) + 0.5 * (-1.0) ** n * (psi((n + 1) / 2) - psi(n / 2))
     assert np.allclose(grassberger_g(59)[1:], expected, atol=1e-12)
+
+
+def test_ends_of_the_beta_distribution() -> None:
+    assert [beta_cdf(x, 2.0, 3.0) for x in (-1.0, 0.0, 1.0, 2.0)] == [0.0, 0.0, 1.0, 1.0]
+    assert [beta_quantile(p, 2.0, 3.0) for p in (0.0, 1.0)] == [0.0, 1.0]
+    assert chi_square_tail(0.0, 3) == chi_square_tail(-1.0, 3) == 1.0

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from tokenizers import Tokenizer
 
-from edgedistill.checkpoint.generation import recommended
-from edgedistill.checkpoint.reasoning import grammar_of
+from edgedistill.checkpoint.types import grammar_of, recommended
 from edgedistill.errors import BudgetError, GenerationError, VerifyError
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.sampling import NoiseSource, choose

@@ -11,7 +11,7 @@ from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.verify.options import VerifyOptions, spread
 from edgedistill.verify.references.baseline_file import REMAKE, Baseline
 from edgedistill.verify.references.top_tokens import coarse_divergence
-from edgedistill.verify.report.provenance import provenance
+from edgedistill.verify.report.build import Provenance
 from edgedistill.verify.sampling.protocol import slices as cut
 from edgedistill.verify.sampling.shipped import stated
 
@@ -210,7 +210,7 @@ def _in_vain(suite: Suite, prompts: int, samples: int, options: VerifyOptions) -
 
 def other_versions(baseline: Baseline) -> list[str]:
     """A sentence for each package that drew the baseline in another version than it has here."""
-    here = provenance().versions
+    here = Provenance.here().versions
     return [
         f"The baseline was drawn with {package} {there}, this run has {here[package]}: part of a change may be theirs."
         for package, there in baseline.versions.items()

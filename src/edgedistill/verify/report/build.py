@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import platform
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,6 +58,20 @@ class Provenance:
     created: str
     versions: Mapping[str, str]
     machine: Mapping[str, str]
+
+    @classmethod
+    def here(cls) -> Provenance:
+        """Now, on this machine, with these versions."""
+        from edgedistill.system.hardware import detect
+
+        found: dict[str, str] = {}
+        for package in ("edgedistill", "onnxruntime", "numpy"):
+            try:
+                found[package] = version(package)
+            except PackageNotFoundError:
+                continue
+        found["python"] = platform.python_version()
+        return cls(datetime.now(UTC).isoformat(timespec="seconds"), found, detect(probe=False).details)
 
 
 def analyse(

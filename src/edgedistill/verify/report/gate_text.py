@@ -1,5 +1,5 @@
-"""The gate's decision in sentences: what it is about, why, what could have been seen, what would decide it; and its
-power curves.
+"""The gate's decision in sentences: what it is about, why, what could have been seen, what would decide it; its power
+curves; and the audits of the samplers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from edgedistill.verify.gate.endpoints import Endpoint, Estimand, Margins
     from edgedistill.verify.gate.sequential import SequentialState
     from edgedistill.verify.metrics.paired import Comparison
+    from edgedistill.verify.report.model import VerifyReport
+    from edgedistill.verify.stats.sampler_audit import SamplerAudit
 
 LABELS: Mapping[str, str] = {
     "accuracy": "accuracy",
@@ -33,6 +35,7 @@ LABELS: Mapping[str, str] = {
 }
 _POINTS = 41
 _LITTLE_COVERAGE = 0.5
+_VARIES = {True: "seeds differ", False: "seeds do not differ", None: "too little choice to tell seeds apart"}
 
 
 def gate_report(
@@ -245,3 +248,19 @@ def _curve(endpoint: Endpoint, alpha: float) -> PowerCurve:
     power = [endpoint.power(truth, alpha) for truth in truths]
     falling = np.minimum.accumulate(power).tolist()
     return PowerCurve(endpoint.name, tuple(sign * endpoint.shown(truth) for truth in truths), tuple(falling))
+
+
+def audit_text(audit: SamplerAudit) -> str:
+    """What was found, in half a line."""
+    repeats = "the same seed repeats" if audit.reproduces else "the same seed does not repeat"
+    return f"{repeats}, {_VARIES[audit.varies]}, chi-square p {audit.chi_square.p_value:.3g}"
+
+
+def samplers_text(report: VerifyReport) -> str:
+    """A sentence about the samplers of a report; empty where decoding was deterministic."""
+    if report.sampler is None:
+        return ""
+    if report.reference is None:
+        return f"Sampler audited: {audit_text(report.sampler)}."
+    theirs = "not audited" if report.reference_sampler is None else audit_text(report.reference_sampler)
+    return f"Samplers audited: {audit_text(report.sampler)}; of the reference: {theirs}."

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgedistill.safe_text import visible
+from edgedistill.verify.report.gate_text import samplers_text
 from edgedistill.verify.report.prompt_tables import LOST_HEADERS, LOST_TITLE, lost_rows, lost_text
-from edgedistill.verify.report.sampler_text import samplers_text
 from edgedistill.verify.report.tables import (
     ENDPOINT_HEADERS,
     endpoint_rows,

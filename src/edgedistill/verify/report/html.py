@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from edgedistill.safe_text import escape
 from edgedistill.verify.report.figures import figures, histograms
+from edgedistill.verify.report.gate_text import audit_text
 from edgedistill.verify.report.prompt_tables import LOST_HEADERS, LOST_TITLE, lost_rows, lost_text, prompt_rows
-from edgedistill.verify.report.sampler_text import audit_text
 from edgedistill.verify.report.tables import (
     ENDPOINT_HEADERS,
     endpoint_rows,

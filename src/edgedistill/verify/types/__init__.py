@@ -18,9 +18,8 @@ from edgedistill.verify.types.prompts import (
     SuiteSampling,
     Variant,
 )
-from edgedistill.verify.types.run import ModelIdentity, ModelKind, RunSettings
+from edgedistill.verify.types.run import ModelIdentity, ModelKind, RunSettings, Shipped, ShippedDifference
 from edgedistill.verify.types.samples import Drawn, Sample, Trial
-from edgedistill.verify.types.shipped import Shipped, ShippedDifference
 
 __all__ = [
     "AnswerKind",

@@ -1,0 +1,88 @@
+"""The audit of a sampler: what it finds on samplers whose faults are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from edgedistill.errors import VerifyError
+from edgedistill.verify.stats.sampler_audit import audit_sampler, chi_square, seeds_differ
+
+FIRST = [[1, 2, 3], [4, 5]]
+OTHER = [[1, 2, 3], [4, 6]]
+FAIR = np.full(4, 0.25)
+EVEN = np.full(4, 100)
+
+
+@pytest.mark.parametrize(
+    ("again", "others", "counts", "problems"),
+    [
+        (FIRST, [OTHER], EVEN, ()),
+        (FIRST, [FIRST, OTHER], EVEN, ()),
+        (OTHER, [OTHER], EVEN, ("the same seed gave different tokens",)),
+        (FIRST[:1], [OTHER], EVEN, ("the same seed gave different tokens",)),
+        (FIRST, [FIRST, FIRST], EVEN, ("different seeds gave the same tokens",)),
+        (FIRST, [OTHER], np.array([400, 0, 0, 0]), ("frequencies of sampled tokens",)),
+        (OTHER, [FIRST, FIRST], np.array([0, 0, 0, 400]), ("the same seed", "different seeds", "frequencies")),
+    ],
+)
+def test_an_audit_names_every_fault_and_no_other(again, others, counts, problems) -> None:
+    audit = audit_sampler(FIRST, again, others, [1e-6, 1e-6], counts, FAIR)
+    assert len(audit.problems()) == len(problems)
+    for found, expected in zip(audit.problems(), problems, strict=True):
+        assert expected in found
+    assert audit.sound is (not problems)
+    if problems:
+        with pytest.raises(VerifyError, match=f"The sampler of it failed its audit: {problems[0]}"):
+            audit.require_sound("it")
+    else:
+        audit.require_sound("it")
+
+
+def test_equal_tokens_of_other_seeds_are_a_fault_only_where_chance_would_not_give_them() -> None:
+    assert seeds_differ(FIRST, [OTHER], [1.0, 1.0]) is True
+    assert seeds_differ(FIRST, [FIRST], [1.0, 1.0]) is None
+    assert seeds_differ(FIRST, [FIRST], [0.9, 0.9]) is None
+    assert seeds_differ(FIRST, [FIRST], [0.0, 1.0]) is False  # probabilities of 0 have a logarithm here
+    assert seeds_differ(FIRST, [FIRST], [1e-9, 1.0]) is False
+    # The chance is the product over prompts and over seeds.
+    few, many = [[FIRST] * n for n in (3, 300)]
+    assert seeds_differ(FIRST, few, [0.95, 0.95]) is None
+    assert seeds_differ(FIRST, many, [0.95, 0.95]) is False
+
+
+def test_chi_square_is_pearsons_where_every_class_is_expected_five_times() -> None:
+    counts, weights = np.array([30, 14, 25, 31]), np.array([3.0, 1.0, 3.0, 3.0])
+    found = chi_square(counts, weights)
+    expected = stats.chisquare(counts, weights / weights.sum() * counts.sum())
+    assert found.statistic == pytest.approx(expected.statistic)
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert found.degrees == 3
+
+
+def test_rare_classes_are_pooled() -> None:
+    # Expected 50, 44, 2, 2, 2: the last three share a class of 6.
+    found = chi_square(np.array([48, 44, 4, 2, 2]), np.array([0.5, 0.44, 0.02, 0.02, 0.02]))
+    expected = stats.chisquare([48, 44, 8], [50, 44, 6])
+    assert (found.statistic, found.degrees) == (pytest.approx(expected.statistic), 2)
+    # Expected 50, 46, 2, 2: even together too rare, so they join the smaller of the others.
+    found = chi_square(np.array([48, 46, 4, 2]), np.array([0.5, 0.46, 0.02, 0.02]))
+    expected = stats.chisquare([48, 52], [50, 50])
+    assert (found.statistic, found.degrees) == (pytest.approx(expected.statistic), 1)
+    # Nothing but rare classes: one class, which fits.
+    found = chi_square(np.array([1, 2, 1]), np.array([1.0, 1.0, 1.0]))
+    assert (found.statistic, found.degrees, found.p_value) == (0.0, 0, 1.0)
+    # Exactly five expected is a class of its own.
+    assert chi_square(np.array([5, 95]), np.array([0.05, 0.95])).degrees == 1
+
+
+def test_impossible_draws_and_none_at_all() -> None:
+    found = chi_square(np.array([99, 1, 0]), np.array([1.0, 0.0, 1.0]))
+    assert (found.statistic, found.degrees, found.p_value) == (math.inf, 1, 0.0)
+    assert chi_square(np.array([99, 1]), np.array([1.0, 0.0])).degrees == 1
+    for counts, probabilities in ((np.zeros(4, np.int64), FAIR), (EVEN[:3], FAIR)):
+        with pytest.raises(VerifyError, match="expected some over 4"):
+            chi_square(counts, probabilities)
