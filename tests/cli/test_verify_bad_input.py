@@ -47,7 +47,7 @@ def bundle(tiny_bundle_dir: Path, tmp_path: Path) -> Path:
         (("--temperature", -1), "temperature"),
         # /proc takes no new files from anybody, root included.
         (("--out", "/proc"), "/proc/report.json cannot be written"),
-        (("--out", "/proc/reports"), "choose another --out"),
+        (("--out", "/proc/reports"), "choose another directory with --out"),
         (("--html", "/proc/x.html"), "choose another --html"),
         (("--store", "/proc/store"), "cannot be stored in /proc/store"),
     ],
@@ -135,7 +135,7 @@ def test_a_baseline_is_asked_for_what_it_has(
     create = ("baseline", "create", reference, "--suite", suite, "--no-store", "--samples", 4, "--prompts", 16, "-o")
     assert here(*create, path).code == 0
     common = ("verify", tiny_bundle_dir, "--baseline", path, "--suite", suite, "--fast", "--no-store")
-    assert "holds 16 prompts of the suite, 19 are wanted" in here(*common, "--prompts", 19).one_error()
+    assert "holds 16 prompts of the suite; this run needs 19" in here(*common, "--prompts", 19).one_error()
     fewer = here(*common, "--prompts", 12, "--json")
     assert fewer.code == 3, fewer.err
     assert fewer.json["suite"]["prompts"] == 12

@@ -173,7 +173,7 @@ def packed(codes: np.ndarray, axis: int, order: tuple[int, ...] = tuple(range(8)
 def test_what_cannot_be_kept(tiny_checkpoint_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no matrix whose quantization can be kept"):
         export(tiny_checkpoint_dir, tmp_path / "a", keep_quantization=True)
-    with pytest.raises(UsageError, match="was to keep its quantization as int4-b32-asym-kept"):
+    with pytest.raises(UsageError, match="cannot keep its quantization as int4-b32-asym-kept"):
         export(tiny_checkpoint_dir, tmp_path / "b", format="int4-kept")
     with pytest.raises(UsageError, match="calibration, which quantizes anew"):
         export(tiny_checkpoint_dir, tmp_path / "c", keep_quantization=True, calibrate=True)

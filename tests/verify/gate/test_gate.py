@@ -344,7 +344,7 @@ def test_margins_of_a_profile_alpha_and_estimand() -> None:
     comparison = models(10, 0.0, np.random.default_rng(0))
     with pytest.raises(VerifyError, match="alpha"):
         decide(comparison, MARGINS, alpha=0.7)
-    with pytest.raises(VerifyError, match="prompts like these"):
+    with pytest.raises(VerifyError, match="samples its prompts"):
         decide(comparison, MARGINS, sequential=True)
 
 

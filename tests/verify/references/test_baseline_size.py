@@ -75,7 +75,7 @@ def test_numbers_ask_for_less() -> None:
 
 
 def test_numbers_that_exceed_the_baseline_are_refused() -> None:
-    with pytest.raises(VerifyError, match="holds 8 samples per prompt, 9 are wanted"):
+    with pytest.raises(VerifyError, match="holds 8 samples per prompt; this run needs 9"):
         dictated(200, 8, preset="fast", samples=9)
-    with pytest.raises(VerifyError, match="holds 40 prompts of the suite, 41 are wanted"):
+    with pytest.raises(VerifyError, match="holds 40 prompts of the suite; this run needs 41"):
         dictated(40, 8, preset="fast", prompts=41)

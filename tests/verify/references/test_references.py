@@ -205,7 +205,7 @@ def test_a_baseline_for_something_else_is_refused(baseline, suite) -> None:
         made.check(settings=EXACT.replace(temperature=0.7))
     with pytest.raises(VerifyError, match="tokenizer"):
         made.check(tokenizer_sha256="0" * 64)
-    with pytest.raises(VerifyError, match="holds 4 samples per prompt, 9 are wanted"):
+    with pytest.raises(VerifyError, match="holds 4 samples per prompt; this run needs 9"):
         made.check(samples=9)
 
 
