@@ -85,7 +85,7 @@ def test_a_busy_server_is_asked_again_and_others_end_the_run(
         assert len(list(model.draw(prompts, 1, SETTINGS))) == 1
         assert server.headers[-1] == "Bearer a-key"
         server.fail += [(401, "wrong \x1b[31m key")]
-        with pytest.raises(VerifyError, match=r"answers 401: .*wrong.* key.* belongs in OPENAI_API_KEY") as raised:
+        with pytest.raises(VerifyError, match=r"answered 401: .*wrong.* key.* belongs in OPENAI_API_KEY") as raised:
             list(model.draw(prompts, 1, SETTINGS))
         assert "\x1b" not in raised.value.message
 

@@ -1,4 +1,4 @@
-"""Values of a config.json, checked as they are read: a wrong type is the user's to know, not a traceback."""
+"""Values of a config.json, checked as they are read: a wrong type is a user's error, not a traceback."""
 
 from __future__ import annotations
 

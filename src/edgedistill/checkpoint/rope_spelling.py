@@ -1,6 +1,6 @@
 """RoPE parameters as transformers 5 writes them, in the keys that transformers 4 reads.
 
-transformers 4 ignores ``rope_parameters`` without a word, and computes another model.
+transformers 4 ignores ``rope_parameters`` silently and computes a different model.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Prepared runs of one shape: arrays that are allocated and bound once, over the buffers of a KV cache.
 
-Past and present are the same buffers, so that a run copies no cache. A run that fails is told as a user's error.
+Past and present are the same buffers, so that a run copies no cache. A run that fails raises a user's error.
 """
 
 from __future__ import annotations

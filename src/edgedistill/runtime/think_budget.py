@@ -1,4 +1,4 @@
-"""A generation whose reasoning may take so many tokens: then it is closed, and the model answers with what it has."""
+"""A token limit on reasoning: at the limit the reasoning is closed, and the model answers with what it has."""
 
 from __future__ import annotations
 
