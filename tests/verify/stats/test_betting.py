@@ -72,6 +72,14 @@ def test_the_interval_is_the_inversion_of_the_test(values: list[float], theta: f
         assert (bets.p(theta, above=False) <= ALPHA) == (theta > high)
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+def test_observations_that_show_nothing_leave_the_capital_as_it_was(ordered: bool) -> None:
+    low = Bets(np.full(40, -0.5), np.ones(40), -1.0, 1.0, ordered=ordered)
+    assert low.p(0.0, above=True) == 1.0
+    assert low.p(1.0, above=True) == low.p(-1.0, above=False) == 1.0
+    assert low.log_e(0.0, above=True) <= 0.0 < low.log_e(0.0, above=False)
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 1000), st.floats(0.05, 20))
 def test_the_interval_of_a_ratio_is_the_inversion_too(seed: int, theta: float) -> None:

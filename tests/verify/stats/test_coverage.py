@@ -33,7 +33,7 @@ from edgedistill.verify.stats.cluster_intervals import (
     ratio_left_out,
     share_interval,
 )
-from edgedistill.verify.stats.intervals import clopper_pearson, clopper_pearson_upper, sample_mean
+from edgedistill.verify.stats.intervals import clopper_pearson, clopper_pearson_upper, prompt_mean, sample_mean
 from edgedistill.verify.types import Estimate
 
 LEAST = 0.90
