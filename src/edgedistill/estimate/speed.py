@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgedistill.json_codec import Record
-
 from edgedistill.quantize.plan import PlannedWeight
 from edgedistill.quantize.spec import array_specs
 
