@@ -17,20 +17,28 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, mode: Literal["w", "wb"] = "wb", *, errors: str | None = None) -> Iterator[IO[Any]]:
+def replacing(
+    path: Path, mode: Literal["w", "wb"] = "wb", *, errors: str | None = None, private: bool = False, sync: bool = True
+) -> Iterator[IO[Any]]:
     """A file to write, UTF-8 for ``w``, that becomes ``path`` when the block ends, and vanishes if it fails.
+
+    Args:
+        path, mode, errors: As for ``open``.
+        private: Nobody but the user may read it.
+        sync: Wait until it is on the disk; without, a crash of the system may leave a file of zeros.
 
     Raises:
         OSError: It cannot be written; ``path`` is as it was.
     """
     partial = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}.partial")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(partial, flags, 0o666)
+    descriptor = os.open(partial, flags, 0o600 if private else 0o666)
     try:
         with os.fdopen(descriptor, mode, encoding=None if mode == "wb" else "utf-8", errors=errors) as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            if sync:
+                os.fsync(stream.fileno())
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -195,3 +195,56 @@ def test_the_summary_of_an_export_is_json_on_demand(tiny_checkpoint_dir: Path, t
     assert "diffuse, accuracy 0.0 %" in here("inspect", out).out
     both = ("--no-verify", "--reference", "hf")
     assert "exclude" in here("export", tiny_checkpoint_dir, "-o", tmp_path / "x", *both).one_error()
+
+
+def test_a_chat_that_goes_on_with_kept_prompts_computes_new_tokens_only(tiny_bundle_dir: Path, tmp_path: Path) -> None:
+    def stats(*options: str) -> dict[str, Any]:
+        document = here(
+            "chat",
+            tiny_bundle_dir,
+            "--plain",
+            "--json",
+            "--seed",
+            1,
+            "-n",
+            8,
+            *options,
+            stdin="hello\n",
+            EDGEDISTILL_CACHE=str(tmp_path),
+        ).json
+        found: dict[str, Any] = document["turns"][-1]["stats"]
+        return found
+
+    assert stats()["cached_tokens"] == 0
+    assert not (tmp_path / "prompts").exists()
+    assert stats("--prompt-cache")["cached_tokens"] == 0
+    again = stats("--prompt-cache")
+    assert again["cached_tokens"] == again["prompt_tokens"] - 1
+    assert stats("--no-prompt-cache")["cached_tokens"] == 0
+    shown = here("cache", "show", "--json", EDGEDISTILL_CACHE=str(tmp_path)).json
+    assert shown["files"] == len(list((tmp_path / "prompts").iterdir())) > 0
+    assert here("cache", "clear", EDGEDISTILL_CACHE=str(tmp_path)).out.startswith(f"deleted {shown['files']} files")
+    assert here("cache", "show", "--json", EDGEDISTILL_CACHE=str(tmp_path)).json["files"] == 0
+    assert stats("--prompt-cache")["cached_tokens"] == 0
+
+
+def test_guesses_show_in_the_statistics(tiny_bundle_dir: Path) -> None:
+    command = (
+        "run",
+        tiny_bundle_dir,
+        "hello hello hello hello",
+        "--json",
+        "--seed",
+        1,
+        "-n",
+        24,
+        "--numerics",
+        "exact",
+    )
+    plain, guessed = (here(*command, "--speculate", way).json for way in ("off", "auto"))
+    assert plain["text"] == guessed["text"]
+    assert plain["stats"]["drafted_tokens"] == 0
+    assert guessed["stats"]["drafted_tokens"] >= guessed["stats"]["accepted_tokens"]
+    refused = here(*command, "--speculate", "99")
+    assert refused.code == 2
+    assert "speculate is 99; expected auto, off, identical or a number from 1 to 15." in refused.err

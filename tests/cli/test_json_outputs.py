@@ -100,6 +100,8 @@ def test_before_there_is_a_bundle(tmp_path: Path) -> None:
     check("profiles show", "profiles", "show", "laptop-cpu")
     check("profiles detect", "profiles", "detect")
     check("profiles validate", "profiles", "validate", "laptop-cpu", tmp_path / "missing.toml", code=2)
+    check("cache show", "cache", "show")
+    check("cache clear", "cache", "clear")
     check("models list", "models", "list")
     check("models where", "models", "where", "tiny-reasoner")
     check("models pull", "models", "pull", "tiny-reasoner")

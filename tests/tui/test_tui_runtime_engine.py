@@ -126,3 +126,21 @@ def test_the_screen_shows_what_the_engine_says(tiny_bundle_dir: Path, tmp_path: 
         app.close_engine()
 
     asyncio.run(go())
+
+
+def test_a_session_that_is_opened_again_computes_new_tokens_only(tiny_bundle_dir: Path, tmp_path: Path) -> None:
+    def reply(continuing: str = "") -> tuple[int, int]:
+        opened = RuntimeEngine.open(tiny_bundle_dir, overrides=OVERRIDES, prompt_cache=tmp_path)
+        try:
+            stats = opened.reply(
+                request_of(opened, continuing), cancel=threading.Event(), on_chunk=lambda _: None
+            ).stats
+        finally:
+            opened.close()
+        return stats["prompt_tokens"], stats["cached_tokens"]
+
+    prompt, cached = reply()
+    assert cached == 0
+    assert reply() == (prompt, prompt - 1)
+    longer, cached = reply("a b c d e f g h")
+    assert longer > prompt <= cached + 1

@@ -53,10 +53,12 @@ class RuntimeEngine:
         lease: bool = False,
         reasoning_tags: Sequence[str] | None = None,
         template_vars: Mapping[str, Any] | None = None,
+        prompt_cache: bool | Path = False,
     ) -> RuntimeEngine:
         """Open the bundle at ``path``; ``overrides`` are settings on top of its own. Raises BundleError."""
         model = open_bundle(
-            path, threads=threads, check=check, reasoning_tags=reasoning_tags, template_vars=template_vars
+            path, threads=threads, check=check, reasoning_tags=reasoning_tags, template_vars=template_vars,
+            prompt_cache=prompt_cache,
         )  # fmt: skip
         engine = cls(model, lease=lease)
         if overrides:
@@ -150,7 +152,7 @@ class RuntimeEngine:
         from edgedistill_tui.runtime_engine import StoppableModel
 
         values = sampling.generation.to_dict()
-        for name in ("stop", "ignore_eos"):
+        for name in ("stop", "ignore_eos", "speculate"):
             del values[name]
         values["seed"] = values["seed"] or 0
         settings = DrawSettings(**values, numerics=sampling.numerics, thinking=sampling.thinking)

@@ -97,6 +97,7 @@ def _terminal_ui(args: argparse.Namespace) -> int:
         check=check,
         reasoning_tags=args.reasoning_tags,
         template_vars=generation.template_vars(args),
+        prompt_cache=args.prompt_cache,
         offer_default=args.bundle is None,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 import sys
@@ -14,7 +15,6 @@ from edgedistill.errors import UsageError
 from edgedistill.units import format_bytes, format_rate, format_seconds
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
     from types import FrameType
 
@@ -76,6 +76,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar=("OPEN", "CLOSE"),
         help="what opens and closes reasoning, instead of the marks that the bundle knows",
     )
+    running.add_argument(
+        "--prompt-cache",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="keep keys and values of prompts and replies on disk, so that another run with the same beginning "
+        "computes new tokens only (default: off; empty it with: edgedistill cache clear)",
+    )
     running.add_argument("--threads", type=int, metavar="N", help="threads (default: the bundle's profile)")
     running.add_argument("--verify", action="store_true", help="compare the bundle's SHA-256 sums first")
     trusted_key.add_option(running)
@@ -88,7 +95,7 @@ def open_model(args: argparse.Namespace) -> Model:
     check: Check = "full" if args.verify else "size"
     return open_bundle(
         args.bundle, threads=args.threads, check=check, reasoning_tags=args.reasoning_tags,
-        template_vars=template_vars(args),
+        template_vars=template_vars(args), prompt_cache=args.prompt_cache,
     )  # fmt: skip
 
 

@@ -45,6 +45,14 @@ Asked: Any = Plus(bundle=str, prompt=str)
 CompareRow = Annotated[Row, Plus(pareto=bool)]
 
 
+class KeptPrompts(TypedDict):
+    """The prompt cache on disk; of ``clear``, what was deleted."""
+
+    directory: str
+    files: int
+    bytes: int
+
+
 class Export(TypedDict):
     """The bundle that an export made, and what that cost."""
 
@@ -279,6 +287,8 @@ OUTPUTS: dict[str, Any] = {
     "push": Pushed,
     "pull": PulledBundle,
     "families": list[FamilyLevel],
+    "cache show": KeptPrompts,
+    "cache clear": KeptPrompts,
     "models list": list[CatalogEntry],
     "models pull": Pulled,
     "models where": Found,

@@ -62,6 +62,7 @@ def run_app(
     check: Check = "size",
     reasoning_tags: Sequence[str] | None = None,
     template_vars: Mapping[str, Any] | None = None,
+    prompt_cache: bool = False,
     offer_default: bool = False,
 ) -> int:
     """Run the UI in this terminal; its exit code.
@@ -79,7 +80,8 @@ def run_app(
         from edgedistill_tui.runtime_engine import RuntimeEngine
 
         return RuntimeEngine.open(
-            path, threads=threads, check=check, lease=True, reasoning_tags=reasoning_tags, template_vars=template_vars
+            path, threads=threads, check=check, lease=True, reasoning_tags=reasoning_tags, template_vars=template_vars,
+            prompt_cache=prompt_cache,
         )  # fmt: skip
 
     app = TuiApp(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
@@ -135,12 +135,31 @@ class Decoder:
 
     def feed_all(self, tokens: Sequence[int], *, exact: bool = False) -> Logits:
         """Append two tokens or more to a single sequence and return float32 [tokens, V] after each; see ``feed``."""
-        past = self.length
-        columns = np.arange(len(tokens), dtype=np.int64)[None]
-        logits: Logits = self.step(np.asarray([tokens], dtype=np.int64), None, columns, exact=exact)[0]
-        if exact and self._exact_length >= past - len(tokens) % 2:
-            self._exact_length = past + len(tokens)
+        past, width = self.length, len(tokens)
+        if width % 2:
+            columns = np.arange(width, dtype=np.int64)[None]
+            logits: Logits = self.step(np.asarray([tokens], dtype=np.int64), None, columns, exact=exact)[0]
+        else:  # what guesses consist of: nothing but a few integers and the run
+            self._check_context(past + width)
+            shape = self._shape(width, width, past, exact=exact)
+            shape.ids[0] = tokens
+            shape.seqlens_k[0] = past + width - 1
+            shape.query_seqlens[0] = width
+            shape.logit_index[0] = range(width)
+            self._run(shape)
+            self.cache.tokens[0, past : past + width] = tokens
+            self.cache.lengths[0] = past + width
+            logits = shape.logits[0]
+        if exact and self._exact_length >= past - width % 2:
+            self._exact_length = past + width
         return logits
+
+    def restore(self, tokens: Ids, entries: Sequence[npt.NDArray[Any]], *, exact: bool) -> None:
+        """Append entries that were stored before; ``exact``: they came from exact steps. See ``KVCache.append``."""
+        before = self.length
+        self.cache.append(0, tokens, entries)
+        if exact and self._exact_length >= before:
+            self._exact_length = self.length
 
     def truncate(self, length: int, *, row: int = 0) -> None:
         """Give tokens back: ``row`` keeps its first ``length``."""

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from edgedistill.runtime import stats
+from edgedistill.runtime.decoder import Decoder
 from edgedistill.runtime.events import Event, Generation
 from edgedistill.runtime.generate import FinishReason, TokenLoop
 from edgedistill.runtime.logprobs import TokenLogprob, token_logprobs
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgedistill.runtime.decoder import Decoder
     from edgedistill.runtime.generation_request import Request
     from edgedistill.runtime.model import Model
     from edgedistill.runtime.optimum_session import OptimumDecoder
@@ -60,6 +60,9 @@ def events(
             on_choice=None if request.logprobs is None else record,
             speculation=guessing,
         )
+        if model.prompt_cache is not None and isinstance(used, Decoder):
+            with setup:
+                model.prompt_cache.load(used, tokens, exact=request.numerics == "exact")
         for done, total in loop.prefill(tokens, chunk=model.prefill_chunk):
             yield Event("prefill", done=done, total=total)
         for token in loop:
@@ -67,6 +70,8 @@ def events(
             if transcript.stopped:
                 break
         yield from transcript.finish()
+        if model.prompt_cache is not None and isinstance(used, Decoder):
+            model.prompt_cache.store(used)
         kv_tokens, kv_bytes = used.length, used.kv_bytes
     measured = stats.GenerationStats(
         prompt_tokens=len(tokens),

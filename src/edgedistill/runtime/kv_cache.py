@@ -174,6 +174,23 @@ class KVCache:
             array[b, :la] = kept
         self.lengths[a], self.lengths[b] = lb, la
 
+    def append(self, row: int, tokens: npt.NDArray[np.int64], entries: Sequence[npt.NDArray[Any]]) -> None:
+        """Add stored entries to ``row``.
+
+        Args:
+            tokens: int64 [n].
+            entries: [heads, n, width] of the geometry's dtype for every buffer.
+
+        Raises ContextLengthError, OutOfMemoryError: See ``reserve``.
+        """
+        start = int(self.lengths[row])
+        stop = start + len(tokens)
+        self.reserve(stop)
+        for buffer, stored in zip(self._buffers, entries, strict=True):
+            buffer[row, :, start:stop] = stored
+        self.tokens[row, start:stop] = tokens
+        self.lengths[row] = stop
+
     def put_rows(self, rows: Sequence[int] | npt.NDArray[np.int64], source: KVCache) -> None:
         """The inverse of ``select`` for distinct ``rows``: row i of ``source`` replaces row ``rows[i]``."""
         used = int(source.lengths.max())

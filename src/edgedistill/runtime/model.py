@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
@@ -27,6 +28,7 @@ from edgedistill.runtime.generation_request import Request, request_of
 from edgedistill.runtime.loading import load_grammar, load_template, load_tokenizer, require_memory
 from edgedistill.runtime.logprobs import TokenLogprob, check_top, token_logprobs
 from edgedistill.runtime.optimum_session import OptimumSession
+from edgedistill.runtime.prompt_cache import PromptCache
 from edgedistill.runtime.session import DecoderSession, SessionConfig, give_back_memory
 from edgedistill.runtime.settings import GenerationSettings
 from edgedistill.runtime.structured.gate import ReasoningGate
@@ -42,7 +44,6 @@ from edgedistill.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -68,6 +69,7 @@ def open_bundle(
     trusted: str | Path | None = None,
     reasoning_tags: Sequence[str] | None = None,
     template_vars: Mapping[str, Any] | None = None,
+    prompt_cache: bool | str | Path = False,
 ) -> Model:
     """Open the bundle at ``path`` and load its model.
 
@@ -78,6 +80,8 @@ def open_bundle(
         trusted: Public key that must have signed the bundle (see ``Bundle.open``); implies ``full``.
         reasoning_tags: The texts that open and close reasoning, instead of those that the bundle knows.
         template_vars: Variables of the chat template, for every prompt.
+        prompt_cache: Keep keys and values of prompts and replies on disk, so that another process need not compute them
+            again: True for the user's cache, or a directory. The files hold what was said; only the user can read them.
 
     Raises:
         BundleError: No bundle, a damaged one, one that is not signed by ``trusted``, or a newer schema.
@@ -85,6 +89,8 @@ def open_bundle(
     """
     model = Model(Bundle.open(path, check=check, trusted=trusted), threads=threads, reasoning_tags=reasoning_tags)
     model.template_vars = dict(template_vars or {})
+    if prompt_cache:
+        model.keep_prompts(None if prompt_cache is True else Path(prompt_cache))
     return model
 
 
@@ -102,6 +108,7 @@ class Model:
         default_settings: Settings from the bundle's generation.json.
         grammar: The marks of its reasoning: the manifest's, else what its template and tokenizer speak of.
         load_s: Seconds it took to load.
+        prompt_cache: Keys and values on disk; None: not used (see ``keep_prompts``).
         step_costs: Seconds of decode steps as measured so far, by numerics: what tells whether guessing pays.
     """
 
@@ -132,6 +139,7 @@ class Model:
         self._masks = MaskMaker(self.tokenizer, vocab_size=info.vocab_size, eos=info.eos_token_ids)
         self.prefill_chunk = max(2, int(profile.get("context", {}).get("prefill_chunk", DEFAULT_PREFILL_CHUNK)))
         self._idle: list[Decoder | OptimumDecoder] = []
+        self.prompt_cache: PromptCache | None = None
         self.step_costs: dict[Numerics, StepCosts] = {}
         self.load_s = time.perf_counter() - started
 
@@ -399,6 +407,19 @@ class Model:
             following = [tokens[column + 1] for column in part.columns.tolist()]
             found += token_logprobs(part.logits, following, self.tokenizer, top=top)
         return found
+
+    def keep_prompts(self, directory: Path | None = None) -> None:
+        """Use the prompt cache on disk from now on; ``directory``: None for the user's cache.
+
+        Raises:
+            GenerationError: A bundle of the optimum exporter, whose cache is not kept.
+        """
+        if not isinstance(self.session, DecoderSession):
+            raise GenerationError(
+                "The prompt cache needs a bundle of the native exporter; this one is optimum's.",
+                hint="Leave the prompt cache off.",
+            )
+        self.prompt_cache = PromptCache(self.bundle, self.session, directory)
 
     # ---- lifetime -------------------------------------------------------------------------------------------
 

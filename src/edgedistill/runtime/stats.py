@@ -29,7 +29,8 @@ class GenerationStats(Record):
 
     Attributes:
         prompt_tokens: Tokens of the rendered prompt.
-        cached_tokens: Of those, how many the KV cache held already (a conversation's earlier turns).
+        cached_tokens: Of those, how many the KV cache held already (a conversation's earlier turns, the prompt cache on
+            disk).
         new_tokens: Generated tokens, the end-of-sequence token included.
         reasoning_tokens: Of those, the ones inside the reasoning.
         ttft_s: From the call to the first token: rendering, encoding, prefill, choice.

@@ -77,6 +77,40 @@ def test_guesses_that_are_right_at_random_never_cost_more(share: float, seed: in
     assert _seconds(2000, MEASURED.__getitem__, Oracle(wrong.__getitem__, 3)) * 0.97 <= 2000
 
 
+@pytest.mark.parametrize("cost", [MEASURED.__getitem__, _flat])
+@pytest.mark.parametrize("base", [1, 2])
+def test_where_steps_are_short_looking_for_guesses_is_not_what_takes_the_time(cost: Cost, base: int) -> None:
+    """Every look at the clock stands for what is done between two of them: a per cent and a half of a step."""
+    now, step = [0.0], 0.0003
+    overhead = 0.015 * step
+
+    def clock() -> float:
+        now[0] += overhead
+        return now[0]
+
+    oracle = Oracle(lambda _place: True, 2)
+    loop = Speculation(oracle, DraftControl(StepCosts(base)), clock=clock)
+    for place in range(1500):
+        guesses = loop.guesses(100)
+        now[0] += step * cost(len(guesses) + 1 if guesses else base)
+        loop.done(len(guesses), [place])
+    assert now[0] * 0.97 <= 1500 * step * cost(base)
+
+
+def test_it_wakes_up_where_guesses_pay() -> None:
+    now, step = [0.0], 0.0003
+    oracle = Oracle(lambda place: place < 1000, TOP_CONFIDENCE)
+    loop = Speculation(oracle, DraftControl(StepCosts(1)), clock=lambda: now[0])
+    written = 0
+    while written < 4000:
+        guesses = loop.guesses(100)
+        now[0] += step * MEASURED[len(guesses) + 1]
+        right = next((i for i, guess in enumerate(guesses) if guess != written + i), len(guesses))
+        loop.done(len(guesses), list(range(written, written + right + 1)))
+        written += right + 1
+    assert now[0] < step * (1030 + 1000)
+
+
 def _changing(places: Iterator[bool]) -> Callable[[int], bool]:
     known: list[bool] = []
 

@@ -58,7 +58,7 @@ class StepCosts:
         measured = self._seconds.get(width)
         if measured is not None:
             return measured
-        step = self._seconds[self.base]
+        step = self._seconds.get(self.base, 0.0)
         below = max((w for w in self._seconds if w < width), default=self.base)
         if below == self.base:
             return step * (1 + _FURTHER_TOKEN * (width - self.base))
@@ -115,14 +115,27 @@ class DraftControl:
         step = self._costs.of(self._costs.base)
         return self._saved - loss >= -max(LOSS * self._spent, _ALLOWANCE * step)
 
-    def record(self, confidence: int, guesses: int, right: int, seconds: float) -> None:
+    @property
+    def saved(self) -> float:
+        """Seconds that guesses have gained so far; below 0: lost."""
+        return self._saved
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds of a step without guesses."""
+        return self._costs.of(self._costs.base)
+
+    def record(self, confidence: int, guesses: int, right: int, seconds: float, overhead: float = 0.0) -> None:
         """A run with ``guesses`` took ``seconds``; the first ``right`` of them were what was drawn.
+
+        ``overhead``: seconds in which guesses were looked for, and none was made.
 
         A run without guesses: ``right`` says (0 or 1) whether the first one would have been.
         """
         costs = self._costs
         costs.record(guesses + 1 if guesses else costs.base, seconds)
         self._spent += seconds
+        self._saved -= overhead
         if confidence:
             compared = max(1, min(right + 1, guesses))
             for index in range(compared):

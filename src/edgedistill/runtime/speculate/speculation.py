@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["DraftControl", "Drafter", "Speculation", "StepCosts", "speculation"]
 
 
+SHORT_STEP = 0.002
+"""Seconds; in a longer step a lookup of some ten microseconds is lost."""
+AWAKE, ASLEEP = 16, 32
+
+
 class Drafter(Protocol):
     """Guesses how a sequence goes on."""
 
@@ -40,8 +45,12 @@ class Speculation:
         self._control = control
         self._clock = clock
         self._begun = 0.0
+        self._overhead = 0.0
         self._confidence = 0
         self._expected = -1
+        self._asleep = 0
+        self._missed: list[int] = []
+        self._watch = _Watch(control)
 
     @property
     def drafted(self) -> int:
@@ -59,23 +68,66 @@ class Speculation:
 
     def guesses(self, room: int) -> list[int]:
         """The tokens to compute after the one that is certain, at most ``room``; often none. Starts the clock."""
-        self._begun = self._clock()
-        self._confidence = self._drafter.confidence()
-        if self._confidence == 0:
+        if self._asleep:
             return []
-        count = self._control.guesses(self._confidence, room)
-        proposal = self._drafter.propose(max(1, count))
-        self._expected = proposal[0]
-        return proposal[:count]
+        if self._missed:
+            self._drafter.extend(self._missed)
+            self._missed = []
+        begun = self._begun = self._clock()
+        self._overhead = 0.0
+        proposal: list[int] = []
+        self._confidence = self._drafter.confidence()
+        if self._confidence:
+            count = self._control.guesses(self._confidence, room)
+            proposal = self._drafter.propose(max(1, count))
+            self._expected = proposal[0]
+            del proposal[count:]
+        if not proposal:
+            self._begun = self._clock()
+            self._overhead = self._begun - begun
+        return proposal
 
     def done(self, guesses: int, drawn: Sequence[int]) -> None:
         """The run is over: the sampler drew ``drawn``, of which all but the last were guessed."""
+        if self._asleep:
+            self._asleep -= 1
+            self._missed += drawn
+            return
         seconds = self._clock() - self._begun
         right = len(drawn) - 1
         if guesses == 0:
             right = int(self._confidence > 0 and drawn[0] == self._expected)
-        self._control.record(self._confidence, guesses, right, seconds)
+        self._control.record(self._confidence, guesses, right, seconds, self._overhead)
         self._drafter.extend(drawn)
+        self._asleep = self._watch.sleep()
+
+
+class _Watch:
+    """Says when to stop looking for guesses for a while: where steps are so short that looking costs a few per cent.
+
+    After ``AWAKE`` steps that gained nothing it is for ``ASLEEP`` steps, then for twice as many, up to eight times.
+    """
+
+    def __init__(self, control: DraftControl) -> None:
+        self._control = control
+        self._left = AWAKE
+        self._before = control.saved
+        self._pause = ASLEEP
+
+    def sleep(self) -> int:
+        """After every step: for how many not to look; mostly 0."""
+        self._left -= 1
+        if self._left:
+            return 0
+        self._left = AWAKE
+        step = self._control.step_seconds
+        gained, self._before = self._control.saved - self._before, self._control.saved
+        if step >= SHORT_STEP or gained > 0.02 * AWAKE * step:
+            self._pause = ASLEEP
+            return 0
+        pause = self._pause
+        self._pause = min(2 * pause, 8 * ASLEEP)
+        return pause
 
 
 def speculation(
