@@ -4,9 +4,11 @@
     python bench/quality.py --recipes int4-b32-asym-gptq-s8 --calibration traces.jsonl --evaluation held-out.jsonl
 
 The originals are float32: the built-in model as it was trained, and SmolLM2-135M moved off the 4-bit grid on which it
-is published (see dither.py). Mean KL(original || quantized) in nats over held-out traces that the original wrote (seed
-1; calibration: seed 0), whole vocabulary, every position, by prefill and by one-token steps, one code for both
-engines. Every point is kept under --out by the hash of what it depends on: an interrupted run goes on where it was.
+is published (see dither.py). Mean KL(original || quantized) in nats, whole vocabulary, every position, by prefill and
+by one-token steps, one code for both engines. It is judged on text that shares no template, topic or generator with
+what calibration takes (held_out.toml: chat, code, languages, prose, reasoning) and, reported beside it, on replies to
+calibration's own kind of prompt. Every point is kept under --out by the hash of what it depends on: an interrupted run
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import quality_gguf as peer
 from dither import dithered_gguf
+from held_out import held_out
 from quality_measure import CHUNK, Task, measure, whole
-from quality_points import OURS, PEER, Point, conclusion, plot, table, verdicts
+from quality_points import OURS, PEER, Point, conclusion, plot, table, table_by_kind, verdicts
 
 from edgedistill import export
 from edgedistill._version import __version__
@@ -51,19 +54,23 @@ EMBEDDING = "int8-b32-sym-search-s8"
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Formats of the layers' matrices and of the embedding, which is the head too."""
+    """Formats of the layers' matrices and of the embedding, which is the head too; ``default`` None: what an export
+    without options makes, with its quick calibration unless ``quick`` is False."""
 
     name: str
-    default: str
+    default: str | None = None
     embedding: str = EMBEDDING
+    quick: bool = True
 
     @property
     def calibrated(self) -> bool:
         """Whether traces decide anything."""
-        return "gptq" in self.default
+        return self.default is not None and "gptq" in self.default
 
     def profile(self) -> Profile:
         """The default profile with these formats."""
+        if self.default is None:
+            return load_profile("laptop-cpu")
         values = load_profile("laptop-cpu").to_dict()
         values["weights"]["default"] = self.default
         values["weights"]["rules"] = [{"match": "embed", "format": self.embedding}]
@@ -71,6 +78,8 @@ class Recipe:
 
 
 RECIPES = (
+    Recipe("default"),
+    Recipe("default, --no-calibrate", quick=False),
     Recipe("int4-b32-asym-search", "int4-b32-asym-search"),
     Recipe("int4-b32-asym-gptq-s8", "int4-b32-asym-gptq-s8"),
     Recipe("int8-b64-sym-gptq-s8-acc1", "int8-b64-sym-gptq-s8-acc1", f"{EMBEDDING}-acc1"),
@@ -83,7 +92,7 @@ RECIPES = (
     Recipe("int8-b32-sym-gptq", "int8-b32-sym-gptq"),
     Recipe("int8-b32-sym-gptq-acc1", "int8-b32-sym-gptq-acc1", f"{EMBEDDING}-acc1"),
 )
-QUICK = ("int4-b32-asym-search", "int4-b32-asym-gptq-s8")
+QUICK = ("default", "int4-b32-asym-gptq-s8")
 QUICK_PEER = ("Q4_0", "Q4_K_M")
 
 
@@ -130,13 +139,19 @@ class Run:
             return self_generated(model, sequences=-(-tokens // length), length=length, seed=seed).head(tokens)
 
         self.calibration = traces(args.calibration, args.calibration_tokens, 512, 0)
-        held_out = traces(args.evaluation, args.tokens, 256, 1)
-        self.sequences = tuple(tuple(ids.tolist()) for ids in held_out.sequences)
-        self.identity += held_out.sha256
-        self.logits = self.root / f"logits-{held_out.sha256[:16]}.f32"
+        if args.evaluation is not None:
+            judged = {args.evaluation.name: list(traces(args.evaluation, args.tokens, 256, 1).sequences)}
+        else:
+            judged = held_out(model, -(-args.tokens // 6))
+        self.kinds = tuple(kind for kind, found in judged.items() for _ in found)
+        self.sequences = tuple(tuple(ids.tolist()) for found in judged.values() for ids in found)
+        tokens = sum(map(len, self.sequences))
+        digest = hashlib.sha256(json.dumps([self.kinds, self.sequences]).encode()).hexdigest()
+        self.identity += digest
+        self.logits = self.root / f"logits-{digest[:16]}.f32"
         if not self.logits.is_file():
-            say(f"{self.name}: its logits on {held_out.tokens} tokens")
-            store(self.logits, session, whole(self.sequences, held_out.tokens), chunk=CHUNK, progress=NullProgress())
+            say(f"{self.name}: its logits on {tokens} tokens")
+            store(self.logits, session, whole(self.sequences, tokens), chunk=CHUNK, progress=NullProgress())
         model.close()
 
     def ours(self, recipe: Recipe) -> Point:
@@ -153,6 +168,7 @@ class Run:
                 bundle,
                 profile=recipe.profile(),
                 calibration=self.calibration if recipe.calibrated else None,
+                calibrate=None if recipe.default is None and recipe.quick else False,
                 gptq=self.options if recipe.calibrated else None,
                 check=False,
                 verify=False,
@@ -185,7 +201,9 @@ class Run:
 
     def _measured(self, name: str, engine: str, path: Path, file: int, tensors: int, digest: str) -> Point:
         args = self.args
-        task = Task(engine, path, self.logits, self.vocabulary, self.sequences, args.decode_tokens, args.threads)
+        task = Task(
+            engine, path, self.logits, self.vocabulary, self.sequences, self.kinds, args.decode_tokens, args.threads
+        )
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             values = pool.submit(measure, task).result()
         bits = 8 * tensors / self.parameters
@@ -206,6 +224,8 @@ class Run:
             f"calibrated with {self.calibration.tokens}",
             "",
             *table(points),
+            "",
+            *table_by_kind(points),
             "",
             *(verdict.line() for some in found.values() for verdict in some),
             *(conclusion(some) for some in found.values() if some),
@@ -246,11 +266,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=["tiny-reasoner", "smollm2-135m"])
     parser.add_argument("--recipes", nargs="+", choices=names, default=names, metavar="RECIPE", help=", ".join(names))
     parser.add_argument("--peers", nargs="*", choices=list(peer.FORMATS), default=list(peer.FORMATS), metavar="FORMAT")
-    parser.add_argument("--tokens", type=int, default=3200, help="held-out tokens")
+    parser.add_argument("--tokens", type=int, default=3600, help="held-out tokens, a sixth of each kind")
     parser.add_argument("--decode-tokens", type=int, default=500, help="of them, decoded one by one as well")
     parser.add_argument("--calibration-tokens", type=int, default=16384)
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="traces or text instead of the model's own")
-    parser.add_argument("--evaluation", type=Path, metavar="FILE", help="the same for the held-out tokens")
+    parser.add_argument("--evaluation", type=Path, metavar="FILE", help="judge on this instead of held_out.toml")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("bench-results/quality-curve"), metavar="DIRECTORY")
     parser.add_argument("--keep", action="store_true", help="keep the bundles")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 INSTALL = "pip install -e '.[bench]' (builds llama.cpp from source where there is no wheel: needs a C++ compiler)"
 FORMATS = {
     "Q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0",
+    "Q4_K_S": "LLAMA_FTYPE_MOSTLY_Q4_K_S",
     "Q4_K_M": "LLAMA_FTYPE_MOSTLY_Q4_K_M",
     "Q5_K_M": "LLAMA_FTYPE_MOSTLY_Q5_K_M",
     "Q6_K": "LLAMA_FTYPE_MOSTLY_Q6_K",

@@ -36,7 +36,9 @@ class Task:
         path: Bundle directory or GGUF.
         logits: File of float32 [positions, vocabulary]: the original's, for every token of ``sequences`` but the first.
         sequences: Token ids, each at least two.
-        decode: Positions, from the front, that are also decoded token by token.
+        kinds: What kind of text each of them is.
+        decode: About how many positions are also decoded token by token: the same share of each sequence, from the
+            front.
         threads: Of the engine; 0: its default for ours, the machine's cores for llama.cpp.
     """
 
@@ -45,6 +47,7 @@ class Task:
     logits: Path
     vocabulary: int
     sequences: tuple[tuple[int, ...], ...]
+    kinds: tuple[str, ...]
     decode: int
     threads: int
 
@@ -52,6 +55,20 @@ class Task:
 def whole(sequences: Sequence[Sequence[int]], limit: int) -> list[Text]:
     """Every position after the first token of each sequence, up to ``limit`` positions."""
     return texts_of([np.asarray(ids, dtype=np.int64) for ids in sequences], [0] * len(sequences), limit)
+
+
+def shares(everything: Sequence[Text], positions: int) -> list[Text]:
+    """The same share of every text, from its front, at least one position: about ``positions`` in all."""
+    share = min(1.0, positions / sum(text.positions for text in everything))
+    return [Text(t.ids[: t.start + max(1, round(share * t.positions))], t.start) for t in everything]
+
+
+def by_kind(kinds: Sequence[str], found: Sequence[TokenDivergence]) -> dict[str, float]:
+    """Mean KL over the positions of each kind, in the order in which kinds come."""
+    return {
+        kind: float(np.concatenate([one.kl for name, one in zip(kinds, found, strict=True) if name == kind]).mean())
+        for kind in dict.fromkeys(kinds)
+    }
 
 
 def measure(task: Task) -> dict[str, Any]:
@@ -68,31 +85,34 @@ def measure(task: Task) -> dict[str, Any]:
 
     everything = whole(task.sequences, sum(len(ids) for ids in task.sequences))
     prefill = _against(task, source(everything, False), everything)
-    some = whole(task.sequences, task.decode)
+    some = shares(everything, task.decode)
     decode = concatenate(_against(task, source(some, True), some))
     found = summarise(prefill)
     interval = found.kl.interval
-    count = len(decode.kl)
+    there = [one.kl[: text.positions] for one, text in zip(prefill, some, strict=True)]
     return {
         "positions": found.positions,
         "kl": found.kl.value,
+        "kl_by_kind": by_kind(task.kinds, prefill),
         "kl_low": found.kl.value if interval is None else float(interval.low),
         "kl_high": found.kl.value if interval is None else float(interval.high),
         "p99": found.quantiles["p99"].value,
         "top1": found.top_agreement.value,
-        "decode_positions": count,
+        "decode_positions": len(decode.kl),
         "kl_decode": float(decode.kl.mean()),
-        "kl_prefill_there": float(concatenate(prefill).kl[:count].mean()),
+        "kl_prefill_there": float(np.concatenate(there).mean()),
         "rss_bytes": rss,
     }
 
 
 def _against(task: Task, logits: Iterator[Logits], some: Sequence[Text]) -> list[TokenDivergence]:
-    """Per sequence."""
+    """Per sequence; ``some`` are the task's sequences or their beginnings."""
     stored = np.memmap(task.logits, dtype=np.float32, mode="r").reshape(-1, task.vocabulary)
+    begins = itertools.accumulate((len(ids) - 1 for ids in task.sequences), initial=0)
+    rows = np.concatenate([np.arange(a, a + text.positions) for a, text in zip(begins, some, strict=False)])
     parts, at = [], 0
     for part in logits:
-        parts.append(divergence(np.asarray(stored[at : at + len(part)]), np.asarray(part)))
+        parts.append(divergence(np.asarray(stored[rows[at : at + len(part)]]), np.asarray(part)))
         at += len(part)
     joined = concatenate(parts)
     bounds = list(itertools.accumulate((text.positions for text in some), initial=0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class Point:
         kl_decode: By one-token steps, on the first ``decode_positions`` of the positions; ``kl_prefill_there``: by
             prefill on the same ones.
         rss_bytes: Resident memory that loading and one token add.
+        kl_by_kind: By prefill, mean over the positions of each kind of text.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Point:
     kl_decode: float
     kl_prefill_there: float
     rss_bytes: int
+    kl_by_kind: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; ``Point(**values)`` reads it back."""
@@ -115,6 +117,16 @@ def table(points: Sequence[Point]) -> list[str]:
             f"| {p.kl:.4f} ({p.kl_low:.4f} to {p.kl_high:.4f}) "
             f"| {p.p99:.3f} | {100 * p.top1:.1f} % | {p.kl_decode:.4f} | {p.rss_bytes / 1e6:.0f} |"
         )
+    return lines
+
+
+def table_by_kind(points: Sequence[Point]) -> list[str]:
+    """Markdown, by size: mean KL by prefill on each kind of text."""
+    kinds = list(dict.fromkeys(kind for point in points for kind in point.kl_by_kind))
+    lines = [f"| engine | format | file MB | {' | '.join(kinds)} |", f"|---|---|---:|{'---:|' * len(kinds)}"]
+    for p in sorted(points, key=lambda p: (p.tensor_bytes, p.kl)):
+        values = (f"{p.kl_by_kind[kind]:.4f}" if kind in p.kl_by_kind else "" for kind in kinds)
+        lines.append(f"| {p.engine} | {p.name} | {p.file_bytes / 1e6:.1f} | {' | '.join(values)} |")
     return lines
 
 

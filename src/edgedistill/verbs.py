@@ -57,7 +57,7 @@ def export(
     context: int | None = None,
     kv_cache: str | None = None,
     prefill: str | WeightFormat | None = None,
-    calibrate: bool = False,
+    calibrate: bool | None = None,
     calibration: str | Path | Traces | None = None,
     calibration_tokens: int = 16_384,
     bits_per_weight: float | None = None,

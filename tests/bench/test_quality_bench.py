@@ -118,6 +118,48 @@ def test_gguf_of_the_built_in_model_holds_its_weights(tmp_path: Path) -> None:
     assert tensor_bytes(path) == sum(4 * values.size for values in tensors.values())
 
 
+def test_every_kind_of_text_is_judged_apart_and_decoded_in_part(tmp_path: Path) -> None:
+    from quality_measure import CHUNK, Task, measure, whole
+    from quality_points import OURS, Point, table_by_kind
+
+    from edgedistill.comparison.quality import store
+    from edgedistill.progress import NullProgress
+    from edgedistill.runtime.model import open_bundle
+    from edgedistill.runtime.session import DecoderSession
+
+    export("tiny-reasoner", tmp_path / "fp32", profile="reference-fp32", check=False)
+    export("tiny-reasoner", tmp_path / "int4", format="int4-b32", check=False)
+    sequences = (tuple(range(40, 70)), tuple(range(100, 112)), tuple(range(70, 90)))
+    kinds = ("prose", "code", "prose")
+    with open_bundle(tmp_path / "fp32") as model:
+        assert isinstance(model.session, DecoderSession)
+        store(tmp_path / "logits", model.session, whole(sequences, 99), chunk=CHUNK, progress=NullProgress())
+    same = measure(Task(OURS, tmp_path / "fp32", tmp_path / "logits", 768, sequences, kinds, 30, 1))
+    assert max(same["kl"], same["kl_decode"], *same["kl_by_kind"].values()) < 1e-6  # rows of the right positions
+    found = measure(Task(OURS, tmp_path / "int4", tmp_path / "logits", 768, sequences, kinds, 30, 1))
+    assert found["positions"] == 29 + 11 + 19
+    assert found["decode_positions"] == 15 + 6 + 10
+    assert list(found["kl_by_kind"]) == ["prose", "code"]
+    assert 48 * found["kl_by_kind"]["prose"] + 11 * found["kl_by_kind"]["code"] == pytest.approx(59 * found["kl"])
+    lines = table_by_kind([Point("int4", OURS, 2_000_000, 2_000_000, 4.5, **found)])
+    assert lines[0] == "| engine | format | file MB | prose | code |"
+    assert f"{found['kl_by_kind']['code']:.4f}" in lines[2]
+
+
+def test_held_out_text_has_every_kind(tiny_bundle_dir: Path) -> None:
+    from held_out import IN_DOMAIN, KINDS, held_out
+
+    from edgedistill.runtime.model import open_bundle
+
+    with open_bundle(tiny_bundle_dir) as model:
+        found = held_out(model, 120)
+        assert list(found) == [*KINDS, IN_DOMAIN]
+        longest = model.bundle.manifest.model.context_length
+    for kind, sequences in found.items():
+        assert 60 <= sum(map(len, sequences)) <= 140, kind
+        assert all(2 <= len(ids) <= longest for ids in sequences)
+
+
 def test_both_engines_agree_in_float32_on_both_paths(tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", exc_type=ImportError)
     from quality_gguf import qwen3_gguf
@@ -136,7 +178,7 @@ def test_both_engines_agree_in_float32_on_both_paths(tmp_path: Path) -> None:
         assert isinstance(model.session, DecoderSession)
         store(tmp_path / "logits", model.session, whole(sequences, 99), chunk=CHUNK, progress=NullProgress())
     path = qwen3_gguf(directory, tmp_path / "tiny.gguf")
-    found = measure(Task("llama.cpp", path, tmp_path / "logits", 768, sequences, 35, 1))
+    found = measure(Task("llama.cpp", path, tmp_path / "logits", 768, sequences, ("prose", "code"), 35, 1))
     assert found["positions"] == 40
     assert found["decode_positions"] == 35
     assert found["top1"] == 1.0

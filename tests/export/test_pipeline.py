@@ -183,7 +183,7 @@ def test_trial_in_slices_is_recorded(tiny_bundle_dir: Path, tiny_checkpoint_dir:
 _PEAK = """
 import sys
 from edgedistill import export
-print(export(sys.argv[1], sys.argv[2], check=False, verify=False).peak_rss_bytes)
+print(export(sys.argv[1], sys.argv[2], check=False, verify=False, calibrate=False).peak_rss_bytes)
 """
 
 

@@ -113,11 +113,11 @@ def test_what_ships_loads_and_lists() -> None:
 
 def test_the_default_is_a_four_bit_one_with_eight_bits_where_four_hurt() -> None:
     profile = load_profile(DEFAULT_PROFILE)
-    assert profile.weights.default == WeightFormat(4, 32, False, "search", 4)
+    assert profile.weights.default == WeightFormat(4, 32, False, "search", 4, scale_bits=8)
     assert {rule.match: rule.format.bits for rule in profile.weights.rules} == {
         "lm_head": 8,
         "embed": 8,
-        "layers.*.attn.qkv": 8,
+        "layers.*.attn.*": 8,
     }
     assert load_profile("laptop-cpu-int8").weights == Weights(WeightFormat(8, 64, True), ())
     assert load_profile("reference-fp32").weights == Weights(FLOAT32, ())

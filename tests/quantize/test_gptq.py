@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgedistill.errors import CheckpointError
 from edgedistill.quantize import dequantize_rows, quantize_rows
-from edgedistill.quantize.gptq import GptqOptions, Moments, Solver
+from edgedistill.quantize.gptq import QUICK, GptqOptions, Moments, Solver, _inverse_of_upper
 from edgedistill.quantize.spec import WeightFormat, array_specs
 from edgedistill.quantize.storage import load_codes, load_scales, load_zero_points
 
@@ -190,3 +191,40 @@ def test_values_that_are_not_finite_are_refused() -> None:
     rows[1, 3] = np.nan
     with pytest.raises(CheckpointError, match="NaN or infinite"):
         quantize_rows(rows, FMT, solver=Solver(Moments(np.eye(32), None, 10)))
+
+
+@pytest.mark.parametrize("act_order", [False, True])
+def test_groups_are_solved_each_by_its_own_moments(act_order: bool) -> None:
+    rng = np.random.default_rng(5)
+    x, rows = inputs(rng, 800, 512), rng.standard_normal((6, 512)).astype(np.float32)
+    options = GptqOptions(sweeps=0, act_order=act_order)
+    grouped = restored_by(Solver(moments(x), replace(options, group=300)), rows)
+    # Damping is relative to the mean of all columns, so a group alone is solved with its own.
+    second = moments(x).second
+    mean = np.diag(second).mean()
+    for cut in (slice(0, 256), slice(256, 512)):
+        own = replace(options, damping=options.damping * mean / np.diag(second)[cut].mean())
+        alone = Solver(Moments(second[cut, cut], None, len(x)), own)
+        np.testing.assert_allclose(grouped[:, cut], restored_by(alone, rows[:, cut]), rtol=1e-5, atol=1e-6)
+
+
+def test_shrinking_to_the_diagonal_gains_on_text_that_was_not_seen() -> None:
+    rng = np.random.default_rng(6)
+    x, rows = inputs(rng, 4000, 128), rng.standard_normal((24, 128)).astype(np.float32)
+    few, rest = x[:96], x[96:]  # fewer tokens than columns: pairs of inputs are mostly noise
+
+    def unseen(shrink: float) -> float:
+        solver = Solver(moments(few), GptqOptions(sweeps=0, shrink=shrink))
+        return output_error(rest, rows, restored_by(solver, rows))
+
+    assert unseen(QUICK.shrink) < unseen(0.0)
+    assert unseen(QUICK.shrink) < unseen(1.0)
+
+
+@pytest.mark.parametrize("size", [1, 128, 129, 300])
+def test_the_inverse_of_a_triangle(size: int) -> None:
+    rng = np.random.default_rng(size)
+    upper = np.triu(rng.standard_normal((size, size))) + 30 * np.eye(size)
+    found = _inverse_of_upper(upper)
+    np.testing.assert_allclose(found @ upper, np.eye(size), atol=1e-10)
+    assert np.array_equal(found, np.triu(found))

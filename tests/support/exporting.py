@@ -1,7 +1,7 @@
-"""The public ``export`` for tests that want a bundle and no verification of it."""
+"""The public ``export`` for tests that want a bundle, and neither a verification of it nor the quick calibration."""
 
 from functools import partial
 
 import edgedistill
 
-export = partial(edgedistill.export, verify=False)
+export = partial(edgedistill.export, verify=False, calibrate=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ from edgedistill.errors import CalibrationError
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.traces.generate import from_file_for, self_generated
 from edgedistill.traces.prompts import calibration_prompts
+from edgedistill.traces.texts import built_in_texts
 from edgedistill.traces.traces import Traces
-from edgedistill.verify.suites.registry import BUILT_IN
+from edgedistill.verify.suites.registry import BUILT_IN as BUILT_IN_SUITES
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +32,29 @@ def model(tiny_bundle_dir: Path):
 def test_the_prompts_are_not_those_of_verification() -> None:
     asked = {prompt.messages[0].content for prompt in calibration_prompts(200)}
     assert len(asked) > 150
-    for suite in BUILT_IN.values():
+    for suite in BUILT_IN_SUITES.values():
         assert not asked & {prompt.messages[0].content for prompt in suite().prompts}
     everyday = {text for text in asked if not any(c.isdigit() for c in text)}
     assert len(everyday) > 50
     assert not everyday & {prompt.messages[0].content for prompt in calibration_prompts(200, seed=1)}
+
+
+def test_what_is_fitted_and_what_is_judged_by_share_no_text() -> None:
+    """Eight words in a row that occur on both sides would be a quotation."""
+    table = tomllib.loads((ROOT / "bench" / "held_out.toml").read_text(encoding="utf-8"))
+    judged = [prompt for entry in table["chat"] for prompt in entry["prompts"]]
+    judged += [entry["text"] for entry in table["text"]]
+    asked = [prompt.messages[-1].content for suite in BUILT_IN_SUITES.values() for prompt in suite().prompts]
+    fitted = list(built_in_texts(lambda messages: "\n\n".join(m["content"] for m in messages)))
+    assert not _shingles([*judged, *asked]) & _shingles(fitted)
+    prompts = [prompt.messages[0].content for prompt in calibration_prompts(400)]
+    assert len(prompts) == 400
+    assert not _shingles(judged) & _shingles(prompts)
+
+
+def _shingles(texts: list[str], width: int = 8) -> set[tuple[str, ...]]:
+    words = [text.lower().split() for text in texts]
+    return {tuple(some[n : n + width]) for some in words for n in range(len(some) - width + 1)}
 
 
 def test_self_generated_traces_are_reproducible_and_cached(

@@ -73,9 +73,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--calibrate",
-        action="store_true",
-        help="quantize the layers so that their outputs change least on the model's own traces: much closer to the "
-        "original; takes minutes for 135 M parameters",
+        action=argparse.BooleanOptionalAction,
+        help="quantize the layers so that their outputs change least on the model's own replies: closest to the "
+        "original; takes minutes for 135 M parameters (default: quickly, on built-in text; --no-calibrate: not at all, "
+        "three times faster and further from the original)",
     )
     parser.add_argument(
         "--calibration",
@@ -145,23 +146,14 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--reference and --no-verify exclude each other.", hint="Drop one of the two.")
     sized = any(value is not None for value in (args.bits_per_weight, args.max_size, args.max_kl))
     calibrate = args.calibrate or args.calibration is not None or sized
+    _check_calibration(args, sized=sized, calibrate=calibrate)
     for name, value in (("--format", args.format), ("--block-size", args.block_size)):
         if sized and value is not None:
             raise UsageError(f"{name} and a budget exclude each other.", hint="Drop one of the two.")
-    if args.exporter == "optimum" and calibrate:
-        raise UsageError(
-            "--exporter optimum excludes calibration and budgets: it quantizes without them.",
-            hint="Drop one of the two.",
-        )
     if args.sensitivity is not None and not sized:
         raise UsageError(
             "--sensitivity has no effect without a budget.",
             hint="Add --bits-per-weight, --max-size or --max-kl, or leave it out.",
-        )
-    if args.calibration_tokens is not None and not calibrate:
-        raise UsageError(
-            "--calibration-tokens has no effect without calibration.",
-            hint="Add --calibrate, or name a text with --calibration FILE.",
         )
     require_export("export")
     from edgedistill.export.options import ExportOptions
@@ -182,6 +174,24 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_summary(result, args.layout)
     return 0
+
+
+def _check_calibration(args: argparse.Namespace, *, sized: bool, calibrate: bool) -> None:
+    """Raises UsageError for options of calibration that exclude others."""
+    if args.calibrate is False and (sized or args.calibration is not None):
+        raise UsageError(
+            "--no-calibrate excludes budgets and --calibration: they calibrate.", hint="Drop one of the two."
+        )
+    if args.exporter == "optimum" and calibrate:
+        raise UsageError(
+            "--exporter optimum excludes calibration and budgets: it quantizes without them.",
+            hint="Drop one of the two.",
+        )
+    if args.calibration_tokens is not None and not calibrate:
+        raise UsageError(
+            "--calibration-tokens has no effect without calibration.",
+            hint="Add --calibrate, or name a text with --calibration FILE.",
+        )
 
 
 def _print_summary(result: ExportResult, layout: str | None) -> None:
@@ -213,7 +223,10 @@ def _print_summary(result: ExportResult, layout: str | None) -> None:
     if manifest.calibration:
         found = manifest.calibration
         failed = f", {len(found['failed'])} weights by scale search (see manifest.json)" if found["failed"] else ""
-        pairs.insert(2, ("calibrated", f"{found['tokens']} tokens, {found['origin']}{failed}"))
+        quick = not found["gptq"].get("sequential", True)
+        seconds = format_seconds(result.weights_seconds)
+        how = f" (quickly, {seconds}; --calibrate: thoroughly, in minutes)" if quick else ""
+        pairs.insert(2, ("calibrated", f"{found['tokens']} tokens, {found['origin']}{how}{failed}"))
     if result.reused_weights:
         pairs.append(("resumed", f"{result.reused_weights} weights taken over from an interrupted run"))
     console.out(console.fields(pairs))

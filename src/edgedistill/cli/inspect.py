@@ -174,7 +174,9 @@ def _calibration(record: dict[str, Any]) -> str:
     """What the layers were calibrated with, in words."""
     if not record:
         return "none (see: edgedistill export --calibrate)"
-    return f"{record['tokens']} tokens in {record['sequences']} sequences, {record['origin']}"
+    quick = not record.get("gptq", {}).get("sequential", True)
+    how = " (quickly; see: edgedistill export --calibrate)" if quick else ""
+    return f"{record['tokens']} tokens in {record['sequences']} sequences, {record['origin']}{how}"
 
 
 def _tuned(tuning: dict[str, Any]) -> str:

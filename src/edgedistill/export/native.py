@@ -77,6 +77,7 @@ class OwnExporter:
         self._profile = profile
         self._traces = options.traces
         self._gptq = options.gptq or GptqOptions()
+        self._observed = options.observed
         self.plan = make_plan(checkpoint, profile, options.context, calibrated=self._traces is not None)
         self._predicted: Budget | None = None
 
@@ -120,7 +121,7 @@ class OwnExporter:
             self.plan.weights,
             lambda run: self._write_run(run, progress),
             alpha=self._profile.weights.smoothing,
-            sequences=self._traces.sequences if self._traces else None,
+            sequences=self._observed,
             resume=resume,
             progress=progress,
         )

@@ -9,7 +9,11 @@ from edgedistill.profile.profile import DEFAULT_PROFILE
 from edgedistill.units import parse_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
 
     from edgedistill.export.mixed_precision.choose import Sensitivity, SizeBudget
     from edgedistill.profile.profile import Profile
@@ -32,8 +36,10 @@ class ExportOptions:
         context: Longest prompt plus output, in tokens; None: the profile's, at most the model's.
         kv_cache: Type of keys and values instead of the profile's: ``float32``, ``int8`` or ``int4``.
         prefill: Format of a second form of the layers' matrices, for prefill and scoring (``w8a8``).
-        calibrate: Quantize the layers so that their outputs change least on the model's own traces (method ``gptq``
-            instead of scale search). Takes minutes for 135 M parameters.
+        calibrate: Quantize the layers so that their outputs change least (method ``gptq`` instead of scale search).
+            True: thoroughly, on the model's own replies; takes minutes for 135 M parameters. None: quickly, on two
+            thousand tokens of built-in text, where weights have 6 bits or fewer and ``format`` names no method. False:
+            not at all.
         calibration: Text file or traces to calibrate with; implies ``calibrate``.
         calibration_tokens: Number of tokens of either.
         bits_per_weight: Choose every matrix's format by its sensitivity, so that all take this many bits per weight
@@ -41,7 +47,7 @@ class ExportOptions:
         max_size: The same, within this size of all weights: bytes, or text such as ``900MB``.
         max_kl: The smallest bundle that is predicted to stay within this divergence, in nats.
         sensitivity: ``measured`` for every matrix, ``estimated`` from some of them, or by the model's size (``auto``).
-        gptq: How calibration solves; None: ``GptqOptions()``.
+        gptq: How calibration solves; None: ``GptqOptions()``, and ``quantize.gptq.QUICK`` for the quick one.
         exporter: ``own`` graph builder, ``optimum`` fallback, or ``auto``: own where the architecture is known.
         adapter: PEFT LoRA directory to merge.
         revision: Branch, tag or commit on the Hub.
@@ -64,7 +70,7 @@ class ExportOptions:
     context: int | None = None
     kv_cache: str | None = None
     prefill: str | WeightFormat | None = None
-    calibrate: bool = False
+    calibrate: bool | None = None
     calibration: str | Path | Traces | None = None
     calibration_tokens: int = 16_384
     bits_per_weight: float | None = None
@@ -97,7 +103,12 @@ class ExportOptions:
     @property
     def calibrated(self) -> bool:
         """Whether the export needs calibration data."""
-        return self.calibrate or self.calibration is not None or self.budget is not None
+        return bool(self.calibrate) or self.calibration is not None or self.budget is not None
+
+    @property
+    def thorough(self) -> bool:
+        """Whether calibration was asked for; the quick one is no reason to refuse anything."""
+        return self.calibrated and (self.gptq is None or self.gptq.sequential)
 
     @property
     def traces(self) -> Traces | None:
@@ -109,3 +120,10 @@ class ExportOptions:
         if not isinstance(self.calibration, Traces):
             raise TypeError(f"calibration is {self.calibration!r}; the exporters expect Traces")
         return self.calibration
+
+    @property
+    def observed(self) -> Sequence[npt.NDArray[np.int64]] | None:
+        """Token ids on which ranges of activations, keys and values are observed; None: text that the model writes,
+        which shows outliers better than the built-in text of a quick calibration."""
+        traces = self.traces
+        return traces.sequences if traces is not None and self.thorough else None

@@ -5,6 +5,7 @@ Everything that decides something lives in its own module; this file only puts t
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -36,6 +37,11 @@ from edgedistill.units import format_bytes, format_count, format_seconds
 if TYPE_CHECKING:
     from edgedistill.bundle.manifest import Manifest
     from edgedistill.quantize.spec import WeightFormat
+
+
+_NAMED_METHOD = re.compile("-(rtn|search|gptq|kept)")
+_FEW_BITS = 6
+"""Most bits at which a quick calibration is worth its time: with 8, rounding activations does more than weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +148,7 @@ def export(
             if isinstance(made.geometry, ModelSpec):
                 texts.write_genai(staging.path, checkpoint, profile, made.geometry, made.context_length)
             manifest = replace(record.make_manifest(checkpoint, profile, made, source_hash), choice=choice)
-            manifest = maker.quantize_cache(staging.path, manifest, traces.sequences if traces else None, progress)
+            manifest = maker.quantize_cache(staging.path, manifest, options.observed, progress)
             texts.write_card(staging.path, manifest, checkpoint.extra_files)
             manifest = record.with_files(staging.path, manifest, progress)
             if options.check:
@@ -177,11 +183,21 @@ def resolve_profile(options: ExportOptions) -> Profile:
         prefill=_parsed(options.prefill),
         calibrated=options.calibrated,
     )
-    if options.calibrated and options.exporter == "optimum":
+    if options.thorough and options.exporter == "optimum":
         raise _uncalibrated()
-    if options.calibrated and options.budget is None:
+    if options.thorough and options.budget is None:
         _check_calibration(profile)
     return profile
+
+
+def wants_quick_calibration(options: ExportOptions) -> bool:
+    """Whether a quick calibration is worth its time: unless something was said about it, where few bits are searched
+    for."""
+    named = isinstance(options.format, str) and _NAMED_METHOD.search(options.format) is None
+    if options.calibrate is not None or options.exporter == "optimum" or not (options.format is None or named):
+        return False
+    weights = resolve_profile(options).weights
+    return any(fmt.method == "search" and fmt.bits <= _FEW_BITS for fmt in weights.formats)
 
 
 def _parsed(weight_format: str | WeightFormat | None) -> WeightFormat | None:
@@ -190,7 +206,7 @@ def _parsed(weight_format: str | WeightFormat | None) -> WeightFormat | None:
 
 def _check_calibration(profile: Profile) -> None:
     """Raises UsageError where nothing that is to be made depends on calibration data."""
-    formats = (profile.weights.default, *(rule.format for rule in profile.weights.all_rules))
+    formats = profile.weights.formats
     uses = any((fmt.method == "gptq" and not fmt.is_float) or fmt.is_w8a8 for fmt in formats)
     if not uses and not profile.kv_cache.is_quantized:
         raise UsageError(
@@ -214,14 +230,14 @@ def _kept(checkpoint: Checkpoint, profile: Profile, options: ExportOptions) -> t
         UsageError: Asked for, and calibrated or impossible.
     """
     asked = options.keep_quantization
-    if asked and (options.calibrated or options.exporter == "optimum"):
+    if asked and (options.thorough or options.exporter == "optimum"):
         raise UsageError(
             "--keep-quantization was asked for together with "
-            f"{'calibration, which quantizes anew' if options.calibrated else 'the optimum exporter'}.",
+            f"{'calibration, which quantizes anew' if options.thorough else 'the optimum exporter'}.",
             hint="Leave one of them out.",
         )
     decided = options.format is not None or options.block_size is not None
-    if asked is False or options.calibrated or options.exporter == "optimum" or (decided and not asked):
+    if asked is False or options.thorough or options.exporter == "optimum" or (decided and not asked):
         return profile, ""
     try:
         return keep_quantization(checkpoint, profile, asked=bool(asked), allow_unused=options.allow_unused)
@@ -244,6 +260,9 @@ def _choose(checkpoint: Checkpoint, profile: Profile, options: ExportOptions) ->
         except UnsupportedModelError:
             if options.exporter == "own" or not optimum.is_available():
                 raise
-    if options.calibrated:
+    if options.thorough:
         raise _uncalibrated()
+    if options.calibrated:  # quickly, which this exporter cannot
+        options = replace(options, calibration=None, gptq=None)
+        profile = resolve_profile(options)
     return FallbackExporter(checkpoint, profile, options)

@@ -61,8 +61,8 @@ def build_layer(
     Args:
         spec, weights: See ``build_graph``.
         index: Which layer.
-        taps: Names of values inside the layer (``inputs_of``) to give out instead of the layer's output; nothing
-            behind the last of them is computed.
+        taps: Names of values inside the layer (``inputs_of``, ``OUTPUT``) to give out instead of the layer's output
+            alone; nothing behind the last of them is computed.
         positions: The longest sequence. Every session computes its own rotary tables, so it pays to keep them short.
         context: The bundle's context, if it is not ``positions``: LongRoPE chooses its factors by it.
     """
@@ -89,9 +89,10 @@ def build_layer(
     normed = decoder.enter(hidden, index)
     update, residual, _ = decoder.layer(spec.layers[index], normed, hidden, attention_inputs)
     out = b.call("Add", [update, residual], "hidden.sum")
+    named = _named(b, out, spec.hidden_size)
     inputs = [hidden, *lengths, total, *past]
     if not taps:
-        return _model(b, inputs, [_named(b, out, spec.hidden_size)], spec, weights)
+        return _model(b, inputs, [named], spec, weights)
     made = {value.name: value for node in b.nodes for value in node.outputs}
     outputs = []
     for name in taps:

@@ -95,6 +95,11 @@ class Weights:
     candidates: tuple[WeightFormat, ...] = ()
 
     @property
+    def formats(self) -> tuple[WeightFormat, ...]:
+        """Every format that a weight may get."""
+        return (self.default, *(rule.format for rule in self.all_rules))
+
+    @property
     def all_rules(self) -> tuple[Rule, ...]:
         """The rules, and before them the one that gives the second form its format."""
         return self.rules if self.prefill is None else (Rule(f"{PREFILL}*", self.prefill), *self.rules)

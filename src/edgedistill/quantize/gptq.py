@@ -24,6 +24,7 @@ import numpy as np
 from edgedistill.errors import CheckpointError
 from edgedistill.quantize.blockwise import choose_blocks
 from edgedistill.quantize.search import search_tile
+from edgedistill.quantize.spec import BLOCK_SIZES
 from edgedistill.quantize.storage import load_scales, store_codes, store_scales, store_zero_points
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 128
 """Columns between two updates of all others: inside it updates are cheap, outside they are one matrix product."""
+_TRIANGLE = 128
+"""Rows of a triangle that is inverted directly."""
 _RIDGE = 1e-4
 """Added to the diagonal of the normal equations of scales, relative to it: blocks whose codes are all zero."""
 
@@ -48,12 +51,34 @@ class GptqOptions:
         act_order: Round the columns of largest input first (scales are then searched before, not on the way).
         sweeps: Alternations of scales and codes after GPTQ.
         shift: Share of the way from W to the target of asymmetric calibration, 0 to 1.
+        shrink: Share of the off-diagonal moments that is dropped, 0 to 1: what few tokens say of pairs of inputs is
+            noise in part (the linear shrinkage of Ledoit and Wolf, doi:10.1016/S0047-259X(03)00096-4, with a fixed
+            share and the diagonal as target). 1: errors are weighted by the inputs' mean squares alone.
+        group: Most columns whose errors are spread over one another; larger matrices are cut into equal groups, each
+            solved with its own moments, which bounds time and memory. 0: all.
+        sequential: Inputs are those that the layers before make once they are quantized, a pass for every stage of a
+            layer. False: those of the original, one pass for a layer, several times faster.
     """
 
     damping: float = 0.01
     act_order: bool = True
     sweeps: int = 2
     shift: float = 1.0
+    shrink: float = 0.0
+    group: int = 0
+    sequential: bool = True
+
+    def groups(self, columns: int) -> list[slice]:
+        """Cuts of so many columns, at multiples of the largest block size."""
+        if not self.group or columns <= self.group:
+            return [slice(0, columns)]
+        step = -(-columns // -(-columns // self.group))
+        step = -(-step // BLOCK_SIZES[-1]) * BLOCK_SIZES[-1]
+        return [slice(start, min(start + step, columns)) for start in range(0, columns, step)]
+
+
+QUICK = GptqOptions(sweeps=0, shrink=0.2, group=2048, sequential=False)
+"""For the quick calibration of every export: one pass of the original over few tokens, no refits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +96,55 @@ class Moments:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Factor:
+    """Moments of the columns ``cut``, factored in ``order`` (None: as they come): inv(H) = upper^T upper."""
+
+    cut: slice
+    order: npt.NDArray[np.intp] | None
+    upper: npt.NDArray[np.float64]
+    upper32: Floats
+
+    def columns(self) -> npt.NDArray[np.intp]:
+        """The columns of the matrix in the order of ``upper``."""
+        found = np.arange(self.cut.start, self.cut.stop)
+        return found if self.order is None else found[self.order]
+
+    @classmethod
+    def of(
+        cls,
+        second: npt.NDArray[np.floating],
+        cut: slice,
+        diagonal: npt.NDArray[np.float64],
+        ridge: float,
+        options: GptqOptions,
+    ) -> _Factor:
+        """Raises LinAlgError where the damped moments are not positive definite."""
+        damped = (1 - options.shrink) * np.asarray(second[cut, cut], np.float64)
+        np.fill_diagonal(damped, diagonal + ridge)
+        order = np.argsort(-diagonal, kind="stable") if options.act_order else None
+        if order is not None:
+            damped = damped[np.ix_(order, order)]
+        # H = R R^T with R upper triangular is the Cholesky factor of H with rows and columns reversed; then
+        # inv(H) = U^T U with U = inv(R): row j of U spreads the error of column j.
+        reversed_factor = np.linalg.cholesky(damped[::-1, ::-1])
+        upper = _inverse_of_upper(np.ascontiguousarray(reversed_factor[::-1, ::-1]))
+        return cls(cut, order, upper, np.ascontiguousarray(upper, np.float32))
+
+
+def _inverse_of_upper(r: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Inverse of an upper triangular matrix, by halves: nearly all of the work is products of matrices."""
+    n = len(r)
+    if n <= _TRIANGLE:
+        return np.triu(np.linalg.inv(r))
+    half = n // 2
+    out = np.zeros_like(r)
+    out[:half, :half] = _inverse_of_upper(r[:half, :half])
+    out[half:, half:] = _inverse_of_upper(r[half:, half:])
+    out[:half, half:] = -out[:half, :half] @ r[:half, half:] @ out[half:, half:]
+    return out
+
+
 class Solver:
     """The problem of one layer input, factored once for all rows of the matrices that multiply it.
 
@@ -82,44 +156,40 @@ class Solver:
     def __init__(self, moments: Moments, options: GptqOptions | None = None) -> None:
         """Factor ``moments.second``. Never raises: see ``failed``."""
         self.options = options or GptqOptions()
-        hessian = np.asarray(moments.second, np.float64)
-        diagonal = np.diag(hessian).copy()
+        diagonal = np.diag(moments.second).astype(np.float64)
         usable = np.where(np.isfinite(diagonal), np.maximum(diagonal, 0), 0)
         self.importance: Floats = usable.astype(np.float32)
         self.failed: str | None = None
         self.damping = self.options.damping
-        self._hessian: Floats = hessian.astype(np.float32)
-        self._upper: Floats | None = None
+        self._hessian: Floats | None = None
+        self._parts: list[_Factor] | None = None
         self._shift: Floats | None = None
-        self._order: npt.NDArray[np.intp] | None = None
-        if not np.isfinite(hessian).all() or diagonal.mean() <= 0:
+        if not np.isfinite(moments.second).all() or diagonal.mean() <= 0:
             self.failed = "the second moments are not finite or all zero"
             return
-        if self.options.act_order:
-            self._order = np.argsort(-diagonal, kind="stable")
-        self._factor(hessian, diagonal, moments.cross)
+        self._factor(moments, diagonal)
 
-    def _factor(
-        self,
-        hessian: npt.NDArray[np.float64],
-        diagonal: npt.NDArray[np.float64],
-        cross: npt.NDArray[np.floating] | None,
-    ) -> None:
-        order = self._order if self._order is not None else np.arange(len(diagonal))
+    def _factor(self, moments: Moments, diagonal: npt.NDArray[np.float64]) -> None:
+        options = self.options
+        cuts = options.groups(len(diagonal))
         for _ in range(4):
-            damped = hessian + np.diag(np.full(len(diagonal), self.damping * diagonal.mean()))
+            ridge = self.damping * diagonal.mean()
             try:
-                np.linalg.cholesky(damped)  # positive definite, or an error: inv alone would not notice
-                inverse = np.linalg.inv(damped)
-                # inv(H) = U^T U with U upper triangular: row j of U spreads the error of column j.
-                upper = np.linalg.cholesky(inverse[np.ix_(order, order)]).T
+                parts = [_Factor.of(moments.second, cut, diagonal[cut], ridge, options) for cut in cuts]
             except np.linalg.LinAlgError:
                 self.damping *= 10
                 continue
-            self._hessian = damped.astype(np.float32)
-            self._upper = np.ascontiguousarray(upper, np.float32)
-            if cross is not None and self.options.shift:
-                self._shift = (self.options.shift * (np.asarray(cross, np.float64) @ inverse)).astype(np.float32)
+            self._parts = parts
+            if len(cuts) == 1 or options.sweeps:
+                hessian = np.array(moments.second, np.float32) * np.float32(1 - options.shrink)
+                np.fill_diagonal(hessian, diagonal + ridge)
+                self._hessian = hessian
+            if moments.cross is not None and options.shift:
+                self._shift = np.zeros(moments.cross.shape, np.float32)
+                for part in parts:
+                    columns = part.columns()
+                    cross = np.asarray(moments.cross, np.float64)[:, columns]
+                    self._shift[:, columns] = options.shift * ((cross @ part.upper.T) @ part.upper)
             return
         self.failed = f"the second moments are not positive definite, even with a damping of {self.damping / 10:g}"
 
@@ -130,7 +200,7 @@ class Solver:
             CheckpointError: ``rows`` holds NaN or infinite values.
             ValueError: The factorisation had failed.
         """
-        if self._upper is None:
+        if self._parts is None:
             raise ValueError(f"cannot solve: {self.failed}")
         if not np.isfinite(rows).all():
             raise CheckpointError(
@@ -138,7 +208,8 @@ class Solver:
                 hint="The checkpoint, or the adapter merged into it, is damaged: download it again.",
             )
         problem = _Rows(self, rows if self._shift is None else rows + rows @ self._shift, fmt)
-        problem.gptq(self._upper, self._order)
+        for part in self._parts:
+            problem.gptq(part)
         for _ in range(self.options.sweeps):
             problem.refit_scales()
             problem.refit_codes()
@@ -146,6 +217,7 @@ class Solver:
 
     def error(self, rows: Floats, restored: Floats) -> float:
         """tr((W - Q) H (W - Q)^T) of float32 ``rows`` [n, K] and what was stored for them."""
+        assert self._hessian is not None  # kept unless the columns were cut into groups
         difference = rows - restored
         return float(np.einsum("ij,ij->", difference @ self._hessian, difference, dtype=np.float64))
 
@@ -155,7 +227,7 @@ class _Rows:
 
     def __init__(self, solver: Solver, rows: Floats, fmt: WeightFormat) -> None:
         self.fmt = fmt
-        self.hessian = solver._hessian
+        self._moments = solver._hessian
         self.importance = solver.importance
         n, k = rows.shape
         self.n, self.k, self.block, self.blocks = n, k, fmt.block_size, fmt.blocks(k)
@@ -165,31 +237,39 @@ class _Rows:
         self.scale: Floats = np.zeros((self.blocks, n), np.float32)
         self.top = np.float32((1 << fmt.bits) - 1)
 
-    def gptq(self, upper: Floats, order: npt.NDArray[np.intp] | None) -> None:
-        """Round all columns, in ``order`` if one is given, with scales searched at the start of each block."""
-        work = self.w if order is None else self.w[order]
-        work = work.copy()
-        columns = np.arange(self.k) if order is None else order
+    @property
+    def hessian(self) -> Floats:
+        """The damped moments, which the sweeps need."""
+        assert self._moments is not None
+        return self._moments
+
+    def gptq(self, part: _Factor) -> None:
+        """Round the columns of ``part``, in its order if it has one; scales are searched at the start of each block."""
+        cut, order, upper = part.cut, part.order, part.upper32
+        work = self.w[cut]
+        work = work.copy() if order is None else work[order]
+        columns = part.columns()
         if order is not None:
-            for index in range(self.blocks):
+            for index in range(cut.start // self.block, -(-cut.stop // self.block)):
                 self._choose_scale(index, self.w[self._columns(index)])
         step = _CHUNK if order is not None else max(self.block, _CHUNK // self.block * self.block)
-        for start in range(0, self.k, step):
-            stop = min(start + step, self.k)
-            part = work[start:stop]
-            errors = np.empty_like(part)
+        count = len(columns)
+        for start in range(0, count, step):
+            stop = min(start + step, count)
+            piece = work[start:stop]
+            errors = np.empty_like(piece)
             for j in range(start, stop):
                 column = int(columns[j])
                 index = column // self.block
                 if order is None and column % self.block == 0:
-                    self._choose_scale(index, part[j - start : j - start + self.block])
-                row = part[j - start]
+                    self._choose_scale(index, piece[j - start : j - start + self.block])
+                row = piece[j - start]
                 self.codes[column] = self._round(row, index)
                 error = (row - self.codes[column] * self.scale[index]) / upper[j, j]
                 errors[j - start] = error
                 if j + 1 < stop:
-                    part[j + 1 - start :] -= upper[j, j + 1 : stop, None] * error
-            if stop < self.k:
+                    piece[j + 1 - start :] -= upper[j, j + 1 : stop, None] * error
+            if stop < count:
                 work[stop:] -= upper[start:stop, stop:].T @ errors
 
     def refit_scales(self) -> None:

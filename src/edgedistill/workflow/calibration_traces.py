@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgedistill.catalog.builtin import cache_dir
 from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.errors import BudgetError, CalibrationError
@@ -23,15 +25,21 @@ from edgedistill.progress import NullProgress
 from edgedistill.runtime.model import open_bundle
 from edgedistill.system.temporary import scratch
 from edgedistill.traces.generate import from_file, self_generated
+from edgedistill.traces.texts import BUILT_IN, built_in_texts
 from edgedistill.traces.traces import Traces
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.progress import Progress
 
+    Encode = Callable[[str], Sequence[int]]
+    Render = Callable[[list[dict[str, Any]]], str]
+
 LENGTH = 512
+QUICK_TOKENS = 2048
+"""Most tokens of a quick calibration; the built-in texts have some 3,000 in most tokenizers."""
 FEWEST_TOKENS = 256
 _FORMATS = ("int8-b32-sym-search", "int4-b32-asym-search")
 """What the model is run in to generate its traces: the first that the memory allows."""
@@ -61,8 +69,7 @@ def traces_for(model: str | Path, options: ExportOptions | None = None, *, progr
             hint=f"The default is {ExportOptions().calibration_tokens}.",
         )
     progress = progress or NullProgress()
-    adapter = Path(options.adapter) if options.adapter else None
-    source: dict[str, Any] = {"adapter": adapter, "revision": options.revision, "offline": options.offline}
+    source = _source(options)
     with open_checkpoint(str(model), **source, progress=progress) as checkpoint:
         tokenizer_sha256 = hashlib.sha256(checkpoint.tokenizer_json).hexdigest()
         vocab_size = int(checkpoint.config["vocab_size"])
@@ -93,7 +100,54 @@ def _own_traces(model: str | Path, out: Path, tokens: int, options: ExportOption
     raise AssertionError("unreachable")
 
 
+def quick_traces(model: str | Path, options: ExportOptions, *, progress: Progress | None = None) -> Traces | None:
+    """The built-in texts in the tokens of ``model``: what a quick calibration runs over, without generating anything.
+
+    Args:
+        model, progress: As for ``traces_for``.
+        options: Of the export that they are for.
+
+    Returns:
+        None where they are too few tokens to tell anything (a tokenizer that knows next to nothing).
+
+    Raises:
+        EdgedistillError: What opening the model raises.
+    """
+    source = _source(options)
+    with open_checkpoint(str(model), **source, progress=progress or NullProgress()) as checkpoint:
+        vocab_size = int(checkpoint.config["vocab_size"])
+        with _reader(checkpoint) as (encode, render):
+            sequences = tuple(np.asarray(encode(text)[:LENGTH], np.int64) for text in built_in_texts(render))
+        sha256 = hashlib.sha256(checkpoint.tokenizer_json).hexdigest()
+    traces = Traces(tuple(ids for ids in sequences if len(ids) > 1), (), sha256, BUILT_IN)
+    traces = replace(traces, prompt_tokens=(0,) * len(traces.sequences))
+    if traces.tokens < FEWEST_TOKENS or any(ids.max() >= vocab_size for ids in traces.sequences):
+        return None
+    return traces.head(QUICK_TOKENS)
+
+
+def _source(options: ExportOptions) -> dict[str, Any]:
+    """Which checkpoint ``options`` mean, besides its name."""
+    adapter = Path(options.adapter) if options.adapter else None
+    return {"adapter": adapter, "revision": options.revision, "offline": options.offline}
+
+
 def _from_text(file: Path, checkpoint: Checkpoint, tokenizer_sha256: str, vocab_size: int, tokens: int) -> Traces:
+    with _reader(checkpoint) as (encode, render):
+        return from_file(
+            file,
+            encode=encode,
+            render=render,
+            tokenizer_sha256=tokenizer_sha256,
+            vocab_size=vocab_size,
+            length=LENGTH,
+            limit=tokens,
+        )
+
+
+@contextlib.contextmanager
+def _reader(checkpoint: Checkpoint) -> Iterator[tuple[Encode, Render]]:
+    """Text to ids and messages to text, as the bundle of ``checkpoint`` will do both."""
     from tokenizers import Tokenizer
 
     from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
@@ -116,15 +170,7 @@ def _from_text(file: Path, checkpoint: Checkpoint, tokenizer_sha256: str, vocab_
         return template.render(messages, add_generation_prompt=not answered)
 
     try:
-        return from_file(
-            file,
-            encode=encode,
-            render=render,
-            tokenizer_sha256=tokenizer_sha256,
-            vocab_size=vocab_size,
-            length=LENGTH,
-            limit=tokens,
-        )
+        yield encode, render
     finally:
         template.close()
 

@@ -20,10 +20,11 @@ from edgedistill.export.layouts import write_layout
 from edgedistill.export.model_card import with_verification
 from edgedistill.export.options import ExportOptions
 from edgedistill.progress import NullProgress
+from edgedistill.quantize.gptq import QUICK
 from edgedistill.system.child import run_in_child
 from edgedistill.traces.traces import Traces
 from edgedistill.verify.quick import quick_check
-from edgedistill.workflow.calibration_traces import traces_for
+from edgedistill.workflow.calibration_traces import quick_traces, traces_for
 
 if TYPE_CHECKING:
     from edgedistill.export.pipeline import ExportResult
@@ -58,6 +59,11 @@ def export(
         check_target(Path(out), force=options.force)
         pipeline.resolve_profile(options)
         options = dataclasses.replace(options, calibration=traces_for(model, options, progress=progress))
+    elif pipeline.wants_quick_calibration(options):
+        check_target(Path(out), force=options.force)
+        traces = quick_traces(model, options, progress=progress)
+        if traces is not None:
+            options = dataclasses.replace(options, calibration=traces, gptq=options.gptq or QUICK)
     result = pipeline.export(model, out, options, progress=progress)
     if not options.verify:
         return result

@@ -152,6 +152,9 @@ class _Run:
                 self.outcome.failed[weight.name] = reason
         matrices = {w.name for w in weights if w.is_matrix}
         self._write([w for w in weights if w.name not in todo])
+        if not self._options.sequential:
+            self._together(index, [w for w in weights if w.name in todo], scratch, last=last)
+            return
         written = matrices - todo
         for stage in STAGES:
             names = [f"layers.{index}.{part}" for part in stage if f"layers.{index}.{part}" in todo]
@@ -171,6 +174,37 @@ class _Run:
             session = self._session(self._part(emitter, index))
             for part in batches(self._sequences):
                 stream.put(part, session.run([OUTPUT], part.feeds(self._plan.spec, stream.get(part)))[0])
+
+    def _together(
+        self, index: int, weights: Sequence[LogicalWeight], scratch: Mapping[str, StoredArray], *, last: bool
+    ) -> None:
+        """Quantize ``weights`` of a layer by the inputs that they have in the original, which one pass gives."""
+        spec = self._plan.spec
+        taps = {w.name: inputs_of(spec, w.name) for w in weights}
+        wanted = list(dict.fromkeys(taps.values()))
+        outputs = wanted if last else [*wanted, OUTPUT]
+        if not outputs:
+            return
+        session = self._session(self._part(self._emitter(scratch, frozenset()), index, tuple(outputs)))
+        second: dict[str, Floats] = {}
+        tokens = 0
+        for part in batches(self._sequences):
+            found = session.run(outputs, part.feeds(spec, self._original.get(part)))
+            for tap, values in zip(wanted, found, strict=False):
+                x = part.valid(values)
+                moments = second.setdefault(tap, np.zeros((x.shape[1], x.shape[1]), np.float32))
+                for cut in self._options.groups(x.shape[1]):
+                    moments[cut, cut] += x[:, cut].T @ x[:, cut]
+            if not last:
+                self._original.put(part, found[-1])
+            tokens += int(part.lengths.sum())
+        del session
+        for tap in wanted:
+            solver = Solver(Moments(second.pop(tap) / tokens, None, tokens), self._options)
+            names = [w.name for w in weights if taps[w.name] == tap]
+            if solver.failed:
+                self.outcome.failed |= dict.fromkeys(names, solver.failed)
+            self._write([w for w in weights if w.name in names], dict.fromkeys(names, solver))
 
     def _moments(self, index: int, tap: str, scratch: Mapping[str, StoredArray], written: set[str]) -> Moments:
         """Second moments of the values called ``tap``, with the layer's ``written`` matrices quantized already."""
@@ -242,7 +276,6 @@ class _Run:
 
     def _embed(self) -> None:
         """Start both streams: rows of the original embedding, and what the quantized one gives."""
-        session = self._session(build_embedding(self._plan.spec, self._emitter({}, frozenset())))
         embed = next(w for w in self._plan.weights if w.name == "embed")
         ids = np.unique(np.concatenate(self._sequences))
         table = np.concatenate([self._source.read_rows(embed.parts[0], int(i), int(i) + 1) for i in ids])
@@ -251,6 +284,10 @@ class _Run:
             table *= np.float32(self._plan.spec.embedding_scale)
         for part in batches(self._sequences):
             self._original.put(part, table[np.searchsorted(ids, part.ids)])
+        if not self._options.sequential:
+            return
+        session = self._session(build_embedding(self._plan.spec, self._emitter({}, frozenset())))
+        for part in batches(self._sequences):
             self._quantized.put(part, session.run([OUTPUT], {"input_ids": part.ids})[0])
 
     def _session(self, model: ir.Model) -> Part:
