@@ -47,6 +47,7 @@ from edgedistill.runtime.session import DecoderSession
 from edgedistill.traces.generate import from_file_for, self_generated
 
 if TYPE_CHECKING:
+    from edgedistill.profile.quality import Quality
     from edgedistill.traces.traces import Traces
 
 EMBEDDING = "int8-b32-sym-search-s8"
@@ -61,6 +62,7 @@ class Recipe:
     default: str | None = None
     embedding: str = EMBEDDING
     quick: bool = True
+    quality: Quality | None = None
 
     @property
     def calibrated(self) -> bool:
@@ -80,6 +82,8 @@ class Recipe:
 RECIPES = (
     Recipe("default"),
     Recipe("default, --no-calibrate", quick=False),
+    Recipe("small", quality="small"),
+    Recipe("high", quality="high"),
     Recipe("int4-b32-asym-search", "int4-b32-asym-search"),
     Recipe("int4-b32-asym-gptq-s8", "int4-b32-asym-gptq-s8"),
     Recipe("int8-b64-sym-gptq-s8-acc1", "int8-b64-sym-gptq-s8-acc1", f"{EMBEDDING}-acc1"),
@@ -168,6 +172,7 @@ class Run:
                 bundle,
                 profile=recipe.profile(),
                 calibration=self.calibration if recipe.calibrated else None,
+                quality=recipe.quality,
                 calibrate=None if recipe.default is None and recipe.quick else False,
                 gptq=self.options if recipe.calibrated else None,
                 check=False,

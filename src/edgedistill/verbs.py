@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgedistill.planning.options import PlanOptions
     from edgedistill.planning.planner import PlanReport
     from edgedistill.profile.profile import Profile
+    from edgedistill.profile.quality import Quality
     from edgedistill.progress import Progress
     from edgedistill.quantize.gptq import GptqOptions
     from edgedistill.quantize.spec import WeightFormat
@@ -53,6 +54,7 @@ def export(
     *,
     profile: str | Path | Profile = "laptop-cpu",
     format: str | WeightFormat | None = None,  # noqa: A002
+    quality: Quality | None = None,
     block_size: int | None = None,
     context: int | None = None,
     kv_cache: str | None = None,
@@ -62,6 +64,7 @@ def export(
     calibration_tokens: int = 16_384,
     bits_per_weight: float | None = None,
     max_size: int | str | None = None,
+    max_memory: int | str | None = None,
     max_kl: float | None = None,
     sensitivity: Sensitivity = "auto",
     gptq: GptqOptions | None = None,

@@ -13,6 +13,7 @@ from edgedistill.bundle.verification_record import sentence
 from edgedistill.cli import console
 from edgedistill.errors import UsageError
 from edgedistill.extras import require_export
+from edgedistill.profile.quality import QUALITIES
 from edgedistill.quantize.spec import KV_BITS
 from edgedistill.units import format_bytes, format_count, format_seconds
 
@@ -35,7 +36,9 @@ examples:
   edgedistill export tiny-reasoner -o my-bundle
   edgedistill export ./my-student --profile raspberry-pi-5 -o student-pi
   edgedistill export ./my-student --calibrate -o my-bundle
+  edgedistill export ./my-student --quality small -o my-bundle
   edgedistill export ./my-student --bits-per-weight 5.5 -o my-bundle
+  edgedistill export ./my-student --max-memory 1.5GB -o my-bundle
   edgedistill export ./base --adapter ./lora --format int8 -o merged
   edgedistill export ./my-student --context 32768 --kv-cache int8 -o long
   edgedistill export model.gguf --context 4096 --force -o my-bundle"""
@@ -60,6 +63,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="own graph builder, optimum for other architectures, or auto (default)",
     )
     parser.add_argument("--format", metavar="F", help="one format instead of the profile's rules")
+    parser.add_argument(
+        "--quality",
+        choices=QUALITIES,
+        help="a named recipe instead of the profile's rules: small (some 5 bits a weight), balanced (6) or high (8)",
+    )
     parser.add_argument("--block-size", type=int, metavar="N", help="block size of the quantized formats: 16 to 256")
     parser.add_argument("--context", type=int, metavar="N", help="longest prompt plus answer, in tokens")
     parser.add_argument(
@@ -93,6 +101,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="choose each matrix's format by its measured sensitivity, so that all together take B bits a weight",
     )
     sizes.add_argument("--max-size", metavar="S", help="the same, so that the weights take at most S (2.5GB, 900MB)")
+    sizes.add_argument(
+        "--max-memory", metavar="S", help="the same, so that the bundle in use takes at most S of memory (1.5GB)"
+    )
     sizes.add_argument("--max-kl", type=float, metavar="K", help="the smallest bundle predicted to stay within K nats")
     parser.add_argument(
         "--sensitivity",
@@ -144,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.reference is not None and not args.verify:
         raise UsageError("--reference and --no-verify exclude each other.", hint="Drop one of the two.")
-    sized = any(value is not None for value in (args.bits_per_weight, args.max_size, args.max_kl))
+    sized = any(value is not None for value in (args.bits_per_weight, args.max_size, args.max_memory, args.max_kl))
     calibrate = args.calibrate or args.calibration is not None or sized
     _check_calibration(args, sized=sized, calibrate=calibrate)
     for name, value in (("--format", args.format), ("--block-size", args.block_size)):
@@ -153,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
     if args.sensitivity is not None and not sized:
         raise UsageError(
             "--sensitivity has no effect without a budget.",
-            hint="Add --bits-per-weight, --max-size or --max-kl, or leave it out.",
+            hint="Add --bits-per-weight, --max-size, --max-memory or --max-kl, or leave it out.",
         )
     require_export("export")
     from edgedistill.export.options import ExportOptions

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgedistill.profile.profile import Profile
-    from edgedistill.quantize.plan import Plannable
+    from edgedistill.quantize.plan import Plannable, PlannedWeight
 
 BASE_BYTES = 84_000_000
 """Python with NumPy, onnxruntime and tokenizers imported, one session open, no model (77 to 98 MB seen)."""
@@ -129,35 +129,9 @@ def predict(
     forms = 2 if any(weight.weight_name.startswith(PREFILL) for weight in plan.weights) else 1
     private = forms * model.ropes * 4 * context_length * model.head_dim
     mapped = reclaimable = 0
-    looked_up = context_length * MAPPED_BY_ONE_READ
     for weight in plan.weights:
-        fmt = weight.format
-        if weight.weight_name == "embed" and not model.tie_word_embeddings and in_planes(fmt):
-            blocks = weight.shape[0] * fmt.blocks(weight.shape[1])
-            private += blocks * (fmt.block_size * fmt.kernel_bits // 8 + 4 + (0 if fmt.symmetric else 1))
-        elif weight.weight_name == "embed" and not model.tie_word_embeddings:
-            reclaimable += min(weight.nbytes, looked_up)
-        elif fmt.is_float:
-            private += weight.nbytes
-            mapped += weight.nbytes if weight.weight_name == "embed" else 0
-        elif fmt.is_w8a8:
-            # Codes are packed with a sum per channel; scales are used as they lie.
-            private += math.prod(weight.shape) + 4 * weight.shape[0]
-            mapped += weight.nbytes - math.prod(weight.shape)
-        else:
-            blocks = weight.shape[0] * fmt.blocks(weight.shape[1])
-            codes, scales = blocks * fmt.block_size * fmt.kernel_bits // 8, 4 * blocks
-            private += codes + 2 * scales
-            if weight.weight_name == "embed":
-                if in_planes(fmt):
-                    private += codes
-                else:
-                    reclaimable += min(codes, looked_up)
-            if fmt.scale_bits == 32:
-                mapped += scales
-            else:
-                private += scales
-            mapped += 0 if fmt.symmetric else blocks * fmt.kernel_bits // 8
+        parts = matrix_memory(weight, tied=model.tie_word_embeddings, context_length=context_length)
+        private, mapped, reclaimable = private + parts[0], mapped + parts[1], reclaimable + parts[2]
     tokens = min(prefill_chunk, context_length)
     heads = model.num_attention_heads
     per_token = 3 * model.widest_mlp + 6 * model.hidden_size + 4 * heads * model.head_dim
@@ -180,6 +154,39 @@ def predict(
         base_bytes=BASE_BYTES + tokenizer,
         weights_opening=supplied_bytes((weight.weight_name, weight.shape, weight.format) for weight in plan.weights),
     )
+
+
+def matrix_memory(weight: PlannedWeight, *, tied: bool, context_length: int) -> tuple[int, int, int]:
+    """Bytes (private, mapped, reclaimable) of one weight in use; see ``predict`` and ``Budget``."""
+    fmt = weight.format
+    looked_up = context_length * MAPPED_BY_ONE_READ
+    is_embedding = weight.weight_name == "embed"
+    if fmt.is_float:
+        if is_embedding and not tied:
+            return 0, 0, min(weight.nbytes, looked_up)
+        return weight.nbytes, weight.nbytes if is_embedding else 0, 0
+    if is_embedding and not tied:
+        if not in_planes(fmt):
+            return 0, 0, min(weight.nbytes, looked_up)
+        blocks = weight.shape[0] * fmt.blocks(weight.shape[1])
+        return blocks * (fmt.block_size * fmt.kernel_bits // 8 + 4 + (0 if fmt.symmetric else 1)), 0, 0
+    if fmt.is_w8a8:
+        # Codes are packed with a sum per channel; scales are used as they lie.
+        return math.prod(weight.shape) + 4 * weight.shape[0], weight.nbytes - math.prod(weight.shape), 0
+    blocks = weight.shape[0] * fmt.blocks(weight.shape[1])
+    codes, scales = blocks * fmt.block_size * fmt.kernel_bits // 8, 4 * blocks
+    private, mapped, reclaimable = codes + 2 * scales, 0, 0
+    if is_embedding:
+        if in_planes(fmt):
+            private += codes
+        else:
+            reclaimable = min(codes, looked_up)
+    if fmt.scale_bits == 32:
+        mapped += scales
+    else:
+        private += scales
+    mapped += 0 if fmt.symmetric else blocks * fmt.kernel_bits // 8
+    return private, mapped, reclaimable
 
 
 def predict_profile(model: ModelLike, weights: Sequence[Plannable], profile: Profile) -> Budget:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from edgedistill.export.mixed_precision.choose import Sensitivity, SizeBudget
     from edgedistill.profile.profile import Profile
+    from edgedistill.profile.quality import Quality
     from edgedistill.quantize.gptq import GptqOptions
     from edgedistill.quantize.spec import WeightFormat
     from edgedistill.traces.traces import Traces
@@ -32,6 +33,8 @@ class ExportOptions:
     Attributes:
         profile: Hardware profile: name, TOML path or Profile.
         format: One weight format (``int8``, ``fp32``, ``int4-b128-sym``) instead of the profile's rules.
+        quality: A named recipe instead of the profile's rules: ``small``, ``balanced`` or ``high`` (see
+            ``profile.quality``); excludes ``format`` and budgets.
         block_size: Replaces the block size of every quantized format.
         context: Longest prompt plus output, in tokens; None: the profile's, at most the model's.
         kv_cache: Type of keys and values instead of the profile's: ``float32``, ``int8`` or ``int4``.
@@ -43,8 +46,9 @@ class ExportOptions:
         calibration: Text file or traces to calibrate with; implies ``calibrate``.
         calibration_tokens: Number of tokens of either.
         bits_per_weight: Choose every matrix's format by its sensitivity, so that all take this many bits per weight
-            together. This and the next two exclude each other; each implies ``calibrate``.
+            together. This and the next three exclude each other; each implies ``calibrate``.
         max_size: The same, within this size of all weights: bytes, or text such as ``900MB``.
+        max_memory: The same, so that the bundle in use takes at most this much memory with a full context.
         max_kl: The smallest bundle that is predicted to stay within this divergence, in nats.
         sensitivity: ``measured`` for every matrix, ``estimated`` from some of them, or by the model's size (``auto``).
         gptq: How calibration solves; None: ``GptqOptions()``, and ``quantize.gptq.QUICK`` for the quick one.
@@ -66,6 +70,7 @@ class ExportOptions:
 
     profile: str | Path | Profile = DEFAULT_PROFILE
     format: str | WeightFormat | None = None
+    quality: Quality | None = None
     block_size: int | None = None
     context: int | None = None
     kv_cache: str | None = None
@@ -75,6 +80,7 @@ class ExportOptions:
     calibration_tokens: int = 16_384
     bits_per_weight: float | None = None
     max_size: int | str | None = None
+    max_memory: int | str | None = None
     max_kl: float | None = None
     sensitivity: Sensitivity = "auto"
     gptq: GptqOptions | None = None
@@ -93,12 +99,12 @@ class ExportOptions:
     @property
     def budget(self) -> SizeBudget | None:
         """The budget that formats are chosen within; raises UsageError for two of them, or one out of range."""
-        if self.bits_per_weight is None and self.max_size is None and self.max_kl is None:
+        if all(v is None for v in (self.bits_per_weight, self.max_size, self.max_memory, self.max_kl)):
             return None
         from edgedistill.export.mixed_precision.choose import SizeBudget
 
-        size = parse_bytes(self.max_size) if isinstance(self.max_size, str) else self.max_size
-        return SizeBudget(self.bits_per_weight, size, self.max_kl)
+        size, memory = (parse_bytes(v) if isinstance(v, str) else v for v in (self.max_size, self.max_memory))
+        return SizeBudget(self.bits_per_weight, size, self.max_kl, memory)
 
     @property
     def calibrated(self) -> bool:

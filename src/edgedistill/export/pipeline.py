@@ -28,6 +28,7 @@ from edgedistill.export.optimum.exporter import FallbackExporter
 from edgedistill.export.options import ExportOptions
 from edgedistill.json_codec import encode
 from edgedistill.profile.profile import Profile, load_profile
+from edgedistill.profile.quality import with_quality
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.quantize.plan import parse_format
 from edgedistill.runtime.stats import peak_rss_bytes
@@ -176,6 +177,13 @@ def resolve_profile(options: ExportOptions) -> Profile:
         ProfileError: No such profile.
     """
     profile = options.profile if isinstance(options.profile, Profile) else load_profile(options.profile)
+    if options.quality is not None:
+        if options.format is not None or options.budget is not None:
+            raise UsageError(
+                "A quality was given together with a format or a budget: each chooses all formats.",
+                hint="Leave one of them out.",
+            )
+        profile = with_quality(profile, options.quality)
     profile = profile.with_overrides(
         weight_format=_parsed(options.format),
         block_size=options.block_size,

@@ -11,6 +11,7 @@ from exporting import export
 
 from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.errors import BudgetError, UsageError
+from edgedistill.estimate.memory import predict
 from edgedistill.export.mixed_precision import sensitivity
 from edgedistill.export.mixed_precision.choose import SizeBudget, choose_formats
 from edgedistill.export.options import ExportOptions
@@ -87,6 +88,36 @@ def test_a_budget_is_kept_and_more_is_better(traces: Traces) -> None:
     assert planned.nbytes <= 1_700_000
     _, record = chosen(traces, max_kl=0.05)
     assert record["predicted_kl"] <= 0.05
+
+
+def test_fewer_than_four_bits_only_where_nothing_else_fits(traces: Traces) -> None:
+    planned, record = chosen(traces, bits_per_weight=3.2)
+    assert planned.bits_per_weight <= 3.2
+    assert {w.format.bits for w in planned.weights if not w.format.is_float} & {2, 3}
+    _, record = chosen(traces, bits_per_weight=5.0)
+    assert not any(label.startswith(("int2", "int3")) for label in record["candidates"])
+
+
+def test_a_memory_budget_is_of_the_bundle_in_use(traces: Traces) -> None:
+    with open_checkpoint("tiny-reasoner") as checkpoint:
+        plan = make_plan(checkpoint, load_profile("laptop-cpu"))
+    whole = predict(plan.spec, plan.planned, context_length=plan.context_length)
+    damages = []
+    for memory in (whole.needed_bytes - 300_000, whole.needed_bytes + 600_000):
+        planned, record = chosen(traces, max_memory=memory)
+        needed = predict(plan.spec, planned, context_length=plan.context_length).needed_bytes
+        assert memory - 200_000 < needed <= memory
+        # Codes of 5 and 6 bits take as much memory as those of 8, and are further from the original.
+        assert {w.format.bits for w in planned.weights if not w.format.is_float} <= {4, 8}
+        assert record["budget"] == {"max_memory": memory}
+        assert record["weights_bytes"] == planned.nbytes
+        damages.append(record["predicted_kl"])
+    assert damages[1] < damages[0]
+    with pytest.raises(BudgetError, match=r"10.00 MB of memory cannot be met.*smallest") as caught:
+        chosen(traces, max_memory=10_000_000)
+    named = parse_bytes(str(caught.value).split("--max-memory ")[1].split(",")[0])
+    planned, _ = chosen(traces, max_memory=named)
+    assert predict(plan.spec, planned, context_length=plan.context_length).needed_bytes <= named
 
 
 def test_budgets_that_cannot_be(traces: Traces, tmp_path: Path) -> None:

@@ -12,18 +12,22 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.errors import BudgetError, UsageError
+from edgedistill.estimate.memory import matrix_memory, predict
 from edgedistill.export.mixed_precision.sensitivity import measure
 from edgedistill.export.mixed_precision.sensitivity_estimate import estimate
 from edgedistill.export.plan import canonical, make_plan
 from edgedistill.profile.profile import load_profile
 from edgedistill.quantize.allocate import Candidate, allocate
-from edgedistill.quantize.plan import Rule, parse_format, searched
+from edgedistill.quantize.plan import Plan as WeightPlan
+from edgedistill.quantize.plan import PlannedWeight, Rule, parse_format, searched
 from edgedistill.quantize.spec import array_specs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from edgedistill.architecture.spec import LogicalWeight
     from edgedistill.checkpoint.open import Checkpoint
+    from edgedistill.export.plan import Plan
     from edgedistill.profile.profile import Profile
     from edgedistill.progress import Progress
     from edgedistill.quantize.spec import WeightFormat
@@ -43,7 +47,9 @@ CANDIDATES = tuple(
         "int8-b32-sym-gptq-s8",
     )
 )
-"""Where a profile names none (``[weights] candidates``). Fewer than 4 bits only where a profile says so."""
+"""Where a profile names none (``[weights] candidates``)."""
+FEWER_BITS = tuple(parse_format(label) for label in ("int2-b32-asym-gptq-s8", "int3-b32-asym-gptq-s8"))
+"""Beside them where the smallest of them is too large: at so few bits damages of matrices do not just add up."""
 CALIBRATED = 0.35
 """What calibration leaves of the damage of searched scales in a layer: .30 to .35 of the squared output error on random
 layers with correlated inputs (``tests/quantize/test_gptq.py`` has such layers); of the KL of all layers in int4-b32 .35
@@ -54,16 +60,19 @@ and .0006 on tiny-reasoner, where the bundles then had .0025 and .0008."""
 
 @dataclass(frozen=True, slots=True)
 class SizeBudget:
-    """Exactly one of: ``bits_per_weight`` over all parameters, ``max_bytes`` of all weights, ``max_kl`` in nats."""
+    """Exactly one of: ``bits_per_weight`` over all parameters, ``max_bytes`` of all weights, ``max_kl`` in nats,
+    ``max_memory`` in bytes that the bundle may take in use, with a full context (``estimate.memory``)."""
 
     bits_per_weight: float | None = None
     max_bytes: int | None = None
     max_kl: float | None = None
+    max_memory: int | None = None
 
     def __post_init__(self) -> None:
-        given = [value for value in (self.bits_per_weight, self.max_bytes, self.max_kl) if value is not None]
+        values = (self.bits_per_weight, self.max_bytes, self.max_kl, self.max_memory)
+        given = [value for value in values if value is not None]
         if len(given) != 1:
-            raise UsageError("A budget is bits per weight, a size or a KL; expected exactly one of them.")
+            raise UsageError("A budget is bits per weight, a size, a memory or a KL; expected exactly one of them.")
         if not 0 < given[0] < math.inf:
             raise UsageError(f"A budget of {given[0]:g} was given; expected more than 0, and finite.")
 
@@ -96,7 +105,6 @@ def choose_formats(
         BudgetError: It cannot be met; the nearest that can is named.
         UnsupportedModelError, CheckpointError: See ``make_plan``.
     """
-    candidates = profile.weights.candidates or CANDIDATES
     checkpoint = canonical(checkpoint)
     plan = make_plan(checkpoint, load_profile("reference-fp32"), context_length)
     if plan.spec.experts is not None:
@@ -106,6 +114,12 @@ def choose_formats(
             hint="Choose one for all of them with --format.",
         )
     matrices = {w.name: w for w in plan.weights if w.is_matrix}
+    vectors = [w for w in plan.planned.weights if w.weight_name not in matrices]
+    costs = _Costs(plan, profile, vectors, resident=budget.max_memory is not None)
+    most = costs.affordable(budget)
+    candidates = profile.weights.candidates or CANDIDATES
+    if most is not None and not profile.weights.candidates and costs.smallest(matrices, candidates) > most:
+        candidates = (*FEWER_BITS, *candidates)
     twins = {fmt.label(): searched(fmt) for fmt in candidates}
     if sensitivity == "auto":
         sensitivity = "estimated" if plan.planned.parameters > MEASURED_PARAMETERS else "measured"
@@ -119,29 +133,27 @@ def choose_formats(
         progress=progress,
     )
 
-    def stored(name: str, fmt: WeightFormat) -> int:
-        rows, columns = matrices[name].shape
-        return sum(array.nbytes for array in array_specs(name, (rows, columns), fmt))
-
     def damage(name: str, fmt: WeightFormat) -> float:
         found = measured[name][searched(fmt).label()]
         calibrated = name.startswith("layers.") and fmt.method == "gptq"
         return found * (CALIBRATED if calibrated else 1.0)
 
     options = {
-        name: [Candidate(fmt.label(), stored(name, fmt), damage(name, fmt)) for fmt in candidates] for name in matrices
+        name: [Candidate(fmt.label(), costs.of(matrices[name], fmt), damage(name, fmt)) for fmt in candidates]
+        for name in matrices
     }
-    vectors = sum(w.nbytes for w in plan.planned.weights if w.weight_name not in matrices)
-    if budget.max_kl is not None:
+    if most is None:
+        assert budget.max_kl is not None
         chosen = allocate(options, max_damage=_reachable(budget.max_kl, options))
     else:
-        chosen = allocate(options, max_bytes=_affordable(budget, options, vectors, plan.planned.parameters) - vectors)
+        costs.check(costs.smallest(matrices, candidates), most, budget)
+        chosen = allocate(options, max_bytes=most)
     by_label = {fmt.label(): fmt for fmt in candidates}
     rules = tuple(Rule(name, by_label[one.label]) for name, one in chosen.items())
     record = {
         "budget": {
             key: value
-            for key in ("bits_per_weight", "max_bytes", "max_kl")
+            for key in ("bits_per_weight", "max_bytes", "max_kl", "max_memory")
             if (value := getattr(budget, key)) is not None
         },
         "sensitivity": sensitivity,
@@ -150,21 +162,72 @@ def choose_formats(
         "predicted_kl_without_calibration": sum(
             measured[name][searched(by_label[one.label]).label()] for name, one in chosen.items()
         ),
-        "weights_bytes": sum(one.nbytes for one in chosen.values()) + vectors,
-        "weights": {name: {"format": one.label, "bytes": one.nbytes, "kl": one.damage} for name, one in chosen.items()},
+        "weights_bytes": sum(stored(matrices[name], by_label[one.label]) for name, one in chosen.items())
+        + sum(w.nbytes for w in vectors),
+        "weights": {
+            name: {"format": one.label, "bytes": stored(matrices[name], by_label[one.label]), "kl": one.damage}
+            for name, one in chosen.items()
+        },
     }
     return replace(profile, weights=replace(profile.weights, rules=rules)), record
 
 
-def _affordable(budget: SizeBudget, options: Mapping[str, Sequence[Candidate]], vectors: int, parameters: int) -> int:
-    """Bytes that all weights may take; raises BudgetError in the units that were asked for."""
-    most = budget.max_bytes or 0
-    if budget.bits_per_weight is not None:
-        most = int(budget.bits_per_weight * parameters / 8)
-    smallest = sum(min(one.nbytes for one in group) for group in options.values()) + vectors
-    if smallest > most:
-        bits, megabytes = math.ceil(800 * smallest / parameters) / 100, math.ceil(smallest / 1e4) / 100
-        asked = f"{most / 1e6:.2f} MB"
+def stored(weight: LogicalWeight, fmt: WeightFormat) -> int:
+    """Bytes of a matrix in the file."""
+    rows, columns = weight.shape
+    return sum(array.nbytes for array in array_specs(weight.name, (rows, columns), fmt))
+
+
+class _Costs:
+    """What formats cost: bytes of the file or, if ``resident``, of memory; and what all else takes of either."""
+
+    def __init__(self, plan: Plan, profile: Profile, vectors: Sequence[PlannedWeight], *, resident: bool) -> None:
+        self._spec, self._resident = plan.spec, resident
+        self._context, self._parameters = plan.context_length, plan.planned.parameters
+        self._rest = sum(weight.nbytes for weight in vectors)
+        if resident:
+            everything_else = predict(
+                plan.spec,
+                WeightPlan(tuple(vectors)),
+                context_length=plan.context_length,
+                prefill_chunk=profile.context.prefill_chunk,
+                kv_itemsize=profile.kv_cache.itemsize,
+            )
+            self._rest = everything_else.needed_bytes
+
+    def of(self, weight: LogicalWeight, fmt: WeightFormat) -> int:
+        """Of one matrix."""
+        if not self._resident:
+            return stored(weight, fmt)
+        planned = PlannedWeight(weight.name, weight.shape, fmt, array_specs(weight.name, _two(weight.shape), fmt))
+        private, mapped, _ = matrix_memory(planned, tied=self._spec.tie_word_embeddings, context_length=self._context)
+        return private + mapped
+
+    def smallest(self, matrices: Mapping[str, LogicalWeight], candidates: Sequence[WeightFormat]) -> int:
+        """Least that the matrices take together."""
+        return sum(min(self.of(weight, fmt) for fmt in candidates) for weight in matrices.values())
+
+    def affordable(self, budget: SizeBudget) -> int | None:
+        """What the matrices may take together; None where the budget is a KL."""
+        if budget.max_kl is not None:
+            return None
+        if budget.bits_per_weight is not None:
+            return int(budget.bits_per_weight * self._parameters / 8) - self._rest
+        return (budget.max_memory or budget.max_bytes or 0) - self._rest
+
+    def check(self, smallest: int, most: int, budget: SizeBudget) -> None:
+        """Raises BudgetError, in the units that were asked for, where the smallest choice is too large."""
+        if smallest <= most:
+            return
+        total = smallest + self._rest
+        bits, megabytes = math.ceil(800 * total / self._parameters) / 100, math.ceil(total / 1e4) / 100
+        if budget.max_memory is not None:
+            raise BudgetError(
+                f"{budget.max_memory / 1e6:.2f} MB of memory cannot be met: in the smallest formats allowed the bundle "
+                f"takes {megabytes:.2f} MB at {self._context} tokens.",
+                hint=f"Allow --max-memory {megabytes:.2f}MB, or a shorter --context.",
+            )
+        asked = f"{(budget.max_bytes or 0) / 1e6:.2f} MB"
         if budget.bits_per_weight is not None:
             asked = f"{budget.bits_per_weight:g} bits per weight"
         raise BudgetError(
@@ -173,7 +236,11 @@ def _affordable(budget: SizeBudget, options: Mapping[str, Sequence[Candidate]], 
             hint=f"Allow --bits-per-weight {bits:.2f} or --max-size {megabytes:.2f}MB, or smaller formats among the "
             "profile's candidates.",
         )
-    return most
+
+
+def _two(shape: tuple[int, ...]) -> tuple[int, int]:
+    rows, columns = shape
+    return rows, columns
 
 
 def _reachable(max_kl: float, options: Mapping[str, Sequence[Candidate]]) -> float:
