@@ -145,8 +145,9 @@ def quantize_blockwise(
 def choose_blocks(
     values: Floats, fmt: WeightFormat, algorithm: Callable[[Tile], None], importance: Floats
 ) -> tuple[Floats, Floats]:
-    """Scale and zero point, float32 [m] each, of blocks float32 [m, block]; elements weigh ``importance`` [block]."""
-    weight = _importance_blocks(importance, fmt.block_size, fmt.block_size, 1)
+    """Scale and zero point, float32 [m] each, of blocks float32 [m, block], row after row; elements of a row weigh
+    ``importance`` [blocks of a row * block]."""
+    weight = _importance_blocks(importance, len(importance), fmt.block_size, len(importance) // fmt.block_size)
     scales, zero_points = np.empty(len(values), np.float32), np.empty(len(values), np.float32)
     width = max(1, TILE_ELEMENTS // fmt.block_size)
     buffers = np.empty((4, fmt.block_size, width), np.float32)

@@ -250,8 +250,8 @@ class _Rows:
         work = work.copy() if order is None else work[order]
         columns = part.columns()
         if order is not None:
-            for index in range(cut.start // self.block, -(-cut.stop // self.block)):
-                self._choose_scale(index, self.w[self._columns(index)])
+            first = cut.start // self.block
+            self._choose_scales(first, -(-cut.stop // self.block) - first, self.w[cut])
         step = _CHUNK if order is not None else max(self.block, _CHUNK // self.block * self.block)
         count = len(columns)
         for start in range(0, count, step):
@@ -262,7 +262,7 @@ class _Rows:
                 column = int(columns[j])
                 index = column // self.block
                 if order is None and column % self.block == 0:
-                    self._choose_scale(index, piece[j - start : j - start + self.block])
+                    self._choose_scales(index, 1, piece[j - start : j - start + self.block])
                 row = piece[j - start]
                 self.codes[column] = self._round(row, index)
                 error = (row - self.codes[column] * self.scale[index]) / upper[j, j]
@@ -338,17 +338,20 @@ class _Rows:
         np.clip(codes, -self.zero[index], self.top - self.zero[index], out=codes)
         return codes
 
-    def _choose_scale(self, index: int, values: Floats) -> None:
-        """Scale and zero point of a block by search on ``values`` [<= block, n], errors weighted by the inputs."""
-        rows = np.zeros((self.n, self.block), np.float32)
+    def _choose_scales(self, first: int, count: int, values: Floats) -> None:
+        """Scales and zero points of ``count`` blocks from ``first`` on by search on ``values`` [<= count * block, n],
+        errors weighted by the inputs."""
+        rows = np.zeros((self.n, count * self.block), np.float32)
         rows[:, : values.shape[0]] = values.T
-        weight = np.zeros(self.block, np.float32)
-        weight[: values.shape[0]] = self.importance[self._columns(index)]
-        scale, zero = choose_blocks(rows, self.fmt, search_tile, weight)
-        self.scale[index] = scale
-        self.zero[index] = zero
+        weight = np.zeros(count * self.block, np.float32)
+        start = first * self.block
+        weight[: values.shape[0]] = self.importance[start : start + values.shape[0]]
+        scale, zero = choose_blocks(rows.reshape(-1, self.block), self.fmt, search_tile, weight)
+        chosen = slice(first, first + count)
+        self.scale[chosen] = scale.reshape(self.n, count).T
+        self.zero[chosen] = zero.reshape(self.n, count).T
         if self.fmt.scale_bits == 16:
-            self.scale[index] = self.scale[index].astype(np.float16)
+            self.scale[chosen] = self.scale[chosen].astype(np.float16)
 
     def _store(self, scale: Floats) -> None:
         self.scale = np.ascontiguousarray(load_scales(store_scales(np.ascontiguousarray(scale.T), self.fmt)).T)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from exporting import export
 
+import edgedistill
 from edgedistill.export.calibrate import gptq_layers
 from edgedistill.export.options import ExportOptions
 from edgedistill.export.pipeline import wants_quick_calibration
+from edgedistill.progress import NullProgress
 from edgedistill.quantize.gptq import QUICK
 from edgedistill.runtime.model import open_bundle
 from edgedistill.traces.texts import BUILT_IN, built_in_texts
@@ -75,6 +77,21 @@ def test_an_interrupted_one_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatc
     resumed = made("part")
     assert resumed.reused_weights > 8
     assert (resumed.path / "weights.bin").read_bytes() == (whole.path / "weights.bin").read_bytes()
+
+
+def test_it_says_how_long_the_rest_will_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+
+    class Noted(NullProgress):
+        def note(self, sentence: str) -> None:
+            notes.append(sentence)
+
+    monkeypatch.setattr(gptq_layers, "WORTH_SAYING", 0.0)
+    options = ExportOptions(format="int4-b32", check=False, verify=False)
+    edgedistill.export("tiny-reasoner", tmp_path / "out", options=options, progress=Noted())
+    said = [note for note in notes if note.startswith("calibrating")]
+    assert len(said) == 1
+    assert "the 3 that are left" in said[0]
 
 
 def test_what_the_profile_keeps_is_kept(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ the result is that of an uninterrupted run.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,10 @@ from edgedistill.export.calibrate.hidden_states import Part, Stream, batches
 from edgedistill.export.writer import Job, StoredArray, WeightsWriter, plan_layout
 from edgedistill.graph.parts import OUTPUT, build_embedding, build_layer, inputs_of
 from edgedistill.graph.weights import WeightEmitter
-from edgedistill.progress import NullProgress
+from edgedistill.progress import NullProgress, say
 from edgedistill.quantize.gptq import GptqOptions, Moments, Solver
 from edgedistill.quantize.spec import FLOAT32, array_specs
+from edgedistill.units import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 STAGES = (("attn.qkv",), ("attn.o",), ("mlp.gate", "mlp.up"), ("mlp.down",))
 """Matrices of a layer in the order in which they act; those of one stage have the same inputs."""
+WORTH_SAYING = 60.0
+"""Seconds left from which on a calibration says how long it will take."""
 _GRAPH = ".part.onnx"
 _SCRATCH = ".layer.bin"
 
@@ -129,9 +133,23 @@ class _Run:
                 (after if by_layer else before).append(weight)
         self._write(before)
         self._embed()
+        foreseen = False
         for index in sorted(by_layer):
+            reused, begun = self.outcome.reused, time.perf_counter()
             self._layer(index, by_layer[index], last=index == self._plan.spec.num_hidden_layers - 1)
+            if not foreseen and self.outcome.reused == reused:
+                foreseen = True
+                self._foretell(time.perf_counter() - begun, len(by_layer) - 1 - index)
         self._write(after)
+
+    def _foretell(self, seconds: float, left: int) -> None:
+        """Say how long the layers that are left will take, by the first that was solved: all are alike."""
+        rest = seconds * left
+        if rest > WORTH_SAYING:
+            text = (
+                f"calibrating: a layer takes {format_seconds(seconds)}, the {left} that are left {format_seconds(rest)}"
+            )
+            say(self._progress, f"{text}; what is done stays if it is interrupted, and the same command goes on")
 
     def close(self) -> None:
         self._original.remove()
