@@ -1,8 +1,8 @@
 """Calibration data for a checkpoint that is no bundle yet: text through its tokenizer, or traces of a passing bundle.
 
 A model that is to be calibrated on its own traces has to run once before: it is exported in 8 bits into a temporary
-directory, answers the built-in prompts, and is deleted. The traces stay in the user's cache, under the checkpoint's
-hash.
+directory, answers the built-in prompts, and is deleted. Built-in texts join its replies. The traces stay in the user's
+cache, under the checkpoint's hash. A quick calibration takes the built-in texts alone, which needs no run.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ LENGTH = 512
 QUICK_TOKENS = 2048
 """Most tokens of a quick calibration; the built-in texts have some 3,000 in most tokenizers."""
 FEWEST_TOKENS = 256
+TEXT_SHARE = 4
+"""One token in so many of a thorough calibration is built-in text, at most: replies to one set of prompts are alike."""
 _FORMATS = ("int8-b32-sym-search", "int4-b32-asym-search")
 """What the model is run in to generate its traces: the first that the memory allows."""
 
@@ -80,10 +82,25 @@ def traces_for(model: str | Path, options: ExportOptions | None = None, *, progr
         with contextlib.suppress(CalibrationError):
             return Traces.load(path, tokenizer_sha256=tokenizer_sha256, vocab_size=vocab_size)
     temporary = ExportOptions(profile=options.profile, check=False, force=True, **source)
+    texts = quick_traces(model, options, progress=progress) if tokens >= FEWEST_TOKENS * TEXT_SHARE else None
+    if texts is not None:
+        texts = texts.head(tokens // TEXT_SHARE)
     with scratch(path.parent, "calibration-") as work:
-        traces = _own_traces(model, work / "bundle", tokens, temporary, progress)
+        own = tokens - (texts.tokens if texts else 0)
+        traces = _with_texts(_own_traces(model, work / "bundle", own, temporary, progress), texts)
     traces.save(path)
     return traces
+
+
+def _with_texts(traces: Traces, texts: Traces | None) -> Traces:
+    if texts is None:
+        return traces
+    return replace(
+        traces,
+        sequences=(*traces.sequences, *texts.sequences),
+        prompt_tokens=(*traces.prompt_tokens, *texts.prompt_tokens),
+        origin=f"{traces.origin}, and {BUILT_IN}",
+    )
 
 
 def _own_traces(model: str | Path, out: Path, tokens: int, options: ExportOptions, progress: Progress) -> Traces:
@@ -176,5 +193,5 @@ def _reader(checkpoint: Checkpoint) -> Iterator[tuple[Encode, Render]]:
 
 
 def _cache_path(source_sha256: str, tokens: int) -> Path:
-    key = json.dumps([source_sha256, tokens, LENGTH, _FORMATS])
+    key = json.dumps([source_sha256, tokens, LENGTH, _FORMATS, TEXT_SHARE])
     return cache_dir() / "traces" / f"source-{hashlib.sha256(key.encode()).hexdigest()[:32]}.jsonl"
