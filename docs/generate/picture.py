@@ -51,7 +51,8 @@ class Point:
 
 def points(page: str) -> list[Point]:
     """The rows of the table of SmolLM2-135M."""
-    rows = re.findall(r"^\| (edgedistill|llama\.cpp) \| ([^|]+?) \| (\d.+)\|$", page, re.MULTILINE)
+    section = page.partition("### SmolLM2-135M, dithered\n")[2].partition("\n### ")[0]
+    rows = re.findall(r"^\| (edgedistill|llama\.cpp) \| ([^|]+?) \| (\d.+)\|$", section, re.MULTILINE)
     found = []
     for engine, name, rest in rows:
         size, _, kl, *_, memory = (text.strip() for text in rest.split("|"))
