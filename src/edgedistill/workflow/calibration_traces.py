@@ -18,7 +18,7 @@ import numpy as np
 
 from edgedistill.catalog.builtin import cache_dir
 from edgedistill.checkpoint.open import open_checkpoint
-from edgedistill.errors import BudgetError, CalibrationError
+from edgedistill.errors import BudgetError, CalibrationError, EdgedistillError
 from edgedistill.export import pipeline
 from edgedistill.export.options import ExportOptions
 from edgedistill.progress import NullProgress
@@ -125,7 +125,8 @@ def quick_traces(model: str | Path, options: ExportOptions, *, progress: Progres
         options: Of the export that they are for.
 
     Returns:
-        None where they are too few tokens to tell anything (a tokenizer that knows next to nothing).
+        None where they are too few tokens to tell anything (a tokenizer that knows next to nothing), or where tokenizer
+        or template do not work.
 
     Raises:
         EdgedistillError: What opening the model raises.
@@ -133,8 +134,11 @@ def quick_traces(model: str | Path, options: ExportOptions, *, progress: Progres
     source = _source(options)
     with open_checkpoint(str(model), **source, progress=progress or NullProgress()) as checkpoint:
         vocab_size = int(checkpoint.config["vocab_size"])
-        with _reader(checkpoint) as (encode, render):
-            sequences = tuple(np.asarray(encode(text)[:LENGTH], np.int64) for text in built_in_texts(render))
+        try:
+            with _reader(checkpoint) as (encode, render):
+                sequences = tuple(np.asarray(encode(text)[:LENGTH], np.int64) for text in built_in_texts(render))
+        except EdgedistillError:
+            return None  # the export says what is wrong with tokenizer or template, where that matters to it
         sha256 = hashlib.sha256(checkpoint.tokenizer_json).hexdigest()
     traces = Traces(tuple(ids for ids in sequences if len(ids) > 1), (), sha256, BUILT_IN)
     traces = replace(traces, prompt_tokens=(0,) * len(traces.sequences))
@@ -169,7 +173,10 @@ def _reader(checkpoint: Checkpoint) -> Iterator[tuple[Encode, Render]]:
 
     from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
 
-    tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json.decode("utf-8"))
+    try:
+        tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json.decode("utf-8"))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise CalibrationError(f"tokenizer.json cannot be read ({error}).") from error
     special = checkpoint.special_tokens
     names = {f"{name}_token": getattr(special, f"{name}_token") for name in ("bos", "eos", "pad")}
     template = (
