@@ -10,6 +10,7 @@ import pytest
 from exporting import export
 
 import edgedistill
+from edgedistill.errors import CalibrationError, TemplateError
 from edgedistill.export.calibrate import gptq_layers
 from edgedistill.export.options import ExportOptions
 from edgedistill.export.pipeline import wants_quick_calibration
@@ -17,6 +18,7 @@ from edgedistill.progress import NullProgress
 from edgedistill.quantize.gptq import QUICK
 from edgedistill.runtime.model import open_bundle
 from edgedistill.traces.texts import BUILT_IN, built_in_texts
+from edgedistill.workflow import calibration_traces
 
 QUESTIONS = (
     "What is 63 + 48?",
@@ -101,9 +103,16 @@ def test_what_the_profile_keeps_is_kept(tmp_path: Path) -> None:
     assert not options.thorough
 
 
-def test_texts_that_a_template_refuses_do_without_it() -> None:
-    from edgedistill.errors import TemplateError
+def test_a_tokenizer_that_does_not_work_leaves_scale_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise CalibrationError("tokenizer.json cannot be read")
 
+    monkeypatch.setattr(calibration_traces, "built_in_texts", broken)
+    made = export("tiny-reasoner", tmp_path / "out", format="int4-b32", check=False, calibrate=None)
+    assert made.manifest.calibration == {}
+
+
+def test_texts_that_a_template_refuses_do_without_it() -> None:
     def refuse(messages: list[dict[str, Any]]) -> str:
         raise TemplateError("no system message")
 
