@@ -1,12 +1,12 @@
 """How long a bundle takes to its first token, counted from the start of the process, and what memory it takes.
 
-    python bench/load.py [--bundle DIR ...] [--large] [--rounds 5] [--against SRC ...]
+    python bench/load.py [--bundle DIR ...] [--large] [--rounds 5] [--against SRC ...] [--packed]
 
 Without --bundle: SmolLM2-135M and a random checkpoint of Qwen3-0.6B's shape, exported with default options; --large
 adds Qwen3-4B's shape (10 GB of disk). Checkpoints and bundles are kept under --work. Every measurement is a process of
 its own that asks for one token; files are in the page cache by then. Bundles, and with --against other versions of this
-project (their src directories), take turns, in alternating order. Processor time stands beside the clock's, because a
-busy machine stretches only the latter.
+project (their src directories) or with --packed a cache of packed weights (EDGEDISTILL_PACKED_CACHE), take turns, in
+alternating order. Processor time stands beside the clock's, because a busy machine stretches only the latter.
 
 Memory is measured in further processes, where a thread looks at it every two milliseconds: what is private to the
 process (Linux: RssAnon), over what it had after the imports, as a multiple of the weights file. Pages of the mapped
@@ -96,9 +96,11 @@ def _anonymous() -> int:
     raise SystemExit("memory is measured on Linux only: leave it out with --no-memory")
 
 
-def turn(path: Path, source: Path, *, memory: bool) -> dict[str, Any]:
-    """One process's figures."""
-    environment = {**os.environ, "PYTHONPATH": str(source)}
+def turn(path: Path, source: Path, packed: Path | None, *, memory: bool) -> dict[str, Any]:
+    """One process's figures; ``packed``: where to keep a cache of packed weights."""
+    environment = {**os.environ, "PYTHONPATH": str(source), "EDGEDISTILL_PACKED_CACHE": "0"}
+    if packed is not None:
+        environment |= {"EDGEDISTILL_CACHE": str(packed.resolve()), "EDGEDISTILL_PACKED_CACHE": "100GB"}
     # Byte code is what an installation has; a checkout that must not be written to has it elsewhere.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, __file__, "--child", str(path), *(["--child-memory"] if memory else [])]
@@ -126,25 +128,26 @@ def make_bundles(work: Path, shapes: tuple[str, ...]) -> list[Path]:
 
 def measure(args: argparse.Namespace, paths: list[Path]) -> list[dict[str, Any]]:
     """Figures of every bundle under every version, ``rounds`` each."""
-    cases = [(path, source) for path in paths for source in (OURS, *args.against)]
+    versions: list[tuple[Path, Path | None, str]] = [(OURS, None, "")]
+    if args.packed:
+        versions.append((OURS, args.work / "cache", "packed"))
+    versions += [(source, None, _version(source)) for source in args.against]
+    cases = [(path, source, packed) for path in paths for source, packed, _ in versions]
     rows: list[dict[str, Any]] = [
-        {"bundle": path.name, "version": _version(source), "rounds": [], "memory": []} for path, source in cases
+        {"bundle": path.name, "version": name, "rounds": [], "memory": []} for path in paths for _, _, name in versions
     ]
-    for path, source in cases:
-        turn(path, source, memory=False)  # the first one writes byte code and fills the page cache
+    for case in cases:
+        turn(*case, memory=False)  # the first one writes byte code and fills the page cache
     for number in range(args.rounds):
         for index in list(range(len(cases)))[:: -1 if number % 2 else 1]:
-            path, source = cases[index]
-            rows[index]["rounds"].append(turn(path, source, memory=False))
+            rows[index]["rounds"].append(turn(*cases[index], memory=False))
             if args.memory:
-                rows[index]["memory"].append(turn(path, source, memory=True))
-            sys.stderr.write(f"round {number + 1} of {args.rounds}: {path.name}\n")
+                rows[index]["memory"].append(turn(*cases[index], memory=True))
+            sys.stderr.write(f"round {number + 1} of {args.rounds}: {cases[index][0].name}\n")
     return rows
 
 
 def _version(source: Path) -> str:
-    if source == OURS:
-        return "this"
     found = subprocess.run(
         ["git", "-C", str(source), "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True
     )
@@ -153,7 +156,7 @@ def _version(source: Path) -> str:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Machine, date and a table: a column for each bundle and version, medians (least to most)."""
-    heads = [f"{row['bundle']}" + ("" if row["version"] == "this" else f" at {row['version']}") for row in rows]
+    heads = [", ".join(part for part in (row["bundle"], row["version"]) if part) for row in rows]
     lines = [machine(), "", "| median (min to max) | " + " | ".join(heads) + " |", "|---|" + "---|" * len(rows)]
 
     def line(title: str, values: list[list[float]], digits: int) -> None:
@@ -193,6 +196,7 @@ def main() -> int:
     parser.add_argument("--large", action="store_true", help="a random checkpoint of Qwen3-4B's shape, too")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--against", type=Path, nargs="+", default=[], metavar="SRC", help="src of other versions")
+    parser.add_argument("--packed", action="store_true", help="with a cache of packed weights, too")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="times only")
     parser.add_argument("--work", type=Path, default=Path("bench-results/load"), metavar="DIR")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,12 @@ import onnxruntime as ort
 
 from edgedistill.bundle.bundle import MODEL, PREFILL_MODEL
 from edgedistill.errors import BundleError, GenerationError
+from edgedistill.runtime import packed_cache
 from edgedistill.runtime.binding import first_line
 from edgedistill.runtime.bit_planes import Widening
 from edgedistill.runtime.decoder import Decoder
 from edgedistill.runtime.kv_cache import CacheGeometry, KVCache, past_names
+from edgedistill.runtime.packed_cache import PackedCache
 from edgedistill.system.huge_pages import use_huge_pages_in_background
 
 if TYPE_CHECKING:
@@ -87,6 +90,7 @@ def open_session(
     name: str = MODEL,
     folder: Path | None = None,
     supplied: dict[str, ort.OrtValue] | None = None,
+    save: Path | None = None,
 ) -> tuple[ort.InferenceSession, int]:
     """Session over a graph and the number of its threads; raises BundleError if it cannot be loaded.
 
@@ -96,6 +100,7 @@ def open_session(
         name: Of the graph, for messages.
         folder: Where the external data of serialized bytes lies.
         supplied: Initializers that the graph lacks, by name; emptied.
+        save: Directory in which to save the graph as it is run, with its packed weights (see ``packed_cache``).
     """
     threads = usable_threads(config)
     options = ort.SessionOptions()
@@ -112,6 +117,13 @@ def open_session(
     options.add_session_config_entry("session.load_model_format", "ONNX")  # never what the bytes claim to be
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    if save is not None:
+        options.optimized_model_filepath = str(save / packed_cache.GRAPH)
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", packed_cache.WEIGHTS
+        )
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
     supplied = {} if supplied is None else supplied
     for initializer in supplied:
         options.add_initializer(initializer, supplied[initializer])
@@ -131,11 +143,37 @@ def open_session(
 
 
 def open_graph(
-    files: LoadingFiles, name: str, config: SessionConfig, widening: Widening | None = None
+    files: LoadingFiles,
+    name: str,
+    config: SessionConfig,
+    widening: Widening | None = None,
+    *,
+    bundle: Bundle | None = None,
 ) -> tuple[ort.InferenceSession, int]:
-    """Session over a bundle's graph, or over the one that stands for it in ``widening``; see ``open_session``."""
+    """Session over a bundle's graph, or over the one that stands for it in ``widening``; see ``open_session``.
+
+    With a ``bundle`` the user's cache of packed weights is used, if there is one and nothing has to be supplied.
+    """
     name, supplied = (name, {}) if widening is None else widening.supply(name)
-    return open_session(files.graph(name), config, name=name, folder=files.location, supplied=supplied)
+    cache = PackedCache.of_environment() if bundle is not None and bundle.states and not supplied else None
+    if cache is None or bundle is None:
+        return open_session(files.graph(name), config, name=name, folder=files.location, supplied=supplied)
+    key = packed_cache.entry_key(bundle, name, {"level": config.graph_optimization_level})
+    if (entry := cache.find(key)) is not None:
+        with contextlib.suppress(BundleError):  # one that cannot be read is made anew
+            saved = replace(config, graph_optimization_level="disable")
+            return open_session(entry.graph, saved, name=name, folder=entry.folder)
+    graph = files.graph(name)
+    with cache.making(key, bundle) as folder:
+        try:
+            opened = open_session(graph, config, name=name, folder=files.location, save=folder)
+        except BundleError:
+            if folder is None:
+                raise
+            shutil.rmtree(folder)  # the disk may be full: there will be no entry
+            opened = open_session(graph, config, name=name, folder=files.location)
+        files.require_all_same()  # what was packed is what was checked
+    return opened
 
 
 def give_back_memory() -> None:
@@ -159,12 +197,12 @@ class DecoderSession:
         self.info = info = bundle.manifest.model
         with bundle.loading() as files:
             widening = Widening.of_bundle(bundle, files, threads=usable_threads(self.config))
-            self.raw, self.threads = open_graph(files, MODEL, self.config, widening)
+            self.raw, self.threads = open_graph(files, MODEL, self.config, widening, bundle=bundle)
             self.wide = self.raw
             if bundle.has_file(PREFILL_MODEL):
                 # Its steps are long: threads that wait for work would only take time from the other session's.
                 quiet = replace(self.config, allow_spinning=False)
-                self.wide, _ = open_graph(files, PREFILL_MODEL, quiet, widening)
+                self.wide, _ = open_graph(files, PREFILL_MODEL, quiet, widening, bundle=bundle)
         found = {value.name: value.type for value in self.raw.get_inputs()}
         last = past_names(info.num_hidden_layers)[-1]
         missing = {"input_ids", "seqlens_k", "query_seqlens", "logit_index", last} - found.keys()
