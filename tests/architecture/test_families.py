@@ -149,6 +149,8 @@ def test_layers_without_position_encoding() -> None:
             "type 'gemma3'.*wraps a text model of type 'gemma3_text'",
         ),
         ({"model_type": "granitemoehybrid", "layer_types": ["mamba"] * 3}, "layers of type mamba"),
+        ({"model_type": "qwen3", "final_logit_softcapping": 30.0}, "final_logit_softcapping = 30.0 .a cap on logits"),
+        ({"model_type": "llama", "attn_logit_softcapping": 50.0}, "attn_logit_softcapping = 50.0 .a cap on attention"),
         ({"model_type": "llama", "num_local_experts": 8}, "num_local_experts = 8 .a mixture of experts"),
         ({"model_type": "llama", "attention_multiplier": 0.1}, "attention_multiplier"),
         ({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}, "already quantized .gptq"),

@@ -230,3 +230,23 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     os.truncate(path, 8 + len(header) + (1 << 28))
     grown = subprocess.run([sys.executable, "-c", MEASURE, str(tmp_path)], capture_output=True, text=True, check=True)
     assert int(grown.stdout) < 32 * 1024  # kilobytes
+
+
+def test_the_only_file_is_the_models_whatever_its_name(tmp_path: Path) -> None:
+    values = np.arange(6, dtype=np.float64).reshape(2, 3)
+    write_safetensors(tmp_path / "model.fp16.safetensors", {"w": values})
+    write_safetensors(tmp_path / "adapter_model.safetensors", {"other": values})
+    source = open_safetensors(tmp_path)
+    assert source.read_rows("w", 0, 2).tolist() == values.tolist()
+    source.close()
+    write_safetensors(tmp_path / "ema.safetensors", {"w": values})
+    with pytest.raises(CheckpointError, match=r"neither.*model\.fp16\.safetensors.*call the file of the model"):
+        open_safetensors(tmp_path)
+
+
+def test_a_float64_that_float32_does_not_hold_is_refused(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "model.safetensors", {"w": np.array([[1.0, 1e300]])})
+    source = open_safetensors(tmp_path)
+    with pytest.raises(CheckpointError, match="holds inf"):
+        source.read_rows("w", 0, 1)
+    source.close()

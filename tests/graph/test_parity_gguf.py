@@ -42,6 +42,7 @@ FILES = {
     "arcee": ("arcee",),
     "nemotron": ("nemotron",),
     "stablelm": ("stablelm", "stablelm-parallel"),
+    "minicpm": ("minicpm", "minicpm-untied"),
     "qwen3moe": ("qwen3_moe",),
     "olmoe": ("olmoe",),
     "granitemoe": ("granitemoe",),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # What the converter's classes do beyond the names (conversion/*.py).
-PERMUTED = ("llama", "mistral3", "smollm3", "granite", "granitemoe", "arcee")
+PERMUTED = ("llama", "mistral3", "smollm3", "granite", "granitemoe", "arcee", "minicpm")
 SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron")
 # Config keys of an expert's inner size.
 EXPERTS = {
@@ -176,6 +176,10 @@ def add_features(writer: GGUFWriter, arch: str, config: dict[str, Any]) -> None:
         writer.add_embedding_scale(config["embedding_multiplier"])
         writer.add_residual_scale(config["residual_multiplier"])
         writer.add_logit_scale(config["logits_scaling"])
+    if arch == "minicpm":
+        writer.add_embedding_scale(config["scale_emb"])
+        writer.add_residual_scale(config["scale_depth"] / math.sqrt(config["num_hidden_layers"]))
+        writer.add_logit_scale(config["hidden_size"] / config["dim_model_base"])
     if arch == "cohere2":
         writer.add_logit_scale(config["logit_scale"])
     if arch == "stablelm":

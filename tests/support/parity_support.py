@@ -112,6 +112,7 @@ def save_random_minicpm(directory: Path, **values: Any) -> Any:
 
         module.register_forward_hook(hook)
 
+    model.config.update(scales)
     multiply(model.model.embed_tokens, scales["scale_emb"])
     for layer in model.model.layers:
         multiply(layer.self_attn, scales["scale_depth"] / math.sqrt(config["num_hidden_layers"]))

@@ -46,6 +46,8 @@ _FOREIGN = {
     "logits_scaling": "scaled logits",
     "logit_scale": "scaled logits",
     "attention_sinks": "attention sinks",
+    "attn_logit_softcapping": "a cap on attention logits",
+    "final_logit_softcapping": "a cap on logits",
     "use_bidirectional_attention": "bidirectional attention",
     "is_encoder_decoder": "an encoder and a decoder",
 }
@@ -151,6 +153,7 @@ def _embedding_scale(config: Mapping[str, Any], family: Family, hidden_size: int
 def _reject_foreign(config: Mapping[str, Any], model_type: str, family: Family) -> None:
     scales = (family.embedding_scale, family.residual_scale, family.logits_scale, family.logits_divisor)
     known = {key.name for key in (*scales, family.attention_scale) if key is not None}
+    known |= {"attn_logit_softcapping", "final_logit_softcapping"} if family.caps else set()
     known |= {"num_experts", "num_local_experts"} if family.experts else set()
     for key, meaning in {**_FOREIGN, **family.refused}.items():
         if key not in known and config.get(key):

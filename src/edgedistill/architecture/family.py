@@ -94,7 +94,7 @@ class Family:
         embedding_scale, residual_scale, logits_scale, logits_divisor: Keys of multipliers.
         attention_scale: Key of the factor on q.k. ``attention_scale_base``: key of a number whose inverse square
             root it is.
-        attn_softcap, final_softcap: Defaults of the logit caps.
+        caps: Logits may be capped. ``attn_softcap``, ``final_softcap``: defaults of the caps.
         attention_sinks: See ``ModelSpec``.
         experts: The mixture of experts, if the family has one.
         fused_qkv, fused_gate_up: Stored as one tensor under this name.
@@ -136,6 +136,7 @@ class Family:
     logits_divisor: Key | None = None
     attention_scale: Key | None = None
     attention_scale_base: Key | None = None
+    caps: bool = False
     attn_softcap: float | None = None
     final_softcap: float | None = None
     attention_sinks: bool = False

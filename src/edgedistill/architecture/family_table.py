@@ -46,6 +46,7 @@ _GEMMA2 = replace(
     sliding_window=4096,
     full_every=2,
     attention_scale_base=Key("query_pre_attn_scalar", 256),
+    caps=True,
     attn_softcap=50.0,
     final_softcap=30.0,
 )

@@ -68,7 +68,7 @@ def open_quantized(config: dict[str, Any], source: SafetensorsSource) -> tuple[d
             "at run time; expected a model that computes with its weights as they are stored.",
             hint=_HINT,
         )
-    if kinds <= {"F32", "F16", "BF16"} and not any(name.endswith("_packed") for name in source.names()):
+    if kinds <= {"F64", "F32", "F16", "BF16"} and not any(name.endswith("_packed") for name in source.names()):
         return plain, source
     if not stated:
         if kinds & set(_FP8):

@@ -41,7 +41,7 @@ _STORED = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "BF16": "<u2", "U32": "<u4",
     "I32": "<i4", "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8",
 }  # fmt: skip
-_FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
 _AGAIN = "The file is damaged or incomplete: download or copy it again."
 
 
@@ -76,7 +76,7 @@ class SafetensorsSource:
         return self._find(name).info
 
     def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Rows ``start:stop`` as float32 [stop-start, ...]; exact, as fp16 and bf16 are subsets of float32.
+        """Rows ``start:stop`` as float32 [stop-start, ...]; exact, but for float64, whose values are rounded.
 
         Raises CheckpointError on NaN or Inf and on a file that ends early, UnsupportedModelError on other types.
         """
@@ -85,13 +85,15 @@ class SafetensorsSource:
         dtype = _FLOATS.get(info.dtype)
         if dtype is None:
             raise UnsupportedModelError(
-                f"Tensor {name} has type {info.dtype}; expected one of F32, F16, BF16.",
-                hint="Quantized checkpoints are not read: export from the original checkpoint or from a GGUF file.",
+                f"Tensor {name} has type {info.dtype}; expected one of {', '.join(_FLOATS)}.",
+                hint="config.json says nothing of how its values are quantized: use the original checkpoint of the "
+                "model, or a GGUF file of it.",
             )
         check_rows(info, start, stop)
         raw = np.empty((stop - start, *info.shape[1:]), dtype)
         stored.file.read_into(raw, stored.offset + start * math.prod(info.shape[1:]) * raw.itemsize)
-        rows = widen(raw) if info.dtype == "BF16" else raw.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # what float32 does not hold is refused as the Inf that it becomes
+            rows = widen(raw) if info.dtype == "BF16" else raw.astype(np.float32, copy=False)
         check_finite(rows, name, start, stored.file.path.name)
         return rows
 
@@ -115,7 +117,8 @@ class SafetensorsSource:
 
 
 def open_safetensors(directory: Path) -> SafetensorsSource:
-    """Open ``model.safetensors`` or the shards of ``model.safetensors.index.json`` in ``directory``.
+    """Open ``model.safetensors``, the shards of ``model.safetensors.index.json``, or the only other file of weights in
+    ``directory`` (``model.fp16.safetensors``).
 
     Raises CheckpointError on anything missing, damaged or outside the directory.
     """
@@ -124,6 +127,9 @@ def open_safetensors(directory: Path) -> SafetensorsSource:
     if (directory / INDEX_FILE).exists():
         weight_map = _read_index(directory / INDEX_FILE)
     elif not (weight_map := _map_of_shards(directory)):
+        others = [path for path in sorted(directory.glob("*.safetensors")) if not path.name.startswith("adapter")]
+        if len(others) == 1:
+            return open_safetensors_file(others[0])
         raise _no_weights(directory)
     opened: list[RawFile] = []
     try:
@@ -202,8 +208,11 @@ def missing_tensor(name: str, names: Iterable[str]) -> CheckpointError:
 
 def _no_weights(directory: Path) -> CheckpointError:
     others = sorted(path.name for path in directory.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".gguf"))
+    several = sorted(path.name for path in directory.glob("*.safetensors"))
     if any(name.endswith(".gguf") for name in others):
         hint = f"It has a GGUF file: pass {directory.name}/{next(n for n in others if n.endswith('.gguf'))} itself."
+    elif several:
+        hint = f"It has {', '.join(several[:4])}: call the file of the model {SINGLE_FILE}."
     elif others:
         hint = f"It has {others[0]}: save the model with safe_serialization=True in transformers first."
     else:

@@ -134,6 +134,7 @@ ARCHITECTURES: dict[str, GgufArchitecture] = {
     "arcee": GgufArchitecture("arcee", interleaved=True, biases=_UNGATED),
     "nemotron": GgufArchitecture("nemotron", norm_shift=1.0, layer_norm=True, eps="norm_eps", biases=_UNGATED),
     "stablelm": GgufArchitecture("stablelm", layer_norm=True, eps="layer_norm_eps", biases={"use_qkv_bias": "attn_q"}),
+    "minicpm": GgufArchitecture("minicpm", interleaved=True, biases={"attention_bias": "attn_q"}),
     "qwen3moe": GgufArchitecture(
         "qwen3_moe", names=_EXPERTS | {"ffn_gate_inp": "mlp.gate"}, experts={"norm_topk_prob": True}
     ),

@@ -163,6 +163,8 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
     _experts(config, keys, architecture)
     if architecture.model_type == "stablelm":
         config["use_parallel_residual"] = "blk.0.ffn_norm.weight" not in header.tensors
+    if architecture.model_type == "minicpm":
+        _minicpm(config, keys)
     if architecture.model_type == "ministral3":
         _query_scaling(config, keys)
     if header.metadata.get("granite.rope.scaling.finetuned") is False:
@@ -217,6 +219,16 @@ def _query_scaling(config: dict[str, Any], keys: Keys) -> None:
         raise CheckpointError("The GGUF file scales queries, but states no original context length for it.")
     else:
         scaling["llama_4_scaling_beta"] = beta
+
+
+def _minicpm(config: dict[str, Any], keys: Keys) -> None:
+    """Multipliers as config.json has them; files of before they were stored mean those of MiniCPM 2B."""
+    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+    config |= {
+        "scale_emb": keys.real("embedding_scale", 12.0),
+        "scale_depth": keys.real("residual_scale", 1.4 / layers**0.5) * layers**0.5,
+        "dim_model_base": hidden / keys.real("logit_scale", hidden / 256),
+    }
 
 
 def _gemma(config: dict[str, Any], keys: Keys) -> None:
