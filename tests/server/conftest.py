@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 from api_server import Served, serving
+from exporting import export
+from shared import made_once
 
 from edgedistill.runtime.model import Model, open_bundle
 
@@ -16,9 +17,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def model(reasoner: Callable[[str], Path]) -> Iterator[Model]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     """tiny-reasoner in float32: rows of a batch and lone sequences agree bit for bit on every machine."""
-    with open_bundle(reasoner("fp32"), threads=1) as opened:
+    bundle = made_once(
+        tmp_path_factory,
+        "server/fp32",
+        lambda out: export("tiny-reasoner", out, format="fp32", context=768, check=False),
+    )
+    with open_bundle(bundle, threads=1) as opened:
         yield opened
 
 

@@ -30,7 +30,7 @@ def refused(response: httpx.Response, status: int = 400) -> dict[str, Any]:
     assert response.status_code == status, response.text
     error: dict[str, Any] = response.json()["error"]
     assert error.keys() == {"message", "type", "param", "code"}
-    assert error["message"].endswith((".", "?"))
+    assert error["message"].endswith((".", "?", "}"))
     return error
 
 
@@ -72,7 +72,11 @@ def test_what_is_no_json_object(http: httpx.Client, body: bytes) -> None:
         ({"model": 3}, "model"), ({"audio": {"voice": "x"}}, "audio"), ({"modalities": ["audio"]}, "modalities"),
         ({"functions": [{"name": "f"}]}, "functions"), ({"tools": 3}, "tools"),
         ({"tools": ["f"]}, "tools"), ({"tools": [{"type": "x"}]}, None), ({"tool_choice": 3}, "tool_choice"),
-        ({"tool_choice": "required"}, None), ({"think_budget": -1}, "think_budget"),
+        ({"tool_choice": "required"}, None), ({"response_format": "json"}, "response_format"),
+        ({"response_format": {"type": "xml"}}, None), ({"response_format": {"type": "json_schema"}}, None),
+        ({"json_schema": {"type": "no such type"}}, None), ({"regex": "("}, None), ({"grammar": "start ="}, None),
+        ({"choices": "a"}, "choices"), ({"choices": [1]}, None), ({"regex": "a", "grammar": "start: a"}, None),
+        ({"think_budget": -1}, "think_budget"),
         ({"parallel_tool_calls": 1}, "parallel_tool_calls"), ({"best_of": 4}, "best_of"),
     ],
 )  # fmt: skip
@@ -130,7 +134,8 @@ VALUES = st.recursive(
 NAMES = (
     "messages", "prompt", "temperature", "top_p", "top_k", "min_p", "n", "stop", "seed", "logit_bias", "logprobs",
     "top_logprobs", "stream", "stream_options", "echo", "chat_template_kwargs", "presence_penalty", "reasoning_effort",
-    "tools", "tool_choice", "response_format", "trajectories", "deliberate", "think_budget",
+    "tools", "tool_choice", "response_format", "json_schema", "grammar", "regex", "choices",
+    "trajectories", "deliberate", "think_budget",
 )  # fmt: skip
 
 

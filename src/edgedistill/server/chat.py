@@ -14,7 +14,7 @@ from edgedistill.runtime.text.thinking import EFFORTS
 from edgedistill.server.answers import chat_logprobs, finish_reason, head, timings, usage
 from edgedistill.server.errors import ApiError, refusal
 from edgedistill.server.fields import read_fields
-from edgedistill.server.sampling import read_sampling, top_count
+from edgedistill.server.sampling import read_form, read_sampling, top_count
 from edgedistill.server.service import Asked
 from edgedistill.server.streaming import IDLE_S, EventStream, Trimmer, unless_gone
 from edgedistill.server.vote import answer_by_vote, read_vote
@@ -63,7 +63,7 @@ async def chat_completions(request: Request) -> Response:
     asked = await read_chat(fields, service)
     if options is not None:
         return await answer_by_vote(request, service, asked, options, own_temperature=own_temperature)
-    running = service.start([asked.asked], asked.sampling)
+    running = await service.start([asked.asked], asked.sampling)
     if asked.stream:
         return EventStream(_events(service, asked, running), running)
     try:
@@ -89,6 +89,7 @@ async def read_chat(fields: Fields, service: Service) -> ChatRequest:
     if top is not None and not wants:
         raise ApiError(400, "`top_logprobs` needs `logprobs`: true.", param="top_logprobs", code="invalid_value")
     effort = fields.text("reasoning_effort", EFFORTS)
+    form = read_form(fields)
     stream, options = fields.flag("stream"), fields.object("stream_options") or {}
     _refuse_what_cannot_be(fields)
 
@@ -105,6 +106,7 @@ async def read_chat(fields: Fields, service: Service) -> ChatRequest:
             template_vars=fields.object("chat_template_kwargs"),
             tools=tools or None,
             tool_choice=choice,
+            **form,
         )
         text = model.rendered(request)
         return Asked(request, text, model.encode(text))

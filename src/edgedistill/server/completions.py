@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse
 
+from edgedistill.errors import EdgedistillError
 from edgedistill.runtime.generation_request import Request
+from edgedistill.runtime.structured.constraint import constraint_of
 from edgedistill.server.answers import PlainLogprobs, finish_reason, head, merged, timings, usage
-from edgedistill.server.errors import ApiError
+from edgedistill.server.errors import ApiError, refusal
 from edgedistill.server.fields import read_fields
-from edgedistill.server.sampling import read_sampling, top_count
+from edgedistill.server.sampling import read_form, read_sampling, top_count
 from edgedistill.server.service import Asked
 from edgedistill.server.streaming import IDLE_S, EventStream, unless_gone
 
@@ -55,7 +57,7 @@ async def completions(request: HttpRequest) -> Response:
     service: Service = request.app.state.service
     fields = await read_fields(request, service.options.max_body)
     asked = await asyncio.to_thread(_read, fields, service)
-    running = service.start(asked.prompts, asked.sampling, prompt_logprobs=asked.logprobs if asked.echo else None)
+    running = await service.start(asked.prompts, asked.sampling, prompt_logprobs=asked.logprobs if asked.echo else None)
     choices = [Choice(service, asked, index) for index in range(len(running.sequences))]
     if asked.stream:
         return EventStream(_events(service, asked, running, choices), running)
@@ -79,7 +81,13 @@ def _read(fields: Fields, service: Service) -> CompletionRequest:
     )
     fields.unsupported({"suffix": lambda value: value == ""}, "nothing is filled in between two texts")
     logprobs = top_count(fields, "logprobs")
-    request = Request("", sampling.settings, service.options.numerics, raw=True, logprobs=logprobs)
+    try:
+        form = constraint_of(**read_form(fields))
+    except EdgedistillError as error:
+        raise refusal(error) from error
+    request = Request(
+        "", sampling.settings, service.options.numerics, raw=True, logprobs=logprobs, constraint=form
+    )  # fmt: skip
     return CompletionRequest(
         prompts=[Asked(request, text, tokens) for text, tokens in _prompts(fields, service, info.vocab_size)],
         sampling=sampling,

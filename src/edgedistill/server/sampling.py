@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -101,6 +101,20 @@ def read_sampling(
 def top_count(fields: Fields, name: str) -> int | None:
     """How many of the most likely tokens a request wants beside each."""
     return fields.integer(name, 0, MOST_TOP)
+
+
+def read_form(fields: Fields) -> dict[str, Any]:
+    """What a request says of the form of its answers: keywords of ``constraint_of``."""
+    choices = fields.take("choices")
+    if choices is not None and not isinstance(choices, list):
+        fields.refuse("choices", "a list of texts")
+    return {
+        "response_format": fields.object("response_format"),
+        "json_schema": fields.object("json_schema"),
+        "grammar": fields.text("grammar"),
+        "regex": fields.text("regex"),
+        "choices": choices,
+    }
 
 
 def _stop(fields: Fields) -> tuple[str, ...] | None:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.errors import EdgedistillError
 from edgedistill.runtime.batch.live import LiveBatch, LiveSequence, Timings, Update
 from edgedistill.runtime.batch.places import SharedPlaces, SinglePlace
 from edgedistill.runtime.optimum_session import OptimumSession
@@ -14,7 +15,7 @@ from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.text.reasoning import opened_by
 from edgedistill.runtime.text.transcript import Transcript
 from edgedistill.runtime.think_budget import closing_events
-from edgedistill.server.errors import ApiError, failure
+from edgedistill.server.errors import ApiError, failure, refusal
 from edgedistill.server.metrics import Metrics
 from edgedistill.trajectories.memory import plan_memory
 
@@ -93,7 +94,9 @@ class Service:
             )
         return rows
 
-    def start(self, prompts: Sequence[Asked], sampling: Sampling, *, prompt_logprobs: int | None = None) -> Running:
+    async def start(
+        self, prompts: Sequence[Asked], sampling: Sampling, *, prompt_logprobs: int | None = None
+    ) -> Running:
         """Have the samples of every prompt computed.
 
         Args:
@@ -102,14 +105,16 @@ class Service:
             prompt_logprobs: Also give records of the prompts' tokens, with so many of the most likely.
 
         Raises:
-            ApiError: A prompt that is empty or too long, no room in the queue, or the server ends.
+            ApiError: A prompt that is empty or too long, a form of the answer that cannot be, no room in the queue, or
+                the server ends.
         """
         for asked in prompts:
             self.require_room(asked.tokens, new=int(sampling.generate))
         running = Running(self, sampling, prompt_logprobs)
-        for asked in prompts:
-            for sample in range(sampling.n):
-                running.add(asked, sample)
+        try:
+            await asyncio.to_thread(running.prepare, prompts)
+        except EdgedistillError as error:
+            raise refusal(error) from error
         running.submit()
         return running
 
@@ -178,20 +183,24 @@ class Running:
         self._deadline = time.monotonic() + service.options.timeout_s
         self.sequences: list[LiveSequence] = []
 
-    def add(self, asked: Asked, sample: int) -> None:
-        """Another sequence, before ``submit``: sample number ``sample`` of what is ``asked``."""
-        index = len(self.sequences)
-        self._asked.append((asked, sample))
-        self._written.append("")
-        self.sequences.append(self._sequence(index, asked.tokens, asked.request.settings.max_new_tokens))
+    def prepare(self, prompts: Sequence[Asked]) -> None:
+        """Make the sequences, before ``submit``; grammars take a while. Raises EdgedistillError."""
+        for asked in prompts:
+            for sample in range(self._sampling.n):
+                self._asked.append((asked, sample))
+                self._written.append("")
+                tokens, most = asked.tokens, asked.request.settings.max_new_tokens
+                self.sequences.append(self._sequence(len(self.sequences), tokens, most))
 
     def _sequence(self, index: int, tokens: Sequence[int], max_new_tokens: int, begun: str = "") -> LiveSequence:
         (asked, sample), model = self._asked[index], self._service.model
         request, info = asked.request, model.bundle.manifest.model
         settings = request.settings
+        mask = model.mask(replace(request, continuing=begun), asked.text)
+        key = NoiseKey.of(settings.seed or 0, sample=sample)
         return LiveSequence(
             prompt=tokens,
-            sampler=Sampler(settings, NoiseKey.of(settings.seed or 0, sample=sample), vocab_size=info.vocab_size),
+            sampler=Sampler(settings, key, vocab_size=info.vocab_size, mask=mask),
             transcript=Transcript(
                 model.tokenizer, settings.stop, model.grammar,
                 opened=None if request.raw else opened_by(asked.text, model.grammar), begun=begun,

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from edgedistill.trajectories.result import TrajectoryEvent, TrajectoryResult
 
 
+FORMS = ("response_format", "json_schema", "grammar", "regex", "choices")
+
+
 def read_vote(fields: Fields) -> TrajectoryOptions | None:
     """What a request says of trajectories; None where it wants a plain reply. Raises ApiError."""
     count = fields.integer("trajectories", 1, MOST_TRAJECTORIES)
@@ -38,7 +41,7 @@ def read_vote(fields: Fields) -> TrajectoryOptions | None:
     vote = fields.text("vote", get_args(VoteRule))
     if count is None and not deliberate and vote is None:
         return None
-    for name in ("tools", "logprobs", "top_logprobs", "think_budget", "reasoning_effort"):
+    for name in ("tools", "logprobs", "top_logprobs", "think_budget", "reasoning_effort", *FORMS):
         if fields.take(name):
             raise ApiError(
                 400, f"`{name}` cannot be had with `trajectories`.", param=name, code="unsupported_parameter"

@@ -460,6 +460,8 @@ class LiveBatch:
     def _reason(self, one: LiveSequence, token: int, count: int) -> FinishReason | None:
         if one.transcript.stopped:
             return "stop_string"
+        if one.sampler.finished:
+            return "stop"
         if token in one.eos:
             return "stop"
         if one.over:
