@@ -21,7 +21,7 @@ ARGS ?=
 PARALLEL := -n auto --dist worksteal --durations=10
 PIP_OPTIONS := --disable-pip-version-check
 
-.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-load bench-runtime bench-plan bench-verify bench-verify-minutes bench-gate bench-quality bench-speculate bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
+.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-load bench-runtime bench-plan bench-verify bench-verify-minutes bench-gate bench-quality bench-speculate bench-serve bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -124,6 +124,9 @@ bench-kv: $(DEV) ## a quantized KV cache by position in the context: divergence,
 
 bench-prefill: $(DEV) ## a W8A8 form for prompts next to 4 bits for everything: first token, prefill, decode, memory, quality (ARGS=--quick)
 	$(BIN)/python bench/prefill.py $(ARGS)
+
+bench-serve: $(DEV) ## throughput of the server at 1, 4 and 16 clients, beside one at a time (ARGS="--peer PYTHON": and llama-cpp-python's server)
+	$(BIN)/python bench/serve.py $(ARGS)
 
 bench-tune: $(DEV) ## what tuning gains on a calibrated 4-bit bundle, and how long it takes (ARGS="--minutes 30", ARGS=--quick)
 	$(BIN)/python bench/tune.py $(ARGS)

@@ -1,0 +1,175 @@
+"""Throughput of ``edgedistill serve`` at 1, 4 and 16 clients, beside one request at a time and llama.cpp's server.
+
+    make bench-serve
+    make bench-serve ARGS="--peer /path/to/python"    # of an environment with llama-cpp-python[server]
+
+All serve the same GGUF file (here exported to a bundle of 4-bit blocks of 32) with the same threads, in processes of
+their own that run for the whole benchmark: 16 sequences at a time, one at a time, and with --peer llama-cpp-python.
+Every client sends one request after the other; the servers are asked in turn, round by round, so that what else the
+machine does strikes all. Requests have a system prompt in common, and each a question of its own; replies have a limit
+of tokens. A rate is generated tokens of all clients over the wall time of the round. llama-cpp-python's server answers
+one request at a time; llama.cpp's own ``llama-server``, which batches, is no part of that package. Figures of one
+machine: measure again before relying on one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from edgedistill import export
+from edgedistill.catalog.builtin import resolve
+from edgedistill.runtime.session import physical_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MODEL = "smollm2-135m"
+SYSTEM = "You are a helpful assistant who answers questions about everyday things in a few plain sentences. " * 4
+WAIT_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round: tokens a second of all clients together, median seconds of a request."""
+
+    rate: float
+    latency_s: float
+
+
+def ask(url: str, number: int, tokens: int) -> tuple[int, float]:
+    """One request: generated tokens, seconds."""
+    body: dict[str, Any] = {
+        "messages": [
+            {"role": "system", "content": SYSTEM},
+            {"role": "user", "content": f"Tell me {number + 3} things about the number {number}."},
+        ],
+        "max_tokens": tokens,
+        "temperature": 0.8,
+        "seed": number,
+    }
+    started = time.perf_counter()
+    response = httpx.post(f"{url}/chat/completions", json=body, timeout=600)
+    response.raise_for_status()
+    return int(response.json()["usage"]["completion_tokens"]), time.perf_counter() - started
+
+
+def measure(url: str, clients: int, requests: int, tokens: int, first: int) -> Round:
+    """``clients`` at once, each ``requests`` one after the other, numbered from ``first``."""
+
+    def client(number: int) -> list[tuple[int, float]]:
+        return [ask(url, first + number * requests + at, tokens) for at in range(requests)]
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        done = [one for answers in pool.map(client, range(clients)) for one in answers]
+    seconds = time.perf_counter() - started
+    return Round(sum(count for count, _ in done) / seconds, median(spent for _, spent in done))
+
+
+@contextmanager
+def running(command: list[str], url: str | None, **variables: str) -> Iterator[str]:
+    """A server's address once it answers; ``url`` None: it prints it as JSON."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE if url is None else subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
+        env={**os.environ, **variables},
+    ) as process:  # fmt: skip
+        try:
+            if url is None:
+                assert process.stdout is not None
+                text = ""
+                while not text.endswith("}\n"):
+                    line = process.stdout.readline()
+                    if not line:
+                        raise SystemExit(f"error: {command[0]} ended before it served.")
+                    text += line
+                url = str(json.loads(text)["url"])
+            end = time.monotonic() + WAIT_S
+            while True:
+                try:
+                    httpx.get(f"{url}/models", timeout=5).raise_for_status()
+                    break
+                except httpx.HTTPError:
+                    if process.poll() is not None or time.monotonic() > end:
+                        raise SystemExit(f"error: {' '.join(command[:3])} does not serve.") from None
+                    time.sleep(0.2)
+            yield url
+        finally:
+            process.terminate()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", metavar="PYTHON", help="interpreter with llama-cpp-python[server]")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--requests", type=int, default=2, help="of each client in a round")
+    parser.add_argument("--tokens", type=int, default=48, help="of each reply")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--work", type=Path, default=Path("bench-results/serve"))
+    args = parser.parse_args()
+    gguf = resolve(MODEL)
+    if gguf is None:
+        raise SystemExit(f"error: pull the model first: edgedistill models pull {MODEL}")
+    bundle = args.work / MODEL
+    if not (bundle / "manifest.json").is_file():
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+        export(str(gguf), bundle, format="int4-b32-asym", context=2048, verify=False)
+    own = [sys.executable, "-m", "edgedistill", "serve", str(bundle), "--port", "0", "--json"]
+    own += ["--threads", str(args.threads), "--parallel"]
+    found: dict[tuple[str, int], list[Round]] = {}
+    with ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(running([*own, parallel], None))
+            for name, parallel in (("edgedistill", "16"), ("edgedistill, one at a time", "1"))
+        }
+        if args.peer:
+            port = free_port()
+            peer = [args.peer, "-m", "llama_cpp.server", "--model", str(gguf), "--n_ctx", "2048", "--port", str(port)]
+            peer += ["--n_threads", str(args.threads), "--n_threads_batch", str(args.threads), "--host", "127.0.0.1"]
+            url = f"http://127.0.0.1:{port}/v1"
+            servers["llama-cpp-python"] = stack.enter_context(running(peer, url, PYTHONPATH=""))
+        for url in servers.values():
+            ask(url, 0, 2)
+        first = 1
+        for number in range(args.rounds):
+            for clients in args.clients:
+                for name, url in servers.items():
+                    one = measure(url, clients, args.requests, args.tokens, first)
+                    found.setdefault((name, clients), []).append(one)
+                    print(f"round {number + 1}: {name}, {clients} clients: {one.rate:.1f} tokens/s", flush=True)
+                first += clients * args.requests
+    print(
+        f"\n{args.threads} threads, replies of {args.tokens} tokens, {args.rounds} rounds of {args.requests} a client\n"
+    )
+    print("| server | clients | tokens/s, all together (range) | median request, s |\n|---|---:|---:|---:|")
+    for (name, clients), rounds in sorted(found.items()):
+        rates = sorted(one.rate for one in rounds)
+        print(
+            f"| {name} | {clients} | {median(rates):.1f} ({rates[0]:.1f} to {rates[-1]:.1f}) | "
+            f"{median(one.latency_s for one in rounds):.1f} |"
+        )
+    if not args.peer:
+        print("\nllama.cpp was not measured: no --peer.")
+
+
+if __name__ == "__main__":
+    main()
