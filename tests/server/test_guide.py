@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from api_server import Served
-from doc_blocks import Block, blocks
+from doc_blocks import RUNNABLE, Block, blocks
 
 GUIDE = Path(__file__).parents[2] / "docs/guides/server.md"
 ADDRESS = "http://127.0.0.1:8080"
 ASKING = [
     block
     for block in blocks(GUIDE.read_text(encoding="utf-8"))
-    if ADDRESS in block.text and "lm_eval" not in block.text
+    if block.language in RUNNABLE and ADDRESS in block.text and "lm_eval" not in block.text
 ]
 
 
