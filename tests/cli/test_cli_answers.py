@@ -89,6 +89,25 @@ def test_a_chat_from_a_script(tiny_bundle_dir: Path, tmp_path: Path) -> None:
     assert "never asked" not in text
 
 
+def test_a_chat_takes_files_personas_and_prompts(
+    tiny_bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platformdirs.user_config_path", lambda *_, **__: tmp_path)
+    for name, text in (("personas/terse", "Be terse."), ("prompts/sum", "Sum up: {text}")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / f"{name}.md").write_text(text)
+    (tmp_path / "notes.txt").write_text("three short words")
+    script = [f"see @{tmp_path}/notes.txt", "see @absent.txt", "/persona", "/persona terse", "/prompt sun x", "/prompt sum it"]
+    result = here("chat", "--plain", "--json", tiny_bundle_dir, *SAMPLED, stdin="\n".join(script))
+    asked = [turn["content"] for turn in result.json["turns"][::2]]
+    assert asked == [f"see {tmp_path}/notes.txt\n\nnotes.txt:\n```\nthree short words\n```", "Sum up: it"]
+    assert result.json["system"] == "Be terse."
+    lines = result.err.splitlines()
+    assert any(line.startswith(f"{tmp_path}/notes.txt: ") and line.endswith(" tokens") for line in lines)
+    assert any("absent.txt does not exist" in line for line in lines)
+    assert {"terse", "There is no prompt sun. Did you mean sum?", "The system prompt is that of terse."} <= set(lines)
+
+
 def test_a_chat_remembers_and_reset_forgets(tiny_bundle_dir: Path) -> None:
     def turns(script: str) -> list[dict[str, Any]]:
         result = here("chat", "--plain", "--json", tiny_bundle_dir, *SAMPLED, stdin=script)

@@ -152,6 +152,9 @@ class FakeEngine:
         on_event(TrajectoryEvent("done", result=result))
         return result
 
+    def count(self, text: str) -> int:
+        return len(text.split())
+
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(map(chr, tokens))
 

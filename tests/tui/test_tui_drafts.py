@@ -295,3 +295,34 @@ def test_in_a_terminal_alt_enter_breaks_the_line_and_the_shells_keys_leave(tmp_p
     (summary,) = store.sessions()
     assert store.load(summary.id).path()[0].content == "one\ntwo"
     assert json.dumps(summary.title) == '"one two"'
+
+
+def test_files_personas_and_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine(ANSWER)
+    monkeypatch.setattr("platformdirs.user_config_path", lambda *_, **__: tmp_path / "config")
+    for name, text in (("personas/terse", "Be terse."), ("prompts/sum", "Sum up: {text}")):
+        path = tmp_path / "config" / f"{name}.md"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    (tmp_path / "notes.txt").write_text("three short words")
+    monkeypatch.chdir(tmp_path)
+
+    async def steps(pilot: Pilot[None]) -> None:
+        chat = chat_of(pilot)
+        chat.prompt.put("What is in @absent.txt?")
+        await pilot.press("enter")
+        await until(pilot, lambda: any("absent.txt does not exist" in n.message for n in pilot.app._notifications))
+        assert chat.prompt.text == "What is in @absent.txt?", "the draft stays"
+        chat.prompt.clear()
+        await ask(pilot, "Count @notes.txt.")
+        question = chat.session.path()[0].content
+        assert question == "Count notes.txt.\n\nnotes.txt:\n```\nthree short words\n```"
+        assert any("notes.txt: 3 tokens" in str(notice.content) for notice in chat.query(".notice").results(Static))
+        for typed in ("/persona terse", "/prompt sum all of it"):
+            chat.prompt.put(typed)
+            await pilot.press("enter")
+            await pilot.pause()
+        await until(pilot, lambda: chat.session.system == "Be terse.")
+        await until(pilot, lambda: chat.prompt.text == "Sum up: all of it")
+
+    drive(make_app(tmp_path, engine), steps)

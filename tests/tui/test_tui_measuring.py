@@ -109,7 +109,7 @@ def test_ab_marks_the_first_token_that_differs(tmp_path: Path, tiny_bundle_dir: 
         assert "differ from token 11" in page_text(pilot)
         assert engine.requests[-1].sampling == other.requests[-1].sampling
         assert engine.requests[-1].sampling.generation.seed is not None
-        await pilot.press("ctrl+b")
+        await pilot.press("alt+b")
         await pilot.pause()
         await pilot.press("escape")
 

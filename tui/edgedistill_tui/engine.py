@@ -189,6 +189,10 @@ class Engine(Protocol):
         """
         ...
 
+    def count(self, text: str) -> int:
+        """How many tokens ``text`` takes."""
+        ...
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of generated ids, tags included."""
         ...

@@ -134,6 +134,10 @@ class RuntimeEngine:
             raise RuntimeError("a parallel run ended without its last event")
         return result
 
+    def count(self, text: str) -> int:
+        """Tokens of ``text``, without a beginning of sequence."""
+        return len(self._model.tokenizer.encode(text, add_special_tokens=False).ids)
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of ids, special tokens left out except the reasoning tags."""
         from edgedistill.runtime.text.detokenize import dropped_ids

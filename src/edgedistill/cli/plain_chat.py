@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from edgedistill.cli import console, generation, parallel, trajectory_lines
 from edgedistill.cli.conversation import Conversation, Turn
 from edgedistill.errors import EdgedistillError, UsageError
-from edgedistill.runtime.text import commands
+from edgedistill.runtime.text import commands, kept_texts
+from edgedistill.runtime.text.attachments import attach
 
 if TYPE_CHECKING:
     import argparse
@@ -51,6 +52,8 @@ class PlainChat:
             while (line := _read_line()) is not None:
                 try:
                     name, rest = commands.parse(line)
+                    if name == "prompt" and rest:
+                        name, rest = "", kept_texts.filled(*_name_and_text(rest))
                 except UsageError as error:
                     console.note(str(error))
                     continue
@@ -67,10 +70,13 @@ class PlainChat:
     def _ask(self, model: Model, files: KeptFiles, line: str) -> None:
         try:
             files.check()
+            attached = attach(line)
         except EdgedistillError as error:
             console.note(f"error: {error}")
             return
-        self._conversation.ask(line)
+        for name, content in attached.files:
+            console.note(f"{name}: {len(model.encode(content)):,} tokens")
+        self._conversation.ask(attached.text)
         if self._several is not None:
             self._ask_in_parallel(model, self._several)
             return
@@ -128,6 +134,11 @@ class PlainChat:
             elif name == "system":
                 self._conversation.system = rest or None
                 console.note("System prompt set." if rest else "System prompt removed.")
+            elif name == "persona" and rest:
+                self._conversation.system = kept_texts.read("personas", rest)
+                console.note(f"The system prompt is that of {rest}.")
+            elif name in ("persona", "prompt"):
+                console.note(kept_texts.listing("personas" if name == "persona" else "prompts"))
             elif name == "think":
                 self._args.think = commands.wish_for_thinking(rest)
                 console.note("Reasoning is left to the template." if rest == "auto" else f"Reasoning is {rest}.")
@@ -164,6 +175,11 @@ class PlainChat:
 
     def _about(self) -> dict[str, Any]:
         return {"bundle": str(self._args.bundle)}
+
+
+def _name_and_text(rest: str) -> tuple[str, str]:
+    name, _, text = rest.partition(" ")
+    return name, text.strip()
 
 
 def _read_line() -> str | None:

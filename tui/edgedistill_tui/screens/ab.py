@@ -59,8 +59,8 @@ class CompareScreen(Page):
     BINDINGS = [  # noqa: RUF012 - Textual's own declaration
         key("ab.run", "ctrl+r", "run", "Run", priority=True),
         key("ab.stop", "escape", "stop", "Stop"),
-        key("ab.first", "ctrl+a", "choose(0)", "Bundle A", priority=True),
-        key("ab.second", "ctrl+b", "choose(1)", "Bundle B", priority=True),
+        key("ab.first", "alt+a", "choose(0)", "Bundle A", priority=True),
+        key("ab.second", "alt+b", "choose(1)", "Bundle B", priority=True),
     ]
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ from textual.widgets import Static
 
 from edgedistill.errors import ContextLengthError, EdgedistillError, UsageError
 from edgedistill.runtime.text import commands
+from edgedistill.runtime.text.attachments import Attached, attach
 from edgedistill_tui.engine import Engine, Request
 from edgedistill_tui.neutral import plain
 from edgedistill_tui.screens.chat_room import ChatRoom
@@ -216,6 +217,11 @@ class ChatScreen(ChatRoom):
                 self.prompt.take(message.text)
                 await self.command(name, rest)
                 return
+        try:
+            attach(message.text)  # what cannot be attached is said, and the text stays where it is
+        except UsageError as error:
+            self.notify(str(error), severity="warning", timeout=8)
+            return
         if self.run is None and self.tui.loading is not None:
             await self._wait(message.text)
         elif not self.ready:
@@ -243,7 +249,12 @@ class ChatScreen(ChatRoom):
         return bool(text)
 
     async def _ask(self, text: str) -> None:
-        _, text = commands.parse(text)  # without the second slash
+        typed, (_, text) = text, commands.parse(text)  # without the second slash
+        attached = self._attached(text)
+        if attached is None:
+            self.prompt.put(typed)
+            return
+        text = attached.text
         await self.query("#welcome, #waiting").remove()
         if self.editing is not None:
             question = self.session.edit(self.editing, text)
@@ -253,8 +264,31 @@ class ChatScreen(ChatRoom):
         else:
             question = self.session.ask(text)
             await self.transcript.mount(self._view(question))
+        await self._tell_attached(attached)
         self.transcript.anchor()
         await self.reply_to(question)
+
+    def _attached(self, text: str) -> Attached | None:
+        """The question with its files; None, and a sentence, where they cannot be read or have no room."""
+        try:
+            attached = attach(text)
+        except UsageError as error:
+            self.notify(str(error), severity="warning", timeout=8)
+            return None
+        engine = self.tui.engine
+        length = engine.facts.context_length if engine is not None else 0
+        for name, content in attached.files:
+            if engine is not None and length and (tokens := engine.count(content)) >= length:
+                what = f"{name} has {tokens:,} tokens; the context of this bundle holds {length:,}."
+                self.notify(what, severity="warning", timeout=8)
+                return None
+        return attached
+
+    async def _tell_attached(self, attached: Attached) -> None:
+        engine = self.tui.engine
+        if attached.files and engine is not None:
+            said = ", ".join(f"{name}: {engine.count(content):,} tokens" for name, content in attached.files)
+            await self.transcript.add_notice(said, kind="-quiet")
 
     async def reply_to(self, question: Message) -> None:
         """Have ``question`` answered by a new reply."""

@@ -12,7 +12,7 @@ from textual import work
 from textual.app import SuspendNotSupported
 
 from edgedistill.errors import EdgedistillError, UsageError
-from edgedistill.runtime.text import commands
+from edgedistill.runtime.text import commands, kept_texts
 from edgedistill_tui.data import writing
 from edgedistill_tui.data.database import StoreError
 from edgedistill_tui.screens.chat_actions import ChatActions
@@ -44,6 +44,14 @@ class ChatCommands(ChatActions):
         elif name == "system":
             self.session.system = rest
             said = "System prompt set." if rest else "System prompt removed."
+        elif name == "persona" and rest:
+            self.session.system = kept_texts.read("personas", rest)
+            said = f"The system prompt is that of {rest}."
+        elif name == "prompt" and rest:
+            chosen, _, text = rest.partition(" ")
+            self.prompt.put(kept_texts.filled(chosen, text.strip()))  # to be looked at before it is sent
+        elif name in ("persona", "prompt"):
+            said = kept_texts.listing("personas" if name == "persona" else "prompts")
         elif name == "think":
             settings["thinking"] = commands.wish_for_thinking(rest)
             said = "Reasoning is left to the template." if rest == "auto" else f"Reasoning is {rest}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static, TextArea
 
@@ -62,8 +62,19 @@ class SamplingPanel(ModalScreen[Changed | None]):
     def compose(self) -> ComposeResult:
         """A row per setting."""
         values = self._sampling.to_dict()
-        with VerticalScroll(classes="dialog -wide"):
-            yield Static("Sampling of this session", classes="question-text")
+        with Vertical(classes="dialog -wide -sampling"):
+            yield Static("System prompt of this session", classes="question-text")
+            yield TextArea(self._system, id="system", compact=True, show_line_numbers=False)
+            yield from self._fields(values)
+            yield Static("", id="problem", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button("Accept (^S)", id="accept", variant="primary", compact=True)
+                yield Button("Bundle's own", id="reset", compact=True)
+                yield Button("Leave (Esc)", id="leave", compact=True)
+
+    def _fields(self, values: dict[str, Any]) -> ComposeResult:
+        with VerticalScroll(classes="fields"):
+            yield Static("Sampling", classes="question-text")
             for name, label, _, hint in _NUMBERS:
                 with Horizontal(classes="field"):
                     yield Label(label)
@@ -80,13 +91,6 @@ class SamplingPanel(ModalScreen[Changed | None]):
                     yield Label(name)
                     yield Button(self._chosen[name], id=name, compact=True)
                     yield Static(" / ".join(options), markup=False, classes="hint")
-            yield Label("system prompt")
-            yield TextArea(self._system, id="system", compact=True, show_line_numbers=False)
-            yield Static("", id="problem", markup=False)
-            with Horizontal(classes="buttons"):
-                yield Button("Accept (^S)", id="accept", variant="primary", compact=True)
-                yield Button("Bundle's own", id="reset", compact=True)
-                yield Button("Leave (Esc)", id="leave", compact=True)
 
     def on_mount(self) -> None:
         """Begin at the top."""

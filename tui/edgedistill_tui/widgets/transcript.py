@@ -8,6 +8,7 @@ from textual.binding import Binding
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Markdown, Static
 
+from edgedistill_tui.mathematics import readable
 from edgedistill_tui.widgets.reasoning import ReasoningView
 from edgedistill_tui.widgets.trajectories import TrajectoriesView
 
@@ -85,7 +86,7 @@ class ReplyView(MessageView):
     def __init__(self, message: Message, place: tuple[int, int], *, folded: bool = True) -> None:
         super().__init__(message, place, classes="reply")
         self.reasoning = ReasoningView(folded=folded)
-        self._markdown = Markdown(message.content, classes="answer")
+        self._markdown = Markdown(readable(message.content), classes="answer")
         self._tag = Static("", markup=False, classes="tag")
         self._stream: MarkdownStream | None = None
         self.budget = 0
@@ -146,7 +147,7 @@ class ReplyView(MessageView):
         if self._stream is not None:
             await self._stream.stop()
             self._stream = None
-        await self._markdown.update(self.message.content)
+        await self._markdown.update(readable(self.message.content))
         self.live = False
         self._say(self.message)
 

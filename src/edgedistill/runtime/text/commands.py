@@ -26,6 +26,8 @@ COMMANDS = (
     Command("help", "", "list the commands"),
     Command("reset", "", "forget the conversation (the system prompt stays)"),
     Command("system", "TEXT", "set the system prompt; without TEXT remove it"),
+    Command("persona", "NAME", "take the system prompt kept as NAME; without NAME list them"),
+    Command("prompt", "NAME TEXT", "fill TEXT into the prompt kept as NAME; without NAME list them"),
     Command("think", "on|off|auto", "have the model reason or not, or leave it to its template"),
     Command("trajectories", "K|off", "let K trajectories vote on every answer, or answer once"),
     Command("save", "FILE", "save the conversation: .json as JSON, anything else as Markdown"),
@@ -39,7 +41,8 @@ def listing() -> str:
     """All commands, one a line."""
     width = max(len(command.usage) for command in COMMANDS) + 2
     lines = [f"{command.usage:{width}}{command.about}" for command in COMMANDS]
-    return "\n".join([*lines, f"{'//TEXT':{width}}ask /TEXT: a question that begins with a slash"])
+    lines.append(f"{'//TEXT':{width}}ask /TEXT: a question that begins with a slash")
+    return "\n".join([*lines, f"{'@FILE':{width}}in a question: send what is in FILE along (@@ is an @)"])
 
 
 def matching(text: str) -> list[Command]:
