@@ -97,7 +97,8 @@ def test_a_chat_takes_files_personas_and_prompts(
         (tmp_path / name).parent.mkdir()
         (tmp_path / f"{name}.md").write_text(text)
     (tmp_path / "notes.txt").write_text("three short words")
-    script = [f"see @{tmp_path}/notes.txt", "see @absent.txt", "/persona", "/persona terse", "/prompt sun x", "/prompt sum it"]
+    script = [f"see @{tmp_path}/notes.txt", "see @absent.txt", "/persona", "/persona terse"]
+    script += ["/prompt sun x", "/prompt sum it"]
     result = here("chat", "--plain", "--json", tiny_bundle_dir, *SAMPLED, stdin="\n".join(script))
     asked = [turn["content"] for turn in result.json["turns"][::2]]
     assert asked == [f"see {tmp_path}/notes.txt\n\nnotes.txt:\n```\nthree short words\n```", "Sum up: it"]
