@@ -21,7 +21,7 @@ ARGS ?=
 PARALLEL := -n auto --dist worksteal --durations=10
 PIP_OPTIONS := --disable-pip-version-check
 
-.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-load bench-runtime bench-plan bench-verify bench-verify-minutes bench-gate bench-quality bench-speculate bench-serve bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
+.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-load bench-runtime bench-plan bench-verify bench-verify-minutes bench-gate bench-quality bench-speculate bench-peers bench-serve bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -136,6 +136,9 @@ bench-sensitivity: $(DEV) ## estimated sensitivities next to measured ones: rank
 
 bench-speculate: $(DEV) ## decode speed with guessed tokens against without, by task (ARGS="--models tiny-reasoner", ARGS=--quick)
 	$(BIN)/python bench/speculate.py $(ARGS)
+
+bench-peers: $(DEV) ## speed, load and memory beside llama.cpp, OpenVINO GenAI and onnxruntime-genai, built in an environment of their own (hours; ARGS=--quick)
+	$(BIN)/python bench/peers.py $(ARGS)
 
 bench-trajectories: $(DEV) ## several attempts: accuracy and tokens of one, a vote, a deliberation; time against sequence
 	$(BIN)/python bench/trajectories.py $(ARGS)

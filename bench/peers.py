@@ -1,0 +1,209 @@
+"""This runtime beside llama.cpp, OpenVINO GenAI and onnxruntime-genai: speed, load and memory on the same weights.
+
+    python bench/peers.py [--models smollm2-135m qwen3-0.6b qwen3-1.7b qwen3-4b] [--rounds 5] [--quick]
+
+The peers are built in an environment of their own (--env); nothing of theirs is installed here. Every engine's turn is
+a process of its own (peers_turn.py), all engines in turn in every round, in alternating order: what counts is the ratio
+within a round, of which the median and the range are given. Weights: SmolLM2-135M dithered off its 4-bit grid, and
+random ones of Qwen3's shapes, for speed alone. llama.cpp and OpenVINO read a Q4_0 GGUF, onnxruntime-genai our int4-b32
+bundle. OpenVINO needs a GGUF with a vocabulary, which the random models have not: it takes part with SmolLM2 alone.
+Private memory is anonymous memory over that of the process before loading; the peak is the process's. Beside decode
+stands the roofline: bandwidth of memory, measured by this program, over the bytes of the weights file.
+
+On a processor with AVX-512 the same run shows what one with AVX2 does:
+
+    gcc -O2 -shared -fPIC -o avx2_only.so bench/avx2_only.c
+    CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON" \\
+        python bench/peers.py --env peers-avx2 --preload ./avx2_only.so
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from make_checkpoint import SHAPES, make_checkpoint
+from originals import original
+from quality_gguf import qwen3_gguf
+
+from edgedistill import export
+from edgedistill.runtime.session import physical_cores
+from edgedistill.system.cgroup import available_memory
+from edgedistill.system.hardware import memory_bandwidth
+from edgedistill.system.processor import read_processor
+
+PEERS = ("llama-cpp-python", "openvino-genai", "onnxruntime-genai")
+OURS, LLAMA, OPENVINO, GENAI = "edgedistill", "llama.cpp", "OpenVINO", "onnxruntime-genai"
+FORMAT = "int4-b32"
+MODELS = ("smollm2-135m", *(name for name in ("qwen3-0.6b", "qwen3-1.7b", "qwen3-4b") if name in SHAPES))
+CONTEXTS, BATCHES = (64, 256, 1024, 8192), (1, 2, 4, 8, 16)
+QUICK_CONTEXTS, QUICK_BATCHES = (64, 256), (1, 4)
+
+Turn = dict[str, Any]
+
+
+def say(text: str) -> None:
+    """A line about what happens now."""
+    sys.stderr.write(text + "\n")
+
+
+def environment(directory: Path) -> Path:
+    """The Python of the peers' environment, made where it is missing."""
+    python = directory / "bin" / "python"
+    if not (directory / ".peers").exists():
+        say(f"build the peers in {directory} (llama.cpp is compiled: some ten minutes)")
+        subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEERS], check=True)
+        (directory / ".peers").touch()
+    return python
+
+
+def weights(name: str, work: Path, contexts: tuple[int, ...], python: Path, threads: int) -> dict[str, Path]:
+    """What every engine loads for ``name``."""
+    context = max(contexts) + 128
+    bundle, q4 = work / f"{name}-{FORMAT}-{context}", work / f"{name}-Q4_0.gguf"
+    if name in SHAPES:
+        source = work / name
+        if not source.exists():
+            say(f"make {name}")
+            make_checkpoint(source, SHAPES[name])
+        full = work / f"{name}-f32.gguf"
+        if not q4.exists():
+            qwen3_gguf(source, full)
+    else:
+        source = full = Path(original(name, work))
+    if not bundle.exists():
+        say(f"export {name}")
+        export(str(source), bundle, format=FORMAT, context=context, verify=False)
+    if not q4.exists():
+        say(f"quantize {name} for llama.cpp")
+        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from quality_gguf import quantized; "
+        code += f"from pathlib import Path; quantized(Path({str(full)!r}), Path({str(q4)!r}), 'Q4_0', {threads})"
+        subprocess.run([str(python), "-c", code], check=True, stdout=subprocess.DEVNULL)
+    found = {OURS: bundle, GENAI: bundle, LLAMA: q4, OPENVINO: q4}
+    return {engine: path for engine, path in found.items() if engine != OPENVINO or name not in SHAPES}
+
+
+def turn(engine: str, model: Path, python: Path, args: argparse.Namespace) -> Turn | None:
+    """One process; None where the engine fails, which is said."""
+    command = [sys.executable if engine == OURS else str(python), str(Path(__file__).with_name("peers_turn.py"))]
+    command += [engine, str(model), "--threads", str(args.threads), "--new-tokens", str(args.new_tokens)]
+    command += ["--context", *map(str, args.contexts), "--batch", *map(str, args.batches)]
+    variables = dict(os.environ) | ({"LD_PRELOAD": str(args.preload.resolve())} if args.preload else {})
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+    if done.returncode:
+        say(f"  {engine} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        return None
+    found: Turn = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure(models: dict[str, Path], python: Path, args: argparse.Namespace) -> list[dict[str, Turn]]:
+    """All engines in turn, in alternating order; the engines that failed are missing in a round."""
+    rounds = []
+    for index in range(args.rounds):
+        order = sorted(models, reverse=bool(index % 2))
+        turns = {engine: turn(engine, models[engine], python, args) for engine in order}
+        rounds.append({engine: one for engine, one in turns.items() if one is not None})
+        say(f"  round {index + 1} of {args.rounds}")
+    return rounds
+
+
+def spread(values: list[float], digits: int = 0) -> str:
+    """Median and range."""
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})" if values else "-"
+
+
+def tables(name: str, rounds: list[dict[str, Turn]], models: dict[str, Path], bandwidth: float | None) -> str:
+    """Markdown: absolute medians, and ours over each engine's within the rounds."""
+    contexts = list(next(iter(rounds[0].values()))["prefill"])
+    head = ["engine", *(f"prefill {c}" for c in contexts), *(f"decode at {c}" for c in contexts)]
+    lines = [f"### {name}", "", "| " + " | ".join([*head, "load s", "private MB", "peak MB"]) + " |"]
+    lines.append("|---|" + "---:|" * (len(head) + 2))
+    ratios = []
+    for engine in models:
+        turns = [one[engine] for one in rounds if engine in one]
+        if not turns:
+            continue
+        cells = [spread([t[kind][c] for t in turns]) for kind in ("prefill", "decode") for c in contexts]
+        cells += [spread([t["load"] for t in turns], 2)]
+        cells += [spread([t[kind] / 1e6 for t in turns]) for kind in ("private", "peak")]
+        lines.append(f"| {turns[0]['version']} | " + " | ".join(cells) + " |")
+        if engine != OURS:
+            both = [one for one in rounds if engine in one and OURS in one]
+            cells = [
+                spread([one[OURS][kind][c] / one[engine][kind][c] for one in both], 2)
+                for kind in ("prefill", "decode")
+                for c in contexts
+            ]
+            ratios.append(f"| edgedistill / {engine} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "| ratio within a round | " + " | ".join(head[1:]) + " |",
+        "|---|" + "---:|" * (len(head) - 1),
+        *ratios,
+    ]
+    ours = [one[OURS] for one in rounds if OURS in one]
+    if ours and ours[0]["batch"]:
+        cells = [f"{rows}: {spread([t['batch'][rows] for t in ours])}" for rows in ours[0]["batch"]]
+        lines += ["", f"Tokens per second in all by batch size, edgedistill: {'; '.join(cells)}."]
+    if bandwidth:
+        size = sum(path.stat().st_size for path in models[OURS].glob("*") if path.suffix in (".onnx", ".data", ".bin"))
+        bound = f"{bandwidth:.1f} GB/s over {size / 1e6:.0f} MB are {bandwidth * 1e9 / size:.0f} tokens/s"
+        lines += ["", f"Roofline: {bound}."]
+    return "\n".join(lines)
+
+
+def machine(args: argparse.Namespace) -> str:
+    """What it ran on."""
+    found = read_processor(Path("/"), platform.system(), platform.machine().lower())
+    masked = f", under {args.preload.name}" if args.preload else ""
+    load = f"; load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    isa = " ".join(found.isa or ())
+    return (
+        f"{found.name} ({isa}){masked}, {args.threads} threads, {platform.system()}, {time.strftime('%Y-%m-%d')}{load}"
+    )
+
+
+def main() -> None:
+    """Build, measure, write the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--new-tokens", type=int, default=48)
+    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--env", type=Path, default=Path("bench-results/peers-env"), help="the peers' environment")
+    parser.add_argument("--work", type=Path, default=Path("bench-results/peers"))
+    parser.add_argument("--preload", type=Path, help="library that every engine is started with (bench/avx2_only.c)")
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks-peers.md"), help="the page to write")
+    parser.add_argument("--quick", action="store_true", help="SmolLM2, short contexts, three rounds: some minutes")
+    args = parser.parse_args()
+    args.contexts, args.batches = (QUICK_CONTEXTS, QUICK_BATCHES) if args.quick else (CONTEXTS, BATCHES)
+    names = ["smollm2-135m"] if args.quick else args.models
+    args.rounds = min(args.rounds, 3) if args.quick else args.rounds
+    args.work.mkdir(parents=True, exist_ok=True)
+    python = environment(args.env)
+    bandwidth = memory_bandwidth(args.threads, available_memory())
+    parts = [
+        "# Next to other engines",
+        f"`python bench/peers.py{' --quick' if args.quick else ''}`: {machine(args)}. Tokens per second; median and "
+        f"range of {args.rounds} rounds, all engines in turn; bench/peers.py says what is compared.",
+    ]
+    for name in names:
+        say(name)
+        models = weights(name, args.work, args.contexts, python, args.threads)
+        parts.append(tables(name, measure(models, python, args), models, bandwidth))
+        args.out.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    sys.stdout.write(args.out.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""One turn of one engine in this process, as JSON: ``peers.py`` starts it, in the environment that has the engine.
+
+Imports nothing of edgedistill unless the engine is edgedistill: it also runs in the peers' own environment.
+
+    python bench/peers_turn.py ENGINE MODEL --context 64 512 --new-tokens 48 --threads 2 --batch 1 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SKIPPED = 4
+
+
+class LlamaCpp:
+    """llama-cpp-python over a GGUF; one sequence."""
+
+    def __init__(self, model: str, threads: int, longest: int) -> None:
+        import llama_cpp
+
+        self._llama = llama_cpp.Llama(
+            model, n_ctx=longest, n_threads=threads, n_threads_batch=threads, n_batch=512, verbose=False
+        )
+        self.version = f"llama-cpp-python {llama_cpp.__version__}"
+        self.vocab = int(self._llama.n_vocab())
+
+    def prefill(self, ids: list[int]) -> None:
+        self._llama.reset()
+        self._llama.eval(ids)
+
+    def step(self) -> None:
+        self._llama.eval([self._llama.sample(temp=0.0)])
+
+
+class OpenVino:
+    """OpenVINO GenAI over the same GGUF: its pipeline generates, so that steps are timed by its own metrics."""
+
+    def __init__(self, model: str, threads: int, longest: int) -> None:
+        import openvino_genai
+
+        self._genai = openvino_genai
+        self._pipe = openvino_genai.LLMPipeline(model, "CPU", INFERENCE_NUM_THREADS=threads)
+        self.version = f"openvino-genai {openvino_genai.__version__.split('-')[0]}"
+        self.vocab = 1000
+        self._ids: list[int] = []
+        _ = longest
+
+    def generate(self, ids: list[int], new_tokens: int) -> tuple[float, float]:
+        """Seconds of the first token, and of one more."""
+        import openvino
+
+        tensor = openvino.Tensor(np.asarray([ids], dtype=np.int64))
+        inputs = self._genai.TokenizedInputs(tensor, openvino.Tensor(np.ones_like(np.asarray([ids], dtype=np.int64))))
+        result = self._pipe.generate(inputs, max_new_tokens=new_tokens, ignore_eos=True, do_sample=False)
+        metrics = result.perf_metrics
+        return metrics.get_ttft().mean / 1e3, metrics.get_tpot().mean / 1e3
+
+
+class Genai:
+    """onnxruntime-genai over our bundle's directory."""
+
+    def __init__(self, model: str, threads: int, longest: int) -> None:
+        import onnxruntime_genai
+
+        self._og = onnxruntime_genai
+        config = onnxruntime_genai.Config(model)
+        decoder = {"session_options": {"intra_op_num_threads": threads}}
+        config.overlay(json.dumps({"model": {"decoder": decoder, "eos_token_id": [5]}}))
+        self._model = onnxruntime_genai.Model(config)
+        self.version = f"onnxruntime-genai {onnxruntime_genai.__version__}"
+        self.vocab = 1000
+        self._longest = longest
+
+    def prefill(self, ids: list[int]) -> None:
+        params = self._og.GeneratorParams(self._model)
+        params.set_search_options(max_length=self._longest, do_sample=False)
+        self._generator = self._og.Generator(self._model, params)
+        self._generator.append_tokens(np.asarray(ids, dtype=np.int32))
+
+    def step(self) -> None:
+        self._generator.generate_next_token()
+
+
+class Ours:
+    """The runtime of this project; several sequences too."""
+
+    def __init__(self, model: str, threads: int, longest: int) -> None:
+        from edgedistill._version import __version__
+        from edgedistill.runtime.model import open_bundle
+
+        self._model = open_bundle(model, threads=threads)
+        self.version = f"edgedistill {__version__}"
+        self.vocab = self._model.bundle.manifest.model.vocab_size
+        self._decoder: Any = self._model.session.decoder()
+        _ = longest
+
+    def prefill(self, ids: list[int]) -> None:
+        self._decoder.truncate(0)
+        chunk = self._model.prefill_chunk
+        for start in range(0, len(ids), chunk):
+            part = ids[start : start + chunk]
+            self._logits = self._decoder.feed(part, exact=True, logits=start + chunk >= len(ids))
+
+    def step(self) -> None:
+        self._logits = self._decoder.feed([int(self._logits.argmax())])
+
+    def batch(self, ids: list[int], rows: int) -> Any:
+        """A step of ``rows`` sequences that all begin with ``ids``."""
+        self.prefill(ids)
+        decoder = self._decoder.select([0] * rows)
+        token = np.full((rows, 1), ids[-1], dtype=np.int64)
+        return lambda: decoder.step(token)
+
+
+ENGINES = {"llama.cpp": LlamaCpp, "OpenVINO": OpenVino, "onnxruntime-genai": Genai, "edgedistill": Ours}
+
+
+def memory() -> dict[str, int]:
+    """Bytes of this process: anonymous now, and the highest resident size so far (Linux)."""
+    found = dict.fromkeys(("RssAnon", "VmHWM"), 0)
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name in found:
+            found[name] = int(value.split()[0]) * 1024
+    return found
+
+
+def main() -> None:
+    """Load, one prompt that does not count, then every context length."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("engine", choices=list(ENGINES))
+    parser.add_argument("model")
+    parser.add_argument("--context", type=int, nargs="+", default=[64])
+    parser.add_argument("--batch", type=int, nargs="*", default=[])
+    parser.add_argument("--new-tokens", type=int, default=48)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    base = memory()["RssAnon"]
+    begun = time.perf_counter()
+    engine: Any = ENGINES[args.engine](args.model, args.threads, max(args.context) + args.new_tokens + 8)
+    load = time.perf_counter() - begun
+    rng = np.random.default_rng(0)
+    vocab = min(1000, engine.vocab)
+    prefill, decode, batch = {}, {}, {}
+    for length in [16, *args.context]:
+        ids = rng.integers(10, vocab, size=length).tolist()
+        if isinstance(engine, OpenVino):
+            first, further = engine.generate(ids, args.new_tokens)
+            prefill[length], decode[length] = length / first, 1 / further
+            continue
+        begun = time.perf_counter()
+        engine.prefill(ids)
+        prefill[length] = length / (time.perf_counter() - begun)
+        for index in range(SKIPPED + args.new_tokens):
+            if index == SKIPPED:
+                begun = time.perf_counter()
+            engine.step()
+        decode[length] = args.new_tokens / (time.perf_counter() - begun)
+    kept = memory()
+    if isinstance(engine, Ours):
+        for rows in args.batch:
+            step = engine.batch(ids[:64], rows)
+            step()
+            begun = time.perf_counter()
+            for _ in range(args.new_tokens):
+                step()
+            batch[rows] = rows * args.new_tokens / (time.perf_counter() - begun)
+    del prefill[16], decode[16]
+    sys.stdout.write(
+        json.dumps(
+            {
+                "version": engine.version,
+                "load": load,
+                "prefill": prefill,
+                "decode": decode,
+                "batch": batch,
+                "private": kept["RssAnon"] - base,
+                "peak": kept["VmHWM"],
+            }
+        )
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
