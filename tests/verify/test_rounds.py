@@ -229,8 +229,14 @@ def test_a_wrong_prediction_ends_a_real_run_at_its_budget(sampled: Callable[...,
     assert clock.now < 1.15 * budget
 
 
+def test_a_budget_that_ends_in_the_audit_is_named(sampled: Callable[..., BundleModel]) -> None:
+    clock, model = Ticking(1.0), sampled()
+    with pytest.raises(TimeUpError, match=r"^inconclusive: the time budget ended in the audit of the sampler"):
+        verify_models(model, model, load_suite("arithmetic"), VerifyOptions(time_budget=5.0), clock=clock)
+
+
 def test_a_budget_that_ends_in_the_pilot_is_named_and_is_no_usage_error(sampled: Callable[..., BundleModel]) -> None:
     clock, model = Ticking(1.0), sampled()
-    with pytest.raises(TimeUpError, match=r"^inconclusive: the time budget of 20 s ended in the pilot") as caught:
-        verify_models(model, model, load_suite("arithmetic"), VerifyOptions(time_budget=20.0), clock=clock)
+    with pytest.raises(TimeUpError, match=r"^inconclusive: the time budget of 2 min ended in the pilot") as caught:
+        verify_models(model, model, load_suite("arithmetic"), VerifyOptions(time_budget=100.0), clock=clock)
     assert caught.value.exit_code == EXIT_INCONCLUSIVE

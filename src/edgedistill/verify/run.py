@@ -133,14 +133,14 @@ def verify_models(
     run = Run(suite, settings, options, store, progress, reference_settings=before, clock=clock)
     run.notes += notes
     run.coupled = all(shares_noise(model) for model in (reference, bundle))
+    budget = options.time_budget
+    if budget is not None:
+        run.deadline = Deadline(began + LAST_REPLY * budget, clock)
     shipped = differences(reference, bundle, (before, settings), prompts)
     sampler = run.audit_sampler(bundle, prompts)
     if not getattr(reference, "can_draw", True):
         return replace(_without_samples(run, reference, bundle, prompts, sampler), shipped=shipped)
     reference_sampler = run.audit_sampler(reference, prompts, reference=True)
-    budget = options.time_budget
-    if budget is not None:
-        run.deadline = Deadline(began + LAST_REPLY * budget, clock)
     pilot = () if budget is None else pilot_prompts(prompts)
     run, options, prompts = planned(run, reference, bundle, prompts, options, margins, began, progress)
     state = None

@@ -159,7 +159,9 @@ class Run:
             self.notes += [] if note in self.notes else [note]
             return None
         here = cast("NoisyModel", model.here if isinstance(model, BundleModel) else model)
-        replies = len(prompts) * self._options.n_samples
+        # A time budget leaves few replies, of which an audit of many would be a large part.
+        replies = 0 if self.deadline is not None else len(prompts) * self._options.n_samples
+        here.cancel = self.deadline
         audited = spread(prompts, _AUDITED_PROMPTS)
         found = check_sampler(here, audited, settings, replies=replies, progress=self._progress)
         found.require_sound(model.identity.name)

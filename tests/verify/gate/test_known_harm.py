@@ -139,3 +139,67 @@ def test_a_better_bundle_is_called_better() -> None:
     assert result.outcome == "pass"
     assert any("better than the reference in accuracy and nothing was shown to be worse" in r for r in report.reasons)
     assert not math.isnan(result.endpoints[0].change.value)
+
+
+def _labels(prompts: int) -> Distributions:
+    return [{"ABCD"[i % 4]: 0.9, "ABCD"[(i + 1) % 4]: 0.1} for i in range(prompts)]
+
+
+@pytest.mark.parametrize("moves", [dict(zip("ABCD", "BCDA", strict=True)), {"A": "B", "B": "A"}])
+def test_labels_of_a_choice_suite_shuffled(moves: dict[str, str]) -> None:
+    before = _labels(60)
+    after = [{moves.get(label, label): share for label, share in model.items()} for model in before]
+    for estimand in ("suite", "population"):
+        result = decide(pair(before, after, 16), Margins(), estimand=estimand)
+        assert (result.outcome, outcome(result, "distance")) == ("fail", "fail")
+
+
+def test_losses_that_gains_make_up_for() -> None:
+    right, wrong = {"g": 1.0}, {"w": 1.0}
+    result = decide(pair([right] * 58 + [wrong] * 2, [wrong] * 2 + [right] * 58, 32, gold=["g"] * 60), Margins())
+    assert (outcome(result, "accuracy"), outcome(result, "distance")) == ("pass", "fail")
+
+
+def test_hard_prompts_alone_are_hurt() -> None:
+    sure, gold = [{"g": 1.0}] * 54, ["g"] * 60
+    result = decide(pair(sure + [{"g": 0.5, "w": 0.5}] * 6, sure + [{"w": 1.0}] * 6, 32, gold=gold), Margins())
+    assert outcome(result, "accuracy") == "fail"
+
+
+def test_a_colder_bundle_is_no_better_one() -> None:
+    result = decide(pair([{"g": 0.9, "w": 0.1}] * 60, [{"g": 1.0}] * 60, 32, gold=["g"] * 60), Margins())
+    assert outcome(result, "accuracy") == "pass"
+    assert {outcome(result, "agreement"), outcome(result, "entropy")} == {"fail"}
+
+
+def test_a_few_replies_of_every_prompt_loop() -> None:
+    reference = {f"p{i}": [sample(f"p{i}", j, "a") for j in range(16)] for i in range(100)}
+    looping = {
+        name: [replace(one, tokens=2000 if (7 * one.index + i) % 32 == 0 else 100) for one in group]
+        for i, (name, group) in enumerate(reference.items())
+    }
+    result = decide(compare(reference, looping, limit=LIMIT), Margins())
+    assert (outcome(result, "length"), outcome(result, "tokens")) == ("pass", "fail")
+
+
+@pytest.mark.parametrize(("sure", "kinds", "samples"), [(0, 64, 512), (30, 1000, 64), (58, 1000, 64)])
+def test_answers_so_diverse_that_no_endpoint_sees_all_of_them_change(sure: int, kinds: int, samples: int) -> None:
+    """Without gold; the same number of equally likely answers before and after, and not one of them the same."""
+    same: Distributions = [{f"{p}": 1.0} for p in range(sure)]
+    sides = [
+        [{f"{p}{side}{k}": 1 / kinds for k in range(kinds)} for p in range(30 if sure < 58 else 2)] for side in "xy"
+    ]
+    comparison = pair(same + sides[0], same + sides[1], samples)
+    result = decide(comparison, Margins())
+    assert result.outcome == "inconclusive"
+    report = gate_report(result, comparison, Margins())
+    assert any("hardly any two samples agree" in reason for reason in report.reasons)
+    gold = [f"{p}" for p in range(sure)] + [f"{p}x0" for p in range(len(sides[0]))]
+    assert not decide(pair(same + sides[0], same + sides[1], samples, gold=gold), Margins()).notes
+
+
+def test_a_diverse_prompt_of_sixty_leaves_the_rest_decidable() -> None:
+    same: Distributions = [{f"{p}": 1.0} for p in range(60)]
+    diverse = [{f"x{k}": 1 / 1000 for k in range(1000)}]
+    result = decide(pair(same + diverse, same + diverse, 64), Margins())
+    assert result.outcome == "pass"

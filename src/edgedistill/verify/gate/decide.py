@@ -19,7 +19,7 @@ exactly if it fails.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -42,6 +42,9 @@ ALPHA = 0.05
 POWER = 0.8
 MOST = 1_000_000
 """Beyond this many prompts or samples the answer is "not in practice" (None)."""
+
+BLIND = 0.1
+"""Of the largest distance that a prompt's answers could have, below which a change of all of them hardly counts."""
 
 EXIT_CODES: dict[Outcome, int] = {"pass": EXIT_OK, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE}
 
@@ -196,6 +199,7 @@ def decide(
         within_limits = max(passing) <= shared.within
         outcome: Outcome = "fail" if any(rejected[part]) else "pass" if within_limits else "inconclusive"
         results.append(_result(endpoint, outcome, (max(passing), min(failing)), each[part], how))
+    results, notes = _blind_prompts(results, comparison, margins)
     collapse = None if verdicts is None else collapse_endpoint(*verdicts)
     outcomes = [result.outcome for result in results] + ([] if collapse is None else [collapse.outcome])
     return GateResult(
@@ -207,8 +211,31 @@ def decide(
         alpha=alpha,
         method="betting",
         blind_spot=1 - alpha ** (1 / len(comparison.prompts)),
+        notes=notes,
         estimand=estimand,
     )
+
+
+def _blind_prompts(
+    results: list[EndpointResult], comparison: Comparison, margins: Margins
+) -> tuple[list[EndpointResult], tuple[str, ...]]:
+    """The distance decides nothing where too many prompts have no answer that comes twice: D is at most C_q + C_p.
+
+    With gold answers accuracy watches these prompts: one with a right answer of any frequency is none of them.
+    """
+    blind = comparison.reference.agreement + comparison.quantized.agreement < BLIND
+    if comparison.accuracy is not None or blind.mean() <= margins.distance / 2:
+        return results, ()
+    told = (
+        f"On {blind.sum()} of {blind.size} prompts hardly any two samples agree: if all of these answers had become "
+        "others, the distance of answers would not show it, and without gold answers nothing else would."
+    )
+    return [
+        replace(row, outcome="inconclusive", decide=Decider(None, None, None, None))
+        if row.name == "distance" and row.outcome == "pass"
+        else row
+        for row in results
+    ], (told,)
 
 
 def overall(outcomes: list[Outcome]) -> Outcome:

@@ -10,6 +10,7 @@ import numpy as np
 from edgedistill.errors import VerifyError
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.sampling import candidates, choose
+from edgedistill.verify.sampling.deadline import TimeUpError
 from edgedistill.verify.sampling.protocol import SampledModel, slices
 from edgedistill.verify.stats.sampler_audit import DRAWS, SamplerAudit, audit_sampler
 
@@ -69,6 +70,7 @@ def check_sampler(
 
     Raises:
         VerifyError: No prompts, or settings that leave no choice (temperature 0).
+        TimeUpError: The model was cancelled.
     """
     if settings.deterministic:
         raise VerifyError(
@@ -99,6 +101,12 @@ def _audit(
     def run(seed: int) -> list[tuple[int, ...]]:
         drawn = {one.key: one.token_ids for one in model.draw(asked, size.samples, short.replace(seed=seed))}
         progress.advance(len(keys))
+        if len(drawn) < len(keys):
+            raise TimeUpError(
+                f"inconclusive: the time budget ended in the audit of the sampler of {model.identity.name}; nothing was "
+                "compared.",
+                hint="Give more --time-budget.",
+            )
         return [drawn[key] for key in keys]
 
     first = run(short.seed)
