@@ -87,7 +87,10 @@ def test_the_page_of_environment_variables_is_complete() -> None:
     assert not [name for name in told - {"TMPDIR"} if name not in code]
 
 
-_OF_OTHERS = {"--constraint", "--extra-index-url", "--no-deps", "--strict", "--per-band", "--quick"}
+_OF_OTHERS = {
+    *("--constraint", "--extra-index-url", "--no-deps", "--strict"),
+    *("--per-band", "--quick", "--shapes", "--budget"),
+}
 """Options of pip, mypy and the scripts in bench/."""
 
 

@@ -235,8 +235,16 @@ def test_a_budget_that_ends_in_the_audit_is_named(sampled: Callable[..., BundleM
         verify_models(model, model, load_suite("arithmetic"), VerifyOptions(time_budget=5.0), clock=clock)
 
 
+class SlowReplies(Ticking):
+    """No time passes but while replies of the run are drawn."""
+
+    def begin(self, stage: str, *_: Any) -> None:
+        self.step = 10.0 if stage.startswith("sampling") else 0.0
+
+
 def test_a_budget_that_ends_in_the_pilot_is_named_and_is_no_usage_error(sampled: Callable[..., BundleModel]) -> None:
-    clock, model = Ticking(1.0), sampled()
+    clock, model = SlowReplies(0.0), sampled()
+    options = VerifyOptions(time_budget=100.0)
     with pytest.raises(TimeUpError, match=r"^inconclusive: the time budget of 2 min ended in the pilot") as caught:
-        verify_models(model, model, load_suite("arithmetic"), VerifyOptions(time_budget=100.0), clock=clock)
+        verify_models(model, model, load_suite("arithmetic"), options, progress=clock, clock=clock)
     assert caught.value.exit_code == EXIT_INCONCLUSIVE

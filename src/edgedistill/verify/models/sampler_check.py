@@ -103,8 +103,8 @@ def _audit(
         progress.advance(len(keys))
         if len(drawn) < len(keys):
             raise TimeUpError(
-                f"inconclusive: the time budget ended in the audit of the sampler of {model.identity.name}; nothing was "
-                "compared.",
+                f"inconclusive: the time budget ended in the audit of the sampler of {model.identity.name}; nothing "
+                "was compared.",
                 hint="Give more --time-budget.",
             )
         return [drawn[key] for key in keys]

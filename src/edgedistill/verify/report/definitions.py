@@ -23,9 +23,9 @@ DEFINITIONS = MappingProxyType(
         "accuracy": "Share of samples whose answer is the gold answer; samples without an answer are wrong.",
         "accuracy_loose": "The same with checks that forgive an introduction, a farewell and Markdown emphasis.",
         "distance": "Unbiased estimate of the squared distance between the two answer distributions, 0 to 2; may come "
-        "out slightly below 0 where they are equal. Pairs that share their noise are left out. At most what the two agreements add up to: where hardly two "
-        "samples agree it sees nothing, and without gold answers such prompts leave it undecided. For one prompt, "
-        "the interval is that of the length of the difference, squared.",
+        "out slightly below 0 where they are equal. Pairs that share their noise are left out. At most what the two "
+        "agreements add up to: where hardly two samples agree it sees nothing, and without gold answers such prompts "
+        "leave it undecided. For one prompt, the interval is that of the length of the difference, squared.",
         "flips": "Share of paired samples that are right in one model and wrong in the other.",
         "pass_at_k": "Unbiased probability that at least one of k samples is right.",
         "majority_at_k": "Probability that the most frequent answer of k samples is right, ties shared evenly.",
