@@ -87,11 +87,13 @@ def test_the_page_of_environment_variables_is_complete() -> None:
     assert not [name for name in told - {"TMPDIR"} if name not in code]
 
 
-_OF_OTHERS = {
-    *("--constraint", "--extra-index-url", "--no-deps", "--strict"),
-    *("--per-band", "--quick", "--shapes", "--budget"),
-}
-"""Options of pip, mypy and the scripts in bench/."""
+_OF_OTHERS = {"--constraint", "--extra-index-url", "--no-deps", "--strict"}
+"""Options of pip and mypy."""
+
+
+def _of_benchmarks() -> set[str]:
+    scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "bench").glob("*.py"))
+    return set(re.findall(r'add_argument\(\s*"(--[a-z][a-z-]+)"', scripts))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_options_named_in_running_text_exist(path: str) -> None:
     """Blocks of commands are run, page by page, in test_pages.py; this is for the sentences around them."""
     from commands import page
 
-    known = set(re.findall(r"--[a-z][a-z-]+", page())) | _OF_OTHERS
+    known = set(re.findall(r"--[a-z][a-z-]+", page())) | _OF_OTHERS | _of_benchmarks()
     text = re.sub(r"```.*?```", "", (ROOT / path).read_text(encoding="utf-8"), flags=re.DOTALL)
     named = {
         found for span in re.findall(r"`([^`\n]+)`", text) for found in re.findall(r"(?<![\w-])--[a-z][a-z-]+", span)
