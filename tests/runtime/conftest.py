@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,20 +42,6 @@ def fp32(tiny_bundle: Callable[[str], Path]) -> Iterator[Model]:
     """The tiny checkpoint in full precision, opened with one thread."""
     with open_bundle(tiny_bundle("fp32"), threads=1) as model:
         yield model
-
-
-@pytest.fixture(scope="session")
-def roomy_bundle_dir(tiny_checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny checkpoint with a context of 4096 tokens; its template knows no tools. Read-only by convention."""
-
-    def make(out: Path) -> Path:
-        source = out.parent / "roomy-checkpoint"
-        shutil.copytree(tiny_checkpoint_dir, source)
-        config = json.loads((source / "config.json").read_text())
-        (source / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}))
-        return export(source, out, format="int8", context=4096, check=False).path
-
-    return made_once(tmp_path_factory, "bundles/roomy", make)
 
 
 @pytest.fixture(scope="module")

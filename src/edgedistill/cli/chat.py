@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.cli import console, generation, parallel, terminal_ui
+from edgedistill.cli import console, generation, parallel, terminal_ui, tool_rounds
 from edgedistill.cli.by_name import MODEL_HELP, bundle_path
 from edgedistill.errors import UsageError
 
@@ -23,6 +23,7 @@ examples:
   edgedistill chat my-bundle --serve      # in a browser, at http://localhost:8000
   edgedistill chat my-bundle --plain --system "Answer briefly."
   edgedistill chat my-bundle --trajectories 8
+  edgedistill chat my-bundle --plain --tools tools.py --mcp http://localhost:9000/mcp
 
 Ctrl-C stops an answer and keeps its text; at the prompt it leaves. In --plain, /help lists the commands."""
 
@@ -36,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="with --plain: print the conversation as JSON at the end")
     terminal_ui.add_serve_options(parser)
     generation.add_options(parser)
+    tool_rounds.add_options(parser)
     parallel.add_options(parser)
 
 
@@ -55,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
 
         args.bundle = bundle_path(args.bundle)
         return PlainChat(args).loop()
+    if tool_rounds.given(args):
+        raise UsageError("Tools work in the line-based chat: the terminal UI has none yet.", hint="Add --plain.")
     if args.json:
         raise UsageError("--json needs --plain: the terminal UI prints no JSON.", hint="Add --plain.")
     if args.serve:
@@ -86,6 +90,11 @@ def _terminal_ui(args: argparse.Namespace) -> int:
         overrides["thinking"] = thinking
     if args.think_budget:
         overrides["think_budget"] = args.think_budget
+    if args.reasoning_effort is not None:
+        raise UsageError(
+            "--reasoning-effort works in run and in chat --plain.",
+            hint="Here: --think-budget N, or --template-var reasoning_effort=low where the template reads it.",
+        )
     if several is not None:
         overrides |= parallel.overrides(several)
     return terminal_ui.run_app(

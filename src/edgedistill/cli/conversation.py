@@ -21,7 +21,7 @@ class Turn:
     """One message. What follows ``reasoning`` belongs to answers; ``finish_reason`` "cancelled": the user stopped it.
 
     ``trajectories``: those behind an answer that several gave, each with ``index``, ``kind``, ``vote``, ``tokens`` (a
-    number), ``text`` and ``confidence``.
+    number), ``text`` and ``confidence``. ``steps``: the messages before an answer, calls of tools and their results.
     """
 
     role: Literal["user", "assistant"]
@@ -30,6 +30,7 @@ class Turn:
     finish_reason: str = ""
     stats: dict[str, Any] = field(default_factory=dict)
     trajectories: tuple[dict[str, Any], ...] = ()
+    steps: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(slots=True)
@@ -65,9 +66,10 @@ class Conversation:
         if self.system:
             messages.append({"role": "system", "content": self.system})
         for turn in self.turns:
-            if turn.role == "assistant" and not turn.content and not turn.reasoning:
+            if turn.role == "assistant" and not (turn.content or turn.reasoning or turn.steps):
                 messages.pop()
                 continue
+            messages += turn.steps
             message: dict[str, Any] = {"role": turn.role, "content": turn.content}
             if turn.reasoning:
                 message["reasoning_content"] = turn.reasoning
@@ -83,6 +85,7 @@ class Conversation:
                 **({"reasoning": t.reasoning} if t.reasoning else {}),
                 **({"finish_reason": t.finish_reason, "stats": t.stats} if t.role == "assistant" else {}),
                 **({"trajectories": list(t.trajectories)} if t.trajectories else {}),
+                **({"steps": list(t.steps)} if t.steps else {}),
             }
             for t in self.turns
         ]
@@ -95,6 +98,11 @@ class Conversation:
             parts += ["## System", "", self.system, ""]
         for turn in self.turns:
             parts += [f"## {'You' if turn.role == 'user' else 'Model'}", ""]
+            for step in turn.steps:
+                for call in step.get("tool_calls", ()):
+                    parts += [f"*calls* `{call['function']['name']}({call['function']['arguments']})`", ""]
+                if step["role"] == "tool":
+                    parts += [f"*result* `{step['content']}`", ""]
             if turn.reasoning:
                 parts += ["<details><summary>reasoning</summary>", "", turn.reasoning, "", "</details>", ""]
             parts += [turn.content, ""]

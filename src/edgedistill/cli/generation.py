@@ -8,14 +8,15 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from edgedistill.cli import console, trusted_key
 from edgedistill.errors import UsageError
 from edgedistill.units import format_bytes, format_rate, format_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from edgedistill.bundle.bundle import Check
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
     from edgedistill.runtime.model import Model
     from edgedistill.runtime.settings import GenerationSettings
     from edgedistill.runtime.stats import GenerationStats
+    from edgedistill.runtime.tools.types import Tool
+
+
+class Form(TypedDict, total=False):
+    """Keywords of ``Model.generate`` for the form of an answer."""
+
+    json_schema: Any
+    grammar: str
+    regex: str
+    choices: list[str]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +60,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="tokens of reasoning, then it has to answer (0: no limit)",
+    )
+    running.add_argument(
+        "--reasoning-effort",
+        choices=("none", "minimal", "low", "medium", "high"),
+        help="by the template's own switch, or 10, 20, 50, 80 %% of --max-new-tokens as the budget",
     )
     running.add_argument(
         "--template-var",
@@ -144,6 +160,40 @@ def thinking(args: argparse.Namespace) -> bool | None:
     return value
 
 
+def add_form_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the form of an answer."""
+    group = parser.add_argument_group("form of the answer").add_mutually_exclusive_group()
+    group.add_argument("--json-schema", type=Path, metavar="FILE", help="JSON that fits the schema in this file")
+    group.add_argument("--grammar", type=Path, metavar="FILE", help="a text of this grammar (Lark or GBNF)")
+    group.add_argument("--regex", metavar="REGEX", help="a text that this regular expression matches")
+    group.add_argument("--choices", metavar="A,B", help="one of these texts")
+
+
+def form(args: argparse.Namespace) -> Form:
+    """The keywords of the form that ``args`` ask for; raises UsageError for a file that cannot be read."""
+    found: Form = {}
+    if getattr(args, "json_schema", None) is not None:
+        try:
+            found["json_schema"] = json.loads(_read(args.json_schema, "--json-schema"))
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{args.json_schema} is no JSON: {error}.", hint="Give a JSON schema.") from error
+    if getattr(args, "grammar", None) is not None:
+        found["grammar"] = _read(args.grammar, "--grammar")
+    if getattr(args, "regex", None) is not None:
+        found["regex"] = args.regex
+    if getattr(args, "choices", None) is not None:
+        found["choices"] = [text.strip() for text in args.choices.split(",")]
+    return found
+
+
+def _read(path: Path, option: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise UsageError(f"{option} cannot read {path}: {why}.") from error
+
+
 @contextmanager
 def cancel_on_interrupt() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C sets, so that the text so far is kept; the second one interrupts as usual."""
@@ -221,6 +271,8 @@ def generate(
     printer: AnswerPrinter | None,
     cancel: threading.Event,
     raw: bool = False,
+    tools: Sequence[Tool] = (),
+    tool_choice: str | dict[str, Any] = "auto",
 ) -> Generation:
     """Generate with the options of ``args``; ``printer`` gets the text as it comes."""
 
@@ -235,7 +287,11 @@ def generate(
             numerics=args.numerics,
             thinking=thinking(args),
             think_budget=args.think_budget,
+            reasoning_effort=args.reasoning_effort,
             raw=raw,
+            tools=tools,
+            tool_choice=tool_choice if tools else None,
+            **form(args),
             on_event=show,
             cancel=cancel,
         )

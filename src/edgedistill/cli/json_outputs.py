@@ -42,6 +42,8 @@ from edgedistill.verify.types import Message, ModelIdentity, Prompt
 from edgedistill.workflow.publish import Pushed
 
 Asked: Any = Plus(bundle=str, prompt=str)
+Answered: Any = Plus(bundle=str, prompt=str, steps=list[dict[str, Any]])
+"""``steps``: the messages before the reply, calls of tools and their results."""
 CompareRow = Annotated[Row, Plus(pareto=bool)]
 
 
@@ -108,6 +110,7 @@ class Turn(TypedDict):
     finish_reason: NotRequired[str]
     stats: NotRequired[dict[str, Any]]
     trajectories: NotRequired[list[TurnTrajectory]]
+    steps: NotRequired[list[dict[str, Any]]]
 
 
 class Chat(TypedDict):
@@ -276,7 +279,7 @@ OUTPUTS: dict[str, Any] = {
     "plan": PlanReport,
     "compare": Compare,
     "tune": TuneResult,
-    "run": Annotated[Generation, Asked] | Annotated[TrajectoryResult, Asked],
+    "run": Annotated[Generation, Answered] | Annotated[TrajectoryResult, Asked],
     "chat": Chat,
     "serve": Served,
     "bench": BenchResult,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.cli import console, generation, parallel, trajectory_lines
+from edgedistill.cli import console, generation, parallel, tool_rounds, trajectory_lines
 from edgedistill.cli.conversation import Conversation, Turn
 from edgedistill.errors import EdgedistillError, UsageError
 from edgedistill.runtime.text import commands, kept_texts
@@ -41,7 +41,9 @@ class PlainChat:
         """Read lines until the end; errors of one answer do not end the chat."""
         from edgedistill.cli.kept_files import keep_files
 
+        tool_rounds.refuse_beside(self._several, self._args)
         with (
+            tool_rounds.Toolbox(self._args) as self._box,
             generation.open_model(self._args) as model,
             keep_files(model.bundle) as files,
             _history(),
@@ -83,18 +85,17 @@ class PlainChat:
         # With --json stdout belongs to the one document at the end.
         printer = None if self._args.json else generation.AnswerPrinter(show_reasoning=not self._args.hide_reasoning)
         try:
-            with generation.cancel_on_interrupt() as cancel:
-                result = generation.generate(
-                    model, self._conversation.messages(), self._args, printer=printer, cancel=cancel
-                )
+            result, steps = tool_rounds.answer(
+                model, self._conversation.messages(), self._args, self._box, printer=printer
+            )
         except (EdgedistillError, KeyboardInterrupt) as error:
             self._conversation.withdraw()
             console.note("")
             console.note(f"error: {error}" if isinstance(error, EdgedistillError) else "stopped.")
             return
-        self._conversation.answer(
-            Turn("assistant", result.answer, result.reasoning, result.finish_reason, result.stats.to_dict())
-        )
+        stats = result.stats.to_dict()
+        turn = Turn("assistant", result.answer, result.reasoning, result.finish_reason, stats, steps=tuple(steps))
+        self._conversation.answer(turn)
         self._last = generation.stats_line(result.stats, result.finish_reason)
         if result.finish_reason == "cancelled":
             console.note("stopped; the text so far is kept.")
@@ -159,6 +160,7 @@ class PlainChat:
             return
         from edgedistill.trajectories.options import TrajectoryOptions
 
+        tool_rounds.refuse_beside(count, self._args)
         self._several = replace(self._several or TrajectoryOptions(), count=count)
         console.note(f"{count} trajectories vote on every answer.")
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.cli import console, generation, limits, parallel, trajectory_lines
+from edgedistill.cli import console, generation, limits, parallel, tool_rounds, trajectory_lines
 from edgedistill.cli.by_name import MODEL_HELP, bundle_path
 from edgedistill.errors import EXIT_FAIL, EXIT_INTERRUPTED, UsageError
 
@@ -25,7 +25,10 @@ examples:
   edgedistill run my-bundle --json - < question.txt
   edgedistill run my-bundle --raw "Once upon a time"       no chat template
   edgedistill run my-bundle --trajectories 8 "A train ..."  eight attempts at once, a vote
-  edgedistill run my-bundle --procedure deliberate "A train ..."  and a pass that reads them"""
+  edgedistill run my-bundle --procedure deliberate "A train ..."  and a pass that reads them
+  edgedistill run my-bundle --json-schema answer.json "..." JSON that fits a schema
+  edgedistill run my-bundle --tools tools.py "What time is it in Rome?"   functions that it may call, if you agree
+  edgedistill run my-bundle --mcp "uvx mcp-server-time" "..."   tools of an MCP server"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hide-reasoning", action="store_true", help="print the answer only")
     parser.add_argument("--json", action="store_true", help="print text, reasoning, answer and statistics as JSON")
     generation.add_options(parser)
+    generation.add_form_options(parser)
+    tool_rounds.add_options(parser)
     limits.add_options(parser)
     parallel.add_options(parser)
     parser.add_argument("--show-trajectories", action="store_true", help="print every trajectory on stderr")
@@ -49,6 +54,9 @@ def run(args: argparse.Namespace) -> int:
     several = parallel.options(args)
     if args.show_trajectories and several is None:
         raise UsageError("--show-trajectories shows nothing without --trajectories.", hint="Add --trajectories 8.")
+    tool_rounds.refuse_beside(several, args)
+    if args.raw and tool_rounds.given(args):
+        raise UsageError("--raw uses no chat template, so tools have no place.", hint="Drop one of the two.")
     text = _prompt(args.prompt)
     args.bundle = bundle_path(args.bundle)
     from edgedistill.cli.kept_files import keep_files
@@ -57,16 +65,13 @@ def run(args: argparse.Namespace) -> int:
     if args.system:
         prompt = [{"role": "system", "content": args.system}, {"role": "user", "content": text}]
     printer = None if args.json else generation.AnswerPrinter(show_reasoning=not args.hide_reasoning)
-    with (
-        generation.open_model(args) as model,
-        keep_files(model.bundle),
-        generation.cancel_on_interrupt() as cancel,
-    ):
+    with tool_rounds.Toolbox(args) as box, generation.open_model(args) as model, keep_files(model.bundle):
         if several is not None:
-            return _in_parallel(model, prompt, text, args, several, cancel)
-        result = generation.generate(model, prompt, args, printer=printer, cancel=cancel, raw=args.raw)
+            with generation.cancel_on_interrupt() as cancel:
+                return _in_parallel(model, prompt, text, args, several, cancel)
+        result, steps = tool_rounds.answer(model, prompt, args, box, printer=printer, raw=args.raw)
     if args.json:
-        console.out_json({"bundle": str(args.bundle), "prompt": text, **result.to_dict()})
+        console.out_json({"bundle": str(args.bundle), "prompt": text, "steps": steps, **result.to_dict()})
     else:
         console.note(generation.stats_line(result.stats, result.finish_reason))
     if result.finish_reason == "cancelled":
