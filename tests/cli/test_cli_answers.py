@@ -198,7 +198,7 @@ def test_groups_keep_their_formats_apart(tiny_bundle_dir: Path) -> None:
     groups = {group["name"]: group for group in group_weights(Bundle.open(tiny_bundle_dir).manifest.weights)}
     assert groups["norms"]["formats"] == ["fp32"]
     assert groups["norms"]["bits_per_weight"] == 32
-    assert groups["mlp"]["formats"] == ["int4-b32-asym-search"]
+    assert groups["mlp"]["formats"] == ["int4-b32-asym-search-s8"]
     assert 4 < groups["mlp"]["bits_per_weight"] < 6
 
 
@@ -210,9 +210,12 @@ def test_the_summary_of_an_export_is_json_on_demand(tiny_checkpoint_dir: Path, t
     assert document["bits_per_weight"] == manifest["bits_per_weight"]
     assert document["bundle_bytes"] == sum(entry["size"] for entry in manifest["files"])
     assert {w["format"]["bits"] for w in manifest["weights"] if len(w["shape"]) == 2} == {8}
-    assert document["verification"]["status"] == "checked"
     assert document["verification"] == manifest["verification"]
-    assert "diffuse, accuracy 0.0 %" in here("inspect", out).out
+    if document["verification"]["status"] == "skipped":  # a machine on which the bundle is too slow for it
+        assert "tokens/s on this machine" in document["verification"]["reason"]
+    else:
+        assert document["verification"]["status"] == "checked"
+        assert "diffuse, accuracy 0.0 %" in here("inspect", out).out
     both = ("--no-verify", "--reference", "hf")
     assert "exclude" in here("export", tiny_checkpoint_dir, "-o", tmp_path / "x", *both).one_error()
 
