@@ -156,7 +156,7 @@ def _reject_foreign(config: Mapping[str, Any], model_type: str, family: Family) 
     known |= {"attn_logit_softcapping", "final_logit_softcapping"} if family.caps else set()
     known |= {"num_experts", "num_local_experts"} if family.experts else set()
     for key, meaning in {**_FOREIGN, **family.refused}.items():
-        if key not in known and config.get(key):
+        if (key not in known or key in family.refused) and config.get(key):
             raise UnsupportedModelError(
                 f"The config of this {model_type} model sets {key} = {config[key]!r} ({meaning}), which is not "
                 "supported.",
