@@ -83,7 +83,7 @@ def test_the_think_budget_closes_the_reasoning_and_asks_for_the_answer(engine: R
     written = "".join(chunk.text for chunk in chunks)
     assert written.count("</think>") == 1
     assert reply.answer
-    assert reply.stats["reasoning_tokens"] == 8
+    assert 8 <= reply.stats["reasoning_tokens"] <= 11  # a character of several tokens is not cut
     assert reply.stats["new_tokens"] == len(reply.tokens) == 40
 
 
