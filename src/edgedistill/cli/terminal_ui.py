@@ -128,9 +128,10 @@ def make_default(home: Path, progress: Progress) -> Path:
 
 def export_default(out: str, progress: Progress) -> None:
     """Export the built-in model to ``out`` in this process."""
-    from edgedistill.export.pipeline import export
+    from edgedistill.export.options import ExportOptions
+    from edgedistill.workflow.export import export
 
-    export(DEFAULT_MODEL, Path(out), progress=progress)
+    export(DEFAULT_MODEL, Path(out), ExportOptions(verify=False), progress=progress)
 
 
 def serve(args: argparse.Namespace, command: Sequence[str]) -> int:
