@@ -65,4 +65,4 @@ def test_command_line(bench: ModuleType, tmp_path: Path, monkeypatch: pytest.Mon
     assert bench.main() == 0
     assert "random bf16 weights" in capsys.readouterr().out
     assert bench.main() == 2
-    assert "already exists" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err

@@ -88,5 +88,5 @@ def test_of_a_model_without_evidence_the_common_tags_are_looked_for() -> None:
 def test_a_user_may_say_what_the_tags_are() -> None:
     assert with_tags(DEFAULT_GRAMMAR, ["<<", ">>"]) == ReasoningGrammar((TagPair("<<", ">>"),))
     for wrong in (["<<"], ["<<", "<<"], ["<<", ""], ["", ">>"]):
-        with pytest.raises(ValueError, match=r"two different|opening and a closing|closes"):
+        with pytest.raises(ValueError, match=r"two different|opening and a closing|closing mark"):
             with_tags(DEFAULT_GRAMMAR, wrong)

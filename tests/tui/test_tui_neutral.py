@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
-from fake_engine import FACTS, FakeEngine, ask, chat_of, drive, make_app
+from fake_engine import FACTS, FakeEngine, ask, chat_of, drive, make_app, until
 
 from edgedistill_tui.data.writing import write_new
 from edgedistill_tui.widgets.reasoning import ReasoningView
@@ -44,9 +44,9 @@ def test_a_reply_and_the_names_of_a_bundle(tmp_path: Path) -> None:
         await pilot.pause()
         assert MARKUP in list(pilot.app._notifications)[-1].message
         drawn(pilot)
+        await until(pilot, lambda: MARKUP in pilot.app.services.store.questions())  # the page lists what is stored
         await pilot.press("f3")
-        await pilot.pause()
-        assert MARKUP in drawn(pilot)
+        await until(pilot, lambda: MARKUP in drawn(pilot))
 
     drive(make_app(tmp_path, engine), steps, size=(140, 40))
 

@@ -26,7 +26,12 @@ class Located:
 
 
 def locate(path: Path) -> Located:
-    """What the directory ``path`` means; raises CheckpointError where it could mean several things."""
+    """What the directory ``path`` means; raises CheckpointError where it could mean several things, or is a bundle."""
+    if all((path / name).is_file() for name in ("model.onnx", "weights.bin")):
+        raise CheckpointError(
+            f"{path.name} is a bundle, or what is left of one; expected the model that it was made of.",
+            hint="The bundle's README.md names that model.",
+        )
     if (path / CONFIG).is_file():
         return Located(path)
     if (path / ADAPTER_CONFIG).is_file():

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedistill._version import __version__
-from edgedistill.bundle.bundle import MANIFEST
+from edgedistill.bundle.bundle import MANIFEST, WEIGHTS
 from edgedistill.catalog import builtin
 from edgedistill.errors import ModelNotFoundError, OutputError
 from edgedistill.profile.profile import DEFAULT_PROFILE, load_profile
@@ -131,7 +131,7 @@ def _model_at(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path] if path.suffix == ".gguf" else []
-    if (path / MANIFEST).is_file():
+    if (path / MANIFEST).is_file() or (path / WEIGHTS).is_file():  # a bundle, whole or not: it has a config.json too
         return []
     from edgedistill.checkpoint.locate import ADAPTER_CONFIG, CONFIG, locate
 

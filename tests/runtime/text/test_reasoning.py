@@ -125,5 +125,5 @@ def test_opened_by_prompt() -> None:
 def test_tag_pairs_are_checked() -> None:
     with pytest.raises(ValueError, match="two different"):
         TagPair("<x>", "<x>")
-    with pytest.raises(ValueError, match="closes"):
+    with pytest.raises(ValueError, match="closing mark"):
         ReasoningGrammar((TagPair("<x>", ""),))
