@@ -59,7 +59,7 @@ def test_start_type_read_stop_quit(tmux: Tmux, reasoner_dir: Path, tmp_path: Pat
     tmux("new-session", "-d", "-x", "80", "-y", "24", *options, f"{command}; echo left with $?; sleep 60")
     tmux.wait_for("ready")
     tmux("send-keys", "What is 17 + 25?", "Enter")  # in one burst
-    tmux.wait_for("boxed{42}")
+    tmux.wait_for("The result is 42.")
     tmux.wait_for("tok at")
     tmux("send-keys", "Escape")
     tmux("send-keys", "C-q")

@@ -104,14 +104,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     trusted_key.add_option(running)
 
 
-def open_model(args: argparse.Namespace) -> Model:
+def open_model(args: argparse.Namespace, *, prompt_cache: bool = False) -> Model:
     """The bundle of ``args``, opened with its options. Raises BundleError, BudgetError, UsageError."""
     from edgedistill.runtime.model import open_bundle
 
     check: Check = "full" if args.verify else "size"
     return open_bundle(
         args.bundle, threads=args.threads, check=check, reasoning_tags=args.reasoning_tags,
-        template_vars=template_vars(args), prompt_cache=args.prompt_cache,
+        template_vars=template_vars(args), prompt_cache=prompt_cache,
     )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ class PlainChat:
         tool_rounds.refuse_beside(self._several, self._args)
         with (
             tool_rounds.Toolbox(self._args) as self._box,
-            generation.open_model(self._args) as model,
+            generation.open_model(self._args, prompt_cache=self._args.prompt_cache) as model,
             keep_files(model.bundle) as files,
             _history(),
         ):

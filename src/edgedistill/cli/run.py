@@ -65,7 +65,11 @@ def run(args: argparse.Namespace) -> int:
     if args.system:
         prompt = [{"role": "system", "content": args.system}, {"role": "user", "content": text}]
     printer = None if args.json else generation.AnswerPrinter(show_reasoning=not args.hide_reasoning)
-    with tool_rounds.Toolbox(args) as box, generation.open_model(args) as model, keep_files(model.bundle):
+    with (
+        tool_rounds.Toolbox(args) as box,
+        generation.open_model(args, prompt_cache=args.prompt_cache) as model,
+        keep_files(model.bundle),
+    ):
         if several is not None:
             with generation.cancel_on_interrupt() as cancel:
                 return _in_parallel(model, prompt, text, args, several, cancel)
