@@ -335,7 +335,7 @@ def test_collapse_endpoint() -> None:
     ],
 )
 def test_margins_that_make_no_sense(change: dict[str, float]) -> None:
-    with pytest.raises(VerifyError, match="margin"):
+    with pytest.raises(VerifyError, match="Margin"):
         decide(models(10, 0.0, np.random.default_rng(0)), replace(MARGINS, **change))
 
 

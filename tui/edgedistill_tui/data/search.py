@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
+import time
 import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 FORM = Form(StoreError, hint="Choose another session.", surrogates=True, max_bytes=256 << 20)
 _BEFORE, _AFTER = 30, 80
 """Characters of an excerpt on both sides of where the first word begins."""
+_TRIES, _PAUSE_S = 20, 0.05
 _LOOK_EVERY = 10_000
 """Steps of SQLite's virtual machine between two looks at whether the result is still wanted."""
 
@@ -50,20 +52,29 @@ def find(path: Path, query: str, *, limit: int, offset: int, wanted: Callable[[]
     Raises:
         StoreError: The file cannot be read now.
     """
+    for left in range(_TRIES, 0, -1):
+        try:
+            return _find(path, query, limit=limit, offset=offset, wanted=wanted)
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            if not wanted():
+                return []
+            # A writer that closes just now removes the files beside the database, without which none opens to be read.
+            if left == 1 or not isinstance(error, sqlite3.OperationalError):
+                raise StoreError(f"{path.name}: {error}.", hint="The operation will be retried.") from error
+            time.sleep(_PAUSE_S)
+    return []
+
+
+def _find(path: Path, query: str, *, limit: int, offset: int, wanted: Callable[[], bool]) -> list[Summary]:
     if not path.exists():
         return []
-    try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_MS / 1000)
-        with contextlib.closing(connection):
-            connection.text_factory = lambda data: data.decode("utf-8", "replace")
-            connection.set_progress_handler(lambda: not wanted(), _LOOK_EVERY)
-            indexed = migrations.has_search_index(connection)
-            found = list(summaries(connection, query, limit=limit, offset=offset, indexed=indexed))
-            return found if wanted() else []
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        if not wanted():
-            return []
-        raise StoreError(f"{path.name}: {error}.", hint="The operation will be retried.") from error
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_MS / 1000)
+    with contextlib.closing(connection):
+        connection.text_factory = lambda data: data.decode("utf-8", "replace")
+        connection.set_progress_handler(lambda: not wanted(), _LOOK_EVERY)
+        indexed = migrations.has_search_index(connection)
+        found = list(summaries(connection, query, limit=limit, offset=offset, indexed=indexed))
+        return found if wanted() else []
 
 
 def summaries(
