@@ -200,7 +200,7 @@ def test_failures_are_one_clear_error(tiny_checkpoint_dir: Path, tmp_path: Path)
         with pytest.raises(ExportError, match="Calibrating the KV cache failed"):
             exporter.quantize_cache(path, bundle.manifest, None, NullProgress())
         pytest.importorskip("optimum")
-        with pytest.raises(UsageError, match="keep float32"):
+        with pytest.raises(UsageError, match="float32 KV cache"):
             FallbackExporter(checkpoint, profile)
         with pytest.raises(UsageError, match="has weight-only formats"):
             FallbackExporter(checkpoint, load_profile("laptop-cpu").with_overrides(weight_format=parse_format("w8a8")))
