@@ -44,7 +44,9 @@ def test_a_reply_and_the_names_of_a_bundle(tmp_path: Path) -> None:
         await pilot.pause()
         assert MARKUP in list(pilot.app._notifications)[-1].message
         drawn(pilot)
-        await until(pilot, lambda: MARKUP in chat_of(pilot).tui.services.store.questions())  # the page lists what is stored
+        await until(
+            pilot, lambda: MARKUP in chat_of(pilot).tui.services.store.questions()
+        )  # the page lists what is stored
         await pilot.press("f3")
         await until(pilot, lambda: MARKUP in drawn(pilot))
 
