@@ -194,7 +194,7 @@ def test_references_that_do_not_fit(tiny_bundle_dir: Path, suite: Path, tmp_path
     assert "not found" in missing.one_error()
     no_answers = here("verify", tiny_bundle_dir, "--reference", tiny_bundle_dir, "--suite", suite,
                              "--samples", 2, "--no-store", "-n", 1, "--fast")  # fmt: skip
-    assert "none of the" in no_answers.one_error()
+    assert "None of the" in no_answers.one_error()
 
 
 def test_another_tokenizer_is_refused(
