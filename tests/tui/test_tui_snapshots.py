@@ -80,7 +80,7 @@ async def show(pilot: Pilot[Any], page: str) -> None:
         await pilot.pause()
     screen: Any = pilot.app.screen
     if page == "sessions":
-        await until(pilot, lambda: bool(screen.summaries))
+        await until(pilot, lambda: bool(screen.summaries) and not screen.searching)
     elif page == "profiler":
         await pilot.press("s")
         await until(pilot, lambda: bool(screen.runs) and not screen.running)
@@ -101,9 +101,14 @@ async def show(pilot: Pilot[Any], page: str) -> None:
         await pilot.press("alt+down", "alt+down")
     elif page == "reasoning":
         await pilot.press("ctrl+t")
-    for table in screen.query(DataTable):  # measures its columns when it has nothing else to do
-        await until(pilot, lambda table=table: not table._require_update_dimensions)  # type: ignore[misc]
-    await pilot.pause()
+    for _ in range(2):  # a table measures its columns when it has nothing else to do, and may have been filled again
+        for table in screen.query(DataTable):
+            await until(pilot, lambda table=table: not table._require_update_dimensions)  # type: ignore[misc]
+        await pilot.pause(0.1)
+    for table in screen.query(DataTable):  # lines that were drawn before it had measured are kept
+        table._clear_caches()
+        table.refresh()
+    await pilot.pause(0.1)
 
 
 def check(snap_compare: Callable[..., bool], directory: Path, page: str, size: tuple[int, int]) -> bool:
