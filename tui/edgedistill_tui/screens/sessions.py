@@ -118,6 +118,8 @@ class SessionsScreen(Page):
                 title.append(f"  {summary.snippet}", "dim italic")
             bundle = summary.bundle.rstrip("/").rpartition("/")[2]
             self.table.add_row(when(summary.updated), title, str(summary.messages), plain(bundle))
+        # Lines that the table drew before it had measured its columns would stay cut.
+        self.set_timer(0.1, self.table.notify_style_update)
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
         """Near the end of what was read: read more."""
