@@ -11,7 +11,7 @@ from edgedistill.runtime.text.detokenize import token_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from edgedistill.runtime.batch.live import Timings
+    from edgedistill.runtime.batch.live_sequence import Timings
     from edgedistill.runtime.logprobs import TokenLogprob
     from edgedistill.server.service import Service
 

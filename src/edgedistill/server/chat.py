@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from edgedistill.runtime.batch.live import Timings, Update
+    from edgedistill.runtime.batch.live_sequence import Timings, Update
     from edgedistill.runtime.events import Event
     from edgedistill.runtime.logprobs import TokenLogprob
     from edgedistill.runtime.text.thinking import Effort

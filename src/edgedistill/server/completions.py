@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request as HttpRequest
     from starlette.responses import Response
 
-    from edgedistill.runtime.batch.live import Timings
+    from edgedistill.runtime.batch.live_sequence import Timings
     from edgedistill.server.fields import Fields
     from edgedistill.server.sampling import Sampling
     from edgedistill.server.service import Running, Service

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import JSONResponse
 
 from edgedistill.errors import BudgetError, ContextLengthError, EdgedistillError, OutOfMemoryError
-from edgedistill.runtime.batch.live import QueueFullError, StoppedError
+from edgedistill.runtime.batch.live_sequence import QueueFullError, StoppedError
 
 if TYPE_CHECKING:
     from starlette.responses import Response

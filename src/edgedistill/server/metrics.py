@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from edgedistill.runtime.batch.live import LiveBatch, Timings
+    from edgedistill.runtime.batch.live import LiveBatch
+    from edgedistill.runtime.batch.live_sequence import Timings
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)

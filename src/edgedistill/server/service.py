@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import EdgedistillError
-from edgedistill.runtime.batch.live import LiveBatch, LiveSequence, Timings, Update
+from edgedistill.runtime.batch.live import LiveBatch
+from edgedistill.runtime.batch.live_sequence import LiveSequence, Timings, Update
 from edgedistill.runtime.batch.places import SharedPlaces, SinglePlace
 from edgedistill.runtime.optimum_session import OptimumSession
 from edgedistill.runtime.sampling import NoiseKey, Sampler
@@ -22,7 +23,7 @@ from edgedistill.trajectories.memory import plan_memory
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from edgedistill.runtime.batch.live import Ticket
+    from edgedistill.runtime.batch.live_sequence import Ticket
     from edgedistill.runtime.generation_request import Request
     from edgedistill.runtime.model import Model
     from edgedistill.server.fields import Fields

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgedistill.runtime.batch.live import LiveBatch, LiveSequence, QueueFullError, StoppedError, Ticket, Update
+from edgedistill.runtime.batch.live import LiveBatch
+from edgedistill.runtime.batch.live_sequence import LiveSequence, QueueFullError, StoppedError, Ticket, Update
 from edgedistill.runtime.batch.places import SharedPlaces
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.sampling import NoiseKey, Sampler
