@@ -15,12 +15,10 @@ from edgedistill.bundle.signature import SIGNATURE
 from edgedistill.bundle.staging import disk_errors
 from edgedistill.checkpoint.hub import bar, hub_errors, quiet
 from edgedistill.errors import ModelNotFoundError, PublishError, UsageError
+from edgedistill.export.layouts import BUNDLE_FOLDER, write_layout
 
 if TYPE_CHECKING:
     from edgedistill.progress import Progress
-
-_FOLDER = "edgedistill"
-"""Where a repository of the layout ``hub`` holds the bundle (``export.layouts.BUNDLE_FOLDER``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +69,6 @@ def push(
     with tempfile.TemporaryDirectory(prefix="edgedistill-push-") as scratch, hub_errors(repository), quiet():
         folder = opened.path
         if layout is not None:
-            from edgedistill.export.layouts import write_layout
-
             folder = Path(scratch) / "layout"
             write_layout(opened, layout, folder, progress=progress)
         api = HfApi()
@@ -156,7 +152,7 @@ def _manifest(repository: str, revision: str | None, offline: bool) -> tuple[str
     """The folder of the bundle in the repository, its manifest on this disk, and the commit."""
     from huggingface_hub import errors, hf_hub_download
 
-    for folder in ("", _FOLDER):
+    for folder in ("", BUNDLE_FOLDER):
         try:
             found = hf_hub_download(
                 repository, MANIFEST, subfolder=folder or None, revision=revision, local_files_only=offline
