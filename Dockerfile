@@ -9,13 +9,13 @@ RUN python -m venv /opt/edgedistill \
     && /opt/edgedistill/bin/pip install --no-cache-dir --constraint constraints.txt '.[server,structured]'
 
 FROM python:3.12-slim
-RUN useradd --uid 10001 --create-home edgedistill
+RUN useradd --uid 10001 --create-home --home-dir /srv/edgedistill edgedistill
 COPY --from=build /opt/edgedistill /opt/edgedistill
 ENV PATH=/opt/edgedistill/bin:$PATH \
     HF_HUB_OFFLINE=1 \
     PYTHONDONTWRITEBYTECODE=1
 USER 10001
-WORKDIR /home/edgedistill
+WORKDIR /srv/edgedistill
 EXPOSE 8080
 HEALTHCHECK --start-period=60s --interval=30s --timeout=5s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/health', timeout=4)"]
