@@ -56,13 +56,20 @@ def say(text: str) -> None:
 
 
 def environment(directory: Path) -> Path:
-    """The Python of the peers' environment, made where it is missing."""
+    """The Python of the peers' environment, with every peer that can be installed; the others are said."""
     python = directory / "bin" / "python"
-    if not (directory / ".peers").exists():
-        say(f"build the peers in {directory} (llama.cpp is compiled: some ten minutes)")
+    if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEERS], check=True)
-        (directory / ".peers").touch()
+    for peer in PEERS:
+        stamp = directory / f".{peer}"
+        if stamp.exists():
+            continue
+        say(f"install {peer} into {directory}{' (compiled: some ten minutes)' if peer == PEERS[0] else ''}")
+        done = subprocess.run([str(python), "-m", "pip", "install", "--quiet", peer], check=False)
+        if done.returncode:
+            say(f"  {peer} could not be installed: it is left out")
+        else:
+            stamp.touch()
     return python
 
 
@@ -75,14 +82,14 @@ def weights(name: str, work: Path, contexts: tuple[int, ...], python: Path, thre
         if not source.exists():
             say(f"make {name}")
             make_checkpoint(source, SHAPES[name])
-        full = work / f"{name}-f32.gguf"
+        full = work / f"{name}-bf16.gguf"
         if not q4.exists():
             qwen3_gguf(source, full)
     else:
         source = full = Path(original(name, work))
     if not bundle.exists():
         say(f"export {name}")
-        export(str(source), bundle, format=FORMAT, context=context, verify=False)
+        export(str(source), bundle, format=FORMAT, context=context, calibrate=False, verify=False)
     if not q4.exists():
         say(f"quantize {name} for llama.cpp")
         code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from quality_gguf import quantized; "

@@ -56,10 +56,13 @@ def tensor_bytes(path: Path) -> int:
 
 
 def qwen3_gguf(directory: Path, target: Path) -> Path:
-    """A Qwen3 checkpoint with tied embeddings as float32 GGUF without a vocabulary: token ids are fed as they are."""
+    """A Qwen3 checkpoint with tied embeddings as GGUF without a vocabulary: token ids are fed as they are.
+
+    Matrices keep their bfloat16 or become float32; vectors are float32, as llama.cpp wants them.
+    """
     import gguf
-    import numpy as np
-    from safetensors.numpy import load_file
+    import torch
+    from safetensors import safe_open
 
     if target.is_file():
         return target
@@ -80,14 +83,20 @@ def qwen3_gguf(directory: Path, target: Path) -> Path:
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_tokenizer_model("no_vocab")
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, config["num_hidden_layers"])
-    for name, values in load_file(directory / "model.safetensors").items():
-        mapped = names.get_name(name, try_suffixes=(".weight",))
-        if mapped is None:
-            raise SystemExit(f"error: GGUF has no name for the tensor {name}.")
-        writer.add_tensor(mapped, values.astype(np.float32))
+    for shard in sorted(directory.glob("*.safetensors")):
+        with safe_open(shard, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - no mapping
+                mapped = names.get_name(name, try_suffixes=(".weight",))
+                if mapped is None:
+                    raise SystemExit(f"error: GGUF has no name for the tensor {name}.")
+                values = tensors.get_tensor(name)
+                if values.dtype == torch.bfloat16 and values.ndim == 2:
+                    raw = values.view(torch.uint8).numpy()
+                    writer.add_tensor(mapped, raw, raw_dtype=gguf.GGMLQuantizationType.BF16)
+                else:
+                    writer.add_tensor(mapped, values.float().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -71,7 +71,9 @@ def prepared(shape: str, work: Path) -> tuple[Path, Path]:
     if not checkpoint.exists():
         make_checkpoint(checkpoint, talking(SHAPES[shape], LENGTH), words=True)
     if not bundle.exists():
-        edgedistill.export(str(checkpoint), bundle, format="int4-b32", context=2048, check=False, verify=False)
+        edgedistill.export(
+            str(checkpoint), bundle, format="int4-b32", context=2048, calibrate=False, check=False, verify=False
+        )
     if shape in BASELINED:
         reference = work / f"{shape}.baseline"
         if not reference.exists():
