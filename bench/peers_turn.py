@@ -25,6 +25,7 @@ class LlamaCpp:
     def __init__(self, model: str, threads: int, longest: int) -> None:
         import llama_cpp
 
+        self._cpp = llama_cpp
         self._llama = llama_cpp.Llama(
             model, n_ctx=longest, n_threads=threads, n_threads_batch=threads, n_batch=512, verbose=False
         )
@@ -36,7 +37,9 @@ class LlamaCpp:
         self._llama.eval(ids)
 
     def step(self) -> None:
-        self._llama.eval([self._llama.sample(temp=0.0)])
+        # The likeliest token as every engine here finds it; the wrapper's own sampler sorts the vocabulary in Python.
+        logits = self._cpp.llama_get_logits_ith(self._llama.ctx, -1)
+        self._llama.eval([int(np.ctypeslib.as_array(logits, (self.vocab,)).argmax())])
 
 
 class OpenVino:

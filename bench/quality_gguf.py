@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from gguf import GGUFWriter
+
 INSTALL = "pip install -e '.[bench]' (builds llama.cpp from source where there is no wheel: needs a C++ compiler)"
 FORMATS = {
     "Q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0",
@@ -56,9 +58,10 @@ def tensor_bytes(path: Path) -> int:
 
 
 def qwen3_gguf(directory: Path, target: Path) -> Path:
-    """A Qwen3 checkpoint with tied embeddings as GGUF without a vocabulary: token ids are fed as they are.
+    """A Qwen3 checkpoint with tied embeddings as GGUF.
 
-    Matrices keep their bfloat16 or become float32; vectors are float32, as llama.cpp wants them.
+    Token ids are fed as they are: its vocabulary is only there to be read. Matrices keep their bfloat16 or become
+    float32; vectors are float32, as llama.cpp wants them.
     """
     import gguf
     import torch
@@ -82,8 +85,7 @@ def qwen3_gguf(directory: Path, target: Path) -> Path:
     writer.add_rope_dimension_count(config["head_dim"])
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("no_vocab")
+    _add_vocabulary(writer, config["vocab_size"])
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, config["num_hidden_layers"])
     for shard in sorted(directory.glob("*.safetensors")):
         with safe_open(shard, framework="pt") as tensors:
@@ -103,3 +105,22 @@ def qwen3_gguf(directory: Path, target: Path) -> Path:
     writer.close()
     partial.replace(target)
     return target
+
+
+def _add_vocabulary(writer: GGUFWriter, size: int) -> None:
+    """The bytes, a merge and names; OpenVINO refuses files without, and the engines ask for an end."""
+    from gguf import TokenType
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    tokens = [*sorted(ByteLevel.alphabet()), "Ġt"]
+    tokens += [f"<{index}>" for index in range(len(tokens), size)]
+    writer.add_vocab_size(size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([TokenType.NORMAL] * size)
+    writer.add_token_merges(["Ġ t"])
+    writer.add_bos_token_id(size - 1)
+    writer.add_eos_token_id(size - 1)
+    writer.add_pad_token_id(size - 1)
+    writer.add_chat_template("{% for message in messages %}{{ message.content }}{% endfor %}")
