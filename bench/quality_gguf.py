@@ -108,7 +108,7 @@ def qwen3_gguf(directory: Path, target: Path) -> Path:
 
 
 def _add_vocabulary(writer: GGUFWriter, size: int) -> None:
-    """The bytes, a merge and names; OpenVINO refuses files without, and the engines ask for an end."""
+    """The bytes, a merge, names, and an end that is a control token: OpenVINO refuses files without."""
     from gguf import TokenType
     from tokenizers.pre_tokenizers import ByteLevel
 
@@ -118,7 +118,7 @@ def _add_vocabulary(writer: GGUFWriter, size: int) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(tokens)
-    writer.add_token_types([TokenType.NORMAL] * size)
+    writer.add_token_types([TokenType.NORMAL] * (size - 1) + [TokenType.CONTROL])
     writer.add_token_merges(["Ġ t"])
     writer.add_bos_token_id(size - 1)
     writer.add_eos_token_id(size - 1)
