@@ -15,6 +15,8 @@ On a processor with AVX-512 the same run shows what one with AVX2 does:
     gcc -O2 -shared -fPIC -o avx2_only.so bench/avx2_only.c
     CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON" \\
         python bench/peers.py --env peers-avx2 --preload ./avx2_only.so
+
+where CPUID can be made to fault (Intel's); bench/avx2_only.py is for the others.
 """
 
 from __future__ import annotations
