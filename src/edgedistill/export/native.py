@@ -27,7 +27,7 @@ from edgedistill.export.trial_run import WHOLE_LIMIT
 from edgedistill.export.writer import Job, WeightsWriter
 from edgedistill.graph.decoder import Signature, build_graph
 from edgedistill.graph.weights import WeightEmitter
-from edgedistill.profile.profile import list_profiles, load_profile
+from edgedistill.profile.profile import usable_profiles
 from edgedistill.quantize import kv as kv_format
 from edgedistill.quantize.gptq import GptqOptions
 from edgedistill.quantize.plan import PREFILL, parse_format
@@ -86,9 +86,8 @@ class OwnExporter:
 
         Raises BudgetError. A bundle that is tried in slices needs no memory to speak of (see ``probe.py``).
         """
-        others = [load_profile(entry.path) for entry in list_profiles() if entry.error is None]
         profile = self._profile.with_overrides(context_length=self.plan.context_length)
-        self._predicted = limits.check(self.plan.spec, self.plan.weights, profile, others=others)
+        self._predicted = limits.check(self.plan.spec, self.plan.weights, profile, others=usable_profiles())
         runs = trial or self._profile.kv_cache.is_quantized
         whole = runs and self.plan.layout.size <= WHOLE_LIMIT
         available = available_memory() if whole else None

@@ -27,7 +27,7 @@ from edgedistill.export.plan import Plan, make_plan
 from edgedistill.json_codec import Record
 from edgedistill.planning.measure import measure_missing
 from edgedistill.planning.options import PlanOptions, read_formats
-from edgedistill.profile.profile import Profile, list_profiles, load_profile
+from edgedistill.profile.profile import Profile, load_profile, usable_profiles
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.quantize.kv import kv_scales
 from edgedistill.units import format_count
@@ -219,9 +219,8 @@ def _row(
 
 
 def _advice(made: Plan, profile: Profile) -> str:
-    others = [load_profile(entry.path) for entry in list_profiles() if entry.error is None]
     try:
-        limits.check(made.spec, made.weights, profile, others=others)
+        limits.check(made.spec, made.weights, profile, others=usable_profiles())
     except BudgetError as error:
         return str(error)
     # The check before an export estimates a little less; what it lets pass is too close to call.

@@ -19,7 +19,7 @@ from edgedistill.quantize.spec import KV_BITS, WeightFormat
 from edgedistill.schema import limits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 DEFAULT_PROFILE = "laptop-cpu"
@@ -291,3 +291,8 @@ def list_profiles() -> tuple[ProfileEntry, ...]:
             else:
                 entries[path.stem] = ProfileEntry(path.stem, origin, path, profile.description, profile.verified_on)
     return tuple(entries[name] for name in sorted(entries))
+
+
+def usable_profiles() -> Iterator[Profile]:
+    """The profiles of ``list_profiles`` that load; none is read before the first is asked for."""
+    yield from (load_profile(entry.path) for entry in list_profiles() if entry.error is None)
