@@ -8,7 +8,8 @@ within a round, of which the median and the range are given. Weights: SmolLM2-13
 random ones of Qwen3's shapes, for speed alone. llama.cpp and OpenVINO read a Q4_0 GGUF, onnxruntime-genai our int4-b32
 bundle. Private memory is anonymous memory over that of the process before loading; the peak is the process's. Beside
 decode stands the roofline: bandwidth of memory, measured by this program, over the bytes of the weights file. An engine
-that cannot be installed, or that fails, is said and left out.
+that cannot be installed, or that fails, is said and left out. Where other work runs, threads that wait for each other
+make times say nothing: --processor-time counts the seconds of a single thread on the processor.
 
 On a processor with AVX-512 the same run shows what one with AVX2 does:
 
@@ -107,6 +108,7 @@ def turn(engine: str, model: Path, python: Path, args: argparse.Namespace) -> Tu
     command = [sys.executable if engine == OURS else str(python), str(Path(__file__).with_name("peers_turn.py"))]
     command += [engine, str(model), "--threads", str(args.threads), "--new-tokens", str(args.new_tokens)]
     command += ["--context", *map(str, args.contexts), "--batch", *map(str, args.batches)]
+    command += ["--processor-time"] if args.processor_time else []
     variables = dict(os.environ) | ({"LD_PRELOAD": str(args.preload.resolve())} if args.preload else {})
     done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
     if done.returncode:
@@ -188,15 +190,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--contexts", type=int, nargs="+", help="tokens of the prompts (default: 64 to 8192)")
     parser.add_argument("--new-tokens", type=int, default=48)
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--env", type=Path, default=Path("bench-results/peers-env"), help="the peers' environment")
     parser.add_argument("--work", type=Path, default=Path("bench-results/peers"))
+    parser.add_argument(
+        "--processor-time", action="store_true", help="one thread's seconds on the processor: where other work runs"
+    )
     parser.add_argument("--preload", type=Path, help="library that every engine is started with (bench/avx2_only.c)")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks-peers.md"), help="the page to write")
     parser.add_argument("--quick", action="store_true", help="SmolLM2, short contexts, three rounds: some minutes")
     args = parser.parse_args()
-    args.contexts, args.batches = (QUICK_CONTEXTS, QUICK_BATCHES) if args.quick else (CONTEXTS, BATCHES)
+    args.threads = 1 if args.processor_time else args.threads
+    contexts, args.batches = (QUICK_CONTEXTS, QUICK_BATCHES) if args.quick else (CONTEXTS, BATCHES)
+    args.contexts = tuple(args.contexts or contexts)
     names = ["smollm2-135m"] if args.quick else args.models
     args.rounds = min(args.rounds, 3) if args.quick else args.rounds
     args.work.mkdir(parents=True, exist_ok=True)
@@ -204,8 +212,9 @@ def main() -> None:
     bandwidth = memory_bandwidth(args.threads, available_memory())
     parts = [
         "# Next to other engines",
-        f"`python bench/peers.py{' --quick' if args.quick else ''}`: {machine(args)}. Tokens per second; median and "
-        f"range of {args.rounds} rounds, all engines in turn; bench/peers.py says what is compared.",
+        f"`python bench/peers.py{' --quick' if args.quick else ''}`: {machine(args)}. Tokens per second"
+        f"{' of processor time' if args.processor_time else ''}; median and range of {args.rounds} rounds, all engines "
+        "in turn; bench/peers.py says what is compared.",
     ]
     for name in names:
         say(name)

@@ -19,7 +19,7 @@ def test_an_engine_that_fails_is_left_out(
     from peers import LLAMA, OURS, measure, tables
 
     models = {LLAMA: tiny_bundle_dir / "no.gguf", OURS: tiny_bundle_dir}
-    args = Namespace(rounds=1, threads=1, new_tokens=2, contexts=(8,), batches=(2,), preload=None)
+    args = Namespace(rounds=1, threads=1, new_tokens=2, contexts=(8,), batches=(2,), preload=None, processor_time=True)
     rounds = measure(models, Path(sys.executable), args)
     assert list(rounds[0]) == [OURS]
     assert rounds[0][OURS]["decode"]["8"] > 0
