@@ -136,6 +136,8 @@ def test_whatever_the_system_refuses_is_one_line(
     error: BaseException, code: int, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Verb:
+        EXAMPLES = ""
+
         @staticmethod
         def configure(parser: object) -> None: ...
 

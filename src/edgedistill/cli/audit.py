@@ -11,7 +11,7 @@ from edgedistill.cli.by_name import MODEL_HELP, bundle_path
 if TYPE_CHECKING:
     import argparse
 
-_EXAMPLES = """\
+EXAMPLES = """\
 It reports the bound that so many samples support, whether answers depend on the question (collapse), whether a
 paraphrase keeps the answer and a changed number changes it, and whether the entropy rises with the temperature.
 
@@ -26,7 +26,6 @@ exit codes: 0 consistent-correct or diffuse, 1 collapsed, partly-collapsed or co
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``audit``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=MODEL_HELP)
     verification.add_procedures(parser)
     verification.add_sampling(parser)

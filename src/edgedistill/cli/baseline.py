@@ -12,7 +12,7 @@ from edgedistill.units import format_bytes, format_count
 if TYPE_CHECKING:
     import argparse
 
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill baseline create my-fp32-bundle -o tiny.baseline
   edgedistill baseline create hf:./my-student -o student.baseline --suite questions.jsonl --samples 64
@@ -22,7 +22,6 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
-    parser.epilog = _EXAMPLES
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     create = actions.add_parser("create", help="draw samples of a reference and store them", allow_abbrev=False)
     create.add_argument("model", metavar="REFERENCE", help="an fp32 bundle, hf:NAME-OR-DIRECTORY "

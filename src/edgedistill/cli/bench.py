@@ -13,7 +13,7 @@ from edgedistill.units import format_bytes, format_rate, format_seconds
 if TYPE_CHECKING:
     from edgedistill.runtime.measure.bench import BenchResult, Rate
 
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill bench my-bundle
   edgedistill bench my-bundle --prompt-tokens 128,512 --new-tokens 128 --rounds 10
@@ -24,7 +24,6 @@ Close other programs first; the spread between the rounds shows how quiet the ma
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``bench``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=MODEL_HELP)
     parser.add_argument(
         "--prompt-tokens",

@@ -10,7 +10,7 @@ from edgedistill.units import format_bytes
 if TYPE_CHECKING:
     import argparse
 
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill cache show
   edgedistill cache clear     prompts that run, chat and open_bundle kept with --prompt-cache"""
@@ -18,7 +18,6 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``cache``."""
-    parser.epilog = _EXAMPLES
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     showing = actions.add_parser("show", help="print where kept prompts lie and what they take", allow_abbrev=False)
     clearing = actions.add_parser("clear", help="delete all kept prompts", allow_abbrev=False)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from edgedistill.bundle.bundle import Check
 
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill chat my-bundle
   edgedistill chat student.Q4_K_M.gguf    # a model is exported once, into the user's cache
@@ -30,7 +30,6 @@ Ctrl-C stops an answer and keeps its text; at the prompt it leaves. In --plain, 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``chat``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help=f"{MODEL_HELP}; without it, choose one")
     parser.add_argument("--plain", action="store_true", help="a line-based chat instead of the terminal UI")
     parser.add_argument("--hide-reasoning", action="store_true", help="with --plain: print the answers only")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from edgedistill.comparison.result import Comparison
 
-_EXAMPLES = """\
+EXAMPLES = """\
 Builds a bundle of each format and of fp32, compares their distributions on tokens that the model itself says (or on
 --tokens FILE), and times them in turn. An interrupted comparison goes on when it is run again.
 
@@ -28,7 +28,6 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``compare``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("model", metavar="MODEL", help="model to compare formats of, given as for export")
     parser.add_argument("--format", metavar="F[,F...]", help="formats (int4-b128,int4-b32,int6-b32,int8-b64)")
     parser.add_argument("--profiles", metavar="P[,P...]", help="profiles whose own rules are compared as well")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import argparse
 
 SHELLS = ("bash", "zsh", "fish")
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   eval "$(edgedistill completion bash)"                                in ~/.bashrc
   edgedistill completion zsh > ~/.zsh/completions/_edgedistill         a directory of $fpath
@@ -20,7 +20,6 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``completion``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("shell", choices=SHELLS, metavar="SHELL", help=f"{', '.join(SHELLS[:-1])} or {SHELLS[-1]}")
 
 

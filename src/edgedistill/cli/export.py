@@ -20,7 +20,7 @@ from edgedistill.units import format_bytes, format_count, format_seconds
 if TYPE_CHECKING:
     from edgedistill.export.pipeline import ExportResult
 
-_EXAMPLES = """\
+EXAMPLES = """\
 models:
   tiny-reasoner            a built-in name (see: edgedistill models list)
   ./my-student             a directory with config.json, tokenizer.json and safetensors
@@ -46,7 +46,6 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``export``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("model", nargs="?", metavar="MODEL", help="model to export (see models below)")
     parser.add_argument("--model", dest="model_option", metavar="MODEL", help="the model, as an option")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="bundle directory to make")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgedistill.architecture.levels import FamilyLevel
 
 HEADERS = ("family", "level", "transformers", "GGUF", "text part of")
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill families
   edgedistill families granite
@@ -27,7 +27,6 @@ GGUF: names of llama.cpp's architecture; * gives the logits of the checkpoint th
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``families``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("name", nargs="?", metavar="NAME", help="show only families with this in their name")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from edgedistill.bundle.manifest import KVCacheInfo, Manifest, WeightEntry
 
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill inspect my-bundle
   edgedistill inspect my-bundle --weights      every weight with its format
@@ -29,7 +29,6 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``inspect``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
     parser.add_argument("--weights", action="store_true", help="list every weight")
     parser.add_argument("--verify", action="store_true", help="compare the SHA-256 of every file with the manifest")

@@ -12,7 +12,7 @@ from edgedistill.cli.trusted_key import add_option
 if TYPE_CHECKING:
     import argparse
 
-_EXAMPLES = """\
+EXAMPLES = """\
 layouts:
   optimum           model.onnx, config.json and tokenizer at the top, for ORTModelForCausalLM
   transformers.js   the graph as onnx/model_q4.onnx (or the ending that its weights have), for Node.js and browsers
@@ -27,7 +27,6 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``layout``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
     parser.add_argument("layout", metavar="LAYOUT", help="optimum, transformers.js, genai or hub")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="directory to make")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill models list
   edgedistill models pull smollm2-135m
@@ -24,7 +24,6 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``models``."""
-    parser.epilog = _EXAMPLES
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="show the built-in models", allow_abbrev=False)
     pulling = actions.add_parser("pull", help="fetch a model into the user's cache", allow_abbrev=False)

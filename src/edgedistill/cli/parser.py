@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 
 class VerbModule(Protocol):
-    """What the file of a verb provides."""
+    """What the file of a verb provides; ``EXAMPLES`` stand below the help."""
+
+    EXAMPLES: str
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the verb's arguments and examples."""
+        """Add the verb's arguments."""
         ...
 
     def run(self, args: argparse.Namespace) -> int:
@@ -202,9 +204,11 @@ def full_parser() -> Parser:
 
 
 def _configure(parser: Parser, verb: Verb) -> None:
-    load_verb(verb.name).configure(parser)
+    module = load_verb(verb.name)
+    module.configure(parser)
+    parser.epilog = module.EXAMPLES
     for one in parser.leaves():
-        one.epilog, one.formatter_class = parser.epilog, argparse.RawDescriptionHelpFormatter
+        one.epilog, one.formatter_class = module.EXAMPLES, argparse.RawDescriptionHelpFormatter
         group = one.add_argument_group("output")
         group.add_argument("-q", "--quiet", action="store_true", help="print no progress and no notes")
         group.add_argument(

@@ -15,7 +15,7 @@ from edgedistill.units import format_bytes, format_count
 if TYPE_CHECKING:
     from edgedistill.planning.planner import PlanReport, Row
 
-_EXAMPLES = """\
+EXAMPLES = """\
 Reads the model's config and the headers of its weights, and writes nothing. Speeds are those of this machine: the
 kernels that the model needs are timed once, in some seconds, and kept in the user's cache. That takes up to 0.7 GB in
 the temporary directory (TMPDIR) and 2 GB of memory; with less, fewer weights are timed, and the output says so.
@@ -29,7 +29,6 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``plan``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("model", metavar="MODEL", help="model to plan for, given as for export")
     parser.add_argument(
         "--profile",

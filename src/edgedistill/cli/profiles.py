@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill profiles list
   edgedistill profiles show laptop-cpu > mine.toml      a copy with everything spelt out, to change
@@ -23,7 +23,6 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``profiles``."""
-    parser.epilog = _EXAMPLES
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="names, where they come from, what they are for", allow_abbrev=False)
     showing = actions.add_parser("show", help="one profile with everything it inherits, as TOML", allow_abbrev=False)

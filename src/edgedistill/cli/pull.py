@@ -12,7 +12,7 @@ from edgedistill.cli.trusted_key import add_option
 if TYPE_CHECKING:
     import argparse
 
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill pull me/my-student-onnx -o my-student
   edgedistill pull me/my-student-onnx --revision v2 -o my-student
@@ -23,7 +23,6 @@ Only files that the bundle's manifest lists are fetched, and every hash is compa
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``pull``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("repository", metavar="USER/NAME", help="Hub repository that holds a bundle")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="bundle directory to make")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit")

@@ -12,7 +12,7 @@ from edgedistill.cli.trusted_key import add_option
 if TYPE_CHECKING:
     import argparse
 
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill push my-bundle me/my-student-onnx
   edgedistill push my-bundle me/my-student-onnx --private
@@ -23,7 +23,6 @@ The token is that of hf auth login, or HF_TOKEN. Every hash is compared before a
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``push``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
     parser.add_argument("repository", metavar="USER/NAME", help="Hub repository; it is made if it is not there")
     parser.add_argument("--layout", metavar="L", help="upload it in this layout (see: edgedistill layout --help)")

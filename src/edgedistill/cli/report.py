@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from edgedistill.verify.report.diff import ReportDiff
 
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill report reports/report.json
   edgedistill report reports/report.json --html report.html
@@ -24,7 +24,6 @@ _MOST_MOVED = 20
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``report``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument(
         "first", type=Path, metavar="A.json", help="report.json of verify or audit, or what their --json printed"
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgedistill.runtime.model import Model
     from edgedistill.trajectories.options import TrajectoryOptions
 
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill run my-bundle "What is 17 + 25?"
   edgedistill run tiny-reasoner "What is 17 + 25?"          a model by name, exported once
@@ -33,7 +33,6 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``run``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=MODEL_HELP)
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the question; - or nothing reads stdin")
     parser.add_argument("--raw", action="store_true", help="continue the prompt as it is, without a chat template")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from edgedistill.runtime.measure.selftest import PropertyCheck, SelfTestResult
 
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill selftest my-bundle
   edgedistill selftest my-bundle --threads 1 --json
@@ -24,7 +24,6 @@ Exit code 1: a property that exact numerics or batches rely on does not hold her
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``selftest``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=MODEL_HELP)
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: the bundle's profile)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

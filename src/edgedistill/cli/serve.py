@@ -26,7 +26,7 @@ KEY = "EDGEDISTILL_API_KEY"
 """Variable that holds the key which clients have to send."""
 
 _MB = 10**6
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill serve my-bundle                      at http://127.0.0.1:8080/v1
   edgedistill serve tiny-reasoner --port 0 --json  a free port, printed for scripts
@@ -42,7 +42,6 @@ browser see: edgedistill chat --serve"""
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``serve``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=MODEL_HELP)
     parser.add_argument("--json", action="store_true", help="print the address as JSON once it is listened on")
     reach = parser.add_argument_group("who may ask")

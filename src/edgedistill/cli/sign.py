@@ -16,7 +16,7 @@ from edgedistill.errors import BundleError, UsageError
 if TYPE_CHECKING:
     import argparse
 
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill sign --new-key release.key              makes release.key and release.key.pub
   edgedistill sign my-bundle --key release.key        compares every hash, then writes my-bundle/manifest.sig
@@ -28,7 +28,6 @@ Keys are Ed25519, as PEM or as ssh-keygen -t ed25519 makes them. Keep the privat
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sign``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="bundle directory")
     keys = parser.add_mutually_exclusive_group(required=True)
     keys.add_argument("--key", type=Path, metavar="FILE", help="private key to sign with")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.sampling.suite_check import SuiteCheck
     from edgedistill.verify.types import Prompt
 
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill suite new questions.jsonl
   edgedistill suite check questions.jsonl
@@ -43,7 +43,6 @@ NEW: tuple[dict[str, Any], ...] = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
-    parser.epilog = _EXAMPLES
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     check = actions.add_parser("check", help="what was read, how it is scored, what would not be", allow_abbrev=False)
     show = actions.add_parser("show", help="prompts with their right answers", allow_abbrev=False)

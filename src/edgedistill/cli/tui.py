@@ -10,7 +10,7 @@ from edgedistill.cli import terminal_ui
 if TYPE_CHECKING:
     import argparse
 
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   edgedistill tui
   edgedistill tui --serve                 # in a browser, at http://localhost:8000
@@ -22,7 +22,6 @@ Sessions, known bundles and the default bundle lie in the user's data directory;
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``tui``."""
-    parser.epilog = _EXAMPLES
     terminal_ui.add_serve_options(parser)
 
 

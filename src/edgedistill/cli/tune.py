@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from edgedistill.tune.options import TuneResult
 
-_EXAMPLES = """\
+EXAMPLES = """\
 Codes stay as they are: the tuned bundle has the size and the speed of the old one. Needs the
 extras torch and export. The original is run in float32 beside the quantized model.
 
@@ -44,7 +44,6 @@ _NAMES = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``tune``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="quantized bundle; it is not changed")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="bundle directory to make")
     parser.add_argument(

@@ -10,7 +10,7 @@ from edgedistill.cli.by_name import MODEL_HELP, bundle_path
 from edgedistill.errors import UsageError
 from edgedistill.units import parse_seconds
 
-_EXAMPLES = """\
+EXAMPLES = """\
 references:
   DIR                      an fp32 bundle: edgedistill export MODEL --format fp32 -o DIR
   hf                       the original that the bundle was exported from, in PyTorch (extra: torch)
@@ -33,7 +33,6 @@ exit codes: 0 pass, 1 fail, 3 inconclusive, 2 bad input"""
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``verify``."""
-    parser.epilog = _EXAMPLES
     parser.add_argument("bundle", type=_bundle, metavar="BUNDLE",
                         help=f"{MODEL_HELP}, or the address of an OpenAI-compatible server")  # fmt: skip
     parser.add_argument("--reference", metavar="REF", help="reference to compare with (see references below)")
