@@ -126,7 +126,7 @@ def test_done_samples_are_left_out_and_later_ones_are_the_same(sampled, prompts)
     everything = tokens_of(model.draw(prompts, 4, exact))
     done = set(list(everything)[::2])
     assert tokens_of(model.draw(prompts, 4, exact, done=done)) == {k: v for k, v in everything.items() if k not in done}
-    tail = tokens_of(model.draw(prompts, 2, exact, first_index=2))
+    tail = tokens_of(model.draw_missing([(prompt, (2, 3)) for prompt in prompts], exact))
     assert tail == {key: tokens for key, tokens in everything.items() if key[1] >= 2}
 
 

@@ -190,19 +190,12 @@ def test_workers_of_other_versions_are_refused(
 
 def test_units_cover_what_is_missing_once(prompts: tuple[Prompt, ...]) -> None:
     for samples, size in ((5, 64), (64, 64), (130, 64), (3, 2), (1, 1)):
-        keys = [(prompt.id, index) for prompt in prompts for index in range(10, 10 + samples)]
-        done = frozenset(keys[::3])
-        units = units_of(prompts, samples, done=done, first_index=10, size=size)
-        asked = [
-            (prompt.id, index)
-            for unit in units
-            for prompt in unit.prompts
-            for index in range(unit.first, unit.first + unit.count)
-            if (prompt.id, index) not in unit.done
-        ]
-        assert sorted(asked) == sorted(set(keys) - done)
-        assert all(0 < unit.size <= max(size, samples if size >= samples else size) for unit in units)
-    assert units_of(prompts, 2, done=frozenset((p.id, i) for p in prompts for i in range(2)), size=64) == []
+        missing = [(prompt, tuple(range(at % 3, samples))) for at, prompt in enumerate(prompts)]
+        units = units_of(missing, size)
+        asked = [(prompt.id, index) for unit in units for prompt, indices in unit.missing for index in indices]
+        assert asked == [(prompt.id, index) for prompt, indices in missing for index in indices]
+        assert all(0 < unit.size <= size for unit in units)
+    assert units_of([], size=64) == []
 
 
 def test_a_bundle_that_arrives_damaged_is_not_taken(
@@ -224,7 +217,7 @@ def test_a_bundle_that_arrives_damaged_is_not_taken(
 
 
 def test_a_worker_refuses_in_words(reasoner: Callable[[str], Path], prompts: tuple[Prompt, ...]) -> None:
-    unit = Unit(prompts, 0, 1)
+    unit = Unit(tuple((prompt, (0,)) for prompt in prompts))
     none = cluster_worker.draw_unit(Place("0" * 64, ("/nowhere",), tuple(versions().items())), SETTINGS, unit)
     assert none.missing
     other = cluster_worker.draw_unit(Place("0" * 64, (), (("edgedistill", "9"),)), SETTINGS, unit)

@@ -29,7 +29,7 @@ class FakeModel:
         self.left = most
         self.asked: list[Any] = []
 
-    def draw(self, prompts, samples, settings, *, done=(), progress=None, first_index=0):
+    def draw(self, prompts, samples, settings, *, done=(), progress=None):
         for prompt in prompts:
             for index in range(samples):
                 if (prompt.id, index) not in done:

@@ -174,7 +174,7 @@ class Cluster:
             if where is None:
                 drawn: Iterable[Drawn] = model.here.draw(asked, 1, settings)
             else:
-                drawn = self.draw(model, settings, [Unit(asked, 0, 1)], worker=where)
+                drawn = self.draw(model, settings, [Unit(tuple((prompt, (0,)) for prompt in asked))], worker=where)
             replies[name] = {one.key: one.token_ids for one in drawn}
         return DeviceReport(self.devices, compare_devices(replies))
 
@@ -248,7 +248,7 @@ class Cluster:
     # ---- what comes back ------------------------------------------------------------------------------------
 
     def _result(self, future: Any, unit: Unit) -> list[Drawn] | Refusal:
-        first = unit.prompts[0].id
+        first = unit.missing[0][0].id
         if future.status == "cancelled":
             raise VerifyError(
                 "The connection to the Dask scheduler was lost.", hint="Run the same command again: it goes on."

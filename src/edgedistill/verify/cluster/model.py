@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgedistill.progress import NullProgress
 from edgedistill.verify.cluster.worker import Unit
 from edgedistill.verify.models.bundle import BundleModel
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from edgedistill.progress import Progress
-    from edgedistill.runtime.batch.request import DrawSettings, SampleKey
+    from edgedistill.runtime.batch.request import DrawSettings
     from edgedistill.verify.cluster.client import Cluster
     from edgedistill.verify.metrics.device_agreement import DeviceReport
-    from edgedistill.verify.sampling.protocol import SampledModel
+    from edgedistill.verify.sampling.protocol import Missing, SampledModel
     from edgedistill.verify.types import Drawn, Prompt
 
 UNIT = 64
@@ -44,44 +42,24 @@ class SpreadBundle(BundleModel):
         """Who drew the samples, and how far the devices agree."""
         return self._cluster.compare_devices(self, prompts, settings)
 
-    def draw(
-        self,
-        prompts: Sequence[Prompt],
-        samples: int,
-        settings: DrawSettings,
-        *,
-        done: Collection[SampleKey] = (),
-        progress: Progress | None = None,
-        first_index: int = 0,
-    ) -> Iterator[Drawn]:
-        """See ``models.SampledModel.draw``."""
-        for prompt in prompts:
+    def draw_missing(self, missing: Sequence[Missing], settings: DrawSettings) -> Iterator[Drawn]:
+        """See ``SampledModel``."""
+        for prompt, _ in missing:
             self.replies.encode(prompt, settings.thinking)  # a prompt that is too long is refused before work begins
-        units = units_of(prompts, samples, done=frozenset(done), first_index=first_index, size=UNIT)
-        progress = progress or NullProgress()
-        progress.begin(f"sampling {self.identity.name}", len(prompts) * samples, "items")
-        progress.advance(len(prompts) * samples - sum(unit.size for unit in units))
-        for drawn in self._cluster.draw(self, settings, units):
+        for drawn in self._cluster.draw(self, settings, units_of(missing, UNIT)):
             yield drawn
-            progress.advance(1)
-            if self._cancelled:
+            if self.cancelled:
                 return
-        progress.end()
 
 
-def units_of(
-    prompts: Sequence[Prompt], samples: int, *, done: frozenset[SampleKey], first_index: int = 0, size: int
-) -> list[Unit]:
-    """Cut the missing samples into units of at most ``size``; a prompt's samples stay together as far as possible."""
-    group = max(1, size // samples)
-    stop = first_index + samples
-    units = []
-    for at in range(0, len(prompts), group):
-        part = tuple(prompts[at : at + group])
-        for first in range(first_index, stop, size):
-            count = min(size, stop - first)
-            keys = frozenset((prompt.id, index) for prompt in part for index in range(first, first + count))
-            unit = Unit(part, first, count, keys & done)
-            if unit.size:
-                units.append(unit)
+def units_of(missing: Sequence[Missing], size: int) -> list[Unit]:
+    """Cut samples into units of at most ``size``; those of a prompt stay together as far as possible."""
+    units: list[Unit] = []
+    for prompt, indices in missing:
+        for at in range(0, len(indices), size):
+            part = (prompt, indices[at : at + size])
+            if units and units[-1].size + len(part[1]) <= size:
+                units[-1] = Unit((*units[-1].missing, part))
+            else:
+                units.append(Unit((part,)))
     return units

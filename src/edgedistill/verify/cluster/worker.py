@@ -23,9 +23,10 @@ from edgedistill.errors import BundleError, EdgedistillError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgedistill.runtime.batch.request import DrawSettings, SampleKey
+    from edgedistill.runtime.batch.request import DrawSettings
     from edgedistill.verify.models.bundle import BundleModel
-    from edgedistill.verify.types import Drawn, Prompt
+    from edgedistill.verify.sampling.protocol import Missing
+    from edgedistill.verify.types import Drawn
 
 VERSIONED = ("edgedistill", "onnxruntime", "numpy")
 """What has to be of the same version everywhere, because samples depend on it."""
@@ -37,17 +38,14 @@ _DRAWING = threading.Lock()  # a worker with several threads still has the cores
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Work for one worker: the samples ``first`` to ``first + count - 1`` of some prompts, except those ``done``."""
+    """Work for one worker: some samples of some prompts."""
 
-    prompts: tuple[Prompt, ...]
-    first: int
-    count: int
-    done: frozenset[SampleKey] = frozenset()
+    missing: tuple[Missing, ...]
 
     @property
     def size(self) -> int:
         """Samples to draw."""
-        return len(self.prompts) * self.count - len(self.done)
+        return sum(len(indices) for _, indices in self.missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +183,7 @@ def draw_unit(place: Place, settings: DrawSettings, unit: Unit) -> list[Drawn] |
             if path is None:
                 return Refusal(host, missing=True)
             model = _opened(path, place.key)
-            return list(model.draw(unit.prompts, unit.count, settings, done=unit.done, first_index=unit.first))
+            return list(model.draw_missing(unit.missing, settings))
         except EdgedistillError as error:
             return Refusal(host, message=error.message, hint=error.hint)
         except MemoryError:

@@ -21,13 +21,13 @@ from edgedistill.runtime.sampling import NoiseKey, NoiseSource, Sampler, choose
 from edgedistill.runtime.session import DecoderSession
 from edgedistill.runtime.trial import require_tried
 from edgedistill.verify.models.teacher_forcing import force, force_one, prefill
-from edgedistill.verify.sampling.protocol import SCORE_BYTES
+from edgedistill.verify.sampling.protocol import SCORE_BYTES, SampledModel
 from edgedistill.verify.sampling.replies import Encoded, Replies
 from edgedistill.verify.sampling.shipped import read_shipped
 from edgedistill.verify.types import ModelIdentity
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from edgedistill.bundle.bundle import Check
     from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
-    from edgedistill.runtime.batch.scheduler import Cancel
     from edgedistill.verify.metrics.device_agreement import DeviceReport
-    from edgedistill.verify.sampling.protocol import Slice
+    from edgedistill.verify.sampling.protocol import Missing, Slice
     from edgedistill.verify.types import Drawn, Prompt, Shipped
 
     Logits = npt.NDArray[np.float32]
@@ -52,8 +51,8 @@ LANE_ROWS = 16
 LEAST_LANE_ROWS = 4
 
 
-class BundleModel:
-    """A loaded bundle to be verified. Close it, or use it as a context manager.
+class BundleModel(SampledModel):
+    """A loaded bundle to be verified.
 
     Args:
         model: The loaded bundle; closed with this object.
@@ -63,9 +62,7 @@ class BundleModel:
         noise: Whose noise samples get; only tests pass another.
     """
 
-    can_draw = True
     can_score = True
-    cancel: Cancel | None = None
 
     def __init__(
         self, model: Model, *, memory: int | None = None, batch: int | None = None, noise: NoiseSource | None = None
@@ -123,40 +120,20 @@ class BundleModel:
 
     # ---- sampling -------------------------------------------------------------------------------------------
 
-    def draw(
-        self,
-        prompts: Sequence[Prompt],
-        samples: int,
-        settings: DrawSettings,
-        *,
-        done: Collection[SampleKey] = (),
-        progress: Progress | None = None,
-        first_index: int = 0,
-    ) -> Iterator[Drawn]:
-        """See ``models.SampledModel.draw``."""
-        encoded = {prompt.id: self.replies.encode(prompt, settings.thinking) for prompt in prompts}
-        done = frozenset(done)
-        work: list[tuple[Encoded, list[int]]] = []
-        for one in encoded.values():
-            indices = range(first_index, first_index + samples)
-            missing = [index for index in indices if (one.prompt.id, index) not in done]
-            if missing:
-                work.append((one, missing))
-        left = sum(len(indices) for _, indices in work)
-        progress = progress or NullProgress()
-        progress.begin(f"sampling {self.identity.name}", len(prompts) * samples, "items")
-        progress.advance(len(prompts) * samples - left)
+    def draw_missing(self, missing: Sequence[Missing], settings: DrawSettings) -> Iterator[Drawn]:
+        """See ``SampledModel``."""
+        encoded = {prompt.id: self.replies.encode(prompt, settings.thinking) for prompt, _ in missing}
+        work = [(encoded[prompt.id], indices) for prompt, indices in missing]
         if self.session is None:
             finished = self.one_by_one(work, settings)
         else:
             longest = max((len(one.ids) for one, _ in work), default=0)
+            left = sum(len(indices) for _, indices in work)
             session, engines = self.engines(settings, longest=longest, sequences=left)
             finished = run_lanes(engines, self._starts(session, work, settings))
         for ended in finished:
             prompt_id, index = ended.key
             yield self.replies.drawn(encoded[prompt_id], index, ended.tokens, ended.finish)
-            progress.advance(1)
-        progress.end()
 
     def answer(
         self,
@@ -194,7 +171,7 @@ class BundleModel:
         settings: DrawSettings,
     ) -> Iterator[Start[SampleKey]]:
         for (prompt_id, index), tokens in begun.items():
-            if self._cancelled:
+            if self.cancelled:
                 return
             ids = encoded[prompt_id].ids
             decoder, logits = prefill(session, (*ids, *tokens), chunk=self.model.prefill_chunk)
@@ -239,7 +216,7 @@ class BundleModel:
         return self._lane_session, found
 
     def one_by_one(
-        self, work: Iterable[tuple[Encoded, list[int]]], settings: DrawSettings
+        self, work: Iterable[tuple[Encoded, Sequence[int]]], settings: DrawSettings
     ) -> Iterator[Finished[SampleKey]]:
         """The same samples by the runtime's own loop, one sequence at a time."""
         generation = settings.generation
@@ -259,18 +236,18 @@ class BundleModel:
                 drawn: list[int] = []
                 for token in loop:
                     drawn.append(token)
-                    if self._cancelled:
+                    if self.cancelled:
                         return
                 tokens = tuple(drawn)
                 yield Finished((one.prompt.id, index), tokens, _finish(loop.finish_reason))
 
     def _starts(
-        self, session: DecoderSession, work: Iterable[tuple[Encoded, list[int]]], settings: DrawSettings
+        self, session: DecoderSession, work: Iterable[tuple[Encoded, Sequence[int]]], settings: DrawSettings
     ) -> Iterator[Start[SampleKey]]:
         """One prefill per prompt; the first token of every sample is drawn from its distribution."""
         generation = settings.generation
         for one, indices in work:
-            if self._cancelled:
+            if self.cancelled:
                 return
             decoder, logits = prefill(session, one.ids, chunk=self.model.prefill_chunk)
             seen = None
@@ -291,10 +268,6 @@ class BundleModel:
                 for index, key, token in zip(part, keys, tokens.tolist(), strict=True):
                     yield Start((one.prompt.id, index), key, decoder.cache, 0, len(one.ids), (token,))
 
-    @property
-    def _cancelled(self) -> bool:
-        return self.cancel is not None and self.cancel.is_set()
-
     def _rows_in_memory(self, tokens: int, *, most: int = MOST_ROWS) -> int:
         import psutil
 
@@ -308,7 +281,7 @@ class BundleModel:
     def score(
         self, prompt: Prompt, sequences: Sequence[Sequence[int]], slices: Sequence[Slice], *, thinking: bool | None
     ) -> Iterator[Logits]:
-        """See ``models.SampledModel.score``; the numerical path is that of a prefill."""
+        """See ``SampledModel.score``; the numerical path is that of a prefill."""
         ids, chunk = self.replies.encode(prompt, thinking).ids, self.model.prefill_chunk
         if self.session is None:
             (sequence,) = sequences
@@ -323,12 +296,6 @@ class BundleModel:
         """Close the model."""
         self._lane_session = None
         self.model.close()
-
-    def __enter__(self) -> BundleModel:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def open_sampled(

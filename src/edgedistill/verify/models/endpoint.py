@@ -11,31 +11,28 @@ import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urldefrag
 
 from edgedistill.errors import VerifyError
 from edgedistill.extras import missing
-from edgedistill.progress import NullProgress
 from edgedistill.runtime.sampling import NoiseKey
 from edgedistill.runtime.text.reasoning import DEFAULT_TAGS, split
 from edgedistill.safe_text import visible
 from edgedistill.verify.metrics.lengths import repetition_rate
 from edgedistill.verify.sampling.answers import read_reply
+from edgedistill.verify.sampling.protocol import SampledModel
 from edgedistill.verify.types import Drawn, ModelIdentity, Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import httpx
-    import numpy as np
-    import numpy.typing as npt
 
-    from edgedistill.progress import Progress
-    from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
-    from edgedistill.runtime.batch.scheduler import Cancel
+    from edgedistill.runtime.batch.request import DrawSettings, Finish
     from edgedistill.verify.metrics.device_agreement import DeviceReport
-    from edgedistill.verify.types import Prompt, Shipped
+    from edgedistill.verify.sampling.protocol import Missing
+    from edgedistill.verify.types import Prompt
 
 KEY = "OPENAI_API_KEY"
 """Variable that holds the key of a server that asks for one."""
@@ -57,8 +54,8 @@ def is_address(text: object) -> bool:
     return str(text).startswith(("http://", "https://"))
 
 
-class EndpointModel:
-    """A model of a server. Close it, or use it as a context manager.
+class EndpointModel(SampledModel):
+    """A model of a server.
 
     Args:
         address: Where the API lies, ``http://localhost:8000/v1``; ``#NAME`` behind it chooses one of several models.
@@ -68,12 +65,6 @@ class EndpointModel:
         MissingExtraError: httpx is not installed.
         VerifyError: No server there, or it has no such model.
     """
-
-    can_draw = True
-    can_score = False
-    cancel: Cancel | None = None
-    score_rows = 1
-    shipped: Shipped | None = None
 
     def __init__(self, address: str, *, requests: int = REQUESTS) -> None:
         try:
@@ -95,47 +86,27 @@ class EndpointModel:
         self.identity = ModelIdentity("endpoint", self._model, "", "", 0, {"server": self._url})
 
     @property
-    def generation_defaults(self) -> dict[str, Any]:
-        """Nothing: a server does not tell."""
-        return {}
+    def activity(self) -> str:
+        """The server draws."""
+        return f"asking {self.identity.name}"
 
-    def draw(
-        self,
-        prompts: Sequence[Prompt],
-        samples: int,
-        settings: DrawSettings,
-        *,
-        done: Collection[SampleKey] = (),
-        progress: Progress | None = None,
-        first_index: int = 0,
-    ) -> Iterator[Drawn]:
-        """See ``sampling.protocol.SampledModel.draw``. Replies have no token ids."""
-        if likely := [prompt.id for prompt in prompts if prompt.extract == "likelihood"]:
+    def draw_missing(self, missing: Sequence[Missing], settings: DrawSettings) -> Iterator[Drawn]:
+        """See ``SampledModel``. Replies have no token ids."""
+        if likely := [prompt.id for prompt, _ in missing if prompt.extract == "likelihood"]:
             raise VerifyError(
                 f"The choices of `{likely[0]}` are decided by likelihood, and a server gives no likelihoods.",
                 hint="Ask for a letter instead: `extract` choice.",
             )
-        done = frozenset(done)
-        indices = range(first_index, first_index + samples)
-        missing_ones = [(prompt, index) for prompt in prompts for index in indices if (prompt.id, index) not in done]
-        progress = progress or NullProgress()
-        progress.begin(f"asking {self.identity.name}", len(prompts) * samples, "items")
-        progress.advance(len(prompts) * samples - len(missing_ones))
         pool = ThreadPoolExecutor(self._requests)
         try:
-            asked = [pool.submit(self._ask, prompt, index, settings) for prompt, index in missing_ones]
+            work = [(prompt, index) for prompt, indices in missing for index in indices]
+            asked = [pool.submit(self._ask, prompt, index, settings) for prompt, index in work]
             for answered in as_completed(asked):
                 yield answered.result()
-                progress.advance(1)
-                if self.cancel is not None and self.cancel.is_set():
+                if self.cancelled:
                     return
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        progress.end()
-
-    def score(self, *_: object, **__: object) -> Iterator[npt.NDArray[np.float32]]:
-        """Refused: a server gives text."""
-        raise VerifyError("A server cannot score given tokens.", hint="Leave out what needs logits.")
 
     def devices(self, prompts: Sequence[Prompt], settings: DrawSettings) -> DeviceReport | None:  # noqa: ARG002
         """None: the server does not tell."""
@@ -144,12 +115,6 @@ class EndpointModel:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _find(self, wanted: str) -> str:
         found = self._json(self._request("GET", "/models")).get("data")

@@ -11,45 +11,31 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import VerifyError
-from edgedistill.progress import NullProgress
 from edgedistill.trajectories.early_stop import decided
 from edgedistill.trajectories.run import solve
 from edgedistill.verify.metrics.lengths import repetition_rate
 from edgedistill.verify.sampling.answers import answer_of
+from edgedistill.verify.sampling.protocol import SampledModel
 from edgedistill.verify.suites.checks import follows
 from edgedistill.verify.types import Drawn, Sample, Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    import numpy as np
-    import numpy.typing as npt
-
-    from edgedistill.progress import Progress
-    from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
-    from edgedistill.runtime.batch.scheduler import Cancel
+    from edgedistill.runtime.batch.request import DrawSettings, Finish
     from edgedistill.trajectories.result import Trajectory, TrajectoryResult
     from edgedistill.verify.models.bundle import BundleModel
-    from edgedistill.verify.sampling.protocol import Slice
-    from edgedistill.verify.types import AnswerKind, ModelIdentity, Procedure, Prompt, Shipped
+    from edgedistill.verify.sampling.protocol import Missing
+    from edgedistill.verify.types import AnswerKind, Procedure, Prompt, Shipped
 
 
-class ProcedureModel:
-    """``bundle`` answering in ``procedure``; closed with it. See ``models.SampledModel``."""
-
-    can_draw = True
-    can_score = False
-    cancel: Cancel | None = None
-    score_rows = 1
+class ProcedureModel(SampledModel):
+    """``bundle`` answering in ``procedure``; closed with it. See ``SampledModel``."""
 
     def __init__(self, bundle: BundleModel, procedure: Procedure) -> None:
         self.bundle = bundle
         self.procedure = procedure
-
-    @property
-    def identity(self) -> ModelIdentity:
-        """The bundle's."""
-        return self.bundle.identity
+        self.identity = bundle.identity
 
     @property
     def generation_defaults(self) -> dict[str, Any]:
@@ -61,30 +47,19 @@ class ProcedureModel:
         """The bundle's."""
         return self.bundle.shipped
 
-    def draw(
-        self,
-        prompts: Sequence[Prompt],
-        samples: int,
-        settings: DrawSettings,
-        *,
-        done: Collection[SampleKey] = (),
-        progress: Progress | None = None,
-        first_index: int = 0,
-    ) -> Iterator[Drawn]:
-        """See ``models.SampledModel.draw``."""
-        if likely := [prompt.id for prompt in prompts if prompt.extract == "likelihood"]:
+    @property
+    def activity(self) -> str:
+        """The bundle answers."""
+        return f"answers of {self.identity.name} ({self.procedure.label})"
+
+    def draw_missing(self, missing: Sequence[Missing], settings: DrawSettings) -> Iterator[Drawn]:
+        """See ``SampledModel``."""
+        if likely := [prompt.id for prompt, _ in missing if prompt.extract == "likelihood"]:
             raise VerifyError(
                 f"The choices of `{likely[0]}` are decided by likelihood, those of {self.procedure.name} by replies.",
                 hint="Score them without --procedure.",
             )
-        progress = progress or NullProgress()
-        progress.begin(f"answers of {self.identity.name} ({self.procedure.label})", len(prompts) * samples, "items")
-        for prompt in prompts:
-            for index in range(first_index, first_index + samples):
-                if (prompt.id, index) not in done:
-                    yield self._answer(prompt, index, settings)
-                progress.advance(1)
-        progress.end()
+        yield from (self._answer(prompt, index, settings) for prompt, indices in missing for index in indices)
 
     def _answer(self, prompt: Prompt, index: int, settings: DrawSettings) -> Drawn:
         options = self.procedure.options
@@ -110,13 +85,6 @@ class ProcedureModel:
         tokens = _final_tokens(result)
         sample = _sample(prompt, index, result, tokens)
         return Drawn(sample, tokens, _finish(result), _trial(prompt, result))
-
-    def score(
-        self, prompt: Prompt, sequences: Sequence[Sequence[int]], slices: Sequence[Slice], *, thinking: bool | None
-    ) -> Iterator[npt.NDArray[np.float32]]:
-        """An answer of several trajectories has no distribution of tokens. Raises VerifyError."""
-        del sequences, slices, thinking
-        raise VerifyError(f"The procedure {self.procedure.name} has no token probabilities for `{prompt.id}`.")
 
     def close(self) -> None:
         """Close the bundle."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from edgedistill.errors import VerifyError
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.sampling import candidates, choose
 from edgedistill.verify.sampling.deadline import TimeUpError
-from edgedistill.verify.sampling.protocol import SampledModel, slices
+from edgedistill.verify.sampling.protocol import slices
 from edgedistill.verify.stats.sampler_audit import DRAWS, SamplerAudit, audit_sampler
 
 if TYPE_CHECKING:
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
     from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import DrawSettings
-    from edgedistill.runtime.sampling import NoiseSource
+    from edgedistill.verify.models.bundle import BundleModel
+    from edgedistill.verify.models.torch import TorchModel
     from edgedistill.verify.types import Prompt
+
+    NoisyModel = BundleModel | TorchModel  # they draw and score here, with noise of their own
 
 OTHER_SEEDS = 3
 TOKENS_OF_THE_ROW = 1024
@@ -43,12 +46,6 @@ class Size:
 SHORT, FIRST, WHOLE = Size(2, 1, 8), Size(4, 2, 16), Size(4, 2, 48)
 FEW_REPLIES = 200
 """A run with fewer replies begins with the short audit: it should not cost more than some hundredths of the run."""
-
-
-class NoisyModel(SampledModel, Protocol):
-    """A model that draws and scores here, with noise of its own; no stored one."""
-
-    noise: NoiseSource
 
 
 def check_sampler(

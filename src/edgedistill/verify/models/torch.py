@@ -14,27 +14,25 @@ from tokenizers import Tokenizer
 
 from edgedistill.checkpoint.types import grammar_of, recommended
 from edgedistill.errors import BudgetError, GenerationError, VerifyError
-from edgedistill.progress import NullProgress
 from edgedistill.runtime.sampling import NoiseSource, choose
 from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
 from edgedistill.runtime.text.thinking import ThinkingControl
 from edgedistill.units import format_bytes
 from edgedistill.verify.models.torch_device import Device, free_memory, require_device
 from edgedistill.verify.models.torch_weights import build_module, import_torch
+from edgedistill.verify.sampling.protocol import SampledModel
 from edgedistill.verify.sampling.replies import Encoded, Replies
 from edgedistill.verify.sampling.shipped import read_shipped
 from edgedistill.verify.types import ModelIdentity
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
     from edgedistill.checkpoint.open import Checkpoint
-    from edgedistill.progress import Progress
-    from edgedistill.runtime.batch.request import DrawSettings, Finish, SampleKey
-    from edgedistill.runtime.batch.scheduler import Cancel
-    from edgedistill.verify.sampling.protocol import Slice
+    from edgedistill.runtime.batch.request import DrawSettings, Finish
+    from edgedistill.verify.sampling.protocol import Missing, Slice
     from edgedistill.verify.types import Drawn, Prompt, Shipped
 
     Logits = npt.NDArray[np.float32]
@@ -43,8 +41,8 @@ _MOST_ROWS: dict[Device, int] = {"cpu": 16, "cuda": 512, "mps": 64}
 _MEMORY_SHARE = 0.7  # of the free memory that weights may take before they are streamed
 
 
-class TorchModel:
-    """A checkpoint run by transformers. Close it, or use it as a context manager.
+class TorchModel(SampledModel):
+    """A checkpoint run by transformers.
 
     Args:
         checkpoint: Closed with this object.
@@ -54,7 +52,6 @@ class TorchModel:
     """
 
     can_score = True
-    cancel: Cancel | None = None
 
     def __init__(
         self, checkpoint: Checkpoint, *, device: Device = "cpu", batch: int | None = None, stream: bool = False
@@ -152,35 +149,19 @@ class TorchModel:
         """More at a time where every pass reads all weights from disk."""
         return 32 if self._stream else 8
 
-    def draw(
-        self,
-        prompts: Sequence[Prompt],
-        samples: int,
-        settings: DrawSettings,
-        *,
-        done: Collection[SampleKey] = (),
-        progress: Progress | None = None,
-        first_index: int = 0,
-    ) -> Iterator[Drawn]:
-        """See ``models.SampledModel.draw``. Settings' ``mode`` means nothing here: there is one path."""
+    def draw_missing(self, missing: Sequence[Missing], settings: DrawSettings) -> Iterator[Drawn]:
+        """See ``SampledModel``. Settings' ``numerics`` mean nothing here: there is one path."""
         if self._stream:
             raise VerifyError(
                 f"{self.identity.name} does not fit the memory; layer by layer it can score tokens, not draw samples.",
                 hint="Give a baseline made on a larger machine, or an int8 bundle, as the reference.",
             )
-        done = frozenset(done)
-        encoded = [self.replies.encode(prompt, settings.thinking) for prompt in prompts]
-        progress = progress or NullProgress()
-        progress.begin(f"sampling {self.identity.name}", len(prompts) * samples, "items")
-        for one in encoded:
-            missing = [i for i in range(first_index, first_index + samples) if (one.prompt.id, i) not in done]
-            progress.advance(samples - len(missing))
+        for one, left in [(self.replies.encode(prompt, settings.thinking), indices) for prompt, indices in missing]:
             rows = self._batch or self._rows(len(one.ids) + settings.max_new_tokens)
-            while missing and not (self.cancel is not None and self.cancel.is_set()):
+            while left and not self.cancelled:
                 try:
-                    for index, tokens, finish in self._batch_of(one, missing[:rows], settings):
+                    for index, tokens, finish in self._batch_of(one, left[:rows], settings):
                         yield self.replies.drawn(one, index, tokens, finish)
-                        progress.advance(1)
                 except self._torch.OutOfMemoryError as error:
                     if rows == 1:
                         raise GenerationError(
@@ -189,8 +170,7 @@ class TorchModel:
                         ) from error
                     rows = rows // 2
                     continue
-                missing = missing[rows:]
-        progress.end()
+                left = left[rows:]  # noqa: PLW2901
 
     def _batch_of(
         self, one: Encoded, indices: Sequence[int], settings: DrawSettings
@@ -224,7 +204,7 @@ class TorchModel:
             cache.reorder_cache(torch.zeros(len(indices), dtype=torch.long, device=self._device))
             logits = np.repeat(out.logits[:, -1].float().cpu().numpy(), len(indices), axis=0)
         for position in range(settings.max_new_tokens):
-            if self.cancel is not None and self.cancel.is_set():
+            if self.cancelled:
                 return
             penalised = seen[rows] if generation.repetition_penalty != 1.0 else None
             at = np.full(len(rows), position, dtype=np.int64)
@@ -258,7 +238,7 @@ class TorchModel:
     def score(
         self, prompt: Prompt, sequences: Sequence[Sequence[int]], slices: Sequence[Slice], *, thinking: bool | None
     ) -> Iterator[Logits]:
-        """See ``models.SampledModel.score``. One pass over all layers, then the head slice by slice."""
+        """See ``SampledModel.score``. One pass over all layers, then the head slice by slice."""
         torch = self._torch
         ids = self.replies.encode(prompt, thinking).ids
         lengths = np.array([len(sequence) for sequence in sequences])
@@ -284,12 +264,6 @@ class TorchModel:
         """Close the checkpoint and end the template's helper process."""
         self._template.close()
         self._checkpoint.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _render(self, messages: list[dict[str, str]], thinking: bool | None) -> str:
         return self._thinking.render(messages, thinking=thinking)

@@ -12,36 +12,37 @@ from edgedistill.verify.options import VerifyOptions, spread
 from edgedistill.verify.references.baseline_file import REMAKE, Baseline
 from edgedistill.verify.references.top_tokens import coarse_divergence
 from edgedistill.verify.report.build import Provenance
+from edgedistill.verify.sampling.protocol import SampledModel
 from edgedistill.verify.sampling.protocol import slices as cut
 from edgedistill.verify.sampling.shipped import stated
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     import numpy.typing as npt
 
-    from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import SampleKey
-    from edgedistill.runtime.batch.scheduler import Cancel
     from edgedistill.verify.metrics.token_divergence import TokenDivergence
-    from edgedistill.verify.sampling.protocol import SampledModel
+    from edgedistill.verify.sampling.protocol import Missing
     from edgedistill.verify.types import Drawn, Prompt, Shipped, Suite
 
     Logits = npt.NDArray[np.float32]
 
 
-class BaselineModel:
+class BaselineModel(SampledModel):
     """A baseline in the place of a model: gives out its samples, and what it knows of their distributions."""
 
-    can_draw = True
-    can_score = False
-    cancel: Cancel | None = None
     score_rows = 8
 
     def __init__(self, baseline: Baseline) -> None:
         self.baseline = baseline
         self.identity = dataclasses.replace(baseline.identity, kind="baseline")
+
+    @property
+    def activity(self) -> str:
+        """Nothing is drawn."""
+        return "reading the baseline"
 
     @property
     def shares_noise(self) -> bool:
@@ -63,35 +64,18 @@ class BaselineModel:
         """The samples that ``compare`` knows distributions of."""
         return frozenset(self.baseline.tops)
 
-    def draw(
-        self,
-        prompts: Sequence[Prompt],
-        samples: int,
-        settings: DrawSettings,
-        *,
-        done: Collection[SampleKey] = (),
-        progress: Progress | None = None,
-        first_index: int = 0,
-    ) -> Iterator[Drawn]:
+    def draw_missing(self, missing: Sequence[Missing], settings: DrawSettings) -> Iterator[Drawn]:
         """The stored samples; raises VerifyError for other settings, prompts it lacks, or more samples than it has."""
         self.baseline.check(settings=settings)
-        wanted = [(p.id, i) for p in prompts for i in range(first_index, first_index + samples)]
-        missing = next((key for key in wanted if key not in self.baseline.drawn), None)
-        if missing is not None:
-            raise VerifyError(
-                f"The baseline has no sample {missing[1]} of `{missing[0]}`; it holds {self.baseline.samples} per "
-                "prompt.",
-                hint=f"Ask for fewer with --samples. {REMAKE}",
-            )
-        if progress is not None:
-            progress.begin("reading the baseline", len(wanted), "items")
-            progress.advance(len(wanted))
-            progress.end()
-        yield from (self.baseline.drawn[key] for key in wanted if key not in frozenset(done))
-
-    def score(self, *_: object, **__: object) -> Iterator[Logits]:
-        """Refused: it stores the most likely tokens only; see ``compare``."""
-        raise VerifyError("A stored baseline cannot score tokens.", hint="Give the model itself as the reference.")
+        for prompt, indices in missing:
+            for index in indices:
+                if (prompt.id, index) not in self.baseline.drawn:
+                    raise VerifyError(
+                        f"The baseline has no sample {index} of `{prompt.id}`; it holds {self.baseline.samples} per "
+                        "prompt.",
+                        hint=f"Ask for fewer with --samples. {REMAKE}",
+                    )
+        yield from (self.baseline.drawn[prompt.id, index] for prompt, indices in missing for index in indices)
 
     def compare(
         self, q: SampledModel, prompt: Prompt, sequences: Sequence[Sequence[int]], *, thinking: bool | None = None
@@ -116,9 +100,6 @@ class BaselineModel:
             parts = cut([len(sequence)], q.identity.vocab_size)
             out.append(coarse_divergence(top, q.score(prompt, [sequence], parts, thinking=thinking)))
         return out
-
-    def close(self) -> None:
-        """Nothing to release."""
 
 
 class Dictated(NamedTuple):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Self
 
 from edgedistill.errors import VerifyError
+from edgedistill.progress import NullProgress
 from edgedistill.runtime.chunks import chunk_bounds
 
 if TYPE_CHECKING:
@@ -33,38 +35,52 @@ class Slice:
     stop: int
 
 
-class SampledModel(Protocol):
-    """A model that replies can be drawn from, or whose replies are stored.
+Missing = tuple["Prompt", tuple[int, ...]]
+"""A prompt, and the indices of its samples that are to be drawn."""
+
+
+class SampledModel(ABC):
+    """A model that replies can be drawn from, or whose replies are stored. Close it, or use it as a context manager.
 
     Attributes:
         identity: Which model.
-        generation_defaults: Its own sampling settings (generation.json), for ``DrawSettings.resolve``.
-        shipped: What it ships beside its weights; None where that is not known.
-        can_draw: Whether it gives samples: False for an original that does not fit the memory.
         can_score: Whether it can give logits for any tokens, or only what is stored about its own.
-        score_rows: Most sequences it scores at a time.
         cancel: Looked at while it draws: once it is set, replies that have not ended are given up.
     """
 
-    cancel: Cancel | None
+    identity: ModelIdentity
+    can_score = False
+    cancel: Cancel | None = None
 
     @property
-    def identity(self) -> ModelIdentity: ...
+    def generation_defaults(self) -> dict[str, Any]:
+        """Its own sampling settings (generation.json), for ``DrawSettings.resolve``; empty where none are known."""
+        return {}
 
     @property
-    def generation_defaults(self) -> dict[str, Any]: ...
+    def shipped(self) -> Shipped | None:
+        """What it ships beside its weights; None where that is not known."""
+        return None
 
     @property
-    def shipped(self) -> Shipped | None: ...
+    def can_draw(self) -> bool:
+        """Whether it gives samples: False for an original that does not fit the memory."""
+        return True
 
     @property
-    def can_draw(self) -> bool: ...
+    def score_rows(self) -> int:
+        """Most sequences it scores at a time."""
+        return 1
 
     @property
-    def can_score(self) -> bool: ...
+    def activity(self) -> str:
+        """What it does when it draws, for progress."""
+        return f"sampling {self.identity.name}"
 
     @property
-    def score_rows(self) -> int: ...
+    def cancelled(self) -> bool:
+        """Whether ``cancel`` is set."""
+        return self.cancel is not None and self.cancel.is_set()
 
     def draw(
         self,
@@ -74,9 +90,8 @@ class SampledModel(Protocol):
         *,
         done: Collection[SampleKey] = (),
         progress: Progress | None = None,
-        first_index: int = 0,
     ) -> Iterator[Drawn]:
-        """Draw the samples ``first_index`` to ``first_index + samples - 1`` of every prompt, except those ``done``.
+        """Draw the samples 0 to ``samples - 1`` of every prompt, except those ``done``.
 
         They come in the order in which they end. Progress counts samples ("items"), those done included. May be ended
         at any time (Ctrl-C, ``close`` of the generator): what was given out is complete.
@@ -86,7 +101,19 @@ class SampledModel(Protocol):
             GenerationError: Logits that are not finite; out of memory.
             VerifyError: A stored model that lacks samples, or has them for other settings.
         """
-        ...
+        left = [(p, tuple(i for i in range(samples) if (p.id, i) not in done)) for p in prompts]
+        missing = [(prompt, indices) for prompt, indices in left if indices]
+        progress = progress or NullProgress()
+        progress.begin(self.activity, len(prompts) * samples, "items")
+        progress.advance(len(prompts) * samples - sum(len(indices) for _, indices in missing))
+        for drawn in self.draw_missing(missing, settings):
+            yield drawn
+            progress.advance(1)
+        progress.end()
+
+    @abstractmethod
+    def draw_missing(self, missing: Sequence[Missing], settings: DrawSettings) -> Iterator[Drawn]:
+        """Draw these samples, as ``draw`` does, which says what is raised."""
 
     def score(
         self, prompt: Prompt, sequences: Sequence[Sequence[int]], slices: Sequence[Slice], *, thinking: bool | None
@@ -95,12 +122,24 @@ class SampledModel(Protocol):
 
         Yields per slice float32 [n, V] for its n positions, sequence by sequence; valid until the next is asked for.
         Position t is the distribution that token t was drawn from. At most ``score_rows`` sequences.
-        """
-        ...
 
-    def close(self) -> None:
+        Raises:
+            VerifyError: The model gives no logits (``can_score``).
+        """
+        del sequences, slices, thinking
+        raise VerifyError(
+            f"{self.identity.name} cannot score the tokens after `{prompt.id}`: it gives no logits.",
+            hint="Give the model itself as the reference.",
+        )
+
+    def close(self) -> None:  # noqa: B027  # a stored model holds nothing
         """Release what it holds."""
-        ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def slices(lengths: Sequence[int], vocab_size: int, *, widest: int = 256) -> list[Slice]:
