@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from edgedistill.tune.options import TuneOptions, TuneResult
     from edgedistill.verify.cluster.client import Cluster
     from edgedistill.verify.gate.endpoints import Estimand
-    from edgedistill.verify.models.torch_device import Device
+    from edgedistill.verify.models.torch_weights import Device
     from edgedistill.verify.options import AuditOptions, PresetName, VerifyOptions
     from edgedistill.verify.report.model import VerifyReport
     from edgedistill.verify.types import ProcedureName, Suite

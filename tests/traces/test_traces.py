@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from edgedistill.errors import CalibrationError
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.traces.generate import from_file_for, self_generated
-from edgedistill.traces.prompts import calibration_prompts
-from edgedistill.traces.texts import built_in_texts
+from edgedistill.traces.prompts import built_in_texts, calibration_prompts
 from edgedistill.traces.traces import Traces
 from edgedistill.verify.suites.registry import BUILT_IN as BUILT_IN_SUITES
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from edgedistill.quantize import dequantize_rows, quantize_rows
 from edgedistill.quantize.spec import WeightFormat
 from edgedistill.tune import kernels
-from edgedistill.tune.batches import Batches
 from edgedistill.tune.kernels import BlockMatrix
+from edgedistill.tune.sources import Batches
 
 N, K = 12, 40  # the last block of 32 is padded
 FORMAT = WeightFormat(bits=4, block_size=32, symmetric=False, scale_bits=32)

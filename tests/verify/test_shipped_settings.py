@@ -18,7 +18,7 @@ from edgedistill.errors import VerifyError
 from edgedistill.verify.create_baseline import make_baseline
 from edgedistill.verify.models.bundle import open_sampled
 from edgedistill.verify.options import VerifyOptions
-from edgedistill.verify.report.github import job_summary
+from edgedistill.verify.report.ci import job_summary
 from edgedistill.verify.report.html import html
 from edgedistill.verify.report.model import VerifyReport
 from edgedistill.verify.report.tables import settings_text

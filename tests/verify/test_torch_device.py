@@ -12,7 +12,7 @@ from cli_support import here
 from edgedistill.errors import BudgetError, GenerationError, UsageError
 from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.verify.models.torch import TorchModel
-from edgedistill.verify.models.torch_device import free_memory, require_device
+from edgedistill.verify.models.torch_weights import free_memory, require_device
 from edgedistill.verify.suites.registry import load_suite
 
 torch = pytest.importorskip("torch")

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(report: PlanReport) -> None:
-    from edgedistill.planning.table import columns, several_profiles
+    from edgedistill.planning.planner import columns, several_profiles
 
     several = several_profiles(report)
     console.out(

@@ -189,9 +189,8 @@ def require_writable(path: Path, hint: str) -> None:
 
 def deliver(report: VerifyReport, args: argparse.Namespace) -> None:
     """Write and print the report in every form that was asked for."""
-    from edgedistill.verify.report.github import job_summary
+    from edgedistill.verify.report.ci import job_summary, junit
     from edgedistill.verify.report.html import html
-    from edgedistill.verify.report.junit import junit
     from edgedistill.verify.report.model import report_json
 
     # ``report`` draws no samples and has no store.
@@ -224,7 +223,7 @@ def write(path: Path, text: str, *, hint: str | None = None) -> None:
 
 
 def _github(report: VerifyReport, *, to_stderr: bool) -> None:
-    from edgedistill.verify.report.github import annotate, job_summary
+    from edgedistill.verify.report.ci import annotate, job_summary
 
     for line in annotate(report):
         console.command(line, stream=sys.stderr if to_stderr else None)

@@ -1,6 +1,7 @@
 """Plans bundles of a model before any is made: size, memory and speed, one row for each format.
 
-Sizes come from the weights' layout by arithmetic and from writing the other files to memory.
+Sizes come from the weights' layout by arithmetic and from writing the other files to memory. ``columns``
+makes a table of the plan.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from edgedistill.planning.options import PlanOptions, read_formats
 from edgedistill.profile.profile import Profile, load_profile, usable_profiles
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.quantize.kv import kv_scales
-from edgedistill.units import format_count
+from edgedistill.units import format_bytes, format_count, format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +91,7 @@ class PlanReport(Record):
     timed_over_bytes: int | None
 
     def _repr_html_(self) -> str:
-        from edgedistill.planning.table import columns
+        from edgedistill.planning.planner import columns
 
         title = f"{self.model}: {self.family}, {format_count(self.parameters)} parameters"
         advice = [f"{row.name} for {row.profile} does not fit. {row.advice}" for row in self.rows if row.advice]
@@ -250,3 +251,34 @@ def _scales(plan: Plan, profile: Profile) -> KvScales | None:
     maxima = [np.ones((spec.num_key_value_heads, spec.head_dim), np.float32)] * spec.num_hidden_layers
     granularity: Granularity = "per-channel" if cache.scales == "per-channel" else "per-tensor"
     return kv_scales(maxima, maxima, bits=cache.bits, granularity=granularity)
+
+
+def several_profiles(report: PlanReport) -> bool:
+    """Whether the rows are for more than one profile."""
+    return len({row.profile for row in report.rows}) > 1
+
+
+def columns(report: PlanReport) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows of text: a row each bundle, a column each context and prompt length that is predicted."""
+    several = several_profiles(report)
+    memory = sorted({at for row in report.rows for at in row.memory})
+    decode = sorted({at for row in report.rows if row.speed for at in row.speed.decode_tps})
+    prefill = sorted({at for row in report.rows if row.speed for at in row.speed.prefill_tps})
+    ceilings = any(row.ceiling_tps is not None for row in report.rows)
+    headers = ["format", *(["profile"] if several else []), "bits/weight", "file"]
+    headers += [f"memory at {at}" for at in memory] + ["KV/token"]
+    headers += [f"decode at {at}" for at in decode] + [f"prefill of {at}" for at in prefill]
+    headers += [*(["target's bound"] if ceilings else []), "fits"]
+    cells = []
+    for row in report.rows:
+        cell = [row.name, *([row.profile] if several else []), f"{row.bits_per_weight:.2f}"]
+        cell.append(format_bytes(row.file_bytes))
+        cell += [format_bytes(row.memory[at].ram_bytes) if at in row.memory else "" for at in memory]
+        cell.append(format_bytes(row.kv_bytes_per_token))
+        rates = (row.speed.decode_tps, row.speed.prefill_tps) if row.speed else ({}, {})
+        for lengths, known in ((decode, rates[0]), (prefill, rates[1])):
+            cell += [format_rate(known[at]) if at in known else "" for at in lengths]
+        if ceilings:
+            cell.append("" if row.ceiling_tps is None else f"<= {format_rate(row.ceiling_tps)}")
+        cells.append([*cell, "yes" if row.fits else "no"])
+    return headers, cells

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from edgedistill.runtime.optimum_session import OptimumDecoder
     from edgedistill.runtime.settings import Numerics
     from edgedistill.runtime.speculate.control import StepCosts
-    from edgedistill.runtime.structured.mask import TokenMask
+    from edgedistill.runtime.structured.masks import TokenMask
     from edgedistill.runtime.tools.types import Tool
 
     Prompt = str | Sequence[Mapping[str, Any]]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.runtime.settings import GenerationSettings
-    from edgedistill.runtime.structured.mask import TokenMask
+    from edgedistill.runtime.structured.masks import TokenMask
 
     Ids = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float64]

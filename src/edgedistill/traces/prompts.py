@@ -1,15 +1,22 @@
-"""Questions that calibration traces answer: arithmetic and word problems, and a spread of everyday requests.
+"""What is calibrated on without a file of the user: questions that traces answer, and the built-in texts.
 
-None of them occurs in a built-in verification suite: what is fitted on these must be judged on others. Arithmetic is
-generated with seeds of its own; the other requests are templates over topics.
+None of them occurs in a built-in verification suite: what is fitted on these must be judged on others. Arithmetic and
+word problems are generated with seeds of their own; everyday requests are templates over topics.
 """
 
 from __future__ import annotations
 
+import tomllib
+from importlib.resources import files
 from random import Random
+from typing import TYPE_CHECKING, Any
 
+from edgedistill.errors import EdgedistillError
 from edgedistill.verify.suites.arithmetic import arithmetic_suite
 from edgedistill.verify.types import Message, Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 ARITHMETIC_SEED = 90_001
 """Verification uses seed 0; users' own suites small numbers."""
@@ -63,3 +70,24 @@ def calibration_prompts(count: int, seed: int = 0) -> tuple[Prompt, ...]:
             messages = (Message("user", template.replace("{t}", topic)),)
         prompts.append(Prompt(f"calibration-{seed}-{number}", messages, extract="text"))
     return tuple(prompts)
+
+
+BUILT_IN = "built-in texts"
+
+
+def built_in_texts(render: Callable[[list[dict[str, Any]]], str]) -> Iterator[str]:
+    """The texts of ``texts.toml`` in order.
+
+    Args:
+        render: Messages to text, by the model's chat template. Where it refuses a conversation (some know no system
+            message), the contents follow one another without a template.
+    """
+    table = tomllib.loads(files(__package__).joinpath("texts.toml").read_text(encoding="utf-8"))
+    for entry in table["text"]:
+        if "text" in entry:
+            yield entry["text"].strip()
+            continue
+        try:
+            yield render(entry["messages"])
+        except EdgedistillError:
+            yield "\n\n".join(message["content"] for message in entry["messages"])

@@ -50,39 +50,40 @@ class Verdict:
         return None if self.winner is None else trajectories[self.winner]
 
 
-class Passes:
-    """The passes of one run.
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one run is to do.
 
-    Args:
+    Attributes:
+        settings: With a seed.
         read: Takes the canonical answer from a reply.
         prompt: Of the deliberation; None without one.
         free_form: Replies may be texts without an answer that can be compared.
         sample: (prompt id, first index) of the trajectories' noise; that of the passes is derived from it.
-        plan: Bounds the context of a pass.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        options: TrajectoryOptions,
-        settings: GenerationSettings,
-        numerics: Numerics,
-        thinking: bool | None,
-        cancel: threading.Event | None,
-        read: Callable[[str], str | None],
-        prompt: PassPrompt | None,
-        *,
-        free_form: bool,
-        sample: tuple[str | int, int],
-        plan: MemoryPlan,
-    ) -> None:
-        self._model, self._options, self._settings = model, options, settings
-        self._numerics: Numerics = numerics
-        self._thinking, self._cancel, self._read = thinking, cancel, read
-        self._prompt = prompt
-        self._free_form = free_form
-        self._sample = sample
-        self._plan = plan
+    model: Model
+    options: TrajectoryOptions
+    settings: GenerationSettings
+    numerics: Numerics
+    thinking: bool | None
+    cancel: threading.Event | None
+    read: Callable[[str], str | None]
+    prompt: PassPrompt | None
+    free_form: bool
+    sample: tuple[str | int, int]
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether ``cancel`` is set."""
+        return self.cancel is not None and self.cancel.is_set()
+
+
+class Passes:
+    """The passes of one run; ``plan`` bounds their context."""
+
+    def __init__(self, task: Task, plan: MemoryPlan) -> None:
+        self._task, self._plan = task, plan
         self._notes: list[str] = []
 
     def decide(self, messages: Messages | None, trajectories: Sequence[Trajectory], vote: VoteResult) -> Deciding:
@@ -92,7 +93,7 @@ class Passes:
             messages: The conversation; None for a raw prompt, which allows no passes.
         """
         verdict = yield from self._voted(messages, trajectories, vote)
-        if self._prompt is not None and messages is not None and not self._cancelled:
+        if self._task.prompt is not None and messages is not None and not self._task.cancelled:
             verdict = yield from self._deliberated(messages, trajectories, vote, verdict)
         return replace(verdict, notes=tuple(self._notes))
 
@@ -100,16 +101,16 @@ class Passes:
 
     def _voted(self, messages: Messages | None, trajectories: Sequence[Trajectory], vote: VoteResult) -> Deciding:
         complete = [one for one in trajectories if one.complete]
-        free_form = self._free_form and 2 * vote.voters < len(complete)
-        if (self._options.vote != "universal" and not free_form) or not complete:
+        free_form = self._task.free_form and 2 * vote.voters < len(complete)
+        if (self._task.options.vote != "universal" and not free_form) or not complete:
             if vote.answer is None:
                 return Verdict()
             rule: DecidedBy = "confidence" if vote.rule == "confidence" else "majority"
             return _voted_for(rule, vote.winner, vote.answer)
         if len(complete) == 1:
-            return _voted_for("universal", complete[0].index, self._read(complete[0].answer))
+            return _voted_for("universal", complete[0].index, self._task.read(complete[0].answer))
         # A deliberation reads all replies anyway: no pick by the model before it.
-        if messages is None or self._cancelled or self._prompt is not None:
+        if messages is None or self._task.cancelled or self._task.prompt is not None:
             return self._similar(complete)
         return (yield from self._picked(messages, trajectories, complete))
 
@@ -125,12 +126,12 @@ class Passes:
                 yield from self._note("The model named no reply: the one most like the others stands.")
             return replace(self._similar(complete), selection=generation)
         index = order[number - 1]
-        verdict = _voted_for("universal", index, self._read(trajectories[index].answer))
+        verdict = _voted_for("universal", index, self._task.read(trajectories[index].answer))
         return replace(verdict, selection=generation)
 
     def _similar(self, complete: Sequence[Trajectory]) -> Verdict:
         one = complete[most_similar([trajectory.answer for trajectory in complete])]
-        return _voted_for("similarity", one.index, self._read(one.answer))
+        return _voted_for("similarity", one.index, self._task.read(one.answer))
 
     # ---- the deliberation -----------------------------------------------------------------------------------
 
@@ -138,15 +139,15 @@ class Passes:
         self, messages: Messages, trajectories: Sequence[Trajectory], vote: VoteResult, verdict: Verdict
     ) -> Deciding:
         complete = [one for one in trajectories if one.complete]
-        if len(complete) < 2 or self._prompt is None:
+        if len(complete) < 2 or self._task.prompt is None:
             count = "one trajectory is" if complete else "no trajectory is"
             yield from self._note(f"There was nothing to deliberate on ({count} complete): the vote stands.")
             return verdict
-        generation, _ = yield from self._pass("deliberation", self._prompt, messages, complete, vote=vote)
+        generation, _ = yield from self._pass("deliberation", self._task.prompt, messages, complete, vote=vote)
         if generation is None:
             return verdict
         verdict = replace(verdict, deliberation=generation)
-        final = self._read(generation.answer)
+        final = self._task.read(generation.answer)
         if generation.finish_reason not in ("stop", "stop_string"):
             how = "was stopped" if generation.finish_reason == "cancelled" else "ran out of tokens"
             yield from self._note(f"The deliberation {how}: the vote stands.")
@@ -170,10 +171,12 @@ class Passes:
     ) -> Generator[TrajectoryEvent, None, tuple[Generation | None, tuple[int, ...]]]:
         """Returns the generation and the order in which trajectories were shown; (None, ()) if it has no room."""
         context = self._plan.pass_tokens
-        reply = self._options.deliberation_tokens or max(LEAST_REPLY, 2 * max(len(one.tokens) for one in complete))
-        reply = min(reply, self._settings.max_new_tokens, context // 2)
-        serializer = Serializer(messages, self._tokens, self._model.tokenizer)
-        seed = NoiseKey.of(self._settings.seed or 0, prompt=f"{stage} {self._sample[0]}", sample=self._sample[1]).state
+        reply = self._task.options.deliberation_tokens or max(LEAST_REPLY, 2 * max(len(one.tokens) for one in complete))
+        reply = min(reply, self._task.settings.max_new_tokens, context // 2)
+        serializer = Serializer(messages, self._tokens, self._task.model.tokenizer)
+        seed = NoiseKey.of(
+            self._task.settings.seed or 0, prompt=f"{stage} {self._task.sample[0]}", sample=self._task.sample[1]
+        ).state
         shown = serializer.fit(prompt, complete, room=context - reply, seed=seed, vote=vote, reasoning=reasoning)
         stands = "the vote stands" if stage == "deliberation" else "the reply most like the others stands"
         if shown is None:
@@ -187,12 +190,12 @@ class Passes:
         yield TrajectoryEvent("stage", stage=stage)
         generation: Generation | None = None
         try:
-            for event in self._model.stream(
+            for event in self._task.model.stream(
                 shown.messages,
-                settings=self._settings.replace(seed=seed, max_new_tokens=reply),
-                numerics=self._numerics,
-                thinking=self._thinking,
-                cancel=self._cancel,
+                settings=self._task.settings.replace(seed=seed, max_new_tokens=reply),
+                numerics=self._task.numerics,
+                thinking=self._task.thinking,
+                cancel=self._task.cancel,
             ):
                 if event.kind in ("reasoning", "answer", "marker"):
                     yield TrajectoryEvent(event.kind, None, event.text, event.tokens, stage=stage)
@@ -205,12 +208,12 @@ class Passes:
         return generation, shown.order
 
     def _tokens(self, messages: list[dict[str, Any]]) -> int:
-        return len(self._model.encode(self._model.render(messages, thinking=self._thinking)))
+        return len(self._task.model.encode(self._task.model.render(messages, thinking=self._task.thinking)))
 
     @property
     def _context(self) -> str:
         """What a pass has to fit into, in words."""
-        tokens, limit = self._plan.pass_tokens, self._model.bundle.manifest.model.context_length
+        tokens, limit = self._plan.pass_tokens, self._task.model.bundle.manifest.model.context_length
         if tokens < limit:
             left = f"{format_bytes(self._plan.budget_bytes)} {self._plan.source}"
             return f"A context of {tokens} tokens, all that {left} allow,"
@@ -219,10 +222,6 @@ class Passes:
     def _note(self, text: str) -> Iterator[TrajectoryEvent]:
         self._notes.append(text)
         yield TrajectoryEvent("note", text=text)
-
-    @property
-    def _cancelled(self) -> bool:
-        return self._cancel is not None and self._cancel.is_set()
 
 
 def _voted_for(rule: DecidedBy, index: int | None, final: str | None) -> Verdict:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from edgedistill.runtime.stats import Stopwatch, peak_rss_bytes
 from edgedistill.runtime.text.reasoning import opened_by
 from edgedistill.runtime.text.transcript import Transcript
 from edgedistill.trajectories.collect import Growing
-from edgedistill.trajectories.decide import Passes, Verdict
+from edgedistill.trajectories.decide import Passes, Task, Verdict
 from edgedistill.trajectories.decode import Decoding, Start, one_by_one, together
 from edgedistill.trajectories.deliberate import load_prompt
 from edgedistill.trajectories.early_stop import decided, saved_tokens
@@ -52,38 +52,30 @@ if TYPE_CHECKING:
     Reader = Callable[[str], str | None]
 
 
-@accepts_old(mode="numerics")
+class Keywords(TypedDict, total=False):
+    """Keywords of a run; ``stream`` describes them."""
+
+    options: TrajectoryOptions | None
+    settings: GenerationSettings | None
+    numerics: Numerics
+    thinking: bool | None
+    raw: bool
+    cancel: threading.Event | None
+    read: Reader | None
+    prompt_id: str | int
+    first_index: int
+
+
 def solve(
     model: Model,
     prompt: Prompt,
     *,
-    options: TrajectoryOptions | None = None,
-    settings: GenerationSettings | None = None,
-    numerics: Numerics = "fast",
-    thinking: bool | None = None,
-    raw: bool = False,
     on_event: Callable[[TrajectoryEvent], None] | None = None,
-    cancel: threading.Event | None = None,
-    read: Reader | None = None,
-    prompt_id: str | int = 0,
-    first_index: int = 0,
+    **keywords: Unpack[Keywords],
 ) -> TrajectoryResult:
-    """Run to the end; the arguments are those of ``stream``, ``on_event`` sees its events."""
+    """Run to the end; the keywords are those of ``stream``, ``on_event`` sees its events."""
     result: TrajectoryResult | None = None
-    events = stream(
-        model,
-        prompt,
-        options=options,
-        settings=settings,
-        numerics=numerics,
-        thinking=thinking,
-        raw=raw,
-        cancel=cancel,
-        read=read,
-        prompt_id=prompt_id,
-        first_index=first_index,
-    )
-    for event in events:
+    for event in stream(model, prompt, **keywords):
         if on_event is not None:
             on_event(event)
         result = event.result or result
@@ -139,49 +131,38 @@ def stream(
     if raw and (options.deliberate or options.vote == "universal"):
         raise GenerationError("A raw prompt has no chat template, which the further pass needs.", hint="Drop --raw.")
     seed = settings.seed if settings.seed is not None else secrets.randbits(32)
-    run = _Run(model, options, settings.replace(seed=seed), numerics, cancel, read, (prompt_id, first_index))
-    return run.events(prompt, thinking=thinking, raw=raw)
+    # Read now: a mistake in the user's file must not cost K trajectories.
+    passes = load_prompt(options.prompt, "deliberate.jinja") if options.deliberate else None
+    answers = options.answers
+    task = Task(
+        model, options, settings.replace(seed=seed), numerics, thinking, cancel,
+        read or (lambda text: None if answers == "free" else extract(text, answers)), passes,
+        free_form=answers == "free" or (answers == "auto" and read is None), sample=(prompt_id, first_index),
+    )  # fmt: skip
+    return _Run(task).events(prompt, raw=raw)
 
 
 class _Run:
     """The state of one run."""
 
-    def __init__(
-        self,
-        model: Model,
-        options: TrajectoryOptions,
-        settings: GenerationSettings,
-        numerics: Numerics,
-        cancel: threading.Event | None,
-        read: Reader | None,
-        noise: tuple[str | int, int],
-    ) -> None:
-        self._model, self._options, self._settings = model, options, settings
-        self._numerics: Numerics = numerics
-        self._cancel = cancel
-        self._read: Reader = read or (
-            lambda text: None if options.answers == "free" else extract(text, options.answers)
-        )
-        self._seed = settings.seed or 0
-        self._noise = noise
+    def __init__(self, task: Task) -> None:
+        self._task = task
         self._notes: list[str] = []
-        # Checked now: a mistake in the user's file must not cost K trajectories.
-        self._prompt = load_prompt(options.prompt, "deliberate.jinja") if options.deliberate else None
-        self._free_form = options.answers == "free" or (options.answers == "auto" and read is None)
 
-    def events(self, prompt: Prompt, *, thinking: bool | None, raw: bool) -> Iterator[TrajectoryEvent]:
+    def events(self, prompt: Prompt, *, raw: bool) -> Iterator[TrajectoryEvent]:
         started = time.perf_counter()
-        model, settings = self._model, self._settings
-        text = model.render(prompt, thinking=thinking, raw=raw)
+        task = self._task
+        model, settings = task.model, task.settings
+        text = model.render(prompt, thinking=task.thinking, raw=raw)
         ids = model.encode(text, raw=raw)
         limit = model.bundle.manifest.model.context_length
         with model.decoder() as decoder:
-            plan = plan_run(model, len(ids), self._options.count, settings.max_new_tokens, held=decoder.kv_bytes)
+            plan = plan_run(model, len(ids), task.options.count, settings.max_new_tokens, held=decoder.kv_bytes)
             self._notes += [plan.note] if plan.note else []
             sampler = Sampler(settings, NoiseKey(0), vocab_size=model.bundle.manifest.model.vocab_size)
             eos = model.bundle.manifest.model.eos_token_ids
             loop = TokenLoop(
-                decoder, sampler, settings, context_length=limit, eos=eos, numerics=self._numerics, cancel=self._cancel
+                decoder, sampler, settings, context_length=limit, eos=eos, numerics=task.numerics, cancel=task.cancel
             )
             for done, total in loop.prefill(ids, chunk=model.prefill_chunk):
                 yield TrajectoryEvent("prefill", done=done, total=total)
@@ -190,9 +171,9 @@ class _Run:
             opened = opened_by(text, model.grammar)
             transcripts = [
                 Transcript(model.tokenizer, settings.stop, model.grammar, opened=opened)
-                for _ in range(self._options.count)
+                for _ in range(task.options.count)
             ]
-            growing = Growing(transcripts, self._options, self._read)
+            growing = Growing(transcripts, task.options, task.read)
             ttft = time.perf_counter() - started
             watch, kv_bytes = Stopwatch(), decoder.kv_bytes
             lost: OutOfMemoryError | None = None
@@ -204,8 +185,8 @@ class _Run:
                     settings=settings,
                     eos=frozenset(eos),
                     limit=limit,
-                    exact=self._numerics == "exact",
-                    confident=self._options.vote == "confidence",
+                    exact=task.numerics == "exact",
+                    confident=task.options.vote == "confidence",
                 )
                 decoding = self._decoding(decoder, start, plan.rows)
                 try:
@@ -221,10 +202,7 @@ class _Run:
         vote = self._vote(trajectories)
         yield TrajectoryEvent("vote", vote=vote)
         before = time.perf_counter()
-        passes = Passes(
-            model, self._options, settings, self._numerics, thinking, self._cancel, self._read, self._prompt,
-            free_form=self._free_form, sample=self._noise, plan=plan,
-        )  # fmt: skip
+        passes = Passes(task, plan)
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         verdict = yield from passes.decide(None if raw or lost else messages, trajectories, vote)
         self._notes += verdict.notes
@@ -237,7 +215,7 @@ class _Run:
                 [len(one.tokens) for one in trajectories if one.kind not in ("cut", "cancelled")],
                 [len(one.tokens) for one in trajectories if one.kind == "cut"],
             ),
-            rows=min(plan.rows, self._options.count),
+            rows=min(plan.rows, task.options.count),
             ttft_s=ttft,
             prefill_s=loop.prefill_watch.total,
             decode_s=watch.total,
@@ -245,7 +223,7 @@ class _Run:
             total_s=time.perf_counter() - started,
             kv_bytes=kv_bytes,
             peak_rss_bytes=peak_rss_bytes(),
-            seed=self._seed,
+            seed=settings.seed or 0,
         )
         yield TrajectoryEvent("done", result=self._result(trajectories, vote, verdict, stats))
         if lost is not None:
@@ -254,12 +232,15 @@ class _Run:
     # ---- preparation ----------------------------------------------------------------------------------------
 
     def _keys(self) -> np.ndarray[Any, np.dtype[np.uint64]]:
-        prompt_id, first = self._noise
-        states = [NoiseKey.of(self._seed, prompt=prompt_id, sample=first + j).state for j in range(self._options.count)]
+        prompt_id, first = self._task.sample
+        states = [
+            NoiseKey.of(self._task.settings.seed or 0, prompt=prompt_id, sample=first + j).state
+            for j in range(self._task.options.count)
+        ]
         return np.array(states, dtype=np.uint64)
 
     def _decoding(self, decoder: Decoder | OptimumDecoder, start: Start, rows: int) -> Decoding:
-        session = self._model.session
+        session = self._task.model.session
         # One trajectory by itself takes a batch's path as well, so that it is the first of many with the same seed.
         if isinstance(session, DecoderSession) and isinstance(decoder, Decoder) and rows > 1:
             return together(session, decoder, start, rows=rows)
@@ -268,9 +249,9 @@ class _Run:
     # ---- decoding -------------------------------------------------------------------------------------------
 
     def _decode(self, decoding: Decoding, growing: Growing) -> Iterator[TrajectoryEvent]:
-        options = self._options
+        options = self._task.options
         yield TrajectoryEvent("start", total=options.count)
-        while not (self._cancel is not None and self._cancel.is_set()):
+        while not self._task.cancelled:
             chosen = decoding.step()
             if not chosen:
                 return
@@ -284,7 +265,7 @@ class _Run:
 
     def _out_of_memory(self, growing: Growing, cause: Exception) -> OutOfMemoryError:
         """The error that such a run ends with; noted in the result as well."""
-        ended, count = len(growing.ended), self._options.count
+        ended, count = len(growing.ended), self._task.options.count
         error = OutOfMemoryError(
             f"The memory ran out when {ended} of {count} trajectories had ended; what there was of the others is kept.",
             hint="Close other programs, ask for fewer with --trajectories, lower --max-new-tokens, or export with a "
@@ -298,8 +279,8 @@ class _Run:
 
     def _vote(self, trajectories: Sequence[Trajectory]) -> VoteResult:
         ballots = [Ballot(one.index, one.kind, one.vote, one.confidence) for one in trajectories]
-        if self._options.vote == "confidence":
-            return by_confidence(ballots, keep=self._options.keep)
+        if self._task.options.vote == "confidence":
+            return by_confidence(ballots, keep=self._task.options.keep)
         return majority(ballots)
 
     def _result(
@@ -318,6 +299,6 @@ class _Run:
             selection=verdict.selection,
             deliberation=verdict.deliberation,
             notes=tuple(self._notes),
-            cancelled=self._cancel is not None and self._cancel.is_set(),
+            cancelled=self._task.cancelled,
             stats=stats,
         )

@@ -21,8 +21,8 @@ import torch  # noqa: TID251
 from edgedistill.errors import CalibrationError
 from edgedistill.progress import NullProgress
 from edgedistill.tune import kernels
-from edgedistill.tune.batches import Batches
 from edgedistill.tune.options import DEFAULT_STEPS, Look, TuneOptions
+from edgedistill.tune.sources import Batches
 from edgedistill.tune.teacher import padded
 
 if TYPE_CHECKING:

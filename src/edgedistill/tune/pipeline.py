@@ -21,9 +21,8 @@ from edgedistill.export import trial_run as probe
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.model import Model
 from edgedistill.system.cgroup import available_memory
-from edgedistill.tune import card
 from edgedistill.tune.arrays import StoredArrays
-from edgedistill.tune.options import TuneOptions, TuneResult
+from edgedistill.tune.options import TuneOptions, TuneResult, with_tuning
 from edgedistill.tune.sources import own_traces, traces_for
 from edgedistill.verify.models.bundle import bundle_identity
 from edgedistill.verify.models.torch_weights import import_torch
@@ -181,7 +180,7 @@ def _finish(
     )
     path = staging.path / MODEL_CARD
     if path.is_file():
-        path.write_text(card.with_tuning(path.read_text(encoding="utf-8"), told), encoding="utf-8")
+        path.write_text(with_tuning(path.read_text(encoding="utf-8"), told), encoding="utf-8")
     manifest = record.with_files(staging.path, manifest, progress)
     manifest = probe.checked(staging.path, manifest, progress=progress)
     staging.commit(manifest)

@@ -22,7 +22,7 @@ from edgedistill.verify.suites.registry import load_suite
 if TYPE_CHECKING:
     from edgedistill.progress import Progress
     from edgedistill.verify.cluster.client import Cluster
-    from edgedistill.verify.models.torch_device import Device
+    from edgedistill.verify.models.torch_weights import Device
     from edgedistill.verify.types import Suite
 
 

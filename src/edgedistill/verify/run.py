@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import DrawSettings
     from edgedistill.verify.cluster.client import Cluster
-    from edgedistill.verify.models.torch_device import Device
+    from edgedistill.verify.models.torch_weights import Device
     from edgedistill.verify.report.model import VerifyReport
     from edgedistill.verify.sampling.deadline import Clock
     from edgedistill.verify.sampling.protocol import SampledModel

@@ -25,7 +25,7 @@ from edgedistill.progress import NullProgress
 from edgedistill.runtime.model import open_bundle
 from edgedistill.system.temporary import scratch
 from edgedistill.traces.generate import from_file, self_generated
-from edgedistill.traces.texts import BUILT_IN, built_in_texts
+from edgedistill.traces.prompts import BUILT_IN, built_in_texts
 from edgedistill.traces.traces import Traces
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from edgedistill.export.pipeline import wants_quick_calibration
 from edgedistill.progress import NullProgress
 from edgedistill.quantize.gptq import QUICK
 from edgedistill.runtime.model import open_bundle
-from edgedistill.traces.texts import BUILT_IN, built_in_texts
+from edgedistill.traces.prompts import BUILT_IN, built_in_texts
 from edgedistill.workflow import calibration_traces
 
 QUESTIONS = (

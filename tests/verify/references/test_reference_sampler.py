@@ -18,8 +18,8 @@ from edgedistill.verify.options import VerifyOptions
 from edgedistill.verify.references.baseline import BaselineModel
 from edgedistill.verify.references.baseline_file import Baseline
 from edgedistill.verify.references.open import open_reference
+from edgedistill.verify.report.ci import job_summary
 from edgedistill.verify.report.gate_text import samplers_text
-from edgedistill.verify.report.github import job_summary
 from edgedistill.verify.run import verify_models
 from edgedistill.verify.stats.sampler_audit import ChiSquare, SamplerAudit
 from edgedistill.verify.suites.registry import load_suite

@@ -12,8 +12,8 @@ from edgedistill.cli.verification import print_summary
 from edgedistill.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, VerifyError
 from edgedistill.verify.gate.endpoints import Margins
 from edgedistill.verify.report.build import analyse
+from edgedistill.verify.report.ci import job_summary
 from edgedistill.verify.report.extras import ModelSamples
-from edgedistill.verify.report.github import job_summary
 from edgedistill.verify.report.html import html
 from edgedistill.verify.report.prompt_tables import LOST_TITLE, lost_rows
 from edgedistill.verify.types import Suite

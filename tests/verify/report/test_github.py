@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from report_support import make_report
 
-from edgedistill.verify.report.github import annotate, job_summary
+from edgedistill.verify.report.ci import annotate, job_summary
 
 COMMAND = re.compile(r"::(notice|warning|error) title=[^:,\n]*::[^\n]*")
 

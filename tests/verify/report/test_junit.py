@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from report_support import make_report
 
-from edgedistill.verify.report.junit import junit
+from edgedistill.verify.report.ci import junit
 
 
 def cases(text: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgedistill.runtime.kv_cache import KVCache
     from edgedistill.runtime.session import DecoderSession
     from edgedistill.runtime.settings import GenerationSettings
-    from edgedistill.runtime.structured.mask import TokenMask
+    from edgedistill.runtime.structured.masks import TokenMask
 
     Logits = npt.NDArray[np.float32]
 

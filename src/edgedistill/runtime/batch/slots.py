@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgedistill.runtime.decoder import Decoder
     from edgedistill.runtime.generate import SequenceDecoder
     from edgedistill.runtime.kv_cache import KVCache
-    from edgedistill.runtime.structured.mask import TokenMask
+    from edgedistill.runtime.structured.masks import TokenMask
 
     Logits = npt.NDArray[np.float32]
 

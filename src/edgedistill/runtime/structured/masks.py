@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,24 @@ if TYPE_CHECKING:
     from edgedistill.runtime.structured.gate import ReasoningGate
 
     Bools = npt.NDArray[np.bool_]
+
+
+class TokenMask(Protocol):
+    """Which tokens may come next in one sequence."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the reply is complete and nothing may follow."""
+        ...
+
+    def apply(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """``logits`` float32 [V], minus infinity where a token may not come; a copy unless everything may."""
+        ...
+
+    def observe(self, token: int) -> None:
+        """``token`` was drawn."""
+        ...
+
 
 _SPACE = r"( |\n {0,20})"
 """White space between the parts of JSON. Without a bound a model may write it for ever."""

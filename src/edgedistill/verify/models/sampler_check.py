@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.models.torch import TorchModel
     from edgedistill.verify.types import Prompt
 
-    NoisyModel = BundleModel | TorchModel  # they draw and score here, with noise of their own
+    NoisyModel: TypeAlias = BundleModel | TorchModel  # they draw and score here, with noise of their own
 
 OTHER_SEEDS = 3
 TOKENS_OF_THE_ROW = 1024

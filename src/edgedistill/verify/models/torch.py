@@ -18,8 +18,7 @@ from edgedistill.runtime.sampling import NoiseSource, choose
 from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
 from edgedistill.runtime.text.thinking import ThinkingControl
 from edgedistill.units import format_bytes
-from edgedistill.verify.models.torch_device import Device, free_memory, require_device
-from edgedistill.verify.models.torch_weights import build_module, import_torch
+from edgedistill.verify.models.torch_weights import Device, build_module, free_memory, import_torch, require_device
 from edgedistill.verify.sampling.protocol import SampledModel
 from edgedistill.verify.sampling.replies import Encoded, Replies
 from edgedistill.verify.sampling.shipped import read_shipped

@@ -1,22 +1,49 @@
 """A checkpoint as a PyTorch module: built without allocating, filled from the checkpoint's own reader.
 
 The reader is the exporter's, so that GGUF files, adapters and half precision come out as in the bundle. A model that is
-larger than memory keeps its layers on PyTorch's ``meta`` device and loads each as it is computed (``stream``).
+larger than memory keeps its layers on PyTorch's ``meta`` device and loads each as it is computed (``stream``). What
+devices PyTorch has here, and how much of their memory is free, is asked here too.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.checkpoint.rope_spelling import readable_rope
-from edgedistill.errors import CheckpointError, MissingExtraError, UnsupportedModelError
+from edgedistill.errors import CheckpointError, MissingExtraError, UnsupportedModelError, UsageError
 from edgedistill.extras import how_to_install
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgedistill.checkpoint.open import Checkpoint
+
+Device = Literal["cpu", "cuda", "mps"]
+DEVICES: tuple[Device, ...] = ("cpu", "cuda", "mps")
+
+
+def require_device(torch: Any, device: Device) -> None:
+    """Raises UsageError unless PyTorch has the device here."""
+    if device not in DEVICES:
+        raise UsageError(f"There is no device {device!r}; expected {', '.join(DEVICES)}.")
+    if device == "cpu" or (torch.cuda if device == "cuda" else torch.backends.mps).is_available():
+        return
+    raise UsageError(
+        f"PyTorch {torch.__version__} finds no device {device} here.",
+        hint="Use --device cpu, or install a build of PyTorch for the device.",
+    )
+
+
+def free_memory(torch: Any, device: Device) -> int:
+    """Bytes that are free on the device."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    if device == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    import psutil
+
+    return int(psutil.virtual_memory().available)
 
 
 def import_torch() -> tuple[Any, Any]:

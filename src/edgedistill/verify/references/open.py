@@ -10,7 +10,7 @@ from edgedistill.errors import VerifyError
 from edgedistill.verify.models.endpoint import EndpointModel, is_address
 
 if TYPE_CHECKING:
-    from edgedistill.verify.models.torch_device import Device
+    from edgedistill.verify.models.torch_weights import Device
     from edgedistill.verify.sampling.protocol import SampledModel
 
 HF = "hf"

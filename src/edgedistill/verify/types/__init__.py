@@ -6,7 +6,6 @@ Never imports ``verify.stats``, ``verify.suites`` or any other part of verificat
 """
 
 from edgedistill.verify.types.estimates import Estimate, Interval
-from edgedistill.verify.types.procedure import Procedure, ProcedureName
 from edgedistill.verify.types.prompts import (
     AnswerKind,
     Check,
@@ -18,7 +17,15 @@ from edgedistill.verify.types.prompts import (
     SuiteSampling,
     Variant,
 )
-from edgedistill.verify.types.run import ModelIdentity, ModelKind, RunSettings, Shipped, ShippedDifference
+from edgedistill.verify.types.run import (
+    ModelIdentity,
+    ModelKind,
+    Procedure,
+    ProcedureName,
+    RunSettings,
+    Shipped,
+    ShippedDifference,
+)
 from edgedistill.verify.types.samples import Drawn, Sample, Trial
 
 __all__ = [
