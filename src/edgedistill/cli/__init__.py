@@ -65,13 +65,13 @@ def _dispatch(arguments: list[str]) -> int:
     if args is None:
         return EXIT_USAGE
     if _has_limits(args):
-        from edgedistill.cli.limits import supervised
+        from edgedistill.cli.bundle_options import supervised
 
         if (code := supervised(args, arguments)) is not None:
             return code
     if (key := getattr(args, "trusted_key", None)) is None:
         return load_verb(args.verb).run(args)
-    from edgedistill.cli.trusted_key import trusting
+    from edgedistill.cli.bundle_options import trusting
 
     with trusting(key):
         return load_verb(args.verb).run(args)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgedistill.cli import console, limits, suite_reading, verification
-from edgedistill.cli.by_name import MODEL_HELP, bundle_path
+from edgedistill.cli import console, suite_reading, verification
+from edgedistill.cli.bundle_options import MODEL_HELP, add_limits, bundle_path
 
 if TYPE_CHECKING:
     import argparse
@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verification.add_procedures(parser)
     verification.add_sampling(parser)
     verification.add_outputs(parser)
-    limits.add_options(parser)
+    add_limits(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.cli import console, limits, suite_reading, verification
+from edgedistill.cli import console, suite_reading, verification
+from edgedistill.cli.bundle_options import add_limits
 from edgedistill.errors import UsageError
 from edgedistill.units import format_bytes, format_count
 
@@ -33,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--json", action="store_true", help="print the summary as JSON")
     verification.add_device(create)
     verification.add_sampling(create)
-    limits.add_options(create)
+    add_limits(create)
     show = actions.add_parser("show", help="print what a baseline is", allow_abbrev=False)
     show.add_argument("file", type=Path, metavar="FILE")
     show.add_argument("--json", action="store_true", help="print it as JSON")

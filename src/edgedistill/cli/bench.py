@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgedistill.cli import console, limits
-from edgedistill.cli.by_name import MODEL_HELP, bundle_path
+from edgedistill.cli import console
+from edgedistill.cli.bundle_options import MODEL_HELP, add_limits, bundle_path
 from edgedistill.units import format_bytes, format_rate, format_seconds
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, metavar="N", help="measured rounds (5)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: the bundle's profile)")
     parser.add_argument("--json", action="store_true", help="print every measurement as JSON")
-    limits.add_options(parser)
+    add_limits(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.cli import console, generation, parallel, terminal_ui, tool_rounds
-from edgedistill.cli.by_name import MODEL_HELP, bundle_path
+from edgedistill.cli.bundle_options import MODEL_HELP, bundle_path
 from edgedistill.errors import UsageError
 
 if TYPE_CHECKING:

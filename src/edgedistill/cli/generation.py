@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from edgedistill.cli import console, trusted_key
+from edgedistill.cli import console
+from edgedistill.cli.bundle_options import add_trusted_key
 from edgedistill.errors import UsageError
 from edgedistill.units import format_bytes, format_rate, format_seconds
 
@@ -101,7 +102,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     running.add_argument("--threads", type=int, metavar="N", help="threads (default: the bundle's profile)")
     running.add_argument("--verify", action="store_true", help="compare the bundle's SHA-256 sums first")
-    trusted_key.add_option(running)
+    add_trusted_key(running)
 
 
 def open_model(args: argparse.Namespace, *, prompt_cache: bool = False) -> Model:

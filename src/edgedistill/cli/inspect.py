@@ -10,7 +10,8 @@ from edgedistill.bundle.bundle import Bundle
 from edgedistill.bundle.opening_memory import is_supplied, opening_bytes
 from edgedistill.bundle.signature import trusted_key as required_key
 from edgedistill.bundle.verification_record import sentence
-from edgedistill.cli import console, trusted_key
+from edgedistill.cli import console
+from edgedistill.cli.bundle_options import add_trusted_key
 from edgedistill.quantize.plan import PREFILL
 from edgedistill.units import format_bytes, format_count
 
@@ -32,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
     parser.add_argument("--weights", action="store_true", help="list every weight")
     parser.add_argument("--verify", action="store_true", help="compare the SHA-256 of every file with the manifest")
-    trusted_key.add_option(parser)
+    add_trusted_key(parser)
     parser.add_argument("--json", action="store_true", help="print the manifest and the groups as JSON")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedistill.cli import console
-from edgedistill.cli.trusted_key import add_option
+from edgedistill.cli.bundle_options import add_trusted_key
 
 if TYPE_CHECKING:
     import argparse
@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory")
     parser.add_argument("layout", metavar="LAYOUT", help="optimum, transformers.js, genai or hub")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="directory to make")
-    add_option(parser)
+    add_trusted_key(parser)
     parser.add_argument("--json", action="store_true", help="print the names of the files as JSON")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedistill.cli import console
-from edgedistill.cli.trusted_key import add_option
+from edgedistill.cli.bundle_options import add_trusted_key
 
 if TYPE_CHECKING:
     import argparse
@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("repository", metavar="USER/NAME", help="Hub repository that holds a bundle")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="bundle directory to make")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit")
-    add_option(parser)
+    add_trusted_key(parser)
     parser.add_argument("--json", action="store_true", help="print path and identity as JSON")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedistill.cli import console
-from edgedistill.cli.trusted_key import add_option
+from edgedistill.cli.bundle_options import add_trusted_key
 
 if TYPE_CHECKING:
     import argparse
@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", action="store_true", help="make the repository private, if it is made")
     parser.add_argument("--revision", metavar="REV", help="branch to commit to")
     parser.add_argument("--message", metavar="TEXT", help="commit message")
-    add_option(parser)
+    add_trusted_key(parser)
     parser.add_argument("--json", action="store_true", help="print repository, address and commit as JSON")
 
 

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.cli import console, generation, limits, parallel, tool_rounds, trajectory_lines
-from edgedistill.cli.by_name import MODEL_HELP, bundle_path
+from edgedistill.cli import console, generation, parallel, tool_rounds, trajectory_lines
+from edgedistill.cli.bundle_options import MODEL_HELP, add_limits, bundle_path
 from edgedistill.errors import EXIT_FAIL, EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     generation.add_options(parser)
     generation.add_form_options(parser)
     tool_rounds.add_options(parser)
-    limits.add_options(parser)
+    add_limits(parser)
     parallel.add_options(parser)
     parser.add_argument("--show-trajectories", action="store_true", help="print every trajectory on stderr")
 

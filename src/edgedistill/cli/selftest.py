@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgedistill.cli import console, limits
-from edgedistill.cli.by_name import MODEL_HELP, bundle_path
+from edgedistill.cli import console
+from edgedistill.cli.bundle_options import MODEL_HELP, add_limits, bundle_path
 from edgedistill.errors import EXIT_FAIL
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=MODEL_HELP)
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: the bundle's profile)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    limits.add_options(parser)
+    add_limits(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,8 +8,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgedistill.cli import console, generation, trusted_key
-from edgedistill.cli.by_name import MODEL_HELP, bundle_path
+from edgedistill.cli import console, generation
+from edgedistill.cli.bundle_options import MODEL_HELP, add_trusted_key, bundle_path
 from edgedistill.errors import UsageError
 from edgedistill.extras import missing
 from edgedistill.system.host_names import LOOPBACK, address
@@ -83,7 +83,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--template-var", action="append", default=[], metavar="NAME=VALUE", help="for every prompt (repeatable)"
     )
     running.add_argument("--verify", action="store_true", help="compare the bundle's SHA-256 sums first")
-    trusted_key.add_option(running)
+    add_trusted_key(running)
 
 
 def run(args: argparse.Namespace) -> int:

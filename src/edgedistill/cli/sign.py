@@ -10,7 +10,7 @@ from edgedistill.bundle.bundle import MANIFEST, Bundle
 from edgedistill.bundle.manifest import Manifest
 from edgedistill.bundle.update import replace_file
 from edgedistill.cli import console
-from edgedistill.cli.trusted_key import trusting
+from edgedistill.cli.bundle_options import trusting
 from edgedistill.errors import BundleError, UsageError
 
 if TYPE_CHECKING:

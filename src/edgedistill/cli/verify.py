@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgedistill.cli import console, limits, suite_reading, trusted_key, verification
-from edgedistill.cli.by_name import MODEL_HELP, bundle_path
+from edgedistill.cli import console, suite_reading, verification
+from edgedistill.cli.bundle_options import MODEL_HELP, add_limits, add_trusted_key, bundle_path
 from edgedistill.errors import UsageError
 from edgedistill.units import parse_seconds
 
@@ -60,11 +60,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         "which isolates the weights (default: each model with the settings that it ships)")  # fmt: skip
     parser.add_argument("--replay", action="store_true", help=argparse.SUPPRESS)
     verification.add_device(parser)
-    trusted_key.add_option(parser)
+    add_trusted_key(parser)
     verification.add_procedures(parser)
     verification.add_sampling(parser)
     verification.add_outputs(parser)
-    limits.add_options(parser)
+    add_limits(parser)
 
 
 def run(args: argparse.Namespace) -> int:
