@@ -1,10 +1,8 @@
 """Where a text states its answer: boxed, behind ``####``, announced, in the last line in bold, a heading, a row of a
-table, or
-as the last line itself.
+table, or as the last line itself.
 
 The whole span is read (``typed.read_span``). What is no answer as a whole is *unread* (None) unless a number is asked
-for.
-Reasoning has to be removed from the text before. Time is linear in the length of the text.
+for. Reasoning has to be removed from the text before. Time is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -30,39 +28,10 @@ _BOXED = re.compile(r"\\f?boxed\s*\{")
 _BRACES = re.compile(r"\\f?boxed\s*\{|\\.|[{}]", re.DOTALL)
 _HASH = re.compile(r"####[ \t]*([^\n]+)")
 _STOP = re.compile(r"[.!?](?=[*_\"')\]$]*(?:\s|$))|[。！？।]")
-_ABBREVIATIONS = frozenset(
-    [
-        "mr",
-        "mrs",
-        "dr",
-        "st",
-        "vs",
-        "ca",
-        "no",
-        "approx",
-        "e.g",
-        "i.e",
-        "fig",
-        "eq",
-        "prof",
-        "jr",
-        "sr",
-        "mt",
-        "ft",
-        "jan",
-        "feb",
-        "mar",
-        "apr",
-        "jun",
-        "jul",
-        "aug",
-        "sep",
-        "sept",
-        "oct",
-        "nov",
-        "dec",
-    ]
-)
+_ABBREVIATIONS = frozenset((
+    "mr", "mrs", "dr", "st", "vs", "ca", "no", "approx", "e.g", "i.e", "fig", "eq", "prof", "jr", "sr", "mt", "ft",
+    "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec",
+))  # fmt: skip
 _TAGGED = re.compile(r"<answer>([^<]{1,400})</answer>", re.IGNORECASE)
 _MARKER = re.compile(r"^\s*(?:[-*•+]|\d{1,2}[.)])\s+")
 _BULLET = re.compile(r"^\s*[-*•+]\s+")
@@ -115,13 +84,10 @@ def read(text: str, rule: AnswerRule = "auto", expected: AnswerType | None = Non
     Args:
         text: A reply without its reasoning.
         rule: ``auto``: the last boxed group, ``####``, announcement, or what the last line says. ``boxed``, ``hash``,
-        ``phrase``: that
-            one place alone. ``number``: the last number of the text. ``choice``: the letter of a multiple-choice
-            question.
-            ``text``: the whole text, case and white space folded.
+            ``phrase``: that one place alone. ``number``: the last number of the text. ``choice``: the letter of a
+            multiple-choice question. ``text``: the whole text, case and white space folded.
         expected: The type of the right answer where it is known. A number, and nothing else, may then be taken from
-        among
-            words; a text from behind the last "is"; a letter from wherever the rule ``choice`` looks.
+            among words; a text from behind the last "is"; a letter from wherever the rule ``choice`` looks.
 
     Returns:
         None where nothing is stated, or what is stated is longer than an answer.

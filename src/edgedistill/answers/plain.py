@@ -27,32 +27,10 @@ _GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "θ": "theta", "λ": "lambda", "μ": "mu",
     "ρ": "rho", "σ": "sigma", "τ": "tau", "φ": "phi", "ω": "omega", "Δ": "Delta", "Ω": "Omega",
 }  # fmt: skip
-FUNCTIONS = frozenset(
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "log",
-        "ln",
-        "lg",
-        "exp",
-        "det",
-        "gcd",
-        "lcm",
-        "max",
-        "min",
-        "abs",
-    ]
-)
+FUNCTIONS = frozenset((
+    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln",
+    "lg", "exp", "det", "gcd", "lcm", "max", "min", "abs",
+))  # fmt: skip
 NAMES = frozenset((*_GREEK.values(), "infinity", "pi", "angle", "triangle"))
 """Words that are one symbol of a formula."""
 

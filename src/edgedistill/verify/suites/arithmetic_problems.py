@@ -17,22 +17,9 @@ if TYPE_CHECKING:
 BANDS = ("one-step", "two-step", "three-step", "stretch", "hard")
 
 NAMES = (
-    "Mia",
-    "Tom",
-    "Anna",
-    "Ben",
-    "Lena",
-    "Max",
-    "Sara",
-    "Paul",
-    "Nina",
-    "Leo",
-    "Emma",
-    "Jack",
-    "Zoe",
-    "Omar",
+    "Mia", "Tom", "Anna", "Ben", "Lena", "Max", "Sara", "Paul", "Nina", "Leo", "Emma", "Jack", "Zoe", "Omar",
     "Ruth",
-)
+)  # fmt: skip
 ITEMS = ("apples", "pears", "books", "pens", "cards", "marbles", "shells", "stamps", "cookies", "beads", "nuts", "keys")
 PACKS = ("bags", "boxes", "packs", "baskets", "jars")
 
