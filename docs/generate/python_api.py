@@ -28,4 +28,6 @@ def page() -> str:
 
 
 def _directive(member: type | object) -> str:
-    return f"::: {member.__module__}.{getattr(member, '__qualname__', '')}"
+    inherits = inspect.isclass(member) and not issubclass(member, Exception)
+    options = "\n    options: {inherited_members: true}" if inherits else ""
+    return f"::: {member.__module__}.{getattr(member, '__qualname__', '')}{options}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from edgedistill.errors import GenerationError
+from edgedistill.runtime.events import outcome
 
 if TYPE_CHECKING:
     import threading
@@ -83,12 +84,7 @@ class Conversation:
 
     def ask(self, text: str, **keywords: Unpack[Keywords]) -> Generation:
         """The answer to ``text``; the keywords are those of ``Model.generate``."""
-        result: Generation | None = None
-        for event in self.stream(text, **keywords):
-            result = event.generation or result
-        if result is None:
-            raise RuntimeError("a generation ended without its last event")
-        return result
+        return outcome(self.stream(text, **keywords))
 
     def stream(self, text: str, **keywords: Unpack[Keywords]) -> Iterator[Event]:
         """The same step by step; the turn is part of the history once the last event was given."""
@@ -104,12 +100,7 @@ class Conversation:
         Raises:
             GenerationError: The last turn has other calls, or none.
         """
-        result: Generation | None = None
-        for event in self.give_streamed(results, **keywords):
-            result = event.generation or result
-        if result is None:
-            raise RuntimeError("a generation ended without its last event")
-        return result
+        return outcome(self.give_streamed(results, **keywords))
 
     def give_streamed(self, results: Mapping[str, str], **keywords: Unpack[Keywords]) -> Iterator[Event]:
         """``give`` step by step."""

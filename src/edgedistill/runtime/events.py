@@ -9,6 +9,8 @@ from edgedistill import notebook
 from edgedistill.json_codec import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from edgedistill.runtime.generate import FinishReason
     from edgedistill.runtime.logprobs import TokenLogprob
     from edgedistill.runtime.settings import Numerics
@@ -73,3 +75,15 @@ class Event:
     total: int = 0
     generation: Generation | None = None
     call: ToolCallDelta | None = None
+
+
+def outcome(events: Iterable[Event], on_event: Callable[[Event], None] | None = None) -> Generation:
+    """The generation that ``events`` end with; ``on_event`` sees each of them."""
+    result: Generation | None = None
+    for event in events:
+        if on_event is not None:
+            on_event(event)
+        result = event.generation or result
+    if result is None:
+        raise RuntimeError("a generation ended without its last event")
+    return result

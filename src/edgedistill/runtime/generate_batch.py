@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from edgedistill.runtime.batch.request import SampleKey
     from edgedistill.runtime.events import Generation
     from edgedistill.runtime.generation_request import Request
-    from edgedistill.runtime.model import Model, Prompt
+    from edgedistill.runtime.model import Model
+    from edgedistill.runtime.prompting import Prompt
     from edgedistill.runtime.session import DecoderSession
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Mapping, Sequence
 
-    from edgedistill.runtime.model import Model, Prompt
+    from edgedistill.runtime.model import Model
+    from edgedistill.runtime.prompting import Prompt
     from edgedistill.runtime.settings import GenerationSettings, Numerics
     from edgedistill.runtime.structured.constraint import ResponseFormat, Schema
     from edgedistill.runtime.text.thinking import Effort

@@ -23,23 +23,17 @@ from edgedistill.errors import GenerationError
 from edgedistill.renamed import accepts_old
 from edgedistill.runtime.async_stream import in_thread
 from edgedistill.runtime.conversation import BatchKeywords, Conversation, Keywords, StreamKeywords
+from edgedistill.runtime.events import outcome
 from edgedistill.runtime.generate_batch import generate_batch
-from edgedistill.runtime.generation_request import Request, request_of
-from edgedistill.runtime.loading import load_grammar, load_template, load_tokenizer, require_memory
+from edgedistill.runtime.generation_request import request_of
+from edgedistill.runtime.loading import load_template, load_tokenizer, require_memory
 from edgedistill.runtime.logprobs import TokenLogprob, check_top, token_logprobs
 from edgedistill.runtime.optimum_session import OptimumSession
 from edgedistill.runtime.prompt_cache import PromptCache
+from edgedistill.runtime.prompting import Prompting
 from edgedistill.runtime.session import DecoderSession, SessionConfig, give_back_memory
 from edgedistill.runtime.settings import GenerationSettings
-from edgedistill.runtime.structured.gate import ReasoningGate
-from edgedistill.runtime.structured.masks import MaskMaker
-from edgedistill.runtime.text.chat_template import PassThrough
-from edgedistill.runtime.text.messages import plain_messages
-from edgedistill.runtime.text.reasoning import opened_by
-from edgedistill.runtime.text.thinking import ThinkingControl
 from edgedistill.runtime.think_budget import events_within
-from edgedistill.runtime.tools.control import ToolControl
-from edgedistill.runtime.tools.forced import calls_grammar
 from edgedistill.workers import Workers
 
 if TYPE_CHECKING:
@@ -47,16 +41,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgedistill.catalog.reasoning import ReasoningGrammar
     from edgedistill.runtime.decoder import Decoder
     from edgedistill.runtime.events import Event, Generation
     from edgedistill.runtime.optimum_session import OptimumDecoder
+    from edgedistill.runtime.prompting import Prompt
     from edgedistill.runtime.settings import Numerics
     from edgedistill.runtime.speculate.control import StepCosts
-    from edgedistill.runtime.structured.masks import TokenMask
-    from edgedistill.runtime.tools.types import Tool
-
-    Prompt = str | Sequence[Mapping[str, Any]]
 
 DEFAULT_PREFILL_CHUNK = 256
 
@@ -94,19 +84,12 @@ def open_bundle(
     return model
 
 
-class Model:
+class Model(Prompting):
     """A loaded bundle. Several generations may run at once in several threads; each has its own KV cache.
 
     Attributes:
-        bundle: The opened bundle.
-        tokenizer: Its tokenizer.
-        template: Its chat template; a ``PassThrough`` where it has none.
         session: The ONNX Runtime session behind it.
-        thinking: Renders prompts with or without reasoning.
-        tools: How tools are offered to it, and how it writes calls.
-        template_vars: Variables of the chat template, for every prompt.
         default_settings: Settings from the bundle's generation.json.
-        grammar: The marks of its reasoning: the manifest's, else what its template and tokenizer speak of.
         load_s: Seconds it took to load.
         prompt_cache: Keys and values on disk; None: not used (see ``keep_prompts``).
         step_costs: Seconds of decode steps as measured so far, by numerics: what tells whether guessing pays.
@@ -118,113 +101,21 @@ class Model:
         """Load the model of an opened bundle; raises BundleError, and BudgetError for too little memory."""
         started = time.perf_counter()
         require_memory(bundle)
-        self.bundle = bundle
         self.default_settings = GenerationSettings.from_defaults(bundle.generation)
-        self.template = load_template(bundle)
+        template = load_template(bundle)  # its process starts while the weights load
         info, profile = bundle.manifest.model, bundle.manifest.profile
         config = SessionConfig.from_profile(profile, threads=threads)
         kind = OptimumSession if info.signature == "optimum" else DecoderSession
         with Workers(2) as beside:  # ONNX Runtime lets other threads run Python while it loads the weights
             tokenizer = beside.submit(load_tokenizer, bundle)
             self.session: DecoderSession | OptimumSession = kind(bundle, config)
-            self.tokenizer = tokenizer.result()
+            super().__init__(bundle, template, tokenizer.result(), reasoning_tags)
         give_back_memory()
-        self.grammar: ReasoningGrammar = load_grammar(bundle, self.tokenizer, reasoning_tags)
-        self.template_vars: dict[str, Any] = {}
-        self.thinking = ThinkingControl(
-            self.template, self.grammar, lambda text: self.tokenizer.token_to_id(text) is not None
-        )  # fmt: skip
-        added = {token.content for token in self.tokenizer.get_added_tokens_decoder().values()}
-        self.tools = ToolControl(self.template, added)
-        self._masks = MaskMaker(self.tokenizer, vocab_size=info.vocab_size, eos=info.eos_token_ids)
         self.prefill_chunk = max(2, int(profile.get("context", {}).get("prefill_chunk", DEFAULT_PREFILL_CHUNK)))
         self._idle: list[Decoder | OptimumDecoder] = []
         self.prompt_cache: PromptCache | None = None
         self.step_costs: dict[Numerics, StepCosts] = {}
         self.load_s = time.perf_counter() - started
-
-    # ---- prompts --------------------------------------------------------------------------------------------
-
-    def render(
-        self,
-        prompt: Prompt,
-        *,
-        thinking: bool | None = None,
-        raw: bool = False,
-        think_budget: int = 0,
-        template_vars: Mapping[str, Any] | None = None,
-        tools: Sequence[Tool] = (),
-    ) -> str:
-        """The text that the model is given.
-
-        Args:
-            prompt: A question, or messages in OpenAI's form: dicts with ``role`` and ``content``, which is a text or a
-                list of parts of type ``text``; calls of tools and messages of the role ``tool`` among them.
-            thinking: Have the model reason or not; None leaves it to the template.
-            raw: Take ``prompt``, which must be a string, as it is.
-            think_budget: Told to a template that takes a number of tokens; 0: not told.
-            template_vars: Further variables of the template, on top of ``self.template_vars``.
-            tools: What the model may call.
-
-        Raises:
-            TemplateError, GenerationError: See ``ChatTemplate.render``.
-        """
-        if raw and not isinstance(prompt, str):
-            raise GenerationError("A raw prompt is a text; messages need the chat template.")
-        if isinstance(prompt, str):
-            if raw:
-                return prompt
-            prompt = [{"role": "user", "content": prompt}]
-        messages, offer = self.tools.offer(plain_messages(prompt), tools)
-        variables = {**offer, **self.template_vars, **(template_vars or {})}
-        return self.thinking.render(messages, thinking=thinking, budget=think_budget, variables=variables)
-
-    def rendered(self, request: Request) -> str:
-        """The text of the prompt that ``request`` asks to be answered."""
-        return self.render(
-            request.prompt, thinking=request.thinking, raw=request.raw, think_budget=request.think_budget,
-            template_vars=request.template_vars, tools=request.offered,
-        )  # fmt: skip
-
-    def note(self, request: Request) -> str | None:
-        """A remark on how ``request`` was understood; None if there is nothing to say."""
-        if request.raw:
-            return None
-        without = PassThrough.note if isinstance(self.template, PassThrough) else self.thinking.note(request.thinking)
-        return " ".join(note for note in (without, self.tools.note(request.offered)) if note) or None
-
-    def mask(self, request: Request, prompt: str) -> TokenMask | None:
-        """Which tokens may come in the reply to ``request``, whose rendered text is ``prompt``; None: any.
-
-        Raises:
-            MissingExtraError: llguidance is not installed.
-            GenerationError: The request's form cannot be used, or no call be forced in this model's form.
-        """
-        required = request.tool_choice.kind == "required"
-        if request.constraint is None and not required:
-            return None
-        calls = None
-        if request.offered:
-            called = [tool for tool in request.offered if request.tool_choice.name in (None, tool.name)]
-            calls = calls_grammar(
-                self.tools.formats[0], called, self._masks.special, several=request.tool_choice.name is None
-            )  # fmt: skip
-        opened = opened_by(prompt, self.grammar)
-        reasons = not request.raw and request.thinking is not False
-        gate = ReasoningGate(
-            self.tokenizer, self.grammar, opened=opened, begun=request.continuing,
-            may_open=self.thinking.pair if reasons else None,
-        )  # fmt: skip
-        return self._masks.mask(request.constraint, calls=calls, required=required, gate=gate)
-
-    def encode(self, text: str, *, raw: bool = False) -> list[int]:
-        """Token ids of a rendered prompt; ``raw`` adds the beginning-of-sequence token where the model wants one."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        info = self.bundle.manifest.model
-        templated = not raw and not isinstance(self.template, PassThrough)
-        if not templated and info.add_bos and info.bos_token_id is not None and ids[:1] != [info.bos_token_id]:
-            return [info.bos_token_id, *ids]
-        return ids
 
     # ---- generation -----------------------------------------------------------------------------------------
 
@@ -288,14 +179,7 @@ class Model:
             ContextLengthError: A prompt longer than the context.
             TemplateError, GenerationError: See ``render``; a setting out of range; logits that are not finite.
         """
-        result: Generation | None = None
-        for event in self.stream(prompt, **keywords):
-            if on_event is not None:
-                on_event(event)
-            result = event.generation or result
-        if result is None:
-            raise RuntimeError("a generation ended without its last event")
-        return result
+        return outcome(self.stream(prompt, **keywords), on_event)
 
     @accepts_old(mode="numerics")
     def stream(

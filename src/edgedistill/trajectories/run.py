@@ -45,8 +45,9 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator, Sequence
 
-    from edgedistill.runtime.model import Model, Prompt
+    from edgedistill.runtime.model import Model
     from edgedistill.runtime.optimum_session import OptimumDecoder
+    from edgedistill.runtime.prompting import Prompt
     from edgedistill.runtime.settings import GenerationSettings
 
     Reader = Callable[[str], str | None]
