@@ -33,7 +33,7 @@ class RuntimeEngine:
         model: The loaded model.
         sampling: How to answer unless told otherwise; None: the bundle's defaults.
         lease: Ask to be told before another program changes the weights; ``secure`` is then called by whoever handles
-            ``mapped_files.SIGNAL``.
+            ``system.file_leases.SIGNAL``.
     """
 
     def __init__(self, model: Model, sampling: Sampling | None = None, *, lease: bool = False) -> None:

@@ -35,7 +35,7 @@ GENAI_MODEL = "model-genai.onnx"
 PORTABLE_MODEL = "model-portable.onnx"
 WIDENED = "widened.json"
 WIDENED_MODELS = {MODEL: "model-widened.onnx", PREFILL_MODEL: "model-prefill-widened.onnx"}
-"""By graph: the one that stands for it where the runtime supplies its matrices (see ``widened.py``)."""
+"""By graph: the one that stands for it where the runtime supplies its matrices (see ``runtime.bit_planes``)."""
 GENAI_CONFIG = "genai_config.json"
 WEIGHTS = "weights.bin"
 TOKENIZER = "tokenizer.json"

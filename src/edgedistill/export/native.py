@@ -84,7 +84,7 @@ class OwnExporter:
     def check_budget(self, out: Path, *, trial: bool) -> None:
         """Refuse what would not fit the profile's target, this machine's disk or, for the ``trial``, its memory.
 
-        Raises BudgetError. A bundle that is tried in slices needs no memory to speak of (see ``probe.py``).
+        Raises BudgetError. A bundle that is tried in slices needs no memory to speak of (see ``trial_run``).
         """
         profile = self._profile.with_overrides(context_length=self.plan.context_length)
         self._predicted = limits.check(self.plan.spec, self.plan.weights, profile, others=usable_profiles())

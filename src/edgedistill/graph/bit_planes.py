@@ -1,7 +1,8 @@
 """Nodes of matrices that are stored as bit planes: reassembled by the graph itself, or supplied to it.
 
 By nodes over constants, any ONNX Runtime opens the graph; it folds them on loading and keeps what lies between until
-all matrices are done. Supplied by the edgedistill runtime, they are put together slice by slice (``quantize.widen``).
+all matrices are done. Supplied by the edgedistill runtime, they are put together slice by slice
+(``quantize.packing.widen_rows``).
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Batch:
         return values[self.mask]
 
     def feeds(self, spec: ModelSpec, hidden: Floats) -> dict[str, npt.NDArray[Any]]:
-        """Inputs of ``graph_parts.build_layer`` for hidden states float32 [B, S, H]."""
+        """Inputs of ``graph.parts.build_layer`` for hidden states float32 [B, S, H]."""
         batch, width = self.ids.shape
         cache = np.zeros((batch, spec.num_key_value_heads, width, spec.head_dim), np.float32)
         return {

@@ -30,7 +30,7 @@ COPIES_ON_DISK = 2
 
 
 class FallbackExporter:
-    """One export through optimum-onnx. The model's size in float32 decides what it costs; see ``optimum.py``."""
+    """One export through optimum-onnx. The model's size in float32 decides what it costs; see ``trace``."""
 
     def __init__(self, checkpoint: Checkpoint, profile: Profile, options: ExportOptions | None = None) -> None:
         """Check that the fallback can do it.
@@ -92,7 +92,7 @@ class FallbackExporter:
 
         Raises:
             BudgetError: The result is larger than the profile's target allows.
-            UnsupportedModelError, CheckpointError: See ``optimum.export_with_optimum``.
+            UnsupportedModelError, CheckpointError: See ``trace.export_with_optimum``.
         """
         del resume
         begun = time.perf_counter()

@@ -114,7 +114,7 @@ def export_with_optimum(
         checkpoint: Any decoder that transformers knows; code that a repository brings along is never run.
         directory: Existing directory on the target's filesystem.
         default: Format of matrices that no rule matches; float32 leaves everything as it is.
-        rules: First match wins, see ``onnx_quantize.quantize_graph`` for the names.
+        rules: First match wins, see ``quantize_onnx.quantize_graph`` for the names.
         progress: Receiver of progress.
         allow_unused: Trace although the config has keys, or the checkpoint tensors, that transformers does not use.
 

@@ -2,7 +2,7 @@
 
 The operators of a small model are too short to be shared by processor cores: its threads wait for each other as long as
 they compute. Engines whose session has one thread do not wait. Which engine continues a sequence changes nothing about
-it (see ``engine``); only the order in which sequences end does.
+it (see ``scheduler``); only the order in which sequences end does.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Every step feeds each row its last token and chooses the next one for all rows together. A row that ends gives its place
 to the next start, so that the batch stays full until the work runs out. The noise of a row depends on its key and
-position only (``choice``); in ``exact`` mode its logits depend on its own tokens only, so that the result of
+position only (``sampling.choose``); in ``exact`` mode its logits depend on its own tokens only, so that the result of
 (prompt, index) is the same in any batch, bit for bit. ``fast`` steps are those of deployed decoding up to what the
 kernels do differently for one row and for several (``edgedistill selftest`` says what holds on a machine); the batch
 therefore never shrinks to a single row.

@@ -1,7 +1,7 @@
 """The slots of a continuous batch: the sequence in each, its noise and position, the KV cache behind them.
 
 A sequence is admitted with a copy of its prompt's cache entries, stepped together with the others, and gives its place
-back when it ends. A row's noise depends on its key and position only (``choice``).
+back when it ends. A row's noise depends on its key and position only (``sampling.choose``).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A chat template is a program from whoever made the checkpoint. The sandbox keeps it from reaching attributes and
 changing objects; it cannot stop ``{% for %}`` inside ``{% for %}``, a string doubled forty times or a list that prints
 for ever, some of which run inside C code that no Python hook interrupts. A process can be ended. This file runs by
-itself (``template.py`` starts it), reads one JSON request a line and writes one JSON reply a line, and ends itself by
+itself (``chat_template.py`` starts it), reads one JSON request a line, writes one JSON reply a line, and ends itself by
 an alarm when a rendering takes too long, even if its parent is gone.
 
 The environment is that of transformers' ``apply_chat_template`` (utils/chat_template_utils.py).

@@ -50,7 +50,7 @@ class FormSummary:
 
 
 def form_summary(groups: Mapping[str, Sequence[Sample]], *, level: float = LEVEL, seed: int = 0) -> FormSummary:
-    """Summarise the samples of each prompt (``counts.by_prompt``); at least one sample in all."""
+    """Summarise the samples of each prompt (``answer_counts.by_prompt``); at least one sample in all."""
 
     def rate(values: list[float], high: float) -> Estimate:
         return prompt_mean(values, low=0.0, high=high, level=level, seed=seed)
