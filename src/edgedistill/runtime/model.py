@@ -144,8 +144,8 @@ class Model(Prompting):
 
                 logprobs: Also return the log-probability of every token, with those of the k most likely (0: none).
 
-                numerics: ``fast``, or ``exact``: every token's logits are bit-identical to a prefill, at 10 to 30 % of
-                the speed.
+                numerics: ``fast``, or ``exact``: every token's logits are bit-identical to a prefill, at two thirds
+                to four fifths of the speed.
 
                 thinking: Have the model reason or not, by its template's switch or by beginning the reply for it; None
                 leaves it to the template. Where neither can be done, the generation's ``note`` says so.

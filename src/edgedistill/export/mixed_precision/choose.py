@@ -52,10 +52,10 @@ FEWER_BITS = tuple(parse_format(label) for label in ("int2-b32-asym-gptq-s8", "i
 """Beside them where the smallest of them is too large: at so few bits damages of matrices do not just add up."""
 CALIBRATED = 0.35
 """What calibration leaves of the damage of searched scales in a layer: .30 to .35 of the squared output error on random
-layers with correlated inputs (``tests/quantize/test_gptq.py`` has such layers); of the KL of all layers in int4-b32 .35
-on tiny-reasoner with 3,072 tokens (as in ``tests/export/calibrate/test_gptq_layers.py``) and .23 with 4,096, .16 on
-SmolLM2-135M with 16,384. ``make bench-sensitivity ARGS="--bits 5 6"`` measures it and what it predicts: with 4,096 tokens KLs of .0029
-and .0006 on tiny-reasoner, where the bundles then had .0025 and .0008."""
+layers with correlated inputs (``tests/quantize/test_gptq.py`` has such layers). Of the KL of all layers in int4-b32 it
+left .35 on tiny-reasoner with 3,072 tokens (as in ``tests/export/calibrate/test_gptq_layers.py``) and .23 with 4,096,
+.16 on SmolLM2-135M with 16,384. ``make bench-sensitivity ARGS="--bits 5 6"`` measures it and what it predicts: with
+4,096 tokens KLs of .0029 and .0006 on tiny-reasoner, where the bundles then had .0025 and .0008."""
 
 
 @dataclass(frozen=True, slots=True)
