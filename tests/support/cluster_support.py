@@ -33,14 +33,14 @@ import os, time
 from edgedistill.verify.models.bundle import BundleModel
 if not hasattr(BundleModel, "patched"):
     BundleModel.patched = True
-    real, calls = BundleModel.draw, []
-    def draw(*arguments, **options):
+    real, calls = BundleModel.draw_missing, []
+    def draw_missing(*arguments, **options):
         calls.append(1)
         if len(calls) > int(os.environ["ALLOWED"]):
             open(os.environ["MARK"], "w").close()
             time.sleep(600)
         return real(*arguments, **options)
-    BundleModel.draw = draw
+    BundleModel.draw_missing = draw_missing
 """
 
 

@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 SAMPLES = 6
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker is a process of its own, which a busy machine takes a while to start."""
+    monkeypatch.setattr(cluster_module, "_CONNECT_S", 300.0)
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """A scheduler and two workers."""
