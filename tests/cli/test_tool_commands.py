@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cli_support import here
 
-from edgedistill.cli import tool_rounds
+from edgedistill.cli import terminal_ui, tool_rounds
 from edgedistill.errors import UsageError
 from edgedistill.runtime.tools.execute import run_call
+from edgedistill.runtime.tools.rounds import ToolRounds
 from edgedistill.runtime.tools.types import Tool, ToolCall
 
 if TYPE_CHECKING:
@@ -155,10 +156,36 @@ def test_files_that_hold_no_tools(roomy_bundle_dir: Path, tmp_path: Path, text: 
     assert message in result.err
 
 
-def test_the_tui_says_that_it_has_no_tools(tools_file: Path, roomy_bundle_dir: Path) -> None:
-    result = here("chat", roomy_bundle_dir, "--tools", tools_file)
-    assert result.code == 2
-    assert "--plain" in result.err
+def test_the_terminal_ui_is_given_the_tools_and_asks_by_itself(
+    tools_file: Path, roomy_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal_ui, "require_terminal", lambda: None)
+    given: list[Any] = []
+
+    def record(**options: Any) -> int:
+        given.append(options)
+        return 0
+
+    monkeypatch.setattr(terminal_ui, "run_app", record)
+    ask = ("chat", roomy_bundle_dir, "--tools", tools_file, "--tool-rounds", "3", "--reasoning-effort", "low")
+    assert here(*ask).code == 0
+    rounds = given[0]["tools"]
+    assert [tool.name for tool in rounds.tools] == ["pick", "sell"]
+    assert (rounds.most, rounds.unasked, given[0]["overrides"]["reasoning_effort"]) == (3, False, "low")
+    refused = here(*ask, "--trajectories", "4")
+    assert refused.code == 2
+    assert "trajectories do not take tools" in refused.err
+
+
+def test_plain_commands_for_tools_and_effort(tools_file: Path, roomy_bundle_dir: Path) -> None:
+    result = here(
+        "chat", roomy_bundle_dir, "--plain", "--tools", tools_file, "--yes-tools",
+        stdin="/tools\n/effort low\n/effort much\n/effort auto\n/trajectories 4\n",
+    )  # fmt: skip
+    assert result.code == 0
+    assert "pick  Choose a colour." in result.err
+    assert "Reasoning effort: low." in result.err
+    assert "Use /effort with one of none, minimal, low, medium, high and auto." in result.err
 
 
 def test_answers_in_a_form(roomy_bundle_dir: Path, tmp_path: Path) -> None:
@@ -209,7 +236,7 @@ def test_ctrl_c_stops_a_tool_and_is_told_to_the_model(tools_file: Path, monkeypa
         raise KeyboardInterrupt
 
     with _box(tools_file, monkeypatch, "y\n") as box:
-        box.tools.append(Tool("slow", function=stopped))
+        box.rounds = ToolRounds((Tool("slow", function=stopped),))
         assert "stopped this call" in box.run(ToolCall("1", "slow", "{}"))
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from textual.pilot import Pilot
 
+    from edgedistill.runtime.tools.types import ToolCall
+
 STATS: dict[str, Any] = {
     "prompt_tokens": 41, "new_tokens": 56, "reasoning_tokens": 44, "decode_tps": 42.0, "prefill_tps": 900.0,
     "ttft_s": 0.05, "step_p50_s": 0.021, "step_p95_s": 0.03, "kv_tokens": 97, "kv_bytes": 2_000_000,
@@ -48,6 +50,7 @@ class FakeEngine:
         gated: True: each chunk waits for ``allow``; the reply ends at the script's end or on cancel.
         error: Raised instead of a reply.
         answers: What the samples say.
+        calls: Of tools, one entry a reply; replies after them have none.
     """
 
     def __init__(
@@ -57,11 +60,13 @@ class FakeEngine:
         gated: bool = False,
         error: Exception | None = None,
         answers: Sequence[str | None] = (),
+        calls: Sequence[tuple[ToolCall, ...]] = (),
         facts: Facts = FACTS,
     ) -> None:
         self.script = list(script)
         self.error = error
         self.answers = answers
+        self.calls = list(calls)
         self.requests: list[Request] = []
         self.closed = False
         self.secured: bool | None = None
@@ -103,7 +108,8 @@ class FakeEngine:
 
     def _reply(self, done: dict[str, list[str]], reason: str) -> Reply:
         tokens = tuple(ord(c) for c in "".join(text for _, text in self.script))
-        return Reply("".join(done["reasoning"]).strip(), "".join(done["answer"]).strip(), reason, dict(STATS), tokens)
+        return Reply("".join(done["reasoning"]).strip(), "".join(done["answer"]).strip(), reason, dict(STATS), tokens,
+                     calls=self.calls.pop(0) if self.calls and reason == "stop" else ())  # fmt: skip
 
     def trajectories(
         self, request: Request, *, cancel: threading.Event, on_event: Callable[[TrajectoryEvent], None]

@@ -11,12 +11,15 @@ from keys_of_chat import begin, quiet, suspended
 from scene import Scene, proves
 from textual.widgets import Button, Static
 
-from edgedistill_tui.screens.dialogs import Ask, Choose, Confirm, PressKey, Recall
+from edgedistill.runtime.tools.types import ToolCall
+from edgedistill_tui.screens.dialogs import AllowCall, Ask, Choose, Confirm, PressKey, Recall
 from edgedistill_tui.screens.exporting import ExportScreen
 from edgedistill_tui.widgets.nav import PAGES, NavItem, PaletteItem
 
 if TYPE_CHECKING:
     from edgedistill.progress import Progress
+
+CALL = ToolCall("aaaaaaaaa", "weather", '{"city": "Rome"}')
 
 
 # ---- dialogs -----------------------------------------------------------------------------------------------------
@@ -127,6 +130,39 @@ async def _recall_first(scene: Scene) -> None:
     results = await shown(scene, Recall(["one", "two", "twelve"]))
     await scene.type("t", "w", "enter")
     assert results == ["two"]
+
+
+@proves("AllowCall", "dismiss(None)")
+async def _refuse_a_call(scene: Scene) -> None:
+    results = await shown(scene, AllowCall(CALL, ""))
+    await scene.press()
+    assert results == [None]
+
+
+@proves("AllowCall", "app.focus_next")
+async def _allow_once(scene: Scene) -> None:
+    results = await shown(scene, AllowCall(CALL, ""))
+    await scene.press()
+    await scene.type("enter")
+    assert results == ["once"]
+
+
+@proves("AllowCall", "app.focus_previous")
+async def _allow_in_the_chat(scene: Scene) -> None:
+    results = await shown(scene, AllowCall(CALL, ""))
+    await scene.press()
+    await scene.type("enter")
+    assert results == ["always"]
+
+
+@proves("AllowCall", "on_button_pressed")
+async def _answers_by_mouse(scene: Scene) -> None:
+    for button, expected in (("refuse", None), ("once", "once"), ("always", "always")):
+        results = await shown(scene, AllowCall(CALL, "What it does."))
+        assert scene.screen.focused is scene.screen.query_one("#refuse", Button)
+        await scene.pilot.click(f"#{button}")
+        await scene.until(lambda results=results: bool(results))  # type: ignore[misc]
+        assert results == [expected]
 
 
 @proves("PressKey", "on_key")

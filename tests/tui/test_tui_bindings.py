@@ -40,7 +40,7 @@ GROUPS: dict[str, tuple[Callable[[Scene], Awaitable[None]], tuple[str, ...]]] = 
     "ab": (measuring.ab, ("CompareScreen",)),
     "consistency": (measuring.consistency, ("ConsistencyScreen",)),
     "settings": (pages.settings, ("SettingsScreen",)),
-    "dialogs": (dialogs.dialog, ("Ask", "Choose", "Confirm", "PressKey", "Recall", "ExportScreen")),
+    "dialogs": (dialogs.dialog, ("AllowCall", "Ask", "Choose", "Confirm", "PressKey", "Recall", "ExportScreen")),
     "everywhere": (dialogs.anywhere, ("NavItem", "PaletteItem", "Screen", "TuiApp", "App")),
 }
 """Classes that are tested in one run of the application, and what makes each case begin from the same state."""

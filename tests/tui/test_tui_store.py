@@ -187,7 +187,8 @@ def test_migration_from_every_earlier_version(tmp_path: Path) -> None:
         connection.execute(f"PRAGMA user_version = {number}")
         connection.execute("INSERT INTO session VALUES (1, 'kept', '', '{}', '', 0, 0, 2)")
         connection.execute(
-            "INSERT INTO message VALUES (2, 1, NULL, 'user', 'kept too', '', '', '', '{}', '{}', 0)"
+            "INSERT INTO message (id, session, role, content, reasoning, raw, finish_reason, stats, about, created)"
+            " VALUES (2, 1, 'user', 'kept too', '', '', '', '{}', '{}', 0)"
         )  # fmt: skip
         connection.close()
         store = Store(path)

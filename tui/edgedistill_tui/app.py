@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from textual.dom import DOMNode
     from textual.screen import Screen
 
+    from edgedistill.runtime.tools.rounds import ToolRounds
     from edgedistill_tui.screens.chat import ChatScreen
     from edgedistill_tui.services import Services
 
@@ -54,6 +55,7 @@ class TuiApp(ModelApp):
         page: The page to begin with.
         system: System prompt of the first session.
         overrides: Sampling settings of the first session, on top of the bundle's.
+        tools: What the model may call.
         offer_default: Without any known bundle, export the default one at once.
     """
 
@@ -70,9 +72,10 @@ class TuiApp(ModelApp):
         page: str = "chat",
         system: str = "",
         overrides: dict[str, Any] | None = None,
+        tools: ToolRounds | None = None,
         offer_default: bool = False,
     ) -> None:
-        super().__init__(services)
+        super().__init__(services, tools)
         self.session = Session(system=system, settings=dict(overrides or {}))
         self._first_bundle = bundle
         self._first_page = page

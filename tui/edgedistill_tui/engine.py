@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypedDict, 
 
 from edgedistill.errors import GenerationError, UsageError
 from edgedistill.runtime.settings import GenerationSettings, Numerics, check_numerics
+from edgedistill.runtime.text.thinking import Effort  # noqa: TC001 (the form reads the types of settings)
 from edgedistill.schema import Form, limits
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator, Sequence
 
+    from edgedistill.runtime.tools.types import Tool, ToolCall, ToolChoiceArgument
     from edgedistill.trajectories import TrajectoryEvent, TrajectoryOptions, TrajectoryResult
 
 ChunkKind = Literal["prefill", "reasoning", "answer", "marker"]
+_OWN = ("thinking", "think_budget", "reasoning_effort", "trajectories", "parallel")
 _FORM = Form(GenerationError, hint="Set them again in the sampling dialog.")
 
 
@@ -24,6 +27,7 @@ class _Stored(TypedDict, total=False):
 
     thinking: bool | None
     think_budget: Annotated[int, limits(low=0, high=1 << 30)]
+    reasoning_effort: Effort | None
     mode: str
     numerics: str
     trajectories: Annotated[int, limits(low=1, high=1 << 10)]
@@ -48,7 +52,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A finished reply. ``stats`` is the runtime's GenerationStats as a dict, ``tokens`` the generated ids."""
+    """A finished reply.
+
+    ``stats`` is the runtime's GenerationStats as a dict, ``tokens`` the generated ids, ``calls`` those of tools.
+    """
 
     reasoning: str
     answer: str
@@ -56,6 +63,7 @@ class Reply:
     stats: dict[str, Any] = field(default_factory=dict)
     tokens: tuple[int, ...] = ()
     note: str = ""
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,7 @@ class Sampling:
         generation: Temperature and the like.
         thinking: Ask the template for reasoning or none; None leaves it to the template.
         think_budget: Reasoning tokens after which the reasoning is closed and the answer asked for; 0: no limit.
+        reasoning_effort: How much reasoning to ask for, by the template's switch or as a budget; None: nothing said.
         numerics: Numerical path of the runtime.
         trajectories: How many of them are decoded together for a reply; 1: a plain reply.
         parallel: The other options of ``TrajectoryOptions``, such as ``vote`` and ``deliberate``.
@@ -74,6 +83,7 @@ class Sampling:
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     thinking: bool | None = None
     think_budget: int = 0
+    reasoning_effort: Effort | None = None
     numerics: Numerics = "fast"
     trajectories: int = 1
     parallel: dict[str, Any] = field(default_factory=dict)
@@ -81,6 +91,7 @@ class Sampling:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         own: dict[str, Any] = {"thinking": self.thinking, "think_budget": self.think_budget, "numerics": self.numerics}
+        own["reasoning_effort"] = self.reasoning_effort
         own |= {"trajectories": self.trajectories, "parallel": dict(self.parallel)}
         return self.generation.to_dict() | own
 
@@ -99,7 +110,7 @@ class Sampling:
     def merged(self, values: dict[str, Any]) -> Sampling:
         """This with the settings of a stored session on top; raises GenerationError for values out of range."""
         values = _FORM.decode(cast("type[dict[str, Any]]", _Stored), values, "the session's settings")
-        own = {k: v for k, v in values.items() if k in ("thinking", "think_budget", "trajectories", "parallel")}
+        own = {k: v for k, v in values.items() if k in _OWN}
         names = GenerationSettings().to_dict()
         generation = {k: tuple(v) if k == "stop" else v for k, v in values.items() if k in names}
         made = replace(
@@ -115,11 +126,20 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be answered: messages as chat templates take them, and the beginning of the reply to go on from."""
+    """What is to be answered.
+
+    Attributes:
+        messages: As chat templates take them.
+        sampling: How.
+        continuing: The beginning of the reply to go on from.
+        tools, tool_choice: What may be called, and whether it has to be.
+    """
 
     messages: Sequence[dict[str, Any]]
     sampling: Sampling
     continuing: str = ""
+    tools: Sequence[Tool] = ()
+    tool_choice: ToolChoiceArgument | None = None
 
 
 @dataclass(frozen=True, slots=True)

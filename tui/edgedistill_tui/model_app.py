@@ -1,4 +1,4 @@
-"""The application's model: loaded, exchanged, kept whole while its files change, lent to one page at a time."""
+"""The application's model: loaded, exchanged, kept whole while its files change, lent to one page at a time; tools."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING
 from textual import work
 
 from edgedistill.errors import EdgedistillError
+from edgedistill.runtime.tools.rounds import ToolRounds
 from edgedistill_tui.engine import Sampling
 from edgedistill_tui.neutral import NeutralApp
 from edgedistill_tui.opening import LeftError, Opening
+from edgedistill_tui.screens.dialogs import AllowCall
+from edgedistill_tui.tool_desk import Permission, ToolDesk
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from textual.screen import Screen
 
+    from edgedistill.runtime.tools.types import ToolCall
     from edgedistill_tui.data.session import Session
     from edgedistill_tui.engine import Engine
     from edgedistill_tui.screens.chat import ChatScreen
@@ -29,14 +33,17 @@ class ModelApp(NeutralApp):
 
     Args:
         services: What is behind the screens.
+        tools: What the model may call in the chat.
     """
 
     session: Session
     _pages: dict[str, Screen[None]]
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, tools: ToolRounds | None = None) -> None:
         super().__init__()
         self.services = services
+        self.tools = tools or ToolRounds()
+        self._allowed: dict[int, set[str]] = {}
         self.engine: Engine | None = None
         self.loading: Path | None = None
         self._opening = Opening(services.open_engine)
@@ -154,6 +161,16 @@ class ModelApp(NeutralApp):
             self.notify(f"The session's settings do not fit: {error}", severity="warning")
             self.session.settings = {}
             return defaults
+
+    def tool_desk(self) -> ToolDesk | None:
+        """What the model may call in this session; None: nothing. What the user allows holds for the session."""
+        if not self.tools.tools:
+            return None
+        return ToolDesk(self.tools, self._ask_about, self._allowed.setdefault(self.session.id, set()))
+
+    async def _ask_about(self, call: ToolCall) -> Permission | None:
+        about = next((tool.description for tool in self.tools.tools if tool.name == call.name), "")
+        return await self.push_screen_wait(AllowCall(call, about))
 
     def on_unmount(self) -> None:
         """The end does not wait for a model that is being loaded."""

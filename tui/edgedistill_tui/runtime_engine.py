@@ -87,6 +87,9 @@ class RuntimeEngine:
             numerics=sampling.numerics,
             thinking=sampling.thinking,
             think_budget=sampling.think_budget,
+            reasoning_effort=sampling.reasoning_effort,
+            tools=request.tools,
+            tool_choice=request.tool_choice if request.tools else None,
             continuing=request.continuing,
             cancel=cancel,
         ):
@@ -100,7 +103,8 @@ class RuntimeEngine:
             raise RuntimeError("a generation ended without its last event")
         stats_ = result.stats.to_dict() | {"wall_s": time.perf_counter() - begun}
         return Reply(
-            result.reasoning, result.answer, result.finish_reason, stats_, result.tokens, result.note or ""
+            result.reasoning, result.answer, result.finish_reason, stats_, result.tokens, result.note or "",
+            result.tool_calls,
         )  # fmt: skip
 
     def trajectories(

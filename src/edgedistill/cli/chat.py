@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ examples:
   edgedistill chat my-bundle --serve      # in a browser, at http://localhost:8000
   edgedistill chat my-bundle --plain --system "Answer briefly."
   edgedistill chat my-bundle --trajectories 8
-  edgedistill chat my-bundle --plain --tools tools.py --mcp http://localhost:9000/mcp
+  edgedistill chat my-bundle --tools tools.py --mcp http://localhost:9000/mcp
 
 Ctrl-C stops an answer and keeps its text; at the prompt it leaves. In --plain, /help lists the commands."""
 
@@ -56,8 +57,6 @@ def run(args: argparse.Namespace) -> int:
 
         args.bundle = bundle_path(args.bundle)
         return PlainChat(args).loop()
-    if tool_rounds.given(args):
-        raise UsageError("Tools work in the line-based chat: the terminal UI has none yet.", hint="Add --plain.")
     if args.json:
         raise UsageError("--json needs --plain: the terminal UI prints no JSON.", hint="Add --plain.")
     if args.serve:
@@ -68,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
 def _terminal_ui(args: argparse.Namespace) -> int:
     terminal_ui.require_terminal()
     several = parallel.options(args)
+    tool_rounds.refuse_beside(several, args)
     check: Check = "full" if args.verify else "size"
     if args.bundle is not None:
         from edgedistill.bundle.bundle import Bundle
@@ -90,24 +90,23 @@ def _terminal_ui(args: argparse.Namespace) -> int:
     if args.think_budget:
         overrides["think_budget"] = args.think_budget
     if args.reasoning_effort is not None:
-        raise UsageError(
-            "--reasoning-effort works in run and in chat --plain.",
-            hint="Here: --think-budget N, or --template-var reasoning_effort=low where the template reads it.",
-        )
+        overrides["reasoning_effort"] = args.reasoning_effort
     if several is not None:
         overrides |= parallel.overrides(several)
-    return terminal_ui.run_app(
-        page="chat" if args.bundle is not None else "bundles",
-        bundle=args.bundle,
-        system=args.system or "",
-        overrides=overrides,
-        threads=args.threads,
-        check=check,
-        reasoning_tags=args.reasoning_tags,
-        template_vars=generation.template_vars(args),
-        prompt_cache=args.prompt_cache,
-        offer_default=args.bundle is None,
-    )
+    with ExitStack() as stack:
+        return terminal_ui.run_app(
+            page="chat" if args.bundle is not None else "bundles",
+            bundle=args.bundle,
+            system=args.system or "",
+            overrides=overrides,
+            threads=args.threads,
+            check=check,
+            reasoning_tags=args.reasoning_tags,
+            template_vars=generation.template_vars(args),
+            prompt_cache=args.prompt_cache,
+            tools=tool_rounds.open_tools(args, stack, screen=True),
+            offer_default=args.bundle is None,
+        )
 
 
 def _without_serve() -> list[str]:

@@ -140,9 +140,10 @@ class PlainChat:
                 console.note(f"The system prompt is that of {rest}.")
             elif name in ("persona", "prompt"):
                 console.note(kept_texts.listing("personas" if name == "persona" else "prompts"))
-            elif name == "think":
-                self._args.think = commands.wish_for_thinking(rest)
-                console.note("Reasoning is left to the template." if rest == "auto" else f"Reasoning is {rest}.")
+            elif name in ("think", "effort"):
+                self._reason(name, rest)
+            elif name == "tools":
+                console.note(self._box.rounds.listing())
             elif name == "save":
                 self._save(rest)
             elif name == "trajectories":
@@ -152,6 +153,17 @@ class PlainChat:
         except UsageError as error:
             console.note(str(error))
         return True
+
+    def _reason(self, name: str, rest: str) -> None:
+        if name == "think":
+            self._args.think = commands.wish_for_thinking(rest)
+            console.note("Reasoning is left to the template." if rest == "auto" else f"Reasoning is {rest}.")
+            return
+        wish = commands.wish_for_effort(rest)
+        if wish is not None and self._several is not None:
+            raise UsageError("Several trajectories do not take a reasoning effort: /trajectories off first.")
+        self._args.reasoning_effort = wish
+        console.note(f"Reasoning effort: {rest}.")
 
     def _trajectories(self, count: int) -> None:
         if count == 1:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from edgedistill.bundle.bundle import Check
     from edgedistill.progress import Progress
+    from edgedistill.runtime.tools.rounds import ToolRounds
     from edgedistill_tui.engine import Engine
 
 DEFAULT_MODEL = "tiny-reasoner"
@@ -63,6 +64,7 @@ def run_app(
     reasoning_tags: Sequence[str] | None = None,
     template_vars: Mapping[str, Any] | None = None,
     prompt_cache: bool = False,
+    tools: ToolRounds | None = None,
     offer_default: bool = False,
 ) -> int:
     """Run the UI in this terminal; its exit code.
@@ -90,6 +92,7 @@ def run_app(
         page=page,
         system=system,
         overrides=overrides,
+        tools=tools,
         offer_default=offer_default,
     )
     try:

@@ -1,4 +1,4 @@
-"""Tools in ``run`` and ``chat --plain``: calls are shown, run only once the user agrees, and their results go back."""
+"""Tools of ``run`` and ``chat``: the options; in the terminal, calls are shown and run only once the user agrees."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from edgedistill.cli import console, generation
 from edgedistill.errors import UsageError
+from edgedistill.runtime.tools.rounds import REFUSED, STOPPED, ToolRounds
 
 if TYPE_CHECKING:
     import argparse
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from edgedistill.runtime.events import Generation
     from edgedistill.runtime.model import Model
     from edgedistill.runtime.tools.types import Tool, ToolCall
-
-_REFUSED = "The user did not allow this call."
-_STOPPED = "The user stopped this call."
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -64,72 +62,67 @@ def refuse_beside(several: object | None, args: argparse.Namespace) -> None:
         raise UsageError(f"Several trajectories do not take {names[0]}.", hint="Drop one of the two.")
 
 
+def open_tools(args: argparse.Namespace, stack: ExitStack, *, screen: bool = False) -> ToolRounds:
+    """Run the named files and connect to the named servers, whose end goes onto ``stack``.
+
+    Args:
+        args: Parsed options.
+        stack: Ends the servers.
+        screen: A full screen will be drawn, which what servers write to stderr would spoil.
+
+    Raises:
+        UsageError: A file or server that cannot be used, or options that need tools without any.
+        MissingExtraError: ``--mcp`` without the package ``mcp``.
+    """
+    if not given(args):
+        if args.yes_tools or args.tool_choice:
+            raise UsageError("--yes-tools and --tool-choice need tools.", hint="Add --tools FILE.py or --mcp COMMAND.")
+        return ToolRounds()
+    if args.tool_rounds < 1:
+        raise UsageError(f"--tool-rounds is {args.tool_rounds}; expected 1 or more.")
+    from edgedistill.runtime.tools.from_file import tools_from_file
+    from edgedistill.runtime.tools.types import tools_of
+
+    tools: list[Tool] = []
+    for path in args.tools:
+        found = tools_from_file(path)
+        tools += found
+        names = ", ".join(tool.name for tool in found)
+        console.note(f"tools of {path}, which runs with your rights: {names}")
+    if args.mcp:
+        from edgedistill.runtime.tools.mcp_servers import McpServers
+
+        servers = stack.enter_context(McpServers(silent=screen))
+        for target in args.mcp:
+            names = ", ".join(tool.name for tool in servers.connect(target))
+            console.note(f"tools of the MCP server {target}: {names or 'none'}")
+        tools += servers.tools
+    tools_of(tools)  # names that come twice
+    if args.tool_choice not in (None, "auto", "required", *(tool.name for tool in tools)):
+        raise UsageError(
+            f"--tool-choice is {args.tool_choice!r}; expected auto, required or a tool: "
+            f"{', '.join(tool.name for tool in tools)}."
+        )
+    return ToolRounds(tuple(tools), args.tool_choice, args.tool_rounds, bool(args.yes_tools))
+
+
 class Toolbox:
-    """The tools of one command, and what the user has allowed; a context manager that ends their servers."""
+    """The tools of one command in the terminal, and what the user has allowed; a context manager that ends servers."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        """Run the named files and connect to the named servers.
-
-        Raises:
-            UsageError: A file or server that cannot be used, or nobody to ask.
-            MissingExtraError: ``--mcp`` without the package ``mcp``.
-        """
-        self.tools: list[Tool] = []
-        self._yes = bool(args.yes_tools)
+        """See ``open_tools``; raises UsageError also where nobody can be asked."""
         self._always: set[str] = set()
-        self._rounds = args.tool_rounds
-        self._choice = args.tool_choice
         self._stack = ExitStack()
-        if not given(args):
-            if args.yes_tools or args.tool_choice:
-                raise UsageError(
-                    "--yes-tools and --tool-choice need tools.", hint="Add --tools FILE.py or --mcp COMMAND."
-                )
-            return
-        if self._rounds < 1:
-            raise UsageError(f"--tool-rounds is {self._rounds}; expected 1 or more.")
-        if not self._yes and not sys.stdin.isatty():
+        if given(args) and not args.yes_tools and not sys.stdin.isatty():
             raise UsageError(
                 "Nobody can be asked before a call runs: stdin is no terminal.",
                 hint="Add --yes-tools to run every call, if you trust the tools and what the model may ask of them.",
             )
         try:
-            self._open(args)
+            self.rounds = open_tools(args, self._stack)
         except BaseException:
             self._stack.close()
             raise
-
-    def _open(self, args: argparse.Namespace) -> None:
-        from edgedistill.runtime.tools.from_file import tools_from_file
-        from edgedistill.runtime.tools.types import tools_of
-
-        for path in args.tools:
-            found = tools_from_file(path)
-            self.tools += found
-            names = ", ".join(tool.name for tool in found)
-            console.note(f"tools of {path}, which runs with your rights: {names}")
-        if args.mcp:
-            from edgedistill.runtime.tools.mcp_servers import McpServers
-
-            servers = self._stack.enter_context(McpServers())
-            for target in args.mcp:
-                names = ", ".join(tool.name for tool in servers.connect(target))
-                console.note(f"tools of the MCP server {target}: {names or 'none'}")
-            self.tools += servers.tools
-        tools_of(self.tools)  # names that come twice
-        if self._choice not in (None, "auto", "required", *(tool.name for tool in self.tools)):
-            raise UsageError(
-                f"--tool-choice is {self._choice!r}; expected auto, required or a tool: "
-                f"{', '.join(tool.name for tool in self.tools)}."
-            )
-
-    def choice(self, number: int) -> str | dict[str, Any]:
-        """What the reply of round ``number`` may call."""
-        if number >= self._rounds:
-            return "none"
-        if number or self._choice in (None, "auto"):
-            return "auto"
-        return "required" if self._choice == "required" else {"type": "function", "function": {"name": self._choice}}
 
     def run(self, call: ToolCall) -> str:
         """The result of ``call``, shown, once the user agrees. Raises KeyboardInterrupt while it asks."""
@@ -138,17 +131,17 @@ class Toolbox:
         console.note(f"call: {call.name}({_shown(call.arguments)})")
         if not self._allowed(call):
             console.note("not run.")
-            return _REFUSED
+            return REFUSED
         try:
-            result, _ = run_call(self.tools, call)
+            result, _ = run_call(self.rounds.tools, call)
         except KeyboardInterrupt:
             console.note("stopped.")
-            return _STOPPED
+            return STOPPED
         console.note(f"result: {_shown(result)}")
         return result
 
     def _allowed(self, call: ToolCall) -> bool:
-        if self._yes or call.name in self._always:
+        if self.rounds.unasked or call.name in self._always:
             return True
         while True:
             sys.stderr.write(f"Run {call.name}? [y]es, [n]o, [a]lways: ")
@@ -195,12 +188,13 @@ def answer(
         with generation.cancel_on_interrupt() as cancel:
             messages: str | list[dict[str, Any]] = [*asked, *steps] if steps else prompt
             result = generation.generate(
-                model, messages, args, printer=printer, cancel=cancel, raw=raw, tools=box.tools,
-                tool_choice=box.choice(number),
+                model, messages, args, printer=printer, cancel=cancel, raw=raw,
+                tools=box.rounds.tools, tool_choice=box.rounds.choice_of(number),
             )  # fmt: skip
         if not result.tool_calls or result.finish_reason == "cancelled":
             return result, steps
         number += 1
-        steps.append(result.message())
+        thought = {"reasoning_content": result.reasoning} if result.reasoning else {}
+        steps.append({**result.message(), **thought})
         for call in result.tool_calls:
             steps.append(result_message(call, box.run(call)))

@@ -64,7 +64,11 @@ END;
 INSERT INTO message_search (message_search) VALUES ('rebuild');
 """
 
-MIGRATIONS: tuple[tuple[int, str], ...] = ((1, _TABLES), (2, _RUNS), (3, _SEARCH))
+_STEPS = """
+ALTER TABLE message ADD COLUMN steps TEXT NOT NULL DEFAULT '[]';
+"""
+
+MIGRATIONS: tuple[tuple[int, str], ...] = ((1, _TABLES), (2, _RUNS), (3, _SEARCH), (4, _STEPS))
 """(number, script), in order."""
 
 NEWEST = MIGRATIONS[-1][0]

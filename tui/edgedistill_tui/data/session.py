@@ -40,6 +40,31 @@ class _Parallel(TypedDict):
     summary: str
 
 
+class _Function(TypedDict):
+    name: str
+    arguments: str
+
+
+class _Call(TypedDict):
+    id: str
+    type: str
+    function: _Function
+
+
+class _Said(TypedDict):
+    role: Literal["assistant", "tool"]
+    content: str
+
+
+class Step(_Said, total=False):
+    """A message before an answer: calls of tools, or the result of one."""
+
+    reasoning_content: str
+    tool_calls: list[_Call]
+    tool_call_id: str
+    name: str
+
+
 class _Stats(TypedDict, total=False):
     new_tokens: Count
     prompt_tokens: Count
@@ -78,6 +103,7 @@ class Message:
         raw: Everything the model wrote, tags included; what ``continue`` goes on from.
         finish_reason: The runtime's; ``interrupted`` for a reply that the program did not live to finish.
         stats: The runtime's GenerationStats as a dict.
+        steps: Messages before the answer: calls of tools with what was thought and said before them, and their results.
         about: Bundle, hash and profile that wrote it.
         dirty: Not written to disk yet.
     """
@@ -90,6 +116,7 @@ class Message:
     finish_reason: str = ""
     stats: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_Stats))
     about: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_About))
+    steps: list[Step] = field(default_factory=list)
     created: float = field(default_factory=time.time, metadata=limits(low=0, high=MAX_TIME))
     id: int = field(default_factory=new_id)
     dirty: bool = True
@@ -187,6 +214,7 @@ class Session:
         system = "\n\n".join(part for part in (self.system, told) if part)
         messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
         for message in self.sent():
+            messages += map(dict, message.steps)
             entry: dict[str, Any] = {"role": message.role, "content": message.content}
             if message.reasoning:
                 entry["reasoning_content"] = message.reasoning
@@ -260,7 +288,7 @@ class Session:
         for message in self.path():
             copy = Message(
                 message.role, message.content, parent, message.reasoning, message.raw, message.finish_reason,
-                dict(message.stats), dict(message.about), message.created,
+                dict(message.stats), dict(message.about), list(message.steps), message.created,
             )  # fmt: skip
             made.messages[copy.id] = copy
             if message is self.kept_from:

@@ -38,6 +38,7 @@ _MESSAGE = (
     "finish_reason",
     "stats",
     "about",
+    "steps",
     "created",
 )
 
@@ -94,6 +95,7 @@ class Store(Database):
                 fields = dict(zip(_MESSAGE, entry, strict=True))
                 del fields["session"]
                 fields |= {"stats": _json(fields["stats"]), "about": _json(fields["about"]), "dirty": False}
+                fields["steps"] = _json(f'{{"steps": {fields["steps"]}}}').get("steps", [])
                 with contextlib.suppress(StoreError):  # a damaged message is left out, the others are shown
                     session.messages[fields["id"]] = _message(fields)
             session.break_circles()
@@ -196,11 +198,11 @@ def _private() -> Path:
 
 
 def _message(fields: dict[str, Any]) -> Message:
-    """A message; where its statistics are damaged, without them. Raises StoreError."""
+    """A message; where its statistics or steps are damaged, without them. Raises StoreError."""
     try:
         return FORM.decode(Message, fields, "message")
     except StoreError:
-        return FORM.decode(Message, {**fields, "stats": {}, "about": {}}, "message")
+        return FORM.decode(Message, {**fields, "stats": {}, "about": {}, "steps": []}, "message")
 
 
 def _rescued(value: Any, source: str) -> Session:
@@ -225,6 +227,7 @@ def _session_row(session: Session) -> tuple[Any, ...]:
 def _message_row(session: Session, message: Message) -> tuple[Any, ...]:
     values = {name: getattr(message, name) for name in _MESSAGE if name != "session"}
     values |= {"session": session.id, "stats": json.dumps(message.stats), "about": json.dumps(message.about)}
+    values["steps"] = json.dumps(message.steps)
     return tuple(_clean(values[name]) for name in _MESSAGE)
 
 

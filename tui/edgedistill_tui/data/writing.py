@@ -29,7 +29,7 @@ def to_markdown(session: Session) -> str:
         lines += ["## System", "", session.system, ""]
     for message in path:
         lines += [f"## {'You' if message.role == 'user' else 'Model'}", ""]
-        lines += _trajectories(message)
+        lines += _trajectories(message) + _steps(message)
         if message.reasoning:
             lines += ["<details><summary>reasoning</summary>", "", message.reasoning, "", "</details>", ""]
         if message.content:
@@ -116,12 +116,25 @@ def _trajectories(message: Message) -> list[str]:
     return lines
 
 
+def _steps(message: Message) -> list[str]:
+    """Calls of tools and their results."""
+    lines: list[str] = []
+    for step in message.steps:
+        if step["role"] == "tool":
+            lines += [f"*result* `{step['content']}`", ""]
+        for call in step.get("tool_calls", ()):
+            lines += [f"*calls* `{call['function']['name']}({call['function']['arguments']})`", ""]
+    return lines
+
+
 def _message(message: Message) -> dict[str, Any]:
     value: dict[str, Any] = {"id": message.id, "parent": message.parent, "role": message.role}
     value |= {"content": message.content, "created": message.created}
     if message.role == "assistant":
         value |= {"reasoning": message.reasoning, "finish_reason": message.finish_reason, "stats": message.stats}
         value["bundle"] = message.about
+        if message.steps:
+            value["steps"] = message.steps
         if message.parallel:
             value["parallel"] = message.parallel
     return value

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgedistill.runtime.tools.rounds import ToolRounds
     from edgedistill_tui.data.session import Session
     from edgedistill_tui.engine import Engine, Sampling
     from edgedistill_tui.services import Services
+    from edgedistill_tui.tool_desk import ToolDesk
 
 
 class Conversation(Protocol):
@@ -33,6 +35,7 @@ class Application(Protocol):
     engine: Engine | None
     loading: Path | None
     theme: str
+    tools: ToolRounds
 
     @property
     def chat(self) -> Conversation:
@@ -42,6 +45,10 @@ class Application(Protocol):
     @property
     def sampling(self) -> Sampling:
         """The session's settings on top of the bundle's."""
+        ...
+
+    def tool_desk(self) -> ToolDesk | None:
+        """What the model may call in this session; None: nothing."""
         ...
 
     @property

@@ -308,7 +308,8 @@ class ChatScreen(ChatRoom):
         view.begin()
         several = request.sampling.trajectory_options() is not None and not request.continuing
         run = ParallelRun if several else ReplyRun
-        self.run = run(engine, request, reply, view, self.strip, save=self.tui.save, fps=self.tui.fps)
+        desk = None if several else self.tui.tool_desk()
+        self.run = run(engine, request, reply, view, self.strip, save=self.tui.save, fps=self.tui.fps, desk=desk)
         self.run.start()
         self._follow(self.run)
 
@@ -330,7 +331,8 @@ class ChatScreen(ChatRoom):
         """Nothing came: take the question back into the prompt and say why."""
         self.strip.say("ready")
         message = run.message
-        if message.raw or message.parallel.get("trajectories"):  # what was written before the error stays
+        # What was written before the error stays.
+        if message.raw or message.steps or message.parallel.get("trajectories"):
             message.finish_reason = "cancelled"
             await run.view.finish()
         else:

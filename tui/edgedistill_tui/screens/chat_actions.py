@@ -147,7 +147,7 @@ class ChatActions(Page):
         engine, path = self.tui.engine, self.session.path()
         if not self._idle() or engine is None or not self._may_answer():
             return
-        if not path or not path[-1].can_continue or not path[-1].raw:
+        if not path or not path[-1].can_continue or not (path[-1].raw or path[-1].steps):
             self.notify("There is nothing to continue: Alt+R asks again.")
             return
         reply = path[-1]
@@ -157,6 +157,7 @@ class ChatActions(Page):
         if reply.about.get("hash") not in ("", engine.facts.hash):
             self.notify(f"{engine.facts.bundle} continues what {reply.about.get('bundle', '?')} began.")
         messages = self.session.template_messages(until=self.session.messages[reply.parent or 0])
+        messages += map(dict, reply.steps)
         self._begin(engine, Request(messages, self.tui.sampling, continuing=reply.raw), reply, view)
 
     async def action_regenerate(self) -> None:

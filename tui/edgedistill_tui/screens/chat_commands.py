@@ -35,7 +35,6 @@ class ChatCommands(ChatActions):
 
     async def _carry_out(self, name: str, rest: str) -> str:
         """Do it; the sentence that says so, where nothing else does."""
-        settings = self.session.settings
         said = ""
         if name == "help":
             said = commands.listing()
@@ -52,14 +51,10 @@ class ChatCommands(ChatActions):
             self.prompt.put(kept_texts.filled(chosen, text.strip()))  # to be looked at before it is sent
         elif name in ("persona", "prompt"):
             said = kept_texts.listing("personas" if name == "persona" else "prompts")
-        elif name == "think":
-            settings["thinking"] = commands.wish_for_thinking(rest)
-            said = "Reasoning is left to the template." if rest == "auto" else f"Reasoning is {rest}."
-        elif name == "trajectories":
-            count = settings["trajectories"] = commands.number_of_trajectories(rest)
-            settings["parallel"] = self.tui.sampling.parallel | {"deliberate": False}
-            self.title_line()
-            said = "One trajectory answers." if count == 1 else f"{count} trajectories vote on every answer."
+        elif name in ("think", "effort", "trajectories"):
+            said = self._set(name, rest)
+        elif name == "tools":
+            said = self.tui.tools.listing()
         elif name == "save":
             if not rest:
                 raise UsageError("Use /save FILE.")
@@ -69,6 +64,22 @@ class ChatCommands(ChatActions):
             said = self._statistics()
         elif name == "exit":
             await self.run_action("app.quit")
+        return said
+
+    def _set(self, name: str, rest: str) -> str:
+        """Change a setting of the session; the sentence that says so."""
+        settings = self.session.settings
+        if name == "think":
+            settings["thinking"] = commands.wish_for_thinking(rest)
+            said = "Reasoning is left to the template." if rest == "auto" else f"Reasoning is {rest}."
+        elif name == "effort":
+            settings["reasoning_effort"] = commands.wish_for_effort(rest)
+            said = f"Reasoning effort: {rest}."
+        else:
+            count = settings["trajectories"] = commands.number_of_trajectories(rest)
+            settings["parallel"] = self.tui.sampling.parallel | {"deliberate": False}
+            said = "One trajectory answers." if count == 1 else f"{count} trajectories vote on every answer."
+        self.title_line()
         return said
 
     def _statistics(self) -> str:

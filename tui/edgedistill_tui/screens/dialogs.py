@@ -1,13 +1,16 @@
-"""Small questions over a page: yes or no, one line of text, one of a list, a key."""
+"""Small questions over a page: yes or no, one line of text, one of a list, a key, whether a tool may run."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, OptionList, Static
 from textual.widgets.option_list import Option
+
+from edgedistill_tui.tool_desk import Permission
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import Binding
     from textual.events import Key
+
+    from edgedistill.runtime.tools.types import ToolCall
 
 _LEAVE = "[@click=screen.dismiss(None)]Esc leaves[/]"
 _ESCAPE: list[Binding | tuple[str, str] | tuple[str, str, str]] = [("escape", "dismiss(None)", "Cancel")]
@@ -86,6 +91,51 @@ class Choose(ModalScreen[int | None]):
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Give its number."""
         self.dismiss(event.option_index)
+
+
+class AllowCall(ModalScreen[Permission | None]):
+    """Whether a call of a tool may run; None refuses.
+
+    No letter answers, and the refusal has the focus: whoever is typing when this appears allows nothing.
+    """
+
+    BINDINGS = [  # noqa: RUF012 - Textual's own declaration
+        ("escape", "dismiss(None)", "Refuse"),
+        ("left", "app.focus_previous", "Button before"),
+        ("right", "app.focus_next", "Next button"),
+    ]
+
+    def __init__(self, call: ToolCall, about: str) -> None:
+        """``about``: the tool's own description."""
+        super().__init__()
+        self._call, self._about = call, about
+
+    def compose(self) -> ComposeResult:
+        """Name, description, arguments, three buttons."""
+        with Vertical(classes="dialog -wide"):
+            yield Static(f"The model calls {self._call.name}", markup=False, classes="question-text")
+            if self._about:
+                yield Static(self._about.partition("\n")[0], markup=False, classes="hint")
+            with VerticalScroll(classes="arguments", can_focus=False):
+                yield Static(_pretty(self._call.arguments), markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button("Refuse (Esc)", id="refuse", compact=True)
+                yield Button("Allow once", id="once", variant="warning", compact=True)
+                yield Button("Allow in this chat", id="always", variant="error", compact=True)
+            yield Static("It runs with your rights. Arrows choose a button, Enter presses it.", classes="hint")
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Give the answer."""
+        name = event.button.id
+        self.dismiss("once" if name == "once" else "always" if name == "always" else None)
+
+
+def _pretty(arguments: str) -> str:
+    try:
+        given = json.loads(arguments or "{}")
+    except ValueError:
+        return arguments
+    return json.dumps(given, indent=2, ensure_ascii=False) if given else "without arguments"
 
 
 class Recall(ModalScreen[str | None]):

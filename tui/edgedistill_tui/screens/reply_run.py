@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 from edgedistill.errors import EdgedistillError
+from edgedistill.runtime.tools.execute import result_message
 from edgedistill_tui.buffer import ReplyBuffer
 from edgedistill_tui.frames import Pace
 
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgedistill_tui.buffer import Drained
-    from edgedistill_tui.data.session import Message
-    from edgedistill_tui.engine import Engine, Request
+    from edgedistill_tui.data.session import Message, Step
+    from edgedistill_tui.engine import Engine, Reply, Request
+    from edgedistill_tui.tool_desk import ToolDesk
     from edgedistill_tui.widgets.strip import MetricsStrip
     from edgedistill_tui.widgets.transcript import ReplyView
 
@@ -36,6 +39,7 @@ class ReplyRun:
         view, strip: Where it is shown.
         save: Writes the session.
         fps: Frames per second at most.
+        desk: Runs the calls of tools, whose results the model is then given; None: nothing may be called.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class ReplyRun:
         *,
         save: Callable[[], bool],
         fps: float,
+        desk: ToolDesk | None = None,
     ) -> None:
         self.message = message
         self.view = view
@@ -59,6 +64,11 @@ class ReplyRun:
         self._buffer = ReplyBuffer()
         self._before = (message.reasoning, message.content, message.raw)
         self._settled = bool(message.content)
+        self._goes_on = bool(message.raw or message.steps)
+        self._desk = desk
+        self._rounds = 0
+        if desk is not None:
+            self._request = replace(request, tools=desk.rounds.tools, tool_choice=desk.rounds.choice_of(0))
         self._saved = time.monotonic()
         view.budget = request.sampling.think_budget
 
@@ -81,17 +91,55 @@ class ReplyRun:
     async def follow(self) -> None:
         """Draw until the reply has ended; then ``message`` is complete. An error is left in ``error``."""
         try:
-            new = await self._follow()
+            while True:
+                new = await self._follow()
+                self.error = new.error
+                if new.error is not None and not isinstance(new.error, EdgedistillError):
+                    self.keep()
+                    raise new.error
+                self._complete(new)
+                if not await self._called(new.reply):
+                    break
         except asyncio.CancelledError:  # the program ends in another way than by a key or a signal
             self.cut()
             raise
-        self.error = new.error
-        if new.error is not None and not isinstance(new.error, EdgedistillError):
-            self.keep()
-            raise new.error
-        self._complete(new)
         await self.view.finish()
         self._save()
+
+    async def _called(self, reply: Reply | None) -> bool:
+        """Have the calls of ``reply`` run; whether the model goes on with their results."""
+        if self._desk is None or reply is None or not reply.calls or self._cancel.is_set():
+            return False
+        message, view = self.message, self.view
+        asked: Step = {"role": "assistant", "content": message.content}
+        if message.reasoning:
+            asked["reasoning_content"] = message.reasoning
+        asked["tool_calls"] = [
+            {"id": call.id, "type": call.type, "function": {"name": call.name, "arguments": call.arguments}}
+            for call in reply.calls
+        ]
+        await view.next_round()
+        await view.steps.add(asked)
+        steps = [asked]
+        for call in reply.calls:
+            self._strip.say(f"calling {call.name}…")
+            steps.append(cast("Step", result_message(call, await self._desk.result(call, self._cancel))))
+            await view.steps.add(steps[-1])
+        message.steps = [*message.steps, *steps]
+        message.reasoning = message.content = message.raw = ""
+        message.finish_reason = "cancelled" if self._cancel.is_set() else "interrupted"
+        message.dirty = True
+        if self._cancel.is_set():
+            return False
+        self._before, self._settled, self._goes_on = ("", "", ""), False, True
+        self._rounds += 1
+        self._request = replace(
+            self._request, messages=[*self._request.messages, *map(dict, steps)], continuing="",
+            tool_choice=self._desk.rounds.choice_of(self._rounds),
+        )  # fmt: skip
+        self._buffer = ReplyBuffer()
+        self.start()
+        return True
 
     async def _follow(self) -> Drained:
         pace = Pace(self._fps)
@@ -124,7 +172,7 @@ class ReplyRun:
             message.finish_reason = "cancelled"
             return
         message.finish_reason = reply.finish_reason
-        message.stats = _joined(message.stats, reply.stats) if self._before[2] else dict(reply.stats)
+        message.stats = _joined(message.stats, reply.stats) if self._goes_on else dict(reply.stats)
         if new.reasoning_tokens:
             message.stats["thought_s"] = new.reasoning_s
         self.note = reply.note

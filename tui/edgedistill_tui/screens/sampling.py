@@ -9,6 +9,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static, TextArea
 
 from edgedistill.errors import EdgedistillError
+from edgedistill.runtime.text.thinking import EFFORTS
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -29,6 +30,7 @@ _NUMBERS: tuple[tuple[str, str, type, str], ...] = (
 VOTES = ("majority", "confidence", "universal")
 _CHOICES = {
     "thinking": ("auto", "on", "off"),
+    "effort": ("auto", *EFFORTS),
     "numerics": ("fast", "exact"),
     "vote": VOTES,
     "deliberate": ("off", "on"),
@@ -55,6 +57,7 @@ class SamplingPanel(ModalScreen[Changed | None]):
         values = sampling.to_dict()
         thinking = next(name for name, value in _THINKING.items() if value is values["thinking"])
         self._chosen = {"thinking": thinking, "numerics": str(values["numerics"])}
+        self._chosen["effort"] = values["reasoning_effort"] or "auto"
         parallel = values["parallel"]
         self._chosen["vote"] = str(parallel.get("vote", "majority"))
         self._chosen["deliberate"] = "on" if parallel.get("deliberate") else "off"
@@ -126,6 +129,7 @@ class SamplingPanel(ModalScreen[Changed | None]):
 
     def _read(self) -> dict[str, Any]:
         values: dict[str, Any] = {"thinking": _THINKING[self._chosen["thinking"]], "numerics": self._chosen["numerics"]}
+        values["reasoning_effort"] = None if self._chosen["effort"] == "auto" else self._chosen["effort"]
         for name, label, kind, _ in _NUMBERS:
             text = self.query_one(f"#{name}", Input).value.strip()
             if not text and name == "seed":

@@ -46,6 +46,14 @@ class ReasoningView(Collapsible):
         self._lines, self._open_line = text.split("\n"), ""
         self._show()
 
+    def reset(self) -> None:
+        """Nothing was thought yet: out of sight until something is."""
+        self._lines, self._open_line, self._written = [], "", 0
+        self._log.clear()
+        self._tail.update("")
+        self.title = "thinking…"
+        self.display = False
+
     def _show(self) -> None:
         """Write what is not in the log yet, if anybody can see it."""
         if self.collapsed:

@@ -10,6 +10,7 @@ from textual.widgets import Markdown, Static
 
 from edgedistill_tui.mathematics import readable
 from edgedistill_tui.widgets.reasoning import ReasoningView
+from edgedistill_tui.widgets.steps import StepsView
 from edgedistill_tui.widgets.trajectories import TrajectoriesView
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class ReplyView(MessageView):
 
     def __init__(self, message: Message, place: tuple[int, int], *, folded: bool = True) -> None:
         super().__init__(message, place, classes="reply")
+        self.steps = StepsView(message.steps)
         self.reasoning = ReasoningView(folded=folded)
         self._markdown = Markdown(readable(message.content), classes="answer")
         self._tag = Static("", markup=False, classes="tag")
@@ -94,9 +96,10 @@ class ReplyView(MessageView):
         self.trajectories = TrajectoriesView(message.parallel) if message.parallel else None
 
     def compose(self) -> ComposeResult:
-        """Trajectories where there were any, reasoning, answer, tag."""
+        """Trajectories where there were any, calls of tools, reasoning, answer, tag."""
         if self.trajectories is not None:
             yield self.trajectories
+        yield self.steps
         self.reasoning.display = bool(self.message.reasoning)
         yield self.reasoning
         yield self._markdown
@@ -150,6 +153,14 @@ class ReplyView(MessageView):
         await self._markdown.update(readable(self.message.content))
         self.live = False
         self._say(self.message)
+
+    async def next_round(self) -> None:
+        """What was thought and said is among the steps now; the model goes on."""
+        if self._stream is not None:
+            await self._stream.stop()
+            self._stream = None
+        await self._markdown.update("")
+        self.reasoning.reset()
 
     def _say(self, message: Message) -> None:
         ending = ENDINGS.get(message.finish_reason, "")

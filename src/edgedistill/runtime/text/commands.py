@@ -6,6 +6,7 @@ import difflib
 from dataclasses import dataclass
 
 from edgedistill.errors import UsageError
+from edgedistill.runtime.text.thinking import EFFORTS, Effort
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ COMMANDS = (
     Command("persona", "NAME", "take the system prompt kept as NAME; without NAME list them"),
     Command("prompt", "NAME TEXT", "fill TEXT into the prompt kept as NAME; without NAME list them"),
     Command("think", "on|off|auto", "have the model reason or not, or leave it to its template"),
+    Command("effort", "none|low|medium|high|auto", "how much the model reasons, or leave it to its template"),
+    Command("tools", "", "list what the model may call"),
     Command("trajectories", "K|off", "let K trajectories vote on every answer, or answer once"),
     Command("save", "FILE", "save the conversation: .json as JSON, anything else as Markdown"),
     Command("stats", "", "statistics of the last answer"),
@@ -81,6 +84,14 @@ def wish_for_thinking(text: str) -> bool | None:
     if text not in wishes:
         raise UsageError("Use /think on, /think off or /think auto.")
     return wishes[text]
+
+
+def wish_for_effort(text: str) -> Effort | None:
+    """The argument of ``/effort``; raises UsageError."""
+    found = next((effort for effort in EFFORTS if effort == text), None)
+    if found is None and text != "auto":
+        raise UsageError(f"Use /effort with one of {', '.join(EFFORTS)} and auto.")
+    return found
 
 
 def number_of_trajectories(text: str) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from edgedistill.errors import EdgedistillError, UsageError
 from edgedistill.extras import missing
@@ -23,13 +25,18 @@ _SECONDS = 60.0
 class McpServers:
     """Connections to servers, each with its tools; a context manager that ends them.
 
+    Args:
+        silent: What a started server writes to its stderr is dropped.
+
     Attributes:
         tools: Of all servers. Their functions wait for the server's result and raise what it says went wrong.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, silent: bool = False) -> None:
         self.tools: list[Tool] = []
         self._stack = ExitStack()
+        silence = Path(os.devnull).open("w", encoding="utf-8") if silent else None  # noqa: SIM115 (the stack closes it)
+        self._errors: TextIO = sys.stderr if silence is None else self._stack.enter_context(silence)
         self._portal: BlockingPortal | None = None
 
     def connect(self, target: str) -> list[Tool]:
@@ -51,7 +58,7 @@ class McpServers:
         if not words:
             raise UsageError("--mcp is empty; expected a command or an address.")
         command = StdioServerParameters(command=words[0], args=words[1:])
-        server = words[0] if "://" in words[0] else stdio_client(command, errlog=sys.stderr)
+        server = words[0] if "://" in words[0] else stdio_client(command, errlog=self._errors)
         if self._portal is None:
             self._portal = self._stack.enter_context(start_blocking_portal())
         try:
