@@ -157,3 +157,40 @@ SMOLLM3_LIKE = """\
 """  # noqa: E501
 
 ALL = {"chatml": CHATML, "qwen3": QWEN3, "llama3": LLAMA3, "gemma": GEMMA, "smollm3": SMOLLM3_LIKE}
+
+GPT_OSS = """\
+{{- "<|start|>system<|message|>Reasoning: " + reasoning_effort | default("medium") + "<|end|>" }}
+{%- if tools %}
+    {{- "<|start|>developer<|message|># Tools\\n\\nnamespace functions {\\n" }}
+    {%- for tool in tools %}
+        {{- "type " + tool.function.name + " = (_: " + tool.function.parameters | tojson + ") => any;\\n" }}
+    {%- endfor %}
+    {{- "}<|end|>" }}
+{%- endif %}
+{%- set last_call = namespace(name=none) %}
+{%- for message in messages %}
+    {%- if message.role == "assistant" and "tool_calls" in message %}
+        {%- if message.content and message.thinking %}
+            {{- raise_exception("Cannot pass both content and thinking in an assistant message with tool calls!") }}
+        {%- elif message.content or message.thinking %}
+            {{- "<|start|>assistant<|channel|>analysis<|message|>" }}
+            {{- (message.content or message.thinking) + "<|end|>" }}
+        {%- endif %}
+        {%- set call = message.tool_calls[0].function %}
+        {{- "<|start|>assistant to=functions." + call.name + "<|channel|>commentary json<|message|>" }}
+        {{- call.arguments | tojson + "<|call|>" }}
+        {%- set last_call.name = call.name %}
+    {%- elif message.role == "assistant" %}
+        {{- "<|start|>assistant<|channel|>final<|message|>" + message.content + "<|return|>" }}
+    {%- elif message.role == "tool" %}
+        {%- if last_call.name is none %}
+            {{- raise_exception("Message has tool role, but there was no previous message with a call!") }}
+        {%- endif %}
+        {{- "<|start|>functions." + last_call.name + " to=assistant<|channel|>commentary<|message|>" }}
+        {{- message.content | tojson + "<|end|>" }}
+    {%- else %}
+        {{- "<|start|>user<|message|>" + message.content + "<|end|>" }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- "<|start|>assistant" }}{%- endif %}
+"""

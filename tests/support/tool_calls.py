@@ -61,6 +61,12 @@ _DEEPSEEK = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
 _BEGIN, _SEP, _END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
 
 WRITERS: dict[str, Writer] = {
+    "gpt-oss": _around(
+        "<|channel|>commentary to=functions.",
+        "<|call|>",
+        lambda call: f"{call[0]} <|constrain|>json<|message|>{_json(call[1])}",
+        "<|start|>assistant",
+    ),
     "Hermes": _around("<tool_call>\n", "\n</tool_call>", lambda call: _json(_objects([call])[0])),
     "Qwen3-Coder": _around("<tool_call>\n", "\n</tool_call>", _tagged),
     "Seed-OSS": _around("<seed:tool_call>\n", "\n</seed:tool_call>", _tagged),

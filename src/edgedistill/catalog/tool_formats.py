@@ -79,6 +79,9 @@ class ToolFormat:
         bodies: The forms of what stands between; the first is the one that this family writes.
         evidence: Each of these is in the template, or is a token.
         after: White space that the family writes after ``open``, before ``close``.
+        also: Other texts that begin calls.
+        lead: What stands before ``open``, and before ``also``, where reasoning came before.
+        last: ``close`` is an end token: a call ends the reply.
     """
 
     name: str
@@ -87,11 +90,20 @@ class ToolFormat:
     bodies: tuple[Body, ...]
     evidence: tuple[str, ...]
     after: Literal["", "\n"] = ""
+    also: tuple[str, ...] = ()
+    lead: str = ""
+    last: bool = False
+
+    @property
+    def opens(self) -> tuple[str, ...]:
+        """Every text that begins calls; empty where none does."""
+        texts = [text for text in (self.open, *self.also) if text]
+        return (*texts, *(self.lead + text for text in texts if self.lead))
 
     @property
     def marks(self) -> tuple[str, ...]:
         """Every text that may be a special token."""
-        texts = [self.open, self.close]
+        texts = [*self.opens, self.close]
         for body in self.bodies:
             match body:
                 case Headed():
@@ -109,10 +121,30 @@ HERMES = ToolFormat("Hermes", "<tool_call>", "</tool_call>", (Json(),), ("<tool_
 """Also what a model is asked for whose template knows no tools."""
 BARE = ToolFormat("bare JSON", "", "", (Json(arguments="parameters"),), ("dictionary of argument name",))
 
+_HARMONY = ToolFormat(
+    "gpt-oss",
+    "<|channel|>commentary to=functions.",
+    "<|call|>",
+    (
+        Headed("{name} <|constrain|>json<|message|>"),
+        Headed("{name} json<|message|>"),
+        Headed("{name} code<|message|>"),
+        Headed("{name}<|message|>"),
+        Headed("{name}<|channel|>commentary <|constrain|>json<|message|>"),
+        Headed("{name}<|channel|>commentary json<|message|>"),
+        Headed("{name}<|channel|>commentary<|message|>"),
+    ),
+    ("<|channel|>", "<|call|>"),
+    also=("<|channel|>analysis to=functions.", " to=functions."),
+    lead="<|start|>assistant",
+    last=True,
+)
+"""Calls as github.com/openai/harmony renders them; the recipient may stand before the channel."""
 _CODER = Tagged("<function={name}>\n", "<parameter={key}>\n", "\n</parameter>\n", "</function>")
 _DEEPSEEK = "<｜tool▁call▁begin｜>"
 
 FORMATS = (
+    _HARMONY,
     ToolFormat("Qwen3-Coder", "<tool_call>", "</tool_call>", (_CODER, Json()), ("<tool_call>", "<function="), "\n"),
     ToolFormat("Seed-OSS", "<seed:tool_call>", "</seed:tool_call>", (_CODER,), ("<seed:tool_call>",), "\n"),
     ToolFormat(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import GenerationError
 from edgedistill.runtime.loading import load_grammar
 from edgedistill.runtime.structured.gate import ReasoningGate
 from edgedistill.runtime.structured.masks import MaskMaker
+from edgedistill.runtime.structured.opened_call import OpenedCallMask
 from edgedistill.runtime.text.chat_template import PassThrough
 from edgedistill.runtime.text.messages import plain_messages
 from edgedistill.runtime.text.reasoning import opened_by
@@ -111,15 +113,20 @@ class Prompting:
             GenerationError: The request's form cannot be used, or no call be forced in this model's form.
         """
         required = request.tool_choice.kind == "required"
+        opened = opened_by(prompt, self.grammar)
         if request.constraint is None and not required:
-            return None
+            if not request.offered or find_spec("llguidance") is None:
+                return None
+            return OpenedCallMask(
+                self._masks, self.tokenizer, self.grammar, self.tools.formats, request.offered, opened=opened,
+                begun=request.continuing,
+            )  # fmt: skip
         calls = None
         if request.offered:
             called = [tool for tool in request.offered if request.tool_choice.name in (None, tool.name)]
             calls = calls_grammar(
                 self.tools.formats[0], called, self._masks.special, several=request.tool_choice.name is None
             )  # fmt: skip
-        opened = opened_by(prompt, self.grammar)
         reasons = not request.raw and request.thinking is not False
         gate = ReasoningGate(
             self.tokenizer, self.grammar, opened=opened, begun=request.continuing,

@@ -12,9 +12,12 @@ from jsonschema import Draft202012Validator
 from tokenizers import AddedToken, Tokenizer
 
 import edgedistill.catalog
-from edgedistill.catalog.tool_formats import FORMATS
+from edgedistill.catalog.reasoning import DEFAULT_GRAMMAR
+from edgedistill.catalog.tool_formats import FORMATS, HERMES
 from edgedistill.errors import GenerationError
+from edgedistill.runtime.generation_request import request_of
 from edgedistill.runtime.structured.masks import MaskMaker
+from edgedistill.runtime.structured.opened_call import OpenedCallMask
 from edgedistill.runtime.text.detokenize import Detokenizer
 from edgedistill.runtime.tools.forced import calls_grammar
 from edgedistill.runtime.tools.splitter import ToolSplitter
@@ -85,6 +88,65 @@ def test_drawn_calls_are_read_back(name: str, special: bool) -> None:
             Draft202012Validator(SCHEMA if call.name == "get_weather" else {}).validate(json.loads(call.arguments))
             assert turn < 4 or call.name == "get_weather"
     assert seen == {"get_weather", "now"} or name in ("bare JSON",)
+
+
+@pytest.mark.parametrize("special", [False, True], ids=["plain", "special"])
+@pytest.mark.parametrize("name", [one.name for one in FORMATS if one.open])
+def test_a_call_that_the_model_opens_is_held_to_its_schema_up_to_its_end(name: str, special: bool) -> None:
+    form = next(one for one in FORMATS if one.name == name)
+    tokenizer = _tokenizer([mark for mark in (form.open, form.close) if mark] if special else [])
+    size, end = tokenizer.get_vocab_size(), tokenizer.token_to_id("<|im_end|>")
+    maker = MaskMaker(tokenizer, vocab_size=size, eos=[end])
+    rng = np.random.default_rng(sum(map(ord, name)))
+    zeros = np.zeros(size, dtype=np.float32)
+    seen = set()
+    for _turn in range(4):
+        mask = OpenedCallMask(maker, tokenizer, DEFAULT_GRAMMAR, [form], BOTH, opened=None)
+        detokenizer = Detokenizer(tokenizer, keep=form.marks)
+        begun = [*tokenizer.encode(f"I write `{form.open}` and look:\n").ids, *tokenizer.encode(form.open).ids]
+        text = ""
+        for token in begun:
+            assert mask.apply(zeros) is zeros
+            mask.observe(token)
+            text += detokenizer.feed(token)
+        held = mask.apply(zeros)
+        assert np.isneginf(held[end])
+        for _ in range(400):
+            held = mask.apply(zeros)
+            token = int((held + rng.gumbel(size=size)).argmax())
+            if held is zeros or token == end:
+                break
+            mask.observe(token)
+            text += detokenizer.feed(token)
+        else:
+            continue  # a text without a bound went on
+        text += detokenizer.finish()
+        splitter = ToolSplitter([form], BOTH)
+        pieces = splitter.feed(text) + splitter.finish()
+        assert splitter.calls, text
+        assert not splitter.notes, text
+        assert "".join(one.text for one in pieces if one.kind == "answer").strip() == f"I write `{form.open}` and look:"
+        for call in splitter.calls:
+            seen.add(call.name)
+            Draft202012Validator(SCHEMA if call.name == "get_weather" else {}).validate(json.loads(call.arguments))
+    assert seen
+
+
+def test_a_mark_in_reasoning_opens_no_call(roomy: Model) -> None:
+    maker = MaskMaker(roomy.tokenizer, vocab_size=roomy.bundle.manifest.model.vocab_size, eos=[0])
+    zeros = np.zeros(maker.vocab_size, dtype=np.float32)
+    mask = OpenedCallMask(maker, roomy.tokenizer, DEFAULT_GRAMMAR, [HERMES], BOTH, opened=None)
+    for text, free in (("<think>Perhaps <tool_call>", True), (" or not.</think>", True), ("<tool_call>", False)):
+        for token in roomy.tokenizer.encode(text).ids:
+            mask.observe(token)
+        assert (mask.apply(zeros) is zeros) == free
+    continued = OpenedCallMask(
+        maker, roomy.tokenizer, DEFAULT_GRAMMAR, [HERMES], BOTH, opened=None, begun='<tool_call>\n{"name": "n'
+    )
+    assert continued.apply(zeros) is not zeros
+    request = request_of(roomy, "?", tools=[COLOR])
+    assert isinstance(roomy.mask(request, "?"), OpenedCallMask)
+    assert roomy.mask(request_of(roomy, "?"), "?") is None
 
 
 COLOR = Tool(

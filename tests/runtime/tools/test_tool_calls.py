@@ -70,6 +70,26 @@ def consistent(text: str, splitter: ToolSplitter, pieces: list[Piece]) -> None:
     assert streamed(pieces) == [(call.id, call.arguments) for call in splitter.calls]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|start|>assistant<|channel|>commentary to=functions.now <|constrain|>json<|message|>{}<|call|>",
+        "<|start|>assistant to=functions.now<|channel|>commentary json<|message|>{}<|call|>",
+        " to=functions.now<|channel|>commentary <|constrain|>json<|message|>{}<|call|>",
+        "<|channel|>analysis to=functions.now code<|message|>{}<|call|>",
+        "<|channel|>commentary to=functions.now<|message|>{}",
+    ],
+)
+def test_gpt_oss_names_the_recipient_in_several_places(text: str) -> None:
+    for size in (1, 7, len(text)):
+        splitter, pieces = read(text, BY_NAME["gpt-oss"], sizes=[size])
+        assert called(splitter) == [("now", {})]
+        assert shown(pieces) == ""
+        consistent(text, splitter, pieces)
+    splitter, pieces = read("A letter to=you <|call|>", BY_NAME["gpt-oss"])
+    assert (splitter.calls, shown(pieces)) == ([], "A letter to=you <|call|>")
+
+
 @pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.parametrize("calls", [CALLS[:1], CALLS, CALLS[1:], CALLS[::-1]], ids=["one", "two", "empty", "turned"])
 def test_calls_of_every_form_are_read_in_any_two_pieces(name: str, calls: list[tuple[str, Any]]) -> None:

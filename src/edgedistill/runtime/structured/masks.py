@@ -96,6 +96,13 @@ class MaskMaker:
             raise GenerationError(f"The {about} cannot be used: {_line(matcher.get_error())}.")
         return matcher
 
+    def allowed(self, matcher: LLMatcher) -> Bools:
+        """bool [V]: the tokens that may come next."""
+        bits = np.zeros((1, (self.vocab_size + 31) // 32), dtype=np.int32)
+        matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
+        found = np.unpackbits(bits.view(np.uint8)[0], count=self.vocab_size, bitorder="little")
+        return found.view(np.bool_)
+
     def mask(
         self,
         constraint: Constraint | None,
@@ -168,7 +175,6 @@ class GrammarMask:
         self._gate = gate
         self._begins: frozenset[int] = frozenset()
         """Tokens that begin reasoning, or go on with its mark, and no answer."""
-        self._bits = np.zeros((1, (maker.vocab_size + 31) // 32), dtype=np.int32)
         self._consume_rest()
 
     @property
@@ -189,7 +195,7 @@ class GrammarMask:
             allowed = np.zeros(len(logits), dtype=np.bool_)
             allowed[list(self._begins)] = True
         else:
-            allowed = self._allowed(self._matcher)
+            allowed = self._maker.allowed(self._matcher)
             if gate is not None:
                 self._begins = frozenset(token for token in gate.openings if not allowed[token])
                 allowed[list(self._begins)] = True
@@ -223,19 +229,15 @@ class GrammarMask:
             why = _line(self._matcher.get_error()) or "it goes on after its end"
             raise GenerationError(f"The reply does not fit the given form: {why}.")
 
-    def _allowed(self, matcher: LLMatcher) -> Bools:
-        """bool [V]"""
-        matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
-        bits = np.unpackbits(self._bits.view(np.uint8)[0], count=self._maker.vocab_size, bitorder="little")
-        return bits.view(np.bool_)
-
     def _too_much(self, awaited: str) -> Bools:
         """Tokens that end the reasoning and go on with more than white space: the mask could not see that."""
         mark = re.escape(awaited)
         grammars = [json.dumps({"grammars": [{"lark_grammar": f"start: {_regex(text)}"}]}) for text in (
             rf"{mark}\s*\S(.|\n)*", rf"{mark}\s*"
         )]  # fmt: skip
-        more, exactly = (self._allowed(self._maker.matcher(one, "mark of reasoning")).copy() for one in grammars)
+        more, exactly = (
+            self._maker.allowed(self._maker.matcher(one, "mark of reasoning")) for one in grammars
+        )  # fmt: skip
         return more & ~exactly
 
 

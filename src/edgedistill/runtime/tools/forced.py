@@ -24,7 +24,7 @@ _IN_PYTHON = {**_COMPACT, "json_allowed_escapes": '"\\bfnrt'}
 
 
 def calls_grammar(form: ToolFormat, tools: Sequence[Tool], special: Mapping[str, int], *, several: bool) -> str:
-    """Lark grammar whose rule ``calls`` is a call of one of ``tools``.
+    """Lark grammar whose rule ``calls`` is a call of one of ``tools``, as the family writes it.
 
     Args:
         form: How the model writes calls.
@@ -32,35 +32,59 @@ def calls_grammar(form: ToolFormat, tools: Sequence[Tool], special: Mapping[str,
         special: Special tokens by their text; the grammar names them by number.
         several: More calls may follow.
     """
-    body = form.bodies[0]
-    writer = _Writer(body, special)
+    writer = _Writer(form.bodies[0], special)
+    opening = writer.text(form.open + form.after)
+    if form.lead:
+        opening = f"({writer.text(form.lead)})? {opening}"
+    return "\n".join(["start: calls", *_rules(form, form.bodies[0], tools, writer, opening, several=several)])
+
+
+def rest_grammar(form: ToolFormat, tools: Sequence[Tool], special: Mapping[str, int]) -> str:
+    """Lark grammar of what follows a mark of ``form.opens``: a call in any of the form's bodies, up to its end."""
+    texts = []
+    for number, body in enumerate(form.bodies):
+        writer = _Writer(body, special, f"body_{number}_")
+        space = "/\\n?/" if form.after else ""
+        inside = isinstance(body, Headed) or (isinstance(body, Json | Python) and body.listed)
+        texts += _rules(form, body, tools, writer, space, several=inside and not form.last)
+    return "\n".join([f"start: {' | '.join(f'body_{number}_calls' for number in range(len(form.bodies)))}", *texts])
+
+
+def _rules(
+    form: ToolFormat, body: Body, tools: Sequence[Tool], writer: _Writer, opening: str, *, several: bool
+) -> list[str]:
+    """The rule ``calls`` (after the writer's prefix) and those that it needs."""
     rules = [writer.call(number, tool) for number, tool in enumerate(tools)]
-    call = f"call: {' | '.join(f'call_{number}' for number in range(len(tools)))}"
-    opening, closing = writer.text(form.open + form.after), writer.text(form.after + form.close)
+    name = writer.prefix
+    call = f"{name}call: {' | '.join(f'{name}call_{number}' for number in range(len(tools)))}"
+    # After an end token nothing can follow: the reply may end once the call has.
+    closing = "" if form.last else writer.text(form.after + form.close)
     listed = isinstance(body, Json | Python) and body.listed
-    one = " ".join(part for part in (opening, "call", closing) if part)
+    one = " ".join(part for part in (opening, f"{name}call", closing) if part)
     if listed:
-        more = ' (", " call)*' if several else ""
-        start = " ".join(part for part in (opening, '"["', f"call{more}", '"]"', closing) if part)
+        more = f' (", " {name}call)*' if several else ""
+        start = " ".join(part for part in (opening, '"["', f"{name}call{more}", '"]"', closing) if part)
     elif isinstance(body, Headed) and form.close:
-        more = ' ("\\n" call)*' if several else ""
-        start = " ".join(part for part in (opening, f"call{more}", closing) if part)
+        more = f' ("\\n" {name}call)*' if several and not form.last else ""
+        start = " ".join(part for part in (opening, f"{name}call{more}", closing) if part)
     elif not form.open or not several:
         start = one
     else:
         start = f'{one} ("\\n" {one})*' if form.close else one
-    return "\n".join(["start: calls", f"calls: {start}", call, *rules, *writer.rules])
+    return [f"{name}calls: {start}", call, *rules, *writer.rules]
 
 
 class _Writer:
     """Writes the rules of calls in one form.
 
     Attributes:
+        prefix: Of the names of rules.
         rules: Of the arguments, as they were needed.
     """
 
-    def __init__(self, body: Body, special: Mapping[str, int]) -> None:
+    def __init__(self, body: Body, special: Mapping[str, int], prefix: str = "") -> None:
         self._body = body
+        self.prefix = prefix
         self._special = special
         marks = sorted(special, key=len, reverse=True)
         self._marks = re.compile(f"({'|'.join(map(re.escape, marks))})") if marks else None
@@ -76,7 +100,7 @@ class _Writer:
 
     def call(self, number: int, tool: Tool) -> str:
         """The rule of a call of ``tool``."""
-        body, name, rule = self._body, tool.name, f"call_{number}"
+        body, name, rule = self._body, tool.name, f"{self.prefix}call_{number}"
         match body:
             case Json(name=""):
                 parts = [self.text(f'{{"{name}": '), self._object(rule, tool), '"}"']

@@ -36,6 +36,8 @@ def with_objects(message: Mapping[str, Any], index: int) -> dict[str, Any]:
     found["tool_calls"] = [_call(call, index) for call in found["tool_calls"]]
     if found.get("content") is None:
         found["content"] = ""
+    if found.get("reasoning_content") and not found["content"]:
+        found.setdefault("thinking", found["reasoning_content"])  # as gpt-oss calls it
     return found
 
 
@@ -141,11 +143,20 @@ def shows_calls(text: str, messages: Sequence[Mapping[str, Any]]) -> bool:
         for call in message.get("tool_calls") or ():
             function = call["function"]
             printed = repr(function["arguments"])
-            if function["name"] not in text:
+            if function["name"] not in text or not all(_shown(one, text) for one in _texts(function["arguments"])):
                 return False
             if isinstance(function["arguments"], dict) and printed != _json(function["arguments"]) and printed in text:
                 return False  # Python's spelling of an object
     return True
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a value, which a rendering shows however it spells the value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
 
 
 def _shown(content: str, text: str) -> bool:

@@ -77,18 +77,19 @@ class ToolSplitter:
         if self._bare and held.strip():
             body = held.lstrip()
             if body[0] in "{[" and not self._before.strip():
-                self._begin(self._bare.pop(0), pieces, len(held) - len(body))
+                self._begin(self._bare.pop(0), pieces, len(held) - len(body), 0)
                 return True
             self._bare = []
         found = [
-            (at, -len(one.open), one) for one in self._marked
-            if (at := _unquoted(held, one.open, self._before)) >= 0
+            (at, -len(mark), one) for one in self._marked for mark in one.opens
+            if (at := unquoted(held, mark, self._before)) >= 0
         ]  # fmt: skip
         if found:
-            at, _, one = min(found, key=lambda item: item[:2])
-            self._begin(one, pieces, at)
+            at, length, one = min(found, key=lambda item: item[:2])
+            self._begin(one, pieces, at, -length)
             return True
-        end = len(held) if final else min((_possible(held, one.open) for one in self._marked), default=len(held))
+        marks = [mark for one in self._marked for mark in one.opens]
+        end = len(held) if final else min((_possible(held, mark) for mark in marks), default=len(held))
         self._give(pieces, end, final=final)
         return False
 
@@ -102,13 +103,13 @@ class ToolSplitter:
             self._before = shown[-1]
         self._held = self._held[len(shown) :]
 
-    def _begin(self, one: ToolFormat, pieces: list[Piece], at: int) -> None:
-        """A block of calls begins at ``at``."""
+    def _begin(self, one: ToolFormat, pieces: list[Piece], at: int, length: int) -> None:
+        """A block of calls begins at ``at`` with a mark of so many characters."""
+        before = len(self._held)
         self._give(pieces, at)
-        space = skip_space(self._held, 0) if self._held[:1].isspace() else 0
+        begun = at + length - (before - len(self._held))
         self._block = _Block(one, self._tools)
-        self._block.raw = self._held[: space + len(one.open)]
-        self._held = self._held[space + len(one.open) :]
+        self._block.raw, self._held = self._held[:begun], self._held[begun:]
 
     def _in_block(self, pieces: list[Piece], *, final: bool) -> bool:
         block = self._block
@@ -273,7 +274,7 @@ def _note(reason: str) -> str:
     return f"The reply has a tool call that {reason}: it is given as text."
 
 
-def _unquoted(text: str, mark: str, before: str) -> int:
+def unquoted(text: str, mark: str, before: str) -> int:
     """Where ``mark`` stands in ``text`` without a quote before it; -1 if nowhere. ``before``: the character before."""
     at = text.find(mark)
     while at >= 0 and (text[at - 1] if at else before) in _QUOTES and (at or before):
