@@ -132,7 +132,8 @@ class Prompting:
             self.tokenizer, self.grammar, opened=opened, begun=request.continuing,
             may_open=self.thinking.pair if reasons else None,
         )  # fmt: skip
-        return self._masks.mask(request.constraint, calls=calls, required=required, gate=gate)
+        first = opened is None and not request.continuing
+        return self._masks.mask(request.constraint, calls=calls, required=required, gate=gate, first=first)
 
     def encode(self, text: str, *, raw: bool = False) -> list[int]:
         """Token ids of a rendered prompt; ``raw`` adds the beginning-of-sequence token where the model wants one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import chat_templates
 import pytest
@@ -20,7 +21,11 @@ from edgedistill.runtime.tools.types import Tool
 
 MARKS = ["<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|call|>", "<|return|>"]
 WEATHER = Tool("weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
-CALL = {"id": "aaaaaaaaa", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Zürich"}'}}
+CALL: dict[str, Any] = {
+    "id": "aaaaaaaaa",
+    "type": "function",
+    "function": {"name": "weather", "arguments": '{"city": "Zürich"}'},
+}
 ASKED = {"role": "assistant", "content": "", "reasoning_content": "I look it up.", "tool_calls": [CALL]}
 TOLD = {"role": "tool", "tool_call_id": "aaaaaaaaa", "name": "weather", "content": "sun"}
 USER = {"role": "user", "content": "Weather?"}
@@ -90,7 +95,8 @@ def test_the_template_is_given_tools_calls_and_results() -> None:
         )
         # It takes one call a message.
         again = {**CALL, "id": "bbbbbbbbb", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
-        both = [USER, {**ASKED, "tool_calls": [CALL, again]}, TOLD, {**TOLD, "tool_call_id": "bbbbbbbbb"}]
+        asked = {**ASKED, "tool_calls": [CALL, again]}
+        both: list[dict[str, Any]] = [USER, asked, TOLD, {**TOLD, "tool_call_id": "bbbbbbbbb"}]
         assert template.render(plain_messages(both)).count("<|call|>") == 2
     finally:
         template.close()

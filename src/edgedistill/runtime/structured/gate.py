@@ -83,10 +83,11 @@ class ReasoningGate:
 
     def observe(self, token: int) -> None:
         """``token`` was drawn, which is no part of the answer."""
-        if not self.in_reasoning:
+        inside = self.in_reasoning
+        if not inside:
             self._written.append(token)
         segments = self._splitter.feed(self._detokenizer.feed(token))
-        if not self.in_reasoning:
-            self._rest += "".join(one.text for one in segments if one.kind == "answer") + self._splitter.held.strip()
-        else:
+        if inside and not self.in_reasoning:
+            self._rest = "".join(one.text for one in segments if one.kind == "answer") + self._splitter.held.strip()
+        elif self.in_reasoning:
             self._openings, self._written = [], []

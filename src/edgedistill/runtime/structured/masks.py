@@ -11,6 +11,7 @@ import numpy as np
 
 from edgedistill.errors import GenerationError
 from edgedistill.extras import missing
+from edgedistill.runtime.text.detokenize import decode
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -44,6 +45,8 @@ class TokenMask(Protocol):
 
 _SPACE = r"( |\n {0,20})"
 """White space between the parts of JSON. Without a bound a model may write it for ever."""
+_WORD = "▁"
+"""How SentencePiece writes a space."""
 _LINES = "/\\n{0,2}/"
 """What may stand between the end of reasoning and the answer."""
 
@@ -96,6 +99,17 @@ class MaskMaker:
             raise GenerationError(f"The {about} cannot be used: {_line(matcher.get_error())}.")
         return matcher
 
+    @functools.cached_property
+    def spaces(self) -> Bools | None:
+        """bool [V]: tokens that begin with a space, where the first one of a text is dropped (Llama 2); else None."""
+        mark = self._tokenizer.token_to_id(_WORD)
+        if mark is None or decode(self._tokenizer, [mark]):
+            return None
+        vocabulary = self._tokenizer.get_vocab().items()
+        found = np.zeros(self.vocab_size, dtype=np.bool_)
+        found[[number for piece, number in vocabulary if piece.startswith((_WORD, "<0x20>"))]] = True
+        return found
+
     def allowed(self, matcher: LLMatcher) -> Bools:
         """bool [V]: the tokens that may come next."""
         bits = np.zeros((1, (self.vocab_size + 31) // 32), dtype=np.int32)
@@ -110,6 +124,7 @@ class MaskMaker:
         calls: str | None = None,
         required: bool = True,
         gate: ReasoningGate | None = None,
+        first: bool = False,
     ) -> GrammarMask:
         """A mask for one reply.
 
@@ -118,6 +133,7 @@ class MaskMaker:
             calls: Lark grammar of calls that may stand in place of an answer, or have to: see ``required``.
             required: Whether ``calls`` have to come.
             gate: Of its reasoning.
+            first: The mask begins with the first token of a text.
 
         Raises:
             MissingExtraError, GenerationError: See ``tokens`` and ``matcher``.
@@ -131,7 +147,10 @@ class MaskMaker:
             raise ValueError("a mask needs a form")
         if gate is not None and not gate.passed and (constraint is None or constraint.kind == "json_schema"):
             answer = _within(f"start: {_LINES} @answer", answer)
-        return GrammarMask(self, self.matcher(json.dumps(answer), about), gate)
+        spaced = None
+        if first and self.spaces is not None:
+            spaced = self.matcher(json.dumps(_within('start: " " @answer', answer)), about)
+        return GrammarMask(self, self.matcher(json.dumps(answer), about), gate, spaced)
 
 
 def _grammar(constraint: Constraint) -> Any:
@@ -169,7 +188,11 @@ def _line(error: object) -> str:
 class GrammarMask:
     """A ``TokenMask`` by a grammar that begins where reasoning ends."""
 
-    def __init__(self, maker: MaskMaker, matcher: LLMatcher, gate: ReasoningGate | None) -> None:
+    def __init__(
+        self, maker: MaskMaker, matcher: LLMatcher, gate: ReasoningGate | None, spaced: LLMatcher | None = None
+    ) -> None:
+        """``spaced``: the grammar after a space that is dropped; it counts if the first token begins with one."""
+        self._spaced = spaced
         self._maker = maker
         self._matcher = matcher
         self._gate = gate
@@ -196,6 +219,8 @@ class GrammarMask:
             allowed[list(self._begins)] = True
         else:
             allowed = self._maker.allowed(self._matcher)
+            if self._spaced is not None and self._maker.spaces is not None:
+                allowed = (allowed & ~self._maker.spaces) | self._maker.allowed(self._spaced)
             if gate is not None:
                 self._begins = frozenset(token for token in gate.openings if not allowed[token])
                 allowed[list(self._begins)] = True
@@ -207,12 +232,14 @@ class GrammarMask:
 
     def observe(self, token: int) -> None:
         """See ``TokenMask``."""
-        gate = self._gate
+        gate, spaced, self._spaced = self._gate, self._spaced, None
         if gate is not None and (gate.in_reasoning or token in self._begins):
             gate.observe(token)
             self._consume_rest()
             return
         self._gate = None
+        if spaced is not None and self._maker.spaces is not None and self._maker.spaces[token]:
+            self._matcher = spaced
         self._consume([token])
 
     def _consume_rest(self) -> None:
