@@ -219,11 +219,14 @@ class GrammarMask:
             allowed[list(self._begins)] = True
         else:
             allowed = self._maker.allowed(self._matcher)
-            if self._spaced is not None and self._maker.spaces is not None:
-                allowed = (allowed & ~self._maker.spaces) | self._maker.allowed(self._spaced)
+            spaced, spaces = self._spaced, self._maker.spaces
+            if spaced is not None and spaces is not None:
+                allowed &= ~spaces
             if gate is not None:
                 self._begins = frozenset(token for token in gate.openings if not allowed[token])
                 allowed[list(self._begins)] = True
+            if spaced is not None:
+                allowed |= self._maker.allowed(spaced)
         if not allowed.any():
             raise GenerationError(
                 f"No token may follow in the given form: {_line(self._matcher.get_error()) or 'it ended'}."
