@@ -73,7 +73,7 @@ def test_bytes_that_are_no_graph_are_a_bundle_error(content: bytes) -> None:
 
 
 def test_nesting_without_end_is_refused() -> None:
-    content = b""
+    content = b"location"
     # GraphProto.node, its attribute, the attribute's graph, and so on; ModelProto.graph around all.
     for key in (*[0x32, 0x2A, 0x0A] * 50, 0x3A):
         length, size = len(content), bytearray()

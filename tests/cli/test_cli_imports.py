@@ -50,7 +50,7 @@ def test_every_verb_parses_without_the_library_it_needs_later() -> None:
 
 def test_the_runtime_loads_no_event_loop_and_no_template_engine() -> None:
     found = loaded_after("import edgedistill.cli.run, edgedistill.runtime.model")
-    assert not found & {"asyncio", "ssl", "jinja2", "huggingface_hub", "rich"}
+    assert not found & {"asyncio", "ssl", "jinja2", "huggingface_hub", "rich", "email"}
 
 
 def test_help_loads_nothing_slow() -> None:

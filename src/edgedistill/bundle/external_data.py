@@ -34,6 +34,9 @@ _DEEPEST = 100
 """Messages within messages: protobuf's own limit."""
 
 
+_KEY = b"location"
+
+
 def external_locations(graph: bytes, name: str) -> frozenset[str]:
     """The ``location`` of every tensor with external data in the serialized ModelProto ``graph``.
 
@@ -41,27 +44,31 @@ def external_locations(graph: bytes, name: str) -> frozenset[str]:
         BundleError: ``graph``, the file ``name``, is no protobuf message or is nested too deeply.
     """
     found: set[str] = set()
-    pending = [("ModelProto", memoryview(graph), 0)]
+    pending = [("ModelProto", 0, len(graph), 0)]
     try:
         while pending:
-            kind, content, depth = pending.pop()
+            kind, start, end, depth = pending.pop()
             if depth > _DEEPEST:
                 raise ValueError("messages are nested too deeply")
             if kind == "StringStringEntryProto":
-                entry = {number: bytes(value) for number, value in _fields(content)}
-                if entry.get(1) == b"location":
+                entry = {number: graph[first:last] for number, first, last in _fields(graph, start, end)}
+                if entry.get(1) == _KEY:
                     found.add(entry.get(2, b"").decode("utf-8"))
                 continue
             children = CHILDREN[kind]
-            pending += [(children[n], value, depth + 1) for n, value in _fields(content) if n in children]
+            # Protobuf has texts as they are: a message without these bytes says no location, whatever else it says.
+            pending += [
+                (children[number], first, last, depth + 1)
+                for number, first, last in _fields(graph, start, end)
+                if number in children and graph.find(_KEY, first, last) >= 0
+            ]
     except (ValueError, IndexError) as error:
         raise BundleError(f"{name} is not an ONNX graph ({error}).", hint="Export the bundle again.") from error
     return frozenset(found)
 
 
-def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and content of the fields that have a length (protobuf's wire type 2); the others are skipped."""
-    position, end = 0, len(content)
+def _fields(content: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Number, begin and end of the fields that have a length (protobuf's wire type 2); the others are skipped."""
     while position < end:
         key, position = _varint(content, position)
         wire = key & 7
@@ -69,7 +76,7 @@ def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
             length, position = _varint(content, position)
             if length > end - position:
                 raise ValueError("a field is longer than its message")
-            yield key >> 3, content[position : position + length]
+            yield key >> 3, position, position + length
             position += length
         elif wire == 0:
             _, position = _varint(content, position)
@@ -81,8 +88,12 @@ def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
         raise ValueError("a field is longer than its message")
 
 
-def _varint(content: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
+def _varint(content: bytes, position: int) -> tuple[int, int]:
+    byte = content[position]
+    position += 1
+    if byte < 0x80:
+        return byte, position
+    value, shift = byte & 0x7F, 7
     while True:
         byte = content[position]
         position += 1

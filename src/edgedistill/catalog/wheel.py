@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import html
-import importlib.metadata
 import json
 import os
 import re
@@ -146,6 +145,8 @@ def _hint(source: WheelSource) -> str:
 
 
 def _pip_version() -> tuple[int, ...] | None:
+    import importlib.metadata  # 13 ms that opening a bundle need not take
+
     try:
         numbers = re.findall(r"\d+", importlib.metadata.version("pip"))
     except importlib.metadata.PackageNotFoundError:
