@@ -361,6 +361,7 @@ def open_bundle(
     trusted: str | Path | None = None,
     reasoning_tags: Sequence[str] | None = None,
     template_vars: Mapping[str, Any] | None = None,
+    draft: str | Path | None = None,
 ) -> Model:
     """Open the bundle at ``path`` and load its model.
 
@@ -373,17 +374,18 @@ def open_bundle(
             ``EDGEDISTILL_TRUSTED_KEY`` names, if it is set.
         reasoning_tags: The texts that open and close reasoning, instead of those that the bundle knows.
         template_vars: Variables of the chat template, for every prompt.
+        draft: A smaller bundle or model with the same tokenizer, which guesses tokens (see ``Model.draft_with``).
 
     Raises:
         BundleError: No bundle, a damaged one, one that is not signed by ``trusted``, or a newer schema.
-        UsageError: ``reasoning_tags`` are not two different texts.
+        UsageError: ``reasoning_tags`` are not two different texts, or the draft has another tokenizer.
     """
     from edgedistill.runtime.model import open_bundle as run
     from edgedistill.workflow.by_name import bundle_of
 
     return run(
         bundle_of(path), threads=threads, check=check, trusted=trusted, reasoning_tags=reasoning_tags,
-        template_vars=template_vars,
+        template_vars=template_vars, draft=None if draft is None else bundle_of(draft),
     )  # fmt: skip
 
 

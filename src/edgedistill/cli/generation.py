@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from edgedistill.cli import console
 from edgedistill.cli.bundle_options import add_trusted_key
+from edgedistill.cli.by_name import bundle_path
 from edgedistill.errors import UsageError
 from edgedistill.units import format_bytes, format_rate, format_seconds
 
@@ -88,6 +89,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "run; identical (default): as auto where no token can change by it, which is with --numerics exact",
     )
     running.add_argument(
+        "--draft",
+        type=Path,
+        metavar="BUNDLE",
+        help="a smaller bundle with the same tokenizer that guesses tokens, where that is faster; every token stays "
+        "this model's own",
+    )
+    running.add_argument(
         "--reasoning-tags",
         nargs=2,
         metavar=("OPEN", "CLOSE"),
@@ -112,8 +120,13 @@ def open_model(args: argparse.Namespace, *, prompt_cache: bool = False) -> Model
     check: Check = "full" if args.verify else "size"
     return open_bundle(
         args.bundle, threads=args.threads, check=check, reasoning_tags=args.reasoning_tags,
-        template_vars=template_vars(args), prompt_cache=prompt_cache,
+        template_vars=template_vars(args), prompt_cache=prompt_cache, draft=draft_path(args),
     )  # fmt: skip
+
+
+def draft_path(args: argparse.Namespace) -> Path | None:
+    """The bundle of ``--draft``, if it is given; a model by name is exported. Raises BundleError."""
+    return None if args.draft is None else bundle_path(args.draft)
 
 
 def template_vars(args: argparse.Namespace) -> dict[str, Any]:
@@ -146,7 +159,7 @@ def settings(args: argparse.Namespace, defaults: dict[str, Any]) -> GenerationSe
         seed=args.seed,
         stop=tuple(args.stop) if args.stop else None,
         max_new_tokens=args.max_new_tokens,
-        speculate=args.speculate,
+        speculate="auto" if args.speculate is None and args.draft is not None else args.speculate,
     )
 
 

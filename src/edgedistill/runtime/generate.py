@@ -132,8 +132,6 @@ class TokenLoop:
             )
         self._reuse(prompt)
         self._sampler.observe(list(prompt))
-        if self._speculation is not None:
-            self._speculation.extend(prompt)
         rest = prompt[self.cached_tokens :]
         for start, stop in chunk_bounds(len(rest), chunk):
             try:
@@ -143,6 +141,9 @@ class TokenLoop:
                 self.finish_reason = "cancelled"
                 return
             yield self.cached_tokens + stop, len(prompt)
+        if self._speculation is not None:
+            with self.prefill_watch:  # a draft computes the prompt, too
+                self._speculation.extend(prompt)
 
     @property
     def logits(self) -> npt.NDArray[np.float32]:

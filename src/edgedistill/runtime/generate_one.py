@@ -38,20 +38,24 @@ def events(
         tokens = model.encode(text + request.continuing, raw=request.raw)
         mask = model.mask(request, text)
         seed = settings.seed if settings.seed is not None else secrets.randbits(32)
+        key = NoiseKey.of(seed)
         transcript = Transcript(
             model.tokenizer, settings.stop, model.grammar, opened=opened_by(text, model.grammar),
             begun=request.continuing, tools=request.offered, formats=model.tools.formats if request.offered else (),
         )  # fmt: skip
     records: list[TokenLogprob] = []
-    guessing = speculation(settings, request.numerics, model.step_costs)
 
     def record(logits: npt.NDArray[np.float32], token: int) -> None:
         records.extend(token_logprobs(logits[None], [token], model.tokenizer, top=request.logprobs or 0))
 
-    with model.decoder() if decoder is None else nullcontext(decoder) as used:
+    with (
+        model.decoder() if decoder is None else nullcontext(decoder) as used,
+        nullcontext(None) if model.draft is None else model.draft.lent(settings, key) as draft,
+    ):
+        guessing = speculation(settings, request.numerics, model.step_costs, draft)
         loop = TokenLoop(
             used,
-            Sampler(settings, NoiseKey.of(seed), vocab_size=info.vocab_size, mask=mask),
+            Sampler(settings, key, vocab_size=info.vocab_size, mask=mask),
             settings,
             context_length=info.context_length,
             eos=info.eos_token_ids,

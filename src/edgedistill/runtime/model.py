@@ -23,6 +23,7 @@ from edgedistill.errors import GenerationError
 from edgedistill.renamed import accepts_old
 from edgedistill.runtime.async_stream import in_thread
 from edgedistill.runtime.conversation import BatchKeywords, Conversation, Keywords, StreamKeywords
+from edgedistill.runtime.draft_bundle import DraftBundle
 from edgedistill.runtime.events import outcome
 from edgedistill.runtime.generate_batch import generate_batch
 from edgedistill.runtime.generation_request import request_of
@@ -60,6 +61,7 @@ def open_bundle(
     reasoning_tags: Sequence[str] | None = None,
     template_vars: Mapping[str, Any] | None = None,
     prompt_cache: bool | str | Path = False,
+    draft: str | Path | None = None,
 ) -> Model:
     """Open the bundle at ``path`` and load its model.
 
@@ -72,15 +74,18 @@ def open_bundle(
         template_vars: Variables of the chat template, for every prompt.
         prompt_cache: Keep keys and values of prompts and replies on disk, so that another process need not compute them
             again: True for the user's cache, or a directory. The files hold what was said; only the user can read them.
+        draft: Directory of a smaller bundle with the same tokenizer, which guesses tokens (see ``Model.draft_with``).
 
     Raises:
         BundleError: No bundle, a damaged one, one that is not signed by ``trusted``, or a newer schema.
-        UsageError: ``reasoning_tags`` are not two different texts.
+        UsageError: ``reasoning_tags`` are not two different texts, or the draft has another tokenizer.
     """
     model = Model(Bundle.open(path, check=check, trusted=trusted), threads=threads, reasoning_tags=reasoning_tags)
     model.template_vars = dict(template_vars or {})
     if prompt_cache:
         model.keep_prompts(None if prompt_cache is True else Path(prompt_cache))
+    if draft is not None:
+        model.draft_with(Model(Bundle.open(draft, check=check, trusted=trusted), threads=threads))
     return model
 
 
@@ -92,6 +97,7 @@ class Model(Prompting):
         default_settings: Settings from the bundle's generation.json.
         load_s: Seconds it took to load.
         prompt_cache: Keys and values on disk; None: not used (see ``keep_prompts``).
+        draft: A second model that guesses tokens; None: guesses are looked up in the text (see ``draft_with``).
         step_costs: Seconds of decode steps as measured so far, by numerics: what tells whether guessing pays.
     """
 
@@ -114,6 +120,7 @@ class Model(Prompting):
         self.prefill_chunk = max(2, int(profile.get("context", {}).get("prefill_chunk", DEFAULT_PREFILL_CHUNK)))
         self._idle: list[Decoder | OptimumDecoder] = []
         self.prompt_cache: PromptCache | None = None
+        self.draft: DraftBundle | None = None
         self.step_costs: dict[Numerics, StepCosts] = {}
         self.load_s = time.perf_counter() - started
 
@@ -305,6 +312,18 @@ class Model(Prompting):
             )
         self.prompt_cache = PromptCache(self.bundle, self.session, directory)
 
+    def draft_with(self, draft: Model) -> None:
+        """Have ``draft`` guess tokens from now on, with ``speculate="auto"`` where the settings say nothing else.
+
+        Every token stays this model's own draw. Batches make no guesses. ``draft`` is closed with this model.
+
+        Raises:
+            UsageError: Its tokens are others.
+        """
+        self.draft = DraftBundle(self, draft)
+        if self.default_settings.speculate == "identical":
+            self.default_settings = self.default_settings.replace(speculate="auto")
+
     # ---- lifetime -------------------------------------------------------------------------------------------
 
     def release(self) -> None:
@@ -315,6 +334,8 @@ class Model(Prompting):
         """Release the caches and end the template's helper process."""
         self.release()
         self.template.close()
+        if self.draft is not None:
+            self.draft.close()
 
     def __enter__(self) -> Self:
         return self

@@ -18,6 +18,8 @@ MEASURED = {1: 1.0, 2: 1.15, 4: 1.53, 8: 2.37, 16: 3.75}  # in steps; SmolLM2-13
 class Oracle:
     """Knows the text and is wrong as often as ``wrong`` says; always as sure as ``confidence``."""
 
+    seconds_per_guess = 0.0
+
     def __init__(self, wrong: Callable[[int], bool], sure: int) -> None:
         self._wrong, self._sure = wrong, sure
         self._at = 0

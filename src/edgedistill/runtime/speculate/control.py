@@ -23,6 +23,7 @@ _ALLOWANCE = 1.5  # steps that may be lost before anything is known
 _MARGIN = 1.03  # a gain smaller than this is within the noise of the estimates
 _FURTHER_TOKEN = 0.3  # of a step, for a further token in a run, before one was measured
 _FORGET = 0.97  # weight that a share keeps with every new observation: it looks back some thirty
+_PATIENCE = 32  # steps without a guess that has a price, before one is tried again; up to eight times as many
 _PRIOR = 3.0  # observations that the share before any is worth
 
 
@@ -73,21 +74,24 @@ class DraftControl:
         drafted, accepted: Guesses that were computed, and of those the ones that were right.
     """
 
-    def __init__(self, costs: StepCosts, *, most: int = MOST_DRAFTED) -> None:
-        """``costs`` outlive a continuation; ``most`` guesses are made in a run."""
+    def __init__(self, costs: StepCosts, *, most: int = MOST_DRAFTED, prior: float | None = None) -> None:
+        """``costs`` outlive a continuation; ``most`` guesses are made in a run; ``prior``: share of right guesses
+        before any was seen, of whatever confidence.
+        """
         self._costs = costs
         self._widths = [width for width in WIDTHS if width <= most + 1]
         # Before anything is seen: a guess after n tokens that stood together before is right in n / (n + 1.5).
-        prior = [n / (n + 1.5) for n in range(TOP_CONFIDENCE + 1)]
-        self._right = [_PRIOR * share for share in prior]
-        self._seen = [_PRIOR] * len(prior)
+        shares = [n / (n + 1.5) if prior is None else prior for n in range(TOP_CONFIDENCE + 1)]
+        self._right = [_PRIOR * share for share in shares]
+        self._seen = [_PRIOR] * len(shares)
+        self._waited, self._patience = 0, _PATIENCE
         self._saved = 0.0
         self._spent = 0.0
         self.drafted = 0
         self.accepted = 0
 
-    def guesses(self, confidence: int, room: int) -> int:
-        """How many tokens to guess; ``room``: the most that can be."""
+    def guesses(self, confidence: int, room: int, price: float = 0.0) -> int:
+        """How many tokens to guess; ``room``: the most that can be; ``price``: seconds that making a guess takes."""
         costs = self._costs
         if not costs.known or not self._widths or confidence == 0:
             return 0
@@ -103,12 +107,22 @@ class DraftControl:
                 reach *= self._right[kind] / self._seen[kind]
                 expected += reach
                 guessed += 1
-            seconds = costs.of(width)
+            seconds = costs.of(width) + price * guessed
             gain = expected * step / seconds
             if gain > most and self._covers(seconds - step):
                 best, most = guessed, gain
-        if best == 0 and costs.base == 2 and room:
+        if best == 0 and room and not price and costs.base == 2:
             return 1  # a pair is computed in any case: its second token costs nothing
+        return self._tried_again(best, room, price) if price else best
+
+    def _tried_again(self, best: int, room: int, price: float) -> int:
+        """``best``, or where guesses that cost something were not made for long: 1, to see whether they pay now."""
+        self._waited += 1
+        if best:
+            self._waited, self._patience = 0, _PATIENCE
+        elif room and self._waited > self._patience and self._covers(self._costs.of(WIDTHS[0]) + price):
+            self._waited, self._patience = 0, min(2 * self._patience, 8 * _PATIENCE)
+            return 1
         return best
 
     def _covers(self, loss: float) -> bool:
@@ -128,7 +142,7 @@ class DraftControl:
     def record(self, confidence: int, guesses: int, right: int, seconds: float, overhead: float = 0.0) -> None:
         """A run with ``guesses`` took ``seconds``; the first ``right`` of them were what was drawn.
 
-        ``overhead``: seconds in which guesses were looked for, and none was made.
+        ``overhead``: seconds in which guesses were looked for before it.
 
         A run without guesses: ``right`` says (0 or 1) whether the first one would have been.
         """

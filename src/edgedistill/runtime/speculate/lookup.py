@@ -18,6 +18,8 @@ _GRAMS = (4, 2, 1)
 class PromptLookup:
     """The tokens of one sequence, prompt and reply, with the last place of every run of 1, 2 and 4 of them."""
 
+    seconds_per_guess = 0.0
+
     def __init__(self) -> None:
         self._tokens: list[int] = []
         self._following: tuple[dict[tuple[int, ...], int], ...] = tuple({} for _ in _GRAMS)

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from edgedistill.runtime.speculate.control import MOST_DRAFTED, DraftControl, StepCosts
+from edgedistill.runtime.speculate.draft_model import PRIOR, DraftModel
 from edgedistill.runtime.speculate.lookup import PromptLookup
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ AWAKE, ASLEEP = 16, 32
 class Drafter(Protocol):
     """Guesses how a sequence goes on."""
 
+    @property
+    def seconds_per_guess(self) -> float:
+        """What a guess costs; 0: next to nothing, so that one is made in every step to learn from."""
+        ...
+
     def extend(self, tokens: Sequence[int]) -> None:
         """Append tokens of the sequence."""
         ...
@@ -33,7 +39,7 @@ class Drafter(Protocol):
         ...
 
     def propose(self, count: int) -> list[int]:
-        """Guess the next ``count`` tokens; called after ``confidence``, and not where that is 0."""
+        """Guess the next ``count`` tokens or fewer, but one; called after ``confidence``, and not where that is 0."""
         ...
 
 
@@ -73,18 +79,20 @@ class Speculation:
         if self._missed:
             self._drafter.extend(self._missed)
             self._missed = []
-        begun = self._begun = self._clock()
-        self._overhead = 0.0
+        begun = self._clock()
         proposal: list[int] = []
         self._confidence = self._drafter.confidence()
         if self._confidence:
-            count = self._control.guesses(self._confidence, room)
-            proposal = self._drafter.propose(max(1, count))
-            self._expected = proposal[0]
-            del proposal[count:]
-        if not proposal:
-            self._begun = self._clock()
-            self._overhead = self._begun - begun
+            price = self._drafter.seconds_per_guess
+            count = self._control.guesses(self._confidence, room, price)
+            if count or not price:
+                proposal = self._drafter.propose(max(1, count))
+                self._expected = proposal[0]
+                del proposal[count:]
+            else:
+                self._confidence = 0  # nothing was guessed that could be compared with what is drawn
+        self._begun = self._clock()
+        self._overhead = self._begun - begun
         return proposal
 
     def done(self, guesses: int, drawn: Sequence[int]) -> None:
@@ -131,12 +139,19 @@ class _Watch:
 
 
 def speculation(
-    settings: GenerationSettings, numerics: Numerics, costs: dict[Numerics, StepCosts]
+    settings: GenerationSettings,
+    numerics: Numerics,
+    costs: dict[Numerics, StepCosts],
+    draft: DraftModel | None = None,
 ) -> Speculation | None:
-    """The guesses that ``settings.speculate`` asks for; ``costs`` of earlier continuations are used and kept."""
+    """The guesses that ``settings.speculate`` asks for, of ``draft`` or from the text; ``costs`` of earlier
+    continuations are used and kept.
+    """
     wanted = settings.speculate
     if wanted == "off" or (wanted == "identical" and numerics != "exact"):
         return None
     most = wanted if isinstance(wanted, int) else MOST_DRAFTED
     known = costs.setdefault(numerics, StepCosts(2 if numerics == "exact" else 1))
+    if draft is not None:
+        return Speculation(draft, DraftControl(known, most=most, prior=PRIOR))
     return Speculation(PromptLookup(), DraftControl(known, most=most))
