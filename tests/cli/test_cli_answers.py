@@ -251,6 +251,15 @@ def test_a_chat_that_goes_on_with_kept_prompts_computes_new_tokens_only(tiny_bun
     assert stats("--prompt-cache")["cached_tokens"] == 0
 
 
+def test_a_draft_changes_no_token(tiny_bundle_dir: Path) -> None:
+    command = ("run", tiny_bundle_dir, "0123 0123 0123", "--json", "-n", 24, "--numerics", "exact", "--seed", 1)
+    plain = here(*command, "--speculate", "off").json
+    assert here(*command, "--draft", tiny_bundle_dir).json["tokens"] == plain["tokens"]
+    refused = here(*command, "--draft", tiny_bundle_dir / "none")
+    assert refused.code == 2
+    assert "none" in refused.err
+
+
 def test_guesses_show_in_the_statistics(tiny_bundle_dir: Path) -> None:
     command = (
         "run",

@@ -36,17 +36,22 @@ class Served:
     def held(self) -> Iterator[None]:
         """No token is generated meanwhile; prompts are computed."""
         places, go = self.service.batch._places, threading.Event()
-        step = places.step
+        kept = {name: getattr(places, name) for name in ("step", "step_all")}
 
-        def wait(tokens: Sequence[int], longest: int) -> Any:
-            assert go.wait(PATIENCE_S)
-            return step(tokens, longest)
+        def waiting(step: Callable[..., Any]) -> Callable[..., Any]:
+            def wait(tokens: Sequence[int], longest: int) -> Any:
+                assert go.wait(PATIENCE_S)
+                return step(tokens, longest)
 
-        places.step = wait  # type: ignore[method-assign]
+            return wait
+
+        for name, step in kept.items():
+            setattr(places, name, waiting(step))
         try:
             yield
         finally:
-            places.step = step  # type: ignore[method-assign]
+            for name, step in kept.items():
+                setattr(places, name, step)
             go.set()
 
 

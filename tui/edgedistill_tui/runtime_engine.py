@@ -54,11 +54,12 @@ class RuntimeEngine:
         reasoning_tags: Sequence[str] | None = None,
         template_vars: Mapping[str, Any] | None = None,
         prompt_cache: bool | Path = False,
+        draft: Path | None = None,
     ) -> RuntimeEngine:
         """Open the bundle at ``path``; ``overrides`` are settings on top of its own. Raises BundleError."""
         model = open_bundle(
             path, threads=threads, check=check, reasoning_tags=reasoning_tags, template_vars=template_vars,
-            prompt_cache=prompt_cache,
+            prompt_cache=prompt_cache, draft=draft,
         )  # fmt: skip
         engine = cls(model, lease=lease)
         if overrides:

@@ -104,6 +104,7 @@ def _terminal_ui(args: argparse.Namespace) -> int:
             reasoning_tags=args.reasoning_tags,
             template_vars=generation.template_vars(args),
             prompt_cache=args.prompt_cache,
+            draft=generation.draft_path(args),
             tools=tool_rounds.open_tools(args, stack, screen=True),
             offer_default=args.bundle is None,
         )

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from edgedistill.runtime.tools.types import Tool
 
 
+DRAFT_HELP = (
+    "a smaller bundle with the same tokenizer, which guesses tokens where that is faster; every token stays the "
+    "model's own"
+)
+
+
 class Form(TypedDict, total=False):
     """Keywords of ``Model.generate`` for the form of an answer."""
 
@@ -88,13 +94,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="guess tokens from the text so far and compute several in one run where that is faster; N: at most N in a "
         "run; identical (default): as auto where no token can change by it, which is with --numerics exact",
     )
-    running.add_argument(
-        "--draft",
-        type=Path,
-        metavar="BUNDLE",
-        help="a smaller bundle with the same tokenizer that guesses tokens, where that is faster; every token stays "
-        "this model's own",
-    )
+    running.add_argument("--draft", type=Path, metavar="BUNDLE", help=DRAFT_HELP)
     running.add_argument(
         "--reasoning-tags",
         nargs=2,

@@ -75,6 +75,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     running.add_argument(
         "--prefill-chunk", type=int, default=64, metavar="N", help="prompt tokens between two tokens of the others (64)"
     )
+    running.add_argument("--draft", type=Path, metavar="BUNDLE", help=f"{generation.DRAFT_HELP}; for lone requests")
     running.add_argument("--threads", type=int, metavar="N", help="threads (default: the bundle's profile)")
     running.add_argument(
         "--reasoning-tags", nargs=2, metavar=("OPEN", "CLOSE"), help="instead of the marks that the bundle knows"

@@ -64,6 +64,7 @@ def run_app(
     reasoning_tags: Sequence[str] | None = None,
     template_vars: Mapping[str, Any] | None = None,
     prompt_cache: bool = False,
+    draft: Path | None = None,
     tools: ToolRounds | None = None,
     offer_default: bool = False,
 ) -> int:
@@ -83,7 +84,7 @@ def run_app(
 
         return RuntimeEngine.open(
             path, threads=threads, check=check, lease=True, reasoning_tags=reasoning_tags, template_vars=template_vars,
-            prompt_cache=prompt_cache,
+            prompt_cache=prompt_cache, draft=draft,
         )  # fmt: skip
 
     app = TuiApp(

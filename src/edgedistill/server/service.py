@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import EdgedistillError
@@ -13,6 +14,7 @@ from edgedistill.runtime.batch.live_sequence import LiveSequence, Timings, Updat
 from edgedistill.runtime.batch.places import SharedPlaces, SinglePlace
 from edgedistill.runtime.optimum_session import OptimumSession
 from edgedistill.runtime.sampling import NoiseKey, Sampler
+from edgedistill.runtime.speculate.speculation import speculation
 from edgedistill.runtime.text.reasoning import opened_by
 from edgedistill.runtime.text.transcript import Transcript
 from edgedistill.runtime.think_budget import closing_events
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from edgedistill.runtime.batch.live_sequence import Ticket
     from edgedistill.runtime.generation_request import Request
     from edgedistill.runtime.model import Model
+    from edgedistill.runtime.settings import GenerationSettings
+    from edgedistill.runtime.speculate.speculation import Speculation
     from edgedistill.server.fields import Fields
     from edgedistill.server.options import ServeOptions
     from edgedistill.server.sampling import Sampling
@@ -72,6 +76,14 @@ class Service:
             shared_chunk=options.prefill_chunk,
             queue=options.queue,
         )
+        self._draft_decoder = None if model.draft is None else model.draft.model.session.decoder()
+
+    def guesses(self, settings: GenerationSettings, key: NoiseKey) -> Speculation | None:
+        """What guesses the tokens of the sequence that runs alone, as ``settings.speculate`` says; None: nothing."""
+        model, draft = self.model, None
+        if model.draft is not None and self._draft_decoder is not None:
+            draft = model.draft.over(self._draft_decoder, settings, key)
+        return speculation(settings, self.options.numerics, model.step_costs, draft)
 
     def _rows(self) -> int:
         """Sequences at a time: what was asked for, or what the memory holds at their longest."""
@@ -213,6 +225,7 @@ class Running:
             logprobs=request.logprobs if self._sampling.generate else None,
             prompt_logprobs=None if begun else self._prompt_logprobs,
             shaping=self._sampling.shaping(),
+            guessing=partial(self._service.guesses, settings, key),
             think_budget=0 if begun else request.think_budget,
         )  # fmt: skip
 

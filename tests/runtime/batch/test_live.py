@@ -18,6 +18,9 @@ from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.session import DecoderSession
 from edgedistill.runtime.settings import GenerationSettings
+from edgedistill.runtime.speculate.control import DraftControl, StepCosts
+from edgedistill.runtime.speculate.lookup import PromptLookup
+from edgedistill.runtime.speculate.speculation import Drafter, Speculation
 from edgedistill.runtime.text.transcript import Transcript
 
 SETTINGS = GenerationSettings(temperature=0.9, max_new_tokens=24, ignore_eos=True, seed=7)
@@ -115,6 +118,69 @@ def test_with_fast_numerics_full_precision_is_the_same_as_well(fp32: Model) -> N
     for prompt, one in zip(PROMPTS, made, strict=True):
         assert one.transcript.tokens == alone(fp32, prompt)
     client.batch.close()
+
+
+class _Three(DraftControl):
+    """Guesses three tokens wherever there is room."""
+
+    def guesses(self, confidence: int, room: int, price: float = 0.0) -> int:
+        return 3 if confidence and room >= 3 else 0
+
+
+@pytest.mark.parametrize("draft", ["int4-b32", None])
+def test_guesses_for_a_lone_sequence_change_no_token(tiny_bundle: Callable[[str], Path], draft: str | None) -> None:
+    """The first one runs alone, beside the second, and alone again."""
+    drafting = None if draft is None else tiny_bundle(draft)
+    with open_bundle(tiny_bundle("int8-b32"), threads=1, draft=drafting) as model:
+        client, prompt = Client(model), PROMPTS[3]
+        decoder = None if model.draft is None else model.draft.model.session.decoder()
+        made: list[Speculation] = []
+
+        def guessing() -> Speculation:
+            drafter: Drafter = PromptLookup()
+            if model.draft is not None and decoder is not None:
+                drafter = model.draft.over(decoder, SETTINGS, NoiseKey.of(SETTINGS.seed or 0))
+            made.append(Speculation(drafter, _Three(StepCosts(1))))
+            return made[-1]
+
+        joins = threading.Event()
+        first = client.sequence(prompt, SETTINGS.replace(max_new_tokens=60), guessing=guessing)
+        second = client.sequence(PROMPTS[0], SETTINGS.replace(max_new_tokens=6), guessing=guessing)
+        tell = first.notify
+
+        def notify(update: Update) -> None:
+            tell(update)
+            if not joins.is_set() and len(first.transcript.tokens) > 20:
+                joins.set()
+                client.submit(second)
+
+        first.notify = notify
+        client.submit(first)
+        client.wait(first, second)
+        client.batch.close()
+        for one, most in ((first, 60), (second, 6)):
+            told = model.generate(
+                model.tokenizer.decode(list(one.prompt)), raw=True, numerics="exact", speculate="off",
+                settings=SETTINGS.replace(max_new_tokens=most),
+            )  # fmt: skip
+            assert one.transcript.tokens == list(told.tokens)
+        assert sum(one.drafted for one in made) > 0
+        assert draft is None or made[0].accepted > 0
+
+
+def test_a_draft_that_fails_ends_its_sequence_and_not_the_batch(fp32: Model) -> None:
+    def guessing() -> Speculation:
+        raise RuntimeError("no draft")
+
+    client = Client(fp32)
+    broken, other = client.sequence(PROMPTS[0], guessing=guessing), client.sequence(PROMPTS[1])
+    client.submit(broken)
+    client.wait(broken)
+    assert str(client.end(broken).error) == "no draft"
+    client.submit(other)
+    client.wait(other)
+    client.batch.close()
+    assert other.transcript.tokens == alone(fp32, PROMPTS[1], numerics="exact")
 
 
 def test_one_prompt_is_computed_once_for_all_its_samples(client: Client, fp32: Model) -> None:

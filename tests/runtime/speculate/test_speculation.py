@@ -66,7 +66,7 @@ class _AnyWidth(DraftControl):
         super().__init__(costs)
         self._rng = rng
 
-    def guesses(self, confidence: int, room: int) -> int:
+    def guesses(self, confidence: int, room: int, price: float = 0.0) -> int:
         fitting = [width - 1 for width in WIDTHS if width - 1 <= room]
         return int(self._rng.choice([0, *fitting]))
 

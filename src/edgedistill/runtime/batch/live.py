@@ -21,6 +21,7 @@ from edgedistill.runtime.batch.live_sequence import (
     Ticket,
     Update,
 )
+from edgedistill.runtime.batch.lone_guesses import LoneGuesses
 from edgedistill.runtime.logprobs import TokenLogprob, token_logprobs
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class LiveBatch:
         self._tickets: list[Ticket] = []
         self._prefilling: deque[LiveSequence] = deque()
         self._decoding: list[LiveSequence] = []
+        self._guesses = LoneGuesses()
         self._wanted = threading.Condition()
         self._arrived: list[Ticket] = []
         self._closed = False
@@ -260,19 +262,43 @@ class LiveBatch:
         rows = list(self._decoding)
         longest = max(len(one.prompt) + len(one.transcript.tokens) for one in rows)
         try:
-            logits = self._places.step([one.last for one in rows], longest)
+            guesses = self._guesses.of(rows[0], self._room(rows[0])) if len(rows) == 1 else []
+            if guesses:
+                logits = self._places.step_all([rows[0].last, *guesses], longest + len(guesses))
+            else:
+                logits = self._places.step([one.last for one in rows], longest)
         except Exception as error:  # whatever it is, it ends these sequences and not the server
             for one in rows:
                 self._fail(one, error)
             return
-        for one, row in zip(rows, logits, strict=True):
-            self._guarded(self._take, one, row)
+        if len(rows) == 1:
+            self._take_all(rows[0], logits, guesses)
+        else:
+            for one, row in zip(rows, logits, strict=True):
+                self._guarded(self._take, one, row)
         spent = time.perf_counter() - started
         for one in rows:
             one.decode_s += spent
         self.load.decode_s += spent
         self.load.steps += 1
         self.load.row_steps += len(rows)
+
+    def _room(self, one: LiveSequence) -> int:
+        """Most tokens that can be guessed after the next one."""
+        written = len(one.transcript.tokens)
+        return min(one.max_new_tokens - written, self._limit - len(one.prompt) - written) - 1
+
+    def _take_all(self, one: LiveSequence, logits: Logits, guesses: Sequence[int]) -> None:
+        """Choose tokens of the only sequence as far as ``guesses`` are what is chosen, and one more."""
+        drawn: list[int] = []
+        for row, guess in zip(logits, [*guesses, None], strict=True):
+            self._guarded(self._take, one, row)
+            drawn.append(one.last)
+            if one.place is None or one.last != guess:
+                break
+        if one.place is not None and len(drawn) < len(logits):
+            self._places.give_back(len(logits) - len(drawn))
+        self._guesses.done(one, len(guesses), drawn)
 
     def _take(self, one: LiveSequence, logits: Logits) -> None:
         """Choose the next token and tell what it brings; the place is given up with the last one."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgedistill.runtime.generate import FinishReason
     from edgedistill.runtime.logprobs import TokenLogprob
     from edgedistill.runtime.sampling import Sampler
+    from edgedistill.runtime.speculate.speculation import Speculation
     from edgedistill.runtime.text.transcript import Transcript
 
     Logits = npt.NDArray[np.float32]
@@ -116,6 +117,7 @@ class LiveSequence:
         notify: Called with every update, in the batch's thread; it must not wait.
         logprobs: Also record the generated tokens, with so many of the most likely. ``prompt_logprobs``: the prompt's.
         shaping: Changes the logits.
+        guessing: Makes what guesses its tokens while it runs alone; None: nothing does.
         think_budget: Tokens of reasoning after which it ends as ``cancelled``, as in ``think_budget``; 0: no limit.
     """
 
@@ -128,6 +130,7 @@ class LiveSequence:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     shaping: Shaping | None = None
+    guessing: Callable[[], Speculation | None] | None = None
     think_budget: int = 0
     # ---- the batch's own ----
     ids: npt.NDArray[np.int64] = field(init=False, repr=False)

@@ -79,6 +79,14 @@ class Places(Protocol):
         """float32 [n, V] after feeding each decoding place, in their order, its token."""
         ...
 
+    def step_all(self, tokens: Sequence[int], longest: int) -> Logits:
+        """float32 [n, V] after each of ``tokens``, two or more, fed to the only decoding place."""
+        ...
+
+    def give_back(self, count: int) -> None:
+        """Forget the last ``count`` tokens of the only decoding place."""
+        ...
+
     def retire(self, place: Place, *, forget: bool = False) -> None:
         """Free a place; ``forget`` where its entries cannot be relied on."""
         ...
@@ -185,6 +193,18 @@ class SharedPlaces:
             return view.feed(tokens, exact=self._exact)[None]
         return view.step(np.array(tokens, dtype=np.int64)[:, None], exact=self._exact)[:, 0]
 
+    def step_all(self, tokens: Sequence[int], longest: int) -> Logits:
+        """float32 [n, V] after each of ``tokens``, two or more, fed to the only decoding place.
+
+        ``longest``: tokens of its sequence, with these.
+        """
+        self._reserve(longest)
+        return self._view(0, 1).feed_all(tokens, exact=self._exact)
+
+    def give_back(self, count: int) -> None:
+        """Forget the last ``count`` tokens of the only decoding place."""
+        self._cache.truncate(0, int(self._cache.lengths[0]) - count)
+
     def retire(self, place: Place, *, forget: bool = False) -> None:
         """Free a place; its entries stay for whom they help, unless they are to be forgotten."""
         if place.row < self.decoding:
@@ -269,6 +289,14 @@ class SinglePlace:
     def step(self, tokens: Sequence[int], longest: int) -> Logits:  # noqa: ARG002
         """float32 [1, V]."""
         return self._decoder.feed(tokens, exact=self._exact)[None]
+
+    def step_all(self, tokens: Sequence[int], longest: int) -> Logits:  # noqa: ARG002
+        """See ``Places``."""
+        return self._decoder.feed_all(tokens, exact=self._exact)
+
+    def give_back(self, count: int) -> None:
+        """See ``Places``."""
+        self._decoder.truncate(self._decoder.length - count)
 
     def retire(self, place: Place, *, forget: bool = False) -> None:
         """Free the place."""

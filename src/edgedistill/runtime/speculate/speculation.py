@@ -70,7 +70,10 @@ class Speculation:
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Append tokens of the sequence: the prompt, then what was drawn."""
-        self._drafter.extend(tokens)
+        if self._missed:
+            self._missed += tokens
+        else:
+            self._drafter.extend(tokens)
 
     def guesses(self, room: int) -> list[int]:
         """The tokens to compute after the one that is certain, at most ``room``; often none. Starts the clock."""
