@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from edgedistill.cli import console
-from edgedistill.cli.bundle_options import add_trusted_key
-from edgedistill.cli.by_name import bundle_path
+from edgedistill.cli.bundle_options import add_trusted_key, bundle_path
 from edgedistill.errors import UsageError
 from edgedistill.units import format_bytes, format_rate, format_seconds
 
