@@ -82,6 +82,11 @@ def found(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
         (Kind.Q8_0, "int8-b32-sym-kept", 0.0),
         (Kind.Q5_0, "int5-b32-sym-kept", 0.0),
         (Kind.Q6_K, "int6-b16-sym-kept", 2e-4),
+        # Beside a minimum in each block; a step is 0.03, 0.015, 0.003 and 0.003 wide.
+        (Kind.Q4_1, "int4-b32-asym-kept-offsets", 2e-3),
+        (Kind.Q5_1, "int5-b32-asym-kept-offsets", 5e-4),
+        (Kind.Q4_K, "int4-b32-asym-kept-offsets", 2e-4),
+        (Kind.Q5_K, "int5-b32-asym-kept-offsets", 1e-4),
     ],
 )
 def test_gguf_blocks_keep_their_codes(arch: str, kind: Kind, label: str, atol: float, tmp_path: Path) -> None:
@@ -110,7 +115,7 @@ def test_the_default_keeps_what_is_as_wide_as_the_profile_asks(tmp_path: Path) -
 
 
 def test_a_bundle_with_kept_codes_answers(tmp_path: Path) -> None:
-    source = quantized_gguf(tmp_path / "m.gguf", "llama", Kind.Q4_0, Kind.Q6_K)
+    source = quantized_gguf(tmp_path / "m.gguf", "llama", Kind.Q4_K, Kind.Q5_1)
     result = export(source, tmp_path / "out", keep_quantization=True, check=True)
     assert result.manifest.check["tokens"]
 
@@ -160,6 +165,9 @@ def test_awq_and_gptq_keep_their_codes(layout: str, tmp_path: Path) -> None:
         write_safetensors(source / "model.safetensors", stored)
         other = export(source, tmp_path / "other", keep_quantization=True)
         assert not any(e.format.method == "kept" for e in other.manifest.weights if e.name.endswith("mlp.down"))
+        assert "2 quantized matrices of the source are rounded a second time, 2 of them because" in " ".join(
+            other.notes
+        )
 
 
 def packed(codes: np.ndarray, axis: int, order: tuple[int, ...] = tuple(range(8))) -> np.ndarray:

@@ -15,6 +15,7 @@ from edgedistill.export.writer import plan_layout
 from edgedistill.graph.builder import GraphBuilder
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.quantize import dequantize_rows, quantize_rows
+from edgedistill.quantize.kept import keep_rows
 from edgedistill.quantize.spec import WeightFormat, array_specs
 
 N, K = 24, 96
@@ -26,8 +27,10 @@ class Planned:
     format: WeightFormat
 
 
-def session(directory: Path, rows: np.ndarray, fmt: WeightFormat) -> ort.InferenceSession:
-    arrays = quantize_rows(rows, fmt)
+def session(
+    directory: Path, rows: np.ndarray, fmt: WeightFormat, arrays: dict[str, np.ndarray] | None = None
+) -> ort.InferenceSession:
+    arrays = arrays or quantize_rows(rows, fmt)
     layout = plan_layout(array_specs("w", rows.shape, fmt), "weights.bin")
     content = bytearray(layout.size)
     for name, array in arrays.items():
@@ -75,3 +78,23 @@ def test_a_product_is_that_of_the_dequantized_matrix(
     # All that widens weights was folded when the session opened: nothing of it is left to do at run time.
     left = {node.op_type for node in ir.load(tmp_path / "folded.onnx").graph}
     assert not left & {"BitShift", "BitwiseAnd", "BitwiseOr", "Concat", "Cast", "Mul"}
+
+
+@pytest.mark.parametrize(("bits", "level", "atol"), [(4, 1, 1e-4), (5, 1, 1e-4), (4, 4, 1.0)])
+@pytest.mark.parametrize("k", [K, 1024 + 64])
+def test_blocks_with_offsets(tmp_path: Path, bits: int, level: int, atol: float, k: int) -> None:
+    """The kernel that rounds activations is near: the means are rounded among themselves."""
+    rng = np.random.default_rng(2)
+    fmt = WeightFormat(bits, 32, False, "kept", accuracy_level=level, offsets=True)
+    scales = rng.uniform(0.01, 0.02, (N, k // 32)).astype(np.float16).astype(np.float32)
+    points = rng.uniform(0, 1 << bits, scales.shape).astype(np.float32)
+    codes = rng.integers(0, 1 << bits, (N, k // 32, 32))
+    rows = ((codes - points[..., None]) * scales[..., None]).astype(np.float32).reshape(N, k)
+    arrays = keep_rows(rows, fmt, scales, points)
+    restored = dequantize_rows(arrays, fmt, k)
+    run = session(tmp_path, rows, fmt, arrays)
+    x = rng.standard_normal((2, 3, k)).astype(np.float32)
+    ids = np.array([[0, 5, 23], [7, 7, 1]], dtype=np.int64)
+    got = run.run(None, {"x": x, "ids": ids})
+    np.testing.assert_allclose(got[0], x @ restored.T, rtol=1e-4, atol=atol)
+    np.testing.assert_allclose(got[1], restored[ids], rtol=1e-6, atol=1e-6)

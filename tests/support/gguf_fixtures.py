@@ -120,7 +120,9 @@ def add_model(writer: GGUFWriter, arch: str, c: dict[str, Any], tensors: dict[st
 
 
 def encode(array: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:
-    """The stored bytes of ``array``; of Q6_K, which the package does not write, random blocks of its shape."""
+    """The stored bytes of ``array``; of K-quants, which the package does not write, random blocks of its shape."""
+    if kind in (GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q5_K):
+        return k_quants(array.shape, kind)
     if kind != GGMLQuantizationType.Q6_K:
         stored: np.ndarray = quantize(array, kind)
         return stored
@@ -128,6 +130,20 @@ def encode(array: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:
     blocks = rng.integers(0, 256, (array.shape[0], array.shape[1] // 256, 210)).astype(np.uint8)
     blocks[..., -2:] = rng.uniform(1e-5, 1e-4, (*blocks.shape[:2], 1)).astype("<f2").view(np.uint8)
     return blocks.reshape(array.shape[0], -1)
+
+
+def k_quants(shape: tuple[int, ...], kind: GGMLQuantizationType) -> np.ndarray:
+    """Random super-blocks of Q4_K or Q5_K (ggml-common.h): their scales and minima are such as those of real weights,
+    whose blocks lie about zero."""
+    rng = np.random.default_rng(shape[0])
+    blocks, top = shape[1] // 256, 15 if kind == GGMLQuantizationType.Q4_K else 31
+    units = np.full((shape[0], blocks, 2), (5e-5, 5e-5 * top / 2), "<f2").view(np.uint8)
+    scales = rng.integers(30, 64, (shape[0], blocks, 8)).astype(np.uint8)
+    minima = np.clip(scales + rng.integers(-4, 5, scales.shape), 0, 63).astype(np.uint8)
+    packed = [scales[..., :4] | scales[..., 4:] >> 4 << 6, minima[..., :4] | minima[..., 4:] >> 4 << 6]
+    packed.append(scales[..., 4:] & 15 | minima[..., 4:] << 4)
+    codes = rng.integers(0, 256, (shape[0], blocks, 128 if top == 15 else 160)).astype(np.uint8)
+    return np.concatenate([units, *packed, codes], axis=-1).reshape(shape[0], -1)
 
 
 def add_bpe(writer: GGUFWriter, pre: str | None = "gpt-2", size: int = 320) -> None:

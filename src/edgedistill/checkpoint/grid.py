@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgedistill.checkpoint.types import TensorSource
 
     Scales = npt.NDArray[np.float32]
-    ZeroPoints = npt.NDArray[np.uint8]
+    ZeroPoints = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,15 @@ class Grid:
         block_size: Elements along a row that share a scale.
         symmetric: The zero point is 2^(bits-1) everywhere.
         scale_bits: Of a float that holds every scale: exactly, but for Q6_K, whose scales are products of two numbers
-            and lose at most 2^-11 of their size.
+            and lose at most 2^-11 of their size, as those of Q4_K and Q5_K do.
+        offsets: Zero points are no whole numbers, as blocks have a minimum of their own (Q4_1, Q4_K): float32.
     """
 
     bits: int
     block_size: int
     symmetric: bool
     scale_bits: int = 16
+    offsets: bool = False
 
 
 @runtime_checkable
@@ -42,7 +44,8 @@ class GridSource(Protocol):
         ...
 
     def read_grid(self, name: str, start: int, stop: int) -> tuple[Scales, ZeroPoints]:
-        """Scales float32 [stop-start, blocks] and zero points uint8 of the same shape of the rows ``start:stop``."""
+        """Scales float32 [stop-start, blocks] and zero points of the same shape of the rows ``start:stop``: uint8, or
+        float32 where the grid has ``offsets``."""
         ...
 
 

@@ -1,7 +1,8 @@
 """Matrices of a source that is quantized already keep its codes where one of our formats can hold them.
 
 GGUF's Q4_0, Q5_0, Q8_0 and Q6_K, MXFP4, AWQ, GPTQ without reordered columns and packed compressed-tensors: blocks of
-codes with a scale and a whole zero point. Quantizing them anew would round twice and gain nothing.
+codes with a scale and a whole zero point. GGUF's Q4_1, Q5_1, Q4_K and Q5_K: with an offset that is no multiple of the
+scale (``WeightFormat.offsets``). Quantizing them anew would round twice and gain nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from edgedistill.quantize.plan import Rule, plan_weights
 from edgedistill.quantize.spec import BLOCK_SIZES, STORED_BITS, WeightFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping, Sequence
 
     from edgedistill.architecture.spec import LogicalWeight
     from edgedistill.checkpoint.types import Checkpoint, TensorSource
     from edgedistill.profile.profile import Profile
     from edgedistill.quantize.plan import PlannedWeight
+
+_FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
 def keep_quantization(
@@ -60,16 +63,30 @@ def keep_quantization(
         if asked:
             raise UsageError(
                 "--keep-quantization: the source has no matrix whose quantization can be kept.",
-                hint="It works with GGUF's Q4_0, Q5_0, Q8_0 and Q6_K, MXFP4, AWQ, GPTQ without act-order, and packed "
-                "compressed-tensors.",
+                hint="It works with GGUF's Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K, MXFP4, AWQ, GPTQ without "
+                "act-order, and packed compressed-tensors.",
             )
-        return profile, ""
+        return profile, _anew(weights, found, checkpoint.tensors)
     rules = tuple(Rule(name, fmt) for name, fmt in found.items())
     counts = Counter(fmt.label() for fmt in found.values())
     matrices = sum(weight.is_matrix for weight in weights)
     kinds = ", ".join(f"{count} as {label}" for label, count in counts.most_common())
     note = f"{len(found)} of {matrices} matrices keep the quantization of the source ({kinds})."
+    note = f"{note} {_anew(weights, found, checkpoint.tensors)}".rstrip()
     return replace(profile, weights=replace(profile.weights, rules=(*rules, *profile.weights.rules))), note
+
+
+def _anew(weights: Sequence[LogicalWeight], kept: Container[str], tensors: TensorSource) -> str:
+    """A sentence on quantized matrices of the source that are rounded a second time; empty if there is none."""
+    stored = {
+        w.name: w for w in weights if w.is_matrix and not _FLOATS.issuperset(tensors.info(p).dtype for p in w.parts)
+    }
+    anew = [weight for name, weight in stored.items() if name not in kept]
+    if not anew:
+        return ""
+    unfit = sum(kept_format(weight, tensors) is None for weight in anew)
+    why = f", {unfit} of them because their blocks or their order of columns cannot be kept" if unfit else ""
+    return f"{len(anew)} quantized matrices of the source are rounded a second time{why}."
 
 
 def _drop_unequal_experts(found: dict[str, WeightFormat], planned: Mapping[str, PlannedWeight]) -> None:
@@ -91,10 +108,13 @@ def kept_format(weight: LogicalWeight, tensors: TensorSource) -> WeightFormat | 
     grid = grids.pop()
     if grids or grid is None or grid.block_size not in BLOCK_SIZES or grid.bits not in STORED_BITS:
         return None
+    if grid.offsets and weight.kind == "experts":
+        return None  # their kernel takes the input as it is, without the means that offsets are multiplied with
     return WeightFormat(
         bits=grid.bits,
         block_size=grid.block_size,
         symmetric=grid.symmetric,
         method="kept",
         scale_bits=grid.scale_bits,
+        offsets=grid.offsets,
     )

@@ -70,11 +70,8 @@ def _check_kept(weights: Iterable[LogicalWeight], planned: WeightPlan, tensors: 
             continue
         for part in weight.parts:
             grid = grid_of(tensors, part)
-            if grid is None or (grid.bits, grid.block_size, grid.symmetric) != (
-                fmt.bits,
-                fmt.block_size,
-                fmt.symmetric,
-            ):
+            wanted = (fmt.bits, fmt.block_size, fmt.symmetric, fmt.offsets)
+            if grid is None or (grid.bits, grid.block_size, grid.symmetric, grid.offsets) != wanted:
                 raise UsageError(
                     f"{weight.name} cannot keep its quantization as {fmt.label()}: the source stores another format.",
                     hint="Ask for --keep-quantization and let the export choose the formats.",

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from edgedistill.graph import bit_planes as emit_planes
 from edgedistill.graph import experts as emit_experts
+from edgedistill.graph import offsets as emit_offsets
 from edgedistill.graph import w8a8 as emit_w8a8
 from edgedistill.graph.builder import MICROSOFT, GraphBuilder, Stored
 
@@ -75,6 +76,8 @@ class WeightEmitter:
             codes, scales, sums = self._channels(b, name, fmt)
             return emit_w8a8.product(b, x, codes, scales, sums, name=name, shape=(n, k), output=output, bias=offset)
         codes, scales, zero_points = self._operands(b, name, fmt)
+        if fmt.offsets:
+            x = emit_offsets.with_means(b, x, fmt)
         inputs: list[ir.Value | None] = [x, codes, scales, zero_points]
         if offset is not None:
             inputs += [None, offset]
@@ -85,7 +88,7 @@ class WeightEmitter:
             inputs,
             output,
             domain=MICROSOFT,
-            K=k,
+            K=fmt.columns(k),
             N=n,
             bits=fmt.kernel_bits,
             block_size=fmt.block_size,
@@ -163,6 +166,8 @@ class WeightEmitter:
             )
         if padded == k:
             return rows
+        if fmt.offsets:
+            return emit_offsets.added(b, rows, fmt, k, output=output)
         bounds = [
             b.constant(f"{output}.{part}", np.array([value], dtype=np.int64))
             for part, value in (("start", 0), ("stop", k), ("axis", 2))

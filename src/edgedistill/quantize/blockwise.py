@@ -175,13 +175,17 @@ def nearest_codes(
 
 
 def dequantize_blockwise(arrays: Mapping[str, npt.NDArray[np.generic]], fmt: WeightFormat, k: int) -> Floats:
-    """float32 [n, k] of arrays made by ``quantize_blockwise``: (code - zero point) * scale."""
+    """float32 [n, k] of arrays made by ``quantize_blockwise``: (code - zero point) * scale, plus the block's offset
+    where the format has ``offsets``."""
     scales = load_scales(arrays)
     n, blocks = scales.shape
     values = load_codes(arrays, fmt).astype(np.float32)
     values -= load_zero_points(arrays, fmt, blocks)[..., None]
     values *= scales[..., None]
-    return values.reshape(n, blocks * fmt.block_size)[:, :k]
+    flat: Floats = values.reshape(n, blocks * fmt.block_size)
+    if not fmt.offsets:
+        return flat[:, :k]
+    return flat[:, :k] + np.repeat(flat[:, k : fmt.columns(k)] / np.float32(fmt.block_size), fmt.block_size, axis=1)
 
 
 def _in_threads(work: Callable[[int, int], None], total: int, width: int, threads: int) -> None:

@@ -217,6 +217,7 @@ def searched(fmt: WeightFormat) -> WeightFormat:
 
 _TOKEN = re.compile(
     r"b(?P<block>\d+)|(?P<symmetry>sym|asym)|(?P<method>rtn|search|gptq|kept)|acc(?P<accuracy>\d+)|s(?P<scale>\d+)"
+    r"|(?P<offsets>offsets)"
 )
 
 
@@ -246,19 +247,27 @@ def parse_format(text: str) -> WeightFormat:
         if group in seen:
             raise _format_error(text, f"`{part}` beside another part of its kind")
         seen.add(group)
-        if group == "block":
-            fmt = replace(fmt, block_size=_block_size(int(value), f"`{part}` in format {text!r}"))
-        elif group == "symmetry":
-            fmt = replace(fmt, symmetric=value == "sym")
-        elif group == "method":
-            fmt = replace(fmt, method=cast("Method", value))
-        elif group == "scale" and int(value) in SCALE_BITS:
-            fmt = replace(fmt, scale_bits=int(value))
-        elif group == "accuracy" and int(value) in ACCURACY_LEVELS:
-            fmt = replace(fmt, accuracy_level=int(value))
-        else:
-            raise _format_error(text, f"`{part}`")
+        fmt = _with_part(fmt, group, value, text)
+    if fmt.offsets and fmt.method != "kept":
+        raise _format_error(text, "`offsets`, which only a source that is quantized already has")
     return fmt
+
+
+def _with_part(fmt: WeightFormat, group: str, value: str, text: str) -> WeightFormat:
+    """``fmt`` with the part ``value`` of the kind ``group`` of the format ``text``."""
+    if group == "block":
+        return replace(fmt, block_size=_block_size(int(value), f"`b{value}` in format {text!r}"))
+    if group == "symmetry":
+        return replace(fmt, symmetric=value == "sym")
+    if group == "method":
+        return replace(fmt, method=cast("Method", value))
+    if group == "offsets":
+        return replace(fmt, offsets=True)
+    if group == "scale" and int(value) in SCALE_BITS:
+        return replace(fmt, scale_bits=int(value))
+    if group == "accuracy" and int(value) in ACCURACY_LEVELS:
+        return replace(fmt, accuracy_level=int(value))
+    raise _format_error(text, f"`{'acc' if group == 'accuracy' else 's'}{value}`")
 
 
 def _parse_w8a8(text: str, parts: list[str]) -> WeightFormat:

@@ -40,6 +40,9 @@ class WeightFormat:
         activation_bits: 8: W8A8, where ``bits`` is 8, ``block_size``, ``scale_bits`` and ``accuracy_level`` are unused,
             weights are symmetric with one scale per output channel, and ``symmetric`` speaks of the activations (their
             zero point is 128, or one per token). 32: weight-only.
+        offsets: Of a source whose blocks have a scale and an offset that is no multiple of it: a value is (code - zero
+            point) * scale + offset. Behind the K codes of a row lies one for every block's offset, times the block
+            size, in blocks of their own; the kernel multiplies them with the means of the blocks of the input.
     """
 
     bits: int = field(default=4, metadata=limits(choices=(32, *STORED_BITS)))
@@ -49,6 +52,7 @@ class WeightFormat:
     accuracy_level: int = field(default=4, metadata=limits(choices=(0, 1, 4)))
     scale_bits: int = field(default=16, metadata=limits(choices=SCALE_BITS))
     activation_bits: int = field(default=32, metadata=limits(choices=(32, 8)))
+    offsets: bool = False
 
     @property
     def is_w8a8(self) -> bool:
@@ -69,9 +73,13 @@ class WeightFormat:
     def is_float(self) -> bool:
         return self.bits == 32
 
+    def columns(self, k: int) -> int:
+        """Columns of the stored matrix for ``k`` input features: with ``offsets`` one more for each block."""
+        return k + math.ceil(k / self.block_size) if self.offsets else k
+
     def blocks(self, k: int) -> int:
-        """Number of blocks that cover ``k`` input features (the last one padded with zeros)."""
-        return math.ceil(k / self.block_size)
+        """Number of blocks that cover the columns for ``k`` input features (the last one padded with zeros)."""
+        return math.ceil(self.columns(k) / self.block_size)
 
     def bits_per_weight(self, k: int) -> float:
         """Stored bits per weight for a row of ``k`` elements, scales and zero points included."""
@@ -88,7 +96,8 @@ class WeightFormat:
         accuracy = "" if self.accuracy_level == 4 else f"-acc{self.accuracy_level}"
         scales = "" if self.scale_bits == 16 else f"-s{self.scale_bits}"
         symmetry = "sym" if self.symmetric else "asym"
-        return f"int{self.bits}-b{self.block_size}-{symmetry}-{self.method}{scales}{accuracy}"
+        offsets = "-offsets" if self.offsets else ""
+        return f"int{self.bits}-b{self.block_size}-{symmetry}-{self.method}{offsets}{scales}{accuracy}"
 
     @property
     def activations(self) -> str:

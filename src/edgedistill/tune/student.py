@@ -126,7 +126,7 @@ class Student:
     ) -> BlockMatrix | None:
         """The matrix if it is stored as blocks of codes with scales; None for any other form."""
         name, stored = weight.name, self._stored
-        if fmt.is_float or fmt.is_w8a8 or f"{name}.scales" not in stored:
+        if fmt.is_float or fmt.is_w8a8 or fmt.offsets or f"{name}.scales" not in stored:
             return None
         n, k = weight.shape
         bits = {np.dtype(np.float32): 32, np.dtype(np.float16): 16}.get(stored.places[f"{name}.scales"].dtype, 8)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-from gguf.quants import dequantize
+from gguf.quants import Q4_K, dequantize
 
 from edgedistill.checkpoint.grid import Grid
 from edgedistill.checkpoint.safetensors import check_finite, check_rows, missing_tensor
@@ -35,6 +35,10 @@ GRIDS = {
     GGMLQuantizationType.Q5_0: Grid(5, 32, symmetric=True),
     GGMLQuantizationType.Q8_0: Grid(8, 32, symmetric=True),
     GGMLQuantizationType.Q6_K: Grid(6, 16, symmetric=True),
+    GGMLQuantizationType.Q4_1: Grid(4, 32, symmetric=False, offsets=True),
+    GGMLQuantizationType.Q5_1: Grid(5, 32, symmetric=False, offsets=True),
+    GGMLQuantizationType.Q4_K: Grid(4, 32, symmetric=False, offsets=True),
+    GGMLQuantizationType.Q5_K: Grid(5, 32, symmetric=False, offsets=True),
     # Doubled, its values are integers from -12 to 12.
     GGMLQuantizationType.MXFP4: Grid(5, 32, symmetric=True),
 }
@@ -115,7 +119,7 @@ class GgufSource:
         self._file.close()
 
     def grid(self, name: str) -> Grid | None:
-        """The grid of a matrix in one of the formats that have a scale a block and no offset."""
+        """The grid of a matrix in one of the formats whose values lie at equal distances within a block."""
         part = self._parts.get(name)
         if part is None or part.shift or len(part.stored.shape) < 2:
             return None
@@ -126,11 +130,11 @@ class GgufSource:
         part = self._find(name)
         grid = GRIDS[part.stored.kind]
         check_rows(self.info(name), start, stop)
-        if part.heads:
-            first, last, wanted = _interleaved(part, start, stop)
-            scales = read_scales(self._file, part.stored, first, last)[wanted]
-        else:
-            scales = read_scales(self._file, part.stored, start, stop)
+        first, last, wanted = _interleaved(part, start, stop) if part.heads else (start, stop, slice(None))
+        if grid.offsets:
+            scales, zero_points = _read_offsets(self._file, part.stored, first, last)
+            return scales[wanted], zero_points[wanted]
+        scales = read_scales(self._file, part.stored, first, last)[wanted]
         return scales, np.full(scales.shape, 1 << (grid.bits - 1), np.uint8)
 
     def _find(self, name: str) -> GgufPart:
@@ -151,14 +155,37 @@ def _interleaved(part: GgufPart, start: int, stop: int) -> tuple[int, int, npt.N
     return first, last, head * size + 2 * index + half - first
 
 
-def read_scales(file: RawFile, stored: GgufTensor, start: int, stop: int) -> Scales:
-    """Scales float32 [stop-start, ..., blocks] of the rows ``start:stop`` of a kind in ``GRIDS`` (ggml-common.h)."""
+def _by_block(file: RawFile, stored: GgufTensor, start: int, stop: int) -> npt.NDArray[np.uint8]:
+    """Stored bytes uint8 [stop-start, blocks, size of a block] of the rows ``start:stop``."""
     block, size = GGML_QUANT_SIZES[stored.kind]
     blocks = math.prod(stored.shape[1:]) // block
-    shape = (stop - start, *stored.shape[1:-1], -1)
     raw = np.empty((stop - start) * blocks * size, np.uint8)
     file.read_into(raw, stored.offset + start * blocks * size)
-    by_block = raw.reshape(stop - start, blocks, size)
+    return raw.reshape(stop - start, blocks, size)
+
+
+def _read_offsets(file: RawFile, stored: GgufTensor, start: int, stop: int) -> tuple[Scales, Scales]:
+    """Scales and zero points, float32 [stop-start, ..., blocks], of the rows ``start:stop`` of a kind with offsets: a
+    value is code * scale + minimum, which is (code - zero point) * scale (ggml-common.h)."""
+    by_block = _by_block(file, stored, start, stop)
+    shape = (stop - start, *stored.shape[1:-1], -1)
+    first, second = np.moveaxis(by_block[..., :4].copy().view("<f2").astype(np.float32), -1, 0)
+    if stored.kind in (GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q5_K):
+        # A super-block has eight factors of its scale and eight of its minimum, in 6 bits.
+        factors = Q4_K.get_scale_min(np.ascontiguousarray(by_block[..., 4:16]).reshape(-1, 12))
+        by_factor = [factor.reshape(*by_block.shape[:2], 8).astype(np.float32) for factor in factors]
+        first, second = first[..., None] * by_factor[0], -second[..., None] * by_factor[1]
+    scales, minima = first.reshape(shape), second.reshape(shape)
+    # A block of equal values may have a scale of 0: its minimum serves as one, of which it is the first multiple.
+    scales = np.where(scales == 0, minima, scales)
+    return scales, np.divide(-minima, scales, out=np.zeros_like(scales), where=scales != 0)
+
+
+def read_scales(file: RawFile, stored: GgufTensor, start: int, stop: int) -> Scales:
+    """Scales float32 [stop-start, ..., blocks] of the rows ``start:stop`` of a symmetric kind in ``GRIDS``
+    (ggml-common.h)."""
+    by_block = _by_block(file, stored, start, stop)
+    shape = (stop - start, *stored.shape[1:-1], -1)
     if stored.kind == GGMLQuantizationType.MXFP4:
         scales: Scales = np.ldexp(np.float32(1), by_block[..., 0].astype(np.int32) - 128)
         return scales.reshape(shape)
