@@ -73,6 +73,7 @@ def export(
     revision: str | None = None,
     offline: bool = False,
     check: bool = True,
+    distance: bool = True,
     verify: bool = True,
     reference: str | Path | None = None,
     keep_quantization: bool | None = None,

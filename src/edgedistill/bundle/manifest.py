@@ -138,6 +138,12 @@ class _Tuning(TypedDict):
     best_step: Count
 
 
+class _Distance(TypedDict):
+    kl: Size
+    top1: Annotated[float, limits(low=0, high=1)]
+    tokens: Count
+
+
 class _Calibration(TypedDict):
     tokens: Count
     sequences: Count
@@ -217,8 +223,9 @@ class Manifest:
     """The whole manifest; field by field what manifest.json holds.
 
     ``source``, ``profile``, ``tool``, ``check``, ``predicted``, ``calibration`` (of the weights), ``choice`` (of
-    formats under a budget), ``tuning`` (what training of scales gained) and ``verification`` (the short look that
-    followed the export) are JSON objects written by their own modules; the last four are empty if there was none.
+    formats under a budget), ``tuning`` (what training of scales gained), ``verification`` (the short look that followed
+    the export) and ``distance`` (from the original's output, on held-out text) are JSON objects written by their own
+    modules; the last five are empty if there was none.
     ``reasoning``: the marks of the model's reasoning; None in bundles of versions that did not look for them.
     """
 
@@ -238,6 +245,7 @@ class Manifest:
     tuning: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_Tuning))
     calibration: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_Calibration))
     choice: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_Choice))
+    distance: dict[str, Any] = field(default_factory=dict, metadata=limits(schema=_Distance))
     reasoning: ReasoningGrammar | None = None
     schema_version: int = SCHEMA_VERSION
 

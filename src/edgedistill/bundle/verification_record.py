@@ -32,6 +32,16 @@ def sentence(record: Mapping[str, Any]) -> str:
     return f"{', '.join(parts)} ({record.get('prompts')} prompts x {record.get('samples')} samples)"
 
 
+def distance_sentence(record: Mapping[str, Any]) -> str:
+    """How far the bundle is from the original, in one line, without a full stop."""
+    if not record:
+        return "not measured"
+    return (
+        f"KL to the original {record['kl']:.2g} nats, same top token {100 * record['top1']:.0f} % "
+        f"({record['tokens']} tokens of held-out text)"
+    )
+
+
 def section(record: Mapping[str, Any]) -> str:
     """A section of the model card, in Markdown."""
     lines = ["## Short verification", "", f"{sentence(record)[:1].upper()}{sentence(record)[1:]}."]

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgedistill.bundle.verification_record import sentence
+from edgedistill.bundle.verification_record import distance_sentence, sentence
 from edgedistill.cli import console
 from edgedistill.errors import UsageError
 from edgedistill.extras import require_export
@@ -113,7 +113,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-quantization",
         action=argparse.BooleanOptionalAction,
-        help="store matrices of a quantized MODEL (GGUF Q4_0, Q5_0, Q8_0, Q6_K, AWQ, GPTQ) with its codes instead of "
+        help="store matrices of a quantized MODEL (GGUF Q4, Q5, Q8, Q4_K to Q6_K, AWQ, GPTQ) with its codes instead of "
         "rounding twice (default: where the profile asks for as many bits or more)",
     )
     parser.add_argument(
@@ -130,6 +130,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument(
         "--no-check", dest="check", action="store_false", help="skip the trial run of the finished bundle"
+    )
+    parser.add_argument(
+        "--no-distance",
+        dest="distance",
+        action="store_false",
+        help="do not measure how far the bundle is from the original on 512 tokens of held-out text",
     )
     parser.add_argument(
         "--no-verify",
@@ -222,6 +228,8 @@ def _print_summary(result: ExportResult, layout: str | None) -> None:
         ("time", format_seconds(result.seconds)),
         ("peak memory", format_bytes(result.peak_rss_bytes)),
     ]
+    if manifest.distance:
+        pairs.insert(3, ("distance", distance_sentence(manifest.distance)))
     if manifest.verification:
         pairs.insert(3, ("verified", sentence(manifest.verification)))
         if "not_recorded" in manifest.verification:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgedistill.bundle.bundle import Bundle
 from edgedistill.bundle.opening_memory import is_supplied, opening_bytes
 from edgedistill.bundle.signature import trusted_key as required_key
-from edgedistill.bundle.verification_record import sentence
+from edgedistill.bundle.verification_record import distance_sentence, sentence
 from edgedistill.cli import console
 from edgedistill.cli.bundle_options import add_trusted_key
 from edgedistill.quantize.plan import PREFILL
@@ -130,6 +130,7 @@ def _print_model(bundle: Bundle) -> None:
             f"{format_bytes(manifest.kv_cache.bytes_per_token * model.context_length)} at {model.context_length}",
         ),
         ("calibration", _calibration(manifest.calibration)),
+        ("distance", distance_sentence(manifest.distance)),
         ("verified", sentence(manifest.verification)),
         ("tuned", _tuned(manifest.tuning)),
         ("made", f"{manifest.created} with " + ", ".join(f"{k} {v}" for k, v in manifest.tool.items())),

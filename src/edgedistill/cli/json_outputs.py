@@ -72,6 +72,7 @@ class Export(TypedDict):
     check: dict[str, Any]
     verification: dict[str, Any]
     predicted: dict[str, Any]
+    distance: dict[str, Any]
 
 
 class LeftOut(TypedDict):

@@ -9,7 +9,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.bundle.verification_record import section
+from edgedistill.bundle.verification_record import distance_sentence, section
 from edgedistill.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def model_card(manifest: Manifest, *, genai_reads: bool) -> str:
             "|---|---|---|---|---|",
             *rows,
             "",
+            *([f"{distance_sentence(manifest.distance)}.", ""] if manifest.distance else []),
             "Run it, with edgedistill installed:",
             "",
             "```sh",

@@ -17,6 +17,7 @@ from edgedistill.bundle.staging import free_disk
 from edgedistill.estimate import limits
 from edgedistill.estimate.speed import StepModel, prediction_points
 from edgedistill.estimate.timings import Machine, Timings
+from edgedistill.export import distance
 from edgedistill.export.calibrate import kv_cache as kv_calibrate
 from edgedistill.export.calibrate import smoothquant as smooth_calibrate
 from edgedistill.export.calibrate.gptq_layers import Outcome, write_calibrated
@@ -240,6 +241,13 @@ class OwnExporter:
             calibration_tokens=found.tokens,
         )
         return replace(manifest, kv_cache=info)
+
+    def measure_distance(self, directory: Path, manifest: Manifest, progress: Progress) -> Manifest:
+        """The manifest with how far the bundle in ``directory``, complete but for it, is from the original."""
+        found = distance.measure(
+            directory, manifest, self._checkpoint, self.plan, threads=usable_cores(), progress=progress
+        )
+        return replace(manifest, distance=found)
 
 
 def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> None:

@@ -57,6 +57,8 @@ class ExportOptions:
         revision: Branch, tag or commit on the Hub.
         offline: Never touch the network.
         check: Open the finished bundle and decode a few tokens before it gets its name.
+        distance: Compare the finished bundle with the original on 512 tokens of held-out text (with ``check``): the KL
+            divergence and the share of equal top tokens, for manifest and model card.
         verify: Ask the bundle some questions afterwards, and record the outcome in its manifest and model card.
         reference: Let that short verification compare with this reference too.
         keep_quantization: Store matrices of a quantized source with its codes and scales where one of our formats holds
@@ -89,6 +91,7 @@ class ExportOptions:
     revision: str | None = None
     offline: bool = False
     check: bool = True
+    distance: bool = True
     verify: bool = True
     reference: str | Path | None = None
     keep_quantization: bool | None = None

@@ -65,7 +65,7 @@ class ExportResult:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able summary (the manifest itself stays in the bundle)."""
         made = self.manifest
-        names = ("parameters", "bits_per_weight", "check", "verification", "predicted")
+        names = ("parameters", "bits_per_weight", "check", "verification", "predicted", "distance")
         return {
             **{f.name: encode(getattr(self, f.name)) for f in fields(self) if f.name != "manifest"},
             **{name: getattr(made, name) for name in names},
@@ -150,6 +150,8 @@ def export(
                 texts.write_genai(staging.path, checkpoint, profile, made.geometry, made.context_length)
             manifest = replace(record.make_manifest(checkpoint, profile, made, source_hash), choice=choice)
             manifest = maker.quantize_cache(staging.path, manifest, options.observed, progress)
+            if options.check and options.distance and isinstance(maker, OwnExporter):
+                manifest = maker.measure_distance(staging.path, manifest, progress)
             texts.write_card(staging.path, manifest, checkpoint.extra_files)
             manifest = record.with_files(staging.path, manifest, progress)
             if options.check:

@@ -117,7 +117,7 @@ class Decoder:
             update, residual, key_value = self.layer(layer, normed, residual, inputs)
             present += key_value
             if spec.norm_placement == "post" and next_norm != "final_norm":
-                residual = self._add(update, residual, f"layers.{layer.index}.sum")
+                residual = self._add(update, residual, f"{next_norm}.sum")
                 normed = self.enter(residual, layer.index + 1)
             else:
                 normed, residual = self._skip_norm(update, residual, next_norm)

@@ -1,4 +1,5 @@
-"""What is calibrated on without a file of the user: questions that traces answer, and the built-in texts.
+"""What is calibrated on without a file of the user: questions that traces answer, and the built-in texts; and those
+that are held out to judge by.
 
 None of them occurs in a built-in verification suite: what is fitted on these must be judged on others. Arithmetic and
 word problems are generated with seeds of their own; everyday requests are templates over topics.
@@ -75,14 +76,17 @@ def calibration_prompts(count: int, seed: int = 0) -> tuple[Prompt, ...]:
 BUILT_IN = "built-in texts"
 
 
-def built_in_texts(render: Callable[[list[dict[str, Any]]], str]) -> Iterator[str]:
-    """The texts of ``texts.toml`` in order.
+def built_in_texts(render: Callable[[list[dict[str, Any]]], str], *, held_out: bool = False) -> Iterator[str]:
+    """The texts of ``texts.toml`` in order, or of ``held_out.toml``.
 
     Args:
+        held_out: Those that no calibration sees.
         render: Messages to text, by the model's chat template. Where it refuses a conversation (some know no system
             message), the contents follow one another without a template.
     """
-    table = tomllib.loads(files(__package__).joinpath("texts.toml").read_text(encoding="utf-8"))
+    table = tomllib.loads(
+        files(__package__).joinpath("held_out.toml" if held_out else "texts.toml").read_text(encoding="utf-8")
+    )
     for entry in table["text"]:
         if "text" in entry:
             yield entry["text"].strip()

@@ -26,16 +26,12 @@ from edgedistill.runtime.model import open_bundle
 from edgedistill.system.temporary import scratch
 from edgedistill.traces.generate import from_file, self_generated
 from edgedistill.traces.prompts import BUILT_IN, built_in_texts
+from edgedistill.traces.reading import reader
 from edgedistill.traces.traces import Traces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.progress import Progress
-
-    Encode = Callable[[str], Sequence[int]]
-    Render = Callable[[list[dict[str, Any]]], str]
 
 LENGTH = 512
 QUICK_TOKENS = 2048
@@ -135,7 +131,7 @@ def quick_traces(model: str | Path, options: ExportOptions, *, progress: Progres
     with open_checkpoint(str(model), **source, progress=progress or NullProgress()) as checkpoint:
         vocab_size = int(checkpoint.config["vocab_size"])
         try:
-            with _reader(checkpoint) as (encode, render):
+            with reader(checkpoint) as (encode, render):
                 sequences = tuple(np.asarray(encode(text)[:LENGTH], np.int64) for text in built_in_texts(render))
         except EdgedistillError:
             return None  # the export says what is wrong with tokenizer or template, where that matters to it
@@ -154,7 +150,7 @@ def _source(options: ExportOptions) -> dict[str, Any]:
 
 
 def _from_text(file: Path, checkpoint: Checkpoint, tokenizer_sha256: str, vocab_size: int, tokens: int) -> Traces:
-    with _reader(checkpoint) as (encode, render):
+    with reader(checkpoint) as (encode, render):
         return from_file(
             file,
             encode=encode,
@@ -164,39 +160,6 @@ def _from_text(file: Path, checkpoint: Checkpoint, tokenizer_sha256: str, vocab_
             length=LENGTH,
             limit=tokens,
         )
-
-
-@contextlib.contextmanager
-def _reader(checkpoint: Checkpoint) -> Iterator[tuple[Encode, Render]]:
-    """Text to ids and messages to text, as the bundle of ``checkpoint`` will do both."""
-    from tokenizers import Tokenizer
-
-    from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
-
-    try:
-        tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json.decode("utf-8"))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise CalibrationError(f"tokenizer.json cannot be read ({error}).") from error
-    special = checkpoint.special_tokens
-    names = {f"{name}_token": getattr(special, f"{name}_token") for name in ("bos", "eos", "pad")}
-    template = (
-        PassThrough()
-        if checkpoint.chat_template is None
-        else ChatTemplate(checkpoint.chat_template, special_tokens={k: v for k, v in names.items() if v is not None})
-    )
-
-    def encode(text: str) -> Sequence[int]:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
-
-    def render(messages: list[dict[str, Any]]) -> str:
-        answered = bool(messages) and isinstance(messages[-1], dict) and messages[-1].get("role") == "assistant"
-        return template.render(messages, add_generation_prompt=not answered)
-
-    try:
-        yield encode, render
-    finally:
-        template.close()
 
 
 def _cache_path(source_sha256: str, tokens: int) -> Path:

@@ -123,6 +123,38 @@ def sweep(
         (directory / _CUT).unlink(missing_ok=True)
 
 
+HEAD_TOKENS = 64
+"""Positions whose logits exist at the same time."""
+
+
+def chunks(values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """``values`` [n, ...] in pieces of ``HEAD_TOKENS`` along the first axis."""
+    for start in range(0, len(values), HEAD_TOKENS):
+        yield values[start : start + HEAD_TOKENS]
+
+
+def logits(
+    directory: Path, manifest: Manifest, sequences: Sequence[npt.NDArray[Any]], limit: int = SLICE_BYTES
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Prefill every sequence and give logits float32 [n, V] of all its positions, in ``chunks``."""
+    model, cuts = _load(directory, manifest, limit)
+    feeds = [_feeds([int(token) for token in ids], 0, len(ids)) for ids in sequences]
+    try:
+        for cut in cuts[:-1]:
+            session = _open(directory, model, cut)
+            for feed in feeds:
+                out = _run(session, cut, {**feed, **_empty_caches(model, 1, feed["input_ids"].shape[1])})
+                feed.update((name, value) for name, value in out.items() if "norm" in name)
+            del session
+        session = _open(directory, model, cuts[-1])
+        for feed, ids in zip(feeds, sequences, strict=True):
+            for index in chunks(np.arange(len(ids))):
+                yield _run(session, cuts[-1], {**feed, "logit_index": index[None]})["logits"][0]
+        del session
+    finally:
+        (directory / _CUT).unlink(missing_ok=True)
+
+
 def observe(
     directory: Path,
     manifest: Manifest,

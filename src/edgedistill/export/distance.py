@@ -1,0 +1,160 @@
+"""How far a finished bundle's output is from the original's, on held-out text: the KL divergence and the top tokens.
+
+Both run layer by layer: the original's weights are read once more, a layer at a time as float32, and the bundle's own
+graph runs in slices, so that memory does not grow with the model. Neither writes logits anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgedistill.architecture.families import logical_weights
+from edgedistill.errors import EdgedistillError
+from edgedistill.export.calibrate import sliced_run
+from edgedistill.export.calibrate.hidden_states import Part, batches
+from edgedistill.export.mixed_precision.sensitivity import kl_sum, log_softmax
+from edgedistill.export.writer import Job, WeightsWriter, plan_layout
+from edgedistill.graph.parts import OUTPUT, build_head, build_layer
+from edgedistill.graph.weights import WeightEmitter
+from edgedistill.progress import NullProgress
+from edgedistill.quantize.plan import plan_weights
+from edgedistill.quantize.spec import FLOAT32
+from edgedistill.system.temporary import scratch
+from edgedistill.traces.prompts import built_in_texts
+from edgedistill.traces.reading import reader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgedistill.architecture.spec import LogicalWeight
+    from edgedistill.bundle.manifest import Manifest
+    from edgedistill.checkpoint.types import Checkpoint
+    from edgedistill.export.plan import Plan
+    from edgedistill.progress import Progress
+
+    Floats = npt.NDArray[np.float32]
+    Ids = npt.NDArray[np.int64]
+
+TOKENS = 512
+"""Most positions that are compared."""
+FEWEST_TOKENS = 64
+_GRAPH, _WEIGHTS = "part.onnx", "part.bin"
+
+
+def measure(
+    directory: Path, manifest: Manifest, checkpoint: Checkpoint, plan: Plan, *, threads: int, progress: Progress
+) -> dict[str, Any]:
+    """Compare the bundle in ``directory`` with the checkpoint that it was made from.
+
+    Args:
+        directory: Holds graphs and weights of the bundle; gets scratch files that go again.
+        manifest: The bundle's, so far.
+        checkpoint: The original, with its tensors under the names of ``logical_weights``.
+        plan: What the bundle was made by.
+        threads: Of the original's kernels.
+        progress: Receives layers.
+
+    Returns:
+        ``kl`` (the bundle's from the original, mean over positions, in nats), ``top1`` (share of positions with one
+        likeliest token in both), ``tokens`` compared. Empty where tokenizer or template give nothing to compare on.
+    """
+    sequences = held_out(checkpoint, plan.context_length)
+    if not sequences:
+        return {}
+    progress.begin("comparing with the original", plan.spec.num_hidden_layers, "items")
+    with scratch(directory, ".original-") as folder:
+        original = _Original(folder, checkpoint, plan, sequences, threads)
+        hidden = original.hidden(progress)
+        head = original.head()
+        kl = agreeing = 0.0
+        rows = (row for states in hidden for row in sliced_run.chunks(states))
+        for states, logits in zip(rows, sliced_run.logits(directory, manifest, sequences), strict=True):
+            reference = log_softmax(head.run(["logits"], {"hidden": states[None]})[0][0])
+            kl += kl_sum(reference, log_softmax(logits))
+            agreeing += float((reference.argmax(axis=1) == logits.argmax(axis=1)).sum())
+        del head
+    progress.end()
+    tokens = sum(map(len, sequences))
+    return {"kl": max(0.0, kl / tokens), "top1": agreeing / tokens, "tokens": tokens}
+
+
+def held_out(checkpoint: Checkpoint, longest: int) -> list[Ids]:
+    """Tokens of texts that no calibration sees, longest first; empty where they are too few to tell anything."""
+    try:
+        with reader(checkpoint) as (encode, render):
+            found = [np.asarray(encode(text)[:longest], np.int64) for text in built_in_texts(render, held_out=True)]
+    except EdgedistillError:
+        return []  # the export says what is wrong with tokenizer or template, where that matters to it
+    share = TOKENS // len(found)
+    found = sorted((ids[:share] for ids in found if len(ids) > 1), key=len, reverse=True)
+    known = int(checkpoint.config["vocab_size"])
+    if sum(map(len, found)) < FEWEST_TOKENS or any(ids.max() >= known for ids in found):
+        return []
+    return found
+
+
+class _Original:
+    """The checkpoint's own layers over some sequences."""
+
+    def __init__(
+        self, folder: Path, checkpoint: Checkpoint, plan: Plan, sequences: Sequence[Ids], threads: int
+    ) -> None:
+        self._folder, self._source, self._plan = folder, checkpoint.tensors, plan
+        self._sequences, self._threads = sequences, threads
+        self._weights = logical_weights(plan.spec)
+
+    def hidden(self, progress: Progress) -> list[Floats]:
+        """What the last layer gives for each sequence, float32 [n, H]."""
+        spec = self._plan.spec
+        parts = list(batches(self._sequences))
+        hidden = [self._embedded(part.ids) for part in parts]
+        for index in range(spec.num_hidden_layers):
+            layer = [weight for weight in self._weights if weight.name.startswith(f"layers.{index}.")]
+            model = build_layer(
+                spec,
+                self._decoded(layer),
+                index,
+                positions=len(self._sequences[0]),
+                context=self._plan.context_length,
+            )
+            session = Part(model, self._folder / _GRAPH, threads=self._threads, prepack=False)
+            for at, part in enumerate(parts):
+                hidden[at] = session.run([OUTPUT], part.feeds(spec, hidden[at]))[0]
+            progress.advance(1)
+        rows = zip(parts, hidden, strict=True)
+        return [values[row, :length] for part, values in rows for row, length in enumerate(part.lengths)]
+
+    def head(self) -> Part:
+        """Final norm and output matrix: ``hidden`` to ``logits``."""
+        wanted = ("embed",) if self._plan.spec.tie_word_embeddings else ("lm_head",)
+        weights = [w for w in self._weights if w.name in wanted or w.name.startswith("final_norm")]
+        model = build_head(self._plan.spec, self._decoded(weights))
+        return Part(model, self._folder / _GRAPH, threads=self._threads, prepack=False)
+
+    def _embedded(self, ids: Ids) -> Floats:
+        embed = next(weight for weight in self._weights if weight.name == "embed")
+        known = np.unique(ids)
+        table = np.concatenate([self._source.read_rows(embed.parts[0], int(i), int(i) + 1) for i in known])
+        table += np.float32(embed.offset)
+        if self._plan.spec.embedding_scale is not None:
+            table *= np.float32(self._plan.spec.embedding_scale)
+        found: Floats = table[np.searchsorted(known, ids)]
+        return found
+
+    def _decoded(self, weights: Sequence[LogicalWeight]) -> WeightEmitter:
+        """``weights`` as float32 in the scratch file, whatever was in it before."""
+        planned = plan_weights(weights, FLOAT32)
+        layout = plan_layout((array for weight in planned.weights for array in weight.arrays), _WEIGHTS)
+        (self._folder / _WEIGHTS).unlink(missing_ok=True)
+        writer = WeightsWriter(self._folder / _WEIGHTS, layout, resume=False, journal=False)
+        try:
+            jobs = [Job(weight, FLOAT32) for weight in weights]
+            writer.write_weights(jobs, self._source, threads=self._threads, progress=NullProgress())
+        finally:
+            writer.close()
+        return WeightEmitter(planned.by_name(), layout.arrays)
