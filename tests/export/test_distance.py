@@ -60,7 +60,7 @@ def test_slices_give_the_logits_of_the_whole(model_type: str, tmp_path: Path) ->
     (tmp_path / "source/tokenizer.json").write_text(tokenizer().to_str(), encoding="utf-8")
     result = edgedistill.export(tmp_path / "source", tmp_path / "b", format="fp32", check=False, verify=False)
     bundle = Bundle.open(result.path)
-    sequences = [np.arange(5, 105) % 60, np.arange(7, 16)]
+    sequences = [np.arange(5, 85), np.arange(7, 16)]
     sliced = np.concatenate(list(sliced_run.logits(bundle.path, bundle.manifest, sequences, limit=1)))
     np.testing.assert_allclose(sliced, logits(bundle, sequences), rtol=1e-4, atol=1e-5)
 
