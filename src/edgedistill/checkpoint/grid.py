@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgedistill.checkpoint.types import TensorSource
 
     Scales = npt.NDArray[np.float32]
-    ZeroPoints = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    ZeroPoints = npt.NDArray[np.uint8 | np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """How far a finished bundle's output is from the original's, on held-out text: the KL divergence and the top tokens.
 
-Both run layer by layer: the original's weights are read once more, a layer at a time as float32, and the bundle's own
-graph runs in slices, so that memory does not grow with the model. Neither writes logits anywhere.
+Both run layer by layer: the original's weights are read once more, a layer at a time as float32 and the output matrix
+some rows at a time, and the bundle's own graph runs in slices, so that memory does not grow with the model's depth.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from edgedistill.errors import EdgedistillError
 from edgedistill.export.calibrate import sliced_run
 from edgedistill.export.calibrate.hidden_states import Part, batches
 from edgedistill.export.mixed_precision.sensitivity import kl_sum, log_softmax
-from edgedistill.export.writer import Job, WeightsWriter, plan_layout
-from edgedistill.graph.parts import OUTPUT, build_head, build_layer
+from edgedistill.export.writer import Job, WeightsWriter, plan_layout, slices
+from edgedistill.graph.parts import OUTPUT, build_layer
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.progress import NullProgress
 from edgedistill.quantize.plan import plan_weights
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 TOKENS = 512
 """Most positions that are compared."""
 FEWEST_TOKENS = 64
+_ROWS = 32
+"""Positions whose probabilities exist at the same time."""
 _GRAPH, _WEIGHTS = "part.onnx", "part.bin"
 
 
@@ -70,14 +72,14 @@ def measure(
     with scratch(directory, ".original-") as folder:
         original = _Original(folder, checkpoint, plan, sequences, threads)
         hidden = original.hidden(progress)
-        head = original.head()
         kl = agreeing = 0.0
-        rows = (row for states in hidden for row in sliced_run.chunks(states))
-        for states, logits in zip(rows, sliced_run.logits(directory, manifest, sequences), strict=True):
-            reference = log_softmax(head.run(["logits"], {"hidden": states[None]})[0][0])
-            kl += kl_sum(reference, log_softmax(logits))
-            agreeing += float((reference.argmax(axis=1) == logits.argmax(axis=1)).sum())
-        del head
+        states = (chunk for values in hidden for chunk in sliced_run.chunks(values))
+        for chunk, found in zip(states, sliced_run.logits(directory, manifest, sequences), strict=True):
+            expected = original.logits(chunk)
+            agreeing += float((expected.argmax(axis=1) == found.argmax(axis=1)).sum())
+            for rows in range(0, len(found), _ROWS):
+                part = slice(rows, rows + _ROWS)
+                kl += kl_sum(log_softmax(expected[part]), log_softmax(found[part]))
     progress.end()
     tokens = sum(map(len, sequences))
     return {"kl": max(0.0, kl / tokens), "top1": agreeing / tokens, "tokens": tokens}
@@ -129,15 +131,32 @@ class _Original:
         rows = zip(parts, hidden, strict=True)
         return [values[row, :length] for part, values in rows for row, length in enumerate(part.lengths)]
 
-    def head(self) -> Part:
-        """Final norm and output matrix: ``hidden`` to ``logits``."""
-        wanted = ("embed",) if self._plan.spec.tie_word_embeddings else ("lm_head",)
-        weights = [w for w in self._weights if w.name in wanted or w.name.startswith("final_norm")]
-        model = build_head(self._plan.spec, self._decoded(weights))
-        return Part(model, self._folder / _GRAPH, threads=self._threads, prepack=False)
+    def logits(self, hidden: Floats) -> Floats:
+        """float32 [n, V] of what the last layer gives [n, H]; the output matrix is read in slices, and never whole."""
+        spec = self._plan.spec
+        x = hidden - hidden.mean(axis=1, keepdims=True) if spec.norm == "layer" else hidden
+        x = x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(spec.rms_norm_eps))
+        x *= self._vector("final_norm")
+        if spec.norm_bias:
+            x += self._vector("final_norm.bias")
+        matrix = self._weight("embed" if spec.tie_word_embeddings else "lm_head")
+        found = np.empty((len(x), spec.vocab_size), np.float32)
+        for cut in slices(matrix, self._source):
+            found[:, cut.row : cut.row + cut.stop - cut.start] = (
+                x @ self._source.read_rows(cut.part, cut.start, cut.stop).T
+            )
+        cap = spec.final_logit_softcapping
+        return found if cap is None else np.tanh(found / np.float32(cap)) * np.float32(cap)
+
+    def _weight(self, name: str) -> LogicalWeight:
+        return next(weight for weight in self._weights if weight.name == name)
+
+    def _vector(self, name: str) -> Floats:
+        weight = self._weight(name)
+        return self._source.read_rows(weight.parts[0], 0, weight.shape[0]) + np.float32(weight.offset)
 
     def _embedded(self, ids: Ids) -> Floats:
-        embed = next(weight for weight in self._weights if weight.name == "embed")
+        embed = self._weight("embed")
         known = np.unique(ids)
         table = np.concatenate([self._source.read_rows(embed.parts[0], int(i), int(i) + 1) for i in known])
         table += np.float32(embed.offset)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def keep_rows(
-    rows: Floats, fmt: WeightFormat, scales: Floats, zero_points: npt.NDArray[np.uint8] | Floats
+    rows: Floats, fmt: WeightFormat, scales: Floats, zero_points: npt.NDArray[np.uint8 | np.float32]
 ) -> dict[str, npt.NDArray[np.generic]]:
     """Store rows that are (code - zero point) * scale with just these codes.
 

@@ -123,7 +123,7 @@ def sweep(
         (directory / _CUT).unlink(missing_ok=True)
 
 
-HEAD_TOKENS = 64
+HEAD_TOKENS = 128
 """Positions whose logits exist at the same time."""
 
 
