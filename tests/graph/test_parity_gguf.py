@@ -21,7 +21,7 @@ pytestmark = pytest.mark.next
 
 # Cases of the parity tests by GGUF architecture, and the size of the vocabulary that the tokenizer needs.
 FILES = {
-    "llama": ("llama", "llama-bias", "llama-linear", "llama-llama3", "mistral-window"),
+    "llama": ("llama", "llama-bias", "llama-linear", "llama-llama3", "mistral-window", "mixtral"),
     "mistral3": ("ministral3", "mistral"),
     "smollm3": ("smollm3",),
     "qwen2": ("qwen2", "qwen2-yarn"),

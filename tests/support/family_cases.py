@@ -139,6 +139,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "nemotron": ("nemotron", {"head_dim": 32}),
     "stablelm": ("stablelm", {"hidden_size": 64, "partial_rotary_factor": 0.5}),
     "stablelm-parallel": ("stablelm", {"hidden_size": 64, "use_parallel_residual": True, "use_qkv_bias": True}),
+    "bitnet": ("bitnet", {"hidden_size": 64, "hidden_act": "relu2"}),
     "helium": ("helium", {"hidden_size": 64}),
     "ministral": ("ministral", {"sliding_window": 7}),
     "ministral3": (
@@ -152,6 +153,28 @@ CASES |= {
     "qwen3_moe-some": (
         "qwen3_moe",
         QWEN3_MOE | {"norm_topk_prob": False, "decoder_sparse_step": 2, "mlp_only_layers": [3], "num_hidden_layers": 5},
+    ),
+    "qwen2_moe": (
+        "qwen2_moe",
+        {
+            "hidden_size": 64,
+            "num_experts": 6,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "shared_expert_intermediate_size": 48,
+            "norm_topk_prob": False,
+        },
+    ),
+    "granitemoeshared": (
+        "granitemoeshared",
+        {
+            "hidden_size": 64,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "shared_intermediate_size": 48,
+            "residual_multiplier": 0.6,
+            "attention_multiplier": 0.3,
+        },
     ),
     "olmoe": ("olmoe", {"hidden_size": 64, "num_experts": 6, "num_experts_per_tok": 2}),
     "granitemoe": (

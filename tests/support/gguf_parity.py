@@ -23,7 +23,9 @@ EXPERTS = {
     "olmoe": "intermediate_size",
     "granitemoe": "intermediate_size",
     "gpt-oss": "intermediate_size",
+    "llama": "intermediate_size",  # Mixtral
 }
+MIXTRAL = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
 LAYER_NORM = {"cohere2": "layer_norm_eps", "nemotron": "norm_eps", "stablelm": "layer_norm_eps"}
 
 
@@ -54,7 +56,7 @@ def write_model(path: Path, arch: str, model: Any) -> None:
                                 config["num_hidden_layers"])  # fmt: skip
     activations: dict[str, list[float]] = {}
     arrays = {name: parameter.float().numpy() for name, parameter in model.state_dict().items()}
-    if arch in EXPERTS:
+    if arch in EXPERTS and "num_experts_per_tok" in config:
         add_experts(writer, config, EXPERTS[arch])
         arrays = with_stacked_experts(arrays, arch)
     for name, stored in arrays.items():
@@ -92,6 +94,8 @@ def with_stacked_experts(arrays: dict[str, np.ndarray], arch: str) -> dict[str, 
     singles: dict[str, list[np.ndarray]] = {}
     for name, array in arrays.items():
         layer, _, module = name.partition(".mlp.experts." if ".mlp." in name else ".block_sparse_moe.")
+        for short, whole in MIXTRAL.items():
+            module = module.removeprefix("experts.").replace(f".{short}.", f".{whole}.") if short in module else module
         target = f"{layer}.mlp.experts"
         kind = "bias" if "bias" in module else "weight"
         if ".experts." not in name and not module.startswith(("input_linear", "output_linear")):

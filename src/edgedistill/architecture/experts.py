@@ -53,6 +53,8 @@ def experts_spec(config: Mapping[str, Any], family: Experts, hidden_size: int) -
         limit=family.limit.number(config) if family.limit else None,
         sigmoid_scale=family.sigmoid_scale.number(config),
         up_offset=family.up_offset,
+        shared_size=int(family.shared.number(config)) if family.shared else 0,
+        shared_gated=family.shared_gate is not None,
     )
 
 
@@ -84,12 +86,30 @@ def expert_refs(family: Family, spec: ModelSpec, index: int, stored: set[str], f
     refs: dict[str, Ref] = {
         f"{prefix}mlp.router.{kind}": TensorRef(f"{prefix}{experts.router}.{kind}") for kind in ("weight", "bias")
     }
+    refs |= _shared(experts, spec.experts, prefix, factor)
     for expert in range(spec.experts.count):
         name = f"{prefix}mlp.experts.{expert}"
         for kind in ("weight", "bias"):
             gate_up, down = _of_expert(experts, spec.experts, prefix, expert, kind, stored)
             refs[f"{name}.gate_up_proj.{kind}"] = gate_up
             refs[f"{name}.down_proj.{kind}"] = replace(down, factor=factor)
+    return refs
+
+
+def _shared(experts: Experts, spec: ExpertsSpec, prefix: str, factor: float) -> dict[str, Ref]:
+    """Where the matrices of the expert that all tokens share are; nothing where there is none."""
+    if not spec.shared_size:
+        return {}
+    *rest, down = (f"{prefix}{name}.weight" for name in experts.shared_names)
+    if len(rest) == 1:
+        gate, up = (TensorRef(rest[0], start, spec.shared_size) for start in (0, spec.shared_size))
+    else:
+        gate, up = (TensorRef(name) for name in rest)
+    name = f"{prefix}mlp.shared"
+    refs: dict[str, Ref] = {f"{name}.gate_proj.weight": gate, f"{name}.up_proj.weight": up}
+    refs[f"{name}.down_proj.weight"] = TensorRef(down, factor=factor)
+    if experts.shared_gate:
+        refs[f"{name}.router.weight"] = TensorRef(f"{prefix}{experts.shared_gate}.weight")
     return refs
 
 

@@ -15,6 +15,7 @@ from edgedistill.architecture.family_table import FAMILIES, reason
 from edgedistill.architecture.rope import rope_spec
 from edgedistill.architecture.spec import LayerSpec, ModelSpec, QueryScaling
 from edgedistill.architecture.weights import check_tensors, logical_weights
+from edgedistill.checkpoint.bitnet import ROUNDED_INPUTS
 from edgedistill.checkpoint.config_values import integer, mapping, number, optional_number, per_layer
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
@@ -134,6 +135,8 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         query_scaling=_query_scaling(config),
         attention_sinks=family.attention_sinks,
         experts=experts_spec(config, family.experts, hidden_size) if family.experts else None,
+        sub_norms=family.sub_norms,
+        rounded_inputs=bool(config.get(ROUNDED_INPUTS)),
     )
 
 

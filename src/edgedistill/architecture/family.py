@@ -51,6 +51,9 @@ class Experts:
         stacked: Names of the tensors gate-up [E, 2I, H] (gate before up) and down [E, H, I] of all experts.
         transposed: Stacked tensors are [E, H, 2I] and [E, I, H], and gate and up are neighbours (gpt-oss).
         bias: Experts and router have biases. ``limit``, ``sigmoid_scale``: keys; ``up_offset``: fixed.
+        shared: Key of the inner size of an expert that all tokens share; None: there is none.
+        shared_names: Its modules gate, up and down; two: gate and up in one tensor, and down.
+        shared_gate: Module of the logit that it is weighted by; None: it is not.
     """
 
     count: Key = Key("num_experts", 128)
@@ -70,6 +73,9 @@ class Experts:
     limit: Key | None = None
     sigmoid_scale: Key = Key("swiglu_alpha", 1.0)
     up_offset: float = 0.0
+    shared: Key | None = None
+    shared_names: tuple[str, ...] = ()
+    shared_gate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,7 @@ class Family:
         caps: Logits may be capped. ``attn_softcap``, ``final_softcap``: defaults of the caps.
         attention_sinks: See ``ModelSpec``.
         experts: The mixture of experts, if the family has one.
+        sub_norms: See ``ModelSpec``.
         fused_qkv, fused_gate_up: Stored as one tensor under this name.
         names: Module names that differ from Llama's, by Llama's name.
         ignored: Tensors that may be there and that no arithmetic uses, as suffixes.
@@ -141,6 +148,7 @@ class Family:
     final_softcap: float | None = None
     attention_sinks: bool = False
     experts: Experts | None = None
+    sub_norms: bool = False
     fused_qkv: str | None = None
     fused_gate_up: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)

@@ -75,6 +75,12 @@ _GRANITE = replace(
     attention_scale=Key("attention_multiplier", 1.0),
     logits_divisor=Key("logits_scaling", 1.0),
 )
+_GRANITE_EXPERTS = Experts(
+    count=Key("num_local_experts", 8),
+    active=Key("num_experts_per_tok", 2),
+    router="block_sparse_moe.router.layer",
+    stacked=("block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"),
+)
 _NORMALIZED = Key("norm_topk_prob", False)
 
 FAMILIES: dict[str, Family] = {
@@ -91,6 +97,22 @@ FAMILIES: dict[str, Family] = {
         head_dim=None,
         kv_heads=4,
         experts=Experts(size=Key("moe_intermediate_size", 768), normalized=_NORMALIZED, some_layers=True),
+    ),
+    "qwen2_moe": Family(
+        kv_heads=16,
+        qkv_bias=Key("qkv_bias", True),
+        windows="optional",
+        sliding_window=4096,
+        experts=Experts(
+            count=Key("num_experts", 60),
+            active=Key("num_experts_per_tok", 4),
+            size=Key("moe_intermediate_size", 1408),
+            normalized=_NORMALIZED,
+            some_layers=True,
+            shared=Key("shared_expert_intermediate_size", 5632),
+            shared_names=("mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj", "mlp.shared_expert.down_proj"),
+            shared_gate="mlp.shared_expert_gate",
+        ),
     ),
     "olmoe": Family(
         max_position_embeddings=4096,
@@ -166,14 +188,14 @@ FAMILIES: dict[str, Family] = {
         refused={"attn_logit_softcapping": "a logit cap that Gemma 3 does not apply"},
     ),
     "granite": _GRANITE,
-    "granitemoe": replace(
+    "granitemoe": replace(_GRANITE, mlp_bias=False, experts=_GRANITE_EXPERTS),
+    "granitemoeshared": replace(
         _GRANITE,
         mlp_bias=False,
-        experts=Experts(
-            count=Key("num_local_experts", 8),
-            active=Key("num_experts_per_tok", 2),
-            router="block_sparse_moe.router.layer",
-            stacked=("block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"),
+        experts=replace(
+            _GRANITE_EXPERTS,
+            shared=Key("shared_intermediate_size", 0),
+            shared_names=("shared_mlp.input_linear", "shared_mlp.output_linear"),
         ),
     ),
     # Granite 4, as far as it is dense: all layers attention, no experts.
@@ -314,6 +336,15 @@ FAMILIES: dict[str, Family] = {
         qkv_bias=Key("use_qkv_bias", False),
         refused={"qk_layernorm": "a norm of its own for every head"},
     ),
+    "bitnet": Family(
+        rope_theta=500000.0,
+        max_position_embeddings=2048,
+        activation="relu2",
+        norm_eps=_EPS_5,
+        qkv_bias=_ATTENTION_BIAS,
+        o_bias=_ATTENTION_BIAS,
+        sub_norms=True,
+    ),
     "helium": Family(
         kv_heads=20,
         head_dim=128,
@@ -328,10 +359,8 @@ FAMILIES: dict[str, Family] = {
 
 _GEMMA_3N = "its layers have embeddings of their own"
 _REASONS = {
-    "bitnet": "it has norms before the last matrices of attention and MLP, and rounds activations while it runs",
     "minicpm3": "its attention is latent (low-rank queries, keys and values)",
     **dict.fromkeys(("gemma3n", "gemma3n_text", "gemma4", "gemma4_text"), _GEMMA_3N),
-    "qwen2_moe": "it has an expert that all tokens share",
     "phimoe": "its router masks logits by a threshold",
 }
 

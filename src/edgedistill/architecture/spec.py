@@ -62,6 +62,8 @@ class ExpertsSpec:
         intermediate_size: Inner size of one expert.
         bias, router_bias: Whether experts and router have biases.
         limit: None: nothing is clamped.
+        shared_size: Inner size of the expert that all tokens share, whose result is added; 0: there is none.
+        shared_gated: Its result is multiplied by the sigmoid of a logit of its own (Qwen 2 MoE).
     """
 
     count: int
@@ -73,6 +75,8 @@ class ExpertsSpec:
     limit: float | None = None
     sigmoid_scale: float = 1.0
     up_offset: float = 0.0
+    shared_size: int = 0
+    shared_gated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,8 @@ class ModelSpec:
         query_scaling: Queries grow with their position (Ministral 3).
         attention_sinks: Every head has a logit of its own, which takes its share of the softmax and adds nothing.
         experts: What the layers that are a ``mixture`` have.
+        sub_norms: Norms before the last matrices of attention and MLP too (BitNet).
+        rounded_inputs: Inputs of the layers' matrices are rounded to 8 bits per token (BitNet).
     """
 
     family: str
@@ -137,12 +143,14 @@ class ModelSpec:
     query_scaling: QueryScaling | None = None
     attention_sinks: bool = False
     experts: ExpertsSpec | None = None
+    sub_norms: bool = False
+    rounded_inputs: bool = False
 
     @property
     def widest_mlp(self) -> int:
-        """Inner elements that a token's MLP has, of all active experts together."""
+        """Inner elements that a token's MLP has, of all active experts together, or of the one that all share."""
         active = self.experts.active * self.experts.intermediate_size if self.experts else 0
-        return max(self.intermediate_size, active)
+        return max(self.intermediate_size, active, self.experts.shared_size if self.experts else 0)
 
     @property
     def q_size(self) -> int:

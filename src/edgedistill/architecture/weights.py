@@ -89,6 +89,8 @@ def _layer(spec: ModelSpec, index: int) -> list[LogicalWeight]:
         weights.append(
             LogicalWeight(f"{name}.attn.sinks", "bias", (spec.num_attention_heads,), (f"{source}.self_attn.sinks",))
         )
+    if spec.sub_norms:
+        norm("attn.sub_norm", "self_attn.attn_sub_norm", spec.q_size)
     linear("attn.o", ("self_attn.o_proj",), (h, spec.q_size), spec.o_bias)
     if not spec.parallel:
         norm("post_attention_norm", "post_attention_layernorm", h)
@@ -105,6 +107,8 @@ def _layer(spec: ModelSpec, index: int) -> list[LogicalWeight]:
                 LogicalWeight(f"{name}.mlp.{part}", "bias", (1,), (f"{source}.mlp.act_fn.{part}",))
                 for part in ("alpha_p", "alpha_n")
             ]
+        if spec.sub_norms:
+            norm("mlp.sub_norm", "mlp.ffn_sub_norm", inner)
         linear("mlp.down", ("mlp.down_proj",), (h, inner), spec.mlp_bias)
     if spec.norm_placement != "pre":
         norm("post_feedforward_norm", "post_feedforward_layernorm", h)
@@ -124,6 +128,15 @@ def _mixture(spec: ModelSpec, experts: ExpertsSpec, name: str, source: str) -> l
         if experts.bias:
             parts = tuple(f"{module}.bias" for module in modules)
             weights.append(LogicalWeight(f"{name}.experts.{role}.bias", "bias", (count * rows,), parts))
+    if size := experts.shared_size:
+        for role, shape in (("gate", (size, h)), ("up", (size, h)), ("down", (h, size))):
+            weights.append(
+                LogicalWeight(f"{name}.shared.{role}", "linear", shape, (f"{source}.shared.{role}_proj.weight",))
+            )
+        if experts.shared_gated:
+            weights.append(
+                LogicalWeight(f"{name}.shared.router", "router", (1, h), (f"{source}.shared.router.weight",))
+            )
     return weights
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from edgedistill.checkpoint.bitnet import open_bitnet
 from edgedistill.checkpoint.config_values import mapping
 from edgedistill.checkpoint.grid import Grid
 from edgedistill.checkpoint.mxfp4 import Mxfp4Tensors
@@ -63,11 +64,7 @@ def open_quantized(config: dict[str, Any], source: SafetensorsSource) -> tuple[d
     plain = {key: value for key, value in config.items() if key not in ("quantization_config", "compression_config")}
     kinds = {source.info(name).dtype for name in source.names()}
     if stated.get("quant_method") == "bitnet":
-        raise UnsupportedModelError(
-            "The checkpoint is a BitNet model, which rounds its weights to -1, 0 and 1 and its activations to 8 bits "
-            "at run time; expected a model that computes with its weights as they are stored.",
-            hint=_HINT,
-        )
+        return open_bitnet(config, source)
     if kinds <= {"F64", "F32", "F16", "BF16"} and not any(name.endswith("_packed") for name in source.names()):
         return plain, source
     if not stated:

@@ -284,7 +284,7 @@ def layer_shape(spec: ModelSpec, layer: LayerSpec, profile: Profile) -> str:
         spec.activation, spec.qk_norm, spec.norm, spec.norm_placement, spec.parallel,
         spec.gated_mlp, spec.attn_logit_softcapping, layer.rope is not None,
         spec.qkv_bias, spec.o_bias, spec.mlp_bias, spec.attention_sinks, layer.mixture,
-        cache.scales if cache.is_quantized else "",
+        cache.scales if cache.is_quantized else "", *((spec.rounded_inputs,) if spec.sub_norms else ()),
     )  # fmt: skip
     digest = hashlib.sha256(repr(kind).encode()).hexdigest()[:8]
     heads = f"{spec.num_attention_heads}/{spec.num_key_value_heads}x{spec.head_dim}"

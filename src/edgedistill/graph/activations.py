@@ -39,3 +39,16 @@ def xielu(b: GraphBuilder, x: ir.Value, alpha_p: ir.Value, alpha_n: ir.Value, *,
     curved = b.call("Mul", [b.call("Sub", [grown, x], f"{name}.curve"), negative], f"{name}.curved")
     above = b.call("Greater", [x, zero], f"{name}.above")
     return b.call("Add", [b.call("Where", [above, square, curved], f"{name}.branch"), linear], output)
+
+
+def rounded(b: GraphBuilder, x: ir.Value) -> ir.Value:
+    """``x`` float32 [..., K] rounded to 8 bits per token, of its largest magnitude, as BitNet's matrices take it
+    (transformers ``integrations/bitnet``); made once for each input.
+    """
+    last = b.constant("axis_last", np.array([-1], dtype=np.int64))
+    least = b.constant("rounded.least", np.array(1e-5, dtype=np.float32))
+    top = b.constant("rounded.top", np.array(127.0, dtype=np.float32))
+    largest = b.once("ReduceMax", [b.once("Abs", [x], f"{x.name}.magnitude"), last], f"{x.name}.largest", keepdims=1)
+    scale = b.once("Div", [top, b.once("Max", [largest, least], f"{x.name}.bounded")], f"{x.name}.scale")
+    codes = b.once("Round", [b.once("Mul", [x, scale], f"{x.name}.scaled")], f"{x.name}.codes")
+    return b.once("Div", [codes, scale], f"{x.name}.rounded")

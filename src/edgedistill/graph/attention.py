@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgedistill.architecture.rope import distinct_ropes
+from edgedistill.graph.activations import rounded
 from edgedistill.graph.builder import MICROSOFT
 
 if TYPE_CHECKING:
@@ -49,8 +50,9 @@ def attention(
 ) -> tuple[ir.Value, tuple[ir.Value, ir.Value]]:
     """Attention of ``x`` float32 [B, S, H] to itself and the cache: float32 [B, S, H], and present key and value."""
     name = f"layers.{layer.index}.attn"
+    read = rounded(b, x) if spec.rounded_inputs else x
     qkv = weights.linear(
-        b, x, f"{name}.qkv", output=f"{name}.qkv.out", bias=f"{name}.qkv.bias" if spec.qkv_bias else None
+        b, read, f"{name}.qkv", output=f"{name}.qkv.out", bias=f"{name}.qkv.bias" if spec.qkv_bias else None
     )
     tables: tuple[ir.Value, ir.Value] | None = None
     if layer.rope is not None:
@@ -105,6 +107,11 @@ def attention(
             "GroupQueryAttention", arguments, attributes, domain=MICROSOFT, outputs=[out, *present], name=f"{name}.gqa"
         )
     )
+    if spec.sub_norms:
+        weight = weights.vector(b, f"{name}.sub_norm")
+        attributes = {"axis": -1, "epsilon": spec.rms_norm_eps, "stash_type": 1}
+        out = b.call("SimplifiedLayerNormalization", [out, weight], f"{name}.sub_norm.out", **attributes)
+    out = rounded(b, out) if spec.rounded_inputs else out
     projected = weights.linear(
         b, out, f"{name}.o", output=f"{name}.o.out", bias=f"{name}.o.bias" if spec.o_bias else None
     )

@@ -37,13 +37,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import onnx_ir as ir
 
-from edgedistill.graph.activations import xielu
+from edgedistill.graph.activations import rounded, xielu
 from edgedistill.graph.attention import AttentionInputs, attention
 from edgedistill.graph.builder import MICROSOFT, GraphBuilder
 from edgedistill.graph.experts import mixture
 
 if TYPE_CHECKING:
-    from edgedistill.architecture.spec import LayerSpec, ModelSpec
+    from edgedistill.architecture.spec import ExpertsSpec, LayerSpec, ModelSpec
     from edgedistill.graph.weights import WeightEmitter
     from edgedistill.quantize.kv import KvScales
 
@@ -204,12 +204,27 @@ class Decoder:
 
     def _mlp(self, layer: LayerSpec, x: ir.Value, name: str) -> ir.Value:
         if layer.mixture and self._spec.experts is not None:
-            return mixture(self._b, self._weights, self._spec.experts, x, name)
+            out = mixture(self._b, self._weights, self._spec.experts, x, name)
+            return self._with_shared(self._spec.experts, x, out, name) if self._spec.experts.shared_size else out
         up = self._linear(x, f"{name}.up")
         if not self._spec.gated_mlp:
             return self._linear(self._activate(up, name, f"{name}.gated"), f"{name}.down")
         active = self._activate(self._linear(x, f"{name}.gate"), name, f"{name}.active")
-        return self._linear(self._b.call("Mul", [active, up], f"{name}.gated"), f"{name}.down")
+        gated = self._b.call("Mul", [active, up], f"{name}.gated")
+        return self._linear(self.norm(gated, f"{name}.sub_norm") if self._spec.sub_norms else gated, f"{name}.down")
+
+    def _with_shared(self, experts: ExpertsSpec, x: ir.Value, routed: ir.Value, name: str) -> ir.Value:
+        """``routed`` and what the expert that all tokens share makes of ``x``."""
+
+        def linear(value: ir.Value, role: str) -> ir.Value:
+            return self._weights.linear(self._b, value, f"{name}.shared.{role}", output=f"{name}.shared.{role}.out")
+
+        active = self._activate(linear(x, "gate"), f"{name}.shared", f"{name}.shared.active")
+        out = linear(self._b.call("Mul", [active, linear(x, "up")], f"{name}.shared.gated"), "down")
+        if experts.shared_gated:
+            weight = self._b.call("Sigmoid", [linear(x, "router")], f"{name}.shared.weight")
+            out = self._b.call("Mul", [out, weight], f"{name}.shared.weighted")
+        return self._b.call("Add", [routed, out], f"{name}.out")
 
     def _activate(self, x: ir.Value, name: str, output: str) -> ir.Value:
         """The activation of ``x``, called ``output``."""
@@ -227,6 +242,7 @@ class Decoder:
 
     def _linear(self, x: ir.Value, name: str) -> ir.Value:
         bias = f"{name}.bias" if self._spec.mlp_bias else None
+        x = rounded(self._b, x) if self._spec.rounded_inputs else x
         return self._weights.linear(self._b, x, name, output=f"{name}.out", bias=bias)
 
 

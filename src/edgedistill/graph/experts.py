@@ -34,7 +34,7 @@ def mixture(b: GraphBuilder, weights: WeightEmitter, experts: ExpertsSpec, x: ir
     last = b.constant("axis_last", np.array([-1], dtype=np.int64))
     chosen, _ = b.op("TopK", [probabilities, active], f"{name}.router.chosen", outputs=2, axis=-1, sorted=0)
     share = b.call("ReduceSum", [chosen, last], f"{name}.router.share", keepdims=1)
-    return b.call("Mul", [out, share], f"{name}.shared.out")
+    return b.call("Mul", [out, share], f"{name}.experts.weighted")
 
 
 def attributes(experts: ExpertsSpec) -> dict[str, Any]:

@@ -28,11 +28,14 @@ def inputs_of(spec: ModelSpec, weight: str) -> str:
     layer, _, part = weight.partition(".attn.") if ".attn." in weight else weight.partition(".mlp.")
     return {
         "qkv": f"{layer}.input_norm.out",
-        "o": f"{layer}.attn.out",
+        "o": f"{layer}.attn.{'sub_norm.out' if spec.sub_norms else 'out'}",
         "gate": f"{layer}.{spec.mlp_input}.out",
         "up": f"{layer}.{spec.mlp_input}.out",
-        "down": f"{layer}.mlp.gated",
+        "down": f"{layer}.mlp.{'sub_norm.out' if spec.sub_norms else 'gated'}",
         "experts.gate_up": f"{layer}.{spec.mlp_input}.out",
+        "shared.gate": f"{layer}.{spec.mlp_input}.out",
+        "shared.up": f"{layer}.{spec.mlp_input}.out",
+        "shared.down": f"{layer}.mlp.shared.gated",
     }[part]
 
 

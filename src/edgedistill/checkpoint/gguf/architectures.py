@@ -60,7 +60,7 @@ class GgufArchitecture:
         windows: No sliding windows; the same in all layers; a pattern, by default with every fourth layer full; Gemma.
         full_every: Distance of the full layers of a pattern that the file does not state.
         experts: Constants of a mixture of experts that the file does not state; None: there is none.
-        sliding_type: Model type of a file with sliding windows.
+        experts_type, sliding_type: Model types of a file with a mixture of experts, or with sliding windows.
     """
 
     model_type: str
@@ -76,6 +76,7 @@ class GgufArchitecture:
     sliding_type: str | None = None
     full_every: int = 4
     experts: Mapping[str, Any] | None = None
+    experts_type: str | None = None
 
     @property
     def block_names(self) -> dict[str, str]:
@@ -88,7 +89,15 @@ _UNGATED = {"attention_bias": "attn_q", "mlp_bias": "ffn_up"}
 
 ARCHITECTURES: dict[str, GgufArchitecture] = {
     "llama": GgufArchitecture(
-        "llama", also=("mistral",), interleaved=True, biases=_MLP_TOO, windows="all", sliding_type="mistral"
+        "llama",
+        also=("mistral", "mixtral"),
+        interleaved=True,
+        names=_EXPERTS | {"ffn_gate_inp": "block_sparse_moe.gate"},
+        biases=_MLP_TOO,
+        windows="all",
+        experts={},
+        experts_type="mixtral",
+        sliding_type="mistral",
     ),
     "smollm3": GgufArchitecture("smollm3", interleaved=True, biases=_MLP_TOO),
     "mistral3": GgufArchitecture("ministral3", also=("mistral",), interleaved=True, biases={}),

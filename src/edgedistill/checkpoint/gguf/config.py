@@ -180,7 +180,7 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
 
 def _windows(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture) -> None:
     window = keys.integer("attention.sliding_window", 0)
-    if architecture.sliding_type and not window:
+    if architecture.sliding_type and (not window or config["model_type"] == architecture.experts_type):
         return
     config["model_type"] = architecture.sliding_type or architecture.model_type
     config["sliding_window"] = window or None
@@ -192,7 +192,7 @@ def _windows(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture)
 def _experts(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture) -> None:
     """A mixture of experts; llama.cpp knows more about its routing than the file says."""
     count = keys.integer("expert_count", 0)
-    if architecture.experts is None and not count:
+    if not count and (architecture.experts is None or architecture.experts_type):
         return
     if architecture.experts is None or not count or keys.integer("expert_shared_count", 0):
         found = "no mixture of experts" if not count else "a mixture of experts" if architecture.experts is None else ""
@@ -201,6 +201,7 @@ def _experts(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture)
             f"{architecture.model_type} models.",
             hint=_HINT,
         )
+    config["model_type"] = architecture.experts_type or architecture.model_type
     size = keys.integer("expert_feed_forward_length", 0) or config["intermediate_size"]
     key = "moe_intermediate_size" if config["model_type"] == "qwen3_moe" else "intermediate_size"
     config |= {"num_experts": count, "num_experts_per_tok": keys.integer("expert_used_count"), key: size}

@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Ids = npt.NDArray[np.int64]
 
-STAGES = (("attn.qkv",), ("attn.o",), ("mlp.gate", "mlp.up"), ("mlp.down",))
+STAGES = (
+    ("attn.qkv",), ("attn.o",), ("mlp.gate", "mlp.up", "mlp.shared.gate", "mlp.shared.up"), ("mlp.down",),
+    ("mlp.shared.down",),
+)  # fmt: skip
 """Matrices of a layer in the order in which they act; those of one stage have the same inputs."""
 WORTH_SAYING = 60.0
 """Seconds left from which on a calibration says how long it will take."""

@@ -57,7 +57,9 @@ class Group:
 
 
 def groups(spec: ModelSpec, planned: Mapping[str, PlannedWeight]) -> tuple[Group, ...]:
-    """The groups of which every consumer is W8A8."""
+    """The groups of which every consumer is W8A8; none where the model itself rounds what its matrices read."""
+    if spec.rounded_inputs:
+        return ()
     found = []
     for index in range(spec.num_hidden_layers):
         name = f"layers.{index}"
@@ -72,7 +74,7 @@ def groups(spec: ModelSpec, planned: Mapping[str, PlannedWeight]) -> tuple[Group
                 Group(f"{norm}.out", consumers, (norm, f"{norm}.bias") if spec.norm_bias else (norm,))
                 for norm, consumers in readers.items()
             ]
-        if spec.gated_mlp and not mixture:
+        if spec.gated_mlp and not mixture and not spec.sub_norms:
             found.append(Group(f"{name}.mlp.gated", (f"{name}.mlp.down",), (f"{name}.mlp.up", *up_bias)))
     if not spec.tie_word_embeddings:
         final = ("final_norm", "final_norm.bias") if spec.norm_bias else ("final_norm",)
