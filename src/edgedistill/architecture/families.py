@@ -253,11 +253,11 @@ def _windows(config: Mapping[str, Any], family: Family, count: int) -> tuple[int
     """Sliding window of each layer, None where attention is full."""
     if family.windows == "none" or config.get("sliding_window", family.sliding_window) is None:
         return (None,) * count
+    if family.windows == "optional" and not config.get("use_sliding_window", False):
+        return (None,) * count
     window = integer(config, "sliding_window", family.sliding_window)
     if family.windows == "all":
         return (window,) * count
-    if family.windows == "optional" and not config.get("use_sliding_window", False):
-        return (None,) * count
     types = per_layer(config, "layer_types", count)
     if types is None and family.windows == "pattern":
         types = _pattern(config, family, count)
