@@ -13,7 +13,7 @@ from exporting import export
 
 from edgedistill.bundle.bundle import PREFILL_MODEL, WEIGHTS
 from edgedistill.checkpoint.open import open_checkpoint
-from edgedistill.errors import CheckpointError, UnsupportedModelError, UsageError
+from edgedistill.errors import CheckpointError, UnsupportedModelError
 from edgedistill.estimate.speed import ExpertsCase, StepModel, kernel_bytes
 from edgedistill.estimate.timings import Machine, Timings
 from edgedistill.export.plan import make_plan
@@ -80,16 +80,39 @@ def test_exports_run(checkpoint: Path, tmp_path: Path, options: dict[str, Any]) 
     assert (tmp_path / "b" / PREFILL_MODEL).is_file() == ("prefill" in options)
 
 
-def test_calibration_solves_for_attention_and_leaves_the_experts(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def traces(checkpoint: Path) -> Traces:
     digest = hashlib.sha256((checkpoint / "tokenizer.json").read_bytes()).hexdigest()
     sequences = tuple(np.random.default_rng(0).integers(3, 250, (12, 40)))
-    traces = Traces(sequences, (0,) * len(sequences), digest, "random tokens")
+    return Traces(sequences, (0,) * len(sequences), digest, "random tokens")
+
+
+def test_calibration_solves_for_attention_and_leaves_the_experts(
+    checkpoint: Path, traces: Traces, tmp_path: Path
+) -> None:
     made = export(checkpoint, tmp_path / "b", format="int4-b16", calibration=traces)
     methods = {entry.name: entry.format.method for entry in made.manifest.weights if ".mlp.router" not in entry.name}
     assert methods["layers.1.attn.qkv"] == "gptq"
     assert methods["layers.1.mlp.experts.gate_up"] == methods["layers.1.mlp.experts.down"] == "search"
-    with pytest.raises(UsageError, match="mixture of experts cannot be chosen by a budget"):
-        export(checkpoint, tmp_path / "c", calibration=traces, bits_per_weight=5.0)
+
+
+@pytest.mark.parametrize("sensitivity", ["measured", "estimated"])
+def test_a_budget_chooses_one_format_for_the_experts_of_a_layer(
+    checkpoint: Path, traces: Traces, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sensitivity: str
+) -> None:
+    monkeypatch.setenv("EDGEDISTILL_CACHE", str(tmp_path / "cache"))
+    options = {"calibration": traces, "sensitivity": sensitivity, "check": False}
+    small, large = (
+        export(checkpoint, tmp_path / f"{bits}", bits_per_weight=bits, **options).manifest for bits in (6.6, 8.0)
+    )
+    for made, most in ((small, 6.6), (large, 8.0)):
+        assert most - 1.0 < made.bits_per_weight <= most
+        formats = {entry.name: entry.format for entry in made.weights}
+        for layer in range(2):
+            pair = [formats[f"layers.{layer}.mlp.experts.{role}"] for role in ("gate_up", "down")]
+            assert len({(fmt.bits, fmt.block_size) for fmt in pair}) == 1
+            assert made.choice["weights"][f"layers.{layer}.mlp.experts.gate_up"]["kl"] > 0
+    assert large.choice["predicted_kl"] < small.choice["predicted_kl"]
 
 
 def test_a_step_is_predicted_from_the_active_experts(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

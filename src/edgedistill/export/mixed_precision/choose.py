@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgedistill.errors import BudgetError, UsageError
 from edgedistill.estimate.memory import matrix_memory, predict
-from edgedistill.export.mixed_precision.sensitivity import measure
+from edgedistill.export.mixed_precision.sensitivity import as_planned, measure, units
 from edgedistill.export.mixed_precision.sensitivity_estimate import estimate
 from edgedistill.export.plan import canonical, make_plan
 from edgedistill.profile.profile import load_profile
 from edgedistill.quantize.allocate import Candidate, allocate
 from edgedistill.quantize.plan import Plan as WeightPlan
-from edgedistill.quantize.plan import PlannedWeight, Rule, parse_format, searched
-from edgedistill.quantize.spec import array_specs
+from edgedistill.quantize.plan import Rule, parse_format, searched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgedistill.architecture.spec import LogicalWeight
     from edgedistill.checkpoint.open import Checkpoint
+    from edgedistill.export.mixed_precision.sensitivity import Unit
     from edgedistill.export.plan import Plan
     from edgedistill.profile.profile import Profile
     from edgedistill.progress import Progress
+    from edgedistill.quantize.plan import PlannedWeight
     from edgedistill.quantize.spec import WeightFormat
     from edgedistill.traces.traces import Traces
 
@@ -101,20 +101,14 @@ def choose_formats(
         sensitivity: ``measured`` for every matrix, ``estimated`` from some, or ``auto``: by the number of parameters.
 
     Raises:
-        UsageError: The model is a mixture of experts.
         BudgetError: It cannot be met; the nearest that can is named.
         UnsupportedModelError, CheckpointError: See ``make_plan``.
     """
     checkpoint = canonical(checkpoint)
     plan = make_plan(checkpoint, load_profile("reference-fp32"), context_length)
-    if plan.spec.experts is not None:
-        raise UsageError(
-            "Formats of a mixture of experts cannot be chosen by a budget: what one of its matrices loses is not "
-            "measured by itself.",
-            hint="Choose one for all of them with --format.",
-        )
-    matrices = {w.name: w for w in plan.weights if w.is_matrix}
-    vectors = [w for w in plan.planned.weights if w.weight_name not in matrices]
+    matrices = {unit[0].name: unit for unit in units(plan.weights)}
+    names = {weight.name for unit in matrices.values() for weight in unit}
+    vectors = [w for w in plan.planned.weights if w.weight_name not in names]
     costs = _Costs(plan, profile, vectors, resident=budget.max_memory is not None)
     most = costs.affordable(budget)
     candidates = profile.weights.candidates or CANDIDATES
@@ -135,7 +129,7 @@ def choose_formats(
 
     def damage(name: str, fmt: WeightFormat) -> float:
         found = measured[name][searched(fmt).label()]
-        calibrated = name.startswith("layers.") and fmt.method == "gptq"
+        calibrated = name.startswith("layers.") and ".mlp.experts." not in name and fmt.method == "gptq"
         return found * (CALIBRATED if calibrated else 1.0)
 
     options = {
@@ -149,7 +143,7 @@ def choose_formats(
         costs.check(costs.smallest(matrices, candidates), most, budget)
         chosen = allocate(options, max_bytes=most)
     by_label = {fmt.label(): fmt for fmt in candidates}
-    rules = tuple(Rule(name, by_label[one.label]) for name, one in chosen.items())
+    rules = tuple(Rule(w.name, by_label[one.label]) for name, one in chosen.items() for w in matrices[name])
     record = {
         "budget": {
             key: value
@@ -172,10 +166,9 @@ def choose_formats(
     return replace(profile, weights=replace(profile.weights, rules=rules)), record
 
 
-def stored(weight: LogicalWeight, fmt: WeightFormat) -> int:
-    """Bytes of a matrix in the file."""
-    rows, columns = weight.shape
-    return sum(array.nbytes for array in array_specs(weight.name, (rows, columns), fmt))
+def stored(unit: Unit, fmt: WeightFormat) -> int:
+    """Bytes of the matrices of a unit in the file."""
+    return sum(planned.nbytes for planned in as_planned(unit, fmt).values())
 
 
 class _Costs:
@@ -195,17 +188,17 @@ class _Costs:
             )
             self._rest = everything_else.needed_bytes
 
-    def of(self, weight: LogicalWeight, fmt: WeightFormat) -> int:
-        """Of one matrix."""
+    def of(self, unit: Unit, fmt: WeightFormat) -> int:
+        """Of the matrices of one unit."""
         if not self._resident:
-            return stored(weight, fmt)
-        planned = PlannedWeight(weight.name, weight.shape, fmt, array_specs(weight.name, _two(weight.shape), fmt))
-        private, mapped, _ = matrix_memory(planned, tied=self._spec.tie_word_embeddings, context_length=self._context)
-        return private + mapped
+            return stored(unit, fmt)
+        tied, context = self._spec.tie_word_embeddings, self._context
+        found = [matrix_memory(w, tied=tied, context_length=context) for w in as_planned(unit, fmt).values()]
+        return sum(private + mapped for private, mapped, _ in found)
 
-    def smallest(self, matrices: Mapping[str, LogicalWeight], candidates: Sequence[WeightFormat]) -> int:
+    def smallest(self, matrices: Mapping[str, Unit], candidates: Sequence[WeightFormat]) -> int:
         """Least that the matrices take together."""
-        return sum(min(self.of(weight, fmt) for fmt in candidates) for weight in matrices.values())
+        return sum(min(self.of(unit, fmt) for fmt in candidates) for unit in matrices.values())
 
     def affordable(self, budget: SizeBudget) -> int | None:
         """What the matrices may take together; None where the budget is a KL."""
@@ -236,11 +229,6 @@ class _Costs:
             hint=f"Allow --bits-per-weight {bits:.2f} or --max-size {megabytes:.2f}MB, or smaller formats among the "
             "profile's candidates.",
         )
-
-
-def _two(shape: tuple[int, ...]) -> tuple[int, int]:
-    rows, columns = shape
-    return rows, columns
 
 
 def _reachable(max_kl: float, options: Mapping[str, Sequence[Candidate]]) -> float:

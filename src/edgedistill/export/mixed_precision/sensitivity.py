@@ -7,7 +7,10 @@ of the model's output. Other formats are scaled by tr(dW H dW^T), H the second m
 lowest order KL is quadratic in dW. Embedding and head are measured for every format. Float32 weights lie in one
 scratch file that sessions map (``session.disable_prepacking``), so memory does not grow with the model.
 
-Results are kept in the user's cache, a line per matrix: an interrupted run goes on where it stopped.
+The two matrices of a layer's experts go into one kernel, which wants one width of both: they are measured together, and
+other formats are scaled by the mean of |dW|^2 / |W|^2, since few tokens reach any one expert.
+
+Results are kept in the user's cache, a line per unit of matrices: an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -27,12 +30,11 @@ from edgedistill.graph.parts import OUTPUT, build_embedding, build_head, build_l
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.progress import NullProgress
 from edgedistill.quantize import dequantize_rows, quantize_rows
-from edgedistill.quantize.plan import parse_format
-from edgedistill.quantize.spec import array_specs
+from edgedistill.quantize.plan import parse_format, plan_weights
 from edgedistill.system.temporary import scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -41,15 +43,19 @@ if TYPE_CHECKING:
     from edgedistill.checkpoint.types import TensorSource
     from edgedistill.export.plan import Plan
     from edgedistill.progress import Progress
+    from edgedistill.quantize.plan import PlannedWeight
     from edgedistill.quantize.spec import WeightFormat
     from edgedistill.traces.traces import Traces
 
     Floats = npt.NDArray[np.float32]
+    Unit = tuple[LogicalWeight, ...]
 
 REFERENCE = parse_format("int4-b32-asym-search")
 TOKENS = 1024
 LENGTH = 512
 HEAD_TOKENS = 128
+SAMPLED_ROWS = 1024
+"""Rows of the matrices of experts by which formats are compared."""
 
 
 def measure(
@@ -62,7 +68,8 @@ def measure(
     threads: int,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Mean KL in nats per token, by matrix and by label of ``formats`` (searched, not calibrated).
+    """Mean KL in nats per token, by the first matrix of each of ``units`` and by label of ``formats`` (searched, not
+    calibrated).
 
     Args:
         plan: Of the model with every matrix in float32; no second form.
@@ -74,22 +81,58 @@ def measure(
         progress: Receives matrices.
     """
     progress = progress or NullProgress()
-    matrices = [w for w in plan.weights if w.is_matrix]
+    together = units(plan.weights)
     cache = cache_file([source_hash, traces.sha256, [f.label() for f in formats]])
     found = read_cache(cache)
-    todo = [w for w in matrices if w.name not in found]
+    todo = [unit for unit in together if unit[0].name not in found]
     if todo:
-        progress.begin("measuring sensitivity", len(matrices), "items")
+        progress.begin("measuring sensitivity", len(together), "items")
         progress.advance(len(found))
         with scratch(cache.parent, "scratch-") as folder:
             run = _Run(folder, plan, source, sequences_of(traces), threads)
-            for weight in todo:
-                found[weight.name] = run.damages(weight, formats)
+            for unit in todo:
+                name = unit[0].name
+                found[name] = run.damages(unit, formats)
                 with cache.open("a", encoding="utf-8") as file:
-                    file.write("\n" + json.dumps([weight.name, found[weight.name]]))
+                    file.write("\n" + json.dumps([name, found[name]]))
                 progress.advance(1)
         progress.end()
     return found
+
+
+def units(weights: Iterable[LogicalWeight]) -> list[Unit]:
+    """Matrices that get a format together: the two of a layer's experts, any other by itself."""
+    found: dict[str, list[LogicalWeight]] = {}
+    for weight in weights:
+        if weight.is_matrix:
+            name = weight.name.rpartition(".")[0] if weight.kind == "experts" else weight.name
+            found.setdefault(name, []).append(weight)
+    return [tuple(unit) for unit in found.values()]
+
+
+def as_planned(unit: Unit, fmt: WeightFormat) -> dict[str, PlannedWeight]:
+    """The matrices of a unit in ``fmt``, of experts as their kernel takes it (``plan_weights``)."""
+    return plan_weights(unit, fmt).by_name()
+
+
+def weight_errors(
+    rows: Sequence[Floats], unit: Unit, formats: Sequence[WeightFormat], threads: int
+) -> dict[str, float]:
+    """By label of ``formats``: |dW|^2 / |W|^2 of a unit, summed over its matrices, of which ``rows`` are some."""
+
+    def error(fmt: WeightFormat) -> float:
+        if fmt.is_float:
+            return 0.0
+        total = 0.0
+        for weight, values in zip(unit, rows, strict=True):
+            own = as_planned(unit, fmt)[weight.name].format
+            change = values - dequantize_rows(quantize_rows(values, own, threads=threads), own, values.shape[1])
+            total += float(
+                np.square(change).sum(dtype=np.float64) / max(np.square(values).sum(dtype=np.float64), 1e-30)
+            )
+        return total
+
+    return {fmt.label(): error(fmt) for fmt in formats}
 
 
 def cache_file(key: list[Any]) -> Path:
@@ -153,11 +196,16 @@ class _Run:
         for part in self._slices():
             self._reference[part] = log_softmax(self._logits(self._head, self._inputs[count][part]))
 
-    def damages(self, weight: LogicalWeight, formats: Sequence[WeightFormat]) -> dict[str, float]:
+    def damages(self, unit: Unit, formats: Sequence[WeightFormat]) -> dict[str, float]:
         """KL by label of ``formats``."""
+        weight = unit[0]
         if not weight.name.startswith("layers."):
-            return {fmt.label(): self._direct(weight, fmt) for fmt in formats}
-        direct = self._direct(weight, REFERENCE)
+            return {fmt.label(): self._direct(unit, fmt) for fmt in formats}
+        direct = self._direct(unit, REFERENCE)
+        if weight.kind == "experts":
+            some = [sampled_rows(one, self._source) for one in unit]
+            errors = weight_errors(some, unit, [REFERENCE, *formats], self._threads)
+            return {fmt.label(): direct * errors[fmt.label()] / errors[REFERENCE.label()] for fmt in formats}
         index = int(weight.name.split(".")[1])
         tap = inputs_of(self._plan.spec, weight.name)
         session = self._session(self._part(self._float, index, (tap,)))
@@ -176,19 +224,21 @@ class _Run:
         base = error(REFERENCE)
         return {fmt.label(): direct * error(fmt) / base if base else 0.0 for fmt in formats}
 
-    def _direct(self, weight: LogicalWeight, fmt: WeightFormat) -> float:
-        """Measured KL with ``weight`` alone in ``fmt``."""
+    def _direct(self, unit: Unit, fmt: WeightFormat) -> float:
+        """Measured KL with ``unit`` alone in ``fmt``."""
         if fmt.is_float:
             return 0.0
-        layout = plan_layout(array_specs(weight.name, (weight.shape[0], weight.shape[1]), fmt), "candidate.bin")
+        weight, planned = unit[0], as_planned(unit, fmt)
+        layout = plan_layout((array for one in planned.values() for array in one.arrays), "candidate.bin")
         (self._folder / "candidate.bin").unlink(missing_ok=True)
         writer = WeightsWriter(self._folder / "candidate.bin", layout, resume=False, journal=False)
         try:
-            writer.write_weights([Job(weight, fmt)], self._source, threads=self._threads, progress=NullProgress())
+            jobs = [Job(one, planned[one.name].format) for one in unit]
+            writer.write_weights(jobs, self._source, threads=self._threads, progress=NullProgress())
         finally:
             writer.close()
         emitter = WeightEmitter(
-            {**self._planned, weight.name: PlannedFormat(weight.shape, fmt)},
+            {**self._planned, **planned},
             {**self._plan.layout.arrays, **layout.arrays},
             supply=True,
         )
@@ -248,6 +298,13 @@ class _Run:
 
     def _session(self, model: Any) -> Any:
         return open_part(model, self._folder / "part.onnx", threads=self._threads, prepack=False)
+
+
+def sampled_rows(weight: LogicalWeight, source: TensorSource) -> Floats:
+    """About ``SAMPLED_ROWS`` rows of a matrix, evenly spaced over the parts that it consists of."""
+    parts = weight.parts[:: max(1, len(weight.parts) // 16)]
+    each = max(1, SAMPLED_ROWS // len(parts))
+    return np.concatenate([source.read_rows(p, 0, min(each, source.info(p).shape[0])) for p in parts])
 
 
 def kl_sum(reference: Floats, other: Floats) -> float:

@@ -76,7 +76,7 @@ def estimate(
     cache = sensitivity.cache_file([_KIND, source_hash, traces.sha256, [f.label() for f in formats]])
     with scratch(cache.parent, "scratch-") as folder:
         run = _Run(folder, plan, source, sensitivity.sequences_of(traces), formats, threads, cache, depths)
-        progress.begin("estimating sensitivity", len(run.matrices), "items")
+        progress.begin("estimating sensitivity", len(run.units), "items")
         found = run.everything(progress)
         progress.end()
     return found
@@ -101,7 +101,7 @@ class _Run:
     ) -> None:
         self._folder, self._plan, self._source, self._threads = folder, plan, source, threads
         self._formats, self._cache, self._depths = formats, cache, depths
-        self.matrices = [w for w in plan.weights if w.is_matrix]
+        self.units = sensitivity.units(plan.weights)
         self._sequences = [ids[: plan.context_length] for ids in sequences]
         self._known = sensitivity.read_cache(cache)
         self._planned = {n: PlannedFormat(w.shape, w.format) for n, w in plan.planned.by_name().items()}
@@ -109,7 +109,7 @@ class _Run:
     def everything(self, progress: Progress) -> dict[str, dict[str, float]]:
         """KL by matrix and format."""
         spec = self._plan.spec
-        embed = next(w for w in self.matrices if w.name == "embed")
+        embed = next(w for (w, *_) in self.units if w.name == "embed")
         hidden, changed = self._embedded(embed)
         streams = {"embed": changed}
         followed = followed_layers(spec.num_hidden_layers, self._depths)
@@ -122,7 +122,7 @@ class _Run:
             if name.startswith("layers.") and self._known[name]["local"] > 0 and kl > 0:
                 index, kind = _split(name)
                 gains.setdefault(kind, {})[index] = float(np.log(kl / self._known[name]["local"]))
-        for weight in self.matrices:
+        for weight, *_ in self.units:
             known = self._known[weight.name]
             if weight.name.startswith("layers."):
                 base = measured.get(weight.name, _gain(gains, weight.name) * known["local"])
@@ -157,31 +157,35 @@ class _Run:
         whole = self._session(self._part(emitter, index))
         out = self._through(whole, hidden)
         streams = {name: self._through(whole, stream) for name, stream in streams.items()}
-        matrices = [w for w in weights if w.is_matrix]
-        taps = {w.name: inputs_of(spec, w.name) for w in matrices if w.name not in self._known}
+        together = sensitivity.units(weights)
+        dense = [unit[0] for unit in together if unit[0].kind != "experts"]
+        taps = {w.name: inputs_of(spec, w.name) for w in dense if w.name not in self._known}
         seconds: dict[str, Floats] = {}
         for tap in dict.fromkeys(taps.values()):
             x = self._through(self._session(self._part(emitter, index, (tap,))), hidden, tap)
             seconds[tap] = x.T @ x / np.float32(len(x))
         size = np.einsum("ij,ij->i", out, out, dtype=np.float64)
-        for weight in matrices:
+        for unit in together:
+            weight = unit[0]
             if follow or weight.name not in self._known:
-                changed = self._through(self._session(self._one_changed(weight, stored, index)), hidden)
+                changed = self._through(self._session(self._one_changed(unit, stored, index)), hidden)
                 if follow:
                     streams[weight.name] = changed
                 if weight.name not in self._known:
                     change = changed - out
                     squared = np.einsum("ij,ij->i", change, change, dtype=np.float64)
                     local = float(np.mean(squared / np.maximum(size, 1e-30)))
-                    rows = self._rows(weight)
-                    self._compare(weight, rows, seconds[taps[weight.name]], local=local)
+                    if weight.kind == "experts":
+                        self._compare_experts(unit, local)
+                    else:
+                        self._compare(weight, self._rows(weight), seconds[taps[weight.name]], local=local)
             progress.advance(1)
         return out, streams
 
     def _heads(self, hidden: Floats, streams: Mapping[str, Floats], progress: Progress) -> dict[str, float]:
         """KL of every stream; and of the head alone in every format, which goes to what is known."""
         name = "embed" if self._plan.spec.tie_word_embeddings else "lm_head"
-        head = next(w for w in self.matrices if w.name == name)
+        head = next(w for (w, *_) in self.units if w.name == name)
         norms = [w for w in self._plan.weights if w.name == "final_norm"]
         jobs = [Job(w, self._planned[w.name].format) for w in (head, *norms)]
         stored = self._write("head.bin", jobs)
@@ -190,7 +194,7 @@ class _Run:
         totals = dict.fromkeys(streams, 0.0)
         known = self._known.get(name, {})
         todo = [f for f in self._formats if f.label() not in known]
-        others = {f.label(): self._session(self._one_changed(head, stored, None, f)) for f in todo if not f.is_float}
+        others = {f.label(): self._session(self._one_changed((head,), stored, None, f)) for f in todo if not f.is_float}
         direct = {f.label(): 0.0 for f in todo}
         for start in range(0, len(hidden), sensitivity.HEAD_TOKENS):
             part = slice(start, start + sensitivity.HEAD_TOKENS)
@@ -223,6 +227,14 @@ class _Run:
         ratios = {"error " + f.label(): error(f) / base if base else 0.0 for f in self._formats}
         self._keep(weight.name, {"local": local, **ratios})
 
+    def _compare_experts(self, unit: sensitivity.Unit, local: float) -> None:
+        """Keep the same of a layer's experts, whose inputs are not looked at."""
+        rows = [sensitivity.sampled_rows(weight, self._source) for weight in unit]
+        errors = sensitivity.weight_errors(rows, unit, [sensitivity.REFERENCE, *self._formats], self._threads)
+        base = errors[sensitivity.REFERENCE.label()]
+        ratios = {f"error {f.label()}": errors[f.label()] / base for f in self._formats}
+        self._keep(unit[0].name, {"local": local, **ratios})
+
     def _keep(self, name: str, values: dict[str, float]) -> None:
         self._known[name] = values
         with self._cache.open("a", encoding="utf-8") as file:
@@ -237,17 +249,17 @@ class _Run:
 
     def _one_changed(
         self,
-        weight: LogicalWeight,
+        unit: sensitivity.Unit,
         stored: Mapping[str, StoredArray],
         index: int | None,
         fmt: WeightFormat = sensitivity.REFERENCE,
     ) -> ir.Model:
-        """The layer ``index``, or the head, with ``weight`` alone quantized."""
+        """The layer ``index``, or the head, with ``unit`` alone quantized."""
         # A file for each: sessions of several formats of the head are open at once.
-        place = self._write(
-            f"{weight.name}.{fmt.label()}.bin" if index is None else "candidate.bin", [Job(weight, fmt)]
-        )
-        planned = {**self._planned, weight.name: PlannedFormat(weight.shape, fmt)}
+        formats = sensitivity.as_planned(unit, fmt)
+        jobs = [Job(weight, formats[weight.name].format) for weight in unit]
+        place = self._write(f"{unit[0].name}.{fmt.label()}.bin" if index is None else "candidate.bin", jobs)
+        planned = {**self._planned, **formats}
         emitter = WeightEmitter(planned, {**stored, **place}, supply=True)
         return build_head(self._plan.spec, emitter) if index is None else self._part(emitter, index)
 
