@@ -101,7 +101,7 @@ def test_a_budget_chooses_one_format_for_the_experts_of_a_layer(
     checkpoint: Path, traces: Traces, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sensitivity: str
 ) -> None:
     monkeypatch.setenv("EDGEDISTILL_CACHE", str(tmp_path / "cache"))
-    options = {"calibration": traces, "sensitivity": sensitivity, "check": False}
+    options: dict[str, Any] = {"calibration": traces, "sensitivity": sensitivity, "check": False}
     small, large = (
         export(checkpoint, tmp_path / f"{bits}", bits_per_weight=bits, **options).manifest for bits in (6.6, 8.0)
     )

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from edgedistill.checkpoint.types import TensorSource
     from edgedistill.export.plan import Plan
     from edgedistill.export.writer import StoredArray
+    from edgedistill.graph.weights import Planned
     from edgedistill.progress import Progress
     from edgedistill.quantize.spec import ArraySpec, WeightFormat
     from edgedistill.traces.traces import Traces
@@ -259,7 +260,7 @@ class _Run:
         formats = sensitivity.as_planned(unit, fmt)
         jobs = [Job(weight, formats[weight.name].format) for weight in unit]
         place = self._write(f"{unit[0].name}.{fmt.label()}.bin" if index is None else "candidate.bin", jobs)
-        planned = {**self._planned, **formats}
+        planned: dict[str, Planned] = {**self._planned, **formats}
         emitter = WeightEmitter(planned, {**stored, **place}, supply=True)
         return build_head(self._plan.spec, emitter) if index is None else self._part(emitter, index)
 
