@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgedistill.export.calibrate.foresight import STAGES, foresee, measure
 from edgedistill.export.calibrate.hidden_states import Part, Stream, batches
 from edgedistill.export.writer import Job, StoredArray, WeightsWriter, plan_layout
 from edgedistill.graph.parts import OUTPUT, build_embedding, build_layer, inputs_of
@@ -42,13 +43,10 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Ids = npt.NDArray[np.int64]
 
-STAGES = (
-    ("attn.qkv",), ("attn.o",), ("mlp.gate", "mlp.up", "mlp.shared.gate", "mlp.shared.up"), ("mlp.down",),
-    ("mlp.shared.down",),
-)  # fmt: skip
-"""Matrices of a layer in the order in which they act; those of one stage have the same inputs."""
-WORTH_SAYING = 60.0
+WORTH_SAYING = 30.0
 """Seconds left from which on a calibration says how long it will take."""
+_MISSED = 0.25
+"""Share by which the time left has to differ from what was said to be said anew."""
 _GRAPH = ".part.onnx"
 _SCRATCH = ".layer.bin"
 
@@ -122,6 +120,7 @@ class _Run:
         self._sequences = sorted((ids[:longest] for ids in sequences), key=len, reverse=True)
         tokens = sum(len(ids) for ids in self._sequences)
         self._longest = max(map(len, self._sequences), default=1)
+        self._tokens, self._end = tokens, 0.0
         self._original = Stream(self._directory / ".hidden.original", tokens, plan.spec.hidden_size)
         self._quantized = Stream(self._directory / ".hidden.quantized", tokens, plan.spec.hidden_size)
 
@@ -136,23 +135,35 @@ class _Run:
                 (after if by_layer else before).append(weight)
         self._write(before)
         self._embed()
-        foreseen = False
+        self._foresee(len(by_layer))
+        solved: list[float] = []
         for index in sorted(by_layer):
             reused, begun = self.outcome.reused, time.perf_counter()
             self._layer(index, by_layer[index], last=index == self._plan.spec.num_hidden_layers - 1)
-            if not foreseen and self.outcome.reused == reused:
-                foreseen = True
-                self._foretell(time.perf_counter() - begun, len(by_layer) - 1 - index)
+            if self.outcome.reused == reused:
+                solved.append(time.perf_counter() - begun)
+                self._foretell(sum(solved) / len(solved), len(by_layer) - 1 - index)
         self._write(after)
 
-    def _foretell(self, seconds: float, left: int) -> None:
-        """Say how long the layers that are left will take, by the first that was solved: all are alike."""
-        rest = seconds * left
+    def _foresee(self, layers: int) -> None:
+        """Say how long the layers will take, by their shapes and a moment of the work itself."""
+        formats = [w.format for w in self._planned.values() if w.format.method == "gptq" and not w.format.is_float]
+        if not formats:
+            return
+        rates = measure(self._options, formats[0])
+        rest = foresee(self._plan, self._tokens, self._options, self._threads, rates)
+        self._end = time.perf_counter() + rest
         if rest > WORTH_SAYING:
-            text = (
-                f"calibrating: a layer takes {format_seconds(seconds)}, the {left} that are left {format_seconds(rest)}"
-            )
+            text = f"calibrating {layers} layers on {self._tokens} tokens takes about {format_seconds(rest)} here"
             say(self._progress, f"{text}; what is done stays if it is interrupted, and the same command goes on")
+
+    def _foretell(self, seconds: float, left: int) -> None:
+        """Say how long the layers that are left will take, as far as that is news: those that were solved tell."""
+        rest, now = seconds * left, time.perf_counter()
+        if rest > WORTH_SAYING and abs(now + rest - self._end) > _MISSED * rest:
+            self._end = now + rest
+            each = format_seconds(seconds)
+            say(self._progress, f"calibrating: a layer takes {each}, the {left} that are left {format_seconds(rest)}")
 
     def close(self) -> None:
         self._original.remove()
