@@ -18,7 +18,7 @@ GPTQ = "int4-b32-asym-gptq-s8"
 
 @pytest.fixture
 def plan(tiny_checkpoint_dir: Path) -> Plan:
-    checkpoint = canonical(open_checkpoint(tiny_checkpoint_dir))
+    checkpoint = canonical(open_checkpoint(str(tiny_checkpoint_dir)))
     profile = load_profile("laptop-cpu").with_overrides(weight_format=parse_format(GPTQ))
     return make_plan(checkpoint, profile, None, calibrated=True)
 
