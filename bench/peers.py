@@ -209,7 +209,8 @@ def main() -> None:
     args.rounds = min(args.rounds, 3) if args.quick else args.rounds
     args.work.mkdir(parents=True, exist_ok=True)
     python = environment(args.env)
-    bandwidth = memory_bandwidth(args.threads, available_memory())
+    # What else the machine does takes bandwidth too, and no clock of one process can tell.
+    bandwidth = None if args.processor_time else memory_bandwidth(args.threads, available_memory())
     parts = [
         "# Next to other engines",
         f"`python bench/peers.py{' --quick' if args.quick else ''}`: {machine(args)}. Tokens per second"
