@@ -150,7 +150,7 @@ class _Run:
         formats = [w.format for w in self._planned.values() if w.format.method == "gptq" and not w.format.is_float]
         if not formats:
             return
-        rates = measure(self._options, formats[0])
+        rates = measure(self._options, formats[0], self._plan.spec.hidden_size)
         rest = foresee(self._plan, self._tokens, self._options, self._threads, rates)
         self._end = time.perf_counter() + rest
         if rest > WORTH_SAYING:
