@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from waiting import PATIENCE_S
@@ -224,8 +226,23 @@ def drive(
             await pilot.pause()
             await steps(pilot)
 
-    asyncio.run(go())
+    idle = functools.partial(_idle, app)
+    with mock.patch("textual.pilot.wait_for_idle", idle), mock.patch("textual.app.wait_for_idle", idle):
+        asyncio.run(go())
     return app
+
+
+async def _idle(app: TuiApp, _: float = 0.0) -> None:
+    """Until no widget has anything to do, drawing at once.
+
+    Textual's own sleeps 20 ms at least, three times a key, until the processor is idle: most of the tests' time.
+    """
+    end, calm = time.monotonic() + 1.0, 0
+    while calm < 3 and time.monotonic() < end:
+        await asyncio.sleep(0.001)
+        app.screen._on_timer_update()
+        busy = any(not node._message_queue.empty() or node._next_callbacks for node in [app, *app._registry])
+        calm = 0 if busy else calm + 1
 
 
 async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
