@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from checkpoint_fixtures import write_directory
 from exporting import export
 
 from edgedistill.bundle.manifest import Manifest
@@ -34,8 +36,21 @@ def texts(reference: Path) -> tuple[Traces, Traces]:
     from edgedistill.traces.generate import self_generated
 
     with open_bundle(reference) as model:
-        first, second = (self_generated(model, sequences=24, length=128, seed=seed, cache=False) for seed in (0, 1))
+        first, second = (self_generated(model, sequences=n, length=128, seed=n, cache=False) for n in (24, 10))
         return first, second
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint of four layers, for what does not depend on what a model says."""
+    return write_directory(tmp_path_factory.mktemp("small") / "model", num_hidden_layers=4)
+
+
+def noise(checkpoint: Path, seed: int = 0) -> Traces:
+    """512 random tokens."""
+    ids = np.random.default_rng(seed).integers(3, 300, (8, 64))
+    tokenizer = hashlib.sha256((checkpoint / "tokenizer.json").read_bytes()).hexdigest()
+    return Traces(tuple(ids), (0,) * 8, tokenizer, "noise")
 
 
 def log_probabilities(bundle: Path, traces: Traces) -> np.ndarray:
@@ -69,10 +84,10 @@ def test_calibration_gains_on_held_out_text(reference: Path, texts: tuple[Traces
 
 
 def test_an_interrupted_calibration_goes_on_to_the_same_bytes(
-    texts: tuple[Traces, Traces], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calibration = texts[0].head(600)
-    whole = export("tiny-reasoner", tmp_path / "whole", format=FORMAT, calibration=calibration, check=False)
+    calibration = noise(small)
+    whole = export(small, tmp_path / "whole", format=FORMAT, calibration=calibration, check=False)
 
     def interrupt(self: Any, index: int, tap: str, *rest: Any) -> object:
         if index == 2 and tap.endswith("gated"):
@@ -83,17 +98,17 @@ def test_an_interrupted_calibration_goes_on_to_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(layerwise._Run, "_moments", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            export("tiny-reasoner", tmp_path / "part", format=FORMAT, calibration=calibration, check=False)
+            export(small, tmp_path / "part", format=FORMAT, calibration=calibration, check=False)
     assert not (tmp_path / "part").exists()
-    resumed = export("tiny-reasoner", tmp_path / "part", format=FORMAT, calibration=calibration, check=False)
+    resumed = export(small, tmp_path / "part", format=FORMAT, calibration=calibration, check=False)
     assert resumed.reused_weights > 10
     assert (resumed.path / "weights.bin").read_bytes() == (whole.path / "weights.bin").read_bytes()
 
 
 def test_a_resumed_calibration_knows_what_could_not_be_solved(
-    texts: tuple[Traces, Traces], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calibration = texts[0].head(300)
+    calibration = noise(small)
     interrupted_at: set[int] = set()
 
     def unsolvable(self: Any, index: int, tap: str, *rest: Any) -> Moments:
@@ -110,7 +125,7 @@ def test_a_resumed_calibration_knows_what_could_not_be_solved(
     monkeypatch.setattr(layerwise._Run, "_moments", unsolvable)
 
     def exported(name: str) -> dict[str, str]:
-        made = export("tiny-reasoner", tmp_path / name, format=FORMAT, calibration=calibration, check=False)
+        made = export(small, tmp_path / name, format=FORMAT, calibration=calibration, check=False)
         return made.manifest.calibration["failed"]
 
     whole = exported("whole")
@@ -123,23 +138,23 @@ def test_a_resumed_calibration_knows_what_could_not_be_solved(
     assert exported("part") == whole
 
 
-def test_other_calibration_is_another_plan(texts: tuple[Traces, Traces], tmp_path: Path) -> None:
-    first = export("tiny-reasoner", tmp_path / "a", format=FORMAT, calibration=texts[0].head(300), check=False)
-    other = export("tiny-reasoner", tmp_path / "b", format=FORMAT, calibration=texts[1].head(300), check=False)
+def test_other_calibration_is_another_plan(small: Path, tmp_path: Path) -> None:
+    first = export(small, tmp_path / "a", format=FORMAT, calibration=noise(small), check=False)
+    other = export(small, tmp_path / "b", format=FORMAT, calibration=noise(small, seed=1), check=False)
     assert (first.path / "weights.bin").read_bytes() != (other.path / "weights.bin").read_bytes()
 
 
-def test_options_reach_the_manifest(texts: tuple[Traces, Traces], tmp_path: Path) -> None:
+def test_options_reach_the_manifest(small: Path, tmp_path: Path) -> None:
     made = export(
-        "tiny-reasoner",
+        small,
         tmp_path / "out",
         format=FORMAT,
-        calibration=texts[0].head(300),
+        calibration=noise(small),
         gptq=GptqOptions(act_order=True, sweeps=1),
         check=False,
     )
     stored = Manifest.from_json((made.path / "manifest.json").read_text())
     assert stored.calibration["gptq"]["act_order"] is True
-    assert stored.calibration["tokens"] <= 300 + 128
+    assert stored.calibration["tokens"] == 512
     with pytest.raises(EdgedistillError):
-        export("tiny-reasoner", tmp_path / "out", format=FORMAT, check=False)
+        export(small, tmp_path / "out", format=FORMAT, check=False)
