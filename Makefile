@@ -19,6 +19,8 @@ TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 ARGS ?=
 # A worker per core, each with a run of neighbouring tests; ARGS=-n0 is one process.
 PARALLEL := -n auto --dist worksteal --durations=10
+# Byte code is kept whatever the environment says: workers and the commands they start would each compile it anew.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 PIP_OPTIONS := --disable-pip-version-check
 
 .PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-load bench-runtime bench-plan bench-verify bench-verify-minutes bench-gate bench-quality bench-speculate bench-peers bench-serve bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
@@ -37,13 +39,13 @@ demo: $(BASE) ## export the built-in model, open the bundle, ask it a question
 	@echo; echo "Talk to it: $(BIN)/edgedistill chat $(DEMO_BUNDLE)"
 
 test: $(DEV) ## the tests but the slow ones, on all cores (installs the extras, PyTorch among them, first)
-	$(BIN)/pytest $(PARALLEL) -m "not slow" $(ARGS)
+	$(PYTEST) $(PARALLEL) -m "not slow" $(ARGS)
 
 test-slow: $(DEV) ## the tests that are marked slow, the slow blocks of the site among them
-	$(BIN)/pytest $(PARALLEL) -m slow $(ARGS)
+	$(PYTEST) $(PARALLEL) -m slow $(ARGS)
 
 test-all: $(DEV) ## both
-	$(BIN)/pytest $(PARALLEL) $(ARGS)
+	$(PYTEST) $(PARALLEL) $(ARGS)
 
 fuzz: $(DEV) ## mutations of every file format against its parser (ARGS="--executions 1000 --target manifest")
 	$(BIN)/python tests/fuzz/fuzz.py $(ARGS)
@@ -73,7 +75,7 @@ types: $(DEV) ## mypy --strict; what is installed also for Windows and macOS
 	$(BIN)/mypy --platform darwin src tui
 
 coverage: $(DEV) ## the not-slow tests with branch coverage, a table and htmlcov/
-	$(BIN)/pytest $(PARALLEL) -m "not slow" --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
+	$(PYTEST) $(PARALLEL) -m "not slow" --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
 
 wheel-test: | $(BIN)/python ## build the wheel, install it into an empty environment, export and run there
 	$(BIN)/python tests/support/wheel_check.py $(ARGS)
