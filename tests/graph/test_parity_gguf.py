@@ -45,7 +45,8 @@ FILES = {
     "minicpm": ("minicpm", "minicpm-untied"),
     "qwen3moe": ("qwen3_moe",),
     "olmoe": ("olmoe",),
-    "granitemoe": ("granitemoe",),
+    "granitemoe": ("granitemoe", "granitemoeshared"),
+    "qwen2moe": ("qwen2_moe",),
     "gpt-oss": ("gpt_oss",),
 }
 VOCABULARY = 320

@@ -22,6 +22,7 @@ EXPERTS = {
     "qwen3moe": "moe_intermediate_size",
     "olmoe": "intermediate_size",
     "granitemoe": "intermediate_size",
+    "qwen2moe": "moe_intermediate_size",
     "gpt-oss": "intermediate_size",
     "llama": "intermediate_size",  # Mixtral
 }
@@ -86,6 +87,9 @@ def add_experts(writer: GGUFWriter, config: dict[str, Any], size: str) -> None:
     writer.add_expert_count(config.get("num_local_experts") or config["num_experts"])
     writer.add_expert_used_count(config["num_experts_per_tok"])
     writer.add_expert_feed_forward_length(config[size])
+    for key in ("shared_intermediate_size", "shared_expert_intermediate_size"):
+        if config.get(key):
+            writer.add_expert_shared_feed_forward_length(config[key])
 
 
 def with_stacked_experts(arrays: dict[str, np.ndarray], arch: str) -> dict[str, np.ndarray]:
@@ -93,6 +97,9 @@ def with_stacked_experts(arrays: dict[str, np.ndarray], arch: str) -> dict[str, 
     found: dict[str, np.ndarray] = {}
     singles: dict[str, list[np.ndarray]] = {}
     for name, array in arrays.items():
+        if "shared" in name:
+            found |= of_shared_expert(name, array)
+            continue
         layer, _, module = name.partition(".mlp.experts." if ".mlp." in name else ".block_sparse_moe.")
         for short, whole in MIXTRAL.items():
             module = module.removeprefix("experts.").replace(f".{short}.", f".{whole}.") if short in module else module
@@ -111,6 +118,17 @@ def with_stacked_experts(arrays: dict[str, np.ndarray], arch: str) -> dict[str, 
             parts = (rows[:, 0::2], rows[:, 1::2]) if arch == "gpt-oss" else (rows[:, :half], rows[:, half:])
             found |= {f"{target}.{which}_proj.{kind}": part for which, part in zip(("gate", "up"), parts, strict=True)}
     return found | {name: np.stack(parts) for name, parts in singles.items()}
+
+
+def of_shared_expert(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """The expert that all tokens share: gate and up apart, its own weight as a vector."""
+    if name.endswith("shared_expert_gate.weight"):
+        return {name: array.reshape(-1)}
+    if "input_linear" not in name:
+        return {name: array}
+    gate, up = np.split(array, 2)
+    whole = "shared_mlp.input_linear"
+    return {name.replace(whole, f"mlp.shared_mlp.{which}_proj"): part for which, part in (("gate", gate), ("up", up))}
 
 
 def rope_values(config: dict[str, Any]) -> dict[str, Any]:

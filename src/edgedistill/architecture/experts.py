@@ -86,7 +86,7 @@ def expert_refs(family: Family, spec: ModelSpec, index: int, stored: set[str], f
     refs: dict[str, Ref] = {
         f"{prefix}mlp.router.{kind}": TensorRef(f"{prefix}{experts.router}.{kind}") for kind in ("weight", "bias")
     }
-    refs |= _shared(experts, spec.experts, prefix, factor)
+    refs |= _shared(experts, spec.experts, prefix, factor, stored)
     for expert in range(spec.experts.count):
         name = f"{prefix}mlp.experts.{expert}"
         for kind in ("weight", "bias"):
@@ -96,11 +96,13 @@ def expert_refs(family: Family, spec: ModelSpec, index: int, stored: set[str], f
     return refs
 
 
-def _shared(experts: Experts, spec: ExpertsSpec, prefix: str, factor: float) -> dict[str, Ref]:
+def _shared(experts: Experts, spec: ExpertsSpec, prefix: str, factor: float, stored: set[str]) -> dict[str, Ref]:
     """Where the matrices of the expert that all tokens share are; nothing where there is none."""
     if not spec.shared_size:
         return {}
-    *rest, down = (f"{prefix}{name}.weight" for name in experts.shared_names)
+    apart = [f"{prefix}mlp.shared_experts.{which}_proj.weight" for which in ("gate", "up", "down")]
+    names = [f"{prefix}{name}.weight" for name in experts.shared_names]
+    *rest, down = apart if apart[0] in stored else names  # the first: GGUF
     if len(rest) == 1:
         gate, up = (TensorRef(rest[0], start, spec.shared_size) for start in (0, spec.shared_size))
     else:
@@ -109,7 +111,9 @@ def _shared(experts: Experts, spec: ExpertsSpec, prefix: str, factor: float) -> 
     refs: dict[str, Ref] = {f"{name}.gate_proj.weight": gate, f"{name}.up_proj.weight": up}
     refs[f"{name}.down_proj.weight"] = TensorRef(down, factor=factor)
     if experts.shared_gate:
-        refs[f"{name}.router.weight"] = TensorRef(f"{prefix}{experts.shared_gate}.weight")
+        as_row = f"{prefix}mlp.shared_experts.gate.weight"
+        own = TensorRef(f"{prefix}{experts.shared_gate}.weight")
+        refs[f"{name}.router.weight"] = TensorRef(as_row, as_row=True) if as_row in stored else own
     return refs
 
 

@@ -30,6 +30,7 @@ class TensorRef:
 
     ``order`` int64 [n] permutes every n rows: row i of a group is its stored row ``order[i]``. With ``expert``, the
     stored tensor is [experts, rows, ...], or [experts, columns, rows] if ``transposed``, and this is one of them.
+    ``as_row``: The stored vector is a matrix of one row.
     """
 
     name: str
@@ -39,6 +40,7 @@ class TensorRef:
     factor: float = 1.0
     expert: int | None = None
     transposed: bool = False
+    as_row: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -82,6 +84,8 @@ class RefReader:
                 )
             return (2 * first[0], *first[1:])
         found = self._source.info(ref.name).shape
+        if ref.as_row:
+            return (1, *found)
         if ref.expert is not None:
             if len(found) < 2 or ref.expert >= found[0]:
                 raise CheckpointError(
@@ -106,6 +110,8 @@ class RefReader:
         if isinstance(ref, Neighbours):
             both = [self.rows(one, start // 2, -(-stop // 2)) for one in (ref.first, ref.second)]
             return _in_turn(both[0], both[1], start, stop)
+        if ref.as_row:
+            return self._source.read_rows(ref.name, 0, self._source.info(ref.name).shape[0])[None][start:stop]
         first, last, wanted = _stored_rows(ref, start, stop)
         if ref.expert is None:
             rows = self._source.read_rows(ref.name, first, last)

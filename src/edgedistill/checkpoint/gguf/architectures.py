@@ -43,6 +43,12 @@ _EXPERTS = {
     "ffn_up_exps": "mlp.experts.up_proj",
     "ffn_down_exps": "mlp.experts.down_proj",
 }
+_SHARED = {
+    "ffn_gate_shexp": "mlp.shared_experts.gate_proj",
+    "ffn_up_shexp": "mlp.shared_experts.up_proj",
+    "ffn_down_shexp": "mlp.shared_experts.down_proj",
+    "ffn_gate_inp_shexp": "mlp.shared_experts.gate",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,8 @@ class GgufArchitecture:
         windows: No sliding windows; the same in all layers; a pattern, by default with every fourth layer full; Gemma.
         full_every: Distance of the full layers of a pattern that the file does not state.
         experts: Constants of a mixture of experts that the file does not state; None: there is none.
+        shared: Config key of the inner size of an expert that all tokens share; ``shared_type``: model type of a file
+            that states one.
         experts_type, sliding_type: Model types of a file with a mixture of experts, or with sliding windows.
     """
 
@@ -76,6 +84,8 @@ class GgufArchitecture:
     sliding_type: str | None = None
     full_every: int = 4
     experts: Mapping[str, Any] | None = None
+    shared: str | None = None
+    shared_type: str | None = None
     experts_type: str | None = None
 
     @property
@@ -147,16 +157,26 @@ ARCHITECTURES: dict[str, GgufArchitecture] = {
     "qwen3moe": GgufArchitecture(
         "qwen3_moe", names=_EXPERTS | {"ffn_gate_inp": "mlp.gate"}, experts={"norm_topk_prob": True}
     ),
+    "qwen2moe": GgufArchitecture(
+        "qwen2_moe",
+        names=_EXPERTS | _SHARED | {"ffn_gate_inp": "mlp.gate"},
+        biases={},
+        experts={"norm_topk_prob": False},
+        shared="shared_expert_intermediate_size",
+    ),
     "olmoe": GgufArchitecture(
         "olmoe", names=_EXPERTS | {"ffn_gate_inp": "mlp.gate"}, experts={"norm_topk_prob": False}
     ),
     "granitemoe": GgufArchitecture(
         "granitemoe",
+        also=("granitemoeshared",),
         interleaved=True,
-        names=_EXPERTS | {"ffn_gate_inp": "block_sparse_moe.router.layer"},
+        names=_EXPERTS | _SHARED | {"ffn_gate_inp": "block_sparse_moe.router.layer"},
         biases={"attention_bias": "attn_q"},
         reals=_GRANITE,
         experts={},
+        shared="shared_intermediate_size",
+        shared_type="granitemoeshared",
     ),
     "gpt-oss": GgufArchitecture(
         "gpt_oss",

@@ -203,9 +203,13 @@ def _experts(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture)
         )
     config["model_type"] = architecture.experts_type or architecture.model_type
     size = keys.integer("expert_feed_forward_length", 0) or config["intermediate_size"]
-    key = "moe_intermediate_size" if config["model_type"] == "qwen3_moe" else "intermediate_size"
+    key = "moe_intermediate_size" if config["model_type"] in ("qwen2_moe", "qwen3_moe") else "intermediate_size"
     config |= {"num_experts": count, "num_experts_per_tok": keys.integer("expert_used_count"), key: size}
     config |= architecture.experts
+    shared = keys.integer("expert_shared_feed_forward_length", 0)
+    if architecture.shared and shared:
+        config[architecture.shared] = shared
+        config["model_type"] = architecture.shared_type or config["model_type"]
     if config["model_type"] == "gpt_oss" and config["rope_scaling"]:
         config["rope_scaling"]["truncate"] = False  # as its config.json has it
 
