@@ -82,6 +82,7 @@ def found(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
         (Kind.Q8_0, "int8-b32-sym-kept", 0.0),
         (Kind.Q5_0, "int5-b32-sym-kept", 0.0),
         (Kind.Q6_K, "int6-b16-sym-kept", 2e-4),
+        (Kind.Q3_K, "int3-b16-sym-kept", 1e-4),
         # Beside a minimum in each block; a step is 0.03, 0.015, 0.003 and 0.003 wide.
         (Kind.Q4_1, "int4-b32-asym-kept-offsets", 2e-3),
         (Kind.Q5_1, "int5-b32-asym-kept-offsets", 5e-4),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from checkpoint_fixtures import TEMPLATE, tokenizer
-from gguf import GGMLQuantizationType, GGUFWriter, TokenType
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, TokenType
 from gguf.quants import quantize
 
 BLOCK_NAMES = {
@@ -123,11 +123,12 @@ def encode(array: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:
     """The stored bytes of ``array``; of K-quants, which the package does not write, random blocks of its shape."""
     if kind in (GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q5_K):
         return k_quants(array.shape, kind)
-    if kind != GGMLQuantizationType.Q6_K:
+    if kind not in (GGMLQuantizationType.Q6_K, GGMLQuantizationType.Q3_K):
         stored: np.ndarray = quantize(array, kind)
         return stored
     rng = np.random.default_rng(array.size)
-    blocks = rng.integers(0, 256, (array.shape[0], array.shape[1] // 256, 210)).astype(np.uint8)
+    size = GGML_QUANT_SIZES[kind][1]
+    blocks = rng.integers(0, 256, (array.shape[0], array.shape[1] // 256, size)).astype(np.uint8)
     blocks[..., -2:] = rng.uniform(1e-5, 1e-4, (*blocks.shape[:2], 1)).astype("<f2").view(np.uint8)
     return blocks.reshape(array.shape[0], -1)
 

@@ -24,7 +24,7 @@ class Grid:
         block_size: Elements along a row that share a scale.
         symmetric: The zero point is 2^(bits-1) everywhere.
         scale_bits: Of a float that holds every scale: exactly, but for Q6_K, whose scales are products of two numbers
-            and lose at most 2^-11 of their size, as those of Q4_K and Q5_K do.
+            and lose at most 2^-11 of their size, as those of Q3_K, Q4_K and Q5_K do.
         offsets: Zero points are no whole numbers, as blocks have a minimum of their own (Q4_1, Q4_K): float32.
     """
 

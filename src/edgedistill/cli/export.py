@@ -113,7 +113,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-quantization",
         action=argparse.BooleanOptionalAction,
-        help="store matrices of a quantized MODEL (GGUF Q4, Q5, Q8, Q4_K to Q6_K, AWQ, GPTQ) with its codes instead of "
+        help="store matrices of a quantized MODEL (GGUF Q4, Q5, Q8, Q3_K to Q6_K, AWQ, GPTQ) with its codes instead of "
         "rounding twice (default: where the profile asks for as many bits or more)",
     )
     parser.add_argument(

@@ -1,8 +1,8 @@
 """Matrices of a source that is quantized already keep its codes where one of our formats can hold them.
 
-GGUF's Q4_0, Q5_0, Q8_0 and Q6_K, MXFP4, AWQ, GPTQ without reordered columns and packed compressed-tensors: blocks of
-codes with a scale and a whole zero point. GGUF's Q4_1, Q5_1, Q4_K and Q5_K: with an offset that is no multiple of the
-scale (``WeightFormat.offsets``). Quantizing them anew would round twice and gain nothing.
+GGUF's Q4_0, Q5_0, Q8_0, Q3_K and Q6_K, MXFP4, AWQ, GPTQ without reordered columns and packed compressed-tensors: blocks
+of codes with a scale and a whole zero point. GGUF's Q4_1, Q5_1, Q4_K and Q5_K: with an offset that is no multiple of
+the scale (``WeightFormat.offsets``). Quantizing them anew would round twice and gain nothing.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def keep_quantization(
         if asked:
             raise UsageError(
                 "--keep-quantization: the source has no matrix whose quantization can be kept.",
-                hint="It works with GGUF's Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K, MXFP4, AWQ, GPTQ without "
+                hint="It works with GGUF's Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q3_K to Q6_K, MXFP4, AWQ, GPTQ without "
                 "act-order, and packed compressed-tensors.",
             )
         return profile, _anew(weights, found, checkpoint.tensors)

@@ -35,6 +35,7 @@ GRIDS = {
     GGMLQuantizationType.Q5_0: Grid(5, 32, symmetric=True),
     GGMLQuantizationType.Q8_0: Grid(8, 32, symmetric=True),
     GGMLQuantizationType.Q6_K: Grid(6, 16, symmetric=True),
+    GGMLQuantizationType.Q3_K: Grid(3, 16, symmetric=True),
     GGMLQuantizationType.Q4_1: Grid(4, 32, symmetric=False, offsets=True),
     GGMLQuantizationType.Q5_1: Grid(5, 32, symmetric=False, offsets=True),
     GGMLQuantizationType.Q4_K: Grid(4, 32, symmetric=False, offsets=True),
@@ -189,12 +190,16 @@ def read_scales(file: RawFile, stored: GgufTensor, start: int, stop: int) -> Sca
     if stored.kind == GGMLQuantizationType.MXFP4:
         scales: Scales = np.ldexp(np.float32(1), by_block[..., 0].astype(np.int32) - 128)
         return scales.reshape(shape)
-    if stored.kind != GGMLQuantizationType.Q6_K:
+    if stored.kind not in (GGMLQuantizationType.Q6_K, GGMLQuantizationType.Q3_K):
         return by_block[..., :2].copy().view("<f2")[..., 0].astype(np.float32).reshape(shape)
-    # A super-block ends with 16 signed factors and the float16 that they are multiplied with.
+    # A super-block ends with 16 signed factors, of 8 or 6 bits, and the float16 that they are multiplied with.
     unit = by_block[..., -2:].copy().view("<f2").astype(np.float32)
-    factors = by_block[..., -18:-2].copy().view(np.int8).astype(np.float32)
-    return (factors * unit).reshape(shape)
+    if stored.kind == GGMLQuantizationType.Q6_K:
+        return (by_block[..., -18:-2].copy().view(np.int8).astype(np.float32) * unit).reshape(shape)
+    low, high = by_block[..., -14:-6], by_block[..., -6:-2]
+    factors = np.concatenate([low & 15, low >> 4], axis=-1)
+    factors |= np.concatenate([(high >> shift & 3) << 4 for shift in (0, 2, 4, 6)], axis=-1)
+    return ((factors.astype(np.float32) - 32) * unit).reshape(shape)
 
 
 def read_stored(file: RawFile, stored: GgufTensor, start: int, stop: int) -> npt.NDArray[np.float32]:
