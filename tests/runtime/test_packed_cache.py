@@ -16,8 +16,8 @@ from runtime_support import open_tiny
 
 from edgedistill.bundle import own_directory
 from edgedistill.bundle.bundle import Bundle
-from edgedistill.errors import BundleError, UsageError
-from edgedistill.runtime import packed_cache
+from edgedistill.errors import BudgetError, BundleError, UsageError
+from edgedistill.runtime import loading, packed_cache
 from edgedistill.runtime.packed_cache import GRAPH, RECORD, WEIGHTS, PackedCache, entry_key
 from edgedistill.runtime.session import DecoderSession
 
@@ -190,3 +190,19 @@ def test_a_key_is_of_bundle_graph_options_runtime_and_processor(
     monkeypatch.setattr(ort, "__version__", "99.0")
     others.add(entry_key(bundle, "model.onnx", {"level": "all"}))
     assert len(others - {key}) == 5
+
+
+def test_weights_that_are_kept_need_not_fit_into_memory_once_more(
+    kept: Path, tiny_bundle: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.open(tiny_bundle("int4-b32"))
+    private = int(bundle.manifest.predicted["weights_private"])
+    monkeypatch.setattr(loading, "available_memory", lambda: private - 1)
+    with pytest.raises(BudgetError, match="Close other programs"):
+        loading.require_memory(bundle)
+    open_tiny(bundle.path)
+    assert entries(kept)
+    loading.require_memory(bundle)
+    monkeypatch.setattr(loading, "available_memory", lambda: 1000)
+    with pytest.raises(BudgetError, match="Close other programs"):
+        loading.require_memory(bundle)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.atomic_file import write_whole
 from edgedistill.bundle import own_directory
-from edgedistill.bundle.bundle import Bundle
+from edgedistill.bundle.bundle import MODEL, PREFILL_MODEL, WIDENED, Bundle
 from edgedistill.bundle.regular_files import FileState
 from edgedistill.catalog.builtin import cache_dir
 from edgedistill.errors import BundleError, UsageError
@@ -145,6 +145,16 @@ class PackedCache:
                 return
             shutil.rmtree(folder, ignore_errors=True)
             total -= size
+
+
+def is_kept(bundle: Bundle) -> bool:
+    """Whether opening ``bundle`` as its profile says maps packed weights from the user's cache; raises UsageError."""
+    cache, manifest = PackedCache.of_environment(), bundle.manifest
+    if cache is None or not bundle.states or manifest.model.signature == "optimum" or bundle.has_file(WIDENED):
+        return False
+    level = str(manifest.profile.get("session", {}).get("graph_optimization_level", "all"))
+    forms = [name for name in (MODEL, PREFILL_MODEL) if bundle.has_file(name)]
+    return all(cache.find(entry_key(bundle, name, {"level": level})) is not None for name in forms)
 
 
 def entry_key(bundle: Bundle, name: str, options: dict[str, Any]) -> str:
