@@ -47,38 +47,11 @@ if _TYPE_CHECKING:
 _os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
-    "AuditOptions",
-    "CompareOptions",
-    "Comparison",
-    "Conversation",
-    "EdgedistillError",
-    "Event",
-    "ExportOptions",
-    "ExportResult",
-    "Generation",
-    "GenerationSettings",
-    "Model",
-    "PlanOptions",
-    "PlanReport",
-    "Suite",
-    "SuiteOptions",
-    "TrajectoryOptions",
-    "TrajectoryResult",
-    "TuneOptions",
-    "TuneResult",
-    "VerifyOptions",
-    "VerifyReport",
-    "__version__",
-    "audit",
-    "compare",
-    "export",
-    "load_suite",
-    "open_bundle",
-    "plan",
-    "solve",
-    "tune",
-    "verify",
-]
+    "AuditOptions", "CompareOptions", "Comparison", "Conversation", "EdgedistillError", "Event", "ExportOptions",
+    "ExportResult", "Generation", "GenerationSettings", "Model", "PlanOptions", "PlanReport", "Suite", "SuiteOptions",
+    "TrajectoryOptions", "TrajectoryResult", "TuneOptions", "TuneResult", "VerifyOptions", "VerifyReport",
+    "__version__", "audit", "compare", "export", "load_suite", "open_bundle", "plan", "solve", "tune", "verify",
+]  # fmt: skip
 
 _LAZY = {
     "AuditOptions": "verify.options",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgedistill.bundle import update as amend
+from edgedistill.bundle import staging
 from edgedistill.bundle.bundle import MODEL_CARD, Bundle
 from edgedistill.bundle.verification_record import section, sentence
 from edgedistill.errors import BundleError, OutputError, UnsupportedModelError
@@ -87,14 +87,14 @@ def test_errors_of_the_export_are_its_own(tmp_path: Path, tiny_checkpoint_dir: P
 
 def steps(monkeypatch: pytest.MonkeyPatch, after: Callable[[int], None]) -> None:
     """Calls ``after`` with the number of each replacement, before it is made."""
-    real, count = amend.replace_file, []
+    real, count = staging.replace_file, []
 
     def replace(directory: Path, name: str, text: str) -> None:
         count.append(name)
         after(len(count))
         real(directory, name, text)
 
-    monkeypatch.setattr(amend, "replace_file", replace)
+    monkeypatch.setattr(staging, "replace_file", replace)
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
@@ -109,7 +109,7 @@ def test_a_change_that_is_interrupted_anywhere_leaves_a_valid_bundle(
     steps(monkeypatch, interrupt)
     after = dataclasses.replace(exported.manifest, verification={"status": "checked"})
     with pytest.raises(KeyboardInterrupt):
-        amend.amend(exported.path, exported.manifest, after, {MODEL_CARD: "new"})
+        staging.amend(exported.path, exported.manifest, after, {MODEL_CARD: "new"})
     assert Bundle.open(exported.path, check="full").manifest.verification == {}
 
 
@@ -119,7 +119,7 @@ def test_a_full_disk_is_said_and_costs_the_record_only(exported: ExportResult, m
 
     steps(monkeypatch, full)
     with pytest.raises(OutputError, match="No space left"):
-        amend.amend(exported.path, exported.manifest, exported.manifest, {})
+        staging.amend(exported.path, exported.manifest, exported.manifest, {})
     monkeypatch.setattr(workflow, "_look", lambda *_: {"status": "skipped", "reason": "x"})
     result = workflow.record_verification(exported)
     assert "No space left" in result.manifest.verification["not_recorded"]
@@ -130,7 +130,7 @@ def test_another_bundle_in_the_meantime_is_not_touched(exported: ExportResult, t
     options = ExportOptions(verify=False, check=False, force=True, format="int8")
     workflow.export(tiny_checkpoint_dir, exported.path, options)
     with pytest.raises(BundleError, match="another bundle"):
-        amend.amend(exported.path, exported.manifest, exported.manifest, {})
+        staging.amend(exported.path, exported.manifest, exported.manifest, {})
 
 
 def test_words_for_every_kind_of_record() -> None:

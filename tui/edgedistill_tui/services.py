@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgedistill.runtime.measure import latency_trace as runtime_trace
 from edgedistill_tui.data.bundles import Registry
-from edgedistill_tui.data.config import Config, ConfigError
-from edgedistill_tui.data.places import config_file, data_dir
+from edgedistill_tui.data.config import Config, ConfigError, config_file, data_dir
 from edgedistill_tui.data.store import Store
 
 if TYPE_CHECKING:

@@ -4,11 +4,14 @@
 export, and kept after an interruption so that the next run of the same command resumes. It never holds a manifest
 before everything else is there, so nothing half-written opens as a bundle. Whatever of the user's lies under that name
 is left alone (``own_directory``), and ``--force`` replaces a bundle alone: not a file that is none of its own.
+
+``amend`` changes a finished bundle in steps that leave it valid at every moment.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import glob
 import json
@@ -18,20 +21,22 @@ import shutil
 from typing import TYPE_CHECKING
 
 from edgedistill import file_lock
+from edgedistill.atomic_file import write_whole
 from edgedistill.bundle import own_directory
-from edgedistill.bundle.bundle import MANIFEST, MODEL_CARD
+from edgedistill.bundle.bundle import MANIFEST, MODEL_CARD, Bundle, file_entry
 from edgedistill.bundle.own_directory import MARKER
 from edgedistill.bundle.signature import SIGNATURE
-from edgedistill.errors import OutputError
+from edgedistill.errors import BundleError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
     from filelock import BaseFileLock
 
     from edgedistill.bundle.manifest import Manifest
+
 
 _FINGERPRINT = ".fingerprint"
 _LEFT_OVER = re.compile(r"\.(manifest\.json|manifest\.sig|README\.md)\.[0-9a-f]{16}\.partial")
@@ -269,3 +274,40 @@ def os_error(error: OSError, path: Path) -> OutputError:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"{path} is not writable ({error.strerror}).", hint="Choose another output directory.")
     return OutputError(f"Cannot write {path}: {error.strerror or error}.", hint="Choose another output directory.")
+
+
+def amend(path: Path, before: Manifest, after: Manifest, texts: Mapping[str, str]) -> Manifest:
+    """Replace the manifest of the bundle at ``path`` and some text files; the manifest as written.
+
+    A file that the manifest lists cannot be replaced together with its hash in one step. So the manifest forgets it
+    first (texts for people need not be listed), then the file is replaced, then the manifest learns it again; each step
+    is a rename.
+
+    Args:
+        before: The manifest that is expected there.
+        after: The one to write; its entries of ``texts`` are brought up to date.
+        texts: Contents of files in the bundle, by name.
+
+    Raises:
+        BundleError: There is no bundle, or another one than ``before`` by now.
+        OutputError: The disk is full or read-only; the bundle is valid and may lack the change.
+    """
+    if Bundle.open(path).manifest != before:
+        raise BundleError(f"{path} was replaced by another bundle in the meantime.")
+    others = tuple(entry for entry in after.files if entry.name not in texts)
+    try:
+        if texts:
+            replace_file(path, MANIFEST, dataclasses.replace(before, files=others).to_json())
+        for name, text in texts.items():
+            replace_file(path, name, text)
+        entries = (*others, *(file_entry(path, name) for name in texts))
+        done = dataclasses.replace(after, files=tuple(sorted(entries, key=lambda entry: entry.name)))
+        replace_file(path, MANIFEST, done.to_json())
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}.", hint="Make room on it.") from error
+    return done
+
+
+def replace_file(directory: Path, name: str, text: str) -> None:
+    """Write a text file of a bundle in one go; raises OSError."""
+    write_whole(directory / name, text)

@@ -66,10 +66,10 @@ def _create(args: argparse.Namespace) -> int:
     options = verification.options(args, AuditOptions)
     verification.require_writable(args.out, "Choose another file with -o.")
     from edgedistill.verify.create_baseline import make_baseline
-    from edgedistill.verify.suites.registry import asked_in_vain
+    from edgedistill.verify.suites.registry import lacking_prompts
 
     suite = suite_reading.suite(args)
-    for note in asked_in_vain(suite, options.prompts):
+    for note in lacking_prompts(suite, options.prompts):
         console.note(f"note: {note}")
     with verification.cluster(args) as cluster, console.progress() as progress:
         baseline = make_baseline(

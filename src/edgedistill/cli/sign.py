@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgedistill.bundle import signature
 from edgedistill.bundle.bundle import MANIFEST, Bundle
 from edgedistill.bundle.manifest import Manifest
-from edgedistill.bundle.update import replace_file
+from edgedistill.bundle.staging import replace_file
 from edgedistill.cli import console
 from edgedistill.cli.bundle_options import trusting
 from edgedistill.errors import BundleError, UsageError

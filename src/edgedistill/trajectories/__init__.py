@@ -16,12 +16,6 @@ from edgedistill.trajectories.run import solve, stream
 from edgedistill.trajectories.vote import VoteResult
 
 __all__ = [
-    "RunStats",
-    "Trajectory",
-    "TrajectoryEvent",
-    "TrajectoryOptions",
-    "TrajectoryResult",
-    "VoteResult",
-    "solve",
+    "RunStats", "Trajectory", "TrajectoryEvent", "TrajectoryOptions", "TrajectoryResult", "VoteResult", "solve",
     "stream",
-]
+]  # fmt: skip

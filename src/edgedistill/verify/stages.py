@@ -22,7 +22,7 @@ from edgedistill.verify.sampling.store import SampleStore, collect, store_header
 from edgedistill.verify.scoring import compare_on, path_distance
 from edgedistill.verify.stats.answer_counts import by_prompt
 from edgedistill.verify.stats.betting import prompt_order
-from edgedistill.verify.suites.registry import asked_in_vain
+from edgedistill.verify.suites.registry import lacking_prompts
 from edgedistill.verify.types import RunSettings
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Run:
             from edgedistill.verify.sampling.second_opinion import require_math_verify
 
             require_math_verify()  # before anything is sampled
-        self.notes: list[str] = asked_in_vain(suite, options.prompts)
+        self.notes: list[str] = lacking_prompts(suite, options.prompts)
         self.suite, self._settings, self._options = suite, settings, options
         self._of_reference = reference_settings or settings
         self._plan = plan or options.plan

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.bundle import own_directory
 from edgedistill.bundle.bundle import MODEL_CARD, Bundle
-from edgedistill.bundle.staging import check_target, remove_bundle
-from edgedistill.bundle.update import amend
+from edgedistill.bundle.staging import amend, check_target, remove_bundle
 from edgedistill.errors import EdgedistillError
 from edgedistill.export import pipeline
 from edgedistill.export.layouts import write_layout

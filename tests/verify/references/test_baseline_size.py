@@ -44,7 +44,7 @@ def test_fast_takes_no_more_than_there_is_and_says_so() -> None:
     assert found.options.label == "custom"
     assert found.notes == [
         "The preset `fast` asks for 150 prompts (the baseline holds 40) and 16 samples per prompt (the baseline holds "
-        "8): what there is was used."
+        "8); all that it holds was used."
     ]
 
 
@@ -52,7 +52,7 @@ def test_thorough_says_what_the_baseline_lacks() -> None:
     found = dictated(200, 64, preset="thorough")
     assert (len(found.prompts), found.options.n_samples) == (200, 64)
     assert found.notes == [
-        "The preset `thorough` asks for 128 samples per prompt (the baseline holds 64): what there is was used."
+        "The preset `thorough` asks for 128 samples per prompt (the baseline holds 64); all that it holds was used."
     ]
     whole = dictated(200, PRESETS["thorough"].samples, preset="thorough")
     assert (whole.options.label, whole.notes) == ("thorough", [])

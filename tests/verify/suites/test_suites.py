@@ -15,7 +15,7 @@ from edgedistill.verify.suites.arithmetic_problems import BANDS, KINDS
 from edgedistill.verify.suites.checks import OWN as CHECKS
 from edgedistill.verify.suites.checks import follows, holds, sentences, validate
 from edgedistill.verify.suites.instructions import instruction_suite
-from edgedistill.verify.suites.registry import BUILT_IN, asked_in_vain, load_suite, require_gold, validate_suite
+from edgedistill.verify.suites.registry import BUILT_IN, lacking_prompts, load_suite, require_gold, validate_suite
 from edgedistill.verify.types import Check, Message, Prompt, Suite
 
 
@@ -223,7 +223,7 @@ def test_metrics_that_need_gold_say_so() -> None:
 )  # fmt: skip
 def test_more_prompts_than_there_are_is_said(name: str, prompts: int | None, told: list[str]) -> None:
     suite = load_suite(name)
-    found = asked_in_vain(suite, prompts)
+    found = lacking_prompts(suite, prompts)
     assert [text[: len(start)] for text, start in zip(found, told, strict=True)] == told
     if found and "--suite" in found[0]:
         named = load_suite(found[0].split("`")[-2].removeprefix("--suite "))
@@ -234,4 +234,4 @@ def test_more_prompts_than_there_are_is_said(name: str, prompts: int | None, tol
 def test_a_file_by_the_name_of_arithmetic_is_no_arithmetic() -> None:
     suite = load_suite("arithmetic")
     suite = replace(suite, prompts=suite.prompts[:9])
-    assert asked_in_vain(suite, 10) == ["10 prompts were asked for, and the suite `arithmetic` has 9."]
+    assert lacking_prompts(suite, 10) == ["10 prompts were asked for, and the suite `arithmetic` has 9."]

@@ -1,8 +1,12 @@
-"""Settings of the UI that outlive it: theme, frames, keys, where exports go. A small TOML file that people may edit."""
+"""Where the UI keeps its files, and the settings among them: theme, frames, keys, where exports go.
+
+Settings are a small TOML file that people may edit.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,6 +15,36 @@ from typing import Any
 from edgedistill.atomic_file import write_whole
 from edgedistill.errors import EdgedistillError
 from edgedistill.schema import Form, limits
+
+DATA_VARIABLE = "EDGEDISTILL_DATA"
+
+
+def data_dir() -> Path:
+    """Sessions, known bundles and the default bundle: ``$EDGEDISTILL_DATA`` or the user's data directory."""
+    if chosen := os.environ.get(DATA_VARIABLE):
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("edgedistill", appauthor=False))
+
+
+def config_file() -> Path:
+    """The settings file: in ``$EDGEDISTILL_DATA`` where that is set, else in the user's configuration directory."""
+    if os.environ.get(DATA_VARIABLE):
+        return data_dir() / "tui.toml"
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("edgedistill", appauthor=False)) / "tui.toml"
+
+
+def free_name(directory: Path, stem: str, suffix: str) -> Path:
+    """A path in ``directory`` that does not exist yet: ``stem.suffix``, ``stem-2.suffix``, ..."""
+    path, number = directory / f"{stem}{suffix}", 1
+    while path.exists():
+        number += 1
+        path = directory / f"{stem}-{number}{suffix}"
+    return path
+
 
 CLIPBOARDS = ("auto", "terminal", "file")
 DEFAULT_THEME = "edgedistill"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from edgedistill.errors import EdgedistillError
 from edgedistill_tui.data import migrations
-from edgedistill_tui.data.places import free_name
+from edgedistill_tui.data.config import free_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.atomic_file import write_whole
+from edgedistill_tui.data.config import free_name
 from edgedistill_tui.data.database import Database, StoreError
-from edgedistill_tui.data.places import free_name
 from edgedistill_tui.data.search import FORM, Summary, find, summaries
 from edgedistill_tui.data.session import Message, Session
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import OutputError
 from edgedistill.safe_text import file_name
-from edgedistill_tui.data.places import free_name
+from edgedistill_tui.data.config import free_name
 
 if TYPE_CHECKING:
     from pathlib import Path

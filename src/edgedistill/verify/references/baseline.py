@@ -145,7 +145,7 @@ def as_dictated(suite: Suite, reference: BaselineModel, bundle: SampledModel, op
     samples = options.samples
     if samples is None:
         samples = min(plan.samples, baseline.samples) if fast else baseline.samples
-    notes = _in_vain(suite, len(known), baseline.samples, options)
+    notes = _beyond_baseline(suite, len(known), baseline.samples, options)
     # Numbers that are the preset's own leave the report its name.
     as_planned = len(prompts) == _planned(suite, options)
     options = replace(
@@ -175,7 +175,7 @@ def _planned(suite: Suite, options: VerifyOptions) -> int:
     return min(len(suite.prompts), options.plan.prompts or len(suite.prompts))
 
 
-def _in_vain(suite: Suite, prompts: int, samples: int, options: VerifyOptions) -> list[str]:
+def _beyond_baseline(suite: Suite, prompts: int, samples: int, options: VerifyOptions) -> list[str]:
     """What a preset that was asked for would take and the baseline does not hold, in a sentence."""
     if options.preset == "default":
         return []
@@ -185,7 +185,9 @@ def _in_vain(suite: Suite, prompts: int, samples: int, options: VerifyOptions) -
     if options.samples is None and samples < options.plan.samples:
         missing.append(f"{options.plan.samples} samples per prompt (the baseline holds {samples})")
     return (
-        [f"The preset `{options.preset}` asks for {' and '.join(missing)}: what there is was used."] if missing else []
+        [f"The preset `{options.preset}` asks for {' and '.join(missing)}; all that it holds was used."]
+        if missing
+        else []
     )
 
 
@@ -193,7 +195,7 @@ def other_versions(baseline: Baseline) -> list[str]:
     """A sentence for each package that drew the baseline in another version than it has here."""
     here = Provenance.here().versions
     return [
-        f"The baseline was drawn with {package} {there}, this run has {here[package]}: part of a change may be theirs."
+        f"The baseline was drawn with {package} {there}, this run has {here[package]}: part of a change may come from that."
         for package, there in baseline.versions.items()
         if here.get(package, there) != there
     ]

@@ -82,7 +82,7 @@ def open_suite(name_or_path: str | Path, options: SuiteOptions | None = None) ->
     return read
 
 
-def asked_in_vain(suite: Suite, prompts: int | None) -> list[str]:
+def lacking_prompts(suite: Suite, prompts: int | None) -> list[str]:
     """A sentence if more prompts were asked for than the suite has, with the arithmetic suite that has them."""
     if prompts is None or prompts <= len(suite.prompts):
         return []

@@ -29,25 +29,7 @@ from edgedistill.verify.types.run import (
 from edgedistill.verify.types.samples import Drawn, Sample, Trial
 
 __all__ = [
-    "AnswerKind",
-    "Check",
-    "Drawn",
-    "Estimate",
-    "Extraction",
-    "Interval",
-    "Message",
-    "ModelIdentity",
-    "ModelKind",
-    "Procedure",
-    "ProcedureName",
-    "Prompt",
-    "Role",
-    "RunSettings",
-    "Sample",
-    "Shipped",
-    "ShippedDifference",
-    "Suite",
-    "SuiteSampling",
-    "Trial",
-    "Variant",
-]
+    "AnswerKind", "Check", "Drawn", "Estimate", "Extraction", "Interval", "Message", "ModelIdentity", "ModelKind",
+    "Procedure", "ProcedureName", "Prompt", "Role", "RunSettings", "Sample", "Shipped", "ShippedDifference", "Suite",
+    "SuiteSampling", "Trial", "Variant",
+]  # fmt: skip
