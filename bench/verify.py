@@ -116,7 +116,7 @@ def measure(model_name: str, weight_format: str, args: argparse.Namespace, scrat
     model = BundleModel(open_bundle(paths[weight_format], threads=args.threads), batch=args.batch)
     many = spread(suite.prompts, args.coupling_prompts)
     with BundleModel(open_bundle(paths["fp32"], threads=args.threads)) as reference:
-        theirs = [one.sample for one in collect(reference, many, args.coupling_samples, settings)]
+        reference_samples = [one.sample for one in collect(reference, many, args.coupling_samples, settings)]
     contenders: dict[str, Callable[[BundleModel, Sequence[Prompt], int, DrawSettings], int]] = {
         "engine": engine,
         "one at a time": one_by_one,
@@ -133,12 +133,15 @@ def measure(model_name: str, weight_format: str, args: argparse.Namespace, scrat
                 started = time.perf_counter()
                 tokens[name] = run(model, prompts, args.samples, settings)
                 rates[name].append(len(prompts) * args.samples / (time.perf_counter() - started))
-        ours = [one.sample for one in collect(model, many, args.coupling_samples, settings)]
+        bundle_samples = [one.sample for one in collect(model, many, args.coupling_samples, settings)]
     return {
         "coupling": {
             "prompts": len(many),
             "samples": args.coupling_samples,
-            "savings": {one.name: [one.ratio, one.low, one.high, one.saved] for one in savings(theirs, ours)},
+            "savings": {
+                one.name: [one.ratio, one.low, one.high, one.saved]
+                for one in savings(reference_samples, bundle_samples)
+            },
         },
         "model": model_name,
         "format": weight_format,

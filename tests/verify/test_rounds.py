@@ -93,7 +93,7 @@ def drawing(
 
 
 def verdict(found: Drawing) -> str:
-    before, after = (by_prompt(one.sample for one in part) for part in (found.theirs, found.ours))
+    before, after = (by_prompt(one.sample for one in part) for part in (found.reference_drawn, found.bundle_drawn))
     return decide(compare(before, after, limit=64), Margins(), levels=found.levels).outcome
 
 
@@ -147,7 +147,7 @@ def test_an_equal_bundle_passes_as_often_as_without_looks() -> None:
         assert not found.told
         assert (found.samples, bundle.drawn) == (16, 16 * 60)
         assert found.levels == Levels(within=0.05, beyond=0.025)
-        before, after = (by_prompt(one.sample for one in part) for part in (found.theirs, found.ours))
+        before, after = (by_prompt(one.sample for one in part) for part in (found.reference_drawn, found.bundle_drawn))
         plain = decide(compare(before, after, limit=64), Margins())
         assert [row.outcome for row in plain.endpoints] == [
             row.outcome for row in decide(compare(before, after, limit=64), Margins(), levels=found.levels).endpoints
@@ -168,7 +168,9 @@ def test_a_time_budget_ends_the_run_with_what_was_decided() -> None:
     assert found.told.startswith("The time budget ended after 8 of 16 samples of each of 60 prompts. By then ")
     assert "shown to be within its margin: " in found.told or "not decided: " in found.told
     assert bundle.clock.now <= 16 + 2.5 * 480 + SECONDS, "no round was finished for its own sake"
-    assert {one.sample.index for one in found.ours} == set(range(8)), "the cut round's short replies do not count"
+    assert {one.sample.index for one in found.bundle_drawn} == set(range(8)), (
+        "the cut round's short replies do not count"
+    )
 
 
 def test_a_failing_bundle_fails_within_its_time_budget() -> None:

@@ -73,7 +73,7 @@ def front(rows: Sequence[Row], cost: Callable[[Row], float]) -> set[str]:
     """Names of the rows that no other beats: none costs as little and has as small a mean KL, and less of one."""
 
     def beats(a: Row, b: Row) -> bool:
-        mine, theirs = (cost(a), a.scoring.kl), (cost(b), b.scoring.kl)
-        return mine[0] <= theirs[0] and mine[1] <= theirs[1] and mine != theirs
+        first, second = (cost(a), a.scoring.kl), (cost(b), b.scoring.kl)
+        return first[0] <= second[0] and first[1] <= second[1] and first != second
 
     return {row.name for row in rows if not any(beats(other, row) for other in rows)}

@@ -3,8 +3,8 @@
 Rounding to nearest wastes codes on the one outlier that sets the range. For a candidate scale s the codes are
 t = clip(round(x / s)); the best scale *for those codes* has a closed form, s* = sum(w x t) / sum(w t^2), and leaves the
 error sum(w x^2) - sum(w x t)^2 / sum(w t^2). So a candidate is judged by sum(w x t)^2 / sum(w t^2) alone, without
-dequantizing. The idea is that of ``make_qx_quants`` and ``make_qkx2_quants`` in llama.cpp's ggml-quants.c; integer zero
-points are ours, because MatMulNBits is fast only with those.
+dequantizing. The idea is that of ``make_qx_quants`` and ``make_qkx2_quants`` in llama.cpp's ggml-quants.c; zero points
+are whole numbers here, because MatMulNBits is fast only with those.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ which a fair walk would still lose the lead with probability at most c, and c is
 probability of stopping with a leader that the full vote would not confirm (a tie included) is at most ``error_rate``,
 whatever the true shares of the two answers: computed exactly, by dynamic programming over the walk, and maximised over
 a grid of shares. (The idea is that of a stochastically curtailed test: Lan, Simon and Halperin 1982; the calibration
-is ours.) More than two answers, and trajectories without one, make the walk lazier; simulation finds the rate kept
+is this module's.) More than two answers, and trajectories without one, make the walk lazier; simulation finds the rate kept
 there too.
 
 Short trajectories end first, and short may go with one answer. The sequential rule therefore looks at trajectories in

@@ -179,10 +179,10 @@ class Trainer:
         """Mean KL over the positions that have a next token."""
         states = self._student.hidden(padded(sequences))
         wanted = self._teacher.hidden(sequences, keep=keep)
-        ours = torch.cat([states[row, : len(sequence) - 1] for row, sequence in enumerate(sequences)])
-        theirs = torch.cat([own[:-1] for own in wanted])
+        student = torch.cat([states[row, : len(sequence) - 1] for row, sequence in enumerate(sequences)])
+        teacher = torch.cat([own[:-1] for own in wanted])
         return kernels.divergence(
-            ours, self._student.head, theirs, self._teacher.head, cap=self._student.cap, reverse=reverse
+            student, self._student.head, teacher, self._teacher.head, cap=self._student.cap, reverse=reverse
         )
 
     def _schedule(self, step: int) -> float:

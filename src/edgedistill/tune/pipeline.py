@@ -211,18 +211,20 @@ def _check_reference(source: Bundle, checkpoint: Checkpoint) -> ModelSpec:
             hint="Export with --calibrate instead.",
         )
     check_tensors(spec, tensors)
-    ours = {weight.name: tuple(weight.shape) for weight in source.manifest.weights}
-    theirs = {weight.name: weight.shape for weight in logical_weights(spec)}
+    in_bundle = {weight.name: tuple(weight.shape) for weight in source.manifest.weights}
+    in_reference = {weight.name: weight.shape for weight in logical_weights(spec)}
     hint = "Give the model that the bundle was exported from as --reference."
     if source.manifest.model.family != spec.family:
         raise BundleError(
             f"The bundle is a {source.manifest.model.family} model, the reference a {spec.family} model.", hint=hint
         )
-    if ours != theirs:
-        other = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))[0]
+    if in_bundle != in_reference:
+        other = sorted(
+            name for name in in_bundle.keys() | in_reference.keys() if in_bundle.get(name) != in_reference.get(name)
+        )[0]
         raise BundleError(
-            f"Bundle and reference have different weights: {other} is {_shape(ours.get(other))} in the bundle, "
-            f"{_shape(theirs.get(other))} in the reference.",
+            f"Bundle and reference have different weights: {other} is {_shape(in_bundle.get(other))} in the bundle, "
+            f"{_shape(in_reference.get(other))} in the reference.",
             hint=hint,
         )
     found = hashlib.sha256(checkpoint.tokenizer_json).hexdigest()

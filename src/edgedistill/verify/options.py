@@ -164,9 +164,9 @@ class AuditOptions:
             reference, bundle: ``SampledModel.generation_defaults``.
         """
         own = stated(bundle)
-        theirs = self.draw_settings(sampling, own | stated(reference))
+        of_reference = self.draw_settings(sampling, own | stated(reference))
         same = isinstance(self, VerifyOptions) and self.same_settings
-        return theirs, theirs if same else self.draw_settings(sampling, own)
+        return of_reference, of_reference if same else self.draw_settings(sampling, own)
 
     @property
     def overrides(self) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Drawing:
     """What was drawn.
 
     Attributes:
-        prompts, theirs, ours: The prompts that count, and the replies to them.
+        prompts, reference_drawn, bundle_drawn: The prompts that count, and the replies to them.
         samples: Of each prompt.
         levels: At which the verdict on them is to be tested.
         failed: A screening that failed; the replies are its.
@@ -65,8 +65,8 @@ class Drawing:
     """
 
     prompts: list[Prompt]
-    theirs: list[Drawn] = field(default_factory=list)
-    ours: list[Drawn] = field(default_factory=list)
+    reference_drawn: list[Drawn] = field(default_factory=list)
+    bundle_drawn: list[Drawn] = field(default_factory=list)
     samples: int = 0
     levels: Levels = Levels()  # noqa: RUF009  (frozen)
     failed: Screened | None = None
@@ -134,17 +134,19 @@ def draw_in_rounds(
     for number, (count, samples) in enumerate(rounds, start=1):
         asked = order[:count]
         try:
-            theirs = run.draw(reference, asked, samples=samples, reference=True)
+            reference_drawn = run.draw(reference, asked, samples=samples, reference=True)
             if screened and number == 1:
-                failed = screen(run, bundle, asked, theirs, margins, options, before_last)
+                failed = screen(run, bundle, asked, reference_drawn, margins, options, before_last)
                 if failed is not None:
-                    return Drawing(failed.prompts, failed.theirs, failed.ours, SAMPLES, before_last, failed)
-            ours = run.draw(bundle, asked, samples=samples)
+                    return Drawing(
+                        failed.prompts, failed.reference_drawn, failed.bundle_drawn, SAMPLES, before_last, failed
+                    )
+            bundle_drawn = run.draw(bundle, asked, samples=samples)
         except TimeUpError:
             drawing.told = "time"
             break
         whole = number == len(rounds)
-        drawing = Drawing(asked, theirs, ours, samples, last if whole else before_last)
+        drawing = Drawing(asked, reference_drawn, bundle_drawn, samples, last if whole else before_last)
         if not whole:
             found = _look(run, drawing, margins, options)
             if found.outcome == "fail":
@@ -160,15 +162,15 @@ def draw_in_rounds(
                 "inconclusive: the time budget ended before both models had replied to any prompt.",
                 hint="Give more --time-budget, a smaller --max-new-tokens, or a --baseline made on another machine.",
             )
-        if not drawing.theirs:  # no round ended: what the pilot drew
-            drawing.theirs = run.draw(reference, drawing.prompts, samples=2, reference=True)
-            drawing.ours = run.draw(bundle, drawing.prompts, samples=2)
+        if not drawing.reference_drawn:  # no round ended: what the pilot drew
+            drawing.reference_drawn = run.draw(reference, drawing.prompts, samples=2, reference=True)
+            drawing.bundle_drawn = run.draw(bundle, drawing.prompts, samples=2)
         drawing.told = _out_of_time(drawing, _look(run, drawing, margins, options), len(prompts), options.n_samples)
     return drawing
 
 
 def _look(run: Run, drawing: Drawing, margins: Margins, options: VerifyOptions) -> GateResult:
-    before, after = (by_prompt(one.sample for one in part) for part in (drawing.theirs, drawing.ours))
+    before, after = (by_prompt(one.sample for one in part) for part in (drawing.reference_drawn, drawing.bundle_drawn))
     comparison = compare(before, after, limit=run.limit)
     return decide(comparison, margins, alpha=options.alpha, estimand=options.about, levels=drawing.levels)
 

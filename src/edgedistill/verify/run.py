@@ -80,10 +80,12 @@ def verify(
     options, began = options or VerifyOptions(), clock()
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
     with ExitStack() as stack:
-        ours = stack.enter_context(closing(_opened(bundle, cluster)))
-        theirs = spread_over(cluster, stack.enter_context(closing(open_reference(reference, bundle, device=device))))
+        bundle_model = stack.enter_context(closing(_opened(bundle, cluster)))
+        reference_model = spread_over(
+            cluster, stack.enter_context(closing(open_reference(reference, bundle, device=device)))
+        )
         more: dict[str, Any] = {"store": store, "progress": progress, "clock": clock, "began": began}
-        return verify_models(ours, theirs, loaded, options, **more)
+        return verify_models(bundle_model, reference_model, loaded, options, **more)
 
 
 def _opened(bundle: str | Path, cluster: Cluster | None) -> BundleModel | EndpointModel:
@@ -145,25 +147,25 @@ def verify_models(
     run, options, prompts = planned(run, reference, bundle, prompts, options, margins, began, progress)
     state = None
     if options.sequential:
-        theirs, ours, state = run.until_decided(reference, bundle, prompts, margins)
-        drawing = Drawing(prompts, theirs, ours, options.n_samples)
+        reference_drawn, bundle_drawn, state = run.until_decided(reference, bundle, prompts, margins)
+        drawing = Drawing(prompts, reference_drawn, bundle_drawn, options.n_samples)
     else:
         drawing = draw_in_rounds(run, reference, bundle, prompts, margins, options, pilot)
         run = _as_drawn(run, options, drawing)
-    prompts, theirs, ours = drawing.prompts, drawing.theirs, drawing.ours
+    prompts, reference_drawn, bundle_drawn = drawing.prompts, drawing.reference_drawn, drawing.bundle_drawn
     if budget is not None:
         run.deadline = Deadline(began + budget, clock)
-    asked = [prompt for prompt in prompts if any(drawn.sample.prompt_id == prompt.id for drawn in ours)]
-    divergences = run.divergences(reference, bundle, asked, theirs, ours)
+    asked = [prompt for prompt in prompts if any(drawn.sample.prompt_id == prompt.id for drawn in bundle_drawn)]
+    divergences = run.divergences(reference, bundle, asked, reference_drawn, bundle_drawn)
     devices = run.devices(bundle, prompts)
-    opinion = run.opinion(asked, theirs, ours)
+    opinion = run.opinion(asked, reference_drawn, bundle_drawn)
     report = analyse(
         run.suite,
         run.settings_of(margins),
-        ModelSamples(bundle.identity, ours, opinion=opinion, shipped=bundle.shipped),
+        ModelSamples(bundle.identity, bundle_drawn, opinion=opinion, shipped=bundle.shipped),
         ModelSamples(
             reference.identity,
-            theirs,
+            reference_drawn,
             opinion=opinion,
             shipped=reference.shipped,
             settings=run.settings_of(margins, reference=True),
@@ -203,8 +205,10 @@ def differences(
     prompts: Sequence[Prompt],
 ) -> tuple[ShippedDifference, ...]:
     """What the two models ship differently beside their weights; ``settings``: what each is sampled with."""
-    theirs, ours = (getattr(getattr(model, "bundle", model), "replies", None) for model in (reference, bundle))
-    replies = None if theirs is None or ours is None else (theirs, ours)
+    reference_replies, bundle_replies = (
+        getattr(getattr(model, "bundle", model), "replies", None) for model in (reference, bundle)
+    )
+    replies = None if reference_replies is None or bundle_replies is None else (reference_replies, bundle_replies)
     return compare_shipped(reference.shipped, bundle.shipped, settings, replies=replies, prompts=prompts)
 
 

@@ -64,8 +64,8 @@ def verify_procedure(
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
     progress = progress or NullProgress()
     with ExitStack() as stack:
-        ours = ProcedureModel(stack.enter_context(closing(open_sampled(bundle))), procedure)
-        theirs = None
+        bundle_model = ProcedureModel(stack.enter_context(closing(open_sampled(bundle))), procedure)
+        reference_model = None
         if reference is not None:
             opened = stack.enter_context(closing(open_reference(reference, bundle)))
             if not isinstance(opened, BundleModel):
@@ -73,21 +73,24 @@ def verify_procedure(
                     f"The reference {reference} is not a bundle, and a procedure needs one that decodes here.",
                     hint="Export it: edgedistill export MODEL --format fp32 -o DIR",
                 )
-            theirs = ProcedureModel(opened, procedure)
-            require_same_vocabulary(theirs.identity, ours.identity)
-        return _run(ours, theirs, loaded, options, store, progress)
+            reference_model = ProcedureModel(opened, procedure)
+            require_same_vocabulary(reference_model.identity, bundle_model.identity)
+        return _run(bundle_model, reference_model, loaded, options, store, progress)
 
 
 def _run(
-    ours: ProcedureModel,
-    theirs: ProcedureModel | None,
+    bundle_model: ProcedureModel,
+    reference_model: ProcedureModel | None,
     suite: Suite,
     options: AuditOptions,
     store: Path | None,
     progress: Progress,
 ) -> VerifyReport:
     prompts = options.choose(suite)
-    defaults = (ours if theirs is None else theirs).generation_defaults, ours.generation_defaults
+    defaults = (
+        (bundle_model if reference_model is None else reference_model).generation_defaults,
+        bundle_model.generation_defaults,
+    )
     of_reference, settings = options.both_settings(suite.sampling, *defaults)
     if settings.deterministic or of_reference.deterministic:
         raise UsageError(
@@ -95,31 +98,38 @@ def _run(
             hint="Use --temperature 0.6 and a top-k above 1.",
         )
     margins = None
-    if theirs is not None:
+    if reference_model is not None:
         asked = options.margins if isinstance(options, VerifyOptions) else {}
-        margins = resolve_margins(bundle_margins(ours.bundle), asked)
+        margins = resolve_margins(bundle_margins(bundle_model.bundle), asked)
         require_margins(suite, asked)
     run = Run(suite, settings, options, store, progress, reference_settings=of_reference)
-    sampler = run.audit_sampler(ours.bundle, prompts)
-    reference_sampler = None if theirs is None else run.audit_sampler(theirs.bundle, prompts, reference=True)
+    sampler = run.audit_sampler(bundle_model.bundle, prompts)
+    reference_sampler = (
+        None if reference_model is None else run.audit_sampler(reference_model.bundle, prompts, reference=True)
+    )
     before, state = None, None
-    if theirs is not None and margins is not None and isinstance(options, VerifyOptions) and options.sequential:
-        before, after, state = run.until_decided(theirs, ours, prompts, margins)
+    if (
+        reference_model is not None
+        and margins is not None
+        and isinstance(options, VerifyOptions)
+        and options.sequential
+    ):
+        before, after, state = run.until_decided(reference_model, bundle_model, prompts, margins)
     else:
-        before = None if theirs is None else run.draw(theirs, prompts, reference=True)
-        after = run.draw(ours, prompts)
+        before = None if reference_model is None else run.draw(reference_model, prompts, reference=True)
+        after = run.draw(bundle_model, prompts)
     opinion = run.opinion(prompts, after, before or ())
     report = analyse(
         suite,
         run.settings_of(margins),
-        ModelSamples(ours.identity, after, opinion=opinion, shipped=ours.shipped),
+        ModelSamples(bundle_model.identity, after, opinion=opinion, shipped=bundle_model.shipped),
         None
-        if theirs is None or before is None
+        if reference_model is None or before is None
         else ModelSamples(
-            theirs.identity,
+            reference_model.identity,
             before,
             opinion=opinion,
-            shipped=theirs.shipped,
+            shipped=reference_model.shipped,
             settings=run.settings_of(margins, reference=True),
         ),
         margins=margins,
@@ -128,7 +138,7 @@ def _run(
         sequential=state,
         notes=run.notes,
     )
-    procedure = ours.procedure
+    procedure = bundle_model.procedure
     level, seed = report.settings.level, settings.seed
     scored = ProcedureReport(
         procedure.name,
@@ -139,5 +149,7 @@ def _run(
         None if before is None else procedure_change(after, before, procedure.name, level=level, seed=seed),
     )
     # Tokens of the text that stands say nothing about the trajectories behind it.
-    shipped = () if theirs is None else differences(theirs, ours, (of_reference, settings), prompts)
+    shipped = (
+        () if reference_model is None else differences(reference_model, bundle_model, (of_reference, settings), prompts)
+    )
     return replace(report, procedure=scored, tokens=TokenReport(), reference_sampler=reference_sampler, shipped=shipped)

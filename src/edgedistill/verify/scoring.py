@@ -82,9 +82,9 @@ def _compare_group(
     lengths = np.array([len(sequence) for sequence in group])
     parts = slices(lengths.tolist(), p.identity.vocab_size)
     pieces: list[list[TokenDivergence]] = [[] for _ in group]
-    ours = p.score(prompt, group, parts, thinking=thinking)
-    theirs = q.score(prompt, group, parts, thinking=thinking)
-    for part, a, b in zip(parts, ours, theirs, strict=True):
+    first = p.score(prompt, group, parts, thinking=thinking)
+    second = q.score(prompt, group, parts, thinking=thinking)
+    for part, a, b in zip(parts, first, second, strict=True):
         counts = np.clip(lengths - part.start, 0, part.stop - part.start)
         _scatter(divergence(a, b), counts.tolist(), pieces)
     empty = np.empty((0, 1), dtype=np.float32)

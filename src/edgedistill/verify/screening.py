@@ -39,8 +39,8 @@ class Screened(NamedTuple):
     """A screening that failed: the prompts, the reference's replies, and the bundle's with the same reasoning."""
 
     prompts: list[Prompt]
-    theirs: list[Drawn]
-    ours: list[Drawn]
+    reference_drawn: list[Drawn]
+    bundle_drawn: list[Drawn]
 
 
 def is_worth_it(options: VerifyOptions, prompts: int) -> bool:
@@ -54,7 +54,7 @@ def screen(
     run: Run,
     bundle: SampledModel,
     prompts: Sequence[Prompt],
-    theirs: Sequence[Drawn],
+    reference_drawn: Sequence[Drawn],
     margins: Margins,
     options: VerifyOptions,
     levels: Levels,
@@ -65,13 +65,13 @@ def screen(
     """
     if not isinstance(bundle, BundleModel) or bundle.session is None:
         return None
-    begun = _beginnings(bundle, prompts, theirs, thinking=run.thinking)
+    begun = _beginnings(bundle, prompts, reference_drawn, thinking=run.thinking)
     chosen = [prompt for prompt in prompts if len(begun.get(prompt.id, ())) >= SAMPLES]
     chosen = spread(chosen, PROMPTS)
     if len(chosen) < 2:
         return None
     keys = {key: begun[prompt.id][key] for prompt in chosen for key in list(begun[prompt.id])[:SAMPLES]}
-    before = [one for one in theirs if one.key in keys]
+    before = [one for one in reference_drawn if one.key in keys]
     after = run.answer(bundle, chosen, keys)
     comparison = compare(_groups(before), _groups(after), limit=run.limit)
     found = decide(comparison, margins, alpha=options.alpha, estimand=options.about, levels=levels)
@@ -99,12 +99,12 @@ def as_screened(report: VerifyReport) -> VerifyReport:
 
 
 def _beginnings(
-    bundle: BundleModel, prompts: Sequence[Prompt], theirs: Sequence[Drawn], *, thinking: bool | None
+    bundle: BundleModel, prompts: Sequence[Prompt], reference_drawn: Sequence[Drawn], *, thinking: bool | None
 ) -> dict[str, dict[SampleKey, tuple[int, ...]]]:
     """By prompt the reasoning of the reference's replies, up to the tag that closes it."""
     encoded = {prompt.id: bundle.replies.encode(prompt, thinking) for prompt in prompts}
     found: dict[str, dict[SampleKey, tuple[int, ...]]] = {}
-    for one in theirs:
+    for one in reference_drawn:
         end = bundle.replies.reasoning_end(one.token_ids, encoded[one.sample.prompt_id])
         if end is not None and end < len(one.token_ids):
             found.setdefault(one.sample.prompt_id, {})[one.key] = one.token_ids[:end]

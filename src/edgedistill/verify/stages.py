@@ -250,42 +250,44 @@ class Run:
         by_id = {prompt.id: prompt for prompt in prompts}
         order = [by_id[prompt_id] for prompt_id in prompt_order(list(by_id), self._settings.seed)]
         gate = SequentialGate(margins, alpha=self._options.alpha)
-        theirs: list[Drawn] = []
-        ours: list[Drawn] = []
+        reference_drawn: list[Drawn] = []
+        bundle_drawn: list[Drawn] = []
         passed_at: int | None = None
         state = gate.state()
-        while len(ours) < len(order) * self._options.n_samples:
-            at = len(ours) // self._options.n_samples
+        while len(bundle_drawn) < len(order) * self._options.n_samples:
+            at = len(bundle_drawn) // self._options.n_samples
             # A single prompt cannot be compared by itself, so that the last step takes it along.
             stop = len(order) if len(order) - at <= SEQUENTIAL_STEP + 1 else at + SEQUENTIAL_STEP
             try:
                 before = self.draw(reference, order[at:stop], reference=True)
                 after = self.draw(bundle, order[at:stop])
             except TimeUpError:
-                if not ours:
+                if not bundle_drawn:
                     raise
                 self.notes.append(f"The time budget ended after {at} of {len(order)} prompts.")
                 break
-            theirs += before
-            ours += after
+            reference_drawn += before
+            bundle_drawn += after
             state = gate.update(compare(_groups(before), _groups(after), limit=self._settings.max_new_tokens))
-            if state.outcome == "fail" or (state.outcome == "pass" and not self._collapse_is_open(theirs, ours)):
+            if state.outcome == "fail" or (
+                state.outcome == "pass" and not self._collapse_is_open(reference_drawn, bundle_drawn)
+            ):
                 break
             if state.outcome == "pass" and passed_at is None:
                 passed_at = stop
-        asked = len(ours) // self._options.n_samples
+        asked = len(bundle_drawn) // self._options.n_samples
         if passed_at is not None and asked > passed_at:
             self.notes.append(
                 f"The endpoints had passed after {passed_at} prompts; {asked - passed_at} more were asked because the "
                 "collapse verdict was not certain."
             )
-        return theirs, ours, state
+        return reference_drawn, bundle_drawn, state
 
-    def _collapse_is_open(self, theirs: Sequence[Drawn], ours: Sequence[Drawn]) -> bool:
+    def _collapse_is_open(self, reference_drawn: Sequence[Drawn], bundle_drawn: Sequence[Drawn]) -> bool:
         return collapse_is_open(
             self.suite,
-            [one.sample for one in theirs],
-            [one.sample for one in ours],
+            [one.sample for one in reference_drawn],
+            [one.sample for one in bundle_drawn],
             deterministic=self._settings.deterministic or self._of_reference.deterministic,
             level=1 - self._options.alpha,
             seed=self._settings.seed,
@@ -304,8 +306,8 @@ class Run:
         reference: SampledModel,
         bundle: BundleModel | EndpointModel,
         prompts: Sequence[Prompt],
-        theirs: Sequence[Drawn],
-        ours: Sequence[Drawn],
+        reference_drawn: Sequence[Drawn],
+        bundle_drawn: Sequence[Drawn],
     ) -> list[PromptDivergences]:
         """Teacher-forced, on-policy and between the bundle's own paths, on as many replies as the plan says."""
         if isinstance(bundle, EndpointModel) or isinstance(reference, EndpointModel):
@@ -324,15 +326,17 @@ class Run:
             if self.deadline is not None and self.deadline.is_set():
                 self.notes.append(f"The time budget left tokens of {number} of {len(scored)} prompts to be scored.")
                 break
-            forced = self._sequences(prompt, [drawn for drawn in theirs if known is None or drawn.key in known])
-            own = self._sequences(prompt, ours) if on_policy else []
+            forced = self._sequences(
+                prompt, [drawn for drawn in reference_drawn if known is None or drawn.key in known]
+            )
+            own = self._sequences(prompt, bundle_drawn) if on_policy else []
             thinking = self._settings.thinking
             found.append(
                 PromptDivergences(
                     prompt.id,
                     tuple(compare_on(reference, bundle, prompt, forced, thinking=thinking)) if forced else (),
                     tuple(compare_on(bundle, reference, prompt, own, thinking=thinking)) if own else (),
-                    self.path(bundle, prompt, ours) if prompt.id in with_path else (),
+                    self.path(bundle, prompt, bundle_drawn) if prompt.id in with_path else (),
                 )
             )
             self._progress.advance(1)

@@ -99,9 +99,9 @@ def versions() -> dict[str, str]:
 
 def different(there: Mapping[str, str], here: Mapping[str, str]) -> str | None:
     """What of the versions differs, as the end of a sentence; None for the same."""
-    for package, ours in here.items():
-        if there.get(package) != ours:
-            return f"has {package} {there.get(package)}, this machine {ours}; samples depend on it."
+    for package, own in here.items():
+        if there.get(package) != own:
+            return f"has {package} {there.get(package)}, this machine {own}; samples depend on it."
     return None
 
 

@@ -1,7 +1,7 @@
 """Right and wrong: accuracy, flips between two models, majority votes, pass@k, and the variance of being wrong.
 
 Sources: flips: arXiv 2407.09141; pass@k: Chen et al., arXiv 2107.03374. "Hallucination variance" is used without a
-definition elsewhere; ours is in ``HallucinationVariance``.
+definition elsewhere; ``HallucinationVariance`` defines it here.
 """
 
 from __future__ import annotations

@@ -126,10 +126,10 @@ def procedure_change(
         raise ValueError("the answers are to different prompts")
 
     def change(value: Value, bound: float = 1.0) -> Estimate | None:
-        ours, theirs = _means(after, value), _means(before, value)
-        if ours is None or theirs is None:
+        after_means, before_means = _means(after, value), _means(before, value)
+        if after_means is None or before_means is None:
             return None
-        differences = [ours[prompt_id] - theirs[prompt_id] for prompt_id in ours]
+        differences = [after_means[prompt_id] - before_means[prompt_id] for prompt_id in after_means]
         return prompt_mean(differences, low=-bound, high=bound, level=level, seed=seed)
 
     several = procedure != "single"

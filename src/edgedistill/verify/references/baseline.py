@@ -184,18 +184,15 @@ def _beyond_baseline(suite: Suite, prompts: int, samples: int, options: VerifyOp
         missing.append(f"{planned} prompts (the baseline holds {prompts})")
     if options.samples is None and samples < options.plan.samples:
         missing.append(f"{options.plan.samples} samples per prompt (the baseline holds {samples})")
-    return (
-        [f"The preset `{options.preset}` asks for {' and '.join(missing)}; all that it holds was used."]
-        if missing
-        else []
-    )
+    asked = " and ".join(missing)
+    return [f"The preset `{options.preset}` asks for {asked}; all that it holds was used."] if missing else []
 
 
 def other_versions(baseline: Baseline) -> list[str]:
     """A sentence for each package that drew the baseline in another version than it has here."""
     here = Provenance.here().versions
     return [
-        f"The baseline was drawn with {package} {there}, this run has {here[package]}: part of a change may come from that."
+        f"The baseline was drawn with {package} {there}, this run has {here[package]}: a change may come from that."
         for package, there in baseline.versions.items()
         if here.get(package, there) != there
     ]

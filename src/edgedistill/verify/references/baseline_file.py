@@ -198,10 +198,10 @@ class Baseline:
                 hint=REMAKE,
             )
         if settings is not None and settings != self.settings:
-            mine, theirs = self.settings.to_dict(), settings.to_dict()
-            name = next(key for key in mine if mine[key] != theirs[key])
+            stored, asked = self.settings.to_dict(), settings.to_dict()
+            name = next(key for key in stored if stored[key] != asked[key])
             raise VerifyError(
-                f"The baseline was drawn with {name} {mine[name]}, this run has {theirs[name]}.", hint=REMAKE
+                f"The baseline was drawn with {name} {stored[name]}, this run has {asked[name]}.", hint=REMAKE
             )
         own = self.identity.tokenizer_sha256  # "" of a server
         if tokenizer_sha256 is not None and own not in ("", tokenizer_sha256):

@@ -103,7 +103,7 @@ def analyse(
     """
     asked = asked_suite(suite, bundle.samples)
     own = by_prompt(bundle.samples)
-    theirs = by_prompt(reference.samples) if reference is not None else None
+    reference_samples = by_prompt(reference.samples) if reference is not None else None
     if reference is not None:
         require_answers(reference, "the reference")
     else:
@@ -113,13 +113,13 @@ def analyse(
     of_reference = None if reference is None or reference.settings is None else reference.settings
     gate = pairs = None
     lost: tuple[LostPrompt, ...] = ()
-    if reference is not None and theirs is not None and before is not None:
+    if reference is not None and reference_samples is not None and before is not None:
         if margins is None:
             raise VerifyError("A comparison with a reference needs margins.")
-        pairs = _pair_metrics(theirs, own, settings)
-        gate = _gate(theirs, own, (before, result), margins, settings, of_reference, sequential, levels)
+        pairs = _pair_metrics(reference_samples, own, settings)
+        gate = _gate(reference_samples, own, (before, result), margins, settings, of_reference, sequential, levels)
         right = {prompt.id: prompt.answer for prompt in asked.prompts}
-        lost = lost_prompts(before.prompts, result.prompts, theirs, own, right, level=settings.level)
+        lost = lost_prompts(before.prompts, result.prompts, reference_samples, own, right, level=settings.level)
     told = [*notes, *_warnings(result, before, bundle, reference)]
     extras = audit_extras(asked, bundle, settings)
     return VerifyReport(
@@ -138,7 +138,7 @@ def analyse(
         claim=claim(result, deterministic=settings.deterministic),
         bundle_result=result,
         reference_result=before,
-        prompts=_prompt_pairs(asked, own, theirs, divergences, settings),
+        prompts=_prompt_pairs(asked, own, reference_samples, divergences, settings),
         pairs=pairs,
         bundle_extras=extras,
         reference_extras=None if reference is None else audit_extras(asked, reference, settings),
@@ -240,7 +240,7 @@ def require_answers(model: ModelSamples, who: str) -> None:
 
 
 def _gate(
-    theirs: Mapping[str, Sequence[Sample]],
+    reference_samples: Mapping[str, Sequence[Sample]],
     own: Mapping[str, Sequence[Sample]],
     results: tuple[SuiteResult, SuiteResult],
     margins: Margins,
@@ -249,7 +249,7 @@ def _gate(
     sequential: SequentialState | None,
     levels: Levels | None,
 ) -> GateReport:
-    comparison = compare(theirs, own, limit=settings.max_new_tokens)
+    comparison = compare(reference_samples, own, limit=settings.max_new_tokens)
     before, after = results[0].verdict, results[1].verdict
     decision = decide(
         comparison,
@@ -264,14 +264,14 @@ def _gate(
     return gate_report(decision, comparison, margins, sequential=sequential, deterministic=deterministic)
 
 
-def _distance(theirs: Sequence[Sample], own: Sequence[Sample], settings: RunSettings) -> Estimate:
-    left, right = paired(theirs, own)
+def _distance(reference_samples: Sequence[Sample], own: Sequence[Sample], settings: RunSettings) -> Estimate:
+    left, right = paired(reference_samples, own)
     book = Codebook()
     return distance_estimate(book.encode(left), book.encode(right), coupled=settings.coupled, level=settings.level)
 
 
-def _flips(theirs: Sequence[Sample], own: Sequence[Sample]) -> tuple[int, int, int] | None:
-    left, right = paired(theirs, own)
+def _flips(reference_samples: Sequence[Sample], own: Sequence[Sample]) -> tuple[int, int, int] | None:
+    left, right = paired(reference_samples, own)
     if any(sample.correct is None for sample in (*left, *right)):
         return None
     found = flips([sample.correct is True for sample in left], [sample.correct is True for sample in right])
@@ -279,14 +279,14 @@ def _flips(theirs: Sequence[Sample], own: Sequence[Sample]) -> tuple[int, int, i
 
 
 def _pair_metrics(
-    theirs: Mapping[str, Sequence[Sample]], own: Mapping[str, Sequence[Sample]], settings: RunSettings
+    reference_samples: Mapping[str, Sequence[Sample]], own: Mapping[str, Sequence[Sample]], settings: RunSettings
 ) -> PairMetrics:
-    if set(theirs) != set(own):
-        compare(theirs, own, limit=settings.max_new_tokens)  # says which prompt is missing
+    if set(reference_samples) != set(own):
+        compare(reference_samples, own, limit=settings.max_new_tokens)  # says which prompt is missing
     level, seed = settings.level, settings.seed
-    distances = [_distance(theirs[p], own[p], settings).value for p in theirs]
+    distances = [_distance(reference_samples[p], own[p], settings).value for p in reference_samples]
     # Pairs of their own noise differ by the noise alone.
-    turned = [_flips(theirs[p], own[p]) if settings.coupled else None for p in theirs]
+    turned = [_flips(reference_samples[p], own[p]) if settings.coupled else None for p in reference_samples]
     known = [counts for counts in turned if counts is not None and counts[0]]
 
     def rate(parts: Sequence[float]) -> Estimate | None:
@@ -294,21 +294,21 @@ def _pair_metrics(
         return prompt_mean(parts, low=0.0, high=1.0, level=level, seed=seed) if complete else None
 
     def tokens(groups: Mapping[str, Sequence[Sample]]) -> list[float]:
-        return [float(np.mean([sample.tokens for sample in groups[p]])) for p in theirs]
+        return [float(np.mean([sample.tokens for sample in groups[p]])) for p in reference_samples]
 
     return PairMetrics(
         distance=prompt_mean(distances, low=min(0.0, *distances), high=2.0, level=level, seed=seed),
         flips=rate([(lost + gained) / n for n, lost, gained in known]),
         lost=rate([lost / n for n, lost, _ in known]),
         gained=rate([gained / n for n, _, gained in known]),
-        length_ratio=length_ratio(tokens(theirs), tokens(own), level=level, seed=seed),
+        length_ratio=length_ratio(tokens(reference_samples), tokens(own), level=level, seed=seed),
     )
 
 
 def _prompt_pairs(
     asked: Suite,
     own: Mapping[str, Sequence[Sample]],
-    theirs: Mapping[str, Sequence[Sample]] | None,
+    reference_samples: Mapping[str, Sequence[Sample]] | None,
     divergences: Sequence[PromptDivergences],
     settings: RunSettings,
 ) -> tuple[PromptPair, ...]:
@@ -319,9 +319,9 @@ def _prompt_pairs(
         if len(question) > _QUESTION_CHARACTERS:
             question = question[:_QUESTION_CHARACTERS] + "…"
         row = PromptPair(prompt.id, question, prompt.tags, prompt.answer)
-        if theirs is not None:
-            row = replace(row, distance=_distance(theirs[prompt.id], own[prompt.id], settings))
-            turned = _flips(theirs[prompt.id], own[prompt.id]) if settings.coupled else None
+        if reference_samples is not None:
+            row = replace(row, distance=_distance(reference_samples[prompt.id], own[prompt.id], settings))
+            turned = _flips(reference_samples[prompt.id], own[prompt.id]) if settings.coupled else None
             if turned is not None and turned[0]:
                 pairs, lost, gained = turned
                 changed = Estimate((lost + gained) / pairs, wilson(lost + gained, pairs, settings.level))

@@ -54,17 +54,24 @@ def histograms(report: VerifyReport) -> list[tuple[PromptPair, str]]:
 
 
 def _histogram(after: PromptSummary, before: PromptSummary | None, prompt: PromptPair) -> str:
-    ours, theirs = _counts(after), {} if before is None else _counts(before)
-    names = sorted(ours | theirs, key=lambda name: -max(ours.get(name, 0.0), theirs.get(name, 0.0)))
+    bundle_counts, reference_counts = _counts(after), {} if before is None else _counts(before)
+    names = sorted(
+        bundle_counts | reference_counts,
+        key=lambda name: -max(bundle_counts.get(name, 0.0), reference_counts.get(name, 0.0)),
+    )
     shown = names[:_MOST_ANSWERS]
     rest = names[_MOST_ANSWERS:]
     if rest:
-        ours["other answers"] = sum(ours.get(name, 0.0) for name in rest)
-        theirs["other answers"] = sum(theirs.get(name, 0.0) for name in rest)
+        bundle_counts["other answers"] = sum(bundle_counts.get(name, 0.0) for name in rest)
+        reference_counts["other answers"] = sum(reference_counts.get(name, 0.0) for name in rest)
         shown.append("other answers")
     rows = []
     for name in shown:
-        models = [("bundle", ours)] if before is None else [("reference", theirs), ("bundle", ours)]
+        models = (
+            [("bundle", bundle_counts)]
+            if before is None
+            else [("reference", reference_counts), ("bundle", bundle_counts)]
+        )
         values = [Bar(who, counts.get(name, 0.0), f"{100 * counts.get(name, 0.0):.0f} %") for who, counts in models]
         rows.append((f"{name} (gold)" if name == prompt.gold else name, values))
     return bars(rows, top=1.0, label=f"Answers to {prompt.prompt_id}")

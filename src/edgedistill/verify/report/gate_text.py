@@ -262,5 +262,5 @@ def samplers_text(report: VerifyReport) -> str:
         return ""
     if report.reference is None:
         return f"Sampler audited: {audit_text(report.sampler)}."
-    theirs = "not audited" if report.reference_sampler is None else audit_text(report.reference_sampler)
-    return f"Samplers audited: {audit_text(report.sampler)}; of the reference: {theirs}."
+    reference_audit = "not audited" if report.reference_sampler is None else audit_text(report.reference_sampler)
+    return f"Samplers audited: {audit_text(report.sampler)}; of the reference: {reference_audit}."

@@ -112,9 +112,9 @@ def metric_rows(report: VerifyReport) -> list[MetricRow]:
         for label, text in _extras(report.bundle_extras)
     ]
     if (forced := report.tokens.forced) is not None:
-        theirs, ours = bits(forced.entropy_p), bits(forced.entropy_q)
+        reference_bits, bundle_bits = bits(forced.entropy_p), bits(forced.entropy_q)
         key = "token_entropy"
-        rows.append(MetricRow(key, "token entropy", theirs, ours, report.definitions.get(key, "")))
+        rows.append(MetricRow(key, "token entropy", reference_bits, bundle_bits, report.definitions.get(key, "")))
     rows += [MetricRow(key, label, "", text, report.definitions.get(key, "")) for (key, label), text in _pairs(report)]
     if (procedure := report.procedure) is not None:
         before = {} if procedure.reference is None else dict(_procedure(procedure.reference, procedure))

@@ -174,10 +174,10 @@ def require_same_source(reference: ModelIdentity, bundle: ModelIdentity) -> None
 
     Models of one family share their tokenizer; the names of their sources tell them apart.
     """
-    theirs, ours = reference.details.get("source", ""), bundle.details.get("source", "")
-    if theirs and ours and theirs != ours:
+    original, source = reference.details.get("source", ""), bundle.details.get("source", "")
+    if original and source and original != source:
         raise VerifyError(
-            f"The reference {reference.name} comes from {theirs}, the bundle {bundle.name} from {ours}; expected the "
-            "same original.",
+            f"The reference {reference.name} comes from {original}, the bundle {bundle.name} from {source}; "
+            "expected the same original.",
             hint="Take the model that the bundle was exported from as its reference.",
         )

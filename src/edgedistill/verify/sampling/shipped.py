@@ -69,14 +69,14 @@ def compare_shipped(
         return ()
     found = [*_ends(reference, bundle), *_template(reference, bundle, settings[0].thinking, replies, prompts)]
     for name in SETTINGS:
-        theirs, ours = reference.generation.get(name), bundle.generation.get(name)
-        if theirs is None or ours == theirs:
+        reference_value, bundle_value = reference.generation.get(name), bundle.generation.get(name)
+        if reference_value is None or bundle_value == reference_value:
             continue
         drawn = tuple(getattr(one, name) for one in settings)
         each = "each model was sampled at its own" if drawn[0] != drawn[1] else f"both were sampled at {drawn[0]:g}"
-        own = "unset" if ours is None else f"{ours:g}"
-        sentence = f"Settings differ: {name} is {theirs:g} in the reference and {own} in the bundle; {each}."
-        found.append(ShippedDifference(name, f"{theirs:g}", own, sentence))
+        own = "unset" if bundle_value is None else f"{bundle_value:g}"
+        sentence = f"Settings differ: {name} is {reference_value:g} in the reference and {own} in the bundle; {each}."
+        found.append(ShippedDifference(name, f"{reference_value:g}", own, sentence))
     return tuple(found)
 
 
@@ -111,10 +111,11 @@ def _template(
     told = f"The chat templates differ (reference {sizes[0]}, bundle {sizes[1]})"
     if replies is not None:
         for prompt in prompts:
-            theirs, ours = (len(one.encode(prompt, thinking).ids) for one in replies)
+            reference_tokens, bundle_tokens = (len(one.encode(prompt, thinking).ids) for one in replies)
             if replies[0].encode(prompt, thinking).ids != replies[1].encode(prompt, thinking).ids:
                 told += (
-                    f": the prompt `{prompt.id}` comes to {theirs} tokens for the reference and {ours} for the bundle"
+                    f": the prompt `{prompt.id}` comes to {reference_tokens} tokens for the reference and "
+                    f"{bundle_tokens} for the bundle"
                 )
                 break
         else:
