@@ -8,9 +8,9 @@ answers the vote is a random walk; after n of K votes the run stops at a lead of
 which a fair walk would still lose the lead with probability at most c, and c is the largest value for which the
 probability of stopping with a leader that the full vote would not confirm (a tie included) is at most ``error_rate``,
 whatever the true shares of the two answers: computed exactly, by dynamic programming over the walk, and maximised over
-a grid of shares. (The idea is that of a stochastically curtailed test: Lan, Simon and Halperin 1982; the calibration
-is this module's.) More than two answers, and trajectories without one, make the walk lazier; simulation finds the rate kept
-there too.
+a grid of shares. (The idea is that of a stochastically curtailed test: Lan, Simon and Halperin 1982; the calibration is
+this module's.) More than two answers, and trajectories without one, make the walk lazier; simulation finds the rate
+kept there too.
 
 Short trajectories end first, and short may go with one answer. The sequential rule therefore looks at trajectories in
 the order of their numbers, never past one that is still open; the exact rule needs no such care.
