@@ -118,6 +118,7 @@ def test_answers_of_a_procedure_are_scored_by_keyword(tiny_bundle_dir: Path, mon
     assert scored[1:] == (Procedure("single"), edgedistill.AuditOptions(procedure="single", preset="fast"))
     with pytest.raises(UsageError, match="trajectories belongs to the procedures"):
         edgedistill.audit(tiny_bundle_dir, trajectories=4)
+    monkeypatch.undo()
     cluster: typing.Any = object()
     with pytest.raises(UsageError, match="one machine"):
         edgedistill.audit(tiny_bundle_dir, procedure="single", cluster=cluster)

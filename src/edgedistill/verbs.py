@@ -222,16 +222,11 @@ def tune(
     from edgedistill.tune.options import TuneOptions
     from edgedistill.tune.pipeline import tune_bundle
 
+    chosen = _chosen(TuneOptions, locals())
     return tune_bundle(
-        bundle,
-        out,
-        reference=reference,
-        adapter=adapter,
-        calibration=calibration,
-        options=_chosen(TuneOptions, locals()),
-        force=force,
+        bundle, out, reference=reference, adapter=adapter, calibration=calibration, options=chosen, force=force,
         progress=progress,
-    )
+    )  # fmt: skip
 
 
 def verify(
@@ -302,10 +297,10 @@ def verify(
             cluster=cluster,
             device=device,
         )
-    _require_one_machine(cluster)
     return verify_procedure(
-        bundle, chosen.scored, reference=reference, suite=suite, options=chosen, store=kept, progress=progress
-    )
+        bundle, chosen.scored, reference=reference, suite=suite, options=chosen, store=kept, progress=progress,
+        cluster=cluster,
+    )  # fmt: skip
 
 
 def audit(
@@ -350,8 +345,9 @@ def audit(
     kept = None if store is None else Path(store)
     if chosen.scored is None:
         return run(bundle, suite=suite, options=chosen, store=kept, progress=progress, cluster=cluster)
-    _require_one_machine(cluster)
-    return verify_procedure(bundle, chosen.scored, suite=suite, options=chosen, store=kept, progress=progress)
+    return verify_procedure(
+        bundle, chosen.scored, suite=suite, options=chosen, store=kept, progress=progress, cluster=cluster
+    )
 
 
 def open_bundle(
@@ -388,11 +384,6 @@ def open_bundle(
         bundle_of(path), threads=threads, check=check, trusted=trusted, reasoning_tags=reasoning_tags,
         template_vars=template_vars, draft=None if draft is None else bundle_of(draft),
     )  # fmt: skip
-
-
-def _require_one_machine(cluster: Cluster | None) -> None:
-    if cluster is not None:
-        raise UsageError("Answers of a procedure are computed on one machine.", hint="Leave out cluster or procedure.")
 
 
 def _chosen(kind: type[Options], given: dict[str, Any]) -> Options:

@@ -28,6 +28,7 @@ from edgedistill.verify.suites.registry import load_suite
 
 if TYPE_CHECKING:
     from edgedistill.progress import Progress
+    from edgedistill.verify.cluster.client import Cluster
     from edgedistill.verify.types import Procedure, Suite
 
 
@@ -40,6 +41,7 @@ def verify_procedure(
     options: AuditOptions | None = None,
     store: Path | None = None,
     progress: Progress | None = None,
+    cluster: Cluster | None = None,
 ) -> VerifyReport:
     """Score a bundle's answers; with a reference, decide whether they are as good as the reference's.
 
@@ -50,11 +52,14 @@ def verify_procedure(
         options: Samples are answers: by default the preset's number divided by the trajectories of each (at least 2),
             so that every procedure costs about the same.
         store: As in ``verify``.
+        cluster: Refused: answers are computed on this machine.
 
     Raises:
-        UsageError: Options that a procedure excludes, a reference that is no bundle.
+        UsageError: Options that a procedure excludes, a cluster, a reference that is no bundle.
         EdgedistillError: As ``verify``.
     """
+    if cluster is not None:
+        raise UsageError("Answers of a procedure are computed on one machine.", hint="Leave out cluster or procedure.")
     options = options or VerifyOptions()
     sequential = isinstance(options, VerifyOptions) and options.sequential
     if sequential and reference is None:
