@@ -107,7 +107,7 @@ def test_nobody_to_ask_is_refused_before_anything_runs(roomy_bundle_dir: Path, t
     path.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n{TOOLS}")
     result = here("run", roomy_bundle_dir, "Pick.", "--tools", path)
     assert result.code == 2
-    assert "stdin is no terminal" in result.err
+    assert "stdin is not a terminal" in result.err
     assert "--yes-tools" in result.err
     assert not (tmp_path / "ran").exists()
 

@@ -86,7 +86,7 @@ def test_without_the_variable_nothing_is_kept(
     open_tiny(tiny_bundle("int4-b32"))
     assert entries(kept) == []
     monkeypatch.setenv(packed_cache.VARIABLE, "much")
-    with pytest.raises(UsageError, match="is 'much', which is no size"):
+    with pytest.raises(UsageError, match="is 'much', which is not a size"):
         open_tiny(tiny_bundle("int4-b32"))
 
 

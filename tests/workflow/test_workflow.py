@@ -44,7 +44,7 @@ def test_the_record_is_in_the_manifest_and_the_card(tiny_checkpoint_dir: Path, t
 
 
 def test_with_a_reference_the_outcome_is_recorded(tiny_bundle_dir: Path) -> None:
-    found = quick_check(tiny_bundle_dir, reference=tiny_bundle_dir)
+    found = quick_check(tiny_bundle_dir, reference=tiny_bundle_dir, seconds=1e6)  # however slow the machine
     assert found["outcome"] in ("pass", "inconclusive")
     assert f"{found['outcome']} against {tiny_bundle_dir.name}" in sentence(found)
     json.dumps(found, allow_nan=False)

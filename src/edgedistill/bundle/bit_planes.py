@@ -38,9 +38,9 @@ class WidenedMatrix:
 
     def __post_init__(self) -> None:
         if len(self.format.planes) < 2 or len(self.offsets) != len(self.format.planes):
-            raise ValueError(f"{self.initializer} is no matrix in planes")
+            raise ValueError(f"{self.initializer} is not a matrix in planes")
         if self.experts and (self.shape[0] % self.experts or self.shape[1] % self.format.block_size):
-            raise ValueError(f"{self.initializer} is no matrix of {self.experts} experts")
+            raise ValueError(f"{self.initializer} is not a matrix of {self.experts} experts")
 
     @property
     def initializer_shape(self) -> tuple[int, int, int]:

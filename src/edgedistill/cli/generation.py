@@ -189,7 +189,7 @@ def form(args: argparse.Namespace) -> Form:
         try:
             found["json_schema"] = json.loads(_read(args.json_schema, "--json-schema"))
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"{args.json_schema} is no JSON: {error}.", hint="Give a JSON schema.") from error
+            raise UsageError(f"{args.json_schema} is not JSON: {error}.", hint="Give a JSON schema.") from error
     if getattr(args, "grammar", None) is not None:
         found["grammar"] = _read(args.grammar, "--grammar")
     if getattr(args, "regex", None) is not None:

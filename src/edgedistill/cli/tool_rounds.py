@@ -115,7 +115,7 @@ class Toolbox:
         self._stack = ExitStack()
         if given(args) and not args.yes_tools and not sys.stdin.isatty():
             raise UsageError(
-                "Nobody can be asked before a call runs: stdin is no terminal.",
+                "Nobody can be asked before a call runs: stdin is not a terminal.",
                 hint="Add --yes-tools to run every call, if you trust the tools and what the model may ask of them.",
             )
         try:

@@ -113,7 +113,7 @@ def _duration(text: str) -> float:
     try:
         return parse_seconds(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration; expected for instance 20m or 1h30m") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; expected for instance 20m or 1h30m") from None
 
 
 def margins(texts: list[str]) -> dict[str, float]:

@@ -174,7 +174,7 @@ class StepModel:
         """
         experts = self.spec.experts
         if experts is None:
-            raise ValueError("the model is no mixture of experts")
+            raise ValueError("the model is not a mixture of experts")
         count = experts.active if tokens == 1 else min(experts.count, _TIMED_EXPERTS * experts.active)
         some = replace(experts, count=count, bias=False)
         share = 1.0 if tokens == 1 else experts.count / count

@@ -67,7 +67,7 @@ def check(bundle: Bundle, layout: str) -> None:
         BundleError: The bundle lacks what the layout takes: made by an older version, or by the fallback exporter.
     """
     if layout not in LAYOUTS:
-        raise UsageError(f"There is no layout {layout!r}.", hint=f"Layouts are {', '.join(LAYOUTS)}.")
+        raise UsageError(f"There is no layout {layout!r}; expected one of {', '.join(LAYOUTS)}.")
     own = bundle.manifest.model.signature == "edgedistill"
     if layout == "genai" and not own:
         raise BundleError(

@@ -108,7 +108,7 @@ class Conversation:
         names = {call["id"]: call["function"]["name"] for call in calls}
         if not names or set(names) != set(results):
             raise GenerationError(
-                f"Results are given for the calls {', '.join(results) or 'of nothing'}; "
+                f"Results are given for {', '.join(results) or 'no calls'}; "
                 f"the last turn has {', '.join(names) or 'no calls'}."
             )
         messages = [

@@ -72,7 +72,7 @@ class PackedCache:
             limit = parse_bytes(text)
         except UsageError as error:
             raise UsageError(
-                f"{VARIABLE} is {text!r}, which is no size.", hint=f"As in {VARIABLE}=20GB; 0 keeps nothing."
+                f"{VARIABLE} is {text!r}, which is not a size.", hint=f"As in {VARIABLE}=20GB; 0 keeps nothing."
             ) from error
         return cls(cache_dir() / "packed", limit)
 

@@ -44,7 +44,7 @@ def read_vote(fields: Fields) -> TrajectoryOptions | None:
     for name in ("tools", "logprobs", "top_logprobs", "think_budget", "reasoning_effort", *FORMS):
         if fields.take(name):
             raise ApiError(
-                400, f"`{name}` cannot be had with `trajectories`.", param=name, code="unsupported_parameter"
+                400, f"`{name}` cannot be combined with `trajectories`.", param=name, code="unsupported_parameter"
             )
     if (fields.take("n") or 1) != 1:
         raise ApiError(400, "`n` is 1 with `trajectories`: the vote is one answer.", param="n", code="invalid_value")

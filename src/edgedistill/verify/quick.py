@@ -60,9 +60,9 @@ def quick_check(
     progress.begin("opening it to verify", 0, "items")
     try:
         with ExitStack() as stack:
-            bundle_model = stack.enter_context(closing(open_sampled(bundle, check="size")))
+            model = stack.enter_context(closing(open_sampled(bundle, check="size")))
             progress.end()
-            found = _look(bundle_model, bundle, reference, seconds, progress, stack)
+            found = _look(model, bundle, reference, seconds, progress, stack)
     except BudgetError as error:
         return {"status": "skipped", "reason": error.message}
     except EdgedistillError as error:
@@ -71,7 +71,7 @@ def quick_check(
 
 
 def _look(
-    bundle_model: BundleModel,
+    model: BundleModel,
     bundle: str | Path,
     reference: str | Path | None,
     seconds: float,
@@ -79,11 +79,11 @@ def _look(
     stack: ExitStack,
 ) -> dict[str, Any]:
     # First, since a reference that is not there should be said however slow the bundle is.
-    reference_model = None if reference is None else stack.enter_context(closing(open_reference(reference, bundle)))
+    original = None if reference is None else stack.enter_context(closing(open_reference(reference, bundle)))
     loaded = load_suite("arithmetic")
     options = VerifyOptions(preset="fast", samples=SAMPLES, max_new_tokens=LONGEST)
-    settings = options.draw_settings(loaded.sampling, bundle_model.generation_defaults)
-    rate = _tokens_per_second(bundle_model, spread(loaded.prompts, 2)[0], settings)
+    settings = options.draw_settings(loaded.sampling, model.generation_defaults)
+    rate = _tokens_per_second(model, spread(loaded.prompts, 2)[0], settings)
     affordable = min(PROMPTS, int(seconds * rate / (SAMPLES * LONGEST)))
     if affordable < LEAST_PROMPTS:
         return {
@@ -94,22 +94,18 @@ def _look(
     options = replace(options, prompts=affordable)
     light = replace(options.plan, scored_prompts=0, path_replies=0, variant_samples=0, sweep_prompts=0)
     before_settings = None
-    if reference_model is not None:
-        defaults = reference_model.generation_defaults, bundle_model.generation_defaults
+    if original is not None:
+        defaults = original.generation_defaults, model.generation_defaults
         before_settings, _ = options.both_settings(loaded.sampling, *defaults)
     run = Run(loaded, settings, options, None, progress, light, reference_settings=before_settings)
     prompts = options.choose(loaded)
-    drawn = run.draw(bundle_model, prompts)
-    before = (
-        None
-        if reference_model is None
-        else ModelSamples(reference_model.identity, run.draw(reference_model, prompts, reference=True))
-    )
-    margins = None if reference_model is None else bundle_margins(bundle_model)
+    drawn = run.draw(model, prompts)
+    before = None if original is None else ModelSamples(original.identity, run.draw(original, prompts, reference=True))
+    margins = None if original is None else bundle_margins(model)
     report = analyse(
         loaded,
         run.settings_of(margins),
-        ModelSamples(bundle_model.identity, drawn),
+        ModelSamples(model.identity, drawn),
         before,
         margins=margins,
         provenance=Provenance.here(),

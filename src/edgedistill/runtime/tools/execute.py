@@ -25,7 +25,7 @@ def run_call(tools: Sequence[Tool], call: ToolCall) -> tuple[str, bool]:
     try:
         arguments = parsed_arguments(call.arguments)
     except ValueError as error:
-        return f"Error: the arguments are no JSON object: {error}.", False
+        return f"Error: the arguments are not a JSON object: {error}.", False
     properties = tool.parameters.get("properties") or {}
     required = tool.parameters.get("required") or ()
     unknown = [

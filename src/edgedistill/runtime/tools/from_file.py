@@ -25,7 +25,7 @@ def tools_from_file(path: Path) -> list[Tool]:
     name = f"edgedistill_tools_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise UsageError(f"{path} is no Python file.", hint="--tools takes a file that ends in .py.")
+        raise UsageError(f"{path} is not a Python file.", hint="--tools takes a file that ends in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # type hints are looked up there
     try:

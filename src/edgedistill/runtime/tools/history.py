@@ -32,7 +32,7 @@ def with_objects(message: Mapping[str, Any], index: int) -> dict[str, Any]:
     if not found.get("tool_calls"):
         return found
     if not isinstance(found["tool_calls"], list | tuple):
-        raise GenerationError(f"Message {index} has tool_calls that are no list.")
+        raise GenerationError(f"Message {index} has tool_calls that are not a list.")
     found["tool_calls"] = [_call(call, index) for call in found["tool_calls"]]
     if found.get("content") is None:
         found["content"] = ""
@@ -54,7 +54,7 @@ def _call(call: Any, index: int) -> dict[str, Any]:
             arguments = json.loads(arguments or "{}")
         except ValueError as error:
             raise GenerationError(
-                f"Message {index}: the arguments of the call of {inner['name']} are no JSON."
+                f"Message {index}: the arguments of the call of {inner['name']} are not JSON."
             ) from error
     return {
         "id": _id(str(call.get("id") or index)),

@@ -41,7 +41,7 @@ class Tool:
                 f"A tool is called {self.name!r}; expected letters, digits, '_', '-' and '.' alone.", hint=_HINT
             )
         if not isinstance(self.parameters, Mapping):
-            raise GenerationError(f"The parameters of the tool {self.name} are no JSON schema of an object.")
+            raise GenerationError(f"The parameters of the tool {self.name} are not a JSON schema of an object.")
 
     @classmethod
     def of(cls, given: Tool | Mapping[str, Any] | Callable[..., Any]) -> Tool:
@@ -51,13 +51,13 @@ class Tool:
         if isinstance(given, Mapping):
             inner = given.get("function", given)
             if given.get("type", "function") != "function" or not isinstance(inner, Mapping) or "name" not in inner:
-                raise GenerationError(f"{str(given)[:80]!r} is no tool of type 'function' with a name.", hint=_HINT)
+                raise GenerationError(f"{str(given)[:80]!r} is not a tool of type 'function' with a name.", hint=_HINT)
             parameters = inner.get("parameters") or {"type": "object", "properties": {}}
             return cls(inner["name"], inner.get("description") or "", parameters)
         if callable(given):
             name, description, parameters = describe(given)
             return cls(name, description, parameters, given)
-        raise GenerationError(f"{given!r} is no tool; expected a dict, a function or a Tool.", hint=_HINT)
+        raise GenerationError(f"{given!r} is not a tool; expected a dict, a function or a Tool.", hint=_HINT)
 
     def to_dict(self) -> dict[str, Any]:
         """OpenAI's form."""
@@ -136,7 +136,9 @@ class ToolChoice:
         inner = given.get("function", given)
         name = inner.get("name") if isinstance(inner, Mapping) else None
         if name not in names:
-            raise GenerationError(f"tool_choice names {name!r}, which is no tool; expected one of {', '.join(names)}.")
+            raise GenerationError(
+                f"tool_choice names {name!r}, which is not a tool; expected one of {', '.join(names)}."
+            )
         return cls("required", name)
 
 
@@ -162,5 +164,5 @@ def parsed_arguments(text: str) -> dict[str, Any]:
     """The object that the text of a call's arguments is; raises ValueError."""
     value = json.loads(text or "{}")
     if not isinstance(value, dict):
-        raise ValueError(f"{text[:40]!r} is no JSON object")
+        raise ValueError(f"{text[:40]!r} is not a JSON object")
     return value
