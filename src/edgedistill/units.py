@@ -56,7 +56,7 @@ def parse_seconds(text: str) -> float:
     """A duration: ``90``, ``90s``, ``20m``, ``1h30m``. Raises ValueError for anything else."""
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().lower())
     if match is None or not any(match.groups()):
-        raise ValueError(f"{text!r} is no duration")
+        raise ValueError(f"{text!r} is not a duration")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     return 3600 * hours + 60 * minutes + seconds
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgedistill.quantize import dequantize_rows
-from edgedistill.quantize.blockwise import keep_rows
+from edgedistill.quantize.kept import keep_rows
 from edgedistill.quantize.spec import WeightFormat
 from edgedistill.quantize.storage import load_codes, load_zero_points
 

@@ -119,10 +119,10 @@ def _bytes(data: bytes) -> str:
         ([{"type": "function", "function": {}}], "no tool"),
         ([{"name": "two words"}], "two words"),
         ([{"name": "f"}, {"name": "f"}], "Two tools are called f"),
-        ([{"name": "f", "parameters": [1]}], "no JSON schema"),
+        ([{"name": "f", "parameters": [1]}], "not a JSON schema"),
         ([_any], "things of the tool _any cannot be given by name"),
         ([_bytes], "data of _bytes is of type <class 'bytes'>"),
-        ([3], "3 is no tool"),
+        ([3], "3 is not a tool"),
     ],
 )
 def test_what_is_no_tool_is_refused(tools: list[Any], message: str) -> None:
@@ -137,7 +137,7 @@ def test_a_choice_is_one_of_the_tools() -> None:
     assert ToolChoice.of("none", tools) == ToolChoice("none")
     assert ToolChoice.of("required", tools) == ToolChoice("required")
     assert ToolChoice.of(named, tools) == ToolChoice("required", "g")
-    for bad, message in (("always", "always"), ({"function": {"name": "h"}}, "'h', which is no tool")):
+    for bad, message in (("always", "always"), ({"function": {"name": "h"}}, "'h', which is not a tool")):
         with pytest.raises(GenerationError, match=message):
             ToolChoice.of(bad, tools)
     with pytest.raises(GenerationError, match="there are no tools"):
@@ -253,7 +253,7 @@ def test_without_a_template_calls_are_texts_too() -> None:
 def test_a_malformed_call_in_the_history_is_refused() -> None:
     for call, message in (
         ({"id": "x"}, "without a function's name"),
-        ({**CALL, "function": {"name": "f", "arguments": "{"}}, "no JSON"),
+        ({**CALL, "function": {"name": "f", "arguments": "{"}}, "not JSON"),
     ):
         with pytest.raises(GenerationError, match=message):
             plain_messages([{**TALK[1], "tool_calls": [call]}])
