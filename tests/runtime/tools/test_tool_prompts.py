@@ -115,8 +115,8 @@ def _bytes(data: bytes) -> str:
 @pytest.mark.parametrize(
     ("tools", "message"),
     [
-        ([{"type": "code_interpreter"}], "no tool of type 'function'"),
-        ([{"type": "function", "function": {}}], "no tool"),
+        ([{"type": "code_interpreter"}], "not a tool of type 'function'"),
+        ([{"type": "function", "function": {}}], "not a tool"),
         ([{"name": "two words"}], "two words"),
         ([{"name": "f"}, {"name": "f"}], "Two tools are called f"),
         ([{"name": "f", "parameters": [1]}], "not a JSON schema"),
