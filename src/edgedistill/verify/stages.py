@@ -15,7 +15,7 @@ from edgedistill.verify.models.procedure import ProcedureModel
 from edgedistill.verify.models.sampler_check import check_sampler
 from edgedistill.verify.options import VerifyOptions, spread
 from edgedistill.verify.references.baseline import BaselineModel
-from edgedistill.verify.report.collapse_open import collapse_is_open
+from edgedistill.verify.report.build import collapse_is_open
 from edgedistill.verify.report.tokens import PromptDivergences
 from edgedistill.verify.sampling.deadline import TimeUpError
 from edgedistill.verify.sampling.store import SampleStore, collect, store_header, store_path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.gate.decide import decide
+from edgedistill.verify.gate.decide import collapse_endpoint, decide
 from edgedistill.verify.metrics.accuracy import flips
 from edgedistill.verify.metrics.answer_distance import distance_estimate
 from edgedistill.verify.metrics.lengths import length_ratio
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.report.tokens import PromptDivergences
     from edgedistill.verify.stats.sampler_audit import SamplerAudit
     from edgedistill.verify.types import RunSettings, Sample, Suite
+
 
 _QUESTION_CHARACTERS = 400
 _MUCH_GARBAGE = 0.5
@@ -337,3 +338,24 @@ def _prompt_pairs(
                 )
         rows.append(row)
     return tuple(rows)
+
+
+def collapse_is_open(
+    suite: Suite,
+    reference: Sequence[Sample],
+    quantized: Sequence[Sample],
+    *,
+    deterministic: bool,
+    level: float,
+    seed: int,
+) -> bool:
+    """Whether the gate would be inconclusive for the collapse verdict on these samples, the same of both models."""
+    asked = asked_suite(suite, reference)
+    verdicts = [
+        summarise_suite(asked, samples, deterministic=deterministic, level=level, seed=seed).verdict
+        for samples in (reference, quantized)
+    ]
+    before, after = verdicts
+    if before is None or after is None:
+        return False
+    return collapse_endpoint(before, after).outcome == "inconclusive"
