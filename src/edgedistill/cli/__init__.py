@@ -1,8 +1,9 @@
 """The ``edgedistill`` command: parse, call one verb, turn errors into one line and an exit code.
 
-A new command is one file here, named as the command is, with ``configure(parser)`` and ``run(args)``, and a line in
-``parser.VERBS``. A verb's file is imported when it is called, so that ``--help`` answers at once. ``console`` prints,
-the only place that does.
+A new command is one file here, named as the command is, with examples, ``configure(parser)`` and ``run(args)``
+(``parser.VerbModule``), a line in ``parser.VERBS``, and one in ``json_outputs.OUTPUTS`` for what it prints with
+``--json``. A verb's file is imported when it is called, so that ``--help`` answers at once. ``console`` prints, the
+only place that does; ``bundle_options``, ``generation`` and ``verification`` are what several commands share.
 
 It holds no algorithm and calls the rooms below; no room imports it.
 """
