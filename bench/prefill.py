@@ -7,6 +7,10 @@ Speed: each round measures all three in alternating order, each in a process of 
 a round. The time to the first token is that of the prefill with its last logits. Quality: KL(original || bundle) in
 nats on replies of the original, by prefill and by one-token steps, every position, whole vocabulary. Published weights
 of SmolLM2 lie on a 4-bit grid and are dithered off it. Bundles and finished parts are kept under --work.
+
+    python bench/prefill.py --bundle DIR ... --chunks 64 128 256 512 1024 [--prompts 512 1024 4000]
+
+measures prefills of given bundles in chunks of several sizes instead, in turn in one process.
 """
 
 from __future__ import annotations
@@ -14,16 +18,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from originals import original
 
 from edgedistill import export
 from edgedistill.comparison import quality
 from edgedistill.progress import NullProgress
+from edgedistill.runtime.chunks import chunk_bounds
 from edgedistill.runtime.measure.bench import bench
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import DecoderSession, physical_cores
@@ -147,6 +154,33 @@ def table(name: str, qualities: dict[str, Any], rounds: dict[str, list[Round]], 
     return [*lines, ""]
 
 
+def chunk_table(path: Path, chunks: Sequence[int], prompts: Sequence[int], rounds: int, threads: int) -> list[str]:
+    """Markdown: prompt tokens/s by chunk, and the ratio to the bundle's own chunk within rounds."""
+    with open_bundle(path, threads=threads) as model:
+        own, decoder = model.prefill_chunk, session(model).decoder()
+        sizes = sorted({own, *chunks})
+        lines = [f"{path.name}, {rounds} rounds in turn", "", "| prompt | " + " | ".join(map(str, sizes)) + " |"]
+        lines.append("|---|" + "---|" * len(sizes))
+        known = min(model.bundle.manifest.model.vocab_size, 32768)
+        for prompt in prompts:
+            ids = np.random.default_rng(0).integers(3, known, prompt).tolist()
+            rates: dict[int, list[float]] = {size: [] for size in sizes}
+            for number in range(rounds + 1):
+                for size in sizes[:: -1 if number % 2 else 1]:
+                    decoder.truncate(0)
+                    decoder.feed(ids[:size], exact=True)  # makes the arrays of this width
+                    decoder.truncate(0)
+                    begun = time.perf_counter()
+                    for start, stop in chunk_bounds(prompt, size):
+                        decoder.feed(ids[start:stop], exact=True, logits=stop == prompt)
+                    rates[size].append(prompt / (time.perf_counter() - begun))
+            kept = {size: values[1:] or values for size, values in rates.items()}  # the first round grows the cache
+            ratios = {size: [a / b for a, b in zip(kept[size], kept[own], strict=True)] for size in sizes}
+            cells = [f"{spread(kept[size], 0)}; x{spread(ratios[size], 2)}" for size in sizes]
+            lines.append(f"| {prompt} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
 def spread(values: Sequence[float], digits: int) -> str:
     """``median (min to max)``."""
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
@@ -160,11 +194,20 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=1024, help="positions of the quality")
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--work", type=Path, default=Path("bench-results/prefill"), metavar="DIR")
+    parser.add_argument(
+        "--bundle", type=Path, nargs="+", default=[], metavar="DIR", help="with --chunks: measure these"
+    )
+    parser.add_argument("--chunks", type=int, nargs="+", default=[], metavar="N", help="sizes of chunks to compare")
+    parser.add_argument("--prompts", type=int, nargs="+", default=[512, 1024], metavar="N", help="with --chunks")
     parser.add_argument("--quick", action="store_true", help="tiny-reasoner only, two rounds: does it run?")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
     if args.quick:
         args.models, args.rounds, args.tokens = ["tiny-reasoner"], 2, 128
+    for path in args.bundle:
+        print("\n".join(chunk_table(path, args.chunks, args.prompts, args.rounds, args.threads)), flush=True)
+    if args.bundle:
+        return 0
     args.work.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"threads": args.threads, "models": {}}
     for name in args.models:
