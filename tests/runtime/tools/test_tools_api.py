@@ -75,7 +75,7 @@ def test_tools_go_into_the_prompt_unless_they_may_not_be_called(roomy: Model) ->
 
 def test_bad_tools_are_refused(roomy: Model) -> None:
     for tools, keywords, message in (
-        ([{"type": "retrieval"}], {}, "no tool of type"),
+        ([{"type": "retrieval"}], {}, "not a tool of type"),
         ([get_time], {"tool_choice": "sometimes"}, "sometimes"),
         ([get_time], {"raw": True}, "raw prompt"),
     ):
