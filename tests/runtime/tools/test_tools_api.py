@@ -90,7 +90,7 @@ def test_results_go_to_the_calls_of_the_last_turn(roomy: Model) -> None:
         with pytest.raises(GenerationError, match="no calls"):
             chat.give({"a": "12:00"})
         chat.messages[-1] = {"role": "assistant", "content": "", "tool_calls": [call]}
-        with pytest.raises(GenerationError, match="for the calls b; the last turn has a"):
+        with pytest.raises(GenerationError, match="given for b; the last turn has a"):
             chat.give({"b": "12:00"})
         chat.give({"a": "12:00"})
         assert [message["role"] for message in chat.messages] == ["user", "assistant", "tool", "assistant"]
