@@ -1,7 +1,7 @@
-"""The public ``export`` for tests that want a bundle, and neither a verification of it nor the quick calibration."""
+"""The public ``export`` for tests that want a bundle alone: no verification, no quick calibration, no comparison."""
 
 from functools import partial
 
 import edgedistill
 
-export = partial(edgedistill.export, verify=False, calibrate=False)
+export = partial(edgedistill.export, verify=False, calibrate=False, distance=False)
