@@ -98,3 +98,4 @@ def test_blocks_with_offsets(tmp_path: Path, bits: int, level: int, atol: float,
     got = run.run(None, {"x": x, "ids": ids})
     np.testing.assert_allclose(got[0], x @ restored.T, rtol=1e-4, atol=atol)
     np.testing.assert_allclose(got[1], restored[ids], rtol=1e-6, atol=1e-6)
+    assert run.run(["y"], {"x": x[:, :0], "ids": ids})[0].shape == (2, 0, N)  # a step that wants no logits

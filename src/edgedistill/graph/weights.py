@@ -77,7 +77,7 @@ class WeightEmitter:
             return emit_w8a8.product(b, x, codes, scales, sums, name=name, shape=(n, k), output=output, bias=offset)
         codes, scales, zero_points = self._operands(b, name, fmt)
         if fmt.offsets:
-            x = emit_offsets.with_means(b, x, fmt)
+            x = emit_offsets.with_means(b, x, fmt, k)
         inputs: list[ir.Value | None] = [x, codes, scales, zero_points]
         if offset is not None:
             inputs += [None, offset]
