@@ -85,7 +85,13 @@ def open_bundle(
     if prompt_cache:
         model.keep_prompts(None if prompt_cache is True else Path(prompt_cache))
     if draft is not None:
-        model.draft_with(Model(Bundle.open(draft, check=check, trusted=trusted), threads=threads))
+        try:
+            guessing = Model(Bundle.open(draft, check=check, trusted=trusted), threads=threads, quiet=True)
+            guessing.template.close()  # a draft renders nothing
+            model.draft_with(guessing)
+        except BaseException:
+            model.close()
+            raise
     return model
 
 
@@ -102,15 +108,24 @@ class Model(Prompting):
     """
 
     def __init__(
-        self, bundle: Bundle, *, threads: int | None = None, reasoning_tags: Sequence[str] | None = None
+        self,
+        bundle: Bundle,
+        *,
+        threads: int | None = None,
+        reasoning_tags: Sequence[str] | None = None,
+        quiet: bool = False,
     ) -> None:
-        """Load the model of an opened bundle; raises BundleError, and BudgetError for too little memory."""
+        """Load the model of an opened bundle; raises BundleError, and BudgetError for too little memory.
+
+        ``quiet``: its threads never wait for work actively, which would slow down another model that runs in turn.
+        """
         started = time.perf_counter()
         require_memory(bundle)
         self.default_settings = GenerationSettings.from_defaults(bundle.generation)
         template = load_template(bundle)  # its process starts while the weights load
         info, profile = bundle.manifest.model, bundle.manifest.profile
         config = SessionConfig.from_profile(profile, threads=threads)
+        config = replace(config, allow_spinning=config.allow_spinning and not quiet)
         kind = OptimumSession if info.signature == "optimum" else DecoderSession
         with Workers(2) as beside:  # ONNX Runtime lets other threads run Python while it loads the weights
             tokenizer = beside.submit(load_tokenizer, bundle)

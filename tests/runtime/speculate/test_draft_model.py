@@ -117,6 +117,8 @@ def test_tokens_that_the_draft_lacks_end_its_guesses(tiny_bundle: Callable[[str]
 
 def test_the_whole_way_through_the_model(drafted: Model) -> None:
     assert drafted.default_settings.speculate == "auto"
+    assert drafted.draft is not None
+    assert not drafted.draft.model.session.config.allow_spinning  # it would take a core from the model's own threads
     settings = GREEDY.replace(temperature=0.8, seed=2)
     plain = drafted.generate("hi", settings=settings, numerics="exact", speculate="off")
     found = drafted.generate("hi", settings=settings, numerics="exact", speculate="auto")
