@@ -23,7 +23,7 @@ PARALLEL := -n auto --dist worksteal --durations=10
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 PIP_OPTIONS := --disable-pip-version-check
 
-.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-load bench-runtime bench-plan bench-verify bench-verify-minutes bench-gate bench-quality bench-speculate bench-peers bench-serve bench-trajectories bench-answers bench-kv bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
+.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-load bench-runtime bench-plan bench-verify bench-verify-minutes bench-gate bench-quality bench-speculate bench-peers bench-serve bench-trajectories bench-answers bench-kv bench-masks bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -124,6 +124,9 @@ bench-answers: $(DEV) ## false merges and false splits of the reader of answers 
 bench-kv: $(DEV) ## a quantized KV cache by position in the context: divergence, memory, speed
 	$(BIN)/python bench/kv.py $(ARGS)
 
+bench-masks: $(DEV) ## what a form of the answer, and tools, cost a token, by size of the vocabulary (ARGS="--sizes 32768", ARGS=--quick)
+	$(BIN)/python bench/masks.py $(ARGS)
+
 bench-prefill: $(DEV) ## a W8A8 form for prompts next to 4 bits for everything: first token, prefill, decode, memory, quality (ARGS=--quick)
 	$(BIN)/python bench/prefill.py $(ARGS)
 
@@ -153,7 +156,7 @@ bench-tui: $(BASE) ## the terminal UI against the bare runtime: idle CPU, memory
 torture: $(DEV) ## kill commands at random moments and let their disk fail; a table of what survived (ARGS="--seconds 3600")
 	$(BIN)/python bench/torture.py $(ARGS)
 
-screenshots: $(BASE) ## docs/tui-chat.svg and docs/tui-profiler.svg from the real program
+screenshots: $(BASE) ## docs/tui-chat.svg, docs/tui-profiler.svg and docs/tui-tools.svg from the real program
 	@test -f $(DEMO_BUNDLE)/manifest.json || \
 		$(BIN)/edgedistill export tiny-reasoner --profile laptop-cpu --out $(DEMO_BUNDLE)
 	$(BIN)/python examples/tui_screenshots.py $(DEMO_BUNDLE) docs

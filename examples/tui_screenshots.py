@@ -8,14 +8,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from edgedistill.runtime.tools.rounds import ToolRounds
+from edgedistill.runtime.tools.types import Tool
 from edgedistill_tui.app import TuiApp
 from edgedistill_tui.data.bundles import Registry
 from edgedistill_tui.data.config import Config
 from edgedistill_tui.data.store import Store
 from edgedistill_tui.runtime_engine import RuntimeEngine
+from edgedistill_tui.screens.dialogs import AllowCall
 from edgedistill_tui.services import Services
 
 QUESTION = (
@@ -23,15 +27,48 @@ QUESTION = (
 )
 
 
+def clock(zone: Literal["UTC", "local"]) -> str:
+    """The date and time.
+
+    Args:
+        zone: Where.
+    """
+    return datetime.now(UTC if zone == "UTC" else None).isoformat(timespec="minutes")
+
+
+def services_in(home: Path) -> Services:
+    """Services that keep everything in ``home``."""
+    return Services(
+        RuntimeEngine.open, Store(home / "sessions.db"), Config(), Registry(home / "bundles.json", cwd=home)
+    )
+
+
+async def take_tools(bundle: Path, out: Path) -> None:
+    """The question before a call: the first reply has to call the clock."""
+    with tempfile.TemporaryDirectory() as folder:
+        rounds = ToolRounds((Tool.of(clock),), choice="clock", most=1)
+        app = TuiApp(services_in(Path(folder)), bundle=bundle, overrides={"temperature": 0.0}, tools=rounds)
+        async with app.run_test(size=(100, 24)) as pilot:
+            while app.engine is None:
+                await pilot.pause(0.05)
+            app.chat.prompt.cursor_blink = False
+            app.chat.prompt.insert("What time is it?")
+            await pilot.press("enter")
+            while not isinstance(app.screen, AllowCall):
+                await pilot.pause(0.05)
+            await pilot.pause(0.2)
+            (out / "tui-tools.svg").write_text(app.export_screenshot(title="edgedistill chat"), encoding="utf-8")
+            await pilot.press("escape")
+            while app.chat.busy:
+                await pilot.pause(0.05)
+        app.close_engine()
+
+
 async def take(bundle: Path, out: Path, seconds: float) -> None:
     """The chat with its reasoning unfolded, then the profiler after a run of ``seconds``."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        services = Services(
-            RuntimeEngine.open, Store(home / "sessions.db"), Config(), Registry(home / "bundles.json", cwd=home)
-        )
-        app = TuiApp(services, bundle=bundle, overrides={"temperature": 0.0})
+        app = TuiApp(services_in(Path(folder)), bundle=bundle, overrides={"temperature": 0.0})
         async with app.run_test(size=(100, 30)) as pilot:
             while app.engine is None:
                 await pilot.pause(0.05)
@@ -67,6 +104,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="how long the profiler decodes (20)")
     args = parser.parse_args()
     asyncio.run(take(args.bundle, args.out, args.seconds))
+    asyncio.run(take_tools(args.bundle, args.out))
 
 
 if __name__ == "__main__":

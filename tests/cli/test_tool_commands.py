@@ -167,12 +167,24 @@ def test_the_terminal_ui_is_given_the_tools_and_asks_by_itself(
         return 0
 
     monkeypatch.setattr(terminal_ui, "run_app", record)
-    ask = ("chat", roomy_bundle_dir, "--tools", tools_file, "--tool-rounds", "3", "--reasoning-effort", "low")
+    ask: tuple[Any, ...] = (
+        "chat",
+        roomy_bundle_dir,
+        "--tools",
+        tools_file,
+        "--tool-rounds",
+        "3",
+        "--reasoning-effort",
+        "low",
+    )
+    ask += ("--no-think", "--think-budget", "7", "--template-var", "tone=dry")
     assert here(*ask).code == 0
     rounds = given[0]["tools"]
     assert [tool.name for tool in rounds.tools] == ["pick", "sell"]
     assert (rounds.most, rounds.unasked, given[0]["overrides"]["reasoning_effort"]) == (3, False, "low")
-    refused = here(*ask, "--trajectories", "4")
+    assert (given[0]["overrides"]["thinking"], given[0]["overrides"]["think_budget"]) == (False, 7)
+    assert given[0]["template_vars"] == {"tone": "dry"}
+    refused = here("chat", roomy_bundle_dir, "--tools", tools_file, "--trajectories", "4")
     assert refused.code == 2
     assert "trajectories do not take tools" in refused.err
 

@@ -12,10 +12,12 @@ from fake_engine import FakeEngine, ask, chat_of, make_app, services, until
 from test_tui_measuring import fake_trace
 from textual.widgets import DataTable, Input
 
+from edgedistill.runtime.tools.rounds import ToolRounds
+from edgedistill.runtime.tools.types import Tool, ToolCall
 from edgedistill_tui.app import TuiApp
 from edgedistill_tui.buffer import ReplyBuffer
 from edgedistill_tui.screens import reply_run, sessions
-from edgedistill_tui.screens.dialogs import Ask, Choose, Confirm, PressKey
+from edgedistill_tui.screens.dialogs import AllowCall, Ask, Choose, Confirm, PressKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     from textual.pilot import Pilot
     from textual.screen import Screen
 
+CALL = ToolCall("aaaaaaaaa", "weather", '{"city": "Rome", "days": 2}')
 DIALOGS: dict[str, Callable[[], Screen[Any]]] = {
+    "allow": lambda: AllowCall(CALL, "The weather of a city."),
     "ask": lambda: Ask("Title of this session", "How many apples does Mia have now?"),
     "choose": lambda: Choose("Go on with which bundle?", [f"bundle-{i}  5.6 bits/weight  ~/models" for i in range(9)]),
     "confirm": lambda: Confirm("Delete ~/bundles/demo-bundle, 1.97 MiB?", "Delete", "Keep"),
@@ -36,6 +40,9 @@ SCRIPT = [
     ("answer", "Mia has **32** apples now.\n\n- 3 bags of 6 are 18\n- 14 + 18 = 32\n\n"),
     ("answer", "The answer is `\\boxed{32}`."),
 ]
+TABLE = "| city | days | degrees |\n|:--|:-:|--:|\n| Rome | 2 | 21.5 |\n\n"
+TABLE += "```python\nprint('" + "a long line, " * 8 + "')\n```\n"
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
 SIZES = pytest.mark.parametrize("size", [(60, 20), (80, 24), (120, 40)], ids=lambda size: f"{size[0]}x{size[1]}")
 KEYS = {
     "sessions": "f3",
@@ -139,6 +146,14 @@ def test_dialogs(dialog: str, snap_compare: Callable[..., bool], tmp_path: Path)
 @pytest.mark.parametrize("page", ["welcome", "reasoning", "trajectories"])
 def test_states_of_the_chat(page: str, snap_compare: Callable[..., bool], tmp_path: Path) -> None:
     assert check(snap_compare, tmp_path, page, (80, 24))
+
+
+def test_calls_tables_and_code(snap_compare: Callable[..., bool], tmp_path: Path) -> None:
+    engine = FakeEngine([("reasoning", "I look it up."), ("answer", TABLE)], calls=[(CALL,)])
+    tool = Tool("weather", function=lambda city, days: f"{city}: sun, {days} d", parameters=PARAMETERS)
+    given = services(tmp_path, engine)
+    made = make_app(tmp_path, engine, services=given, tools=ToolRounds((tool,), unasked=True))
+    assert snap_compare(made, terminal_size=(80, 40), run_before=lambda pilot: show(pilot, "chat"))
 
 
 def test_without_colour(snap_compare: Callable[..., bool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

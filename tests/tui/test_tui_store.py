@@ -250,3 +250,31 @@ def test_what_was_taken_back_is_removed_from_the_file(store: Store) -> None:
         session.withdraw(message)
     store.save(session)
     assert store.sessions() == []
+
+
+def test_what_can_be_read_of_a_damaged_database_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    store, made = Store(path), []
+    for number in range(40):
+        session = Session()
+        question = session.ask(f"question {number} " + "word " * 300)
+        session.begin_reply(question, {}).content = f"answer {number} " + "word " * 300
+        store.save(session)
+        made.append(session)
+    store.read(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)"))
+    store.close()
+    data = bytearray(path.read_bytes())
+    page = 4096
+    middle = data.index(b"question 20 ") // page * page
+    data[middle : middle + page] = b"\xff" * page
+    path.write_bytes(data)
+    found = Store(path)
+    titles = [summary.title for summary in found.sessions(limit=100)]
+    assert any("with the" in notice and "could be read" in notice for notice in found.notices)
+    kept = [session for session in made if session.title in titles]
+    assert len(kept) >= 20
+    for session in (kept[0], kept[-1]):  # from both ends
+        loaded = found.load(session.id)
+        assert [message.content for message in loaded.path()] == [message.content for message in session.path()]
+    assert list(tmp_path.glob("sessions.db.damaged-*"))
+    found.close()

@@ -76,6 +76,7 @@ class TuiApp(ModelApp):
         offer_default: bool = False,
     ) -> None:
         super().__init__(services, tools)
+        self._given = (dict(overrides or {}), system)
         self.session = Session(system=system, settings=dict(overrides or {}))
         self._first_bundle = bundle
         self._first_page = page

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from textual import work
 
@@ -17,8 +18,6 @@ from edgedistill_tui.screens.dialogs import AllowCall
 from edgedistill_tui.tool_desk import Permission, ToolDesk
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from textual.screen import Screen
 
     from edgedistill.runtime.tools.types import ToolCall
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
     from edgedistill_tui.engine import Engine
     from edgedistill_tui.screens.chat import ChatScreen
     from edgedistill_tui.services import Services
+
+NOT_KEPT = ("kept_from", "summary")
+"""Settings that belong to one conversation."""
 
 
 class ModelApp(NeutralApp):
@@ -37,6 +39,8 @@ class ModelApp(NeutralApp):
     """
 
     session: Session
+    _given: tuple[dict[str, Any], str]
+    """Settings and system prompt of the command line."""
     _pages: dict[str, Screen[None]]
 
     def __init__(self, services: Services, tools: ToolRounds | None = None) -> None:
@@ -129,6 +133,12 @@ class ModelApp(NeutralApp):
             before.close()
         self.services.registry.remember(path)
         self.session.bundle = str(path)
+        if not self.session.messages:
+            settings, system = self.services.registry.settings_of(path)
+            self.session.settings = settings | self._given[0]
+            self.session.system = self._given[1] or system
+            if settings or system:
+                self.notify("Settings and system prompt are those of last time; /defaults takes the bundle's own.")
         self.chat.engine_changed(engine)
 
     def _not_loaded(self, message: str) -> None:
@@ -161,6 +171,12 @@ class ModelApp(NeutralApp):
             self.notify(f"The session's settings do not fit: {error}", severity="warning")
             self.session.settings = {}
             return defaults
+
+    def keep_settings(self) -> None:
+        """Begin the next conversation with this bundle as this one is set now."""
+        if self.engine is not None and self.engine.facts.path:
+            settings = {name: value for name, value in self.session.settings.items() if name not in NOT_KEPT}
+            self.services.registry.keep_settings(Path(self.engine.facts.path), settings, self.session.system)
 
     def tool_desk(self) -> ToolDesk | None:
         """What the model may call in this session; None: nothing. What the user allows holds for the session."""

@@ -80,9 +80,9 @@ def _terminal_ui(args: argparse.Namespace) -> int:
                 "At temperature 0 all trajectories are equal; expected settings that leave a choice.",
                 hint="Use a temperature of 0.6 to 1.",
             )
-    filters = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-    names = (*filters, "seed", "stop", "max_new_tokens", "speculate")
-    overrides: dict[str, Any] = {name: value for name in names if (value := getattr(args, name)) is not None}
+    overrides: dict[str, Any] = {
+        name: value for name in generation.SAMPLING if (value := getattr(args, name)) is not None
+    }
     if args.numerics != "fast":
         overrides["numerics"] = args.numerics
     if (thinking := generation.thinking(args)) is not None:

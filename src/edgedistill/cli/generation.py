@@ -162,6 +162,12 @@ def settings(args: argparse.Namespace, defaults: dict[str, Any]) -> GenerationSe
     )
 
 
+SAMPLING = (
+    "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop", "max_new_tokens", "speculate",
+)  # fmt: skip
+"""Options that change a bundle's settings; None leaves one as it is."""
+
+
 def _speculate(text: str) -> str | int:
     """A number, or a word that ``GenerationSettings`` looks at."""
     return int(text) if text.isascii() and text.isdigit() else text

@@ -140,8 +140,8 @@ class PlainChat:
                 console.note(f"The system prompt is that of {rest}.")
             elif name in ("persona", "prompt"):
                 console.note(kept_texts.listing("personas" if name == "persona" else "prompts"))
-            elif name in ("think", "effort"):
-                self._reason(name, rest)
+            elif name in ("think", "effort", "defaults"):
+                self._set(name, rest)
             elif name == "tools":
                 console.note(self._box.rounds.listing())
             elif name == "save":
@@ -154,7 +154,14 @@ class PlainChat:
             console.note(str(error))
         return True
 
-    def _reason(self, name: str, rest: str) -> None:
+    def _set(self, name: str, rest: str) -> None:
+        if name == "defaults":
+            for option in generation.SAMPLING:
+                setattr(self._args, option, None)
+            self._args.think, self._args.reasoning_effort, self._args.think_budget = None, None, 0
+            self._conversation.system, self._several = None, None
+            console.note("Settings are the bundle's own, without a system prompt.")
+            return
         if name == "think":
             self._args.think = commands.wish_for_thinking(rest)
             console.note("Reasoning is left to the template." if rest == "auto" else f"Reasoning is {rest}.")

@@ -80,6 +80,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     running.add_argument(
         "--reasoning-tags", nargs=2, metavar=("OPEN", "CLOSE"), help="instead of the marks that the bundle knows"
     )
+    thinking = running.add_mutually_exclusive_group()
+    thinking.add_argument(
+        "--think", action="store_true", default=None, help="have the model reason, where a request does not say"
+    )
+    thinking.add_argument("--no-think", dest="think", action="store_false", help="have it answer at once, likewise")
+    running.add_argument(
+        "--think-budget", type=int, default=0, metavar="N", help="tokens of reasoning, likewise (0: no limit)"
+    )
     running.add_argument(
         "--template-var", action="append", default=[], metavar="NAME=VALUE", help="for every prompt (repeatable)"
     )
@@ -123,7 +131,7 @@ def _options(args: argparse.Namespace) -> ServeOptions:
         )
     if not 0 <= args.port < 65536:
         raise UsageError(f"--port is {args.port}; expected 0 to 65535.")
-    for name, least in (("parallel", 1), ("queue", 1), ("prefill_chunk", 2), ("context", 16)):
+    for name, least in (("parallel", 1), ("queue", 1), ("prefill_chunk", 2), ("context", 16), ("think_budget", 0)):
         if (value := getattr(args, name)) is not None and value < least:
             raise UsageError(f"--{name.replace('_', '-')} is {value}; expected {least} or more.")
     for name in ("max_body", "request_timeout", "grace"):
@@ -143,6 +151,8 @@ def _options(args: argparse.Namespace) -> ServeOptions:
         timeout_s=args.request_timeout,
         grace_s=args.grace,
         numerics=args.numerics,
+        thinking=args.think,
+        think_budget=args.think_budget,
     )
 
 

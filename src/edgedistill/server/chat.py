@@ -92,6 +92,9 @@ async def read_chat(fields: Fields, service: Service) -> ChatRequest:
     form = read_form(fields)
     stream, options = fields.flag("stream"), fields.object("stream_options") or {}
     _refuse_what_cannot_be(fields)
+    thinking, budget = fields.flag("enable_thinking"), fields.integer("think_budget", 0, 1 << 31)
+    if thinking is None and budget is None and effort is None:
+        thinking, budget = service.options.thinking, service.options.think_budget
 
     def rendered() -> Asked:
         request = request_of(
@@ -100,8 +103,8 @@ async def read_chat(fields: Fields, service: Service) -> ChatRequest:
             settings=sampling.settings,
             numerics=service.options.numerics,
             logprobs=(top or 0) if wants else None,
-            thinking=fields.flag("enable_thinking"),
-            think_budget=fields.integer("think_budget", 0, 1 << 31) or 0,
+            thinking=thinking,
+            think_budget=budget or 0,
             reasoning_effort=cast("Effort | None", effort),
             template_vars=fields.object("chat_template_kwargs"),
             tools=tools or None,

@@ -26,6 +26,7 @@ class ServeOptions:
         timeout_s: Longest time of a request. grace_s: What running ones are given when the server ends.
         connections: At a time.
         numerics: ``exact``: answers do not depend on what runs beside them, on any machine.
+        thinking, think_budget: Of requests that say nothing of reasoning; as in ``Model.generate``.
     """
 
     name: str
@@ -42,3 +43,5 @@ class ServeOptions:
     grace_s: float = 10.0
     connections: int = 256
     numerics: Numerics = "fast"
+    thinking: bool | None = None
+    think_budget: int = 0

@@ -1,10 +1,10 @@
-"""The bundles that this user knows: those opened or exported before, and those in the current directory."""
+"""The bundles that this user knows (opened or exported before, or in the current directory), and how each was set."""
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,19 @@ class _Uses:
 
 
 @dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the last conversation with a bundle was set to."""
+
+    settings: dict[str, Any]
+    system: str
+
+
+@dataclass(frozen=True, slots=True)
+class _AllKept:
+    kept: dict[str, _Kept]
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """A bundle as a list shows it. ``problem``: why it cannot be opened; the other fields are then empty."""
 
@@ -41,7 +54,7 @@ class Known:
 
 
 class Registry:
-    """A JSON file with paths and when they were last used.
+    """A JSON file with paths and when they were last used, and one beside it with their settings.
 
     Args:
         path: The file.
@@ -76,6 +89,32 @@ class Registry:
         known = [_known(Path(path), used) for path, used in entries.items() if Path(path).is_dir()]
         return sorted(known, key=lambda k: (-k.used, k.name))
 
+    def settings_of(self, bundle: Path) -> tuple[dict[str, Any], str]:
+        """Settings and system prompt that the user last chose with a bundle; empty: the bundle's own."""
+        kept = self._kept().get(str(bundle.resolve()), _Kept({}, ""))
+        return dict(kept.settings), kept.system
+
+    def keep_settings(self, bundle: Path, settings: dict[str, Any], system: str) -> None:
+        """Begin conversations with ``bundle`` so from now on; both empty: with what is its own."""
+        kept = self._kept()
+        kept.pop(str(bundle.resolve()), None)
+        if settings or system:
+            kept[str(bundle.resolve())] = _Kept(settings, system)
+        newest = list(kept.items())[-REMEMBERED:]
+        self._write({path: asdict(one) for path, one in newest}, self._kept_path)
+
+    @property
+    def _kept_path(self) -> Path:
+        return self.path.with_name("bundle-settings.json")
+
+    def _kept(self) -> dict[str, _Kept]:
+        try:
+            return FORM.decode(
+                _AllKept, {"kept": FORM.parse(FORM.read_file(self._kept_path), self._kept_path.name)}, ""
+            ).kept  # fmt: skip
+        except (FileNotFoundError, OutputError):
+            return {}
+
     def delete(self, bundle: Path) -> None:
         """Remove a bundle, or a link to one, and not a file that is none of its own. Raises OutputError."""
         remove_bundle(bundle)
@@ -87,10 +126,10 @@ class Registry:
         except (FileNotFoundError, OutputError):
             return {}
 
-    def _write(self, entries: dict[str, float]) -> None:
+    def _write(self, entries: dict[str, Any], path: Path | None = None) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path, json.dumps(entries, indent=2))
+            write_whole(path or self.path, json.dumps(entries, indent=2))
         except OSError:
             return
 

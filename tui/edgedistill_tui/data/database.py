@@ -1,7 +1,7 @@
 """A SQLite file that any number of programs use at once: connecting, transactions, what to do about a damaged one.
 
 A statement that meets a lock or a full disk fails soon and can be repeated. A damaged file is moved aside and a new one
-begun.
+begun, with what can still be read.
 """
 
 from __future__ import annotations
@@ -127,9 +127,15 @@ class Database:
             raise StoreError(
                 f"{self.path}: {problem.strerror or problem}.", hint="The operation will be retried."
             ) from problem
+        taken = self._take_over(kept)
+        saved = f", with the {taken} session(s) that could be read" if taken else ""
         self.notices.append(
-            f"{self.path.name} was damaged ({error}); it was kept as {kept.name}, and a new one was started."
+            f"{self.path.name} was damaged ({error}); it was kept as {kept.name}, and a new one was started{saved}."
         )
+
+    def _take_over(self, damaged: Path) -> int:  # noqa: ARG002 (subclasses know what is in it)
+        """Copy what can be read of a damaged file into the new one; how many records."""
+        return 0
 
     def close(self) -> None:
         """Close the connection; the next call opens it again."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from edgedistill.atomic_file import write_whole
 from edgedistill_tui.data.config import free_name
 from edgedistill_tui.data.database import Database, StoreError
+from edgedistill_tui.data.salvage import readable_rows
 from edgedistill_tui.data.search import FORM, Summary, find, summaries
 from edgedistill_tui.data.session import Message, Session
 
@@ -92,15 +93,11 @@ class Store(Database):
             for entry in connection.execute(
                 f"SELECT {columns} FROM message WHERE session = ? ORDER BY created, id", (session_id,)
             ):
-                fields = dict(zip(_MESSAGE, entry, strict=True))
+                fields = _fields(dict(zip(_MESSAGE, entry, strict=True)) | {"dirty": False})
                 del fields["session"]
-                fields |= {"stats": _json(fields["stats"]), "about": _json(fields["about"]), "dirty": False}
-                fields["steps"] = _json(f'{{"steps": {fields["steps"]}}}').get("steps", [])
                 with contextlib.suppress(StoreError):  # a damaged message is left out, the others are shown
                     session.messages[fields["id"]] = _message(fields)
-            session.break_circles()
-            if session.leaf not in session.messages and session.messages:
-                session.leaf = max(session.messages.values(), key=lambda m: m.created).id
+            _mend(session)
             return session
 
         session = self.read(read)
@@ -149,6 +146,32 @@ class Store(Database):
         sql = f"SELECT {columns} FROM profile_run WHERE machine = ? ORDER BY created DESC LIMIT ?"
         return self.read(lambda c: [(*row[:4], _json(row[4])) for row in c.execute(sql, (machine, limit))])
 
+    # ---- damage --------------------------------------------------------------------------------------------
+
+    def _take_over(self, damaged: Path) -> int:
+        """Sessions, with the messages that are whole; one whose own row is lost is named so."""
+        sessions: dict[int, Session] = {}
+        for values in readable_rows(damaged, "session", _SESSION):
+            with contextlib.suppress(StoreError):
+                values["settings"] = _json(values.get("settings"))
+                session = FORM.decode(Session, values, "the session")
+                sessions[session.id] = session
+        for values in readable_rows(damaged, "message", _MESSAGE):
+            number = values.pop("session", None)
+            if not isinstance(number, int):
+                continue
+            with contextlib.suppress(StoreError):
+                message = _message(_fields(values) | {"dirty": True})
+                session = sessions.setdefault(number, Session(title="recovered", id=number))
+                session.messages[message.id] = message
+        taken = 0
+        for session in sessions.values():
+            _mend(session)
+            with contextlib.suppress(StoreError, OSError):
+                self.save(session)
+                taken += bool(session.messages)
+        return taken
+
     # ---- rescue --------------------------------------------------------------------------------------------
 
     def rescue(self, session: Session) -> Path | None:
@@ -195,6 +218,19 @@ class Store(Database):
 def _private() -> Path:
     """A new directory among the temporary files that nobody else can read."""
     return Path(tempfile.mkdtemp(prefix="edgedistill-"))
+
+
+def _mend(session: Session) -> None:
+    """A path through what is there."""
+    session.break_circles()
+    if session.leaf not in session.messages and session.messages:
+        session.leaf = max(session.messages.values(), key=lambda m: m.created).id
+
+
+def _fields(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table as the fields of a message."""
+    steps = _json(f'{{"steps": {row.get("steps", "[]")}}}').get("steps", [])
+    return {**row, "stats": _json(row.get("stats")), "about": _json(row.get("about")), "steps": steps}
 
 
 def _message(fields: dict[str, Any]) -> Message:

@@ -52,6 +52,12 @@ class Side:
         self.text = self.problem = ""
 
 
+_EMPTY = (
+    "The reply of bundle A, with its speed and memory.",
+    "The reply of bundle B to the same prompt and seed; the first token that differs is marked in both.",
+)
+
+
 class CompareScreen(Page):
     """A prompt over two panes."""
 
@@ -237,7 +243,7 @@ class CompareScreen(Page):
             return f"{self._stage} Esc stops."
         parting = self.parting
         if parting is None:
-            return "Enter asks both with the same seed, one after the other; ^A and ^B choose the bundles."
+            return "Enter asks both with the same seed, one after the other; Alt+A and Alt+B choose the bundles."
         if parting.equal:
             return "The replies are equal, token by token."
         if parting.token is None:
@@ -257,6 +263,8 @@ class CompareScreen(Page):
                 text.append(own[len(mark) :])
         else:
             text = Text(side.text or (side.buffer.text() if side.buffer is not None else ""))
+            if not text and not self.running:
+                text = Text(_EMPTY[number], "dim")
         if side.reply is not None:
             s, predicted = side.reply.stats, (side.facts.predicted if side.facts else {})
             text.append("\n\n")

@@ -47,6 +47,10 @@ class Application(Protocol):
         """The session's settings on top of the bundle's."""
         ...
 
+    def keep_settings(self) -> None:
+        """Begin the next conversation with this bundle as this one is set now."""
+        ...
+
     def tool_desk(self) -> ToolDesk | None:
         """What the model may call in this session; None: nothing."""
         ...

@@ -255,6 +255,7 @@ class ChatActions(Page):
         if changed is not None:
             kept = {name: v for name, v in self.session.settings.items() if name in ("kept_from", "summary")}
             self.session.settings, self.session.system = changed[0] | kept, changed[1]
+            self.tui.keep_settings()
             self.title_line()
             self.tui.save()
 

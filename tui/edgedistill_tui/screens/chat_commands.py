@@ -42,16 +42,18 @@ class ChatCommands(ChatActions):
             await self.action_new()
         elif name == "system":
             self.session.system = rest
+            self.tui.keep_settings()
             said = "System prompt set." if rest else "System prompt removed."
         elif name == "persona" and rest:
             self.session.system = kept_texts.read("personas", rest)
+            self.tui.keep_settings()
             said = f"The system prompt is that of {rest}."
         elif name == "prompt" and rest:
             chosen, _, text = rest.partition(" ")
             self.prompt.put(kept_texts.filled(chosen, text.strip()))  # to be looked at before it is sent
         elif name in ("persona", "prompt"):
             said = kept_texts.listing("personas" if name == "persona" else "prompts")
-        elif name in ("think", "effort", "trajectories"):
+        elif name in ("think", "effort", "trajectories", "defaults"):
             said = self._set(name, rest)
         elif name == "tools":
             said = self.tui.tools.listing()
@@ -75,10 +77,15 @@ class ChatCommands(ChatActions):
         elif name == "effort":
             settings["reasoning_effort"] = commands.wish_for_effort(rest)
             said = f"Reasoning effort: {rest}."
+        elif name == "defaults":
+            self.session.settings = {name: v for name, v in settings.items() if name in ("kept_from", "summary")}
+            self.session.system = ""
+            said = "Settings are the bundle's own, without a system prompt; no others are kept for it."
         else:
             count = settings["trajectories"] = commands.number_of_trajectories(rest)
             settings["parallel"] = self.tui.sampling.parallel | {"deliberate": False}
             said = "One trajectory answers." if count == 1 else f"{count} trajectories vote on every answer."
+        self.tui.keep_settings()
         self.title_line()
         return said
 

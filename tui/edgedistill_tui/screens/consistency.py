@@ -30,6 +30,15 @@ DEFAULT_SAMPLES = 64
 _MOST = 4096
 _ROWS = 12
 
+_EMPTY = """\
+Here will be, as the samples come:
+
+  the answers as a histogram, the most frequent first
+  the share of the first one, with its interval
+  how spread the answers are: entropy in bits
+
+At temperature 0 all samples are equal; 0.6 to 1 tells more."""
+
 
 class ConsistencyScreen(Page):
     """A prompt over a histogram."""
@@ -180,7 +189,7 @@ class ConsistencyScreen(Page):
             self._note.update(
                 "Enter draws samples of one question and counts the answers; Esc stops and keeps the count."
             )
-            self._result.update("")
+            self._result.update(_EMPTY)
             return
         seconds = (time.monotonic() if self.running else self._ended) - self._began
         state = "Esc stops" if self.running else "done" if total >= self.wanted else "stopped"

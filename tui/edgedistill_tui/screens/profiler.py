@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
 _IDLE = "S measures the loaded bundle, in a process of its own (20 s of decoding, T changes that)."
+_EMPTY = (
+    "decode speed over time: whether the machine slows down as it gets warm",
+    "latencies of the steps as a histogram",
+    "prefill speed by the length of the prompt",
+    "memory over the context; below, earlier runs on this machine",
+)
 _MIB = 1 << 20
 
 
@@ -175,8 +181,8 @@ class ProfilerScreen(Page):
         """All four plots: the present run, and the one under the cursor beside it."""
         run = self.live.run if self.live is not None else self.runs[0] if self.runs else None
         if run is None:
-            for plot in self._plots:
-                plot.update("")
+            for plot, what in zip(self._plots, _EMPTY, strict=True):
+                plot.update(f"{what}\n")
             return
         other = self._compared(run)
         wide = self.size.width >= 76

@@ -48,6 +48,7 @@ class SamplingPanel(ModalScreen[Changed | None]):
         system: The system prompt.
     """
 
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (76, "-normal")]  # noqa: RUF012 - Textual's own declaration
     BINDINGS = [("escape", "dismiss(None)", "Leave"), ("ctrl+s", "accept", "Accept")]  # noqa: RUF012
 
     def __init__(self, sampling: Sampling, system: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual import work
-from textual.widgets import DataTable, Input
+from textual.widgets import DataTable, Input, Static
 from textual.worker import Worker, get_current_worker
 
 from edgedistill.errors import EdgedistillError
@@ -30,6 +30,12 @@ PAGE = 50
 """Sessions that are read at a time; more when the cursor comes to the end."""
 _DAY = 86_400
 
+_NONE_YET = (
+    "No sessions yet. Every conversation is kept here, with its alternatives, reasoning and figures:\n"
+    "F2 is the chat, and what you ask there is the first one. / searches them all."
+)
+_NO_MATCH = "No session holds all these words. Esc goes back to the list; an empty search shows every session."
+
 
 class SessionsScreen(Page):
     """A search field over a table."""
@@ -50,12 +56,14 @@ class SessionsScreen(Page):
         self.search = Input(placeholder="Search titles, answers, reasoning  ( / )", compact=True, classes="bar")
         self.table: DataTable[Text | str] = DataTable(cursor_type="row")
         self.summaries: list[Summary] = []
+        self.empty = Static("", markup=False, classes="note empty")
         self._complete = False
         self._looking: Worker[None] | None = None
 
     def body(self) -> Iterator[Widget]:
         """Search field and table."""
         yield self.search
+        yield self.empty
         yield self.table
 
     def on_mount(self) -> None:
@@ -118,6 +126,8 @@ class SessionsScreen(Page):
                 title.append(f"  {summary.snippet}", "dim italic")
             bundle = summary.bundle.rstrip("/").rpartition("/")[2]
             self.table.add_row(when(summary.updated), title, str(summary.messages), plain(bundle))
+        self.empty.display = not self.summaries
+        self.empty.update(_NO_MATCH if query.strip() else _NONE_YET)
         # Lines that the table drew before it had measured its columns would stay cut.
         self.set_timer(0.1, self.table.notify_style_update)
 

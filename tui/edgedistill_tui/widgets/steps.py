@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from textual.containers import Vertical
 from textual.widgets import Static
 
+from edgedistill_tui.mathematics import readable
+from edgedistill_tui.widgets.answer import Answer
 from edgedistill_tui.widgets.reasoning import ReasoningView
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def _shown(step: Step) -> list[Widget]:
         reasoning.fill(thought)
         widgets.append(reasoning)
     if step["content"]:
-        widgets.append(Static(step["content"], markup=False, classes="said"))
+        widgets.append(Answer(readable(step["content"]), classes="said"))
     calls = [called(call["function"]["name"], call["function"]["arguments"]) for call in step.get("tool_calls", ())]
     return widgets + [Static(f"→ {call}", markup=False, classes="call") for call in calls]
 

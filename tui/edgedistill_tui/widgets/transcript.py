@@ -9,6 +9,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Markdown, Static
 
 from edgedistill_tui.mathematics import readable
+from edgedistill_tui.widgets.answer import Answer
 from edgedistill_tui.widgets.reasoning import ReasoningView
 from edgedistill_tui.widgets.steps import StepsView
 from edgedistill_tui.widgets.trajectories import TrajectoriesView
@@ -88,7 +89,7 @@ class ReplyView(MessageView):
         super().__init__(message, place, classes="reply")
         self.steps = StepsView(message.steps)
         self.reasoning = ReasoningView(folded=folded)
-        self._markdown = Markdown(readable(message.content), classes="answer")
+        self._markdown = Answer(readable(message.content), classes="answer")
         self._tag = Static("", markup=False, classes="tag")
         self._stream: MarkdownStream | None = None
         self.budget = 0

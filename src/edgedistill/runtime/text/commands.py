@@ -31,6 +31,7 @@ COMMANDS = (
     Command("prompt", "NAME TEXT", "fill TEXT into the prompt kept as NAME; without NAME list them"),
     Command("think", "on|off|auto", "have the model reason or not, or leave it to its template"),
     Command("effort", "none|low|medium|high|auto", "how much the model reasons, or leave it to its template"),
+    Command("defaults", "", "the bundle's own settings, and no system prompt"),
     Command("tools", "", "list what the model may call"),
     Command("trajectories", "K|off", "let K trajectories vote on every answer, or answer once"),
     Command("save", "FILE", "save the conversation: .json as JSON, anything else as Markdown"),
