@@ -126,6 +126,8 @@ bench-kv: $(DEV) ## a quantized KV cache by position in the context: divergence,
 
 bench-masks: $(DEV) ## what a form of the answer, and tools, cost a token, by size of the vocabulary (ARGS="--sizes 32768", ARGS=--quick)
 	$(BIN)/python bench/masks.py $(ARGS)
+bench-hybrid: $(DEV) ## hybrid models beside an attention model of the same size: decode, prefill and memory by tokens held (ARGS=--quick)
+	$(BIN)/python bench/hybrid.py $(ARGS)
 
 bench-prefill: $(DEV) ## a W8A8 form for prompts next to 4 bits for everything: first token, prefill, decode, memory, quality (ARGS=--quick)
 	$(BIN)/python bench/prefill.py $(ARGS)

@@ -112,11 +112,18 @@ def talking(config: dict[str, Any], length: int) -> dict[str, Any]:
 
 
 def make_checkpoint(
-    out: Path, config: dict[str, Any], *, seed: int = 0, shard_bytes: int = SHARD_BYTES, words: bool = False
+    out: Path,
+    config: dict[str, Any],
+    *,
+    seed: int = 0,
+    shard_bytes: int = SHARD_BYTES,
+    words: bool = False,
+    shapes: dict[str, tuple[int, ...]] | None = None,
 ) -> int:
     """Write the checkpoint of ``config`` into the new directory ``out``; returns the bytes of its tensors.
 
-    ``words``: every token is a number, so that replies are texts with an answer.
+    ``words``: every token is a number, so that replies are texts with an answer. ``shapes``: of the tensors, where they
+    are not those of ``tensor_shapes``.
 
     The directory gets its name only once it is complete. Raises FileExistsError if it is there already.
     """
@@ -126,7 +133,7 @@ def make_checkpoint(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     rng = np.random.default_rng(seed)
-    shapes = tensor_shapes(config)
+    shapes = shapes or tensor_shapes(config)
     largest = max(math.prod(shape) for shape in shapes.values())
     noise = _noise(rng, min(NOISE_ELEMENTS, largest))
     shards = list(_split(shapes, shard_bytes))

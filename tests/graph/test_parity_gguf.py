@@ -48,6 +48,8 @@ FILES = {
     "granitemoe": ("granitemoe", "granitemoeshared"),
     "qwen2moe": ("qwen2_moe",),
     "gpt-oss": ("gpt_oss",),
+    "lfm2": ("lfm2", "lfm2-adjusted"),
+    "qwen35": ("qwen3_5",),
 }
 VOCABULARY = 320
 # What llama.cpp knows without metadata: values that a GGUF file cannot have otherwise.

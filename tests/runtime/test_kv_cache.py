@@ -10,7 +10,7 @@ from edgedistill.runtime.kv_cache import CacheGeometry, KVCache
 
 
 def test_cache_grows_in_steps_and_reports_its_bytes() -> None:
-    cache = KVCache(CacheGeometry(layers=2, heads=3, head_dim=4, limit=100), 2, step=32)
+    cache = KVCache(CacheGeometry(layers=(0, 1), heads=3, head_dim=4, limit=100), 2, step=32)
     assert (cache.capacity, cache.nbytes) == (0, 0)
     cache.reserve(33)
     assert cache.capacity == 64
@@ -25,7 +25,7 @@ def test_cache_grows_in_steps_and_reports_its_bytes() -> None:
 
 
 def test_cache_keeps_its_content_while_growing_and_after_running_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = KVCache(CacheGeometry(layers=2, heads=1, head_dim=2, limit=64), 1, step=8)
+    cache = KVCache(CacheGeometry(layers=(0, 1), heads=1, head_dim=2, limit=64), 1, step=8)
     cache.reserve(8)
     cache.lengths[0] = 5
     rng = np.random.default_rng(0)
@@ -49,5 +49,5 @@ def test_cache_keeps_its_content_while_growing_and_after_running_out_of_memory(m
     assert all(np.array_equal(a, b[:, :, :5]) for a, b in zip(before, cache.buffers, strict=True))
     with pytest.raises(ValueError, match="cannot be cut"):
         cache.truncate(0, 6)
-    cache.clear()
+    assert cache.truncate(0, 0) == 0
     assert cache.lengths.tolist() == [0]

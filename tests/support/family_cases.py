@@ -201,5 +201,57 @@ CASES |= {
     ),
 }
 
-NEWER = {"ministral3"}
+LFM2 = {
+    "hidden_size": 64,
+    "rms_norm_eps": None,
+    "norm_eps": 1e-5,
+    "num_hidden_layers": 5,
+    "layer_types": ["conv", "conv", "full_attention", "conv", "full_attention"],
+    "block_auto_adjust_ff_dim": False,
+}
+
+CASES |= {
+    "lfm2": ("lfm2", LFM2),
+    "lfm2-adjusted": (
+        "lfm2",
+        LFM2
+        | {
+            "conv_bias": True,
+            "conv_L_cache": 4,
+            "tie_word_embeddings": False,
+            "block_auto_adjust_ff_dim": True,
+            "intermediate_size": 300,
+            "block_ffn_dim_multiplier": 0.7,
+            "block_multiple_of": 32,
+            "rope_theta": 5000.0,
+        },
+    ),
+}
+
+QWEN3_5 = {
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 24,
+}
+
+CASES |= {
+    "qwen3_5": ("qwen3_5_text", QWEN3_5),
+    "qwen3_5-listed": (
+        "qwen3_5_text",
+        QWEN3_5
+        | {
+            "layer_types": ["full_attention", "linear_attention", "linear_attention", "full_attention"],
+            "attention_bias": True,
+            "tie_word_embeddings": True,
+            "linear_num_value_heads": 2,
+            "linear_value_head_dim": 16,
+            "linear_conv_kernel_dim": 3,
+        },
+    ),
+}
+
+NEWER = {"ministral3", "qwen3_5_text"}
 """Families that transformers 4 does not know."""

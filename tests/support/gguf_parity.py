@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # What the converter's classes do beyond the names (conversion/*.py).
 PERMUTED = ("llama", "mistral3", "smollm3", "granite", "granitemoe", "arcee", "minicpm")
-SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron")
+SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron", "qwen35")
 # Config keys of an expert's inner size.
 EXPERTS = {
     "qwen3moe": "moe_intermediate_size",
@@ -41,15 +41,23 @@ def write_model(path: Path, arch: str, model: Any) -> None:
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
+    size = model.model.layers[0].feed_forward.w1.out_features if arch == "lfm2" else config["intermediate_size"]
+    writer.add_feed_forward_length(size)
+    if arch == "qwen35":
+        add_delta(writer, config)
     writer.add_head_count(heads)
-    writer.add_head_count_kv(kv_heads)
+    kinds = config.get("layer_types")
+    if arch == "lfm2":
+        writer.add_head_count_kv([kv_heads if kind == "full_attention" else 0 for kind in kinds])
+        writer.add_shortconv_l_cache(config["conv_L_cache"])
+    else:
+        writer.add_head_count_kv(kv_heads)
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
     if arch in LAYER_NORM:
         writer.add_layer_norm_eps(config[LAYER_NORM[arch]])
     else:
-        writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+        writer.add_layer_norm_rms_eps(config["norm_eps" if arch == "lfm2" else "rms_norm_eps"])
     writer.add_rope_dimension_count(rotated)
     add_rope(writer, arch, config, rope, rotated)
     add_features(writer, arch, config)
@@ -60,14 +68,18 @@ def write_model(path: Path, arch: str, model: Any) -> None:
     if arch in EXPERTS and "num_experts_per_tok" in config:
         add_experts(writer, config, EXPERTS[arch])
         arrays = with_stacked_experts(arrays, arch)
-    for name, stored in arrays.items():
-        array = stored
+    for kept, stored in arrays.items():
+        name, array = kept, stored
         if ".act_fn." in name:
             activations.setdefault(name.rpartition(".")[2], []).append(array.item())
             continue
         if name == "lm_head.weight" and config["tie_word_embeddings"]:
             continue
-        if arch in SHIFTED and name.endswith("norm.weight"):
+        if name.endswith(("conv.conv.weight", "conv1d.weight")):
+            array = array.squeeze(1)
+        if ".linear_attn." in name:
+            name, array = as_tiled(name, array, config)
+        if arch in SHIFTED and not name.endswith("linear_attn.norm.weight") and name.endswith("norm.weight"):
             array = array + np.float32(1)
         for module, count in (("q_proj", heads), ("k_proj", kv_heads)):
             if arch in PERMUTED and f".{module}." in name:
@@ -81,6 +93,35 @@ def write_model(path: Path, arch: str, model: Any) -> None:
     # The tokenizer has more tokens than the models of the parity tests: their embedding is filled up.
     add_bpe(writer, "gpt-2", config["vocab_size"])
     finish(writer)
+
+
+def add_delta(writer: GGUFWriter, config: dict[str, Any]) -> None:
+    heads = config["linear_num_value_heads"]
+    writer.add_ssm_conv_kernel(config["linear_conv_kernel_dim"])
+    writer.add_ssm_state_size(config["linear_key_head_dim"])
+    writer.add_ssm_group_count(config["linear_num_key_heads"])
+    writer.add_ssm_time_step_rank(heads)
+    writer.add_ssm_inner_size(config["linear_value_head_dim"] * heads)
+    writer.add_full_attention_interval(4)
+
+
+def as_tiled(name: str, array: np.ndarray, config: dict[str, Any]) -> tuple[str, np.ndarray]:
+    """Value heads of all key heads in turn, where they are grouped by key head; A as minus its exponential."""
+    keys, values = config["linear_num_key_heads"], config["linear_num_value_heads"]
+    before = 2 * keys * config["linear_key_head_dim"]
+
+    def tiled(rows: np.ndarray) -> np.ndarray:
+        grouped = rows.reshape(keys, values // keys, len(rows) // values, *rows.shape[1:])
+        return grouped.swapaxes(0, 1).reshape(rows.shape)
+
+    module = name.partition(".linear_attn.")[2]
+    if module in ("in_proj_qkv.weight", "conv1d.weight"):
+        array = np.concatenate([array[:before], tiled(array[before:])])
+    elif module == "out_proj.weight":
+        array = tiled(array.T).T
+    elif not module.startswith("norm."):
+        array = tiled(array)
+    return name.replace(".dt_bias", ".dt_proj.bias"), -np.exp(array) if module == "A_log" else array
 
 
 def add_experts(writer: GGUFWriter, config: dict[str, Any], size: str) -> None:

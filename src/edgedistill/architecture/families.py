@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgedistill.architecture.experts import experts_spec, mixture_layers
 from edgedistill.architecture.family import Family, flag
 from edgedistill.architecture.family_table import FAMILIES, reason
+from edgedistill.architecture.recurrent import adjusted_mlp, recurrent_layers
 from edgedistill.architecture.rope import rope_spec
 from edgedistill.architecture.spec import LayerSpec, ModelSpec, QueryScaling
 from edgedistill.architecture.weights import check_tensors, logical_weights
@@ -81,6 +82,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         )
     _reject_foreign(config, model_type, family)
 
+    config = _older_spelling(config, family)
     hidden_size = integer(config, "hidden_size")
     count = integer(config, "num_hidden_layers")
     heads = integer(config, "num_attention_heads")
@@ -107,7 +109,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
     return ModelSpec(
         family=model_type,
         hidden_size=hidden_size,
-        intermediate_size=integer(config, family.intermediate_size),
+        intermediate_size=_mlp_size(config, family),
         num_hidden_layers=count,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
@@ -118,7 +120,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         activation=_ACTIVATIONS[activation],
         tie_word_embeddings=bool(config.get("tie_word_embeddings", family.tie_word_embeddings)),
         attention_scale=family.attention_scale.number(config) if family.attention_scale else scale_base**-0.5,
-        layers=_layers(config, family, count, head_dim, max_position_embeddings),
+        layers=_layers(config, family, count, head_dim, max_position_embeddings, hidden_size),
         qkv_bias=flag(family.qkv_bias, config),
         o_bias=flag(family.o_bias, config),
         mlp_bias=flag(family.mlp_bias, config),
@@ -128,6 +130,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         norm_placement=family.norm_placement,
         parallel=flag(family.parallel, config),
         gated_mlp=family.gated_mlp,
+        output_gate=family.output_gate,
         norm_offset=family.norm_offset,
         embedding_scale=_embedding_scale(config, family, hidden_size),
         attn_logit_softcapping=optional_number(config, "attn_logit_softcapping", family.attn_softcap),
@@ -138,6 +141,19 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         sub_norms=family.sub_norms,
         rounded_inputs=bool(config.get(ROUNDED_INPUTS)),
     )
+
+
+def _older_spelling(config: Mapping[str, Any], family: Family) -> Mapping[str, Any]:
+    """LFM2's first checkpoints have names of their own for three keys."""
+    if not family.adjusted_mlp:
+        return config
+    older = {"tie_embedding": "tie_word_embeddings", "block_ff_dim": "intermediate_size", "theta": "rope_theta"}
+    return {**config, **{new: config[old] for old, new in older.items() if config.get(old) is not None}}
+
+
+def _mlp_size(config: Mapping[str, Any], family: Family) -> int:
+    size = integer(config, family.intermediate_size)
+    return adjusted_mlp(config, size) if family.adjusted_mlp else size
 
 
 def _query_scaling(config: Mapping[str, Any]) -> QueryScaling | None:
@@ -167,9 +183,11 @@ def _reject_foreign(config: Mapping[str, Any], model_type: str, family: Family) 
             )
     listed = config.get("layer_types") or config.get("layers_block_type")
     kinds = {str(kind)[:40] for kind in listed} if isinstance(listed, list | tuple) else set()
-    if unknown := kinds - _LAYER_TYPES:
+    recurrent = f" or {family.recurrent.layer_type}" if family.recurrent else ""
+    if unknown := kinds - _LAYER_TYPES - {recurrent.removeprefix(" or ")}:
         raise UnsupportedModelError(
-            f"The model has layers of type {', '.join(sorted(unknown))}; expected full_attention or sliding_attention.",
+            f"The model has layers of type {', '.join(sorted(unknown))}; expected full_attention or sliding_attention"
+            f"{recurrent}.",
             hint=_HINT,
         )
     if config.get("quantization_config"):
@@ -181,7 +199,12 @@ def _reject_foreign(config: Mapping[str, Any], model_type: str, family: Family) 
 
 
 def _layers(
-    config: Mapping[str, Any], family: Family, count: int, head_dim: int, max_position_embeddings: int
+    config: Mapping[str, Any],
+    family: Family,
+    count: int,
+    head_dim: int,
+    max_position_embeddings: int,
+    hidden_size: int,
 ) -> tuple[LayerSpec, ...]:
     windows = _windows(config, family, count)
     rotated = _rotated(config, family, windows)
@@ -197,12 +220,14 @@ def _layers(
         )
     full = ropes["full_attention"]
     mixture = mixture_layers(config, family.experts, count)
+    recurrent = recurrent_layers(config, family.recurrent, count, hidden_size)
     return tuple(
         LayerSpec(
             index,
             rope=(full if window is None else ropes.get("sliding_attention", full)) if rotates else None,
             sliding_window=window,
             mixture=mixture[index],
+            recurrent=recurrent[index],
         )
         for index, (rotates, window) in enumerate(zip(rotated, windows, strict=True))
     )

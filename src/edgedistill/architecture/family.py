@@ -79,13 +79,28 @@ class Experts:
 
 
 @dataclass(frozen=True, slots=True)
+class Recurrent:
+    """Layers with a state in place of attention.
+
+    Attributes:
+        layer_type: What ``layer_types`` calls them.
+        attention_list: Older key that lists the attention layers. ``attention_every``: where nothing lists them, every
+            n-th layer is one.
+    """
+
+    layer_type: str
+    attention_list: str | None = None
+    attention_every: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """Features of a family; a feature that several families share is one field here and one branch in the graph.
 
     Attributes:
         rope_theta, head_dim, kv_heads, max_position_embeddings, tie_word_embeddings, activation: Defaults of the
             config class, for keys that config.json leaves out. ``activation_key``: where the activation is named.
-        norm, norm_bias, norm_offset, norm_placement, parallel, qk_norm, gated_mlp: See ``ModelSpec``.
+        norm, norm_bias, norm_offset, norm_placement, parallel, qk_norm, gated_mlp, output_gate: See ``ModelSpec``.
         norm_eps: Key of the norms' epsilon.
         qkv_bias, o_bias, mlp_bias: Fixed, or the key that says.
         interleaved_rope: Rotary pairs are neighbours (0, 1), (2, 3), ... instead of halves of the head.
@@ -102,10 +117,11 @@ class Family:
             root it is.
         caps: Logits may be capped. ``attn_softcap``, ``final_softcap``: defaults of the caps.
         attention_sinks: See ``ModelSpec``.
-        experts: The mixture of experts, if the family has one.
+        experts: The mixture of experts, if the family has one. ``recurrent``: layers without attention, likewise.
         sub_norms: See ``ModelSpec``.
+        adjusted_mlp: The MLP's inner size is worked out from the stated one (LFM2).
         fused_qkv, fused_gate_up: Stored as one tensor under this name.
-        names: Module names that differ from Llama's, by Llama's name.
+        names: Module names that differ from Llama's, by Llama's name; whole ones begin with ``model.``.
         ignored: Tensors that may be there and that no arithmetic uses, as suffixes.
         refused: Config keys that change the arithmetic in a way that is not known, with what they mean.
     """
@@ -126,6 +142,7 @@ class Family:
     parallel: bool | Key = False
     qk_norm: QkNorm = "none"
     gated_mlp: bool = True
+    output_gate: bool = False
     qkv_bias: bool | Key = False
     o_bias: bool | Key = False
     mlp_bias: bool | Key = False
@@ -149,6 +166,8 @@ class Family:
     attention_sinks: bool = False
     experts: Experts | None = None
     sub_norms: bool = False
+    recurrent: Recurrent | None = None
+    adjusted_mlp: bool = False
     fused_qkv: str | None = None
     fused_gate_up: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)

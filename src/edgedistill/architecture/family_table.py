@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgedistill.architecture.family import Experts, Family, Key
+from edgedistill.architecture.family import Experts, Family, Key, Recurrent
 
 _ATTENTION_BIAS = Key("attention_bias", False)
 _MLP_BIAS = Key("mlp_bias", False)
@@ -354,6 +354,38 @@ FAMILIES: dict[str, Family] = {
         qkv_bias=_ATTENTION_BIAS,
         mlp_bias=_MLP_BIAS,
         interleaved_rope=True,
+    ),
+    "qwen3_5_text": Family(
+        kv_heads=4,
+        head_dim=256,
+        norm_offset=1.0,
+        qk_norm="head",
+        qkv_bias=_ATTENTION_BIAS,
+        o_bias=_ATTENTION_BIAS,
+        output_gate=True,
+        partial_rotary=0.25,
+        recurrent=Recurrent("linear_attention", attention_every=4),
+    ),
+    "lfm2": Family(
+        kv_heads=8,
+        rope_theta=1e6,
+        max_position_embeddings=128000,
+        tie_word_embeddings=True,
+        norm_eps=Key("norm_eps", 1e-5),
+        qk_norm="head",
+        recurrent=Recurrent("conv", attention_list="full_attn_idxs"),
+        adjusted_mlp=True,
+        names={
+            "input_layernorm": "operator_norm",
+            "post_attention_layernorm": "ffn_norm",
+            "self_attn.o_proj": "self_attn.out_proj",
+            "self_attn.q_norm": "self_attn.q_layernorm",
+            "self_attn.k_norm": "self_attn.k_layernorm",
+            "mlp.gate_proj": "feed_forward.w1",
+            "mlp.up_proj": "feed_forward.w3",
+            "mlp.down_proj": "feed_forward.w2",
+            "model.norm": "model.embedding_norm",
+        },
     ),
 }
 

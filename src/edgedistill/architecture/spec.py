@@ -8,13 +8,16 @@ weights that ``LogicalWeight`` lists.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from edgedistill.architecture.recurrent import RecurrentSpec
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu2", "xielu"]
 Norm = Literal["rms", "layer"]
 NormPlacement = Literal["pre", "post", "sandwich"]
 QkNorm = Literal["none", "head", "full", "head_after_rope"]
-WeightKind = Literal["linear", "embedding", "experts", "router", "norm", "bias"]
+WeightKind = Literal["linear", "embedding", "experts", "router", "kernel", "norm", "bias"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +86,15 @@ class ExpertsSpec:
 class LayerSpec:
     """One decoder layer. ``rope`` None: no position encoding (NoPE). ``sliding_window`` None: full attention.
 
-    ``mixture``: a mixture of experts in place of the MLP.
+    ``mixture``: a mixture of experts in place of the MLP. ``recurrent``: what it has in place of attention, whose
+    fields then mean nothing.
     """
 
     index: int
     rope: RopeSpec | None
     sliding_window: int | None = None
     mixture: bool = False
+    recurrent: RecurrentSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,7 @@ class ModelSpec:
         parallel: Attention and MLP read the same norm, and both add to the residual (Cohere).
         qk_norm: Norm of queries and keys: per head before RoPE, per head after it (Hunyuan), or over the whole
             projection (OLMo 2).
+        output_gate: What attention gives is multiplied by the sigmoid of a projection of the layer's input.
         gated_mlp: ``down(act(gate(x)) * up(x))``; else ``down(act(up(x)))``.
         norm_offset: Added to the weight of every norm (Gemma: 1).
         embedding_scale: Multiplies the embedding.
@@ -136,6 +142,7 @@ class ModelSpec:
     norm_placement: NormPlacement = "pre"
     parallel: bool = False
     gated_mlp: bool = True
+    output_gate: bool = False
     norm_offset: float = 0.0
     embedding_scale: float | None = None
     attn_logit_softcapping: float | None = None
@@ -172,9 +179,29 @@ class ModelSpec:
         """Number of distinct rotary embeddings (Gemma 3 has two)."""
         return len({layer.rope for layer in self.layers if layer.rope is not None})
 
+    @property
+    def attention_layers(self) -> tuple[int, ...]:
+        """Indices of the layers that have keys and values; the others have states."""
+        return tuple(layer.index for layer in self.layers if layer.recurrent is None)
+
+    @property
+    def states(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Name (``3.conv``: of layer 3) and shape of every state of one sequence, float32; see ``recurrent``."""
+        return tuple(
+            (f"{layer.index}.{state.name}", state.shape)
+            for layer in self.layers
+            if layer.recurrent is not None
+            for state in layer.recurrent.states
+        )
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the states of one sequence."""
+        return sum(state.nbytes for layer in self.layers if layer.recurrent for state in layer.recurrent.states)
+
     def kv_bytes_per_token(self, itemsize: float = 4) -> int:
         """Bytes of KV cache per token over all layers; half a byte per element in 4 bits."""
-        return int(2 * self.num_hidden_layers * self.kv_size * itemsize)
+        return int(2 * len(self.attention_layers) * self.kv_size * itemsize)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +211,11 @@ class LogicalWeight:
     Attributes:
         name: Name in rules, plan and files, such as ``layers.3.attn.qkv``.
         kind: ``linear``, ``embedding`` and ``experts`` are matrices [N, K] and may be quantized; a ``router`` is one
-            that stays float32; ``norm`` and ``bias`` are vectors. ``experts``: the matrices of all experts stacked by
-            rows, gate and up as neighbouring rows.
+            that stays float32, as does the ``kernel`` of a convolution; ``norm`` and ``bias`` are vectors.
+            ``experts``: the matrices of all experts stacked by rows, gate and up as neighbouring rows.
         shape: [N, K] or [N].
-        parts: Checkpoint tensors (Hugging Face names) concatenated along the first axis.
+        parts: Checkpoint tensors (Hugging Face names) concatenated along the first axis, of equal length unless
+            ``rows`` has the length of each.
         offset: Added to every element on reading (Gemma's ``1 + weight``).
         aliases: Further names that a rule may use (``lm_head`` for a tied embedding).
     """
@@ -198,6 +226,7 @@ class LogicalWeight:
     parts: tuple[str, ...]
     offset: float = 0.0
     aliases: tuple[str, ...] = ()
+    rows: tuple[int, ...] = ()
 
     @property
     def is_matrix(self) -> bool:

@@ -28,8 +28,10 @@ _KEPT = 3
 class TensorRef:
     """Rows ``start:start + rows`` of the stored tensor ``name`` (all of them: None), reordered and multiplied.
 
-    ``order`` int64 [n] permutes every n rows: row i of a group is its stored row ``order[i]``. With ``expert``, the
+    ``order`` int64 [n] permutes every n rows: row i of a group is its stored row ``order[i]``; with ``stride``, a group
+    is so many stored rows, of which these n are seen. With ``expert``, the
     stored tensor is [experts, rows, ...], or [experts, columns, rows] if ``transposed``, and this is one of them.
+    A ``kernel`` [channels, 1, n] of a depthwise convolution is seen as [channels, n].
     ``as_row``: The stored vector is a matrix of one row.
     """
 
@@ -37,10 +39,12 @@ class TensorRef:
     start: int = 0
     rows: int | None = None
     order: Order | None = None
+    stride: int = 0
     factor: float = 1.0
     expert: int | None = None
     transposed: bool = False
     as_row: bool = False
+    kernel: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,6 +97,8 @@ class RefReader:
                     hint="The checkpoint and config.json do not belong together.",
                 )
             found = tuple(reversed(found[1:])) if ref.transposed else found[1:]
+        if ref.kernel and len(found) == 3 and found[1] == 1:
+            found = (found[0], found[2])
         rows = found[0] - ref.start if ref.rows is None else ref.rows
         if ref.start + rows > found[0]:
             raise CheckpointError(
@@ -115,6 +121,7 @@ class RefReader:
         first, last, wanted = _stored_rows(ref, start, stop)
         if ref.expert is None:
             rows = self._source.read_rows(ref.name, first, last)
+            rows = rows.reshape(len(rows), -1) if ref.kernel else rows
         else:
             expert = self._expert(ref.name, ref.expert)
             rows = np.ascontiguousarray(expert[:, first:last].T) if ref.transposed else expert[first:last].copy()
@@ -160,7 +167,7 @@ def _stored_rows(ref: TensorRef, start: int, stop: int) -> tuple[int, int, Order
     """First and last stored row of the rows ``start:stop``, and which of those they are (None: all, in order)."""
     if ref.order is None:
         return ref.start + start, ref.start + stop, None
-    size = len(ref.order)
-    first, last = start // size * size, -(-stop // size) * size
+    size, stride = len(ref.order), ref.stride or len(ref.order)
+    first, last = start // size * stride, -(-stop // size) * stride
     group, inside = np.divmod(np.arange(start, stop), size)
-    return ref.start + first, ref.start + last, group * size + ref.order[inside] - first
+    return ref.start + first, ref.start + last, group * stride + ref.order[inside] - first

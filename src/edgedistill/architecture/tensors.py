@@ -90,14 +90,18 @@ class ModelTensors:
 def model_tensors(config: Mapping[str, Any], spec: ModelSpec, source: TensorSource) -> ModelTensors:
     """The tensors of a checkpoint under the names of ``logical_weights(spec)``."""
     family = FAMILIES[spec.family]
-    refs: dict[str, Ref] = {}
+    named = {
+        f"{name}.weight": TensorRef(f"{own}.weight") for name, own in family.names.items() if name.startswith("model.")
+    }
+    refs: dict[str, Ref] = {**named}
     stored = set(source.names())
     for index in range(spec.num_hidden_layers):
         refs |= _layer(config, family, spec, index, stored)
     scale = family.logits_scale.number(config) if family.logits_scale else 1.0
     scale /= family.logits_divisor.number(config) if family.logits_divisor else 1.0
     if scale != 1.0:
-        refs["model.norm.weight"] = TensorRef("model.norm.weight", factor=scale)
+        norm = named.get("model.norm.weight") or TensorRef("model.norm.weight")
+        refs["model.norm.weight"] = replace(norm, factor=scale)
         if spec.norm_bias:
             refs["model.norm.bias"] = TensorRef("model.norm.bias", factor=scale)
     return ModelTensors(source, refs)
@@ -105,9 +109,36 @@ def model_tensors(config: Mapping[str, Any], spec: ModelSpec, source: TensorSour
 
 def _layer(config: Mapping[str, Any], family: Family, spec: ModelSpec, index: int, stored: set[str]) -> dict[str, Ref]:
     prefix = f"model.layers.{index}."
+    refs = {
+        f"{prefix}{name}.{kind}": TensorRef(f"{prefix}{own}.{kind}")
+        for name, own in family.names.items()
+        for kind in ("weight", "bias")
+        if not name.startswith("model.")
+    }
+    if spec.layers[index].recurrent is None:
+        refs |= _attention(family, spec, index, refs)
+    else:
+        for kernel in (f"{prefix}conv.conv.weight", f"{prefix}linear_attn.conv1d.weight"):
+            refs[kernel] = TensorRef(kernel, kernel=True)
+    mixture = spec.layers[index].mixture
+    if family.fused_gate_up and not mixture:
+        inner = spec.intermediate_size
+        for part, first in (("gate_proj", 0), ("up_proj", inner)):
+            for kind in ("weight", "bias"):
+                refs[f"{prefix}mlp.{part}.{kind}"] = TensorRef(f"{prefix}{family.fused_gate_up}.{kind}", first, inner)
+    scale = family.residual_scale.number(config) if family.residual_scale else 1.0
+    if scale != 1.0:
+        for name in ("self_attn.o_proj",) if mixture else ("self_attn.o_proj", "mlp.down_proj"):
+            for kind in ("weight", "bias"):
+                full = f"{prefix}{name}.{kind}"
+                refs[full] = replace(refs.get(full) or TensorRef(full), factor=scale)
+    return {**refs, **(expert_refs(family, spec, index, stored, scale) if mixture else {})}
+
+
+def _attention(family: Family, spec: ModelSpec, index: int, named: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
+    """Queries, keys and values of a layer, whose other names are ``named``."""
+    prefix = f"model.layers.{index}."
     refs: dict[str, TensorRef] = {}
-    for name, own in family.names.items():
-        refs |= {f"{prefix}{name}.{kind}": TensorRef(f"{prefix}{own}.{kind}") for kind in ("weight", "bias")}
     order = _order(family, spec, index)
     sizes = {"q": spec.q_size, "k": spec.kv_size, "v": spec.kv_size}
     start = 0
@@ -122,20 +153,15 @@ def _layer(config: Mapping[str, Any], family: Family, spec: ModelSpec, index: in
         start += size
         norm = f"{prefix}self_attn.{which}_norm.weight"
         if own_order is not None and spec.qk_norm != "none":
-            refs[norm] = TensorRef(refs[norm].name if norm in refs else norm, order=own_order)
-    mixture = spec.layers[index].mixture
-    if family.fused_gate_up and not mixture:
-        inner = spec.intermediate_size
-        for part, first in (("gate_proj", 0), ("up_proj", inner)):
-            for kind in ("weight", "bias"):
-                refs[f"{prefix}mlp.{part}.{kind}"] = TensorRef(f"{prefix}{family.fused_gate_up}.{kind}", first, inner)
-    scale = family.residual_scale.number(config) if family.residual_scale else 1.0
-    if scale != 1.0:
-        for name in ("self_attn.o_proj",) if mixture else ("self_attn.o_proj", "mlp.down_proj"):
-            for kind in ("weight", "bias"):
-                full = f"{prefix}{name}.{kind}"
-                refs[full] = replace(refs.get(full) or TensorRef(full), factor=scale)
-    return {**refs, **(expert_refs(family, spec, index, stored, scale) if mixture else {})}
+            refs[norm] = TensorRef(named[norm].name if norm in named else norm, order=own_order)
+    if spec.output_gate:  # its rows lie behind the queries' in every head
+        head = spec.head_dim
+        inside = np.arange(head) if order is None else order
+        for kind in ("weight", "bias"):
+            stored = f"{prefix}self_attn.q_proj.{kind}"
+            for name, rows in (("q_proj", inside), ("gate_proj", np.arange(head, 2 * head))):
+                refs[f"{prefix}self_attn.{name}.{kind}"] = TensorRef(stored, 0, spec.q_size, rows, 2 * head)
+    return refs
 
 
 def _order(family: Family, spec: ModelSpec, index: int) -> Order | None:

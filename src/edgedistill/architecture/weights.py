@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgedistill.architecture.recurrent import ShortConvSpec
 from edgedistill.architecture.spec import LogicalWeight
 from edgedistill.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from edgedistill.architecture.recurrent import GatedDeltaSpec
     from edgedistill.architecture.spec import ExpertsSpec, ModelSpec
     from edgedistill.checkpoint.types import TensorSource
 
@@ -59,39 +61,31 @@ def check_tensors(spec: ModelSpec, source: TensorSource) -> None:
 def _part_shapes(spec: ModelSpec, weight: LogicalWeight) -> Iterator[tuple[str, tuple[int, ...]]]:
     whole, count = weight.shape[0], len(weight.parts)
     qkv = weight.name.endswith((".attn.qkv", ".attn.qkv.bias"))
-    rows = (spec.q_size, spec.kv_size, spec.kv_size) if qkv else (whole // count,) * count
+    rows = weight.rows or ((spec.q_size, spec.kv_size, spec.kv_size) if qkv else (whole // count,) * count)
     for part, count in zip(weight.parts, rows, strict=True):
         yield part, (count, *weight.shape[1:])
 
 
 def _layer(spec: ModelSpec, index: int) -> list[LogicalWeight]:
     name, source = f"layers.{index}", f"model.layers.{index}"
-    h, inner, qkv = spec.hidden_size, spec.intermediate_size, spec.q_size + 2 * spec.kv_size
+    h, inner = spec.hidden_size, spec.intermediate_size
     weights: list[LogicalWeight] = []
 
     def norm(role: str, tensor: str, size: int, *, bias: bool = spec.norm_bias) -> None:
         weights.extend(_norm(spec, f"{name}.{role}", f"{source}.{tensor}", size, bias=bias))
 
     def linear(role: str, tensors: tuple[str, ...], shape: tuple[int, int], bias: bool) -> None:
-        parts = tuple(f"{source}.{tensor}" for tensor in tensors)
-        weights.append(LogicalWeight(f"{name}.{role}", "linear", shape, tuple(f"{p}.weight" for p in parts)))
-        if bias:
-            weights.append(LogicalWeight(f"{name}.{role}.bias", "bias", shape[:1], tuple(f"{p}.bias" for p in parts)))
+        weights.extend(_linear(name, source, role, tensors, shape, bias))
 
     if spec.norm_placement != "post":
         norm("input_norm", "input_layernorm", h)
-    linear("attn.qkv", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), (qkv, h), spec.qkv_bias)
-    if spec.qk_norm != "none":
-        full = spec.qk_norm == "full"
-        norm("attn.q_norm", "self_attn.q_norm", spec.q_size if full else spec.head_dim, bias=False)
-        norm("attn.k_norm", "self_attn.k_norm", spec.kv_size if full else spec.head_dim, bias=False)
-    if spec.attention_sinks:
-        weights.append(
-            LogicalWeight(f"{name}.attn.sinks", "bias", (spec.num_attention_heads,), (f"{source}.self_attn.sinks",))
-        )
-    if spec.sub_norms:
-        norm("attn.sub_norm", "self_attn.attn_sub_norm", spec.q_size)
-    linear("attn.o", ("self_attn.o_proj",), (h, spec.q_size), spec.o_bias)
+    recurrent = spec.layers[index].recurrent
+    if recurrent is None:
+        weights += _attention(spec, name, source)
+    elif isinstance(recurrent, ShortConvSpec):
+        weights += _short_conv(recurrent, name, source)
+    else:
+        weights += _gated_delta(recurrent, name, source, h)
     if not spec.parallel:
         norm("post_attention_norm", "post_attention_layernorm", h)
     if spec.norm_placement == "sandwich":
@@ -112,6 +106,65 @@ def _layer(spec: ModelSpec, index: int) -> list[LogicalWeight]:
         linear("mlp.down", ("mlp.down_proj",), (h, inner), spec.mlp_bias)
     if spec.norm_placement != "pre":
         norm("post_feedforward_norm", "post_feedforward_layernorm", h)
+    return weights
+
+
+def _attention(spec: ModelSpec, name: str, source: str) -> list[LogicalWeight]:
+    """Attention of the layer ``name``, which is ``source`` in the checkpoint."""
+    h, qkv = spec.hidden_size, spec.q_size + 2 * spec.kv_size
+    projections = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    weights = _linear(name, source, "attn.qkv", projections, (qkv, h), spec.qkv_bias)
+    if spec.qk_norm != "none":
+        for which, whole in (("q", spec.q_size), ("k", spec.kv_size)):
+            size = whole if spec.qk_norm == "full" else spec.head_dim
+            weights += _norm(spec, f"{name}.attn.{which}_norm", f"{source}.self_attn.{which}_norm", size, bias=False)
+    if spec.attention_sinks:
+        weights.append(
+            LogicalWeight(f"{name}.attn.sinks", "bias", (spec.num_attention_heads,), (f"{source}.self_attn.sinks",))
+        )
+    if spec.output_gate:
+        weights += _linear(name, source, "attn.output_gate", ("self_attn.gate_proj",), (spec.q_size, h), spec.qkv_bias)
+    if spec.sub_norms:
+        weights += _norm(spec, f"{name}.attn.sub_norm", f"{source}.self_attn.attn_sub_norm", spec.q_size, bias=False)
+    return weights + _linear(name, source, "attn.o", ("self_attn.o_proj",), (h, spec.q_size), spec.o_bias)
+
+
+def _short_conv(conv: ShortConvSpec, name: str, source: str) -> list[LogicalWeight]:
+    """A short convolution: the projections in (b, c, x by rows) and out, and its kernel, one row a channel."""
+    size = conv.channels
+    weights = _linear(name, source, "conv.in", ("conv.in_proj",), (3 * size, size), conv.bias)
+    weights.append(LogicalWeight(f"{name}.conv.kernel", "kernel", (size, conv.kernel), (f"{source}.conv.conv.weight",)))
+    if conv.bias:
+        weights.append(LogicalWeight(f"{name}.conv.kernel.bias", "bias", (size,), (f"{source}.conv.conv.bias",)))
+    return weights + _linear(name, source, "conv.out", ("conv.out_proj",), (size, size), conv.bias)
+
+
+def _gated_delta(delta: GatedDeltaSpec, name: str, source: str, hidden: int) -> list[LogicalWeight]:
+    """A gated delta rule: one matrix for queries, keys, values and the gate of the output, and one in float32 for b and
+    a, which decide what is forgotten.
+    """
+    own, heads = f"{source}.linear_attn", delta.value_heads
+    rows = (delta.channels, delta.values)
+    parts = (f"{own}.in_proj_qkv.weight", f"{own}.in_proj_z.weight")
+    gates = (f"{own}.in_proj_b.weight", f"{own}.in_proj_a.weight")
+    return [
+        LogicalWeight(f"{name}.delta.in", "linear", (sum(rows), hidden), parts, rows=rows),
+        LogicalWeight(f"{name}.delta.gates", "router", (2 * heads, hidden), gates),
+        LogicalWeight(f"{name}.delta.kernel", "kernel", (delta.channels, delta.kernel), (f"{own}.conv1d.weight",)),
+        LogicalWeight(f"{name}.delta.a_log", "bias", (heads,), (f"{own}.A_log",)),
+        LogicalWeight(f"{name}.delta.dt_bias", "bias", (heads,), (f"{own}.dt_bias",)),
+        LogicalWeight(f"{name}.delta.norm", "norm", (delta.value_size,), (f"{own}.norm.weight",)),
+        LogicalWeight(f"{name}.delta.out", "linear", (hidden, delta.values), (f"{own}.out_proj.weight",)),
+    ]
+
+
+def _linear(
+    name: str, source: str, role: str, tensors: tuple[str, ...], shape: tuple[int, int], bias: bool
+) -> list[LogicalWeight]:
+    parts = tuple(f"{source}.{tensor}" for tensor in tensors)
+    weights = [LogicalWeight(f"{name}.{role}", "linear", shape, tuple(f"{p}.weight" for p in parts))]
+    if bias:
+        weights.append(LogicalWeight(f"{name}.{role}.bias", "bias", shape[:1], tuple(f"{p}.bias" for p in parts)))
     return weights
 
 

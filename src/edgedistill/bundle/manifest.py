@@ -180,11 +180,20 @@ class WeightEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class StateEntry:
+    """A state of a recurrent layer: ``name`` (``3.conv``: of layer 3) and its shape for one sequence, in float32."""
+
+    name: Annotated[str, limits(pattern=r"(0|[1-9][0-9]{0,3})\.[a-z]{1,16}")]
+    shape: tuple[Annotated[int, limits(low=1, high=MAX_HIDDEN)], ...] = field(metadata=limits(most=4))
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """Geometry and special ids that a runtime needs.
 
-    ``signature`` names the graph's inputs: ``edgedistill`` (own exporter) or ``optimum`` (fallback exporter).
-    ``context_length`` is the most tokens (prompt and output together) that the bundle's position tables cover.
+    ``states`` are those of the layers that have no keys and values. ``signature`` names the graph's inputs:
+    ``edgedistill`` (own exporter) or ``optimum`` (fallback exporter). ``context_length`` is the most tokens (prompt and
+    output together) that the bundle's position tables cover.
     """
 
     family: str
@@ -200,6 +209,13 @@ class ModelInfo:
     pad_token_id: TokenId | None
     add_bos: bool
     signature: Signature = "edgedistill"
+    states: tuple[StateEntry, ...] = field(default=(), metadata=limits(most=4 * MAX_LAYERS))
+
+    @property
+    def attention_layers(self) -> tuple[int, ...]:
+        """Indices of the layers that have keys and values."""
+        recurrent = {int(state.name.partition(".")[0]) for state in self.states}
+        return tuple(index for index in range(self.num_hidden_layers) if index not in recurrent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ TEXT_TYPES = {
     "qwen2_5_vl_text": "qwen2",
     "qwen3_vl": "qwen3",
     "qwen3_vl_text": "qwen3",
+    "qwen3_5": "qwen3_5_text",
     "gemma3": "gemma3_text",
 }
 

@@ -68,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def group_of(name: str) -> str:
-    """Group of a weight by its logical name: embedding, lm_head, attention, mlp, norms, biases, prefill form or
-    other.
+    """Group of a weight by its logical name: embedding, lm_head, attention, recurrent, mlp, norms, biases, prefill
+    form or other.
     """
     if name.startswith(PREFILL):
         return "prefill form"
@@ -77,8 +77,10 @@ def group_of(name: str) -> str:
         return "biases"
     if "norm" in name:
         return "norms"
-    for group, marks in (("embedding", "embed"), ("lm_head", "lm_head"), ("attention", ".attn."), ("mlp", ".mlp.")):
-        if marks in name:
+    recurrent = dict.fromkeys((".conv.", ".delta."), "recurrent")
+    groups = {"embed": "embedding", "lm_head": "lm_head", ".attn.": "attention", **recurrent, ".mlp.": "mlp"}
+    for mark, group in groups.items():
+        if mark in name:
             return group
     return "other"
 

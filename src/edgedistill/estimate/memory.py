@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from edgedistill.bundle.opening_memory import in_planes, supplied_bytes
 from edgedistill.json_codec import Record
 from edgedistill.quantize.plan import PREFILL, Plan, plan_weights
+from edgedistill.runtime.state import most_kept
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +54,8 @@ class ModelLike(Protocol):
     def tie_word_embeddings(self) -> bool: ...
     @property
     def ropes(self) -> int: ...
+    @property
+    def state_bytes(self) -> int: ...
     def kv_bytes_per_token(self, itemsize: float = 4) -> int: ...
 
 
@@ -67,7 +70,7 @@ class Budget(Record):
             it computes (anonymous memory).
         weights_mapped: Parts of the weights file that stay in use as mapped pages.
         weights_reclaimable: Mapped pages of the embedding's rows: resident once read, given back where memory is short.
-        kv_bytes: Keys and values at ``context_length`` tokens, one sequence.
+        kv_bytes: Keys and values at ``context_length`` tokens, one sequence; states, and copies of them, are among it.
         activation_bytes: Largest set of intermediate tensors in one prefill chunk.
         logits_bytes: Logits of the last position, bound for the steps of several widths, and the sampler's copies.
         base_bytes: Interpreter, libraries and tokenizer.
@@ -148,7 +151,8 @@ def predict(
         weights_private=private,
         weights_mapped=mapped,
         weights_reclaimable=reclaimable,
-        kv_bytes=model.kv_bytes_per_token(kv_itemsize) * context_length,
+        kv_bytes=model.kv_bytes_per_token(kv_itemsize) * context_length
+        + model.state_bytes * (1 + most_kept(model.state_bytes)),
         activation_bytes=activations,
         logits_bytes=8 * 4 * model.vocab_size,
         base_bytes=BASE_BYTES + tokenizer,

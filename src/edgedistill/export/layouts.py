@@ -68,6 +68,11 @@ def check(bundle: Bundle, layout: str) -> None:
     """
     if layout not in LAYOUTS:
         raise UsageError(f"There is no layout {layout!r}; expected one of {', '.join(LAYOUTS)}.")
+    if bundle.manifest.model.states:
+        raise BundleError(
+            f"{bundle.path} is a model with recurrent layers, whose graph no other program feeds.",
+            hint="Use it with edgedistill run, chat or serve.",
+        )
     own = bundle.manifest.model.signature == "edgedistill"
     if layout == "genai" and not own:
         raise BundleError(

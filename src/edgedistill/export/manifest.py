@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgedistill._version import __version__
 from edgedistill.bundle.bundle import MANIFEST, hash_file
-from edgedistill.bundle.manifest import FileEntry, KVCacheInfo, Manifest, ModelInfo, WeightEntry
+from edgedistill.bundle.manifest import FileEntry, KVCacheInfo, Manifest, ModelInfo, StateEntry, WeightEntry
 from edgedistill.catalog.reasoning import with_tags
 from edgedistill.checkpoint.types import grammar_of
 
@@ -47,6 +47,7 @@ def make_manifest(checkpoint: Checkpoint, profile: Profile, made: Made, source_h
             pad_token_id=special.pad_token_id,
             add_bos=special.add_bos,
             signature=made.signature,
+            states=tuple(StateEntry(name, shape) for name, shape in geometry.states),
         ),
         kv_cache=KVCacheInfo(profile.kv_cache.dtype, geometry.kv_bytes_per_token(profile.kv_cache.itemsize)),
         parameters=made.planned.parameters,
@@ -99,6 +100,8 @@ class Geometry(Protocol):
     def head_dim(self) -> int: ...
     @property
     def vocab_size(self) -> int: ...
+    @property
+    def states(self) -> tuple[tuple[str, tuple[int, ...]], ...]: ...
     def kv_bytes_per_token(self, itemsize: float = 4) -> int: ...
 
 

@@ -103,6 +103,8 @@ def _others(manifest: Manifest, genai_reads: bool) -> list[str]:
     """What other programs open the directory; tests open such bundles in each that is named."""
     if manifest.model.signature != "edgedistill":
         return ["Other programs: `edgedistill layout . optimum -o DIR`, or `transformers.js`.", ""]
+    if manifest.model.states:
+        return ["Its recurrent layers have states, which other programs do not feed: use edgedistill.", ""]
     genai = (
         "onnxruntime-genai opens this directory as it is."
         if genai_reads

@@ -263,8 +263,9 @@ def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> Non
         onnx_ir.save(graph, directory / name)
 
     planned, stored = plan.planned.by_name(), plan.layout.arrays
-    write(files.GENAI_MODEL, WeightEmitter(planned, stored), "genai")
-    write(files.PORTABLE_MODEL, WeightEmitter(planned, stored), "portable")
+    if not plan.spec.states:  # of which no other program knows how they are fed
+        write(files.GENAI_MODEL, WeightEmitter(planned, stored), "genai")
+        write(files.PORTABLE_MODEL, WeightEmitter(planned, stored), "portable")
     forms = {files.MODEL: (planned, stored)}
     if any(name.startswith(PREFILL) for name in planned):
         forms[files.PREFILL_MODEL] = (of_second_form(planned), of_second_form(stored))

@@ -86,7 +86,9 @@ def _one_or_many(tokens: tuple[int, ...]) -> int | list[int] | None:
 def write_genai(
     directory: Path, checkpoint: Checkpoint, profile: Profile, spec: ModelSpec, context_length: int
 ) -> None:
-    """Write what onnxruntime-genai reads beside its graph."""
+    """Write what onnxruntime-genai reads beside its graph; nothing for a model with states, which has none."""
+    if spec.states:
+        return
     generation = generation_defaults(profile, checkpoint.generation_config)
     config = genai.genai_config(spec, checkpoint.special_tokens, context_length=context_length, generation=generation)
     _write_json(directory / files.GENAI_CONFIG, config)

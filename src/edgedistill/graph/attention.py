@@ -13,10 +13,11 @@ from edgedistill.graph.activations import rounded
 from edgedistill.graph.builder import MICROSOFT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from edgedistill.architecture.spec import LayerSpec, ModelSpec, QueryScaling, RopeSpec
     from edgedistill.graph.builder import GraphBuilder
+    from edgedistill.graph.recurrent import StateInputs
     from edgedistill.graph.weights import WeightEmitter
     from edgedistill.quantize.kv import KvScales
 
@@ -30,19 +31,20 @@ class AttentionInputs:
     ``present`` makes the output values of a layer; ``positions`` is how far the rotary tables reach, ``context`` the
     bundle's context (None: the same), by which LongRoPE chooses its factors; ``kv`` has the scales of a quantized
     cache. ``bias`` float32 [B, 1, S, total] is added to the scores; ``position_ids`` int64 [B, S] are the absolute
-    positions, if a token's place in the cache is not (None: it is).
+    positions, if a token's place in the cache is not (None: it is). ``states``: of recurrent layers.
     """
 
     seqlens_k: ir.Value
     total: ir.Value
     query_seqlens: ir.Value | None
-    past: tuple[tuple[ir.Value, ir.Value], ...]
+    past: Mapping[int, tuple[ir.Value, ir.Value]]
     present: Callable[[int], tuple[ir.Value, ir.Value]]
     positions: int
     kv: KvScales | None = None
     context: int | None = None
     bias: ir.Value | None = None
     position_ids: ir.Value | None = None
+    states: StateInputs | None = None
 
 
 def attention(
@@ -96,17 +98,22 @@ def attention(
     if spec.attention_sinks:
         arguments[11] = weights.vector(b, f"{name}.sinks")
     if inputs.kv is not None:
-        attributes |= _quantized_cache(b, inputs.kv, layer.index, name, arguments)
+        ordinal = spec.attention_layers.index(layer.index)
+        attributes |= _quantized_cache(b, inputs.kv, ordinal, name, arguments)
     arguments[10], arguments[16] = inputs.bias, inputs.query_seqlens
     while arguments[-1] is None:
         arguments.pop()
     present = inputs.present(layer.index)
-    out = ir.Value(name=f"{name}.out")
+    out = ir.Value(name=f"{name}.heads" if spec.output_gate else f"{name}.out")
     b.nodes.append(
         ir.node(
             "GroupQueryAttention", arguments, attributes, domain=MICROSOFT, outputs=[out, *present], name=f"{name}.gqa"
         )
     )
+    if spec.output_gate:
+        bias = f"{name}.output_gate.bias" if spec.qkv_bias else None
+        gate = weights.linear(b, x, f"{name}.output_gate", output=f"{name}.output_gate.out", bias=bias)
+        out = b.call("Mul", [out, b.call("Sigmoid", [gate], f"{name}.output_gate.open")], f"{name}.out")
     if spec.sub_norms:
         weight = weights.vector(b, f"{name}.sub_norm")
         attributes = {"axis": -1, "epsilon": spec.rms_norm_eps, "stash_type": 1}
@@ -119,11 +126,11 @@ def attention(
 
 
 def _quantized_cache(
-    b: GraphBuilder, kv: KvScales, layer: int, name: str, arguments: list[ir.Value | None]
+    b: GraphBuilder, kv: KvScales, ordinal: int, name: str, arguments: list[ir.Value | None]
 ) -> dict[str, Any]:
-    """Put the scales of a layer's cache among the arguments; the attributes that go with them."""
+    """Put the scales of an attention layer's cache among the arguments; the attributes that go with them."""
     for position, kind, scales in ((12, "key", kv.key), (13, "value", kv.value)):
-        arguments[position] = b.constant(f"{name}.{kind}_scale", scales[layer])
+        arguments[position] = b.constant(f"{name}.{kind}_scale", scales[ordinal])
     granularity = "PER_CHANNEL" if kv.granularity == "per-channel" else "PER_TENSOR"
     return {"kv_cache_bit_width": kv.bits, "k_quant_type": granularity, "v_quant_type": granularity}
 

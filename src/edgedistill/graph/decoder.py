@@ -18,6 +18,14 @@ tokens (right-padded to S), logits for chosen positions only.
 
     With ``kv`` scales the cache is int8, or uint8 [B, kv_heads, C, head/2] with two 4-bit values in a byte.
 
+    Where layers have states, they have no cache; two inputs are added, and present_state.* to the outputs:
+
+    ============================== ======= ======================== =============================================
+    state_seqlens                  int32   [B]                      new tokens that enter the states; those behind
+                                                                    them, up to query_seqlens, are only looked at
+    past_state.{i}.{name}          float32 [B, ...]                 see ``architecture.recurrent``
+    ============================== ======= ======================== =============================================
+
     Outputs: logits float32 [B, P, V] and present.{i}.key/.value, meant to be bound to the buffers of the past.
 
 ``genai``: what onnxruntime-genai feeds: input_ids, attention_mask int64 [B, total], past_key_values.*; outputs logits
@@ -41,6 +49,7 @@ from edgedistill.graph.activations import rounded, xielu
 from edgedistill.graph.attention import AttentionInputs, attention
 from edgedistill.graph.builder import MICROSOFT, GraphBuilder
 from edgedistill.graph.experts import mixture
+from edgedistill.graph.recurrent import StateInputs, recurrent
 
 if TYPE_CHECKING:
     from edgedistill.architecture.spec import ExpertsSpec, LayerSpec, ModelSpec
@@ -50,6 +59,8 @@ if TYPE_CHECKING:
 Signature = Literal["edgedistill", "genai", "portable"]
 _HIDDEN = -1e9
 """Added to the score of a key that is padding: its weight is 0, and a row of padding alone stays finite."""
+SPARE = 2
+"""Positions behind the context, for tokens that are computed beside others and do not count."""
 OPSET = 21
 IR_VERSION = 10
 
@@ -60,12 +71,15 @@ def build_graph(
     """Build the decoder; save it with ``onnx_ir.save`` beside the weights file.
 
     Args:
-        spec: The model.
+        spec: The model; with states it takes the signature ``edgedistill``.
         weights: Emitter that knows every array of ``logical_weights(spec)``.
         signature: Inputs and outputs, see the module's docstring.
-        context_length: Positions in the RoPE tables: no sequence, and no cache capacity, may exceed it.
+        context_length: Positions in the RoPE tables: no sequence, and no cache capacity, may exceed it. With states
+            there are ``SPARE`` more of them, for tokens that are only looked at.
         kv: Scales of a quantized KV cache, kept inside the graph; None: float32.
     """
+    if spec.states and signature != "edgedistill":
+        raise ValueError(f"a model with recurrent layers has no graph of the signature {signature}")
     b = GraphBuilder()
     inputs = _Inputs(spec, signature, kv, context_length)
     attention_inputs = inputs.of_signature(b)
@@ -130,10 +144,17 @@ class Decoder:
 
     def layer(
         self, layer: LayerSpec, normed: ir.Value, residual: ir.Value, inputs: AttentionInputs
-    ) -> tuple[ir.Value, ir.Value, tuple[ir.Value, ir.Value]]:
-        """One layer: what it adds to the residual at last, the residual so far, and present key and value."""
+    ) -> tuple[ir.Value, ir.Value, tuple[ir.Value, ...]]:
+        """One layer: what it adds to the residual at last, the residual so far, present key and value or states."""
         spec, name = self._spec, f"layers.{layer.index}"
-        update, key_value = attention(self._b, spec, self._weights, layer, normed, inputs=inputs)
+        key_value: tuple[ir.Value, ...]
+        if layer.recurrent is None:
+            update, key_value = attention(self._b, spec, self._weights, layer, normed, inputs=inputs)
+        else:
+            assert inputs.states is not None
+            update, key_value = recurrent(
+                self._b, layer.recurrent, self._weights, layer.index, normed, inputs.states, eps=spec.rms_norm_eps
+            )
         if spec.parallel:
             residual = self._add(update, residual, f"{name}.attn.sum")
             return self._mlp(layer, normed, f"{name}.mlp"), residual, key_value
@@ -258,6 +279,7 @@ class _Inputs:
         self.batch, self.sequence = (
             ("batch_size", "sequence_length") if signature == "portable" else ("batch", "sequence")
         )
+        self._states: dict[str, ir.Value] = {}
         self._past_axis = "capacity" if signature == "edgedistill" else "past_sequence_length"
         self._present_axis = "capacity" if signature == "edgedistill" else "total_sequence_length"
         self._scalars: list[ir.Value] = []
@@ -266,7 +288,7 @@ class _Inputs:
         self._past: list[ir.Value] = []
 
     def all(self) -> list[ir.Value]:
-        return [*self._scalars, *self._past]
+        return [*self._scalars, *self._past, *self._states.values()]
 
     def of_signature(self, b: GraphBuilder) -> AttentionInputs:
         """Make the inputs, and what attention takes of them."""
@@ -279,7 +301,19 @@ class _Inputs:
         query_seqlens = self._input("query_seqlens", ir.DataType.INT32, ["batch"])
         total = self._input("total_sequence_length", ir.DataType.INT32, [])
         self.logit_index = self._input("logit_index", ir.DataType.INT64, ["batch", "logits"])
-        return self._attention_inputs(seqlens_k, total, query_seqlens)
+        inputs = self._attention_inputs(seqlens_k, total, query_seqlens)
+        if not self._spec.states:
+            return inputs
+        counts = self._input("state_seqlens", ir.DataType.INT32, ["batch"])
+        self._states = {name: self._state(f"past_state.{name}", shape) for name, shape in self._spec.states}
+        shapes = dict(self._spec.states)
+        states = StateInputs(
+            self._states.__getitem__, lambda name: self._state(f"present_state.{name}", shapes[name]), counts
+        )
+        return replace(inputs, positions=self._positions + SPARE, context=self._positions, states=states)
+
+    def _state(self, name: str, shape: tuple[int, ...]) -> ir.Value:
+        return ir.Value(name=name, shape=ir.Shape([self.batch, *shape]), type=ir.TensorType(ir.DataType.FLOAT))
 
     def genai(self, b: GraphBuilder) -> AttentionInputs:
         """Lengths from the attention mask, as the exporter of onnxruntime-genai computes them."""
@@ -325,12 +359,12 @@ class _Inputs:
     def _attention_inputs(
         self, seqlens_k: ir.Value, total: ir.Value, query_seqlens: ir.Value | None
     ) -> AttentionInputs:
-        past = []
-        for index in range(self._spec.num_hidden_layers):
+        past = {}
+        for index in self._spec.attention_layers:
             pair = tuple(self._cache(f"past_key_values.{index}.{kind}", self._past_axis) for kind in ("key", "value"))
-            past.append((pair[0], pair[1]))
+            past[index] = (pair[0], pair[1])
             self._past += pair
-        return AttentionInputs(seqlens_k, total, query_seqlens, tuple(past), self._present, self._positions, self._kv)
+        return AttentionInputs(seqlens_k, total, query_seqlens, past, self._present, self._positions, self._kv)
 
     def _present(self, index: int) -> tuple[ir.Value, ir.Value]:
         key, value = (self._cache(f"present.{index}.{kind}", self._present_axis) for kind in ("key", "value"))

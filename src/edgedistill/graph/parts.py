@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from edgedistill.graph.attention import AttentionInputs
 from edgedistill.graph.builder import MICROSOFT, GraphBuilder
 from edgedistill.graph.decoder import IR_VERSION, OPSET, Decoder
+from edgedistill.graph.recurrent import StateInputs
 
 if TYPE_CHECKING:
     from edgedistill.architecture.spec import ModelSpec
@@ -25,12 +27,16 @@ _SUPPLIED = "edgedistill.supplied"
 
 def inputs_of(spec: ModelSpec, weight: str) -> str:
     """Name of the value that the matrix ``weight`` multiplies; what experts' ``down`` multiplies has none."""
-    layer, _, part = weight.partition(".attn.") if ".attn." in weight else weight.partition(".mlp.")
+    block = next(block for block in (".attn.", ".conv.", ".delta.", ".mlp.") if block in weight)
+    layer, _, part = weight.partition(block)
     return {
         "qkv": f"{layer}.input_norm.out",
+        "output_gate": f"{layer}.input_norm.out",
         "o": f"{layer}.attn.{'sub_norm.out' if spec.sub_norms else 'out'}",
         "gate": f"{layer}.{spec.mlp_input}.out",
         "up": f"{layer}.{spec.mlp_input}.out",
+        "in": f"{layer}.input_norm.out",
+        "out": f"{layer}{block}gated",
         "down": f"{layer}.mlp.{'sub_norm.out' if spec.sub_norms else 'gated'}",
         "experts.gate_up": f"{layer}.{spec.mlp_input}.out",
         "shared.gate": f"{layer}.{spec.mlp_input}.out",
@@ -81,13 +87,14 @@ def build_layer(
         lengths[0],
         total,
         lengths[1],
-        (unused,) * spec.num_hidden_layers,
+        {index: unused},
         lambda _: (
             _value("present.key", ir.DataType.FLOAT, cache),
             _value("present.value", ir.DataType.FLOAT, cache),
         ),
         positions,
         context=context,
+        states=_no_states(b, spec, hidden, lengths[1]),
     )
     normed = decoder.enter(hidden, index)
     update, residual, _ = decoder.layer(spec.layers[index], normed, hidden, attention_inputs)
@@ -106,6 +113,19 @@ def build_layer(
     model = _model(b, inputs, outputs, spec, weights)
     needed = ir.convenience.extract(model.graph, [value.name or "" for value in inputs], list(taps))
     return _with_supplied(ir.Model(needed, ir_version=IR_VERSION, producer_name="edgedistill"), weights)
+
+
+def _no_states(b: GraphBuilder, spec: ModelSpec, hidden: ir.Value, counts: ir.Value) -> StateInputs:
+    """States of zeros: those of a sequence's beginning."""
+    shapes = dict(spec.states)
+
+    def zeros(name: str) -> ir.Value:
+        first = b.constant("axis_batch", np.array([0], dtype=np.int64))
+        rows = b.once("Gather", [b.once("Shape", [hidden], "hidden.shape"), first], "rows", axis=0)
+        rest = b.constant(f"{name}.shape", np.array(shapes[name], dtype=np.int64))
+        return b.call("ConstantOfShape", [b.call("Concat", [rows, rest], f"{name}.size", axis=0)], f"{name}.past")
+
+    return StateInputs(zeros, lambda name: _value(f"{name}.present", ir.DataType.FLOAT, ["batch"]), counts)
 
 
 def supplied(model: ir.Model) -> tuple[WidenedMatrix, ...]:

@@ -44,7 +44,8 @@ _DTYPES = {
 def time_layer(case: LayerCase, spec: ModelSpec, profile: Profile, config: SessionConfig) -> float:
     """Seconds of one layer like the case's, its matrices left out."""
     total = case.past + case.tokens
-    per_layer = total * spec.kv_bytes_per_token(profile.kv_cache.itemsize) / spec.num_hidden_layers
+    cached = spec.kv_bytes_per_token(profile.kv_cache.itemsize)
+    per_layer = total * cached / max(1, len(spec.attention_layers))
     count = int(min(spec.num_hidden_layers, max(_FEWEST_LAYERS, _CACHE_BYTES // max(1, per_layer))))
     layer = spec.layers[case.layer]
     some = replace(spec, num_hidden_layers=count, layers=tuple(replace(layer, index=i) for i in range(count)))
@@ -67,6 +68,7 @@ def _timed(session: Any, case: LayerCase, total: int) -> float:
         "seqlens_k": np.array([total - 1], np.int32),
         "query_seqlens": np.array([case.tokens], np.int32),
         "total_sequence_length": np.array(total, np.int32),
+        "state_seqlens": np.array([case.tokens], np.int32),
     }
     rng = np.random.default_rng(0)
     inputs: dict[str, npt.NDArray[Any]] = {}
@@ -80,7 +82,7 @@ def _timed(session: Any, case: LayerCase, total: int) -> float:
             inputs[value.name] = np.zeros(shape, _DTYPES[value.type])
     outputs: dict[str, npt.NDArray[Any]] = {}
     for value in session.get_outputs():
-        past = value.name.replace("present", "past_key_values")
+        past = value.name.replace("present_state", "past_state").replace("present", "past_key_values")
         if past in inputs:
             outputs[value.name] = inputs[past]
     names = [value.name for value in session.get_outputs() if value.name not in outputs]
@@ -162,6 +164,6 @@ def _scales(spec: ModelSpec, profile: Profile) -> KvScales | None:
     cache = profile.kv_cache
     if not cache.is_quantized:
         return None
-    maxima = [np.full((spec.num_key_value_heads, spec.head_dim), 4.0, dtype=np.float32)] * spec.num_hidden_layers
+    maxima = [np.full((spec.num_key_value_heads, spec.head_dim), 4.0, dtype=np.float32)] * len(spec.attention_layers)
     granularity: Granularity = "per-channel" if cache.scales == "per-channel" else "per-tensor"
     return kv_scales(maxima, maxima, bits=cache.bits, granularity=granularity)

@@ -34,6 +34,7 @@ class BoundRun:
         self.logits: Logits = aligned_zeros((batch, positions, session.info.vocab_size))
         self.first: Logits = self.logits[0, -1] if positions else self.logits[0]
         self.total_width = batch * width
+        self.state_seqlens = np.zeros(batch, dtype=np.int32)
         total = np.array(cache.capacity, dtype=np.int32)
         inputs: dict[str, npt.NDArray[Any]] = {
             "input_ids": self.ids,
@@ -42,6 +43,9 @@ class BoundRun:
             "total_sequence_length": total,
             "logit_index": self.logit_index,
         }
+        geometry = session.geometry
+        if geometry.states:
+            inputs["state_seqlens"] = self.state_seqlens
         self.raw = session.wide if wide else session.raw
         self.binding = self.raw.io_binding()
         # Aliases keep no array alive: the arrays and the values live as long as this object, the cache's buffers until
@@ -49,9 +53,12 @@ class BoundRun:
         self._kept: list[Any] = [total]
         for name, array in inputs.items():
             self._bind_input(name, array)
-        for name, buffer in zip(past_names(session.info.num_hidden_layers), cache.buffers, strict=True):
+        for name, buffer in zip(past_names(geometry.layers), cache.buffers, strict=True):
             value = self._bind_input(name, buffer)
             self.binding.bind_ortvalue_output(name.replace("past_key_values", "present"), value)
+        for (name, _), state in zip(geometry.states, cache.states.arrays, strict=True):
+            value = self._bind_input(f"past_state.{name}", state)
+            self.binding.bind_ortvalue_output(f"present_state.{name}", value)
         logits = ort.OrtValue.ortvalue_from_numpy(self.logits)
         self._kept.append(logits)
         self.binding.bind_ortvalue_output("logits", logits)

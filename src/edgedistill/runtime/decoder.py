@@ -9,6 +9,8 @@ bit for bit in any chunking, batch or padding, with two exceptions that the kern
 new tokens in blocks, and a block with a single token in it is computed like a token by itself. Some matrix kernels take
 rows in pairs, and an odd one at the end likewise. ``exact`` steps avoid both: the previous token is computed again in
 front, or a column of padding added behind, until no token is alone. Such steps reproduce a prefill of the whole text.
+States of recurrent layers know no previous token: with them a token that is alone gets one beside it that counts for
+nothing, which takes room beyond the context (``CacheGeometry.spare``).
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ import onnxruntime as ort
 
 from edgedistill.errors import ContextLengthError
 from edgedistill.runtime.binding import BoundRun, run_failure
-from edgedistill.runtime.chunks import score_slices
+from edgedistill.runtime.chunks import chunk_bounds, score_slices
+from edgedistill.runtime.state import INTERVAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,6 +42,10 @@ _KEPT_SHAPES = 6  # a step, the widths of runs with guesses (speculate/control.p
 # The attention kernel's block of query rows is twice the head size, or less where the level 2 cache is small: a
 # multiple of 16 for all head sizes and caches met. The self-test checks the property itself.
 _QUERY_BLOCK = 16
+_TAIL = 8
+"""Tokens at the end of a prompt that are computed by themselves where there are states: the next prompt of a
+conversation mostly begins with all but the last few of this one's."""
+_AGAIN = 256
 
 
 class InterruptedRunError(Exception):
@@ -63,6 +70,7 @@ class Decoder:
         self._shapes: dict[tuple[int, int, bool], BoundRun] = {}
         self._generation = cache.generation
         self._exact_length = 0
+        self._spare = session.geometry.spare
         self._run_options = ort.RunOptions()
         # Its default; onnxruntime looks for it at every run, and not finding it is an exception that takes 0.1 ms.
         self._run_options.add_run_config_entry("gpu_graph_id", "0")
@@ -95,9 +103,11 @@ class Decoder:
         InterruptedRunError; the cache is then as before.
         """
         width, past = len(tokens), self.length
-        if width == 1 and not exact and logits and past < self.cache.capacity:
+        if width == 1 and not exact and logits and past < self.cache.capacity - self._spare:
             return self._feed_one(tokens[0], past)
         self._check_context(past + width)
+        if self._spare:
+            return self._feed_states(tokens, exact=exact, logits=logits)
         columns = width
         if exact and width % 2 == 1:
             room = past + width < self.session.geometry.limit
@@ -128,15 +138,31 @@ class Decoder:
         shape.seqlens_k[0] = past
         shape.query_seqlens[0] = 1
         shape.logit_index[0, 0] = 0
+        shape.state_seqlens[0] = 1
         self._run(shape)
         self.cache.tokens[0, past] = token
         self.cache.lengths[0] = past + 1
+        if self._spare and (past + 1) % INTERVAL == 0:
+            self.cache.states.keep(0, past + 1)
         return shape.first
+
+    def _feed_states(self, tokens: Sequence[int], *, exact: bool, logits: bool) -> Logits:
+        """``feed`` for a model with states; a copy of them is left where a prompt's next reader may well go back to."""
+        if exact and logits and len(tokens) > 2 * _TAIL:
+            self._feed_states(tokens[:-_TAIL], exact=True, logits=False)
+            tokens = tokens[-_TAIL:]
+        past = self.length
+        columns = np.zeros((1, 1), np.int64) if logits else np.zeros((1, 0), np.int64)
+        columns += len(tokens) - 1
+        found: Logits = self.step(np.asarray([tokens], dtype=np.int64), None, columns, exact=exact)[0]
+        if exact and self._exact_length >= past:
+            self._exact_length = self.length
+        return found[0] if logits else found
 
     def feed_all(self, tokens: Sequence[int], *, exact: bool = False) -> Logits:
         """Append two tokens or more to a single sequence and return float32 [tokens, V] after each; see ``feed``."""
         past, width = self.length, len(tokens)
-        if width % 2:
+        if width % 2 or self._spare:
             columns = np.arange(width, dtype=np.int64)[None]
             logits: Logits = self.step(np.asarray([tokens], dtype=np.int64), None, columns, exact=exact)[0]
         else:  # what guesses consist of: nothing but a few integers and the run
@@ -162,9 +188,29 @@ class Decoder:
             self._exact_length = self.length
 
     def truncate(self, length: int, *, row: int = 0) -> None:
-        """Give tokens back: ``row`` keeps its first ``length``."""
-        self.cache.truncate(row, length)
-        self._exact_length = min(self._exact_length, length)
+        """Give tokens back: ``row`` keeps its first ``length``, of which some may have to be computed again."""
+        self._exact_length = min(self._exact_length, self.cache.truncate(row, length))
+        self.complete(row, length)
+
+    def complete(self, row: int, length: int) -> None:
+        """Compute what ``row`` lacks of its first ``length`` tokens, whose ids it has: from the state before on."""
+        left = int(self.cache.lengths[row])
+        if left >= length:
+            return
+        self.cache.reserve(min(length + self._spare, self.session.geometry.limit))
+        one = self if self.cache.batch == 1 else Decoder(self.session, self.cache.rows(row, row + 1))
+        again = self.cache.tokens[row, left:length].tolist()
+        for start, stop in chunk_bounds(len(again), _AGAIN):
+            one.feed(again[start:stop], exact=True, logits=False)
+
+    def rewind(self, length: int) -> int:
+        """Give tokens of the first row back, down to ``length`` or a little below; returns how many are left.
+
+        Nothing is computed again: what is missing is to be fed.
+        """
+        left = self.cache.truncate(0, length)
+        self._exact_length = min(self._exact_length, left)
+        return left
 
     # ---- batches --------------------------------------------------------------------------------------------
 
@@ -201,6 +247,11 @@ class Decoder:
         limit = self.session.geometry.limit
         lone = exact & ((counts % _QUERY_BLOCK == 1) | ((batch == 1) & (counts % 2 == 1)))
         full = int((lengths + counts).max()) == limit  # where the padding that makes a step even finds no room
+        beside = np.zeros(batch, dtype=np.int64)
+        if self._spare:
+            beside[lone & (counts > 0)] = 1
+            ids = np.pad(ids, ((0, 0), (0, int(beside.max())))) if (counts + beside).max() > width else ids
+            lone = np.zeros_like(lone)
         if (lone & (lengths == 0) & (counts > 1) & ((counts % _QUERY_BLOCK == 1) | full)).any():
             return self._step_by_columns(ids, counts, index, [2], exact=True)
         again = lone & (lengths > 0)
@@ -212,7 +263,7 @@ class Decoder:
             ids = np.pad(ids, ((0, 0), (0, 1)))
         pasts = lengths - again
         # The kernel writes whole rows: the padding needs room, too. Near the end of the context there may be none.
-        if int((pasts + ids.shape[1]).max()) > limit:
+        if int((pasts + ids.shape[1]).max()) > limit + self._spare:
             return self._step_by_rows(ids, counts, again, index, exact=exact)
         positions = index.shape[1] + (exact and index.size % 2 == 1)
         shape = self._shape(ids.shape[1], positions, int(pasts.max()), exact=exact)
@@ -221,7 +272,8 @@ class Decoder:
         shape.logit_index[:, : index.shape[1]] = index
         shape.logit_index[:] += again[:, None]
         # A row without past and new tokens is refused: it gets one token that does not count.
-        fed = np.where((pasts == 0) & (counts == 0), 1, counts + again)
+        fed = np.where((pasts == 0) & (counts == 0), 1, counts + again + beside)
+        shape.state_seqlens[:] = counts
         shape.query_seqlens[:] = fed
         shape.seqlens_k[:] = pasts + fed - 1
         self._run(shape)
@@ -230,8 +282,13 @@ class Decoder:
             self.cache.tokens[rows, pasts[rows]] = ids[rows, 0]
         else:
             for row in rows:
-                self.cache.tokens[row, pasts[row] : pasts[row] + fed[row]] = ids[row, : fed[row]]
+                new = counts[row] + again[row]
+                self.cache.tokens[row, pasts[row] : pasts[row] + new] = ids[row, :new]
         lengths += counts
+        if self._spare:
+            kept = (counts > 1) | ((counts > 0) & (lengths % INTERVAL == 0))
+            for place in np.flatnonzero(kept).tolist():
+                self.cache.states.keep(place, int(lengths[place]))
         return shape.logits[:, : index.shape[1]]
 
     def score(
@@ -298,7 +355,7 @@ class Decoder:
         if past + width > self.cache.capacity:
             # Bound values keep the buffers that they alias: the cache would exist twice while it grows.
             self._shapes.clear()
-        self.cache.reserve(past + width)
+        self.cache.reserve(min(past + width, self.session.geometry.limit))  # beyond it there is spare room alone
         if self._generation != self.cache.generation:
             self._shapes.clear()
             self._generation = self.cache.generation
@@ -323,6 +380,8 @@ class Decoder:
         try:
             shape.raw.run_with_iobinding(shape.binding, options)
         except Exception as error:  # onnxruntime's exceptions share no base but this
+            self.cache.restore()
+            self._exact_length = min(self._exact_length, self.length)
             if self._run_options.terminate:
                 raise InterruptedRunError from error
             raise run_failure(error) from error

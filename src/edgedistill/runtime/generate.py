@@ -62,6 +62,10 @@ class SequenceDecoder(Protocol):
         """Give tokens back."""
         ...
 
+    def rewind(self, length: int) -> int:
+        """Give tokens back, down to ``length`` or less where that cannot be had at once; how many are left."""
+        ...
+
     def interrupt(self) -> None:
         """End the run in progress."""
         ...
@@ -226,8 +230,7 @@ class TokenLoop:
             if cached != wanted:
                 break
             common += 1
-        self._decoder.truncate(common)
-        self.cached_tokens = common
+        self.cached_tokens = self._decoder.rewind(common)
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

@@ -52,7 +52,9 @@ def events(
         model.decoder() if decoder is None else nullcontext(decoder) as used,
         nullcontext(None) if model.draft is None else model.draft.lent(settings, key) as draft,
     ):
-        guessing = speculation(settings, request.numerics, model.step_costs, draft)
+        guessing = None  # guesses that turn out wrong are taken back, which states cannot be
+        if not info.states:
+            guessing = speculation(settings, request.numerics, model.step_costs, draft)
         loop = TokenLoop(
             used,
             Sampler(settings, key, vocab_size=info.vocab_size, mask=mask),

@@ -2,8 +2,9 @@
 
 A row is one sequence. ``lengths`` says how many of its entries count; whatever lies behind is garbage that the next
 step overwrites, so that giving tokens back costs nothing. A quantized cache is handled in its stored form: copies of
-rows are copies of codes, and the scales are the graph's business. The buffers are NumPy arrays that this object owns:
-ONNX Runtime's values only alias them, and must be made anew whenever ``generation`` has changed.
+rows are copies of codes, and the scales are the graph's business. Layers without keys and values have states of fixed
+size beside it (``state``), and tokens are given back only as far as states reach. The buffers are NumPy arrays that
+this object owns: ONNX Runtime's values only alias them, and must be made anew whenever ``generation`` has changed.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from edgedistill.errors import ContextLengthError, OutOfMemoryError
+from edgedistill.runtime.state import RecurrentStates
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
     import onnxruntime as ort
@@ -38,6 +40,7 @@ class KVCache:
         lengths: int64 [B], entries that count, per row. Read it; change it through the methods.
         tokens: int64 [B, capacity], the id behind every entry (what is needed to compute an entry again).
         generation: Counts the replacements of the buffers.
+        states: Of the layers that have no keys and values.
     """
 
     def __init__(self, geometry: CacheGeometry, batch: int, *, step: int) -> None:
@@ -49,7 +52,8 @@ class KVCache:
         self.lengths: npt.NDArray[np.int64] = np.zeros(batch, dtype=np.int64)
         self.tokens: npt.NDArray[np.int64] = np.zeros((batch, 0), dtype=np.int64)
         self.generation = 0
-        self._buffers = [self._allocate(batch, 0) for _ in range(2 * geometry.layers)]
+        self._buffers = [self._allocate(batch, 0) for _ in range(2 * len(geometry.layers))]
+        self.states = RecurrentStates([shape for _, shape in geometry.states], batch, aligned_zeros)
 
     @property
     def batch(self) -> int:
@@ -64,28 +68,29 @@ class KVCache:
     @property
     def nbytes(self) -> int:
         """Allocated bytes."""
-        return sum(buffer.nbytes for buffer in self._buffers)
+        return sum(buffer.nbytes for buffer in self._buffers) + self.states.nbytes
 
     @property
     def buffers(self) -> Sequence[npt.NDArray[Any]]:
-        """[B, heads, capacity, width] of the geometry's dtype: key and value of layer 0, of layer 1, ..."""
+        """[B, heads, capacity, width] of the geometry's dtype: key and value of every layer that has them, in turn."""
         return self._buffers
 
     def reserve(self, tokens: int) -> None:
-        """Make room for ``tokens`` per row.
+        """Make room for ``tokens`` per row, and the geometry's spare ones.
 
         Raises:
             ContextLengthError: If that is beyond the limit.
             OutOfMemoryError: If the memory cannot be had; the cache then is as before.
         """
-        if tokens <= self.capacity:
+        spare = self.geometry.spare
+        if tokens + spare <= self.capacity:
             return
         if tokens > self.geometry.limit:
             raise ContextLengthError(
                 f"{tokens} tokens are needed, the context holds {self.geometry.limit}.",
                 hint="Shorten the prompt or export with a larger --context.",
             )
-        capacity = min(-(-tokens // self.step) * self.step, self.geometry.limit)
+        capacity = min(-(-(tokens + spare) // self.step) * self.step, self.geometry.limit + spare)
         try:
             self._resize(capacity)
         except MemoryError as error:
@@ -95,18 +100,29 @@ class KVCache:
                 hint="Shorten the prompt, lower max_new_tokens or use fewer samples at a time.",
             ) from error
 
-    def truncate(self, row: int, length: int) -> None:
-        """Forget the entries of ``row`` from ``length`` on; raises ValueError if it has fewer."""
+    def reach(self, row: int, length: int) -> int:
+        """The most entries of ``row``, at most ``length``, that can be left: all of them, or those before a state."""
+        return self.states.reach(row, int(self.lengths[row]), length)
+
+    def truncate(self, row: int, length: int) -> int:
+        """Forget the entries of ``row`` from ``length`` on, or from before it where no state is known for it.
+
+        Returns how many are left (``reach``); raises ValueError if there are fewer to begin with.
+        """
         if not 0 <= length <= self.lengths[row]:
             raise ValueError(f"row {row} has {self.lengths[row]} tokens and cannot be cut to {length}")
-        self.lengths[row] = length
+        self.lengths[row] = left = self.states.rewind(row, int(self.lengths[row]), length)
+        return left
 
-    def clear(self) -> None:
-        """Forget all entries; the buffers stay."""
-        self.lengths[:] = 0
+    def restore(self) -> None:
+        """After a run that failed: forget what states are no longer known for."""
+        for row in range(self.batch):
+            self.lengths[row] = self.states.restore(row, int(self.lengths[row]))
 
-    def put_row(self, target: int, source: KVCache, row: int, length: int) -> None:
-        """Make row ``target`` a copy of the first ``length`` entries of another cache's ``row``.
+    def put_row(self, target: int, source: KVCache, row: int, length: int) -> int:
+        """Make row ``target`` a copy of the first ``length`` entries of another cache's ``row``, as far as it reaches.
+
+        Returns how many were copied (``reach``).
 
         Raises:
             ValueError: If ``row`` has fewer entries.
@@ -118,7 +134,9 @@ class KVCache:
         for buffer, other in zip(self._buffers, source._buffers, strict=True):
             buffer[target, :, :length] = other[row, :, :length]
         self.tokens[target, :length] = source.tokens[row, :length]
-        self.lengths[target] = length
+        left = self.states.put_row(target, source.states, row, int(source.lengths[row]), length)
+        self.lengths[target] = left
+        return left
 
     def select(self, rows: Sequence[int]) -> KVCache:
         """A new cache with copies of ``rows``, in this order; a row may occur any number of times.
@@ -133,6 +151,8 @@ class KVCache:
         for target, source in zip(made._buffers, self._buffers, strict=True):
             target[:, :, :used] = source[chosen, :, :used]
         made.tokens[:, :used] = self.tokens[chosen, :used]
+        for place, row in enumerate(rows):
+            made.states.put_row(place, self.states, row, int(self.lengths[row]), int(self.lengths[row]))
         return made
 
     def compact(self, rows: Sequence[int], batch: int) -> None:
@@ -153,6 +173,7 @@ class KVCache:
         self.lengths[: len(rows)] = self.lengths[list(rows)]
         self.lengths[len(rows) :] = 0
         self.tokens, self.lengths = self.tokens[:batch], self.lengths[:batch]
+        self.states.compact(rows, batch)
         self.generation += 1
 
     def rows(self, start: int, stop: int) -> KVCache:
@@ -163,6 +184,7 @@ class KVCache:
         view = copy.copy(self)
         view._buffers = [buffer[start:stop] for buffer in self._buffers]
         view.lengths, view.tokens = self.lengths[start:stop], self.tokens[start:stop]
+        view.states = self.states.rows(start, stop)
         return view
 
     def swap(self, a: int, b: int) -> None:
@@ -173,9 +195,10 @@ class KVCache:
             array[a, :lb] = array[b, :lb]
             array[b, :la] = kept
         self.lengths[a], self.lengths[b] = lb, la
+        self.states.swap(a, b)
 
     def append(self, row: int, tokens: npt.NDArray[np.int64], entries: Sequence[npt.NDArray[Any]]) -> None:
-        """Add stored entries to ``row``.
+        """Add stored entries to ``row``, of a model without states.
 
         Args:
             tokens: int64 [n].
@@ -199,6 +222,7 @@ class KVCache:
             target[rows, :, :used] = buffer[:, :, :used]
         self.tokens[rows, :used] = source.tokens[:, :used]
         self.lengths[rows] = source.lengths
+        self.states.put_rows(rows, source.states)
 
     def _allocate(self, batch: int, capacity: int) -> npt.NDArray[Any]:
         geometry = self.geometry
@@ -255,15 +279,22 @@ def _mapping(nbytes: int) -> mmap.mmap:
 class CacheGeometry:
     """Sizes that a cache is made of.
 
-    ``limit`` is the most tokens per row (the model's position tables end there). ``dtype``: float32, int8, or uint8 for
-    two 4-bit values in a byte.
+    ``layers`` are the indices of those with keys and values. ``limit`` is the most tokens per row (the model's position
+    tables end there). ``dtype``: float32, int8, or uint8 for two 4-bit values in a byte. ``states``: name and shape of
+    every state of a row; with any, ``spare`` more tokens have room beyond the limit.
     """
 
-    layers: int
+    layers: tuple[int, ...]
     heads: int
     head_dim: int
     limit: int
     dtype: str = "float32"
+    states: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    @property
+    def spare(self) -> int:
+        """Tokens computed beside others that do not count (see ``decoder``)."""
+        return 2 if self.states else 0
 
     @property
     def width(self) -> int:
@@ -273,12 +304,12 @@ class CacheGeometry:
     @property
     def bytes_per_token(self) -> int:
         """Bytes of one token over all layers, keys and values."""
-        return 2 * self.layers * self.heads * self.width * np.dtype(self.dtype).itemsize
+        return 2 * len(self.layers) * self.heads * self.width * np.dtype(self.dtype).itemsize
 
 
-def past_names(layers: int) -> list[str]:
-    """Names of the cache inputs in the order of ``KVCache.buffers``: key and value of layer 0, of layer 1, ..."""
-    return [f"past_key_values.{i}.{kind}" for i in range(layers) for kind in ("key", "value")]
+def past_names(layers: Iterable[int]) -> list[str]:
+    """Names of the cache inputs in the order of ``KVCache.buffers``: key and value of each of the layers."""
+    return [f"past_key_values.{i}.{kind}" for i in layers for kind in ("key", "value")]
 
 
 class LoadedGraph(Protocol):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 import numpy as np
 
 from edgedistill.bundle.bundle import Bundle, Check
-from edgedistill.errors import GenerationError
+from edgedistill.errors import GenerationError, UsageError
 from edgedistill.renamed import accepts_old
 from edgedistill.runtime.async_stream import in_thread
 from edgedistill.runtime.conversation import BatchKeywords, Conversation, Keywords, StreamKeywords
@@ -318,11 +318,16 @@ class Model(Prompting):
         """Use the prompt cache on disk from now on; ``directory``: None for the user's cache.
 
         Raises:
-            GenerationError: A bundle of the optimum exporter, whose cache is not kept.
+            GenerationError: A bundle of the optimum exporter, whose cache is not kept, or one with recurrent layers.
         """
         if not isinstance(self.session, DecoderSession):
             raise GenerationError(
                 "The prompt cache needs a bundle of the native exporter; this one is optimum's.",
+                hint="Leave the prompt cache off.",
+            )
+        if self.session.geometry.states:
+            raise GenerationError(
+                "The prompt cache keeps keys and values, and no states, which this model's recurrent layers have.",
                 hint="Leave the prompt cache off.",
             )
         self.prompt_cache = PromptCache(self.bundle, self.session, directory)
@@ -333,8 +338,14 @@ class Model(Prompting):
         Every token stays this model's own draw. Batches make no guesses. ``draft`` is closed with this model.
 
         Raises:
-            UsageError: Its tokens are others.
+            UsageError: Its tokens are others, or either has recurrent layers.
         """
+        for one in (self, draft):
+            if one.bundle.manifest.model.states:
+                raise UsageError(
+                    f"{one.bundle.path.name} has recurrent layers: guesses have to be taken back, which states cannot.",
+                    hint="Leave the draft out.",
+                )
         self.draft = DraftBundle(self, draft)
         if self.default_settings.speculate == "identical":
             self.default_settings = self.default_settings.replace(speculate="auto")

@@ -122,6 +122,11 @@ class OptimumDecoder:
         del self._tokens[length:]
         self._exact_length = min(self._exact_length, length)
 
+    def rewind(self, length: int) -> int:
+        """``truncate``, and ``length``."""
+        self.truncate(length)
+        return length
+
     def interrupt(self) -> None:
         """End the run in progress from another thread, and refuse further ones until ``resume``."""
         self._run_options.terminate = True

@@ -207,7 +207,7 @@ class PromptCache:
             return None
         (count,) = _COUNT.unpack_from(body)
         tokens = np.frombuffer(body, dtype="<i8", count=count, offset=_COUNT.size).astype(np.int64)
-        shape = (2 * geometry.layers, geometry.heads, count, geometry.width)
+        shape = (2 * len(geometry.layers), geometry.heads, count, geometry.width)
         dtype = np.dtype(geometry.dtype).newbyteorder("<")
         offset = _COUNT.size + 8 * count
         if len(body) - offset != int(np.prod(shape)) * dtype.itemsize:

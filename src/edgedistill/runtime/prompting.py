@@ -103,7 +103,10 @@ class Prompting:
         if request.raw:
             return None
         without = PassThrough.note if isinstance(self.template, PassThrough) else self.thinking.note(request.thinking)
-        return " ".join(note for note in (without, self.tools.note(request.offered)) if note) or None
+        guesses = None
+        if self.bundle.manifest.model.states and request.settings.speculate not in ("off", "identical"):
+            guesses = "No tokens are guessed: the states of this model's recurrent layers cannot be taken back."
+        return " ".join(note for note in (without, self.tools.note(request.offered), guesses) if note) or None
 
     def mask(self, request: Request, prompt: str) -> TokenMask | None:
         """Which tokens may come in the reply to ``request``, whose rendered text is ``prompt``; None: any.

@@ -204,16 +204,21 @@ class DecoderSession:
                 quiet = replace(self.config, allow_spinning=False)
                 self.wide, _ = open_graph(files, PREFILL_MODEL, quiet, widening, bundle=bundle)
         found = {value.name: value.type for value in self.raw.get_inputs()}
-        last = past_names(info.num_hidden_layers)[-1]
+        states, layers = tuple((state.name, state.shape) for state in info.states), info.attention_layers
+        shapes = {value.name: tuple(value.shape[1:]) for value in self.raw.get_inputs()}
+        if not layers or any(shapes.get(f"past_state.{name}") != shape for name, shape in states):
+            raise BundleError(f"{MODEL} and manifest.json differ in their states.", hint="Export the bundle again.")
+        last = past_names(layers)[-1]
         missing = {"input_ids", "seqlens_k", "query_seqlens", "logit_index", last} - found.keys()
         if missing:
             raise BundleError(f"{MODEL} has no input {sorted(missing)[0]}.", hint="Export the bundle again.")
         self.geometry = CacheGeometry(
-            info.num_hidden_layers,
+            layers,
             info.num_key_value_heads,
             info.head_dim,
             info.context_length,
             dtype=_CACHE_TYPES[found[last]],
+            states=states,
         )
         self._decoding = False
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgedistill.checkpoint.gguf import delta
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -59,7 +61,8 @@ class GgufArchitecture:
         model_type: Hugging Face's name. ``also``: others that are stored under this architecture.
         interleaved: The converter put query and key rows into llama.cpp's order.
         norm_shift: Was added to every norm weight.
-        names: Modules of a block by GGUF name, where they are not those of Llama.
+        names: Modules of a block by GGUF name, where they are not those of Llama. ``model_names``: whole names of other
+            tensors, likewise.
         biases: Config keys that say whether there are biases, by the GGUF module that shows it.
         reals: Config keys of multipliers, by GGUF key.
         eps: Config key of the norms' epsilon; the GGUF key is that of RMSNorm unless ``layer_norm``.
@@ -69,6 +72,7 @@ class GgufArchitecture:
         shared: Config key of the inner size of an expert that all tokens share; ``shared_type``: model type of a file
             that states one.
         experts_type, sliding_type: Model types of a file with a mixture of experts, or with sliding windows.
+        recurrent: What layers without key/value heads are.
     """
 
     model_type: str
@@ -76,6 +80,7 @@ class GgufArchitecture:
     interleaved: bool = False
     norm_shift: float = 0.0
     names: Mapping[str, str] = field(default_factory=dict)
+    model_names: Mapping[str, str] = field(default_factory=dict)
     biases: Mapping[str, str] = field(default_factory=lambda: {"attention_bias": "attn_q"})
     reals: Mapping[str, str] = field(default_factory=dict)
     eps: str = "rms_norm_eps"
@@ -87,6 +92,7 @@ class GgufArchitecture:
     shared: str | None = None
     shared_type: str | None = None
     experts_type: str | None = None
+    recurrent: str | None = None
 
     @property
     def block_names(self) -> dict[str, str]:
@@ -189,5 +195,28 @@ ARCHITECTURES: dict[str, GgufArchitecture] = {
         windows="pattern",
         full_every=2,
         experts={},
+    ),
+    "qwen35": GgufArchitecture(
+        "qwen3_5_text", norm_shift=1.0, names=delta.NAMES, biases={}, recurrent="linear_attention"
+    ),
+    "lfm2": GgufArchitecture(
+        "lfm2",
+        names={
+            "attn_norm": "operator_norm",
+            "attn_output": "self_attn.out_proj",
+            "attn_q_norm": "self_attn.q_layernorm",
+            "attn_k_norm": "self_attn.k_layernorm",
+            "ffn_norm": "ffn_norm",
+            "ffn_gate": "feed_forward.w1",
+            "ffn_up": "feed_forward.w3",
+            "ffn_down": "feed_forward.w2",
+            "shortconv.conv": "conv.conv",
+            "shortconv.in_proj": "conv.in_proj",
+            "shortconv.out_proj": "conv.out_proj",
+        },
+        model_names={"token_embd_norm.weight": "model.embedding_norm.weight"},
+        biases={"conv_bias": "shortconv.in_proj"},
+        eps="norm_eps",
+        recurrent="conv",
     ),
 }

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgedistill.checkpoint.gguf import delta
 from edgedistill.checkpoint.gguf.architectures import ARCHITECTURES, GgufArchitecture
 from edgedistill.checkpoint.gguf.header import Keys
 from edgedistill.checkpoint.gguf.rope import ROPE_FACTORS, rope_scaling
@@ -33,7 +35,8 @@ _GLOBAL_NAMES = {
     "output_norm.bias": "model.norm.bias",
     "output.weight": "lm_head.weight",
 }
-_BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
+_BLOCK = re.compile(r"blk\.(\d+)\.([\w.]+?)(?:\.(weight|bias))?")
+_NO_SUFFIX = (".sinks", ".A_log", ".dt_bias")
 
 
 def find_architecture(header: GgufHeader) -> GgufArchitecture:
@@ -65,7 +68,7 @@ def map_tensors(header: GgufHeader, architecture: GgufArchitecture, config: Mapp
     Raises UnsupportedModelError for a tensor that the architecture does not know: leaving one out would export a
     different model without a word.
     """
-    names = architecture.block_names
+    names, others = architecture.block_names, _GLOBAL_NAMES | dict(architecture.model_names)
     heads = {"self_attn.q_proj": config["num_attention_heads"], "self_attn.k_proj": config["num_key_value_heads"]}
     parts: dict[str, GgufPart] = {}
     for name, stored in header.tensors.items():
@@ -74,10 +77,10 @@ def map_tensors(header: GgufHeader, architecture: GgufArchitecture, config: Mapp
         match = _BLOCK.fullmatch(name)
         if match and match[2] in names:
             module = names[match[2]]
-            suffix = "" if module.endswith(".sinks") else f".{match[3]}"
+            suffix = "" if module.endswith(_NO_SUFFIX) else f".{match[3]}"
             target = f"model.layers.{int(match[1])}.{module}{suffix}"
-        elif name in _GLOBAL_NAMES:
-            module, target = name, _GLOBAL_NAMES[name]
+        elif name in others:
+            module, target = name, others[name]
         else:
             raise UnsupportedModelError(
                 f"The GGUF file has a tensor {name}, which {architecture.model_type} models do not have.",
@@ -86,8 +89,12 @@ def map_tensors(header: GgufHeader, architecture: GgufArchitecture, config: Mapp
         count = heads.get(module, 0) if architecture.interleaved else 0
         if count and stored.shape[0] % (2 * count):
             raise CheckpointError(f"{name} has {stored.shape[0]} rows, which {count} heads cannot share evenly.")
-        shift = -architecture.norm_shift if name.endswith("norm.weight") else 0.0
-        parts[target] = GgufPart(stored, heads=count, shift=shift)
+        shifted = name.endswith("norm.weight") and not name.endswith("ssm_norm.weight")
+        parts[target] = GgufPart(stored, heads=count, shift=-architecture.norm_shift if shifted else 0.0)
+        if module.startswith("linear_attn."):
+            rows, columns = delta.rows_of(module, config), delta.columns_of(module, config)
+            log = module.endswith(".A_log")
+            parts[target] = replace(parts[target], rows=rows, columns=columns, logarithm=log)
     return parts
 
 
@@ -138,14 +145,16 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
         raise UnsupportedModelError(
             f"The GGUF model rotates {rotated} of {head_dim} elements of a head; expected all of them."
         )
+    layers = keys.integer("block_count")
+    kv_heads = keys.each("attention.head_count_kv", layers, heads) if architecture.recurrent else []
     norm = "layer_norm" if architecture.layer_norm else "layer_norm_rms"
     config: dict[str, Any] = {
         "model_type": architecture.model_type,
         "hidden_size": hidden,
         "intermediate_size": keys.integer("feed_forward_length"),
-        "num_hidden_layers": keys.integer("block_count"),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": keys.integer("attention.head_count_kv", heads),
+        "num_key_value_heads": max(kv_heads) if kv_heads else keys.integer("attention.head_count_kv", heads),
         "head_dim": head_dim,
         "vocab_size": embedding.shape[0],
         "max_position_embeddings": keys.integer("context_length"),
@@ -160,6 +169,7 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
     for key, module in architecture.biases.items():
         config[key] = f"blk.0.{module}.bias" in header.tensors
     config |= {key: value for key, name in architecture.reals.items() if (value := keys.real(name, 0.0))}
+    _recurrent(config, keys, architecture, kv_heads)
     _experts(config, keys, architecture)
     if architecture.model_type == "stablelm":
         config["use_parallel_residual"] = "blk.0.ffn_norm.weight" not in header.tensors
@@ -176,6 +186,20 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
     elif architecture.windows != "none":
         _windows(config, keys, architecture)
     return config
+
+
+def _recurrent(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture, kv_heads: list[int]) -> None:
+    """Layers without key/value heads, if the architecture has them."""
+    if architecture.recurrent is None:
+        return
+    if {*kv_heads} - {0, max(kv_heads)}:
+        raise UnsupportedModelError("The number of key/value heads differs between layers, which is not supported.")
+    if 0 in kv_heads:
+        config["layer_types"] = ["full_attention" if count else architecture.recurrent for count in kv_heads]
+    if architecture.recurrent == "linear_attention":
+        config |= delta.delta_config(keys)
+    else:
+        config |= {"conv_L_cache": keys.integer("shortconv.l_cache"), "block_auto_adjust_ff_dim": False}
 
 
 def _windows(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture) -> None:

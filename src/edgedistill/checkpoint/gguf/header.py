@@ -254,6 +254,13 @@ class Keys:
             raise self._bad(key, value, f"a whole number, or a truth value for each of {count} layers")
         return [(index + 1) % value != 0 for index in range(count)]
 
+    def each(self, key: str, count: int, default: int) -> list[int]:
+        """A whole number from 0 for each of ``count`` layers."""
+        value = self._metadata.get(f"{self._prefix}.{key}", default)
+        if isinstance(value, np.ndarray) and value.size == count and count and value.dtype.kind in "iu":
+            return [int(number) for number in value]
+        return [self.integer(key, default)] * count
+
     def _get(self, key: str, default: Any) -> Any:
         value = self._metadata.get(f"{self._prefix}.{key}", default)
         if isinstance(value, np.ndarray):  # one value for each layer: known only if all are the same

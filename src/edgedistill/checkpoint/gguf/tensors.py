@@ -52,12 +52,16 @@ class GgufPart:
     """How a Hugging Face tensor comes from a stored one.
 
     ``heads`` > 0: rows are grouped into that many heads, in each of which llama.cpp interleaved the two halves.
-    ``shift`` is added to every element.
+    ``rows`` and ``columns`` int64 say where each of the tensor's is stored. ``logarithm``: what is stored is minus its
+    exponential. ``shift`` is added to every element.
     """
 
     stored: GgufTensor
     heads: int = 0
     shift: float = 0.0
+    rows: npt.NDArray[np.int64] | None = None
+    columns: npt.NDArray[np.int64] | None = None
+    logarithm: bool = False
 
 
 class GgufSource:
@@ -107,9 +111,17 @@ class GgufSource:
             else:
                 rows = read_stored(self._file, part.stored, first, last)[wanted]
         elif len(part.stored.shape) == 1:
-            rows = read_stored(self._file, part.stored, 0, 1).reshape(-1)[start:stop]
+            rows = read_stored(self._file, part.stored, 0, 1).reshape(-1)
+            rows = rows[start:stop] if part.rows is None else rows[part.rows[start:stop]]
+        elif part.rows is not None:
+            rows = _scattered(self._file, part.stored, part.rows[start:stop])
         else:
             rows = read_stored(self._file, part.stored, start, stop)
+        if part.columns is not None:
+            rows = rows[:, part.columns]
+        if part.logarithm:
+            with np.errstate(all="ignore"):
+                rows = np.log(-rows)
         check_finite(rows, name, start, self._file.path.name)
         if part.shift:
             rows += np.float32(part.shift)
@@ -122,7 +134,8 @@ class GgufSource:
     def grid(self, name: str) -> Grid | None:
         """The grid of a matrix in one of the formats whose values lie at equal distances within a block."""
         part = self._parts.get(name)
-        if part is None or part.shift or len(part.stored.shape) < 2:
+        moved = part is None or part.rows is not None or part.columns is not None
+        if part is None or moved or part.shift or len(part.stored.shape) < 2:
             return None
         return GRIDS.get(part.stored.kind)
 
@@ -142,6 +155,12 @@ class GgufSource:
         if (part := self._parts.get(name)) is None:
             raise missing_tensor(name, self._parts)
         return part
+
+
+def _scattered(file: RawFile, stored: GgufTensor, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """The stored ``rows``, of which many are neighbours."""
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
+    return np.concatenate([read_stored(file, stored, int(run[0]), int(run[-1]) + 1) for run in runs if len(run)])
 
 
 def _interleaved(part: GgufPart, start: int, stop: int) -> tuple[int, int, npt.NDArray[np.int64]]:

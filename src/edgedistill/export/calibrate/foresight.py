@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from edgedistill.quantize.spec import WeightFormat
 
 STAGES = (
-    ("attn.qkv",), ("attn.o",), ("mlp.gate", "mlp.up", "mlp.shared.gate", "mlp.shared.up"), ("mlp.down",),
-    ("mlp.shared.down",),
+    ("attn.qkv", "attn.output_gate"), ("attn.o",), ("conv.in",), ("conv.out",), ("delta.in",), ("delta.out",),
+    ("mlp.gate", "mlp.up", "mlp.shared.gate", "mlp.shared.up"), ("mlp.down",), ("mlp.shared.down",),
 )  # fmt: skip
 """Matrices of a layer in the order in which they act; those of one stage have the same inputs."""
 _REST = 1.3

@@ -79,7 +79,9 @@ def calibrate(
     request = {
         "manifest": _with_present_files(directory, manifest).to_json(),
         "sequences": None if sequences is None else [np.asarray(s).tolist() for s in sequences],
-        "inv_freq": [None if layer.rope is None else list(layer.rope.inv_freq) for layer in spec.layers],
+        "inv_freq": [
+            None if layer.rope is None else list(layer.rope.inv_freq) for layer in spec.layers if not layer.recurrent
+        ],
     }
     progress.begin("calibrating the KV cache", 0, "tokens")
     try:
@@ -126,9 +128,9 @@ def maxima_of(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Largest magnitudes of keys and values per channel, float32 [layers, heads, head_dim] each.
 
-    ``cached`` gives a layer's index, its keys and its values [heads, tokens, head_dim] from position 0 on, any number
-    of times per layer. Where ``inv_freq`` of the layer is known, keys count with what rotation makes of them anywhere
-    in the context (see ``rotated_maxima``).
+    Layers are counted as far as they have keys. ``cached`` gives a layer's number, its keys and its values [heads,
+    tokens, head_dim] from position 0 on, any number of times per layer. Where ``inv_freq`` of the layer is known, keys
+    count with what rotation makes of them anywhere in the context (see ``rotated_maxima``).
     """
     layers = len(inv_freq)
     key: list[npt.NDArray[np.float32] | None] = [None] * layers
@@ -214,6 +216,7 @@ def _through_slices(
 ) -> Cached:
     from edgedistill.export.calibrate import sliced_run as sliced
 
+    order = manifest.model.attention_layers
     for layer, keys, values in sliced.sweep(directory, manifest, sequences):
         progress.advance(0)
-        yield layer, keys, values
+        yield order.index(layer), keys, values

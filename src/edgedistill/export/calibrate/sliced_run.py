@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 SLICE_BYTES = 192 << 20
 _CUT = ".slice.onnx"
 _LENGTHS = ("seqlens_k", "query_seqlens", "total_sequence_length")
+_COUNTS = "state_seqlens"
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Part of the graph: names of its inputs and outputs, and the layers whose caches it owns."""
+    """Part of the graph: names of its inputs and outputs, and its layers, whose caches and states it owns."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -51,16 +52,23 @@ def pieces(manifest: Manifest, limit: int = SLICE_BYTES) -> Iterator[Piece]:
         end = begin + 1
         while end < count and sum(sizes[begin : end + 1]) <= limit:
             end += 1
-        caches = [f"{i}.{kind}" for i in range(begin, end) for kind in ("key", "value")]
+        attention = [i for i in manifest.model.attention_layers if begin <= i < end]
+        kept = [f"past_key_values.{i}.{kind}" for i in attention for kind in ("key", "value")]
+        states = [s.name for s in manifest.model.states if begin <= int(s.name.partition(".")[0]) < end]
+        kept += [f"past_state.{name}" for name in states]
         entry = ("input_ids",) if begin == 0 else _boundary(begin)
         leave = ("final_norm.out",) if end == count else _boundary(end)
         yield Piece(
-            inputs=(*entry, *_LENGTHS, *(f"past_key_values.{c}" for c in caches)),
-            outputs=(*leave, *(f"present.{c}" for c in caches)),
+            inputs=(*entry, *_LENGTHS, *((_COUNTS,) if states else ()), *kept),
+            outputs=(*leave, *map(_present, kept)),
             layers=range(begin, end),
         )
         begin = end
     yield Piece(("final_norm.out", "logit_index"), ("logits",), range(0))
+
+
+def _present(past: str) -> str:
+    return past.replace("past_key_values", "present").replace("past_state", "present_state")
 
 
 def _boundary(layer: int) -> tuple[str, str]:
@@ -86,9 +94,9 @@ def decode(directory: Path, manifest: Manifest, prompt: list[int], steps: int, l
                 session = _open(directory, model, cut)
                 feeds.update(_run(session, cut, {**feeds, **caches}))
                 del session
-                for name in cut.outputs:
-                    if name.startswith("present."):
-                        caches[f"past_key_values.{name.removeprefix('present.')}"] = feeds.pop(name)
+                for name in cut.inputs:
+                    if name.startswith("past_"):
+                        caches[name] = feeds.pop(_present(name))
             logits = feeds["logits"][0, -1]
             if not np.isfinite(logits).all():
                 raise ExportError("The trial decode gave logits that are not finite.")
@@ -115,7 +123,7 @@ def sweep(
             session = _open(directory, model, cut)
             for feed, caches in zip(feeds, empty, strict=True):
                 out = _run(session, cut, {**feed, **caches})
-                for layer in cut.layers:
+                for layer in (i for i in cut.layers if i in manifest.model.attention_layers):
                     yield layer, out.pop(f"present.{layer}.key")[0], out.pop(f"present.{layer}.value")[0]
                 feed.update(out)
             del session
@@ -213,19 +221,23 @@ def _feeds(new: list[int], past: int, capacity: int) -> dict[str, npt.NDArray[An
         "input_ids": np.array([new], dtype=np.int64),
         "seqlens_k": np.array([past + len(new) - 1], dtype=np.int32),
         "query_seqlens": np.array([len(new)], dtype=np.int32),
+        _COUNTS: np.array([len(new)], dtype=np.int32),
         "total_sequence_length": np.array(capacity, dtype=np.int32),
         "logit_index": np.array([[len(new) - 1]], dtype=np.int64),
     }
 
 
 def _empty_caches(model: ir.Model, batch: int, capacity: int) -> dict[str, npt.NDArray[Any]]:
-    """Zeros for every cache input, of the type that the graph says."""
+    """Zeros for every cache and state among the inputs, of the type that the graph says."""
     caches: dict[str, npt.NDArray[Any]] = {}
     for value in model.graph.inputs:
         if value.name is not None and value.name.startswith("past_key_values.") and value.shape is not None:
             _, heads, _, width = value.shape
             dtype = value.dtype.numpy() if value.dtype is not None else np.float32
             caches[value.name] = np.zeros((batch, int(str(heads)), capacity, int(str(width))), dtype=dtype)
+        elif value.name is not None and value.name.startswith("past_state.") and value.shape is not None:
+            shape = (int(str(size)) for size in value.shape[1:])
+            caches[value.name] = np.zeros((batch, *shape), dtype=np.float32)
     return caches
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgedistill.architecture.recurrent import GatedDeltaSpec
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -66,7 +68,11 @@ def groups(spec: ModelSpec, planned: Mapping[str, PlannedWeight]) -> tuple[Group
         up_bias = (f"{name}.mlp.up.bias",) if spec.mlp_bias else ()
         mlp = (f"{name}.mlp.gate", f"{name}.mlp.up") if spec.gated_mlp else (f"{name}.mlp.up",)
         mixture = spec.layers[index].mixture
-        readers = {f"{name}.input_norm": (f"{name}.attn.qkv",)}
+        recurrent = spec.layers[index].recurrent
+        attention = (f"{name}.attn.qkv", *((f"{name}.attn.output_gate",) if spec.output_gate else ()))
+        readers = {f"{name}.input_norm": attention if recurrent is None else (f"{name}.conv.in",)}
+        if isinstance(recurrent, GatedDeltaSpec):  # its gates read the norm, too, and stay in float32
+            readers.clear()
         if not mixture:  # what a router reads is not smoothed, and its experts are never W8A8
             readers[f"{name}.{spec.mlp_input}"] = (*readers.get(f"{name}.{spec.mlp_input}", ()), *mlp)
         if spec.norm_placement != "post":  # else no norm before the matrices could take the factors

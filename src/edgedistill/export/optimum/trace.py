@@ -62,6 +62,11 @@ class OptimumExport:
     max_position_embeddings: int
     planned: Plan
 
+    @property
+    def states(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """None: what is traced has keys and values in every layer."""
+        return ()
+
     def kv_bytes_per_token(self, itemsize: float = 4) -> int:
         """Bytes of KV cache per token over all layers."""
         return int(2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * itemsize)

@@ -132,7 +132,7 @@ class SharedPlaces:
 
     def shared(self, prompt: Ids) -> int:
         """Tokens of ``prompt`` that some place holds already; the last one, always computed, does not count."""
-        return max(self._common(row, prompt) for row in range(self.size))
+        return max(self._reach(row, prompt) for row in range(self.size))
 
     def begin(self, prompt: Ids, room: int) -> tuple[Place, int]:
         """A free place that holds the longest known beginning of ``prompt``, and how many tokens that is.
@@ -145,7 +145,7 @@ class SharedPlaces:
             ContextLengthError, OutOfMemoryError: See ``KVCache.reserve``.
         """
         self._reserve(len(prompt) + room)
-        common = [self._common(row, prompt) for row in range(self.size)]
+        common = [self._reach(row, prompt) for row in range(self.size)]
         free = [place for place in self._places if not place.busy]
         source = max(range(self.size), key=lambda row: (common[row], not self._places[row].busy))
         place = min(free, key=lambda one: one.used)
@@ -213,6 +213,9 @@ class SharedPlaces:
         if forget:
             self._cache.truncate(place.row, 0)
         place.busy = False
+
+    def _reach(self, row: int, prompt: Ids) -> int:
+        return self._cache.reach(row, self._common(row, prompt))
 
     def _common(self, row: int, prompt: Ids) -> int:
         held = self._cache.tokens[row, : min(int(self._cache.lengths[row]), len(prompt) - 1)]

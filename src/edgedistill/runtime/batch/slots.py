@@ -132,6 +132,7 @@ class Rows(Generic[Key]):
         own, entries = self._batch.cache, prompt_tokens + count - 1
         own.reserve(min(prompt_tokens + max(self._room, count) + 1, own.geometry.limit))
         own.put_row(place, cache, row, entries)
+        self._batch.complete(place, entries)
         return own.tokens[place, :entries]
 
     def step(self, *, exact: bool) -> Logits:

@@ -1,0 +1,117 @@
+"""A model with recurrent layers through the commands: export with calibration, run, chat, verify, serve."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import urllib.request
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from api_server import serving
+from cli_support import here
+from exporting import export
+from hybrid_checkpoints import write_lfm2
+from shared import made_once
+
+from edgedistill.bundle.bundle import Bundle
+from edgedistill.export.calibrate import sliced_run
+from edgedistill.runtime.model import open_bundle
+from edgedistill.traces.traces import Traces
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_once(tmp_path_factory, "checkpoint/tiny-lfm2", write_lfm2)
+
+
+@pytest.fixture(scope="module")
+def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Calibrated, as an export is that is left to itself; tried once, not verified."""
+
+    def make(out: Path) -> Path:
+        done = here("export", source, "-o", out, "--context", 256, "--no-verify", "--json")
+        assert done.code == 0, done.err
+        return out
+
+    return made_once(tmp_path_factory, "bundles/lfm2-calibrated", make)
+
+
+def test_the_bundle_says_what_it_is(exported: Path) -> None:
+    manifest = Bundle.open(exported).manifest
+    assert manifest.calibration["failed"] == {}
+    quantized = {weight.name for weight in manifest.weights if not weight.format.is_float}
+    assert {"layers.0.conv.in", "layers.0.conv.out", "layers.1.attn.qkv"} <= quantized
+    assert not any(name.endswith("kernel") for name in quantized)
+    assert here("inspect", exported).code == 0
+
+
+def test_calibration_lowers_the_damage_of_convolutions(tmp_path: Path) -> None:
+    """The inputs that their matrices are calibrated on are those that they have in the whole graph."""
+    source = write_lfm2(tmp_path / "hf", hidden_size=128, intermediate_size=160)
+    rng = np.random.default_rng(0)
+    sequences = tuple(rng.integers(3, 300, 48) for _ in range(24))
+    digest = hashlib.sha256((source / "tokenizer.json").read_bytes()).hexdigest()
+    traces = Traces(sequences, (0,) * len(sequences), digest, "random tokens")
+    found = {}
+    few = "int4-b32-asym-acc1"
+    for name, weights, calibration in (("whole", "fp32", None), ("searched", few, None), ("solved", few, traces)):
+        export(source, tmp_path / name, format=weights, calibration=calibration, check=False)
+        with open_bundle(tmp_path / name) as model:
+            parts = [part for ids in sequences for part in model.session.decoder().score(ids[None], chunk=64)]
+            found[name] = np.concatenate([part.logits for part in parts])
+    searched, solved = (np.square(found[name] - found["whole"]).mean() for name in ("searched", "solved"))
+    assert 0 < solved < 0.9 * searched
+
+
+def test_the_trial_in_slices_is_the_whole_graph(exported: Path) -> None:
+    bundle = Bundle.open(exported)
+    prompt = [5, 9, 30, 7, 11]
+    tokens = sliced_run.decode(exported, bundle.manifest, prompt, 5, limit=1)
+    with open_bundle(exported) as model:
+        decoder, expected = model.session.decoder(), []
+        logits = decoder.feed(prompt, exact=True)
+        for _ in range(5):
+            expected.append(int(logits.argmax()))
+            logits = decoder.feed(expected[-1:])
+    assert tokens == expected
+
+
+def test_run_chat_and_layouts(exported: Path, tmp_path: Path) -> None:
+    ran = here("run", exported, "How many apples?", "-n", 12, "--temperature", 0, "--json").json
+    assert ran["stats"]["new_tokens"] == 12
+    noted = here("run", exported, "How many apples?", "-n", 3, "--speculate", "auto")
+    assert "cannot be taken back" in noted.err
+    said = here("chat", exported, "--plain", "-n", 6, stdin="the there then three\n/regenerate\nand then\n")
+    assert said.code == 0, said.err
+    assert "recurrent" in here("run", exported, "x", "--prompt-cache").one_error()
+    assert "recurrent" in here("layout", exported, "hub", "-o", tmp_path / "hub").one_error()
+    assert not (tmp_path / "hub").exists()
+
+
+def test_a_bundle_against_itself(exported: Path, suite: Path) -> None:
+    """Batches that share prompts, forks of them, and scores of given tokens."""
+    options = ("--suite", suite, "--fast", "--samples", 4, "--no-store", "--json")
+    report = here("verify", exported, "--reference", exported, *options).report
+    assert report["sampler"]["reproduces"]
+    assert report["pairs"]["length_ratio"]["value"] == 1.0
+    assert report["tokens"]["forced"]["kl"]["value"] < 1e-6
+
+
+def test_served_answers_are_those_of_the_model(exported: Path) -> None:
+    question = [{"role": "user", "content": "Ann has 3 apples and buys 4 more apples."}]
+    with open_bundle(exported) as model, serving(model, numerics="exact") as server:
+        expected = model.generate(question, temperature=0.0, max_new_tokens=20, numerics="exact").text
+        body = {"model": "tiny", "messages": question, "temperature": 0, "max_tokens": 20}
+        for _ in range(2):  # the second time from what the first left
+            request = urllib.request.Request(
+                f"{server.url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=60) as reply:
+                answer = json.load(reply)
+            assert answer["choices"][0]["message"]["content"].strip() == expected.strip()
+        assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
