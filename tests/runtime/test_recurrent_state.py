@@ -10,7 +10,7 @@ import pytest
 from hybrid_checkpoints import write_lfm2, write_qwen3_5
 from shared import made_once
 
-from edgedistill.errors import BundleError, ContextLengthError, GenerationError
+from edgedistill.errors import BundleError, ContextLengthError, GenerationError, UsageError
 from edgedistill.runtime.batch.places import SharedPlaces
 from edgedistill.runtime.decoder import InterruptedRunError
 from edgedistill.runtime.model import Model, open_bundle
@@ -201,6 +201,8 @@ def test_a_conversation_goes_on_from_what_it_holds(model: Model) -> None:
 def test_what_needs_tokens_taken_back_says_so(model: Model, tmp_path: Path) -> None:
     with pytest.raises(GenerationError, match="recurrent layers"):
         model.keep_prompts(tmp_path)
+    with pytest.raises(UsageError, match="recurrent layers"):
+        model.draft_with(model)
     guessed = model.generate("the there then three", speculate=4, max_new_tokens=3)
     assert guessed.note is not None
     assert "cannot be taken back" in guessed.note

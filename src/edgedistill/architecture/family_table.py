@@ -393,6 +393,13 @@ _GEMMA_3N = "its layers have embeddings of their own"
 _REASONS = {
     "minicpm3": "its attention is latent (low-rank queries, keys and values)",
     **dict.fromkeys(("gemma3n", "gemma3n_text", "gemma4", "gemma4_text"), _GEMMA_3N),
+    **dict.fromkeys(
+        ("nemotron_h", "falcon_h1", "jamba", "bamba", "zamba2", "mamba2"), "it has Mamba layers, which are not known"
+    ),
+    **dict.fromkeys(
+        ("qwen3_5_moe", "qwen3_5_moe_text", "qwen3_next", "lfm2_moe"),
+        "its layers are recurrent and have experts, which are not known together",
+    ),
     "phimoe": "its router masks logits by a threshold",
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -216,6 +217,11 @@ class ModelInfo:
         """Indices of the layers that have keys and values."""
         recurrent = {int(state.name.partition(".")[0]) for state in self.states}
         return tuple(index for index in range(self.num_hidden_layers) if index not in recurrent)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the states of one sequence."""
+        return sum(4 * math.prod(state.shape) for state in self.states)
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,7 @@ def _print_model(bundle: Bundle) -> None:
             f"{_cache_type(manifest.kv_cache)}, {format_bytes(manifest.kv_cache.bytes_per_token)} per token, "
             f"{format_bytes(manifest.kv_cache.bytes_per_token * model.context_length)} at {model.context_length}",
         ),
+        *([("states", f"{format_bytes(model.state_bytes)} a sequence, float32")] if model.states else []),
         ("calibration", _calibration(manifest.calibration)),
         ("distance", distance_sentence(manifest.distance)),
         ("verified", sentence(manifest.verification)),

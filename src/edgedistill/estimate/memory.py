@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from edgedistill.bundle.opening_memory import in_planes, supplied_bytes
 from edgedistill.json_codec import Record
 from edgedistill.quantize.plan import PREFILL, Plan, plan_weights
-from edgedistill.runtime.state import most_kept
+from edgedistill.runtime.state import with_copies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,8 +151,7 @@ def predict(
         weights_private=private,
         weights_mapped=mapped,
         weights_reclaimable=reclaimable,
-        kv_bytes=model.kv_bytes_per_token(kv_itemsize) * context_length
-        + model.state_bytes * (1 + most_kept(model.state_bytes)),
+        kv_bytes=model.kv_bytes_per_token(kv_itemsize) * context_length + with_copies(model.state_bytes),
         activation_bytes=activations,
         logits_bytes=8 * 4 * model.vocab_size,
         base_bytes=BASE_BYTES + tokenizer,

@@ -33,6 +33,11 @@ def most_kept(row_bytes: int) -> int:
     return min(MOST_KEPT, max(FEWEST_KEPT, KEPT_BYTES // max(1, row_bytes)))
 
 
+def with_copies(row_bytes: int) -> int:
+    """Bytes of a row of states with all copies that it may keep."""
+    return row_bytes * (1 + most_kept(row_bytes))
+
+
 @dataclass(frozen=True, slots=True)
 class _Copy:
     """The states of one row after ``length`` tokens; never written to again."""

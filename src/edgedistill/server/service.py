@@ -15,6 +15,7 @@ from edgedistill.runtime.batch.places import SharedPlaces, SinglePlace
 from edgedistill.runtime.optimum_session import OptimumSession
 from edgedistill.runtime.sampling import NoiseKey, Sampler
 from edgedistill.runtime.speculate.speculation import speculation
+from edgedistill.runtime.state import with_copies
 from edgedistill.runtime.text.reasoning import opened_by
 from edgedistill.runtime.text.transcript import Transcript
 from edgedistill.runtime.think_budget import closing_events
@@ -81,6 +82,8 @@ class Service:
     def guesses(self, settings: GenerationSettings, key: NoiseKey) -> Speculation | None:
         """What guesses the tokens of the sequence that runs alone, as ``settings.speculate`` says; None: nothing."""
         model, draft = self.model, None
+        if model.bundle.manifest.model.states:  # which cannot be taken back
+            return None
         if model.draft is not None and self._draft_decoder is not None:
             draft = model.draft.over(self._draft_decoder, settings, key)
         return speculation(settings, self.options.numerics, model.step_costs, draft)
@@ -98,6 +101,7 @@ class Service:
             vocab_size=manifest.model.vocab_size,
             profile=manifest.profile,
             predicted=manifest.predicted,
+            state_bytes=with_copies(manifest.model.state_bytes),
         )
         rows = min(wanted, plan.rows)
         if rows < wanted:

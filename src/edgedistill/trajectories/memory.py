@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import BudgetError, ContextLengthError
 from edgedistill.runtime.session import DecoderSession
+from edgedistill.runtime.state import with_copies
 from edgedistill.system.cgroup import available_memory
 from edgedistill.units import format_bytes
 
@@ -70,6 +71,7 @@ def plan_run(model: Model, prompt_tokens: int, count: int, max_new_tokens: int, 
         vocab_size=manifest.model.vocab_size,
         profile=manifest.profile,
         predicted=manifest.predicted,
+        state_bytes=with_copies(manifest.model.state_bytes),
         held=held,
     )
     if batches:
@@ -88,6 +90,7 @@ def plan_memory(
     vocab_size: int,
     profile: Mapping[str, Any],
     predicted: Mapping[str, Any],
+    state_bytes: int = 0,
     held: int = 0,
     available: int | None = None,
 ) -> MemoryPlan:
@@ -102,6 +105,7 @@ def plan_memory(
         vocab_size: Logits of a row.
         profile: The bundle's; ``target.ram_gb`` bounds the memory of the whole process.
         predicted: The bundle's predicted sizes (``Budget.to_dict``); what is no KV cache in them is taken off.
+        state_bytes: Of a sequence's recurrent states, copies included.
         held: Bytes that the prompt's own sequence has allocated already, for earlier prompts.
         available: Bytes that can still be allocated; default: asked of the system.
 
@@ -109,7 +113,8 @@ def plan_memory(
         BudgetError: Not even one fits.
     """
     logits = 16 * vocab_size
-    row = min(-(-tokens // step) * step, context) * bytes_per_token + logits
+    fixed_bytes = logits + state_bytes
+    row = min(-(-tokens // step) * step, context) * bytes_per_token + fixed_bytes
     free = int(_SHARE * (available_memory() if available is None else available))
     limits = {"of the memory that is free": free + held}
     target = profile.get("target", {}).get("ram_gb")
@@ -128,7 +133,7 @@ def plan_memory(
     wanted = max(2, count)
     # One sequence holds the prompt, and a batch has two rows or more.
     rows = max(1, min(wanted, (budget - max(row, held)) // row))
-    longest = min(context, (budget - logits) // bytes_per_token)
+    longest = min(context, (budget - fixed_bytes) // bytes_per_token)
     if rows >= wanted or count == 1:
         return MemoryPlan(rows, row, budget, longest, source)
     together = f"{rows} are decoded at a time" if rows > 1 else "they are decoded one after the other"

@@ -19,6 +19,7 @@ from edgedistill.runtime.generate import TokenLoop
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.sampling import NoiseKey, NoiseSource, Sampler, choose
 from edgedistill.runtime.session import DecoderSession
+from edgedistill.runtime.state import with_copies
 from edgedistill.runtime.trial import require_tried
 from edgedistill.verify.models.teacher_forcing import force, force_one, prefill
 from edgedistill.verify.sampling.protocol import SCORE_BYTES, SampledModel
@@ -273,7 +274,8 @@ class BundleModel(SampledModel):
 
         memory = self._memory or min(DEFAULT_MEMORY, psutil.virtual_memory().available // 4)
         per_token = self.model.bundle.manifest.kv_cache.bytes_per_token
-        row = min(tokens, self._info.context_length) * per_token + 16 * self._info.vocab_size
+        states = with_copies(self._info.state_bytes)
+        row = min(tokens, self._info.context_length) * per_token + states + 16 * self._info.vocab_size
         return max(2, min(most, memory // row))
 
     # ---- scoring --------------------------------------------------------------------------------------------
