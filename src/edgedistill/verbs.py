@@ -364,7 +364,7 @@ def open_bundle(
 
     Args:
         path: Bundle directory; or a model (built-in name, checkpoint directory, GGUF file, Hub id), which is exported
-            once into the user's cache (see ``workflow.by_name``).
+            once into the user's cache (see ``workflow.by_name``), or a Hub id of a bundle, which is pulled once.
         threads: Overrides the profile's; 0 is one per physical core, and more than those are never used.
         check: ``size`` compares file sizes, ``full`` also SHA-256.
         trusted: File of the public key that must have signed the bundle; implies ``full``. Default: the one that

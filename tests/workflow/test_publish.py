@@ -67,6 +67,29 @@ def test_a_repository_for_every_program(hub: FakeHub, tmp_path: Path, reasoner_d
     assert Bundle.open(tmp_path / "back", check="full").identity() == Bundle.open(reasoner_dir).identity()
 
 
+def test_a_bundle_on_the_hub_runs_by_its_name(hub: FakeHub, tmp_path: Path, reasoner_dir: Path) -> None:
+    """Pulled once, with a line that says how much and to where; afterwards without the network; a damaged one never."""
+    hub.repositories["me/tiny"] = {f"edgedistill/{p.name}": p.read_bytes() for p in reasoner_dir.iterdir()}
+    hub.repositories["me/tiny"] |= {"config.json": b"{}", "manifest.json": b'{"name": "of another program"}'}
+    asked = ("run", "me/tiny", "What is 17 + 25?", "--temperature", "0", "--json")
+    cache = {"EDGEDISTILL_CACHE": str(tmp_path / "cache")}
+    first = run(hub, tmp_path, *asked, **cache)
+    assert first.code == 0, first.err
+    assert "42" in first.json["answer"]
+    (kept,) = (tmp_path / "cache" / "bundles").iterdir()
+    assert f"to {kept}" in first.err
+    assert "pulling the bundle me/tiny (" in first.err
+    again = run(hub, tmp_path, *asked, HF_HUB_OFFLINE="1", **cache)
+    assert (again.code, again.json["answer"]) == (0, first.json["answer"])
+    assert "pulling" not in again.err
+    hub.repositories["me/other"] = dict(hub.repositories["me/tiny"])
+    hub.repositories["me/other"]["edgedistill/generation.json"] += b" "
+    refused = run(hub, tmp_path, "run", "me/other", "What is 17 + 25?", **cache)
+    assert (refused.code, refused.out) == (2, "")
+    assert "generation.json" in refused.err.splitlines()[-1]
+    assert list((tmp_path / "cache" / "bundles").iterdir()) == [kept]
+
+
 def test_what_was_altered_on_the_hub_does_not_arrive(hub: FakeHub, tmp_path: Path, reasoner_dir: Path) -> None:
     assert run(hub, tmp_path, "push", str(reasoner_dir), "me/tiny").code == 0
     weights = bytearray(hub.repositories["me/tiny"]["weights.bin"])

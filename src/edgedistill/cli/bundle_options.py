@@ -1,7 +1,8 @@
 """What every command that opens a bundle shares: its argument, ``--trusted-key``, ``--time-limit``, ``--memory-limit``.
 
-A model in place of a bundle is exported once into the user's cache. The limits put the command into a process that
-is ended when it exceeds them: a graph may loop for ever or ask for any amount of memory, also for some inputs only.
+A model in place of a bundle is exported once into the user's cache, the bundle of a Hub repository pulled there. The
+limits put the command into a process that is ended when it exceeds them: a graph may loop for ever or ask for any
+amount of memory, also for some inputs only.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from edgedistill.bundle.signature import TRUSTED_KEY
 from edgedistill.cli import console
 from edgedistill.errors import BundleError, ChildError, UsageError
 from edgedistill.system.child import SUPERVISOR, end_with_supervisor, run_limited
+from edgedistill.units import format_bytes
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
 GB = 10**9
-MODEL_HELP = "bundle directory; or a model (built-in name, checkpoint, GGUF file, Hub id), which is exported once"
+MODEL_HELP = (
+    "bundle directory; or a model (built-in name, checkpoint, GGUF file, Hub id), which is exported once; or a Hub id "
+    "of a bundle, which is pulled once"
+)
 
 
 def bundle_path(named: Path) -> Path:
@@ -33,11 +38,14 @@ def bundle_path(named: Path) -> Path:
     from edgedistill.profile.profile import DEFAULT_PROFILE
     from edgedistill.workflow.by_name import bundle_of
 
-    def tell(path: Path) -> None:
+    def exporting(path: Path) -> None:
         console.note(f"exporting {named} for {DEFAULT_PROFILE} to {path}; later runs use it again")
 
+    def pulling(path: Path, size: int) -> None:
+        console.note(f"pulling the bundle {named.as_posix()} ({format_bytes(size)}) to {path}; later runs use it again")
+
     with console.progress() as progress:
-        return bundle_of(named, progress=progress, on_export=tell)
+        return bundle_of(named, progress=progress, on_export=exporting, on_pull=pulling)
 
 
 def add_trusted_key(parser: argparse._ActionsContainer) -> None:

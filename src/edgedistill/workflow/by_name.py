@@ -2,11 +2,13 @@
 
 A model is a built-in name, a checkpoint directory, a GGUF file or a Hub id. Its bundle is found again by what it was
 made of: the source's files (name, size, time of change) or its commit on the Hub, the profile, and the version of this
-program. What a bundle directory means is left to whoever opens it.
+program. A Hub repository that holds a bundle is pulled into the same cache, once a commit. What a bundle directory
+means is left to whoever opens it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgedistill.progress import Progress
+    from edgedistill.workflow.publish import Published
 
 _MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.gguf")
 
@@ -58,6 +61,7 @@ def bundle_of(
     offline: bool = False,
     progress: Progress | None = None,
     on_export: Callable[[Path], object] | None = None,
+    on_pull: Callable[[Path, int], object] | None = None,
 ) -> Path:
     """The bundle directory that ``model`` means, made by the default profile where there is none yet.
 
@@ -68,26 +72,83 @@ def bundle_of(
         offline: Never touch the network.
         progress: Receiver of the progress of a download and an export.
         on_export: Called with the bundle's path before an export begins.
+        on_pull: Called with the bundle's path and its size in bytes before a bundle of the Hub is fetched.
 
     Raises:
-        EdgedistillError: As ``export``: no model of that name, a model that is not supported, no space.
+        EdgedistillError: As ``export`` and ``pull``: no model of that name, one that is not supported, no space.
     """
     name = model.as_posix() if isinstance(model, Path) else model
     path = Path(name).expanduser()
-    source = _source(name, path, offline, progress)
-    if source is None:
-        return path
-    made_of, identity = source
-    profile = load_profile(DEFAULT_PROFILE)
-    key = hashlib.sha256(json.dumps([identity, profile.to_dict(), __version__]).encode()).hexdigest()[:12]
-    target = cache() / f"{slug(name)}-{key}"
-    if (target / MANIFEST).is_file():
-        return target
+    identity: object
+    if path.exists():
+        parts = _model_at(path)
+        if not parts:
+            return path
+        made_of, identity = str(path), [_states(part) for part in parts]
+    elif (built_in := builtin.resolve(name)) is not None:
+        made_of, identity = name, _states(built_in)
+    else:
+        from edgedistill.checkpoint.open import hub_id
+
+        found = hub_id(name)
+        if found is None or path.parent.is_dir():  # a path with a slip of the pen
+            return path
+        on_hub = _on_hub(*found, offline, progress)
+        if not isinstance(on_hub, str):
+            return _pulled(name, found[0], on_hub, offline, progress, on_pull)
+        made_of, identity = name, [found[0], on_hub]
     from edgedistill.export.options import ExportOptions
     from edgedistill.workflow.export import export
 
-    if on_export is not None:
-        on_export(target)
+    profile = load_profile(DEFAULT_PROFILE)
+
+    def make(target: Path) -> None:
+        if on_export is not None:
+            on_export(target)
+        export(made_of, target, ExportOptions(profile=profile, offline=offline, verify=False), progress=progress)
+
+    return _made_once(name, [identity, profile.to_dict(), __version__], make)
+
+
+def _on_hub(repository: str, revision: str | None, offline: bool, progress: Progress | None) -> Published | str:
+    """The bundle that the repository holds, or the commit of its checkpoint, which is downloaded; what the hub's cache
+    has is not asked for again.
+    """
+    from edgedistill.checkpoint.hub import download
+    from edgedistill.workflow.publish import find_bundle
+
+    with contextlib.suppress(ModelNotFoundError):
+        if (cached_bundle := find_bundle(repository, revision, offline=True)) is not None:
+            return cached_bundle
+        return download(repository, revision, offline=True).commit
+    if not offline and (bundle := find_bundle(repository, revision)) is not None:
+        return bundle
+    return download(repository, revision, offline=offline, progress=progress).commit
+
+
+def _pulled(
+    name: str,
+    repository: str,
+    found: Published,
+    offline: bool,
+    progress: Progress | None,
+    on_pull: Callable[[Path, int], object] | None,
+) -> Path:
+    from edgedistill.workflow.publish import pull
+
+    def fetch(target: Path) -> None:
+        if on_pull is not None:
+            on_pull(target, found.size)
+        pull(repository, target, revision=found.commit, offline=offline, progress=progress)
+
+    return _made_once(name, [repository, found.commit], fetch)
+
+
+def _made_once(name: str, key: object, make: Callable[[Path], object]) -> Path:
+    """The bundle of ``name`` and ``key`` in the cache, where ``make`` puts it if it is not there."""
+    target = cache() / f"{slug(name)}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
+    if (target / MANIFEST).is_file():
+        return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -96,33 +157,11 @@ def bundle_of(
             hint=f"Choose another directory with {builtin.CACHE_VARIABLE}.",
         ) from error
     try:
-        export(made_of, target, ExportOptions(profile=profile, offline=offline, verify=False), progress=progress)
+        make(target)
     except OutputError:
         if not (target / MANIFEST).is_file():  # another process made it meanwhile
             raise
     return target
-
-
-def _source(name: str, path: Path, offline: bool, progress: Progress | None) -> tuple[str, object] | None:
-    """What to export for ``name`` and what identifies its content; None where ``path`` is to be opened as it is."""
-    if path.exists():
-        parts = _model_at(path)
-        return (str(path), [_states(part) for part in parts]) if parts else None
-    built_in = builtin.resolve(name)
-    if built_in is not None:
-        return name, _states(built_in)
-    from edgedistill.checkpoint.hub import download
-    from edgedistill.checkpoint.open import hub_id
-
-    found = hub_id(name)
-    if found is None or path.parent.is_dir():  # a path with a slip of the pen
-        return None
-    repository, revision = found
-    try:
-        snapshot = download(repository, revision, offline=True)
-    except ModelNotFoundError:
-        snapshot = download(repository, revision, offline=offline, progress=progress)
-    return name, [repository, snapshot.commit]
 
 
 def _model_at(path: Path) -> list[Path]:

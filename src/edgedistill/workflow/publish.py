@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -19,6 +20,20 @@ from edgedistill.export.layouts import BUNDLE_FOLDER, write_layout
 
 if TYPE_CHECKING:
     from edgedistill.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A bundle in a repository: its folder there, its manifest on this disk, the commit."""
+
+    folder: str
+    manifest: Path
+    commit: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files that the manifest lists."""
+        return sum(entry.size for entry in Manifest.from_json(self.manifest.read_bytes()).files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +120,7 @@ def pull(
     *,
     revision: str | None = None,
     trusted: str | Path | None = None,
+    offline: bool = False,
     progress: Progress | None = None,
 ) -> Bundle:
     """Bring the bundle in the Hub repository ``repository`` to the directory ``out``; the opened bundle.
@@ -116,6 +132,7 @@ def pull(
         out: A directory that does not exist, or is empty.
         revision: Branch, tag or commit; None: the default branch.
         trusted: Public key that must have signed the bundle.
+        offline: Take it from the hub's cache; HF_HUB_OFFLINE does the same.
         progress: Receiver of progress.
 
     Raises:
@@ -126,49 +143,74 @@ def pull(
     from huggingface_hub import constants, snapshot_download
 
     target = Path(out)
-    offline = bool(constants.HF_HUB_OFFLINE)
+    offline = offline or bool(constants.HF_HUB_OFFLINE)
     with disk_errors(target), own_directory.appearing(target) as partial:
+        found = find_bundle(repository, revision, offline=offline)
+        if found is None and offline:
+            raise ModelNotFoundError(
+                f"There is no bundle of {repository} in the hub cache, and offline mode forbids downloading it.",
+                hint="Run once without --offline and without HF_HUB_OFFLINE.",
+            )
+        if found is None:
+            raise ModelNotFoundError(
+                f"{repository} holds no bundle of edgedistill: there is no {MANIFEST} of one in it.",
+                hint=f"To make a bundle of it: edgedistill export {repository} -o DIR",
+            )
+        manifest = Manifest.from_json(found.manifest.read_bytes())
+        names = [entry.name for entry in manifest.files] + [SIGNATURE, MODEL_CARD]
         with hub_errors(repository, revision, offline=offline), quiet():
-            folder, path, commit = _manifest(repository, revision, offline)
-            manifest = Manifest.from_json(path.read_bytes())
-            names = [entry.name for entry in manifest.files] + [SIGNATURE, MODEL_CARD]
-            prefix = f"{folder}/" if folder else ""
             snapshot = snapshot_download(
                 repository,
-                revision=commit,
-                allow_patterns=[f"{prefix}{name}" for name in names],
+                revision=found.commit,
+                allow_patterns=[f"{found.folder}/{name}" if found.folder else name for name in names],
                 local_files_only=offline,
                 tqdm_class=bar(progress),
             )
-        shutil.copyfile(path, partial / MANIFEST)
+        shutil.copyfile(found.manifest, partial / MANIFEST)
         for name in names:
-            if (found := Path(snapshot, folder, name)).is_file():
-                shutil.copyfile(found, partial / name)
+            if (file := Path(snapshot, found.folder, name)).is_file():
+                shutil.copyfile(file, partial / name)
         Bundle.open(partial, check="full", trusted=trusted, progress=progress)
     return Bundle.open(target, trusted=trusted)
 
 
-def _manifest(repository: str, revision: str | None, offline: bool) -> tuple[str, Path, str]:
-    """The folder of the bundle in the repository, its manifest on this disk, and the commit."""
-    from huggingface_hub import errors, hf_hub_download
+def find_bundle(repository: str, revision: str | None = None, *, offline: bool = False) -> Published | None:
+    """The bundle in the Hub repository ``repository``, of which only the manifest is fetched; None: it holds none.
 
+    Args:
+        repository: Hub id.
+        revision: Branch, tag or commit; None: the default branch.
+        offline: Look into the hub's cache only, as with HF_HUB_OFFLINE; None then means that no manifest is there.
+
+    Raises:
+        ModelNotFoundError: No such repository or revision, or it cannot be reached.
+    """
+    from huggingface_hub import constants, errors, hf_hub_download
+
+    offline = offline or bool(constants.HF_HUB_OFFLINE)
     for folder in ("", BUNDLE_FOLDER):
-        try:
-            found = hf_hub_download(
-                repository, MANIFEST, subfolder=folder or None, revision=revision, local_files_only=offline
-            )
-        except errors.LocalEntryNotFoundError:
-            if offline and not folder:
+        with hub_errors(repository, revision, offline=offline), quiet():
+            try:
+                path = hf_hub_download(
+                    repository, MANIFEST, subfolder=folder or None, revision=revision, local_files_only=offline
+                )
+            except errors.EntryNotFoundError as error:
+                if isinstance(error, errors.LocalEntryNotFoundError) and not offline:
+                    raise  # it cannot be reached
                 continue
-            raise
-        except errors.EntryNotFoundError:
-            continue
-        path = Path(found)
-        return folder, path, path.parents[1 if folder else 0].name
-    raise ModelNotFoundError(
-        f"{repository} holds no bundle of edgedistill: there is no {MANIFEST} in it.",
-        hint=f"To make a bundle of it: edgedistill export {repository} -o DIR",
-    )
+        manifest = Path(path)
+        if _is_bundles(manifest):
+            return Published(folder, manifest, manifest.parents[1 if folder else 0].name)
+    return None
+
+
+def _is_bundles(manifest: Path) -> bool:
+    """Whether it is a bundle's: other programs have a manifest.json too."""
+    try:
+        raw = json.loads(manifest.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(raw, dict) and "schema_version" in raw
 
 
 def _first_line(error: Exception) -> str:
