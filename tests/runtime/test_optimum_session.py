@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from api_server import serving
 from bundle_files import copy_bundle
 from exporting import export
 from runtime_support import make_tokenizer
 
 from edgedistill.bundle.bundle import MODEL, Bundle
 from edgedistill.errors import BundleError, ContextLengthError
+from edgedistill.export.layouts import write_layout
 from edgedistill.export.optimum import trace as fallback
 from edgedistill.runtime.decoder import InterruptedRunError
 from edgedistill.runtime.measure.bench import bench
@@ -143,3 +146,53 @@ def _without_past(bundle: Path) -> bytes:
             node.input[i] = name.replace("past_key_values", "cache")
     content: bytes = graph.SerializeToString()
     return content
+
+
+def test_a_server_answers_one_request_after_the_other(model: Model) -> None:
+    """Clients at once get what the model alone generates; a prompt that goes on takes what the cache holds."""
+    import openai
+
+    prompts = ["What is 12 + 30?", "größer café", "0123456789 " * 3]
+    asked: Any = {"temperature": 0.9, "seed": 3, "max_new_tokens": 24, "raw": True}
+    told = [model.generate(prompt, **asked) for prompt in prompts]
+    with serving(model, parallel=4) as served:
+        assert served.service.batch.places == 1
+        assert "one after the other" in served.service.notes[0]
+        with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
+
+            def ask(prompt: str, **more: Any) -> Any:
+                return client.completions.create(
+                    model="tiny", prompt=prompt, temperature=0.9, seed=3, max_tokens=24, **more
+                )
+
+            with ThreadPoolExecutor(6) as pool:
+                got = list(pool.map(ask, prompts * 2))
+            assert [one.choices[0].text for one in got] == [one.text for one in told] * 2
+            assert "".join(c.choices[0].text for c in ask(prompts[1], stream=True) if c.choices) == told[1].text
+            longer = ask(prompts[1] + told[1].text[:4])
+            assert longer.usage.prompt_tokens_details.cached_tokens >= len(model.encode(prompts[1], raw=True))
+            ids = model.encode(prompts[0], raw=True)
+            scored: Any = client.completions.create(model="tiny", prompt=ids, echo=True, logprobs=1, max_tokens=0)
+            scores = [float(value) for value in model.score(ids)]
+            assert scored.choices[0].logprobs.token_logprobs[1:] == pytest.approx(scores, abs=1e-4)
+        assert not served.bugs
+
+
+def test_its_layout_takes_a_batch_padded_on_the_left(neox: tuple[Path, Any], model: Model, tmp_path: Path) -> None:
+    import torch
+    from optimum.onnxruntime import ORTModelForCausalLM
+
+    write_layout(Bundle.open(neox[0]), "optimum", tmp_path / "layout")
+    texts = ["What is 12 + 30?", "größer café, 0123456789"]
+    prompts = [model.encode(text, raw=True) for text in texts]
+    most = max(map(len, prompts))
+    assert min(map(len, prompts)) < most
+    pads = [most - len(ids) for ids in prompts]
+    loaded = ORTModelForCausalLM.from_pretrained(tmp_path / "layout")
+    out = loaded.generate(
+        input_ids=torch.tensor([[0] * n + ids for n, ids in zip(pads, prompts, strict=True)]),
+        attention_mask=torch.tensor([[0] * n + [1] * (most - n) for n in pads]),
+        max_new_tokens=24, do_sample=False, eos_token_id=319, pad_token_id=0,
+    )  # fmt: skip
+    for text, row in zip(texts, out.tolist(), strict=True):
+        assert row[most:] == list(model.generate(text, settings=GREEDY, raw=True).tokens)
