@@ -1,15 +1,18 @@
 """Throughput of ``edgedistill serve`` at 1, 4 and 16 clients, beside one request at a time and llama.cpp's server.
 
     make bench-serve
-    make bench-serve ARGS="--peer /path/to/python"    # of an environment with llama-cpp-python[server]
+    make bench-serve ARGS="--peer /path/to/llama-server"    # llama.cpp's own
+    make bench-serve ARGS="--peer /path/to/python"          # of an environment with llama-cpp-python[server]
 
 All serve the same GGUF file (here exported to a bundle of 4-bit blocks of 32) with the same threads, in processes of
-their own that run for the whole benchmark: 16 sequences at a time, one at a time, and with --peer llama-cpp-python.
+their own that run for the whole benchmark: 16 sequences at a time, one at a time, and the peers. llama-server batches
+16 sequences as well; llama-cpp-python's server, a part of that package, answers one request at a time. llama-server is
+built from the same source: ``cmake --build build --target llama-server`` in ``vendor/llama.cpp`` of that package's
+source distribution.
 Every client sends one request after the other; the servers are asked in turn, round by round, so that what else the
 machine does strikes all. Requests have a system prompt in common, and each a question of its own; replies have a limit
-of tokens. A rate is generated tokens of all clients over the wall time of the round. llama-cpp-python's server answers
-one request at a time; llama.cpp's own ``llama-server``, which batches, is no part of that package. Figures of one
-machine: measure again before relying on one.
+of tokens. A rate is generated tokens of all clients over the wall time of the round. Figures of one machine: measure
+again before relying on one.
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 MODEL = "smollm2-135m"
 SYSTEM = "You are a helpful assistant who answers questions about everyday things in a few plain sentences. " * 4
 WAIT_S = 300.0
+PARALLEL = 16
+CONTEXT = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,9 @@ def ask(url: str, number: int, tokens: int) -> tuple[int, float]:
         ],
         "max_tokens": tokens,
         "temperature": 0.8,
+        "top_k": 40,
+        "top_p": 0.95,
+        "min_p": 0.05,
         "seed": number,
     }
     started = time.perf_counter()
@@ -111,6 +119,18 @@ def running(command: list[str], url: str | None, **variables: str) -> Iterator[s
             process.terminate()
 
 
+def peer(program: str, gguf: Path, threads: int) -> tuple[str, list[str], str]:
+    """Name, command and address of llama.cpp's server, or of llama-cpp-python's where ``program`` is an interpreter."""
+    port = str(free_port())
+    url = f"http://127.0.0.1:{port}/v1"
+    common = ["--model", str(gguf), "--host", "127.0.0.1", "--port", port]
+    if Path(program).name.startswith("llama-server"):
+        size = ["--parallel", str(PARALLEL), "--ctx-size", str(PARALLEL * CONTEXT)]
+        return "llama-server", [program, *common, *size, "--threads", str(threads)], url
+    use = ["--n_ctx", str(CONTEXT), "--n_threads", str(threads), "--n_threads_batch", str(threads)]
+    return "llama-cpp-python", [program, "-m", "llama_cpp.server", *common, *use], url
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as found:
         return int(found.getsockname()[1])
@@ -118,7 +138,10 @@ def free_port() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", metavar="PYTHON", help="interpreter with llama-cpp-python[server]")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="PROGRAM",
+        help="llama-server, or an interpreter with llama-cpp-python[server]; can be given again",
+    )  # fmt: skip
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--requests", type=int, default=2, help="of each client in a round")
     parser.add_argument("--tokens", type=int, default=48, help="of each reply")
@@ -132,21 +155,18 @@ def main() -> None:
     bundle = args.work / MODEL
     if not (bundle / "manifest.json").is_file():
         bundle.parent.mkdir(parents=True, exist_ok=True)
-        export(str(gguf), bundle, format="int4-b32-asym", context=2048, verify=False)
+        export(str(gguf), bundle, format="int4-b32-asym", context=CONTEXT, calibrate=False, verify=False)
     own = [sys.executable, "-m", "edgedistill", "serve", str(bundle), "--port", "0", "--json"]
     own += ["--threads", str(args.threads), "--parallel"]
     found: dict[tuple[str, int], list[Round]] = {}
     with ExitStack() as stack:
         servers = {
             name: stack.enter_context(running([*own, parallel], None))
-            for name, parallel in (("edgedistill", "16"), ("edgedistill, one at a time", "1"))
+            for name, parallel in (("edgedistill", str(PARALLEL)), ("edgedistill, one at a time", "1"))
         }
-        if args.peer:
-            port = free_port()
-            peer = [args.peer, "-m", "llama_cpp.server", "--model", str(gguf), "--n_ctx", "2048", "--port", str(port)]
-            peer += ["--n_threads", str(args.threads), "--n_threads_batch", str(args.threads), "--host", "127.0.0.1"]
-            url = f"http://127.0.0.1:{port}/v1"
-            servers["llama-cpp-python"] = stack.enter_context(running(peer, url, PYTHONPATH=""))
+        for program in args.peer:
+            name, command, url = peer(program, gguf, args.threads)
+            servers[name] = stack.enter_context(running(command, url, PYTHONPATH=""))
         for url in servers.values():
             ask(url, 0, 2)
         first = 1
