@@ -46,21 +46,12 @@ class Form(TypedDict, total=False):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of everything that generates; None means the bundle's own default."""
     sampling = parser.add_argument_group("sampling (defaults come with the bundle)")
-    sampling.add_argument("--temperature", type=float, metavar="T", help="0 takes the most likely token")
-    sampling.add_argument("--top-k", type=int, metavar="K", help="keep the K most likely tokens; 0 keeps all")
-    sampling.add_argument("--top-p", type=float, metavar="P", help="keep the most likely tokens up to this sum")
-    sampling.add_argument(
-        "--min-p", type=float, metavar="P", help="drop tokens less likely than this share of the most likely one"
-    )
+    add_sampling(sampling)
     sampling.add_argument("--repetition-penalty", type=float, metavar="R", help="1 is off")
-    sampling.add_argument("--seed", type=int, metavar="N", help="make sampling repeatable")
     sampling.add_argument("--stop", action="append", metavar="TEXT", help="end before this text (repeatable)")
-    sampling.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="longest answer, reasoning included")
     running = parser.add_argument_group("running")
     running.add_argument("--system", metavar="TEXT", help="system prompt")
-    thinking_ = running.add_mutually_exclusive_group()
-    thinking_.add_argument("--think", action="store_true", default=None, help="have the model reason before it answers")
-    thinking_.add_argument("--no-think", dest="think", action="store_false", help="have it answer at once")
+    add_thinking(running)
     running.add_argument(
         "--think-budget",
         type=int,
@@ -110,6 +101,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     running.add_argument("--threads", type=int, metavar="N", help="threads (default: the bundle's profile)")
     running.add_argument("--verify", action="store_true", help="compare the bundle's SHA-256 sums first")
     add_trusted_key(running)
+
+
+def add_sampling(group: argparse._ArgumentGroup) -> None:
+    """What is sampled by, wherever replies are drawn."""
+    group.add_argument("--temperature", type=float, metavar="T", help="0 takes the most likely token")
+    group.add_argument("--top-k", type=int, metavar="K", help="keep the K most likely tokens; 0 keeps all")
+    group.add_argument("--top-p", type=float, metavar="P", help="keep the most likely tokens up to this sum")
+    group.add_argument(
+        "--min-p", type=float, metavar="P", help="drop tokens less likely than this share of the most likely one"
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="make sampling repeatable")
+    group.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="longest reply, reasoning included")
+
+
+def add_thinking(group: argparse._ArgumentGroup) -> None:
+    """``--think`` and ``--no-think``; ``args.think`` is None without either."""
+    either = group.add_mutually_exclusive_group()
+    either.add_argument("--think", action="store_true", default=None, help="have the model reason before it answers")
+    either.add_argument("--no-think", dest="think", action="store_false", help="have it answer at once")
 
 
 def open_model(args: argparse.Namespace, *, prompt_cache: bool = False) -> Model:

@@ -80,7 +80,7 @@ def open_tools(args: argparse.Namespace, stack: ExitStack, *, screen: bool = Fal
         return ToolRounds()
     if args.tool_rounds < 1:
         raise UsageError(f"--tool-rounds is {args.tool_rounds}; expected 1 or more.")
-    from edgedistill.runtime.tools.from_file import tools_from_file
+    from edgedistill.runtime.tools.from_function import tools_from_file
     from edgedistill.runtime.tools.types import tools_of
 
     tools: list[Tool] = []

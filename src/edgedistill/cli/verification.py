@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgedistill.atomic_file import try_to_write, write_whole
-from edgedistill.cli import console, suite_reading
+from edgedistill.cli import console, generation, suite_reading
 from edgedistill.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -41,17 +41,8 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prompts", type=int, metavar="P", help="number of prompts, spread over the suite")
     suite_reading.add_reading(parser)
     sampling = parser.add_argument_group("sampling (defaults come with the suite and the bundle)")
-    sampling.add_argument("--temperature", type=float, metavar="T")
-    sampling.add_argument("--top-p", type=float, metavar="P")
-    sampling.add_argument("--top-k", type=int, metavar="K")
-    sampling.add_argument("--min-p", type=float, metavar="P")
-    sampling.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="longest reply, reasoning included")
-    thinking = sampling.add_mutually_exclusive_group()
-    thinking.add_argument(
-        "--think", action="store_true", default=None, help="have the models reason before they answer"
-    )
-    thinking.add_argument("--no-think", dest="think", action="store_false", help="have them answer at once")
-    sampling.add_argument("--seed", type=int, metavar="N", help="seed of the sampling noise (default 0)")
+    generation.add_sampling(sampling)
+    generation.add_thinking(sampling)
     sampling.add_argument(
         "--numerics",
         choices=("fast", "exact"),

@@ -21,10 +21,9 @@ import numpy as np
 from edgedistill.bundle.bundle import Bundle, Check
 from edgedistill.errors import GenerationError, UsageError
 from edgedistill.renamed import accepts_old
-from edgedistill.runtime.async_stream import in_thread
 from edgedistill.runtime.conversation import BatchKeywords, Conversation, Keywords, StreamKeywords
 from edgedistill.runtime.draft_bundle import DraftBundle
-from edgedistill.runtime.events import outcome
+from edgedistill.runtime.events import in_thread, outcome
 from edgedistill.runtime.generate_batch import generate_batch
 from edgedistill.runtime.generation_request import request_of
 from edgedistill.runtime.loading import load_template, load_tokenizer, require_memory

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from starlette.responses import JSONResponse
 
 from edgedistill.errors import EdgedistillError
-from edgedistill.runtime.async_stream import in_thread
+from edgedistill.runtime.events import in_thread
 from edgedistill.server.answers import head
 from edgedistill.server.errors import ApiError, failure, refusal
 from edgedistill.server.streaming import EventStream, unless_gone

@@ -1,19 +1,24 @@
-"""What a model is told of a Python function: its name, its docstring, a JSON schema of its parameters."""
+"""Tools of Python functions: what a model is told of one (name, docstring, JSON schema), and all of a file."""
 
 from __future__ import annotations
 
 import enum
+import importlib.util
 import inspect
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.errors import GenerationError
+from edgedistill.errors import EdgedistillError, GenerationError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from edgedistill.runtime.tools.types import Tool
 
 _PLAIN: dict[Any, dict[str, Any]] = {
     str: {"type": "string"},
@@ -113,3 +118,37 @@ def _docstring(text: str, names: set[str]) -> tuple[str, dict[str, str]]:
         elif section == "about":
             about.append(line)
     return "\n".join(about).strip(), {name: said for name, said in found.items() if name in names and said}
+
+
+def tools_from_file(path: Path) -> list[Tool]:
+    """The functions that ``path`` defines (``__all__``, or those without a leading underscore). Runs its code.
+
+    Raises:
+        UsageError: No such file, code that fails, no function, or one that is no tool.
+    """
+    from edgedistill.runtime.tools.types import Tool  # which imports this file
+
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.", hint="--tools takes a Python file whose functions become tools.")
+    name = f"edgedistill_tools_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} is not a Python file.", hint="--tools takes a file that ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # type hints are looked up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # somebody else's code
+        raise UsageError(f"{path} cannot be run: {type(error).__name__}: {error}.") from error
+    public = getattr(module, "__all__", None)
+    functions = [
+        value for key, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == name
+        and (key in public if public is not None else not key.startswith("_"))
+    ]  # fmt: skip
+    if not functions:
+        raise UsageError(f"{path} defines no function.", hint="Write one with type hints and a docstring.")
+    try:
+        return [Tool.of(function) for function in functions]
+    except EdgedistillError as error:
+        raise UsageError(f"{path}: {error}") from error
