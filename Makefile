@@ -23,7 +23,7 @@ PARALLEL := -n auto --dist worksteal --durations=10
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 PIP_OPTIONS := --disable-pip-version-check
 
-.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-load bench-runtime bench-plan bench-verify bench-verify-minutes bench-gate bench-quality bench-speculate bench-peers bench-serve bench-trajectories bench-answers bench-kv bench-masks bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
+.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-load bench-runtime bench-plan bench-verify bench-verify-minutes bench-gate bench-quality bench-speculate bench-peers bench-serve bench-trajectories bench-answers bench-kv bench-hybrid bench-masks bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
