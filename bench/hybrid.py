@@ -1,10 +1,11 @@
 """Hybrid models beside an attention model of the same size: decode and prefill by tokens held, memory of a sequence.
 
-    python bench/hybrid.py [--threads 1] [--rounds 5] [--quick]
+    python bench/hybrid.py [--threads 1] [--rounds 5] [--held 256 4096] [--quick]
 
 Three random models with matrices of about the same size, in int4: Qwen3's layers, LFM2's (two of three are short
 convolutions) and Qwen3.5's (three of four are gated delta rules). Weights are noise and caches are said to be full
-without being computed, since neither changes the time of a step. Rounds go over the models in turn.
+without being computed, since neither changes the time of a step. Rounds go over the models in turn. With one thread it
+is processor time that counts, which other programs on the machine hardly change.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from edgedistill.runtime.session import DecoderSession
 from edgedistill.units import format_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgedistill.runtime.decoder import Decoder
 
 STEPS, CHUNK = 16, 256
@@ -107,16 +110,16 @@ def holding(session: DecoderSession, tokens: int) -> Decoder:
     return decoder
 
 
-def rates(decoder: Decoder, tokens: int) -> tuple[float, float]:
+def rates(decoder: Decoder, tokens: int, clock: Callable[[], float]) -> tuple[float, float]:
     """Tokens/s of one-token steps and of a chunk of a prompt behind ``tokens``."""
-    begun = time.perf_counter()
+    begun = clock()
     for token in range(STEPS):
         decoder.feed([3 + token])
-    decode = STEPS / (time.perf_counter() - begun)
+    decode = STEPS / (clock() - begun)
     decoder.cache.lengths[0] = tokens
-    begun = time.perf_counter()
+    begun = clock()
     decoder.feed([3] * CHUNK, exact=True, logits=False)
-    prefill = CHUNK / (time.perf_counter() - begun)
+    prefill = CHUNK / (clock() - begun)
     decoder.cache.lengths[0] = tokens
     return decode, prefill
 
@@ -124,7 +127,8 @@ def rates(decoder: Decoder, tokens: int) -> tuple[float, float]:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Everything, JSON-able."""
     hidden, layers, context = (256, 4, 1024) if args.quick else (1024, 12, 32768)
-    held = [n for n in (256, 4096, 16384, context - CHUNK) if n + CHUNK <= context]
+    held = [n for n in args.held if n + CHUNK <= context]
+    clock = time.process_time if args.threads == 1 else time.perf_counter
     result: dict[str, Any] = {"threads": args.threads, "context": context, "models": {}}
     with tempfile.TemporaryDirectory(prefix="bench-hybrid-") as root:
         models: dict[str, Model] = {}
@@ -134,18 +138,19 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             make_checkpoint(source, config, shapes=shapes_of(config))
             made = export(source, path, format=FORMAT, context=context, check=False, verify=False)
             models[name] = open_bundle(path, threads=args.threads)
-            result["models"][name] = {"parameters": made.manifest.parameters, "speed": {}}
+            manifest = made.manifest
+            size = manifest.kv_cache.bytes_per_token * context + manifest.model.state_bytes
+            result["models"][name] = {"parameters": manifest.parameters, "bytes": size, "speed": {}}
         for tokens in held:
             sys.stderr.write(f"{tokens} tokens held\n")
             decoders = {}
             for name, model in models.items():
                 assert isinstance(model.session, DecoderSession)
                 decoders[name] = holding(model.session, tokens)
-                result["models"][name]["bytes"] = decoders[name].kv_bytes
             found: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
             for _ in range(args.rounds + 1):
                 for name, decoder in decoders.items():
-                    found[name].append(rates(decoder, tokens))
+                    found[name].append(rates(decoder, tokens, clock))
             for name, pairs in found.items():
                 result["models"][name]["speed"][str(tokens)] = [list(values)[1:] for values in zip(*pairs, strict=True)]
     return result
@@ -154,7 +159,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     """Markdown tables."""
     held = list(next(iter(result["models"].values()))["speed"])
-    lines = [f"{result['threads'] or 'all'} threads; median (least to most) of tokens/s", ""]
+    lines = [f"threads: {result['threads'] or 'all'}; median (least to most) of tokens/s", ""]
     for index, what in enumerate(("decode", "prefill")):
         lines += [f"| {what}, tokens held | {' | '.join(held)} |", "|---" * (len(held) + 1) + "|"]
         for name, model in result["models"].items():
@@ -162,7 +167,7 @@ def show(result: dict[str, Any]) -> None:
             row = " | ".join(f"{median(cell):.0f} ({min(cell):.0f} to {max(cell):.0f})" for cell in cells)
             lines.append(f"| {name} | {row} |")
         lines.append("")
-    lines += [f"| model | parameters | a sequence of {held[-1]} tokens |", "|---|---|---|"]
+    lines += [f"| model | parameters | a sequence of {result['context']} tokens |", "|---|---|---|"]
     for name, model in result["models"].items():
         lines.append(f"| {name} | {model['parameters'] / 1e6:.0f} M | {format_bytes(model['bytes'])} |")
     sys.stdout.write("\n".join(lines) + "\n")
@@ -173,6 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--held", type=int, nargs="+", default=[256, 4096, 16384, 32768 - CHUNK], metavar="TOKENS")
     parser.add_argument("--quick", action="store_true", help="small models and 1024 tokens: does it run?")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()

@@ -12,7 +12,7 @@ import pytest
 from api_server import serving
 from cli_support import here
 from exporting import export
-from hybrid_checkpoints import write_lfm2
+from hybrid_checkpoints import WRITERS
 from shared import made_once
 
 from edgedistill.bundle.bundle import Bundle
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_once(tmp_path_factory, "checkpoint/tiny-lfm2", write_lfm2)
+@pytest.fixture(scope="module", params=["lfm2", "qwen3_5"])
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_once(tmp_path_factory, f"checkpoint/tiny-{request.param}", WRITERS[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -38,33 +38,37 @@ def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert done.code == 0, done.err
         return out
 
-    return made_once(tmp_path_factory, "bundles/lfm2-calibrated", make)
+    return made_once(tmp_path_factory, f"bundles/{source.name}-calibrated", make)
 
 
 def test_the_bundle_says_what_it_is(exported: Path) -> None:
     manifest = Bundle.open(exported).manifest
     assert manifest.calibration["failed"] == {}
     quantized = {weight.name for weight in manifest.weights if not weight.format.is_float}
-    assert {"layers.0.conv.in", "layers.0.conv.out", "layers.1.attn.qkv"} <= quantized
-    assert not any(name.endswith("kernel") for name in quantized)
+    if manifest.model.family == "lfm2":
+        assert {"layers.0.conv.in", "layers.0.conv.out", "layers.1.attn.qkv"} <= quantized
+    else:
+        assert {"layers.0.delta.in", "layers.0.delta.out", "layers.3.attn.output_gate"} <= quantized
+    assert not any(name.endswith(("kernel", "gates")) for name in quantized)
     assert here("inspect", exported).code == 0
 
 
-def test_calibration_lowers_the_damage_of_convolutions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(WRITERS))
+def test_calibration_lowers_the_damage(name: str, tmp_path: Path) -> None:
     """The inputs that their matrices are calibrated on are those that they have in the whole graph."""
-    source = write_lfm2(tmp_path / "hf", hidden_size=128, intermediate_size=160)
+    source = WRITERS[name](tmp_path / "hf", hidden_size=128, intermediate_size=160)
     rng = np.random.default_rng(0)
     sequences = tuple(rng.integers(3, 300, 48) for _ in range(24))
     digest = hashlib.sha256((source / "tokenizer.json").read_bytes()).hexdigest()
     traces = Traces(sequences, (0,) * len(sequences), digest, "random tokens")
     found = {}
     few = "int4-b32-asym-acc1"
-    for name, weights, calibration in (("whole", "fp32", None), ("searched", few, None), ("solved", few, traces)):
-        export(source, tmp_path / name, format=weights, calibration=calibration, check=False)
-        with open_bundle(tmp_path / name) as model:
+    for kind, weights, calibration in (("whole", "fp32", None), ("searched", few, None), ("solved", few, traces)):
+        export(source, tmp_path / kind, format=weights, calibration=calibration, check=False)
+        with open_bundle(tmp_path / kind) as model:
             parts = [part for ids in sequences for part in model.session.decoder().score(ids[None], chunk=64)]
-            found[name] = np.concatenate([part.logits for part in parts])
-    searched, solved = (np.square(found[name] - found["whole"]).mean() for name in ("searched", "solved"))
+            found[kind] = np.concatenate([part.logits for part in parts])
+    searched, solved = (np.square(found[kind] - found["whole"]).mean() for kind in ("searched", "solved"))
     assert 0 < solved < 0.9 * searched
 
 

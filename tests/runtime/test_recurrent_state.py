@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hybrid_checkpoints import write_lfm2, write_qwen3_5
+from hybrid_checkpoints import WRITERS
 from shared import made_once
 
 from edgedistill.errors import BundleError, ContextLengthError, GenerationError, UsageError
 from edgedistill.runtime.batch.places import SharedPlaces
 from edgedistill.runtime.decoder import InterruptedRunError
+from edgedistill.runtime.measure.selftest import selftest
 from edgedistill.runtime.model import Model, open_bundle
 from edgedistill.runtime.session import DecoderSession
 from edgedistill.runtime.state import MOST_KEPT, RecurrentStates
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-WRITERS = {"lfm2": write_lfm2, "qwen3_5": write_qwen3_5}
 TOKENS = np.random.default_rng(3).integers(3, 300, 160).tolist()
 
 
@@ -218,6 +218,10 @@ def test_cancelling_a_prompt_keeps_what_is_known(model: Model) -> None:
     again = model.generate("the " * 40, **keywords)
     model.release()
     assert model.generate("the " * 40, **keywords).tokens == again.tokens
+
+
+def test_the_self_test_finds_what_exact_numerics_rely_on(bundle_dir: Path) -> None:
+    assert selftest(bundle_dir).passed
 
 
 def test_a_manifest_with_other_states_is_refused(bundle_dir: Path, tmp_path: Path) -> None:

@@ -147,3 +147,6 @@ def _write(directory: Path, config: dict[str, Any], shapes: dict[str, tuple[int,
         tensors[name] = mean + noise * np.float32(0.05) if "norm" in name else noise / np.float32(np.sqrt(shape[-1]))
     write_safetensors(directory / "model.safetensors", tensors)
     return directory
+
+
+WRITERS = {"lfm2": write_lfm2, "qwen3_5": write_qwen3_5}
