@@ -11,14 +11,16 @@ built from the same source: ``cmake --build build --target llama-server`` in ``v
 source distribution.
 Every client sends one request after the other; the servers are asked in turn, round by round, so that what else the
 machine does strikes all. Requests have a system prompt in common, and each a question of its own; replies have a limit
-of tokens. A rate is generated tokens of all clients over the wall time of the round. Figures of one machine: measure
-again before relying on one.
+of tokens. A rate is generated tokens of all clients over the wall time of the round; on a machine that does other work
+as well, tokens by the server's own processor time (Linux) say more. Figures of one machine: measure again before
+relying on one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import socket
 import subprocess
@@ -49,10 +51,13 @@ CONTEXT = 2048
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round: tokens a second of all clients together, median seconds of a request."""
+    """One round: tokens a second of all clients together, median seconds of a request, tokens a second of the server's
+    processor time (nan where the system does not tell).
+    """
 
     rate: float
     latency_s: float
+    cpu_rate: float
 
 
 def ask(url: str, number: int, tokens: int) -> tuple[int, float]:
@@ -75,22 +80,39 @@ def ask(url: str, number: int, tokens: int) -> tuple[int, float]:
     return int(response.json()["usage"]["completion_tokens"]), time.perf_counter() - started
 
 
-def measure(url: str, clients: int, requests: int, tokens: int, first: int) -> Round:
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: the address of its API, its process."""
+
+    url: str
+    pid: int
+
+    def cpu_s(self) -> float:
+        """Processor seconds that its threads have spent; nan where the system does not tell."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:
+            return math.nan
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(server: Server, clients: int, requests: int, tokens: int, first: int) -> Round:
     """``clients`` at once, each ``requests`` one after the other, numbered from ``first``."""
 
     def client(number: int) -> list[tuple[int, float]]:
-        return [ask(url, first + number * requests + at, tokens) for at in range(requests)]
+        return [ask(server.url, first + number * requests + at, tokens) for at in range(requests)]
 
-    started = time.perf_counter()
+    started, spent_before = time.perf_counter(), server.cpu_s()
     with ThreadPoolExecutor(clients) as pool:
         done = [one for answers in pool.map(client, range(clients)) for one in answers]
-    seconds = time.perf_counter() - started
-    return Round(sum(count for count, _ in done) / seconds, median(spent for _, spent in done))
+    seconds, spent = time.perf_counter() - started, server.cpu_s() - spent_before
+    count = sum(count for count, _ in done)
+    return Round(count / seconds, median(spent for _, spent in done), count / spent)
 
 
 @contextmanager
-def running(command: list[str], url: str | None, **variables: str) -> Iterator[str]:
-    """A server's address once it answers; ``url`` None: it prints it as JSON."""
+def running(command: list[str], url: str | None, **variables: str) -> Iterator[Server]:
+    """A server once it answers; ``url`` None: it prints its address as JSON."""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE if url is None else subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
         env={**os.environ, **variables},
@@ -114,9 +136,14 @@ def running(command: list[str], url: str | None, **variables: str) -> Iterator[s
                     if process.poll() is not None or time.monotonic() > end:
                         raise SystemExit(f"error: {' '.join(command[:3])} does not serve.") from None
                     time.sleep(0.2)
-            yield url
+            yield Server(url, process.pid)
         finally:
             process.terminate()
+
+
+def spread(rates: list[float]) -> str:
+    """Median and range."""
+    return f"{median(rates):.1f} ({min(rates):.1f} to {max(rates):.1f})"
 
 
 def peer(program: str, gguf: Path, threads: int) -> tuple[str, list[str], str]:
@@ -142,6 +169,7 @@ def main() -> None:
         "--peer", action="append", default=[], metavar="PROGRAM",
         help="llama-server, or an interpreter with llama-cpp-python[server]; can be given again",
     )  # fmt: skip
+    parser.add_argument("--peer-model", type=Path, metavar="GGUF", help="another file of the model, for the peers")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--requests", type=int, default=2, help="of each client in a round")
     parser.add_argument("--tokens", type=int, default=48, help="of each reply")
@@ -165,28 +193,28 @@ def main() -> None:
             for name, parallel in (("edgedistill", str(PARALLEL)), ("edgedistill, one at a time", "1"))
         }
         for program in args.peer:
-            name, command, url = peer(program, gguf, args.threads)
+            name, command, url = peer(program, args.peer_model or gguf, args.threads)
             servers[name] = stack.enter_context(running(command, url, PYTHONPATH=""))
-        for url in servers.values():
-            ask(url, 0, 2)
+        for server in servers.values():
+            ask(server.url, 0, 2)
         first = 1
         for number in range(args.rounds):
             for clients in args.clients:
-                for name, url in servers.items():
-                    one = measure(url, clients, args.requests, args.tokens, first)
+                for name, server in servers.items():
+                    one = measure(server, clients, args.requests, args.tokens, first)
                     found.setdefault((name, clients), []).append(one)
                     print(f"round {number + 1}: {name}, {clients} clients: {one.rate:.1f} tokens/s", flush=True)
                 first += clients * args.requests
     print(
         f"\n{args.threads} threads, replies of {args.tokens} tokens, {args.rounds} rounds of {args.requests} a client\n"
     )
-    print("| server | clients | tokens/s, all together (range) | median request, s |\n|---|---:|---:|---:|")
+    print(
+        "| server | clients | tokens/s of its CPU time (range) | tokens/s, all together (range) | median request, s |"
+    )
+    print("|---|---:|---:|---:|---:|")
     for (name, clients), rounds in sorted(found.items()):
-        rates = sorted(one.rate for one in rounds)
-        print(
-            f"| {name} | {clients} | {median(rates):.1f} ({rates[0]:.1f} to {rates[-1]:.1f}) | "
-            f"{median(one.latency_s for one in rounds):.1f} |"
-        )
+        of_cpu, of_wall = spread([one.cpu_rate for one in rounds]), spread([one.rate for one in rounds])
+        print(f"| {name} | {clients} | {of_cpu} | {of_wall} | {median(one.latency_s for one in rounds):.1f} |")
     if not args.peer:
         print("\nllama.cpp was not measured: no --peer.")
 
