@@ -49,6 +49,17 @@ def test_settings_system_prompt_and_commands_are_kept_for_the_bundle_and_forgott
     assert (settings["temperature"], settings["thinking"], system) == (0.5, False, "Be long.")
     assert Registry(tmp_path / "data" / "bundles.json").settings_of(Path("/bundles/other")) == ({}, "")
 
+    # What it said is not kept with what is changed meanwhile.
+    async def effort(pilot: Pilot[None]) -> None:
+        chat_of(pilot).prompt.insert("/effort low")
+        await pilot.press("enter")
+        await pilot.pause()
+
+    drive(make_app(tmp_path, FakeEngine(SCRIPT), overrides={"temperature": 0.5, "top_k": 3}, system="Be long."), effort)
+    settings, system = begun(tmp_path)
+    assert (settings["temperature"], settings["top_k"], settings["reasoning_effort"]) == (0.25, 0, "low")
+    assert system == "Be brief."
+
     async def back(pilot: Pilot[None]) -> None:
         chat_of(pilot).prompt.insert("/defaults")
         await pilot.press("enter")

@@ -173,10 +173,19 @@ class ModelApp(NeutralApp):
             return defaults
 
     def keep_settings(self) -> None:
-        """Begin the next conversation with this bundle as this one is set now."""
-        if self.engine is not None and self.engine.facts.path:
-            settings = {name: value for name, value in self.session.settings.items() if name not in NOT_KEPT}
-            self.services.registry.keep_settings(Path(self.engine.facts.path), settings, self.session.system)
+        """Begin the next conversation with this bundle as this one is set now, but for what the command line said."""
+        if self.engine is None or not self.engine.facts.path:
+            return
+        path, (given, system) = Path(self.engine.facts.path), self._given
+        before, system_before = self.services.registry.settings_of(path)
+        settings: dict[str, Any] = {}
+        for name, value in self.session.settings.items():
+            if name in given and given[name] == value:
+                settings |= {name: before[name]} if name in before else {}
+            elif name not in NOT_KEPT:
+                settings[name] = value
+        kept = system_before if system and self.session.system == system else self.session.system
+        self.services.registry.keep_settings(path, settings, kept)
 
     def tool_desk(self) -> ToolDesk | None:
         """What the model may call in this session; None: nothing. What the user allows holds for the session."""
