@@ -106,6 +106,18 @@ def test_a_bundle_against_itself(exported: Path, suite: Path) -> None:
     assert report["tokens"]["forced"]["kl"]["value"] < 1e-6
 
 
+def test_the_checkpoint_as_the_reference(source: Path, exported: Path, suite: Path) -> None:
+    """transformers' caches of such models cannot be reordered: every sample computes its prompt."""
+    transformers = pytest.importorskip("transformers")
+    kind = json.loads((source / "config.json").read_text())["model_type"]
+    if kind not in transformers.CONFIG_MAPPING:
+        pytest.skip(f"transformers {transformers.__version__} does not know {kind}")
+    options = ("--suite", suite, "--fast", "--samples", 2, "--prompts", 8, "--no-store", "--json")
+    report = here("verify", exported, "--reference", f"hf:{source}", *options).report
+    assert report["settings"]["samples"] == 2
+    assert 0 < report["tokens"]["forced"]["kl"]["value"] < 0.5
+
+
 def test_served_answers_are_those_of_the_model(exported: Path) -> None:
     question = [{"role": "user", "content": "Ann has 3 apples and buys 4 more apples."}]
     with open_bundle(exported) as model, serving(model, numerics="exact") as server:

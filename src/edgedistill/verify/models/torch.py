@@ -196,12 +196,17 @@ class TorchModel(SampledModel):
         replies: list[list[int]] = [[] for _ in indices]
         seen = np.zeros((len(indices), self._vocab), dtype=np.bool_)
         seen[:, list(one.ids)] = True
+        # Caches with states cannot be reordered: the prompt is computed by every row, and no row leaves.
+        kinds = {*(getattr(self._model.config, "layer_types", None) or ())}
+        fixed = bool(kinds - {"full_attention", "sliding_attention", "attention"})
+        held = np.zeros(len(indices), dtype=np.int64)
         with torch.inference_mode():
-            ids = torch.tensor([one.ids], device=self._device)
+            ids = torch.tensor([one.ids] * (len(indices) if fixed else 1), device=self._device)
             out = self._model(input_ids=ids, use_cache=True, logits_to_keep=1)
             cache = out.past_key_values
-            cache.reorder_cache(torch.zeros(len(indices), dtype=torch.long, device=self._device))
-            logits = np.repeat(out.logits[:, -1].float().cpu().numpy(), len(indices), axis=0)
+            if not fixed:
+                cache.reorder_cache(torch.zeros(len(indices), dtype=torch.long, device=self._device))
+            logits = np.repeat(out.logits[:1, -1].float().cpu().numpy(), len(indices), axis=0)
         for position in range(settings.max_new_tokens):
             if self.cancelled:
                 return
@@ -220,12 +225,13 @@ class TorchModel(SampledModel):
             if not going:
                 return
             with torch.inference_mode():
-                if len(going) < len(rows):
+                if len(going) < len(rows) and not fixed:
                     cache.reorder_cache(torch.tensor(going, device=self._device))
                 rows, tokens = rows[going], tokens[going]
-                ids = torch.from_numpy(tokens[:, None]).to(self._device)
+                held[rows] = tokens
+                ids = torch.from_numpy((held if fixed else tokens)[:, None]).to(self._device)
                 out = self._model(input_ids=ids, past_key_values=cache, use_cache=True)
-                logits = out.logits[:, -1].float().cpu().numpy()
+                logits = (out.logits[rows, -1] if fixed else out.logits[:, -1]).float().cpu().numpy()
 
     def _reason(self, token: int, count: int, prompt_tokens: int, settings: DrawSettings) -> Finish | None:
         if token in self._special.eos_token_ids:
