@@ -108,6 +108,19 @@ def test_ragged_batch(case: Case) -> None:
         assert_close(np.concatenate(parts), reference_logits(case.model, row))
 
 
+def test_greedy_64_tokens_over_states(case: Case) -> None:
+    """Every token is transformers' likeliest, so far into a text that an error of a state would have grown."""
+    if not case.exported.spec.states:
+        pytest.skip("keys and values are looked at by every test")
+    decoder, tokens = Decoder(case.exported, 1), case.tokens[:30]
+    logits = decoder.step([tokens])[0]
+    for _ in range(64):
+        tokens = [*tokens, int(logits[-1].argmax())]
+        logits = decoder.step([tokens[-1:]])[0]
+    expected = reference_logits(case.model, tokens[:-1])[29:]
+    assert tokens[30:] == expected.argmax(axis=1).tolist()
+
+
 def test_rollback(attention: Case) -> None:
     """Rejected tokens are forgotten by lowering the past."""
     decoder = Decoder(attention.exported, 1)
