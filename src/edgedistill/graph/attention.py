@@ -59,7 +59,11 @@ def attention(
     tables: tuple[ir.Value, ir.Value] | None = None
     if layer.rope is not None:
         name_of_rope = f"rope.{distinct_ropes(spec)[layer.rope]}"
-        tables = rope_tables(b, layer.rope, name_of_rope, inputs.positions, context=inputs.context)
+        # Of the graphs, the portable one has position_ids.
+        everywhere = inputs.position_ids is not None
+        tables = rope_tables(
+            b, layer.rope, name_of_rope, inputs.positions, context=inputs.context, float64=not everywhere
+        )
     query, key, value = qkv, None, None
     scaling = spec.query_scaling
     scales = scaling is not None and (inputs.context or inputs.positions) > scaling.length
@@ -227,7 +231,7 @@ def _positions(b: GraphBuilder, inputs: AttentionInputs, x: ir.Value) -> ir.Valu
 
 
 def rope_tables(
-    b: GraphBuilder, rope: RopeSpec, name: str, positions: int, *, context: int | None = None
+    b: GraphBuilder, rope: RopeSpec, name: str, positions: int, *, context: int | None = None, float64: bool = True
 ) -> tuple[ir.Value, ir.Value]:
     """Cos and sin of every position's angles, float32 [positions, head_dim/2] each, called ``{name}.cos``, ``.sin``.
 
@@ -240,6 +244,7 @@ def rope_tables(
         name: Prefix of all values.
         positions: Tokens from the first; at most 2**24, beyond which float32 skips integers.
         context: Length that the frequencies are for, if it is not ``positions``.
+        float64: False: cos and sin of float32, for runtimes without float64 (onnxruntime-web).
     """
     if not 0 < positions <= 1 << 24:
         raise ValueError(f"{positions} positions; expected 1 to {1 << 24}")
@@ -251,12 +256,15 @@ def rope_tables(
     column = b.once("Unsqueeze", [index, axis], f"positions.{positions}.column")
     column = b.once("Cast", [column], f"positions.{positions}.float", to=ir.DataType.FLOAT)
     angles = b.once("Mul", [column, inv_freq], f"{name}.angles.float32")
-    angles = b.once("Cast", [angles], f"{name}.angles", to=ir.DataType.DOUBLE)
+    if float64:
+        angles = b.once("Cast", [angles], f"{name}.angles", to=ir.DataType.DOUBLE)
 
     def table(op_type: str, kind: str) -> ir.Value:
         scaled = rope.attention_scaling != 1.0
-        value = b.once(op_type, [angles], f"{name}.{kind}.float64")
-        value = b.once("Cast", [value], f"{name}.{kind}{'.unscaled' if scaled else ''}", to=ir.DataType.FLOAT)
+        result = f"{name}.{kind}{'.unscaled' if scaled else ''}"
+        value = b.once(op_type, [angles], f"{name}.{kind}.float64" if float64 else result)
+        if float64:
+            value = b.once("Cast", [value], result, to=ir.DataType.FLOAT)
         if not scaled:
             return value
         # Elements that are not rotated are not scaled either.
