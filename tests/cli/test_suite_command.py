@@ -84,7 +84,7 @@ def test_a_published_suite_is_scored_and_doubts_are_told_before_sampling(tiny_bu
     long = "it is the one that nobody had ever thought of before"
     rows = [{"question": f"Say {i}", "answer": long if i else "Paris"} for i in range(2)]
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    done = here("audit", tiny_bundle_dir, "--suite", path, "--samples", 6, "--no-store", "-n", 400, "--json")
+    done = here("audit", tiny_bundle_dir, "--suite", path, "--samples", 6, "--no-store", "-n", 24, "--json")
     assert done.report["suite"]["gold"] is True
     assert "warning: 1 right answers are texts of more than 6 words" in done.err
 
@@ -103,7 +103,7 @@ def test_a_second_opinion_is_shown_beside_the_keys(tiny_bundle_dir: Path, tmp_pa
     pytest.importorskip("math_verify")
     path = tmp_path / "s.jsonl"
     path.write_text("\n".join(json.dumps({"prompt": f"Say {i}", "extract": "text"}) for i in range(4)))
-    command = ("audit", tiny_bundle_dir, "--suite", path, "--samples", 4, "--no-store", "-n", 400, "--second-opinion")
+    command = ("audit", tiny_bundle_dir, "--suite", path, "--samples", 4, "--no-store", "-n", 24, "--second-opinion")
     done = here(*command, "--json")
     found = done.report["bundle_extras"]["second_opinion"]
     assert found["judge"].startswith("math-verify ")

@@ -253,11 +253,9 @@ def test_a_mode_is_scored_like_a_model(tiny_bundle_dir: Path, reference: Path, s
         "--trajectories",
         2,
         "--prompts",
-        8,
+        4,
         "--samples",
         2,
-        "-n",
-        150,
         "--no-store",
     )
     done = here("verify", tiny_bundle_dir, "--reference", reference, *options, "--json")
