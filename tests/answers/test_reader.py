@@ -41,6 +41,8 @@ DIFFERENT = [
     (r"So $x > 3$ or $x < -2$.", r"So $x > 5$ or $x < -2$."),
     (r"\boxed{(3, 5)}", r"\boxed{[3, 5)}", r"\boxed{\{3, 5\}}"),
     (r"\boxed{e^{2x}}", r"\boxed{e^2x}"),
+    (r"\boxed{2^x}", r"\boxed{2^y}"),
+    ("The answer is 2024-01-05.", "The answer is 2023-01-05."),
     ("The answer is 3 * 4.", "The answer is 2 * 6."),
     ("The answer is x = 2, y = 3.", "The answer is x = 3, y = 2."),
     ("答案是北京。", "答案是上海。"),
@@ -79,12 +81,15 @@ EQUAL = [
     ("## Final answer\n\n42", "| step | value |\n|---|---|\n| total | 42 |", "There are 3.\n\n**42**", "### 42", "12 + 30 = 42",
      "Answer: 42\n\nLet me know if you need 2 more!", "$$42$$", r"\[ x = 42 \]", "`42`"),
     (r"\boxed{\frac{\sqrt{2}}{2}}", r"\boxed{\frac{1}{\sqrt{2}}}", r"\boxed{\tfrac{1}{2}\sqrt2}"),
-    ("Jan. 5, 2024", "The date is January 5, 2024.", "05 January 2024"),
+    ("Jan. 5, 2024", "The date is January 5, 2024.", "05 January 2024", "The date is 2024-01-05."),
     ("正确选项为C", "选C", "The correct answer is C: 12", "C) 12 apples"),
     (r"\boxed{\emptyset}", r"\boxed{\varnothing}", "The answer is ∅."),
     (r"\boxed{\mathbb{R}}", "The answer is ℝ."),
     (r"\boxed{\lfloor x \rfloor}", "The answer is ⌊x⌋."),
     ("Antwort: 3,5", "Die Antwort ist 3,5.", "The answer is 3.5."),
+    ("Antwort: -3,5", "The answer is -3.5."),
+    (r"\boxed{(x+1)^2 (x+1)}", r"\boxed{(x+1)^3}"),
+    (r"\boxed{x \cdot x^{1/2}}", r"\boxed{x^{3/2}}"),
 ]  # fmt: skip
 
 
