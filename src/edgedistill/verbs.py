@@ -288,15 +288,9 @@ def verify(
     kept = None if store is None else Path(store)
     if chosen.scored is None:
         return run(
-            bundle,
-            reference=reference,
-            suite=suite,
-            options=chosen,
-            store=kept,
-            progress=progress,
-            cluster=cluster,
+            bundle, reference=reference, suite=suite, options=chosen, store=kept, progress=progress, cluster=cluster,
             device=device,
-        )
+        )  # fmt: skip
     return verify_procedure(
         bundle, chosen.scored, reference=reference, suite=suite, options=chosen, store=kept, progress=progress,
         cluster=cluster,
