@@ -11,7 +11,7 @@ from family_cases import CASES
 from parity_support import BASE, save_random_model
 
 from edgedistill.architecture.families import FAMILIES, build_spec, is_known
-from edgedistill.architecture.family_table import reason
+from edgedistill.architecture.refused_types import reason
 from edgedistill.architecture.tensors import model_tensors
 from edgedistill.architecture.weights import check_tensors, logical_weights
 from edgedistill.checkpoint.types import TensorInfo

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.architecture.experts import experts_spec, mixture_layers
 from edgedistill.architecture.family import Family, flag
-from edgedistill.architecture.family_table import FAMILIES, reason
+from edgedistill.architecture.family_table import FAMILIES
 from edgedistill.architecture.recurrent import adjusted_mlp, recurrent_layers
+from edgedistill.architecture.refused_types import reason
 from edgedistill.architecture.rope import rope_spec
 from edgedistill.architecture.spec import LayerSpec, ModelSpec, QueryScaling
 from edgedistill.architecture.weights import check_tensors, logical_weights

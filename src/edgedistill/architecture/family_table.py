@@ -388,22 +388,3 @@ FAMILIES: dict[str, Family] = {
         },
     ),
 }
-
-_GEMMA_3N = "its layers have embeddings of their own"
-_REASONS = {
-    "minicpm3": "its attention is latent (low-rank queries, keys and values)",
-    **dict.fromkeys(("gemma3n", "gemma3n_text", "gemma4", "gemma4_text"), _GEMMA_3N),
-    **dict.fromkeys(
-        ("nemotron_h", "falcon_h1", "jamba", "bamba", "zamba2", "mamba2"), "it has Mamba layers, which are not known"
-    ),
-    **dict.fromkeys(
-        ("qwen3_5_moe", "qwen3_5_moe_text", "qwen3_next", "lfm2_moe"),
-        "its layers are recurrent and have experts, which are not known together",
-    ),
-    "phimoe": "its router masks logits by a threshold",
-}
-
-
-def reason(model_type: str) -> str:
-    """Why a type that people ask for has no row, to end a sentence with: ``": it ..."``; empty if none is known."""
-    return f": {_REASONS[model_type]}" if model_type in _REASONS else ""

@@ -9,8 +9,7 @@ bit for bit in any chunking, batch or padding, with two exceptions that the kern
 new tokens in blocks, and a block with a single token in it is computed like a token by itself. Some matrix kernels take
 rows in pairs, and an odd one at the end likewise. ``exact`` steps avoid both: the previous token is computed again in
 front, or a column of padding added behind, until no token is alone. Such steps reproduce a prefill of the whole text.
-States of recurrent layers know no previous token: with them a token that is alone gets one beside it that counts for
-nothing, which takes room beyond the context (``CacheGeometry.spare``).
+With states a lone token gets one beside it that does not count, in room beyond the context (``CacheGeometry.spare``).
 """
 
 from __future__ import annotations
@@ -43,9 +42,7 @@ _KEPT_SHAPES = 6  # a step, the widths of runs with guesses (speculate/control.p
 # multiple of 16 for all head sizes and caches met. The self-test checks the property itself.
 _QUERY_BLOCK = 16
 _TAIL = 8
-"""Tokens at the end of a prompt that are computed by themselves where there are states: the next prompt of a
-conversation mostly begins with all but the last few of this one's."""
-_AGAIN = 256
+"""Last tokens of a prompt, before which states are kept: the next prompt mostly begins with all but the last few."""
 
 
 class InterruptedRunError(Exception):
@@ -152,8 +149,7 @@ class Decoder:
             self._feed_states(tokens[:-_TAIL], exact=True, logits=False)
             tokens = tokens[-_TAIL:]
         past = self.length
-        columns = np.zeros((1, 1), np.int64) if logits else np.zeros((1, 0), np.int64)
-        columns += len(tokens) - 1
+        columns = np.full((1, int(logits)), len(tokens) - 1, dtype=np.int64)
         found: Logits = self.step(np.asarray([tokens], dtype=np.int64), None, columns, exact=exact)[0]
         if exact and self._exact_length >= past:
             self._exact_length = self.length
@@ -200,17 +196,13 @@ class Decoder:
         self.cache.reserve(min(length + self._spare, self.session.geometry.limit))
         one = self if self.cache.batch == 1 else Decoder(self.session, self.cache.rows(row, row + 1))
         again = self.cache.tokens[row, left:length].tolist()
-        for start, stop in chunk_bounds(len(again), _AGAIN):
+        for start, stop in chunk_bounds(len(again), 256):
             one.feed(again[start:stop], exact=True, logits=False)
 
     def rewind(self, length: int) -> int:
-        """Give tokens of the first row back, down to ``length`` or a little below; returns how many are left.
-
-        Nothing is computed again: what is missing is to be fed.
-        """
-        left = self.cache.truncate(0, length)
-        self._exact_length = min(self._exact_length, left)
-        return left
+        """Give tokens of the first row back, down to ``length`` or below, and compute none; how many are left."""
+        self._exact_length = min(self._exact_length, self.cache.truncate(0, length))
+        return self.length
 
     # ---- batches --------------------------------------------------------------------------------------------
 
@@ -286,9 +278,7 @@ class Decoder:
                 self.cache.tokens[row, pasts[row] : pasts[row] + new] = ids[row, :new]
         lengths += counts
         if self._spare:
-            kept = (counts > 1) | ((counts > 0) & (lengths % INTERVAL == 0))
-            for place in np.flatnonzero(kept).tolist():
-                self.cache.states.keep(place, int(lengths[place]))
+            self.cache.states.keep_after(counts, lengths)
         return shape.logits[:, : index.shape[1]]
 
     def score(

@@ -85,6 +85,11 @@ class RecurrentStates:
             costs = [(b - a) / (ends[-1] - b) for a, b in zip([0, *ends], ends[:-1], strict=False)]
             del copies[int(np.argmin(costs))]
 
+    def keep_after(self, counts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
+        """``keep`` where a step added several tokens, or the last one of an interval: int64 [B] each."""
+        for row in np.flatnonzero((counts > 1) | ((counts > 0) & (lengths % INTERVAL == 0))).tolist():
+            self.keep(row, int(lengths[row]))
+
     def rewind(self, row: int, length: int, wanted: int) -> int:
         """Go back to at most ``wanted`` tokens of the row's ``length``; how many those are."""
         reached = self.reach(row, length, wanted)

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.architecture.family_table import reason
+from edgedistill.architecture.refused_types import reason
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 from edgedistill.export.optimum.proof import prove, read_config, reference_logits, refused_config
 from edgedistill.extras import missing
