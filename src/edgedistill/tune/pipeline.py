@@ -205,9 +205,10 @@ def _check_reference(source: Bundle, checkpoint: Checkpoint) -> ModelSpec:
     """The architecture that bundle and reference share; raises BundleError where they do not."""
     spec = build_spec(checkpoint.config)
     tensors = model_tensors(checkpoint.config, spec, checkpoint.tensors)
-    if not tensors.is_plain:
+    unknown = spec.states or spec.experts or spec.sub_norms or spec.rounded_inputs
+    if unknown or not tensors.is_plain:
         raise UnsupportedModelError(
-            f"Models of type {spec.family} store their weights in a layout that tuning does not know.",
+            f"Models of type {spec.family} store their weights in a layout, or have layers, that tuning does not know.",
             hint="Export with --calibrate instead.",
         )
     check_tensors(spec, tensors)
