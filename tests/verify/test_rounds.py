@@ -157,7 +157,7 @@ def test_an_equal_bundle_passes_as_often_as_without_looks() -> None:
 
 
 def test_looking_at_a_loss_of_the_margin_fails_rarely() -> None:
-    early = sum(bool(drawing(0.5, 0.48, 64, seed=seed, prompts=20)[0].told) for seed in range(25))
+    early = sum(bool(drawing(0.5, 0.48, 32, seed=seed, prompts=20)[0].told) for seed in range(25))
     assert early <= 2  # at 5 % three or more of 25 have a probability of .13, and these tests err far less
 
 
