@@ -6,7 +6,8 @@ confidence; they are learnt from every step, guessed or not, since the first gue
 in any case. Seconds of runs are measured as they happen. The width with the most tokens per second is taken.
 
 Both are estimates. What bounds the loss is an account: seconds that guesses saved or lost are added up, and a run whose
-likely loss the account does not cover is not made.
+likely loss the account does not cover is not made. Where steps are so short that looking for guesses itself takes a
+few per cent, ``Watch`` ends the search for a while, over the end of a continuation too.
 """
 
 from __future__ import annotations
@@ -25,16 +26,54 @@ _FURTHER_TOKEN = 0.3  # of a step, for a further token in a run, before one was 
 _FORGET = 0.97  # weight that a share keeps with every new observation: it looks back some thirty
 _PATIENCE = 32  # steps without a guess that has a price, before one is tried again; up to eight times as many
 _PRIOR = 3.0  # observations that the share before any is worth
+SHORT_STEP = 0.002
+"""Seconds; in a longer step a lookup of some ten microseconds is lost."""
+AWAKE, ASLEEP = 16, 32
+_REMEMBER = 0.85  # of the gains before the last sixteen steps: a hundred steps back, and few replies in one
+
+
+@dataclass(slots=True)
+class Watch:
+    """Ends the search for guesses for a while where steps are short and it gains nothing.
+
+    Every ``AWAKE`` steps it looks at what was gained of late. Where that is nothing, no guess is looked for in ``ASLEEP``
+    steps, then in twice as many, up to sixteen times: sixteen steps in 528 may cost what they like.
+
+    Attributes:
+        asleep: Steps that are left of the pause.
+    """
+
+    asleep: int = 0
+    _left: int = AWAKE
+    _gained: float = 0.0
+    _of_late: float = 0.0
+    _pause: int = ASLEEP
+
+    def after(self, step: float, gained: float) -> None:
+        """A step was taken while awake; one without guesses takes ``step`` seconds, this one gained ``gained``."""
+        self._left -= 1
+        self._gained += gained
+        if self._left:
+            return
+        # A text that repeats itself gains a multiple of its steps; that shall not be spent where the next one does not.
+        self._of_late = _REMEMBER * self._of_late + min(self._gained, 2 * step)
+        if step >= SHORT_STEP or self._of_late > 0:
+            self._pause = ASLEEP
+        else:
+            self.asleep = self._pause
+            self._pause = min(2 * self._pause, 16 * ASLEEP)
+        self._left, self._gained = AWAKE, 0.0
 
 
 @dataclass(slots=True)
 class StepCosts:
     """Seconds of runs by their width: a moving mean that no single outlier moves far.
 
-    ``base``: width of a step without guesses (1, or 2 under exact numerics).
+    ``base``: width of a step without guesses (1, or 2 under exact numerics); ``watch``: of guesses from the text.
     """
 
     base: int
+    watch: Watch = field(default_factory=Watch)
     _seconds: dict[int, float] = field(default_factory=dict)
     _runs: dict[int, int] = field(default_factory=dict)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from edgedistill.runtime.speculate.control import MOST_DRAFTED, DraftControl, StepCosts
+from edgedistill.runtime.speculate.control import MOST_DRAFTED, DraftControl, StepCosts, Watch
 from edgedistill.runtime.speculate.draft_model import PRIOR, DraftModel
 from edgedistill.runtime.speculate.lookup import PromptLookup
 
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from edgedistill.runtime.settings import GenerationSettings, Numerics
 
 __all__ = ["DraftControl", "Drafter", "Speculation", "StepCosts", "speculation"]
-
-
-SHORT_STEP = 0.002
-"""Seconds; in a longer step a lookup of some ten microseconds is lost."""
-AWAKE, ASLEEP = 16, 32
 
 
 class Drafter(Protocol):
@@ -46,17 +41,23 @@ class Drafter(Protocol):
 class Speculation:
     """Guesses for one continuation, used in turn: ``extend``, ``guesses``, run, ``done``."""
 
-    def __init__(self, drafter: Drafter, control: DraftControl, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        drafter: Drafter,
+        control: DraftControl,
+        watch: Watch | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """``watch``: one that outlives the continuation; None: of its own."""
         self._drafter = drafter
         self._control = control
+        self._watch = Watch() if watch is None else watch
         self._clock = clock
         self._begun = 0.0
         self._overhead = 0.0
         self._confidence = 0
         self._expected = -1
-        self._asleep = 0
         self._missed: list[int] = []
-        self._watch = _Watch(control)
 
     @property
     def drafted(self) -> int:
@@ -70,19 +71,19 @@ class Speculation:
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Append tokens of the sequence: the prompt, then what was drawn."""
-        if self._missed:
+        if self._watch.asleep or self._missed:
             self._missed += tokens
         else:
             self._drafter.extend(tokens)
 
     def guesses(self, room: int) -> list[int]:
         """The tokens to compute after the one that is certain, at most ``room``; often none. Starts the clock."""
-        if self._asleep:
+        if self._watch.asleep:
             return []
+        begun = self._clock()
         if self._missed:
             self._drafter.extend(self._missed)
             self._missed = []
-        begun = self._clock()
         proposal: list[int] = []
         self._confidence = self._drafter.confidence()
         if self._confidence:
@@ -95,50 +96,25 @@ class Speculation:
             else:
                 self._confidence = 0  # nothing was guessed that could be compared with what is drawn
         self._begun = self._clock()
-        self._overhead = self._begun - begun
+        self._overhead += self._begun - begun
         return proposal
 
     def done(self, guesses: int, drawn: Sequence[int]) -> None:
         """The run is over: the sampler drew ``drawn``, of which all but the last were guessed."""
-        if self._asleep:
-            self._asleep -= 1
+        watch, control = self._watch, self._control
+        if watch.asleep:
+            watch.asleep -= 1
             self._missed += drawn
             return
-        seconds = self._clock() - self._begun
+        ended = self._clock()
         right = len(drawn) - 1
         if guesses == 0:
             right = int(self._confidence > 0 and drawn[0] == self._expected)
-        self._control.record(self._confidence, guesses, right, seconds, self._overhead)
+        before = control.saved
+        control.record(self._confidence, guesses, right, ended - self._begun, self._overhead)
+        watch.after(control.step_seconds, control.saved - before)
         self._drafter.extend(drawn)
-        self._asleep = self._watch.sleep()
-
-
-class _Watch:
-    """Says when to stop looking for guesses for a while: where steps are so short that looking costs a few per cent.
-
-    After ``AWAKE`` steps that gained nothing it is for ``ASLEEP`` steps, then for twice as many, up to eight times.
-    """
-
-    def __init__(self, control: DraftControl) -> None:
-        self._control = control
-        self._left = AWAKE
-        self._before = control.saved
-        self._pause = ASLEEP
-
-    def sleep(self) -> int:
-        """After every step: for how many not to look; mostly 0."""
-        self._left -= 1
-        if self._left:
-            return 0
-        self._left = AWAKE
-        step = self._control.step_seconds
-        gained, self._before = self._control.saved - self._before, self._control.saved
-        if step >= SHORT_STEP or gained > 0.02 * AWAKE * step:
-            self._pause = ASLEEP
-            return 0
-        pause = self._pause
-        self._pause = min(2 * pause, 8 * ASLEEP)
-        return pause
+        self._overhead = self._clock() - ended  # what was done here belongs to the next step
 
 
 def speculation(
@@ -157,4 +133,4 @@ def speculation(
     known = costs.setdefault(numerics, StepCosts(2 if numerics == "exact" else 1))
     if draft is not None:
         return Speculation(draft, DraftControl(known, most=most, prior=PRIOR))
-    return Speculation(PromptLookup(), DraftControl(known, most=most))
+    return Speculation(PromptLookup(), DraftControl(known, most=most), known.watch)
