@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.runtime.sampling import Sampler
+    from edgedistill.runtime.speculate.draft_model import Interruptible
     from edgedistill.runtime.speculate.speculation import Speculation
 
 __all__ = ["FinishReason", "GenerationSettings", "Numerics", "SequenceDecoder", "TokenLoop"]
@@ -139,15 +140,18 @@ class TokenLoop:
         rest = prompt[self.cached_tokens :]
         for start, stop in chunk_bounds(len(rest), chunk):
             try:
-                with self._interruptible(), self.prefill_watch:
+                with self._interruptible(self._decoder), self.prefill_watch:
                     self._logits = self._decoder.feed(rest[start:stop], exact=True, logits=stop == len(rest))
             except InterruptedRunError:
                 self.finish_reason = "cancelled"
                 return
             yield self.cached_tokens + stop, len(prompt)
         if self._speculation is not None:
-            with self.prefill_watch:  # a draft computes the prompt, too
-                self._speculation.extend(prompt)
+            try:
+                with self._interruptible(self._speculation.decoder), self.prefill_watch:  # a draft computes it, too
+                    self._speculation.extend(prompt)
+            except InterruptedRunError:
+                self.finish_reason = "cancelled"
 
     @property
     def logits(self) -> npt.NDArray[np.float32]:
@@ -233,10 +237,10 @@ class TokenLoop:
         self.cached_tokens = self._decoder.rewind(common)
 
     @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Let the cancel event end the run inside, from a thread that watches it."""
+    def _interruptible(self, decoder: Interruptible | None) -> Iterator[None]:
+        """Let the cancel event end the run of ``decoder`` inside, from a thread that watches it."""
         cancel = self._cancel
-        if cancel is None:
+        if cancel is None or decoder is None:
             yield
             return
         if cancel.is_set():
@@ -247,7 +251,7 @@ class TokenLoop:
             while not done.is_set():
                 if cancel.wait(_POLL_SECONDS):
                     if not done.is_set():
-                        self._decoder.interrupt()
+                        decoder.interrupt()
                     return
 
         watcher = threading.Thread(target=watch, daemon=True)
@@ -257,4 +261,4 @@ class TokenLoop:
         finally:
             done.set()
             watcher.join()
-            self._decoder.resume()
+            decoder.resume()

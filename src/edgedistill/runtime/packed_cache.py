@@ -2,8 +2,8 @@
 
 Packed weights are otherwise private memory: 1.3 to 1.7 times the weights file that they were made of. Mapped, they are
 pages of a file, shared by the processes that open the bundle and given back where memory is short. Off by default,
-because it costs disk (2.6 times the bundle) and some speed (such pages are seldom huge), and opening takes as long
-as without: ONNX Runtime packs every matrix again, to find the one that was saved by a hash of it.
+because it costs disk (2.6 times the bundle) and some speed (such pages are seldom huge), and opening takes up to twice
+as long as without: ONNX Runtime packs every matrix again, to find the one that was saved by a hash of it.
 
 An entry is made by a load that saves what it packed. It is used for the same bundle, version of ONNX Runtime, processor
 and options alone, and only while its files are, by inode, size and times, those that were written.

@@ -19,6 +19,7 @@ class Oracle:
     """Knows the text and is wrong as often as ``wrong`` says; always as sure as ``confidence``."""
 
     seconds_per_guess = 0.0
+    decoder = None
 
     def __init__(self, wrong: Callable[[int], bool], sure: int) -> None:
         self._wrong, self._sure = wrong, sure
@@ -97,6 +98,39 @@ def test_where_steps_are_short_looking_for_guesses_is_not_what_takes_the_time(co
         now[0] += step * cost(len(guesses) + 1 if guesses else base)
         loop.done(len(guesses), [place])
     assert now[0] * 0.97 <= 1500 * step * cost(base)
+
+
+def _short_replies(right: float, overhead: float, base: int) -> float:
+    """What 100 replies of 40 tokens take under one ``StepCosts``, in steps; a look at the clock takes ``overhead``."""
+    now, step = [0.0], 0.0003
+
+    def clock() -> float:
+        now[0] += overhead * step
+        return now[0]
+
+    wrong = (np.random.default_rng(5).random(4100) >= right).tolist()
+    costs = StepCosts(base)
+    for _ in range(100):
+        oracle = Oracle(wrong.__getitem__, 2)
+        loop = Speculation(oracle, DraftControl(costs), costs.watch, clock=clock)
+        loop.extend(range(0))
+        written = 0
+        while written < 40:
+            guesses = loop.guesses(40 - written - 1)
+            now[0] += step * MEASURED[len(guesses) + 1 if guesses else base]
+            hits = next((i for i, guess in enumerate(guesses) if guess != written + i), len(guesses))
+            loop.done(len(guesses), list(range(written, written + hits + 1)))
+            written += hits + 1
+    return now[0] / step / (4000 * MEASURED[base])
+
+
+def test_what_gained_nothing_in_short_replies_is_left_alone_in_the_next() -> None:
+    for right in (0.0, 0.15):
+        assert _short_replies(right, 0.02, 1) * 0.97 <= 1
+
+
+def test_what_gains_a_little_in_short_replies_goes_on() -> None:
+    assert _short_replies(0.3, 0.01, 2) < 0.9
 
 
 def test_it_wakes_up_where_guesses_pay() -> None:

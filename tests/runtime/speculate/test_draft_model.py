@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from edgedistill.bundle.bundle import TOKENIZER, file_entry
@@ -87,6 +90,42 @@ def test_a_draft_with_the_same_weights_guesses_what_is_drawn(
         assert tokens == _write(model, prompt, settings, "fast", draft=False)[0]
         assert guesses is not None
         assert guesses.accepted >= guesses.drafted - 3  # of the last run some may come after the end
+
+
+def test_a_cancelled_generation_does_not_wait_for_the_draft_to_read_the_prompt(drafted: Model) -> None:
+    """The event is set once the model has read the prompt and the draft has begun to; the run in progress ends."""
+    prompt = drafted.encode(drafted.render("What is 12 + 30? " * 8))
+    info, key, cancel = drafted.bundle.manifest.model, NoiseKey.of(0), threading.Event()
+    assert drafted.draft is not None
+    with drafted.draft.lent(GREEDY, key) as drafter:
+        decoder, runs = drafter.decoder, [0]
+        feed, interrupt, interrupted = decoder.feed, decoder.interrupt, threading.Event()
+
+        def stop() -> None:
+            interrupt()
+            interrupted.set()
+
+        def cancelled_meanwhile(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+            runs[0] += 1
+            cancel.set()
+            assert interrupted.wait(60)
+            return feed(tokens)
+
+        decoder.feed, decoder.interrupt = cancelled_meanwhile, stop  # type: ignore[method-assign]
+        loop = TokenLoop(
+            drafted.session.decoder(), Sampler(GREEDY, key, vocab_size=info.vocab_size), GREEDY,
+            context_length=info.context_length, eos=info.eos_token_ids, cancel=cancel,
+            speculation=Speculation(drafter, _Three(StepCosts(1))),
+        )  # fmt: skip
+        try:
+            done = list(loop.prefill(prompt, chunk=16))
+        finally:
+            del decoder.feed, decoder.interrupt
+        assert done[-1] == (len(prompt), len(prompt))
+        assert loop.finish_reason == "cancelled"
+        assert runs == [1]
+        assert list(loop) == []
+    assert drafted.generate("hi", settings=GREEDY).stats.new_tokens == 40  # the draft's decoder runs again
 
 
 def test_up_to_the_end_of_the_drafts_context(tiny_bundle: Callable[[str], Path]) -> None:

@@ -40,6 +40,7 @@ class _Guesser:
     """Guesses the known text, spoilt at random."""
 
     seconds_per_guess = 0.0
+    decoder = None
 
     def __init__(self, text: Sequence[int], spoilt: float, rng: np.random.Generator) -> None:
         self._text, self._spoilt, self._rng = [*text, *[0] * 20], spoilt, rng

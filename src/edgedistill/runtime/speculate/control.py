@@ -29,6 +29,7 @@ _PRIOR = 3.0  # observations that the share before any is worth
 SHORT_STEP = 0.002
 """Seconds; in a longer step a lookup of some ten microseconds is lost."""
 AWAKE, ASLEEP = 16, 32
+_COUNTED = 3  # steps gained or lost in sixteen, at most
 _REMEMBER = 0.85  # of the gains before the last sixteen steps: a hundred steps back, and few replies in one
 
 
@@ -36,8 +37,8 @@ _REMEMBER = 0.85  # of the gains before the last sixteen steps: a hundred steps 
 class Watch:
     """Ends the search for guesses for a while where steps are short and it gains nothing.
 
-    Every ``AWAKE`` steps it looks at what was gained of late. Where that is nothing, no guess is looked for in ``ASLEEP``
-    steps, then in twice as many, up to sixteen times: sixteen steps in 528 may cost what they like.
+    Every ``AWAKE`` steps it looks at what was gained of late. Where that is nothing, no guess is looked for in
+    ``ASLEEP`` steps, then in twice as many, up to eight times: sixteen steps in 272 may cost what they like.
 
     Attributes:
         asleep: Steps that are left of the pause.
@@ -55,13 +56,15 @@ class Watch:
         self._gained += gained
         if self._left:
             return
-        # A text that repeats itself gains a multiple of its steps; that shall not be spent where the next one does not.
-        self._of_late = _REMEMBER * self._of_late + min(self._gained, 2 * step)
+        # Bounded: a text that repeats itself gains a multiple of its steps, which shall not be spent where the next one
+        # does not, and a process that was held up for long says nothing of guesses.
+        most = _COUNTED * step
+        self._of_late = _REMEMBER * self._of_late + max(-most, min(self._gained, most))
         if step >= SHORT_STEP or self._of_late > 0:
             self._pause = ASLEEP
         else:
             self.asleep = self._pause
-            self._pause = min(2 * self._pause, 16 * ASLEEP)
+            self._pause = min(2 * self._pause, 8 * ASLEEP)
         self._left, self._gained = AWAKE, 0.0
 
 

@@ -27,7 +27,19 @@ PRIOR = 0.7
 """Share of right guesses before any was seen."""
 
 
-class DraftDecoder(Protocol):
+class Interruptible(Protocol):
+    """What runs for a while and can be ended (see ``decoder.Decoder``)."""
+
+    def interrupt(self) -> None:
+        """End the run in progress, from another thread, with InterruptedRunError; refuse further ones."""
+        ...
+
+    def resume(self) -> None:
+        """Allow runs again."""
+        ...
+
+
+class DraftDecoder(Interruptible, Protocol):
     """One sequence of the draft (see ``decoder.Decoder``)."""
 
     def cached(self, *, exact: bool) -> npt.NDArray[np.int64]:
@@ -58,6 +70,9 @@ class Pace:
 class DraftModel:
     """Guesses how one sequence goes on.
 
+    Attributes:
+        decoder: See below.
+
     Args:
         decoder: Of the draft; what its cache holds of the sequence is not computed again.
         sampler: Draws as the target's does, with the same key.
@@ -78,7 +93,7 @@ class DraftModel:
         chunk: int,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._decoder, self._sampler, self._pace = decoder, sampler, pace
+        self.decoder, self._sampler, self._pace = decoder, sampler, pace
         self._vocab_size, self._limit, self._chunk, self._clock = vocab_size, limit, chunk, clock
         self._tokens: list[int] = []
         self._prompt = 0
@@ -118,17 +133,17 @@ class DraftModel:
             found.append(self._sampler.choose(logits[: self._vocab_size], position + len(found)))
             if len(found) == count:
                 break
-            logits = self._decoder.feed(found[-1:])
+            logits = self.decoder.feed(found[-1:])
         self._pace.record((self._clock() - begun) / count)
         return found
 
     def _logits(self) -> npt.NDArray[np.float32]:
         """float32 [V] after the sequence; what the cache lacks of it is computed, and wrong guesses are given back."""
-        held, known = self._decoder.cached(exact=False), self._tokens
+        held, known = self.decoder.cached(exact=False), self._tokens
         while self._agreed < min(len(held), len(known) - 1) and held[self._agreed] == known[self._agreed]:
             self._agreed += 1
-        self._decoder.truncate(self._agreed)
+        self.decoder.truncate(self._agreed)
         rest = known[self._agreed :]
         for start, stop in chunk_bounds(len(rest), self._chunk):
-            logits = self._decoder.feed(rest[start:stop])
+            logits = self.decoder.feed(rest[start:stop])
         return logits

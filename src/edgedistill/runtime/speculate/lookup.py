@@ -19,6 +19,7 @@ class PromptLookup:
     """The tokens of one sequence, prompt and reply, with the last place of every run of 1, 2 and 4 of them."""
 
     seconds_per_guess = 0.0
+    decoder = None
 
     def __init__(self) -> None:
         self._tokens: list[int] = []

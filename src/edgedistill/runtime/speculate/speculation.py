@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from edgedistill.runtime.speculate.control import MOST_DRAFTED, DraftControl, StepCosts, Watch
-from edgedistill.runtime.speculate.draft_model import PRIOR, DraftModel
+from edgedistill.runtime.speculate.draft_model import PRIOR, DraftModel, Interruptible
 from edgedistill.runtime.speculate.lookup import PromptLookup
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ class Drafter(Protocol):
     @property
     def seconds_per_guess(self) -> float:
         """What a guess costs; 0: next to nothing, so that one is made in every step to learn from."""
+        ...
+
+    @property
+    def decoder(self) -> Interruptible | None:
+        """Whose runs ``extend`` may take long for: those of a second model; None: there is none."""
         ...
 
     def extend(self, tokens: Sequence[int]) -> None:
@@ -58,6 +63,11 @@ class Speculation:
         self._confidence = 0
         self._expected = -1
         self._missed: list[int] = []
+
+    @property
+    def decoder(self) -> Interruptible | None:
+        """Of the drafter, which computes the prompt in ``extend``; None: it computes nothing."""
+        return self._drafter.decoder
 
     @property
     def drafted(self) -> int:
