@@ -114,7 +114,7 @@ def test_a_body_that_is_too_large(http: httpx.Client, served: Served) -> None:
 
 def test_paths_and_methods_that_are_not_there(http: httpx.Client) -> None:
     assert "/v1/chat/completions" in refused(http.get("/"), 404)["message"]
-    refused(http.post("/v1/responses", json={}), 404)
+    refused(http.post("/v1/audio/speech", json={}), 404)
     refused(http.get(CHAT), 405)
 
 

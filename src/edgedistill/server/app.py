@@ -19,6 +19,7 @@ from edgedistill.server.completions import completions
 from edgedistill.server.errors import ApiError, refusal
 from edgedistill.server.fields import read_fields
 from edgedistill.server.metrics import CONTENT_TYPE
+from edgedistill.server.responses import responses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,7 @@ def create_app(service: Service, *, report: Callable[[Exception], object] = lamb
     routes = [
         Route("/v1/chat/completions", chat_completions, methods=["POST"]),
         Route("/v1/completions", completions, methods=["POST"]),
+        Route("/v1/responses", responses, methods=["POST"]),
         Route("/v1/models", _models),
         Route("/v1/models/{name:path}", _model),
         Route("/v1/embeddings", _embeddings, methods=["POST"]),
@@ -63,7 +65,7 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path[:80]
     said = {
-        404: f"There is no {path} here; /v1/chat/completions, /v1/completions and /v1/models are.",
+        404: f"There is no {path} here; /v1/chat/completions, /v1/responses, /v1/completions and /v1/models are.",
         405: f"{path} does not take {request.method}.",
     }
     return ApiError(error.status_code, said.get(error.status_code, str(error.detail)), code="not_found").response()

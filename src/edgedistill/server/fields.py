@@ -128,9 +128,13 @@ class Fields:
         shown = _kind(value) if isinstance(value, dict | list) else json.dumps(value, ensure_ascii=False)[:80]
         raise ApiError(400, f"`{name}` is {shown}; expected {expected}.", param=name, code="invalid_value")
 
+    def rest(self) -> dict[str, Any]:
+        """Fields that nobody has asked for, with their values."""
+        return {name: value for name, value in self._body.items() if name not in self._read}
+
     def ignored(self) -> list[str]:
-        """Fields that nobody has asked for."""
-        return [name[:80] for name in self._body if name not in self._read][:32]
+        """Their names."""
+        return [name[:80] for name in self.rest()][:32]
 
 
 def _kind(value: object) -> str:

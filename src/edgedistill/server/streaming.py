@@ -29,7 +29,10 @@ Value = TypeVar("Value")
 
 
 class EventStream(StreamingResponse):
-    """``data: JSON`` for every value, then ``data: [DONE]``; what computes them ends with the response."""
+    """``data: JSON`` for every value, after ``event: TYPE`` if it has a type, then ``data: [DONE]``.
+
+    What computes them ends with the response.
+    """
 
     def __init__(self, values: AsyncIterator[dict[str, Any] | None], running: Running | None = None) -> None:
         """``values``: None for a comment. ``running``: cancelled in the end."""
@@ -59,7 +62,8 @@ async def _lines(values: AsyncIterator[dict[str, Any] | None]) -> AsyncIterator[
 
 
 def _line(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    name = f"event: {value['type']}\n" if "type" in value else ""
+    return f"{name}data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
 async def unless_gone(request: Request, work: Awaitable[Value]) -> Value | Response:
