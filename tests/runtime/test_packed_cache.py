@@ -16,6 +16,7 @@ from runtime_support import open_tiny
 
 from edgedistill.bundle import own_directory
 from edgedistill.bundle.bundle import Bundle
+from edgedistill.cli import main
 from edgedistill.errors import BudgetError, BundleError, UsageError
 from edgedistill.runtime import loading, packed_cache
 from edgedistill.runtime.packed_cache import GRAPH, RECORD, WEIGHTS, PackedCache, entry_key
@@ -153,6 +154,27 @@ def test_saving_that_fails_is_no_reason_not_to_answer(
     monkeypatch.setattr(packed_cache, "GRAPH", "no/such/directory/graph.onnx")
     assert np.isfinite(logits(open_tiny(path))).all()
     assert entries(kept) == []
+
+
+def test_the_command_counts_and_deletes_them(
+    tiny_bundle: Callable[[str], Path], kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cache(action: str) -> dict[str, object]:
+        assert main(["cache", action, "--json"]) == 0
+        found: dict[str, object] = json.loads(capsys.readouterr().out)["packed"]
+        return found
+
+    assert cache("show") == {"directory": str(kept), "entries": 0, "bytes": 0}
+    open_tiny(tiny_bundle("int4-b32"))
+    (entry,) = entries(kept)
+    (kept / "of-the-users").mkdir()
+    expected = {
+        "directory": str(kept), "entries": 1, "bytes": sum(file.stat().st_size for file in entry.iterdir()),
+    }  # fmt: skip
+    assert cache("show") == expected
+    assert cache("clear") == expected
+    assert entries(kept) == [kept / "of-the-users"]
+    assert cache("clear")["entries"] == 0
 
 
 def test_the_least_recently_used_go_first(tiny_bundle: Callable[[str], Path], kept: Path) -> None:

@@ -47,12 +47,21 @@ Answered: Any = Plus(bundle=str, prompt=str, steps=list[dict[str, Any]])
 CompareRow = Annotated[Row, Plus(pareto=bool)]
 
 
+class KeptWeights(TypedDict):
+    """Packed weights on disk (EDGEDISTILL_PACKED_CACHE)."""
+
+    directory: str
+    entries: int
+    bytes: int
+
+
 class KeptPrompts(TypedDict):
-    """The prompt cache on disk; of ``clear``, what was deleted."""
+    """The prompt cache on disk, and packed weights; of ``clear``, what was deleted."""
 
     directory: str
     files: int
     bytes: int
+    packed: KeptWeights
 
 
 class Export(TypedDict):

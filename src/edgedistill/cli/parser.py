@@ -70,7 +70,7 @@ VERBS = (
     Verb("selftest", "check which numerical properties hold on this machine", _LOOK),
     Verb("profiles", "list, show, validate and detect hardware profiles", _SET_UP),
     Verb("models", "list built-in models and download small real ones", _SET_UP),
-    Verb("cache", "show or clear the prompts that --prompt-cache kept on disk", _SET_UP),
+    Verb("cache", "show or clear prompts and packed weights kept on disk", _SET_UP),
     Verb("families", "list the model families that export knows, and what tests show of each", _SET_UP),
     Verb("completion", "print a script that completes commands and options in your shell", _SET_UP),
 )

@@ -50,6 +50,31 @@ class Entry:
     graph: bytes
 
 
+def default_directory() -> Path:
+    """``packed`` in the user's cache directory."""
+    return cache_dir() / "packed"
+
+
+def entries(folder: Path) -> list[tuple[int, int, Path]]:
+    """Entries in ``folder``: when each was used last (nanoseconds), its bytes, its directory; least recent first."""
+    found = []
+    with contextlib.suppress(OSError):
+        for place in folder.iterdir():
+            if not place.name.startswith(_PREFIX) and own_directory.is_own(place):
+                with contextlib.suppress(OSError):
+                    size = sum(file.stat().st_size for file in place.iterdir())
+                    found.append(((place / RECORD).stat().st_mtime_ns, size, place))
+    return sorted(found)
+
+
+def clear(folder: Path) -> list[tuple[int, int, Path]]:
+    """Delete the entries in ``folder``; those that are gone. Processes go on using what they map."""
+    found = entries(folder)
+    for _, _, place in found:
+        shutil.rmtree(place, ignore_errors=True)
+    return [entry for entry in found if not entry[2].exists()]
+
+
 class PackedCache:
     """Entries in a directory, at most ``limit`` bytes of them.
 
@@ -74,7 +99,7 @@ class PackedCache:
             raise UsageError(
                 f"{VARIABLE} is {text!r}, which is not a size.", hint=f"As in {VARIABLE}=20GB; 0 keeps nothing."
             ) from error
-        return cls(cache_dir() / "packed", limit)
+        return cls(default_directory(), limit)
 
     def find(self, key: str) -> Entry | None:
         """The entry of ``key``; None where there is none, or its files are no longer those that were written."""
@@ -133,18 +158,12 @@ class PackedCache:
 
     def _shrink(self, *, spare: str) -> None:
         """Remove the least recently used entries until the rest fits; processes go on using what they map."""
-        found = []
-        for folder in self.folder.iterdir():
-            if not folder.name.startswith(_PREFIX) and own_directory.is_own(folder):
-                with contextlib.suppress(OSError):
-                    size = sum(file.stat().st_size for file in folder.iterdir())
-                    found.append((folder.name == spare, (folder / RECORD).stat().st_mtime_ns, size, folder))
-        total = sum(size for _, _, size, _ in found)
-        for last, _, size, folder in sorted(found, key=lambda entry: entry[:2]):
-            if total <= self.limit or last:
-                return
-            shutil.rmtree(folder, ignore_errors=True)
-            total -= size
+        found = entries(self.folder)
+        total = sum(size for _, size, _ in found)
+        for _, size, folder in found:
+            if total > self.limit and folder.name != spare:
+                shutil.rmtree(folder, ignore_errors=True)
+                total -= size
 
 
 def is_kept(bundle: Bundle) -> bool:
