@@ -15,15 +15,14 @@ FILE = Path(__file__).with_name("questions.jsonl")
 
 
 def lines() -> list[str]:
-    """Return the JSON lines: id, prompt, answer (null outside the field), band and family."""
+    """Return the JSON lines: id, prompt, answer (null outside the field), band and family as tags."""
     return [
         json.dumps(
             {
                 "id": f"{band}-{number:02}",
                 "prompt": problem.question,
                 "answer": problem.answer,
-                "band": band,
-                "family": problem.family,
+                "tags": [band, problem.family],
             },
             ensure_ascii=False,
         )

@@ -1,7 +1,7 @@
 """The toolkit's own format: one object a prompt; ``suite.schema.json`` beside this file describes it.
 
-Keys that are not of the format are kept for templates and otherwise left out, unless one is a misspelling of a key that
-the record lacks: that is refused.
+A key that is not of the format is refused unless the template names it: `gold` for `answer` would leave a suite without
+right answers, and nobody would notice.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_args
 
 from edgedistill.errors import SuiteError
-from edgedistill.verify.suites.draft import CHOICES, Draft, chosen, golds_of, tolerance_of
+from edgedistill.verify.suites.draft import CHOICES, PLACEHOLDER, Draft, chosen, golds_of, tolerance_of
 from edgedistill.verify.suites.values import id_of, kind, near, text_of, texts_of
 from edgedistill.verify.types import Check, Extraction, Message, Role, SuiteSampling, Variant
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 KEYS = ("id", "prompt", "messages", "answer", "choices", "tolerance", "extract", "tags", "checks", "tests", "solution",
         "variant", "variant_of")  # fmt: skip
-_MISSPELT = 0.8
+_MEANT = dict.fromkeys(("gold", "golden", "target", "label", "expected", "final_answer"), "answer")
+"""What other formats call a key of this one."""
 MAX_CHECKS = 64
 MAX_MESSAGES = 256
 MAX_TAGS = 64
@@ -53,12 +54,12 @@ def header(record: Mapping[str, Any], where: str) -> tuple[str, SuiteSampling]:
     return text_of(record, "suite", where), SuiteSampling(**sampling)
 
 
-def read_own(record: Mapping[str, Any], where: str, default_id: str) -> Draft:
-    """A record of this format. Raises SuiteError, with the key."""
+def read_own(record: Mapping[str, Any], where: str, default_id: str, template: str | None = None) -> Draft:
+    """A record of this format; ``template`` may name further keys. Raises SuiteError, with the key."""
+    named = () if template is None else PLACEHOLDER.findall(template)
     for key in record:
-        meant = [] if key in KEYS else difflib.get_close_matches(key, KEYS, n=1, cutoff=_MISSPELT)
-        if meant and meant[0] not in record:
-            raise SuiteError(f"{where}: key `{key}` is unknown; did you mean `{meant[0]}`?")
+        if key not in KEYS and key not in named:
+            raise _unknown(key, where)
     if ("prompt" in record) == ("messages" in record):
         raise SuiteError(f"{where}: found both `prompt` and `messages`; expected one of them.")
     messages = (
@@ -102,6 +103,15 @@ def read_own(record: Mapping[str, Any], where: str, default_id: str) -> Draft:
         variant_of=None if record.get("variant_of") is None else text_of(record, "variant_of", where),
         columns={key: value for key, value in record.items() if key not in ("prompt", "messages", "choices")},
         unanswered="answer" in record and answer is None and not record.get("checks") and not tests,
+    )
+
+
+def _unknown(key: str, where: str) -> SuiteError:
+    nearest = [_MEANT[key.lower()]] if key.lower() in _MEANT else difflib.get_close_matches(key.lower(), KEYS, n=1)
+    meant = f"did you mean `{nearest[0]}`? Expected" if nearest else "expected"
+    return SuiteError(
+        f"{where}: key `{key}` is unknown; {meant} {', '.join(KEYS)}.",
+        hint="Leave it out, name it in a --template, or say which keys count: --map prompt=prompt,gold=KEY",
     )
 
 
