@@ -118,14 +118,15 @@ def draw_pilot(
     pairs = list(zip(before, after, strict=True))
     gold = all(prompt.scored for prompt in prompts)
     differ = sum(a.sample.correct != b.sample.correct if gold else _answer(a) != _answer(b) for a, b in pairs)
-    parsed = [len(one.token_ids) for one in (*before, *after) if one.sample.kind == "parsed"]
+    # Tokens as the gate counts them: a server's replies have a number of tokens and no ids.
+    parsed = [one.sample.tokens for one in (*before, *after) if one.sample.kind == "parsed"]
     return Pilot(
         reference_s,
         bundle_s,
         _scoring(run, reference, bundle, asked[0], after[0]),
         (differ + 0.5) / (len(pairs) + 1),
         gold,
-        tuple(len(one.token_ids) for one in (*before, *after)),
+        tuple(one.sample.tokens for one in (*before, *after)),
         max(parsed, default=0),
     )
 

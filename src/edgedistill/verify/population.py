@@ -71,4 +71,4 @@ def with_enough(
 
 def usual_length(lengths: Sequence[int], limit: int) -> float:
     """The usual reply as a share of the limit."""
-    return min(1.0, max(1e-3, sum(lengths) / max(1, len(lengths)) / limit))
+    return min(1.0, max(1.0, sum(lengths) / max(1, len(lengths))) / limit)

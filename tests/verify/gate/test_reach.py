@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
 import pytest
+from simulated import draw, sample
 
 from edgedistill.verify.gate.decide import decide
 from edgedistill.verify.gate.endpoints import Estimand, Margins
 from edgedistill.verify.gate.reach import fewest_prompts, out_of_reach, unchanged
+from edgedistill.verify.metrics.paired import compare
 from edgedistill.verify.options import VerifyOptions
+from edgedistill.verify.pilot import draw_pilot
 from edgedistill.verify.population import usual_length, wanted_prompts, with_enough
 from edgedistill.verify.suites.registry import enlarged, load_suite
+from edgedistill.verify.types import Drawn, Message, Prompt
 
 
 @pytest.mark.parametrize(("estimand", "sequential"), [("suite", False), ("population", False), ("population", True)])
@@ -51,7 +59,7 @@ def test_replies_much_shorter_than_their_limit_take_more_prompts() -> None:
     assert counts[2][0] == "tokens"
     assert counts[2][1] > 600
     assert usual_length((100, 50), 1500) == pytest.approx(0.05)
-    assert usual_length((), 10) == 0.001
+    assert usual_length((0, 0), 4000) == 1 / 4000, "an empty reply takes a token all the same"
     assert usual_length((3000,), 1500) == 1.0
 
 
@@ -82,3 +90,50 @@ def test_the_number_of_prompts_stays_where_it_was_asked_for_or_is_of_no_use() ->
     assert with_enough(enough, enough.prompts, Margins(), population) is None
     fewer, more = (wanted_prompts(Margins(), VerifyOptions(samples=n), gold=True) for n in (64, 8))
     assert 213 < fewer < more < 400
+
+
+_SUITES = {  # answers of a model, right answers, usual tokens
+    "unanimous": ([{"g": 1.0}], True, 600.0),
+    "short yes and no without gold": ([{"yes": 1.0}, {"no": 1.0}], False, 60.0),
+    "one prompt of all lost": ([{"g": 1.0}] * 59 + [{"w": 1.0}], True, 300.0),
+    "right half of the time": ([{"g": 0.5, "w": 0.5}], True, 300.0),
+}
+
+
+@pytest.mark.parametrize("estimand", ["suite", "population"])
+@pytest.mark.parametrize("case", _SUITES)
+@pytest.mark.parametrize("samples", [4, 16])
+def test_an_identical_bundle_passes_exactly_where_nothing_was_said_against_it(
+    case: str, samples: int, estimand: Estimand
+) -> None:
+    answers, gold, tokens = _SUITES[case]
+    outcomes = set()
+    for prompts in (10, 30, 60, 120, 300):
+        model = [answers[i % len(answers)] for i in range(prompts)]
+        right = ["g"] * prompts if gold else None
+        drawn = draw(model, samples, np.random.default_rng(0), gold=right, tokens=tokens)
+        length = usual_length([one.tokens for group in drawn.values() for one in group], 2048)
+        told = out_of_reach(prompts, Margins(), samples, estimand=estimand, alpha=0.05, gold=gold, length=length)
+        found = decide(compare(drawn, drawn, limit=2048), Margins(), estimand=estimand)
+        assert (found.outcome == "pass") is (not told), (prompts, told)
+        outcomes.add(found.outcome)
+    if (estimand, case) != ("population", "short yes and no without gold"):
+        assert outcomes == {"pass", "inconclusive"}
+
+
+def test_replies_of_a_server_have_a_length_without_token_ids() -> None:
+    """Taken for empty, they had 60 prompts told that the endpoint `tokens` takes 2097, before these passed."""
+
+    def drawn(_: object, prompts: list[Prompt], samples: int, *, reference: bool) -> list[Drawn]:
+        return [Drawn(sample(p.id, i, "yes", tokens=64), (), "stop") for p in prompts for i in range(samples)]
+
+    prompts = [Prompt(f"p{i}", (Message("user", "Yes?"),)) for i in range(60)]
+    run = cast("Any", SimpleNamespace(draw_anew=drawn, clock=lambda: 0.0))
+    model = cast("Any", SimpleNamespace(can_score=False, identity=None))
+    pilot = draw_pilot(run, model, model, prompts)
+    assert (set(pilot.lengths), pilot.longest) == ({64}, 64)
+    length = usual_length(pilot.lengths, 512)
+    assert not out_of_reach(60, Margins(), 16, estimand="suite", alpha=0.05, gold=False, length=length)
+    told = out_of_reach(60, Margins(), 16, estimand="suite", alpha=0.05, gold=False, length=64 / 8192)
+    assert "if replies are as long as the pilot's (0.78 % of their limit)" in told
+    assert "--max-new-tokens" in told

@@ -87,14 +87,22 @@ def out_of_reach(
     sequential: bool = False,
     length: float = 1.0,
 ) -> str:
-    """A sentence where no bundle could pass on so many prompts; else empty."""
+    """A sentence where no bundle could pass on so many prompts; else empty.
+
+    Nothing is claimed of a design that is not told so: answers on which a model does not agree with itself, and replies
+    of unequal length, take more prompts than unanimous ones of one length.
+    """
     name, needed = fewest_prompts(
         margins, samples, estimand=estimand, alpha=alpha, gold=gold, sequential=sequential, length=length
     )
     if needed <= prompts:
         return ""
     about = "--estimand suite asks about these prompts only" if estimand == "population" else "more samples help"
+    condition = ""
+    if name == "tokens":
+        condition = f", if replies are as long as the pilot's ({100 * length:.2g} % of their limit)"
+        about += ", and so does a limit (--max-new-tokens) nearer to the replies"
     return (
-        f"Not even a bundle that gives the reference's replies to the letter could pass with {prompts} prompts: the "
-        f"endpoint {name} takes {needed} at its margin. Use a larger suite or a wider margin; {about}."
+        f"Not even a bundle that gives the reference's replies to the letter could pass with {prompts} prompts"
+        f"{condition}: the endpoint {name} takes {needed} at its margin. Use a larger suite or a wider margin; {about}."
     )

@@ -250,7 +250,8 @@ def _gate(
     sequential: SequentialState | None,
     levels: Levels | None,
 ) -> GateReport:
-    comparison = compare(reference_samples, own, limit=settings.max_new_tokens)
+    limit = max(settings.max_new_tokens, (of_reference or settings).max_new_tokens)
+    comparison = compare(reference_samples, own, limit=limit)
     before, after = results[0].verdict, results[1].verdict
     decision = decide(
         comparison,
