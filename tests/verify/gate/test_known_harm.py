@@ -203,3 +203,21 @@ def test_a_diverse_prompt_of_sixty_leaves_the_rest_decidable() -> None:
     diverse = [{f"x{k}": 1 / 1000 for k in range(1000)}]
     result = decide(pair(same + diverse, same + diverse, 64), Margins())
     assert result.outcome == "pass"
+
+
+@pytest.mark.parametrize("samples", [8, 9])
+def test_what_would_decide_does_where_an_odd_sample_counts_for_nothing(samples: int) -> None:
+    """At 40 prompts an unchanged bundle passes with 10 samples of each, and never with 8 or 9."""
+
+    def gate(count: int) -> tuple[GateResult, str]:
+        drawn = draw([{"g": 1.0}] * 40, count, np.random.default_rng(0), gold=["g"] * 40, tokens=LIMIT / 2)
+        same = compare(drawn, drawn, limit=LIMIT)
+        result = decide(same, Margins())
+        return result, gate_report(result, same, Margins()).power
+
+    result, power = gate(samples)
+    assert (result.outcome, result.further_samples) == ("inconclusive", 10 - samples)
+    assert "with probability 0.00; with 10 samples of each, 1.00." in power
+    decided, power = gate(10)
+    assert decided.outcome == "pass"
+    assert power.endswith("with probability 1.00.")

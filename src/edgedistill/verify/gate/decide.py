@@ -46,6 +46,9 @@ MOST = 1_000_000
 BLIND = 0.1
 """Of the largest distance that a prompt's answers could have, below which a change of all of them hardly counts."""
 
+PAIRED = ("distance", "agreement", "entropy")
+"""Endpoints of which two samples of a prompt are one observation: an odd one out counts for nothing."""
+
 EXIT_CODES: dict[Outcome, int] = {"pass": EXIT_OK, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE}
 
 
@@ -238,6 +241,11 @@ def _blind_prompts(
     ], (told,)
 
 
+def observed(name: str, samples: int) -> int:
+    """Independent observations of an endpoint in so many samples of a prompt."""
+    return samples // 2 if name in PAIRED else samples
+
+
 def overall(outcomes: list[Outcome]) -> Outcome:
     """Any fail fails; all must pass to pass."""
     if "fail" in outcomes:
@@ -344,7 +352,8 @@ def _decider(endpoint: Endpoint, level: float, how: _How) -> Decider:
     def chance(scale: float) -> float:
         return endpoint.power(truth, how.alpha, scale=scale) if inside else endpoint.power_to_fail(level, scale=scale)
 
-    have = how.comparison.samples if how.estimand == "suite" else len(how.comparison.prompts)
+    suite = how.estimand == "suite"
+    have = observed(endpoint.name, how.comparison.samples) if suite else len(how.comparison.prompts)
     most = MOST / have
     if not math.isfinite(truth) or chance(most) < POWER:
         return Decider(None, None, None, None)
@@ -353,5 +362,7 @@ def _decider(endpoint: Endpoint, level: float, how: _How) -> Decider:
         middle = 0.5 * (low + high)
         low, high = (low, middle) if chance(math.exp(middle)) >= POWER else (middle, high)
     total = max(have + 1, math.ceil(have * math.exp(high)))
-    further = total - have
-    return Decider(None, None, total, further) if how.estimand == "suite" else Decider(total, further, None, None)
+    if not suite:
+        return Decider(total, total - have, None, None)
+    total *= 2 if endpoint.name in PAIRED else 1
+    return Decider(None, None, total, total - how.comparison.samples)

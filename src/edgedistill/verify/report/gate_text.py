@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgedistill.verify.gate.decide import observed
 from edgedistill.verify.gate.endpoints import endpoints
 from edgedistill.verify.report.model import GateReport, PowerCurve
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from edgedistill.verify.gate.decide import EndpointResult, GateResult, Outcome
     from edgedistill.verify.gate.endpoints import Endpoint, Estimand, Margins
@@ -59,7 +60,7 @@ def gate_report(
     return GateReport(
         result=result,
         reasons=_reasons(result, comparison, deterministic=deterministic),
-        power=_power(result),
+        power=_power(result, found),
         decide=_decide(result, sequential, deterministic=deterministic),
         curves=tuple(_curve(endpoint, result.alpha) for endpoint in found),
         sequential=sequential,
@@ -190,16 +191,32 @@ _UNITS = {
 }  # fmt: skip
 
 
-def _power(result: GateResult) -> str:
-    """How likely a model that did not change would have passed, and how rare a harm escapes these prompts."""
+def _power(result: GateResult, found: Sequence[Endpoint]) -> str:
+    """How likely a model that did not change would have passed, with the number that would decide too, and how rare a
+    harm escapes these prompts.
+    """
     hardest = min(result.endpoints, key=lambda row: row.power)
     text = (
         f"With {result.prompts} prompts of {result.samples} samples a model that did not change, with the spread of "
-        f"this one, would pass the hardest endpoint ({LABELS[hardest.name]}) with probability {hardest.power:.2f}."
+        f"this one, would pass the hardest endpoint ({LABELS[hardest.name]}) with probability {hardest.power:.2f}"
     )
+    text += f"{_larger(result, next((one for one in found if one.name == hardest.name), None))}."
     if result.estimand == "suite":
         return text
     return f"{text} Harm to fewer than {100 * result.blind_spot:.1f} % of prompts may not show on any of these."
+
+
+def _larger(result: GateResult, hardest: Endpoint | None) -> str:
+    """The same probability in the run that would decide: between two neighbouring sizes it may go from 0 to 1."""
+    prompts, samples = result.further_prompts, result.further_samples
+    if hardest is None or not (prompts or samples):
+        return ""
+    if prompts:
+        scale, what = 1 + prompts / result.prompts, f"{result.prompts + prompts} prompts"
+    else:
+        total = result.samples + (samples or 0)
+        scale, what = observed(hardest.name, total) / observed(hardest.name, result.samples), f"{total} samples of each"
+    return f"; with {what}, {hardest.power(hardest.null, result.alpha, scale=scale):.2f}"
 
 
 def _decide(result: GateResult, state: SequentialState | None, *, deterministic: bool) -> str:
@@ -224,7 +241,8 @@ def _decide(result: GateResult, state: SequentialState | None, *, deterministic:
         result.further_samples, "sample", " a prompt"
     )  # fmt: skip
     if every[0]:
-        parts.insert(0, f"{_further(every[0], every[1])}{every[2]} would decide every endpoint at 80 % power")
+        most = f"{_further(every[0], every[1])}{every[2]}"
+        parts.insert(0, f"{most} would decide every endpoint at 80 % power if the truth is as observed")
     if result.collapse is not None and result.collapse.outcome == "inconclusive":
         parts.append("collapse verdict: more prompts, until the intervals of both models clear the thresholds")
     if not parts:
