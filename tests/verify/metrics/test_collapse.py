@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -397,3 +398,15 @@ def test_equal_samples_of_a_certain_model_prove_nothing() -> None:
     assert seeds_differ(first, [first] * 4, [0.999, 0.9999]) is None
     assert seeds_differ(first, [first], [0.001, 0.5]) is None, "one repetition of one prompt happens by chance"
     assert seeds_differ(first, [first] * 3, [0.001, 0.5]) is False
+
+
+def test_free_texts_of_two_kinds_are_not_said_to_ignore_the_question() -> None:
+    """A model that says yes or no by the question, in a suite that does not say that these are labels."""
+    suite = Suite("s", tuple(replace(prompt, extract="text") for prompt in suite_of(None).prompts))
+    model = [{"yes": 1.0} if i % 2 else {"no": 1.0} for i in range(PROMPTS)]
+    groups = draw(model, SAMPLES, np.random.default_rng(0))
+    found = summarise_suite(suite, [sample for group in groups.values() for sample in group])
+    assert found.verdict is not None
+    assert "depend on the question" not in found.verdict_reason
+    assert "many prompts share an answer" in found.verdict_reason
+    assert "gold answers or `choices` would" in found.verdict_reason

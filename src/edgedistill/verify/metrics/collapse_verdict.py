@@ -28,6 +28,13 @@ _OF: dict[Yardstick, str] = {
 }
 
 
+_HARDLY = "they hardly depend on the question"
+_SHARED = (
+    "many prompts share an answer, as they do where a model gives a constant or shuffles labels, and where few labels "
+    "are right. This does not tell which: gold answers or `choices` would"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Thresholds:
     """``agreement``: mean agreement C from which a model counts as consistent. ``information``: share of the gold
@@ -102,16 +109,18 @@ def verdict(
     enough = prompts >= FEWEST
     certain = _clears(agreement, limits.agreement) and enough
     share = f"two samples agree with probability {agreement.value:.3f}"
+    own = yardstick == "own" and texts is None  # what was compared says nothing about labels that prompts share
     collapsed, sure, told = _collapsed(information, texts, limits, yardstick)
     if not consistent:
-        also = f"; the {told}, so that they hardly depend on the question either" if collapsed and sure else ""
+        means = "many prompts share an answer, too" if own else f"{_HARDLY} either"
+        also = f"; the {told}, so that {means}" if collapsed and sure else ""
         return Verdict("diffuse", certain, f"On average {share}, less than {limits.agreement:g}{also}.")
     certain = certain and sure
     if collapsed and yardstick == "labels" and not sure and not constant:
         reason = f"Consistent ({share}), but the {told}: too little to tell a choice from chance on {prompts} prompts."
         return Verdict(None, False, reason)
     if collapsed:
-        reason = f"Although {share}, the {told}: they hardly depend on the question."
+        reason = f"Although {share}, the {told}: {_SHARED if own else _HARDLY}."
         if constant:
             reason += " There is one answer to everything, which may be right everywhere: gold answers would tell."
         return Verdict("collapsed", certain and not constant, reason)
