@@ -115,6 +115,10 @@ def test_two_bits_rounded_to_nearest_fail(sampled, suite, reference) -> None:
     own = samples(sampled("int2-b32-rtn", batch=16), suite)
     gate = decide(paired(reference, own), Margins(), verdicts=verdicts(suite, reference, own))
     assert gate.outcome == "fail"
+    accuracy = gate.endpoints[0]
+    assert (accuracy.name, accuracy.outcome, accuracy.direction) == ("accuracy", "fail", "worse")
+    assert accuracy.change.interval is not None
+    assert accuracy.change.interval.high < -Margins().accuracy, "the interval lies beyond the margin"
 
 
 def test_the_reference_against_itself_does_not_fail(sampled, suite, reference) -> None:
