@@ -5,8 +5,8 @@ In float32: onnxruntime-web's WebAssembly has no operator for a quantized embedd
 
 from __future__ import annotations
 
+import asyncio
 import json
-import queue
 import shutil
 import subprocess
 import threading
@@ -14,15 +14,17 @@ from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browser import CHROMIUM, browser
+from waiting import PATIENCE_S
 
 from edgedistill.bundle.bundle import Bundle
 from edgedistill.export.layouts import write_layout
 from edgedistill.runtime.model import open_bundle
 
 QUESTION = "What is 12 + 30?"
-PATIENCE_S = 400.0
 PAGE = """\
 <!doctype html>
 <script type="importmap">
@@ -34,7 +36,6 @@ PAGE = """\
 } }
 </script>
 <script type="module">
-const tell = (value) => fetch("/told", { method: "POST", body: JSON.stringify(value) });
 try {
   const { AutoModelForCausalLM, AutoTokenizer, env } = await import("transformers");
   env.allowRemoteModels = false;
@@ -49,33 +50,35 @@ try {
   const inputs = tokenizer.apply_chat_template([{ role: "user", content: QUESTION }], options);
   const output = await model.generate({ ...inputs, max_new_tokens: 80, do_sample: false });
   const start = inputs.input_ids.dims[1];
-  await tell(output.tolist()[0].slice(start).map(Number));
+  window.told = output.tolist()[0].slice(start).map(Number);
 } catch (error) {
-  await tell(String(error.stack ?? error));
+  window.told = String(error.stack ?? error);
 }
 </script>
 """
 
 
 class Site(SimpleHTTPRequestHandler):
-    """Files of a directory; what the page tells goes into ``told``."""
+    """Files of a directory."""
 
-    told: queue.SimpleQueue[object] = queue.SimpleQueue()
     extensions_map = SimpleHTTPRequestHandler.extensions_map | {".mjs": "text/javascript", ".wasm": "application/wasm"}
 
     def log_message(self, *_: object) -> None:
         pass
 
-    def do_POST(self) -> None:
-        self.told.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(204)
-        self.end_headers()
+
+async def told_by(address: str, directory: Path) -> Any:
+    """What the page at ``address`` tells in the end."""
+    async with browser(directory) as page, asyncio.timeout(PATIENCE_S):
+        await page.call("Page.navigate", url=address)
+        while (told := await page.evaluate("window.told")) is None:
+            await asyncio.sleep(0.1)
+        return told
 
 
 @pytest.mark.slow
 def test_a_page_answers_as_the_bundle(reasoner: Callable[[str], Path], tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None or shutil.which("npm") is None:
+    if CHROMIUM is None or shutil.which("npm") is None:
         pytest.skip("chromium and npm are not installed")
     (tmp_path / "package.json").write_text('{"private": true}')
     install = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "@huggingface/transformers@4"]
@@ -87,15 +90,11 @@ def test_a_page_answers_as_the_bundle(reasoner: Callable[[str], Path], tmp_path:
     (tmp_path / "index.html").write_text(PAGE.replace("QUESTION", json.dumps(QUESTION)))
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Site, directory=str(tmp_path)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    address = f"http://127.0.0.1:{server.server_address[1]}/index.html"
-    with subprocess.Popen([*command, "--remote-debugging-port=0", address], stderr=subprocess.DEVNULL) as browser:
-        try:
-            told = Site.told.get(timeout=PATIENCE_S)
-        finally:
-            browser.terminate()
-            server.shutdown()
-            server.server_close()
+    try:
+        told = asyncio.run(told_by(f"http://127.0.0.1:{server.server_address[1]}/index.html", tmp_path))
+    finally:
+        server.shutdown()
+        server.server_close()
     with open_bundle(bundle.path, threads=1) as model:
         text = model.generate(QUESTION, temperature=0, max_new_tokens=80).text
         start = len(model.encode(model.render(QUESTION)))
