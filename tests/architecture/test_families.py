@@ -148,7 +148,7 @@ def test_layers_without_position_encoding() -> None:
             {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}},
             "type 'gemma3'.*wraps a text model of type 'gemma3_text'",
         ),
-        ({"model_type": "granitemoehybrid", "layer_types": ["mamba"] * 3}, "layers of type mamba"),
+        ({"model_type": "granitemoehybrid", "layer_types": ["conv"] * 3}, "layers of type conv.*or mamba"),
         ({"model_type": "qwen3", "final_logit_softcapping": 30.0}, "final_logit_softcapping = 30.0 .a cap on logits"),
         ({"model_type": "llama", "attn_logit_softcapping": 50.0}, "attn_logit_softcapping = 50.0 .a cap on attention"),
         ({"model_type": "llama", "num_local_experts": 8}, "num_local_experts = 8 .a mixture of experts"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hybrid_checkpoints import LFM2, QWEN3_5
+from hybrid_checkpoints import GRANITE4_H, LFM2, QWEN3_5
 
 from edgedistill.architecture.families import build_spec
-from edgedistill.architecture.recurrent import GatedDeltaSpec, ShortConvSpec
+from edgedistill.architecture.recurrent import GatedDeltaSpec, Mamba2Spec, ShortConvSpec
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 COMMON = {"vocab_size": 320, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -51,6 +51,23 @@ def test_qwen3_5_every_fourth_layer_is_attention() -> None:
     ] * 2
 
 
+def test_granite_4_h_in_every_spelling() -> None:
+    spec = spec_of(GRANITE4_H)
+    mamba = Mamba2Spec(heads=8, head_size=16, state_size=24, kernel=4)
+    assert [layer.recurrent for layer in spec.layers] == [mamba, None, mamba, mamba]
+    assert [state.shape for state in mamba.states] == [(3, 2 * 64 + 2 * 24), (8, 16, 24)]
+    assert spec.experts is None
+    newer = ["linear_attention", "full_attention", "linear_attention", "linear_attention"]
+    unlimited = {"time_step_limit": [0.0, {"__float__": "Infinity"}], "mamba_d_head": "auto"}
+    assert spec_of(GRANITE4_H, layer_types=newer, **unlimited) == spec
+    assert spec_of(GRANITE4_H, layer_types=..., layers_block_type=GRANITE4_H["layer_types"]) == spec
+    experts = spec_of(GRANITE4_H, num_local_experts=6, intermediate_size=48)
+    assert experts.experts.shared_size == 96
+    assert all(layer.mixture for layer in experts.layers)
+    alone = spec_of(GRANITE4_H, layer_types=["attention"] * 4)
+    assert alone.attention_layers == (0, 1, 2, 3)
+
+
 @pytest.mark.parametrize(
     ("base", "overrides", "error", "words"),
     [
@@ -59,17 +76,12 @@ def test_qwen3_5_every_fourth_layer_is_attention() -> None:
         (LFM2, {"layer_types": ["conv", "full_attention"]}, CheckpointError, "list of 4"),
         (LFM2, {"conv_L_cache": 1}, CheckpointError, "conv_L_cache = 1"),
         (QWEN3_5, {"linear_num_value_heads": 3}, CheckpointError, "3 value heads cannot share 2 key heads"),
-        (
-            {
-                "model_type": "granitemoehybrid",
-                "hidden_size": 64,
-                "num_hidden_layers": 2,
-                "shared_intermediate_size": 96,
-            },
-            {"layers_block_type": ["mamba", "attention"]},
-            UnsupportedModelError,
-            "layers of type mamba",
-        ),
+        (GRANITE4_H, {"layer_types": ["mamba"] * 4}, UnsupportedModelError, "no layer of full attention"),
+        (GRANITE4_H, {"layer_types": ...}, CheckpointError, "no layer_types"),
+        (GRANITE4_H, {"mamba_n_groups": 2}, UnsupportedModelError, "2 groups of heads"),
+        (GRANITE4_H, {"time_step_limit": [0.001, 0.1]}, UnsupportedModelError, "time_step_limit = .0.001, 0.1."),
+        (GRANITE4_H, {"mamba_d_head": 24}, CheckpointError, "8 Mamba heads of 24 elements do not make up 128"),
+        (GRANITE4_H, {"mamba_d_conv": 1}, CheckpointError, "mamba_d_conv = 1"),
         ({"model_type": "nemotron_h"}, {}, UnsupportedModelError, "Mamba layers"),
         ({"model_type": "qwen3_next"}, {}, UnsupportedModelError, "recurrent and have experts"),
     ],

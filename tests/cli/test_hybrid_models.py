@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module", params=["lfm2", "qwen3_5"])
+@pytest.fixture(scope="module", params=sorted(WRITERS))
 def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(tmp_path_factory, f"checkpoint/tiny-{request.param}", WRITERS[request.param])
 
@@ -47,6 +47,8 @@ def test_the_bundle_says_what_it_is(exported: Path) -> None:
     quantized = {weight.name for weight in manifest.weights if not weight.format.is_float}
     if manifest.model.family == "lfm2":
         assert {"layers.0.conv.in", "layers.0.conv.out", "layers.1.attn.qkv"} <= quantized
+    elif manifest.model.family == "granitemoehybrid":
+        assert {"layers.0.mamba.in", "layers.0.mamba.out", "layers.1.attn.qkv"} <= quantized
     else:
         assert {"layers.0.delta.in", "layers.0.delta.out", "layers.3.attn.output_gate"} <= quantized
     assert not any(name.endswith(("kernel", "gates")) for name in quantized)
@@ -70,6 +72,14 @@ def test_calibration_lowers_the_damage(name: str, tmp_path: Path) -> None:
             found[kind] = np.concatenate([part.logits for part in parts])
     searched, solved = (np.square(found[kind] - found["whole"]).mean() for kind in ("searched", "solved"))
     assert 0 < solved < 0.9 * searched
+
+
+def test_tune_refuses(source: Path, exported: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("Ann has 3 apples and buys 4 more apples. " * 50)
+    start = ("tune", exported, "--reference", source, "-o", tmp_path / "out", "--calibration", text)
+    assert "tuning does not know" in here(*start, "--steps", 2).one_error()
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_trial_in_slices_is_the_whole_graph(exported: Path) -> None:
@@ -113,7 +123,11 @@ def test_the_checkpoint_as_the_reference(source: Path, exported: Path, suite: Pa
     if kind not in transformers.CONFIG_MAPPING:
         pytest.skip(f"transformers {transformers.__version__} does not know {kind}")
     options = ("--suite", suite, "--fast", "--samples", 2, "--prompts", 8, "--no-store", "--json")
-    report = here("verify", exported, "--reference", f"hf:{source}", *options).report
+    done = here("verify", exported, "--reference", f"hf:{source}", *options)
+    if kind == "granitemoehybrid" and transformers.__version__.startswith("4."):
+        assert "Install transformers 5" in done.one_error()
+        return
+    report = done.report
     assert report["settings"]["samples"] == 2
     assert 0 < report["tokens"]["forced"]["kl"]["value"] < 0.5
 

@@ -59,6 +59,10 @@ def test_the_manifest_names_the_states(model: Model) -> None:
         assert found == {"0.conv": (2, 64), "2.conv": (2, 64)}
         assert info.attention_layers == (1, 3)
         assert model.bundle.manifest.kv_cache.bytes_per_token == 2 * 2 * 2 * 16  # two layers, not four
+    elif info.family == "granitemoehybrid":
+        shapes = {"conv": (3, 128 + 2 * 24), "ssm": (8, 16, 24)}
+        assert found == {f"{i}.{name}": shape for i in (0, 2, 3) for name, shape in shapes.items()}
+        assert info.attention_layers == (1,)
     else:
         shapes = {"conv": (3, 2 * 2 * 16 + 4 * 16), "delta": (4, 16, 16)}
         assert found == {f"{i}.{name}": shape for i in range(3) for name, shape in shapes.items()}
@@ -230,7 +234,7 @@ def test_a_manifest_with_other_states_is_refused(bundle_dir: Path, tmp_path: Pat
     copy = tmp_path / "changed"
     shutil.copytree(bundle_dir, copy)
     manifest = (copy / "manifest.json").read_text()
-    (copy / "manifest.json").write_text(manifest.replace('"2.conv"', '"3.conv"'))
+    (copy / "manifest.json").write_text(manifest.replace('"2.conv"', '"1.conv"'))
     with pytest.raises(BundleError, match="states"):
         open_bundle(copy)
 

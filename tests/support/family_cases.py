@@ -253,5 +253,35 @@ CASES |= {
     ),
 }
 
+GRANITE4_H = {
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "layer_types": ["mamba", "mamba", "attention", "mamba"],
+    "mamba_d_state": 24,
+    "embedding_multiplier": 2.5,
+    "residual_multiplier": 0.6,
+    "attention_multiplier": 0.3,
+    "logits_scaling": 0.7,
+}
+
+CASES |= {
+    "granite4-h": ("granitemoehybrid", GRANITE4_H),
+    "granite4-h-bias": (
+        "granitemoehybrid",
+        GRANITE4_H
+        | {
+            "layer_types": ["attention", "mamba", "mamba", "attention"],
+            "tie_word_embeddings": True,
+            "mamba_conv_bias": False,
+            "mamba_proj_bias": True,
+            "mamba_n_heads": 6,
+            "mamba_expand": 3,
+            "mamba_d_conv": 3,
+            "position_embedding_type": "rope",
+        },
+    ),
+    "granite4-h-experts": ("granitemoehybrid", GRANITE4_H | {"num_local_experts": 5, "num_experts_per_tok": 2}),
+}
+
 NEWER = {"ministral3", "qwen3_5_text"}
 """Families that transformers 4 does not know."""

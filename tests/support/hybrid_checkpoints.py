@@ -47,6 +47,24 @@ QWEN3_5: dict[str, Any] = {
 }
 
 
+GRANITE4_H: dict[str, Any] = {
+    "model_type": "granitemoehybrid",
+    "architectures": ["GraniteMoeHybridForCausalLM"],
+    "hidden_size": 64,
+    "shared_intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_local_experts": 0,
+    "layer_types": ["mamba", "attention", "mamba", "mamba"],
+    "mamba_n_heads": 8,
+    "mamba_d_state": 24,
+    "mamba_d_conv": 4,
+    "attention_multiplier": 0.3,
+    "residual_multiplier": 0.6,
+    "logits_scaling": 0.7,
+    "max_position_embeddings": 512,
+}
+
+
 def qwen3_5_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a checkpoint's tensors."""
     c = CONFIG | config
@@ -122,6 +140,41 @@ def lfm2_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes | {"model.embedding_norm.weight": (hidden,)}
 
 
+def granite4_h_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a checkpoint's tensors."""
+    c = CONFIG | config
+    hidden, inner, heads = c["hidden_size"], c["shared_intermediate_size"], c["mamba_n_heads"]
+    kv, channels = c["num_key_value_heads"] * c["head_dim"], 2 * hidden + 2 * c["mamba_d_state"]
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (c["vocab_size"], hidden)}
+    for index, kind in enumerate(c["layer_types"]):
+        layer = f"model.layers.{index}"
+        if kind == "mamba":
+            shapes |= {
+                f"{layer}.mamba.in_proj.weight": (2 * hidden + channels + heads, hidden),
+                f"{layer}.mamba.conv1d.weight": (channels, 1, c["mamba_d_conv"]),
+                f"{layer}.mamba.conv1d.bias": (channels,),
+                f"{layer}.mamba.A_log": (heads,),
+                f"{layer}.mamba.dt_bias": (heads,),
+                f"{layer}.mamba.D": (heads,),
+                f"{layer}.mamba.norm.weight": (2 * hidden,),
+                f"{layer}.mamba.out_proj.weight": (hidden, 2 * hidden),
+            }
+        else:
+            shapes |= {
+                f"{layer}.self_attn.q_proj.weight": (hidden, hidden),
+                f"{layer}.self_attn.k_proj.weight": (kv, hidden),
+                f"{layer}.self_attn.v_proj.weight": (kv, hidden),
+                f"{layer}.self_attn.o_proj.weight": (hidden, hidden),
+            }
+        shapes |= {
+            f"{layer}.input_layernorm.weight": (hidden,),
+            f"{layer}.post_attention_layernorm.weight": (hidden,),
+            f"{layer}.shared_mlp.input_linear.weight": (2 * inner, hidden),
+            f"{layer}.shared_mlp.output_linear.weight": (hidden, inner),
+        }
+    return shapes | {"model.norm.weight": (hidden,)}
+
+
 def write_lfm2(directory: Path, **overrides: Any) -> Path:
     """A random LFM2 of two convolutions and two attention layers."""
     config = LFM2 | overrides
@@ -133,6 +186,13 @@ def write_qwen3_5(directory: Path, **overrides: Any) -> Path:
     """A random Qwen3.5 of three gated delta rules and an attention layer."""
     config = QWEN3_5 | overrides
     return _write(directory, config, qwen3_5_shapes(config), norm=0)
+
+
+def write_granite4_h(directory: Path, **overrides: Any) -> Path:
+    """A random Granite 4-h of three Mamba layers and an attention layer without positions."""
+    config = GRANITE4_H | overrides
+    config["head_dim"] = config["hidden_size"] // CONFIG["num_attention_heads"]
+    return _write(directory, config, granite4_h_shapes(config), norm=1)
 
 
 def _write(directory: Path, config: dict[str, Any], shapes: dict[str, tuple[int, ...]], *, norm: float) -> Path:
@@ -149,4 +209,4 @@ def _write(directory: Path, config: dict[str, Any], shapes: dict[str, tuple[int,
     return directory
 
 
-WRITERS = {"lfm2": write_lfm2, "qwen3_5": write_qwen3_5}
+WRITERS = {"granite4_h": write_granite4_h, "lfm2": write_lfm2, "qwen3_5": write_qwen3_5}

@@ -27,11 +27,13 @@ BLOCK = 16
 """The smallest block of weights that the kernels have: it has to divide both sizes of an expert."""
 
 
-def experts_spec(config: Mapping[str, Any], family: Experts, hidden_size: int) -> ExpertsSpec:
-    """The mixture of experts of a config.
+def experts_spec(config: Mapping[str, Any], family: Experts | None, hidden_size: int) -> ExpertsSpec | None:
+    """The mixture of experts of a config, None without one.
 
     Raises CheckpointError for missing or contradicting keys, UnsupportedModelError for sizes that no kernel takes.
     """
+    if family is None or _has_none(config, family):
+        return None
     count, active = _count(config, family), integer(config, family.active.name, int(family.active.default))
     if active > count:
         raise CheckpointError(
@@ -65,9 +67,13 @@ def _count(config: Mapping[str, Any], family: Experts) -> int:
     return integer(config, name, int(family.count.default))
 
 
+def _has_none(config: Mapping[str, Any], family: Experts) -> bool:
+    return family.optional and config.get(family.count.name, family.count.default) in (0, None)
+
+
 def mixture_layers(config: Mapping[str, Any], family: Experts | None, count: int) -> tuple[bool, ...]:
     """Whether each layer is a mixture."""
-    if family is None:
+    if family is None or _has_none(config, family):
         return (False,) * count
     if not family.some_layers:
         return (True,) * count

@@ -138,7 +138,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         final_logit_softcapping=optional_number(config, "final_logit_softcapping", family.final_softcap),
         query_scaling=_query_scaling(config),
         attention_sinks=family.attention_sinks,
-        experts=experts_spec(config, family.experts, hidden_size) if family.experts else None,
+        experts=experts_spec(config, family.experts, hidden_size),
         sub_norms=family.sub_norms,
         rounded_inputs=bool(config.get(ROUNDED_INPUTS)),
     )
@@ -185,7 +185,7 @@ def _reject_foreign(config: Mapping[str, Any], model_type: str, family: Family) 
     listed = config.get("layer_types") or config.get("layers_block_type")
     kinds = {str(kind)[:40] for kind in listed} if isinstance(listed, list | tuple) else set()
     recurrent = f" or {family.recurrent.layer_type}" if family.recurrent else ""
-    if unknown := kinds - _LAYER_TYPES - {recurrent.removeprefix(" or ")}:
+    if unknown := kinds - _LAYER_TYPES - set(family.recurrent.layer_types if family.recurrent else ()):
         raise UnsupportedModelError(
             f"The model has layers of type {', '.join(sorted(unknown))}; expected full_attention or sliding_attention"
             f"{recurrent}.",

@@ -45,6 +45,7 @@ class Experts:
     Attributes:
         count, active, size: Keys of the number of experts, of those active for a token, and of their inner size.
         normalized: See ``ExpertsSpec``.
+        optional: A count of 0 says that the model has none.
         some_layers: Which layers are mixtures is said by ``decoder_sparse_step`` and ``mlp_only_layers``, not all are.
         router: Module of the router.
         separate: Modules gate, up and down of expert ``{}``, each stored by itself.
@@ -60,6 +61,7 @@ class Experts:
     active: Key = Key("num_experts_per_tok", 8)
     size: Key = Key("intermediate_size")
     normalized: bool | Key = True
+    optional: bool = False
     some_layers: bool = False
     router: str = "mlp.gate"
     separate: tuple[str, str, str] = (
@@ -83,7 +85,7 @@ class Recurrent:
     """Layers with a state in place of attention.
 
     Attributes:
-        layer_type: What ``layer_types`` calls them.
+        layer_type: What ``layer_types`` calls them. ``also``: as transformers 5 writes it, if that differs.
         attention_list: Older key that lists the attention layers. ``attention_every``: where nothing lists them, every
             n-th layer is one.
     """
@@ -91,6 +93,12 @@ class Recurrent:
     layer_type: str
     attention_list: str | None = None
     attention_every: int = 0
+    also: str | None = None
+
+    @property
+    def layer_types(self) -> tuple[str, ...]:
+        """All its names."""
+        return (self.layer_type, self.also) if self.also else (self.layer_type,)
 
 
 @dataclass(frozen=True, slots=True)

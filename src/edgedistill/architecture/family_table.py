@@ -81,6 +81,11 @@ _GRANITE_EXPERTS = Experts(
     router="block_sparse_moe.router.layer",
     stacked=("block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"),
 )
+_GRANITE_SHARED = replace(
+    _GRANITE_EXPERTS,
+    shared=Key("shared_intermediate_size", 0),
+    shared_names=("shared_mlp.input_linear", "shared_mlp.output_linear"),
+)
 _NORMALIZED = Key("norm_topk_prob", False)
 
 FAMILIES: dict[str, Family] = {
@@ -192,13 +197,9 @@ FAMILIES: dict[str, Family] = {
     "granitemoeshared": replace(
         _GRANITE,
         mlp_bias=False,
-        experts=replace(
-            _GRANITE_EXPERTS,
-            shared=Key("shared_intermediate_size", 0),
-            shared_names=("shared_mlp.input_linear", "shared_mlp.output_linear"),
-        ),
+        experts=_GRANITE_SHARED,
     ),
-    # Granite 4, as far as it is dense: all layers attention, no experts.
+    # Granite 4: with Mamba layers (-h) or without, with experts beside the shared MLP or without.
     "granitemoehybrid": replace(
         _GRANITE,
         mlp_bias=False,
@@ -206,6 +207,8 @@ FAMILIES: dict[str, Family] = {
         no_rope="unless_stated",
         fused_gate_up="shared_mlp.input_linear",
         names={"mlp.down_proj": "shared_mlp.output_linear"},
+        experts=replace(_GRANITE_SHARED, optional=True, shared=Key("shared_intermediate_size", 1024)),
+        recurrent=Recurrent("mamba", also="linear_attention"),
     ),
     # MiniCPM 1 and 2, and 4 as far as its attention is dense. Read from the model's own code, transformers has none.
     "minicpm": replace(

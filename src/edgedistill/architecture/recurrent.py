@@ -14,12 +14,14 @@ from edgedistill.checkpoint.config_values import integer, number, per_layer
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from edgedistill.architecture.family import Recurrent
 
 _HINT = "Try --exporter optimum."
 _LONGEST_KERNEL = 64
+_NO_LIMIT = (None, [0.0, math.inf], [0.0, {"__float__": "Infinity"}])
+"""Bounds of Mamba's time steps that change nothing, in the spellings of transformers 4 and 5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,41 @@ class GatedDeltaSpec:
         return (State("conv", (self.kernel - 1, self.channels)), matrix)
 
 
-RecurrentSpec = ShortConvSpec | GatedDeltaSpec
+@dataclass(frozen=True, slots=True)
+class Mamba2Spec:
+    """A state space layer (Mamba 2: Dao and Gu 2024, arXiv:2405.21060; Granite 4-h) behind a short convolution.
+
+    x, B and C go through a causal depthwise convolution over ``kernel`` tokens and a SiLU; all heads share B and C. A
+    head's state S, ``head_size`` by ``state_size``, becomes exp(-exp(A) t) S + t x B^T with the token's
+    t = softplus(y + dt); its output S C + D x is multiplied by the SiLU of a gate, and all heads are normed together.
+    ``bias``: of the projections in and out.
+    """
+
+    heads: int
+    head_size: int
+    state_size: int
+    kernel: int
+    conv_bias: bool = True
+    bias: bool = False
+
+    @property
+    def values(self) -> int:
+        """Elements of x of a token, and of the gate."""
+        return self.heads * self.head_size
+
+    @property
+    def channels(self) -> int:
+        """Channels of the convolution: x, B, C."""
+        return self.values + 2 * self.state_size
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """Inputs of the convolution, oldest first, and S of every head."""
+        matrix = State("ssm", (self.heads, self.head_size, self.state_size))
+        return (State("conv", (self.kernel - 1, self.channels)), matrix)
+
+
+RecurrentSpec = ShortConvSpec | GatedDeltaSpec | Mamba2Spec
 
 
 def recurrent_layers(
@@ -104,7 +140,7 @@ def recurrent_layers(
     """
     if recurrent is None:
         return (None,) * count
-    kinds = per_layer(config, "layer_types", count)
+    kinds = per_layer(config, "layer_types", count) or per_layer(config, "layers_block_type", count)
     if kinds is None and recurrent.attention_every:
         every = integer(config, "full_attention_interval", recurrent.attention_every)
         kinds = tuple(recurrent.layer_type if (i + 1) % every else "full_attention" for i in range(count))
@@ -114,20 +150,23 @@ def recurrent_layers(
         kinds = tuple("full_attention" if index in chosen else recurrent.layer_type for index in range(count))
     if kinds is None:
         raise CheckpointError(f"config.json has no layer_types; expected {count} of them.", hint="Download it again.")
-    if "full_attention" not in kinds:
+    if not {"full_attention", "attention"}.intersection(kinds):
         raise UnsupportedModelError(
             "The model has no layer of full attention; at least one is expected beside the recurrent ones.", hint=_HINT
         )
-    spec: RecurrentSpec
-    spec = _gated_delta(config) if recurrent.layer_type == "linear_attention" else _short_conv(config, hidden_size)
-    return tuple(spec if kind == recurrent.layer_type else None for kind in kinds)
+    if not set(recurrent.layer_types).intersection(kinds):
+        return (None,) * count
+    known: dict[str, Callable[[Mapping[str, Any], int], RecurrentSpec]]
+    known = {"conv": _short_conv, "linear_attention": _gated_delta, "mamba": _mamba2}
+    spec = known[recurrent.layer_type](config, hidden_size)
+    return tuple(spec if kind in recurrent.layer_types else None for kind in kinds)
 
 
 def _short_conv(config: Mapping[str, Any], hidden_size: int) -> ShortConvSpec:
     return ShortConvSpec(hidden_size, _kernel(config, "conv_L_cache", 3), bool(config.get("conv_bias", False)))
 
 
-def _gated_delta(config: Mapping[str, Any]) -> GatedDeltaSpec:
+def _gated_delta(config: Mapping[str, Any], _hidden_size: int) -> GatedDeltaSpec:
     spec = GatedDeltaSpec(
         integer(config, "linear_num_key_heads", 16),
         integer(config, "linear_num_value_heads", 32),
@@ -138,6 +177,30 @@ def _gated_delta(config: Mapping[str, Any]) -> GatedDeltaSpec:
     if spec.value_heads % spec.key_heads:
         raise CheckpointError(f"{spec.value_heads} value heads cannot share {spec.key_heads} key heads evenly.")
     return spec
+
+
+def _mamba2(config: Mapping[str, Any], hidden_size: int) -> Mamba2Spec:
+    heads, inner = integer(config, "mamba_n_heads", 128), integer(config, "mamba_expand", 2) * hidden_size
+    stated = config.get("mamba_d_head", "auto")
+    size = inner // heads if stated in ("auto", None) else integer(config, "mamba_d_head")
+    if heads * size != inner:
+        raise CheckpointError(f"{heads} Mamba heads of {size} elements do not make up {inner} of them.")
+    if (groups := integer(config, "mamba_n_groups", 1)) != 1:
+        # transformers 4 norms all groups together, 5 each by itself: neither reading would be safe.
+        raise UnsupportedModelError(f"The Mamba layers have {groups} groups of heads; one is expected.", hint=_HINT)
+    if config.get("time_step_limit") not in _NO_LIMIT:
+        raise UnsupportedModelError(
+            f"config.json has time_step_limit = {config['time_step_limit']!r}; no limit (0 to Infinity) is expected.",
+            hint=_HINT,
+        )
+    return Mamba2Spec(
+        heads,
+        size,
+        integer(config, "mamba_d_state", 256),
+        _kernel(config, "mamba_d_conv", 4),
+        bool(config.get("mamba_conv_bias", True)),
+        bool(config.get("mamba_proj_bias", False)),
+    )
 
 
 def _kernel(config: Mapping[str, Any], key: str, default: int) -> int:

@@ -7,11 +7,12 @@ _REASONS = {
     "minicpm3": "its attention is latent (low-rank queries, keys and values)",
     **dict.fromkeys(("gemma3n", "gemma3n_text", "gemma4", "gemma4_text"), _GEMMA_3N),
     **dict.fromkeys(
-        ("nemotron_h", "falcon_h1", "jamba", "bamba", "zamba2", "mamba2"), "it has Mamba layers, which are not known"
+        ("nemotron_h", "falcon_h1", "jamba", "bamba", "zamba2", "mamba2"),
+        "it has Mamba layers, which are known of Granite 4-h alone",
     ),
     **dict.fromkeys(
         ("qwen3_5_moe", "qwen3_5_moe_text", "qwen3_next", "lfm2_moe"),
-        "its layers are recurrent and have experts, which are not known together",
+        "its layers are recurrent and have experts, which is known of Granite 4-h alone",
     ),
     "phimoe": "its router masks logits by a threshold",
 }

@@ -18,6 +18,7 @@ import numpy as np
 
 from edgedistill.architecture.experts import expert_refs
 from edgedistill.architecture.family_table import FAMILIES
+from edgedistill.architecture.recurrent import Mamba2Spec
 from edgedistill.architecture.rope import rotated_elements
 from edgedistill.architecture.tensor_refs import RefReader, TensorRef
 from edgedistill.checkpoint.types import TensorInfo
@@ -115,11 +116,18 @@ def _layer(config: Mapping[str, Any], family: Family, spec: ModelSpec, index: in
         for kind in ("weight", "bias")
         if not name.startswith("model.")
     }
-    if spec.layers[index].recurrent is None:
+    recurrent = spec.layers[index].recurrent
+    if recurrent is None:
         refs |= _attention(family, spec, index, refs)
     else:
-        for kernel in (f"{prefix}conv.conv.weight", f"{prefix}linear_attn.conv1d.weight"):
+        for module in ("conv.conv", "linear_attn.conv1d", "mamba.conv1d"):
+            kernel = f"{prefix}{module}.weight"
             refs[kernel] = TensorRef(kernel, kernel=True)
+    if isinstance(recurrent, Mamba2Spec):  # the time steps' rows lie behind the others
+        for kind in ("weight", "bias"):
+            whole, rows = f"{prefix}mamba.in_proj.{kind}", recurrent.values + recurrent.channels
+            refs[whole] = TensorRef(whole, 0, rows)
+            refs[f"{prefix}mamba.dt_proj.{kind}"] = TensorRef(whole, rows)
     mixture = spec.layers[index].mixture
     if family.fused_gate_up and not mixture:
         inner = spec.intermediate_size
@@ -128,7 +136,8 @@ def _layer(config: Mapping[str, Any], family: Family, spec: ModelSpec, index: in
                 refs[f"{prefix}mlp.{part}.{kind}"] = TensorRef(f"{prefix}{family.fused_gate_up}.{kind}", first, inner)
     scale = family.residual_scale.number(config) if family.residual_scale else 1.0
     if scale != 1.0:
-        for name in ("self_attn.o_proj",) if mixture else ("self_attn.o_proj", "mlp.down_proj"):
+        last = "mamba.out_proj" if isinstance(recurrent, Mamba2Spec) else "self_attn.o_proj"
+        for name in (last,) if mixture else (last, "mlp.down_proj"):
             for kind in ("weight", "bias"):
                 full = f"{prefix}{name}.{kind}"
                 refs[full] = replace(refs.get(full) or TensorRef(full), factor=scale)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgedistill.architecture.recurrent import ShortConvSpec
+from edgedistill.architecture.recurrent import GatedDeltaSpec, ShortConvSpec
 from edgedistill.architecture.spec import LogicalWeight
 from edgedistill.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgedistill.architecture.recurrent import GatedDeltaSpec
+    from edgedistill.architecture.recurrent import Mamba2Spec, RecurrentSpec
     from edgedistill.architecture.spec import ExpertsSpec, ModelSpec
     from edgedistill.checkpoint.types import TensorSource
 
@@ -80,12 +80,7 @@ def _layer(spec: ModelSpec, index: int) -> list[LogicalWeight]:
     if spec.norm_placement != "post":
         norm("input_norm", "input_layernorm", h)
     recurrent = spec.layers[index].recurrent
-    if recurrent is None:
-        weights += _attention(spec, name, source)
-    elif isinstance(recurrent, ShortConvSpec):
-        weights += _short_conv(recurrent, name, source)
-    else:
-        weights += _gated_delta(recurrent, name, source, h)
+    weights += _attention(spec, name, source) if recurrent is None else _recurrent(recurrent, name, source, h)
     if not spec.parallel:
         norm("post_attention_norm", "post_attention_layernorm", h)
     if spec.norm_placement == "sandwich":
@@ -129,6 +124,14 @@ def _attention(spec: ModelSpec, name: str, source: str) -> list[LogicalWeight]:
     return weights + _linear(name, source, "attn.o", ("self_attn.o_proj",), (h, spec.q_size), spec.o_bias)
 
 
+def _recurrent(recurrent: RecurrentSpec, name: str, source: str, hidden: int) -> list[LogicalWeight]:
+    if isinstance(recurrent, ShortConvSpec):
+        return _short_conv(recurrent, name, source)
+    if isinstance(recurrent, GatedDeltaSpec):
+        return _gated_delta(recurrent, name, source, hidden)
+    return _mamba2(recurrent, name, source, hidden)
+
+
 def _short_conv(conv: ShortConvSpec, name: str, source: str) -> list[LogicalWeight]:
     """A short convolution: the projections in (b, c, x by rows) and out, and its kernel, one row a channel."""
     size = conv.channels
@@ -156,6 +159,24 @@ def _gated_delta(delta: GatedDeltaSpec, name: str, source: str, hidden: int) -> 
         LogicalWeight(f"{name}.delta.norm", "norm", (delta.value_size,), (f"{own}.norm.weight",)),
         LogicalWeight(f"{name}.delta.out", "linear", (hidden, delta.values), (f"{own}.out_proj.weight",)),
     ]
+
+
+def _mamba2(mamba: Mamba2Spec, name: str, source: str, hidden: int) -> list[LogicalWeight]:
+    """A Mamba 2 layer: one matrix for the gate and the convolution's channels, and one in float32 for the time steps,
+    which decide what is forgotten.
+    """
+    own, role, heads, channels = f"{source}.mamba", f"{name}.mamba", mamba.heads, mamba.channels
+    weights = _linear(name, source, "mamba.in", ("mamba.in_proj",), (mamba.values + channels, hidden), mamba.bias)
+    weights.append(LogicalWeight(f"{role}.gates", "router", (heads, hidden), (f"{own}.dt_proj.weight",)))
+    vectors = [("gates.bias", "dt_proj.bias", heads)] if mamba.bias else []
+    vectors += [("kernel.bias", "conv1d.bias", channels)] if mamba.conv_bias else []
+    vectors += [("a_log", "A_log", heads), ("dt_bias", "dt_bias", heads), ("d", "D", heads)]
+    weights.append(LogicalWeight(f"{role}.kernel", "kernel", (channels, mamba.kernel), (f"{own}.conv1d.weight",)))
+    weights += [
+        LogicalWeight(f"{role}.{part}", "bias", (size,), (f"{own}.{stored}",)) for part, stored, size in vectors
+    ]
+    weights.append(LogicalWeight(f"{role}.norm", "norm", (mamba.values,), (f"{own}.norm.weight",)))
+    return weights + _linear(name, source, "mamba.out", ("mamba.out_proj",), (hidden, mamba.values), mamba.bias)
 
 
 def _linear(

@@ -77,7 +77,7 @@ def group_of(name: str) -> str:
         return "biases"
     if "norm" in name:
         return "norms"
-    recurrent = dict.fromkeys((".conv.", ".delta."), "recurrent")
+    recurrent = dict.fromkeys((".conv.", ".delta.", ".mamba."), "recurrent")
     groups = {"embed": "embedding", "lm_head": "lm_head", ".attn.": "attention", **recurrent, ".mlp.": "mlp"}
     for mark, group in groups.items():
         if mark in name:

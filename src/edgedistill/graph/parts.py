@@ -27,7 +27,7 @@ _SUPPLIED = "edgedistill.supplied"
 
 def inputs_of(spec: ModelSpec, weight: str) -> str:
     """Name of the value that the matrix ``weight`` multiplies; what experts' ``down`` multiplies has none."""
-    block = next(block for block in (".attn.", ".conv.", ".delta.", ".mlp.") if block in weight)
+    block = next(block for block in (".attn.", ".conv.", ".delta.", ".mamba.", ".mlp.") if block in weight)
     layer, _, part = weight.partition(block)
     return {
         "qkv": f"{layer}.input_norm.out",

@@ -1,10 +1,12 @@
-"""Layers with a state of fixed size: the short convolution of LFM2, the gated delta rule of Qwen3.5.
+"""Layers with a state of fixed size: short convolution (LFM2), gated delta rule (Qwen3.5), Mamba 2 (Granite 4-h).
 
 Rows of unequal length are padded on the right, and padding must not enter a state: each row's new state ends with its
 own last token that counts. The state that goes in and the one that comes out may be one buffer, so that a state is read
 by a single node, before anything is written. onnxruntime's CausalConvWithState does neither, and its CPU kernel takes a
 hundred times as long for a chunk of a prompt as the sums and products below. GatedDeltaNet does the delta rule token by
-token, the same in any chunking; padding is kept out of its state by gates that leave it as it is.
+token, the same in any chunking; padding is kept out of its state by gates that leave it as it is. Mamba 2 is its update
+rule ``gated``: values t x, keys B, queries C. The time steps t come from LinearAttentionGate, which computes every
+element by itself: the bits of onnxruntime's Softplus depend on how many there are.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.architecture.recurrent import ShortConvSpec
+from edgedistill.architecture.recurrent import Mamba2Spec, ShortConvSpec
 from edgedistill.graph.builder import MICROSOFT
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ def recurrent(
     """
     if isinstance(spec, ShortConvSpec):
         return _short_conv(b, spec, weights, index, x, inputs)
+    if isinstance(spec, Mamba2Spec):
+        return _mamba2(b, spec, weights, index, x, inputs, eps)
     return _gated_delta(b, spec, weights, index, x, inputs, eps)
 
 
@@ -104,12 +108,10 @@ def _gated_delta(
     projected = weights.linear(b, x, f"{name}.in", output=f"{name}.in.out")
     mixed, gate = split(projected, "parts", delta.channels, delta.values)
     mixed, conv = _causal_conv(b, weights, mixed, name, f"{index}.conv", delta.kernel, inputs, bias=False)
-    mixed = b.call("Mul", [mixed, b.call("Sigmoid", [mixed], f"{name}.mixed.sigmoid")], f"{name}.mixed")
+    mixed = _silu(b, mixed, f"{name}.mixed")
     query, key, value = split(mixed, "qkv", delta.keys, delta.keys, delta.values)
     gates = weights.linear(b, x, f"{name}.gates", output=f"{name}.gates.out")
-    counted = _counted(b, x, inputs.counts, name)
-    shut = b.constant("delta_shut", np.array(_SHUT, dtype=np.float32))
-    open_gates = b.call("Where", [counted, gates, shut], f"{name}.gates.counted")
+    open_gates = _shut_for_padding(b, gates, x, inputs.counts, name)
     rate, decay = split(open_gates, "gates", delta.value_heads, delta.value_heads)
     vectors = [weights.vector(b, f"{name}.{part}") for part in ("a_log", "dt_bias")]
     operands = [
@@ -132,6 +134,78 @@ def _gated_delta(
     norm = weights.vector(b, f"{name}.norm")
     gated = b.call("GatedRMSNorm", [out, norm, gate], f"{name}.gated", domain=MICROSOFT, epsilon=eps, activation="silu")
     return weights.linear(b, gated, f"{name}.out", output=f"{name}.out.out"), (conv, state)
+
+
+def _mamba2(
+    b: GraphBuilder,
+    mamba: Mamba2Spec,
+    weights: WeightEmitter,
+    index: int,
+    x: ir.Value,
+    inputs: StateInputs,
+    eps: float,
+) -> tuple[ir.Value, tuple[ir.Value, ...]]:
+    name = f"layers.{index}.mamba"
+    heads, size = mamba.heads, mamba.state_size
+
+    def split(value: ir.Value, what: str, *sizes: int) -> tuple[ir.Value, ...]:
+        parts = b.constant(f"mamba_{what}_sizes", np.array(sizes, dtype=np.int64))
+        return b.op("Split", [value, parts], f"{name}.split.{what}", outputs=len(sizes), axis=-1)
+
+    def shaped(value: ir.Value, what: str, *shape: int) -> ir.Value:
+        wanted = b.constant(f"mamba_{what}_shape", np.array([0, 0, *shape], dtype=np.int64))
+        return b.call("Reshape", [value, wanted], f"{name}.{what}")
+
+    def bias(role: str) -> str | None:
+        return f"{name}.{role}.bias" if mamba.bias else None
+
+    def vector(part: str) -> ir.Value:
+        return weights.vector(b, f"{name}.{part}")
+
+    projected = weights.linear(b, x, f"{name}.in", output=f"{name}.in.out", bias=bias("in"))
+    gate, mixed = split(projected, "parts", mamba.values, mamba.channels)
+    mixed, conv = _causal_conv(b, weights, mixed, name, f"{index}.conv", mamba.kernel, inputs, bias=mamba.conv_bias)
+    value, key, query = split(_silu(b, mixed, f"{name}.mixed"), "xbc", mamba.values, size, size)
+    value = shaped(value, "x", heads, mamba.head_size)
+    raw = weights.linear(b, x, f"{name}.gates", output=f"{name}.gates.out", bias=bias("gates"))
+    raw = _shut_for_padding(b, raw, x, inputs.counts, name)
+    ones = b.constant("mamba_ones", np.ones(heads, dtype=np.float32))
+    steps = b.call("LinearAttentionGate", [raw, vector("dt_bias"), ones], f"{name}.time_steps", domain=MICROSOFT)
+    operands = [
+        shaped(query, "c", 1, size),
+        shaped(key, "b", 1, size),
+        b.call("Mul", [value, shaped(steps, "time_steps.by_head", heads, 1)], f"{name}.entering"),
+        None,
+        raw,
+        None,
+        inputs.past(f"{index}.ssm"),
+        vector("a_log"),
+        vector("dt_bias"),
+    ]
+    out, state = b.op(
+        "GatedDeltaNet", operands, f"{name}.heads", domain=MICROSOFT, outputs=2,
+        update_rule="gated", gate_activation="softplus", scale=1.0,
+    )  # fmt: skip
+    _called(state, inputs.present(f"{index}.ssm"))
+    column = b.constant("mamba_column", np.array([heads, 1], dtype=np.int64))
+    skipped = b.call("Mul", [value, b.once("Reshape", [vector("d"), column], f"{name}.d.column")], f"{name}.skipped")
+    out = shaped(b.call("Add", [out, skipped], f"{name}.sum.heads"), "flat", mamba.values)
+    active = b.call("Mul", [out, _silu(b, gate, f"{name}.gate")], f"{name}.active")
+    gated = b.call(
+        "SimplifiedLayerNormalization", [active, vector("norm")], f"{name}.gated", axis=-1, epsilon=eps, stash_type=1
+    )
+    out = weights.linear(b, gated, f"{name}.out", output=f"{name}.out.out", bias=bias("out"))
+    return out, (conv, state)
+
+
+def _silu(b: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
+    return b.call("Mul", [x, b.call("Sigmoid", [x], f"{name}.sigmoid")], name)
+
+
+def _shut_for_padding(b: GraphBuilder, gates: ir.Value, x: ir.Value, counts: ir.Value, name: str) -> ir.Value:
+    """``gates`` [B, S, n] as they are where a column of ``x`` enters the states, shut elsewhere."""
+    shut = b.constant("gates_shut", np.array(_SHUT, dtype=np.float32))
+    return b.call("Where", [_counted(b, x, counts, name), gates, shut], f"{name}.gates.counted")
 
 
 def _counted(b: GraphBuilder, x: ir.Value, counts: ir.Value, name: str) -> ir.Value:

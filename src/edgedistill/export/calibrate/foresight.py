@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 STAGES = (
     ("attn.qkv", "attn.output_gate"), ("attn.o",), ("conv.in",), ("conv.out",), ("delta.in",), ("delta.out",),
+    ("mamba.in",), ("mamba.out",),
     ("mlp.gate", "mlp.up", "mlp.shared.gate", "mlp.shared.up"), ("mlp.down",), ("mlp.shared.down",),
 )  # fmt: skip
 """Matrices of a layer in the order in which they act; those of one stage have the same inputs."""

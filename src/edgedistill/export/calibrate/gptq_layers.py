@@ -197,6 +197,7 @@ class _Run:
                 self.outcome.failed |= dict.fromkeys(names, solver.failed)
             self._write([w for w in weights if w.name in names], dict.fromkeys(names, solver))
             written |= set(names)
+        assert todo <= written, "a matrix that is in no stage would be left unwritten"
         if last:
             return
         for stream, emitter in (

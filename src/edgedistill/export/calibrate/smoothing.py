@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.architecture.recurrent import GatedDeltaSpec
+from edgedistill.architecture.recurrent import GatedDeltaSpec, Mamba2Spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -71,7 +71,7 @@ def groups(spec: ModelSpec, planned: Mapping[str, PlannedWeight]) -> tuple[Group
         recurrent = spec.layers[index].recurrent
         attention = (f"{name}.attn.qkv", *((f"{name}.attn.output_gate",) if spec.output_gate else ()))
         readers = {f"{name}.input_norm": attention if recurrent is None else (f"{name}.conv.in",)}
-        if isinstance(recurrent, GatedDeltaSpec):  # its gates read the norm, too, and stay in float32
+        if isinstance(recurrent, GatedDeltaSpec | Mamba2Spec):  # its gates read the norm, too, and stay in float32
             readers.clear()
         if not mixture:  # what a router reads is not smoothed, and its experts are never W8A8
             readers[f"{name}.{spec.mlp_input}"] = (*readers.get(f"{name}.{spec.mlp_input}", ()), *mlp)

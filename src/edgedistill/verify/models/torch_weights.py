@@ -91,7 +91,8 @@ def empty_module(checkpoint: Checkpoint) -> Any:
 
     Raises:
         MissingExtraError: See ``import_torch``.
-        UnsupportedModelError: The installed transformers does not know the model's type, or cannot read its RoPE.
+        UnsupportedModelError: The installed transformers does not know the model's type, gives back no states of its
+            layers, or cannot read its RoPE.
     """
     torch, transformers = import_torch()
     kind = str(checkpoint.config.get("model_type"))
@@ -99,6 +100,13 @@ def empty_module(checkpoint: Checkpoint) -> Any:
         raise UnsupportedModelError(
             f"transformers {transformers.__version__} does not know models of type {kind}.",
             hint="Install a newer transformers to compare with the original in PyTorch.",
+        )
+    layers = {*(checkpoint.config.get("layer_types") or ())}
+    if kind == "granitemoehybrid" and layers & {"mamba", "linear_attention"} and transformers.__version__[:2] == "4.":
+        raise UnsupportedModelError(
+            f"transformers {transformers.__version__} does not give back the states of Mamba layers, so that no reply "
+            "can be drawn.",
+            hint="Install transformers 5, or give an fp32 bundle as the reference.",
         )
     values = {k: v for k, v in checkpoint.config.items() if k not in ("model_type", "torch_dtype", "dtype")}
     example = transformers.AutoConfig.for_model(kind)
