@@ -12,6 +12,7 @@ import pytest
 from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.runtime.sampling import NoiseSource, choose
 from edgedistill.verify.models.sampler_check import WHOLE, check_sampler
+from edgedistill.verify.stats.sampler_audit import DRAWS
 from edgedistill.verify.types import Drawn, Message, ModelIdentity, Prompt, Sample
 
 VOCABULARY = 50_000
@@ -49,6 +50,14 @@ class OneDistribution:
 class SeedIgnored:
     def keys(self, seed: int, prompt_id: str, indices: Any) -> np.ndarray:
         return np.full(len(indices), 12345, dtype=np.uint64)
+
+
+class Counted(NoiseSource):
+    many = 0
+
+    def keys(self, seed: int, prompt_id: str, indices: Any) -> Any:
+        self.many += len(indices) if len(indices) > 10 else 0
+        return super().keys(seed, prompt_id, indices)
 
 
 class Recorded:
@@ -96,10 +105,11 @@ def test_a_small_run_has_a_smaller_one() -> None:
 
 @pytest.mark.parametrize("replies", [8, 5000])
 def test_it_grows_where_a_model_leaves_little_choice(replies: int) -> None:
-    model = OneDistribution(nearly_certain())
+    model = OneDistribution(nearly_certain(), Counted())
     # At this temperature the other token has 1 in 2,000.
     assert audited(model, PROMPTS, DrawSettings(temperature=0.6), replies=replies).sound
     assert model.tokens > 3 * WHOLE.tokens * WHOLE.prompts
+    assert model.noise.many == DRAWS, "of the replies that are judged, and of no shorter ones"
 
 
 @pytest.mark.parametrize("logits", [spread_out(), nearly_certain()])

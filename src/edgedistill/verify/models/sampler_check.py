@@ -12,7 +12,7 @@ from edgedistill.progress import NullProgress
 from edgedistill.runtime.sampling import candidates, choose
 from edgedistill.verify.sampling.deadline import TimeUpError
 from edgedistill.verify.sampling.protocol import slices
-from edgedistill.verify.stats.sampler_audit import DRAWS, SamplerAudit, audit_sampler
+from edgedistill.verify.stats.sampler_audit import DRAWS, SamplerAudit, audit_sampler, seeds_differ
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,16 +83,26 @@ def check_sampler(
     for size in sizes:
         most = (2 + OTHER_SEEDS) * size.prompts * size.samples
         progress.begin(f"auditing the sampler of {model.identity.name}", most, "items")
-        found = _audit(model, prompts, settings, size, draws, progress)
+        found = _audit(model, prompts, settings, size, draws, progress, last=size is WHOLE)
         progress.end()
-        if found.varies is not None:
-            break
-    return found
+        if found is not None:
+            return found
+    raise AssertionError("the last size is judged")
 
 
 def _audit(
-    model: NoisyModel, prompts: Sequence[Prompt], settings: DrawSettings, size: Size, draws: int, progress: Progress
-) -> SamplerAudit:
+    model: NoisyModel,
+    prompts: Sequence[Prompt],
+    settings: DrawSettings,
+    size: Size,
+    draws: int,
+    progress: Progress,
+    *,
+    last: bool,
+) -> SamplerAudit | None:
+    """None where the replies leave too little choice to tell seeds apart and longer ones follow: nothing else is drawn
+    of such a size.
+    """
     short = settings.replace(max_new_tokens=min(size.tokens, settings.max_new_tokens), repetition_penalty=1.0)
     asked = list(prompts[: size.prompts])
     keys = [(prompt.id, index) for prompt in asked for index in range(size.samples)]
@@ -112,7 +122,6 @@ def _audit(
     others: list[list[tuple[int, ...]]] = []
     while len(others) < OTHER_SEEDS and (not others or others[-1] == first):
         others.append(run((short.seed + len(others) + 1) % 2**64))
-    again = run(short.seed)
     repeat: list[float] = []
     widest: tuple[float, npt.NDArray[np.float32] | None, int] = (-1.0, None, 0)
     for prompt in asked:
@@ -121,6 +130,9 @@ def _audit(
             probability, entropy, logits, position = _walk(model, prompt, tokens, short)
             repeat.append(probability)
             widest = max(widest, (entropy, logits, position), key=lambda found: found[0])
+    if not last and seeds_differ(first, others, repeat) is None:
+        return None
+    again = run(short.seed)
     _, known, position = widest
     if known is None:
         raise VerifyError("The replies have no tokens to audit the sampler with.")
