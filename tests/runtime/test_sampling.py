@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from edgedistill.errors import GenerationError
 from edgedistill.runtime import sampling
-from edgedistill.runtime.sampling import NoiseKey, Sampler, candidates, choose, greedy, mix64
+from edgedistill.runtime.sampling import NoiseKey, NoiseSource, Sampler, candidates, choose, greedy, mix64
 from edgedistill.runtime.settings import GenerationSettings, check_numerics
 
 logits_rows = hnp.arrays(
@@ -312,3 +312,10 @@ def test_mode_is_checked() -> None:
     assert check_numerics("exact") == "exact"
     with pytest.raises(GenerationError, match="fast or exact"):
         check_numerics("precise")
+
+
+def test_keys_of_many_samples_are_those_of_each() -> None:
+    indices = [0, 1, 2, 511, 2**40]
+    found = NoiseSource().keys(2**64 - 1, "a prompt", indices)
+    assert found.tolist() == [NoiseKey.of(2**64 - 1, prompt="a prompt", sample=i).state for i in indices]
+    assert NoiseSource().keys(0, "p", range(0)).shape == (0,)

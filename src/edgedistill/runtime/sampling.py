@@ -71,6 +71,12 @@ def _absorb(state: int, value: int) -> int:
     return _mix_int(_mix_int((value + 1) * int(_WEYL)) ^ state)
 
 
+def _of_prompt(seed: int, prompt: str | int) -> int:
+    if isinstance(prompt, str):
+        prompt = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "little")
+    return _absorb(_absorb(0, seed), prompt)
+
+
 @dataclass(frozen=True, slots=True)
 class NoiseKey:
     """What the noise of one generated sequence depends on: ``state`` is a uint64 hash of (seed, prompt, sample)."""
@@ -80,9 +86,7 @@ class NoiseKey:
     @classmethod
     def of(cls, seed: int, *, prompt: str | int = 0, sample: int = 0) -> NoiseKey:
         """Key for ``sample`` number n of a prompt (an index or an id; a text is hashed by SHA-256) under ``seed``."""
-        if isinstance(prompt, str):
-            prompt = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "little")
-        return cls(_absorb(_absorb(_absorb(0, seed), prompt), sample))
+        return cls(_absorb(_of_prompt(seed, prompt), sample))
 
 
 class NoiseSource:
@@ -90,7 +94,9 @@ class NoiseSource:
 
     def keys(self, seed: int, prompt_id: str, indices: Sequence[int]) -> Keys:
         """uint64 [n]: key of every sample ``indices`` of a prompt."""
-        return np.array([NoiseKey.of(seed, prompt=prompt_id, sample=i).state for i in indices], dtype=np.uint64)
+        # ``NoiseKey.of`` of every sample, all at once.
+        counters = (np.asarray(indices, dtype=np.uint64) + np.uint64(1)) * _WEYL
+        return mix64(mix64(counters) ^ np.uint64(_of_prompt(seed, prompt_id)))
 
 
 def uniform(keys: Keys, positions: Ids, ids: Ids) -> Floats:
