@@ -46,8 +46,8 @@ class Size:
 
 
 SHORT, FIRST, WHOLE = Size(2, 1, 8), Size(4, 2, 16), Size(4, 2, 48)
-FEW_REPLIES = 200
-"""A run with fewer replies begins with the short audit: it should not cost more than some hundredths of the run."""
+FEW_REPLIES = 1000
+"""A run with fewer replies begins with the short audit, of which the longer one would be more than two hundredths."""
 
 
 def check_sampler(
