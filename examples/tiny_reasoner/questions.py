@@ -15,14 +15,15 @@ FILE = Path(__file__).with_name("questions.jsonl")
 
 
 def lines() -> list[str]:
-    """Return the JSON lines: id, prompt, answer (null outside the field), band and family as tags."""
+    """Return the JSON lines: id, prompt, answer (null outside the field), band and family."""
     return [
         json.dumps(
             {
                 "id": f"{band}-{number:02}",
                 "prompt": problem.question,
                 "answer": problem.answer,
-                "tags": [band, problem.family],
+                "band": band,
+                "family": problem.family,
             },
             ensure_ascii=False,
         )

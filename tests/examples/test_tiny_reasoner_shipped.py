@@ -111,7 +111,7 @@ def test_greedy_answers_of_the_shipped_weights_are_right() -> None:
     from tokenizer import prompt_text
 
     rows = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
-    chosen = [row for row in rows if row["tags"][0] in ("one-step", "two-step", "three-step")]
+    chosen = [row for row in rows if row["band"] in ("one-step", "two-step", "three-step")]
     model, tokenizer = load(SHIPPED)
     prompts = [prompt_text([{"role": "user", "content": row["prompt"]}], thinking=True) for row in chosen]
     texts = [text for text, _ in answers(model, tokenizer, prompts)]
@@ -130,7 +130,7 @@ def test_questions_outside_the_field_are_declined() -> None:
     prompts = [
         prompt_text([{"role": "user", "content": row["prompt"]}], thinking=True)
         for row in rows
-        if row["tags"][0] == "outside"
+        if row["band"] == "outside"
     ]
     declined = [answer_of(text) is None and "arithmetic" in text for text, _ in answers(model, tokenizer, prompts)]
     assert sum(declined) >= 0.9 * len(declined)

@@ -174,10 +174,10 @@ def test_programs_are_run_only_when_asked(tmp_path: Path) -> None:
 # ---- own format ---------------------------------------------------------------------------------------------------
 
 
-def test_several_golds_tolerance_and_choices(tmp_path: Path) -> None:
+def test_extra_keys_several_golds_tolerance_and_choices(tmp_path: Path) -> None:
     path = write(
         tmp_path / "o.jsonl",
-        {"prompt": "Capital?", "answer": ["Paris", "City of Paris"], "tags": ["easy"]},
+        {"prompt": "Capital?", "answer": ["Paris", "City of Paris"], "difficulty": "easy"},
         {"prompt": "pi?", "answer": 3.14, "tolerance": 0.01},
         {"prompt": "Which?", "choices": ["red", "blue"], "answer": "blue"},
     )

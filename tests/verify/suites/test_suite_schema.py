@@ -21,7 +21,7 @@ VALIDATOR = jsonschema.Draft202012Validator(json.loads(SCHEMA_PATH.read_text(enc
 
 GOOD: tuple[dict[str, Any], ...] = (
     {"prompt": "x", "answer": 1},
-    {"id": 7, "prompt": "x", "answer": ["Paris", 2.5], "tags": ["a"]},
+    {"id": 7, "prompt": "x", "answer": ["Paris", 2.5], "tags": ["a"], "other": {"deep": [1]}},
     {"prompt": "x", "answer": None},
     {"prompt": ""},
     {"messages": [{"role": "system", "content": "Brief."}, {"role": "user", "content": "x"}], "answer": "yes"},
@@ -33,7 +33,6 @@ GOOD: tuple[dict[str, Any], ...] = (
 )
 BAD: tuple[dict[str, Any], ...] = (
     {},
-    {"prompt": "x", "gold": 1},
     {"prompt": 5},
     {"prompt": "x", "messages": [{"role": "user", "content": "x"}]},
     {"messages": []},

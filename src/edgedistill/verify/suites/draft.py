@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_CHOICES = 26
 CHOICES = "{prompt}\n\n{choices}\n\nAnswer with the letter of the right choice."
 """How a question with choices is worded where no template says otherwise."""
-PLACEHOLDER = re.compile(r"\{([A-Za-z_][\w. -]*)\}")
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][\w. -]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Draft:
                 )
             return _shown(values[name])
 
-        return (*self.messages[:-1], Message(self.messages[-1].role, PLACEHOLDER.sub(value, wording)))
+        return (*self.messages[:-1], Message(self.messages[-1].role, _PLACEHOLDER.sub(value, wording)))
 
     def shown(self) -> str:
         """The reply that an example shows. Raises SuiteError where there is none."""

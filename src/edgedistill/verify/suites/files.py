@@ -66,7 +66,7 @@ def read_file(path: Path | str, options: SuiteOptions | None = None) -> ReadFile
         if "suite" in record.fields and not drafts and not ({"prompt", "messages"} & set(record.fields)):
             name, sampling = header(record.fields, record.where)
             continue
-        found, draft = _draft(record, options)
+        found, draft = _draft(record, options.columns)
         if form and found != form:
             raise SuiteError(f"{record.where}: the format is {found}, that of what came before {form}; expected one.")
         form = found
@@ -103,12 +103,12 @@ def _records(path: Path | str, split: str | None) -> Iterator[Record]:
     yield from records(Path(path), split)
 
 
-def _draft(record: Record, options: SuiteOptions) -> tuple[str, Draft]:
+def _draft(record: Record, columns: Mapping[str, tuple[str, ...]]) -> tuple[str, Draft]:
     fields: Mapping[str, Any] = record.fields
-    if options.columns:
-        return "mapped", read_mapped(fields, record.where, record.default_id, options.columns)
+    if columns:
+        return "mapped", read_mapped(fields, record.where, record.default_id, columns)
     if ("prompt" in fields or "messages" in fields) and not any(key in fields for key in _PUBLISHED_WITH_PROMPT):
-        return "edgedistill", read_own(fields, record.where, record.default_id, options.template)
+        return "edgedistill", read_own(fields, record.where, record.default_id)
     form, row = published(fields, record.where)
     return form.name, form.read(row, record.where, record.default_id)
 
@@ -132,7 +132,7 @@ def _shots(drafts: list[Draft], options: SuiteOptions) -> tuple[list[Draft], lis
         for record in _records(options.few_shot_from, None):
             if "suite" in record.fields and not source:
                 continue
-            source.append(_draft(record, options)[1])
+            source.append(_draft(record, options.columns)[1])
             if len(source) == options.few_shot:
                 break
     shots = [draft for draft in source if draft.variant is None][: options.few_shot]

@@ -90,9 +90,9 @@ def _prompt() -> Schema:
         "variant_of": {**_FULL, "type": ["string", "null"], "description": "the id of the prompt that was changed"},
     }  # fmt: skip
     return {
-        "description": "A question. A key that is not listed here is refused unless --template names it.",
+        "description": "A question. Keys that are not listed here can be named in a template, and count for nothing "
+        "else.",
         "type": "object",
-        "additionalProperties": False,
         "oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}],
         "properties": properties,
     }

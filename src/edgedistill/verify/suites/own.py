@@ -1,7 +1,7 @@
 """The toolkit's own format: one object a prompt; ``suite.schema.json`` beside this file describes it.
 
-A key that is not of the format is refused unless the template names it: `gold` for `answer` would leave a suite without
-right answers, and nobody would notice.
+Keys that are not of the format are kept for templates and otherwise left out, unless one is a misspelling, or another
+format's name, of a key that the record lacks: that is refused.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_args
 
 from edgedistill.errors import SuiteError
-from edgedistill.verify.suites.draft import CHOICES, PLACEHOLDER, Draft, chosen, golds_of, tolerance_of
+from edgedistill.verify.suites.draft import CHOICES, Draft, chosen, golds_of, tolerance_of
 from edgedistill.verify.suites.values import id_of, kind, near, text_of, texts_of
 from edgedistill.verify.types import Check, Extraction, Message, Role, SuiteSampling, Variant
 
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 KEYS = ("id", "prompt", "messages", "answer", "choices", "tolerance", "extract", "tags", "checks", "tests", "solution",
         "variant", "variant_of")  # fmt: skip
-_MEANT = dict.fromkeys(("gold", "golden", "target", "label", "expected", "final_answer"), "answer")
-"""What other formats call a key of this one."""
+_MISSPELT = 0.8
+_ELSEWHERE = dict.fromkeys(("gold", "golden", "target", "label", "expected", "final_answer"), "answer")
+"""What other formats call a key of this one: left out, it would leave a suite without right answers."""
 MAX_CHECKS = 64
 MAX_MESSAGES = 256
 MAX_TAGS = 64
@@ -54,12 +55,15 @@ def header(record: Mapping[str, Any], where: str) -> tuple[str, SuiteSampling]:
     return text_of(record, "suite", where), SuiteSampling(**sampling)
 
 
-def read_own(record: Mapping[str, Any], where: str, default_id: str, template: str | None = None) -> Draft:
-    """A record of this format; ``template`` may name further keys. Raises SuiteError, with the key."""
-    named = () if template is None else PLACEHOLDER.findall(template)
+def read_own(record: Mapping[str, Any], where: str, default_id: str) -> Draft:
+    """A record of this format. Raises SuiteError, with the key."""
     for key in record:
-        if key not in KEYS and key not in named:
-            raise _unknown(key, where)
+        meant = None if key in KEYS else _meant(key)
+        if meant is not None and meant not in record:
+            raise SuiteError(
+                f"{where}: key `{key}` is unknown; did you mean `{meant}`? Expected {', '.join(KEYS)}.",
+                hint="Rename it, or say which keys count: --map prompt=prompt,gold=KEY",
+            )
     if ("prompt" in record) == ("messages" in record):
         raise SuiteError(f"{where}: found both `prompt` and `messages`; expected one of them.")
     messages = (
@@ -106,13 +110,10 @@ def read_own(record: Mapping[str, Any], where: str, default_id: str, template: s
     )
 
 
-def _unknown(key: str, where: str) -> SuiteError:
-    nearest = [_MEANT[key.lower()]] if key.lower() in _MEANT else difflib.get_close_matches(key.lower(), KEYS, n=1)
-    meant = f"did you mean `{nearest[0]}`? Expected" if nearest else "expected"
-    return SuiteError(
-        f"{where}: key `{key}` is unknown; {meant} {', '.join(KEYS)}.",
-        hint="Leave it out, name it in a --template, or say which keys count: --map prompt=prompt,gold=KEY",
-    )
+def _meant(key: str) -> str | None:
+    """The key of this format that ``key`` stands for."""
+    near_by = difflib.get_close_matches(key.lower(), KEYS, n=1, cutoff=_MISSPELT)
+    return _ELSEWHERE.get(key.lower()) or (near_by[0] if near_by else None)
 
 
 def _one_of(value: Any, key: str, known: tuple[Any, ...], where: str) -> Any:
