@@ -154,7 +154,7 @@ def test_layers_without_position_encoding() -> None:
         ({"model_type": "llama", "num_local_experts": 8}, "num_local_experts = 8 .a mixture of experts"),
         ({"model_type": "llama", "attention_multiplier": 0.1}, "attention_multiplier"),
         ({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}, "already quantized .gptq"),
-        ({"model_type": "llama", "rope_scaling": {"rope_type": "proportional"}}, "RoPE kind 'proportional'"),
+        ({"model_type": "llama", "rope_scaling": {"rope_type": "axial"}}, "RoPE kind 'axial'"),
         ({"model_type": "llama", "hidden_act": "quick_gelu"}, "activation 'quick_gelu'; expected one of silu"),
         ({"model_type": "llama", "head_dim": 12}, "heads have 12 elements"),
         ({"model_type": "gemma3_text", "attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),

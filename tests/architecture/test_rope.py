@@ -75,7 +75,7 @@ def test_frequency_factors_divide() -> None:
     np.testing.assert_allclose(np.array(found.inv_freq) * factors, plain({}).inv_freq, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["ntk", "proportional"])
+@pytest.mark.parametrize("kind", ["ntk", "axial"])
 def test_unknown_kinds(kind: str) -> None:
     with pytest.raises(
         UnsupportedModelError, match=f"'{kind}'.*expected one of default, linear, llama3.*--exporter optimum"

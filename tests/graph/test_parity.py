@@ -65,6 +65,14 @@ def attention(case: Case) -> Case:
     return case
 
 
+@pytest.fixture
+def uniform(case: Case) -> Case:
+    """A model that other programs can feed."""
+    if not case.exported.spec.is_uniform:
+        pytest.skip("other programs feed caches of one shape, and no states")
+    return case
+
+
 def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
     assert found.shape == expected.shape
     assert expected.std() > 0.3, "logits of the reference hardly differ: the comparison would prove nothing"
@@ -137,30 +145,30 @@ def test_chosen_positions(case: Case) -> None:
     assert_close(found, case.expected[wanted])
 
 
-def test_genai_signature(attention: Case) -> None:
+def test_genai_signature(uniform: Case) -> None:
     """The second graph over the same weights: attention mask in, all logits out, a cache that grows."""
-    session = session_of(attention.exported, "genai")
-    spec = attention.exported.spec
+    session = session_of(uniform.exported, "genai")
+    spec = uniform.exported.spec
     shape = (1, spec.num_key_value_heads, 0, spec.head_dim)
     kinds = [f"{i}.{kind}" for i in range(spec.num_hidden_layers) for kind in ("key", "value")]
     past = {f"past_key_values.{k}": np.zeros(shape, dtype=np.float32) for k in kinds}
     found, total = [], 0
-    for chunk in ([*attention.tokens[:30]], *([token] for token in attention.tokens[30:])):
+    for chunk in ([*uniform.tokens[:30]], *([token] for token in uniform.tokens[30:])):
         total += len(chunk)
         feeds = {"input_ids": np.array([chunk]), "attention_mask": np.ones((1, total), dtype=np.int64)} | past
         names = ["logits", *(f"present.{k}" for k in kinds)]
         logits, *present = session.run(names, feeds)
         past = dict(zip(past, present, strict=True))
         found.append(logits[0])
-    assert present[0].shape[2] == len(attention.tokens) < CONTEXT
-    assert_close(np.concatenate(found), attention.expected)
+    assert present[0].shape[2] == len(uniform.tokens) < CONTEXT
+    assert_close(np.concatenate(found), uniform.expected)
 
 
-def test_portable_signature_with_rows_padded_on_the_left(attention: Case) -> None:
+def test_portable_signature_with_rows_padded_on_the_left(uniform: Case) -> None:
     """The third graph: two prompts of unequal length, then token by token; padding has no effect on what follows it."""
-    session, spec = session_of(attention.exported, "portable"), attention.exported.spec
+    session, spec = session_of(uniform.exported, "portable"), uniform.exported.spec
     padding, prompt, total = 7, 30, 40
-    tokens = np.array([attention.tokens, [0] * padding + attention.tokens[: total - padding]])
+    tokens = np.array([uniform.tokens, [0] * padding + uniform.tokens[: total - padding]])
     mask = np.ones_like(tokens)
     mask[1, :padding] = 0
     positions = np.maximum(mask.cumsum(axis=1) - 1, 0)
@@ -176,13 +184,15 @@ def test_portable_signature_with_rows_padded_on_the_left(attention: Case) -> Non
         found.append(logits)
     both = np.concatenate(found, axis=1)
     assert np.isfinite(both).all()
-    assert_close(both[0], attention.expected)
-    assert_close(both[1, padding:], attention.expected[: total - padding])
+    assert_close(both[0], uniform.expected)
+    assert_close(both[1, padding:], uniform.expected[: total - padding])
 
 
 def test_parts_one_after_another_are_the_whole(case: Case) -> None:
     """What calibration runs on: embedding, layers and head as graphs of their own, rows of unequal length."""
     spec, directory = case.exported.spec, case.exported.path
+    if spec.has_own_sizes:
+        pytest.skip("its layers read more than the layer before them, and are not calibrated")
     planned = plan_weights(logical_weights(spec), FLOAT32).by_name()
     emitter = WeightEmitter(planned, case.exported.layout.arrays)
 

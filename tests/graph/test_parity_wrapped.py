@@ -18,6 +18,16 @@ pytestmark = pytest.mark.next
 
 SIGLIP = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
           "image_size": 28, "patch_size": 14}  # fmt: skip
+GEMMA4_VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "patch_size": 4,
+    "position_embedding_size": 64,
+}
 QWEN_VISION = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 48,
                "embed_dim": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}  # fmt: skip
 PIXTRAL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -28,6 +38,9 @@ MROPE = {"rope_type": "default", "mrope_section": [2, 3, 3]}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "gemma3": ({"num_hidden_layers": 7, "sliding_window": 6, "query_pre_attn_scalar": 20}, SIGLIP,
                {"mm_tokens_per_image": 4, "image_token_index": 66}),
+    "gemma4": ({"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2,
+                "global_head_dim": 32, "sliding_window": 6, "num_kv_shared_layers": 2, "vocab_size_per_layer_input": 67,
+                "hidden_size_per_layer_input": 16}, GEMMA4_VISION, {}),
     "qwen2_vl": ({"rope": MROPE, "hidden_size": 64}, QWEN_VISION | {"hidden_size": 64}, {}),
     "qwen2_5_vl": ({"rope": MROPE, "hidden_size": 64}, QWEN_VISION | {"out_hidden_size": 64}, {}),
     "qwen3_vl": ({"rope": MROPE | {"mrope_interleaved": True}}, QWEN_VISION, {}),
@@ -57,11 +70,11 @@ def save_wrapped(directory: Path, kind: str) -> Any:
         values |= {"rope_parameters": {"rope_theta": 10000.0, **rope}, "rope_scaling": rope}
         values.pop("rope_scaling" if int(transformers.__version__.split(".")[0]) >= 5 else "rope_parameters")
     config = transformers.AutoConfig.for_model(
-        kind, text_config=values, vision_config=vision, tie_word_embeddings=kind == "gemma3", vocab_size=67, **whole
+        kind, text_config=values, vision_config=vision, tie_word_embeddings="gemma" in kind, vocab_size=67, **whole
     )
     torch.manual_seed(0)
     model = transformers.AutoModelForImageTextToText.from_config(config, attn_implementation="eager")
-    randomize(model, norm=0.0 if "gemma" in kind or kind == "qwen3_5" else 1.0)
+    randomize(model, norm=0.0 if kind == "gemma3" or kind == "qwen3_5" else 1.0)
     model = model.float().eval()
     model.save_pretrained(directory)
     return model

@@ -34,11 +34,11 @@ def test_cache_keeps_its_content_while_growing_and_after_running_out_of_memory(m
     before = [buffer[:, :, :5].copy() for buffer in cache.buffers]
     allocate, calls = cache._allocate, []
 
-    def fail_third(batch: int, capacity: int) -> np.ndarray:
+    def fail_third(batch: int, capacity: int, width: int) -> np.ndarray:
         calls.append(capacity)
         if len(calls) == 3:
             raise MemoryError
-        return allocate(batch, capacity)
+        return allocate(batch, capacity, width)
 
     monkeypatch.setattr(cache, "_allocate", fail_third)
     with pytest.raises(GenerationError, match="out of memory"):

@@ -80,6 +80,24 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "final_logit_softcapping": 4.0,
         },
     ),
+    "gemma4": (
+        "gemma4_text",
+        {
+            "num_hidden_layers": 6,
+            "layer_types": ["sliding_attention", "full_attention"] * 3,
+            "global_head_dim": 32,
+            "sliding_window": 6,
+            "num_kv_shared_layers": 3,
+            "use_double_wide_mlp": True,
+            "hidden_size_per_layer_input": 16,
+            "vocab_size_per_layer_input": 70,
+            "final_logit_softcapping": 4.0,
+        },
+    ),
+    "gemma4-plain": (
+        "gemma4_text",
+        {"num_hidden_layers": 7, "sliding_window": 9, "global_head_dim": 48, "hidden_size_per_layer_input": 0},
+    ),
     "gemma": ("gemma", {}),
     "granite": (
         "granite",
@@ -283,5 +301,5 @@ CASES |= {
     "granite4-h-experts": ("granitemoehybrid", GRANITE4_H | {"num_local_experts": 5, "num_experts_per_tok": 2}),
 }
 
-NEWER = {"ministral3", "qwen3_5_text"}
+NEWER = {"gemma4_text", "ministral3", "qwen3_5_text"}
 """Families that transformers 4 does not know."""

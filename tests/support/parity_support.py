@@ -89,7 +89,13 @@ def save_random_model(
     config = transformers.AutoConfig.for_model(model_type, **values)
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    randomize(model, seed=seed, norm=0.0 if "gemma" in model_type or "qwen3_5" in model_type else 1.0)
+    randomize(
+        model,
+        seed=seed,
+        norm=0.0
+        if model_type.startswith(("gemma2", "gemma3")) or model_type == "gemma" or "qwen3_5" in model_type
+        else 1.0,
+    )
     model = model.float().eval()
     model.save_pretrained(directory)
     return model
@@ -139,6 +145,9 @@ def randomize(model: Any, *, seed: int = 0, norm: float = 1.0) -> None:
                 parameter.copy_(0.3 * noise)
             else:
                 parameter.copy_(noise * 1.5 / parameter.shape[-1] ** 0.5)
+        for name, buffer in model.named_buffers():
+            if name.endswith("layer_scalar"):
+                buffer.copy_(1.0 + 0.3 * torch.randn(buffer.shape, generator=generator))
 
 
 @dataclass
@@ -218,7 +227,7 @@ def export_source(
         ("genai", "model-genai.onnx"),
         ("portable", "model-portable.onnx"),
     )
-    for signature, file in graphs[: 1 if spec.states else 3]:
+    for signature, file in graphs[: 3 if spec.is_uniform else 1]:
         ir.save(build_graph(spec, emitter, signature=signature, context_length=context_length), out / file)
     return Exported(out, spec, layout)
 
@@ -234,11 +243,12 @@ class Decoder:
         self.capacity = capacity
         self.past = np.zeros(batch, dtype=np.int64)
         spec = exported.spec
-        shape = (batch, spec.num_key_value_heads, capacity, spec.head_dim)
         # Garbage, not zeros: entries beyond the past must not matter.
         self.cache = {
-            f"past_key_values.{i}.{kind}": np.full(shape, 7.0, dtype=np.float32)
-            for i in spec.attention_layers
+            f"past_key_values.{i}.{kind}": np.full(
+                (batch, spec.num_key_value_heads, capacity, width), 7.0, dtype=np.float32
+            )
+            for i, width in ((i, spec.of_layer(i).head_dim) for i in spec.attention_layers)
             for kind in ("key", "value")
         }
         # States begin as zeros.

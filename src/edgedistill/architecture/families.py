@@ -10,8 +10,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.architecture.experts import experts_spec, mixture_layers
-from edgedistill.architecture.family import Family, flag
+from edgedistill.architecture.family import Family, Key, flag
 from edgedistill.architecture.family_table import FAMILIES
+from edgedistill.architecture.layer_sizes import ROPE_PARAMETERS, head_dim_of_full_layers, second_embedding, with_sizes
 from edgedistill.architecture.recurrent import adjusted_mlp, recurrent_layers
 from edgedistill.architecture.refused_types import reason
 from edgedistill.architecture.rope import rope_spec
@@ -91,10 +92,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
     head_dim = integer(config, "head_dim", family.head_dim or hidden_size // heads, null=hidden_size // heads)
     if heads % kv_heads:
         raise CheckpointError(f"{heads} attention heads cannot share {kv_heads} key/value heads evenly.")
-    if head_dim % 16:
-        raise UnsupportedModelError(
-            f"The model's heads have {head_dim} elements; ONNX Runtime's attention needs a multiple of 16.", hint=_HINT
-        )
+    _check_head_dim(head_dim)
     activation = config.get(family.activation_key) or family.activation
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise UnsupportedModelError(
@@ -107,6 +105,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
             f"config.json has {family.attention_scale_base.name} = {scale_base:g}; a positive number is expected.",
             hint="Compare config.json with the original model's.",
         )
+    per_layer_size, per_layer_vocab = second_embedding(config) if family.own_sizes else (0, 0)
     return ModelSpec(
         family=model_type,
         hidden_size=hidden_size,
@@ -120,7 +119,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         rms_norm_eps=family.norm_eps.number(config),
         activation=_ACTIVATIONS[activation],
         tie_word_embeddings=bool(config.get("tie_word_embeddings", family.tie_word_embeddings)),
-        attention_scale=family.attention_scale.number(config) if family.attention_scale else scale_base**-0.5,
+        attention_scale=_attention_scale(config, family, scale_base),
         layers=_layers(config, family, count, head_dim, max_position_embeddings, hidden_size),
         qkv_bias=flag(family.qkv_bias, config),
         o_bias=flag(family.o_bias, config),
@@ -141,11 +140,29 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         experts=experts_spec(config, family.experts, hidden_size),
         sub_norms=family.sub_norms,
         rounded_inputs=bool(config.get(ROUNDED_INPUTS)),
+        value_norm=family.own_sizes,
+        layer_scalars=family.own_sizes,
+        per_layer_size=per_layer_size,
+        per_layer_vocab=per_layer_vocab,
     )
 
 
+def _check_head_dim(head_dim: int) -> None:
+    if head_dim % 16:
+        raise UnsupportedModelError(
+            f"The model's heads have {head_dim} elements; ONNX Runtime's attention needs a multiple of 16.", hint=_HINT
+        )
+
+
+def _attention_scale(config: Mapping[str, Any], family: Family, scale_base: float) -> float:
+    scale = family.attention_scale
+    return scale.number(config) if isinstance(scale, Key) else scale or scale_base**-0.5
+
+
 def _older_spelling(config: Mapping[str, Any], family: Family) -> Mapping[str, Any]:
-    """LFM2's first checkpoints have names of their own for three keys."""
+    """LFM2's first checkpoints have names of their own for three keys; Gemma 4's RoPE may go without saying."""
+    if family.own_sizes:
+        return {**config, "rope_parameters": mapping(config, "rope_parameters") or ROPE_PARAMETERS}
     if not family.adjusted_mlp:
         return config
     older = {"tie_embedding": "tie_word_embeddings", "block_ff_dim": "intermediate_size", "theta": "rope_theta"}
@@ -172,7 +189,7 @@ def _embedding_scale(config: Mapping[str, Any], family: Family, hidden_size: int
 
 def _reject_foreign(config: Mapping[str, Any], model_type: str, family: Family) -> None:
     scales = (family.embedding_scale, family.residual_scale, family.logits_scale, family.logits_divisor)
-    known = {key.name for key in (*scales, family.attention_scale) if key is not None}
+    known = {key.name for key in (*scales, family.attention_scale) if isinstance(key, Key)}
     known |= {"attn_logit_softcapping", "final_logit_softcapping"} if family.caps else set()
     known |= {"num_experts", "num_local_experts"} if family.experts else set()
     for key, meaning in {**_FOREIGN, **family.refused}.items():
@@ -209,11 +226,14 @@ def _layers(
 ) -> tuple[LayerSpec, ...]:
     windows = _windows(config, family, count)
     rotated = _rotated(config, family, windows)
+    full_layers = tuple(index for index, window in enumerate(windows) if window is None)
+    wide = head_dim_of_full_layers(config, full_layers) if family.own_sizes else head_dim
+    _check_head_dim(wide)
     ropes: dict[str, RopeSpec] = {}
     for kind, (params, base) in _rope_parameters(config, family).items():
         ropes[kind] = rope_spec(
             params,
-            head_dim=head_dim,
+            head_dim=wide if kind == "full_attention" else head_dim,
             theta=base,
             max_position_embeddings=max_position_embeddings,
             partial=_partial(config, params, family),
@@ -222,7 +242,7 @@ def _layers(
     full = ropes["full_attention"]
     mixture = mixture_layers(config, family.experts, count)
     recurrent = recurrent_layers(config, family.recurrent, count, hidden_size)
-    return tuple(
+    layers = tuple(
         LayerSpec(
             index,
             rope=(full if window is None else ropes.get("sliding_attention", full)) if rotates else None,
@@ -232,6 +252,7 @@ def _layers(
         )
         for index, (rotates, window) in enumerate(zip(rotated, windows, strict=True))
     )
+    return with_sizes(config, layers, wide, _mlp_size(config, family)) if family.own_sizes else layers
 
 
 def _rotated(config: Mapping[str, Any], family: Family, windows: tuple[int | None, ...]) -> tuple[bool, ...]:

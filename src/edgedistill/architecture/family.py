@@ -121,13 +121,14 @@ class Family:
         sliding_rope: RoPE of sliding layers: the same, of a local base (Gemma 3), or without scaling (OLMo 3).
         scaled_embedding: The embedding is multiplied by the square root of the hidden size (Gemma).
         embedding_scale, residual_scale, logits_scale, logits_divisor: Keys of multipliers.
-        attention_scale: Key of the factor on q.k. ``attention_scale_base``: key of a number whose inverse square
+        attention_scale: The factor on q.k, or its key. ``attention_scale_base``: key of a number whose inverse square
             root it is.
         caps: Logits may be capped. ``attn_softcap``, ``final_softcap``: defaults of the caps.
         attention_sinks: See ``ModelSpec``.
         experts: The mixture of experts, if the family has one. ``recurrent``: layers without attention, likewise.
         sub_norms: See ``ModelSpec``.
         adjusted_mlp: The MLP's inner size is worked out from the stated one (LFM2).
+        own_sizes: Layers differ in their sizes, share keys and read a second embedding (Gemma 4); ``layer_sizes``.
         fused_qkv, fused_gate_up: Stored as one tensor under this name.
         names: Module names that differ from Llama's, by Llama's name; whole ones begin with ``model.``.
         ignored: Tensors that may be there and that no arithmetic uses, as suffixes.
@@ -166,7 +167,7 @@ class Family:
     residual_scale: Key | None = None
     logits_scale: Key | None = None
     logits_divisor: Key | None = None
-    attention_scale: Key | None = None
+    attention_scale: Key | float | None = None
     attention_scale_base: Key | None = None
     caps: bool = False
     attn_softcap: float | None = None
@@ -176,6 +177,7 @@ class Family:
     sub_norms: bool = False
     recurrent: Recurrent | None = None
     adjusted_mlp: bool = False
+    own_sizes: bool = False
     fused_qkv: str | None = None
     fused_gate_up: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgedistill.architecture.family import Experts, Family, Key, Recurrent
+from edgedistill.architecture.family_gemma import GEMMA, GEMMA2, GEMMA3, GEMMA4
 
 _ATTENTION_BIAS = Key("attention_bias", False)
 _MLP_BIAS = Key("mlp_bias", False)
@@ -26,29 +27,6 @@ _QWEN3 = Family(
     qk_norm="head",
     windows="optional",
     sliding_window=4096,
-)
-_GEMMA = Family(
-    head_dim=256,
-    qkv_bias=_ATTENTION_BIAS,
-    o_bias=_ATTENTION_BIAS,
-    max_position_embeddings=8192,
-    tie_word_embeddings=True,
-    activation="gelu_pytorch_tanh",
-    activation_key="hidden_activation",
-    norm_offset=1.0,
-    scaled_embedding=True,
-)
-_GEMMA2 = replace(
-    _GEMMA,
-    kv_heads=4,
-    norm_placement="sandwich",
-    windows="pattern",
-    sliding_window=4096,
-    full_every=2,
-    attention_scale_base=Key("query_pre_attn_scalar", 256),
-    caps=True,
-    attn_softcap=50.0,
-    final_softcap=30.0,
 )
 _OLMO2 = replace(
     _LLAMA,
@@ -178,20 +156,10 @@ FAMILIES: dict[str, Family] = {
         windows="optional",
         no_rope="interval",
     ),
-    "gemma": replace(_GEMMA, kv_heads=16),
-    "gemma2": _GEMMA2,
-    "gemma3_text": replace(
-        _GEMMA2,
-        rope_theta=1e6,
-        max_position_embeddings=131072,
-        qk_norm="head",
-        full_every=6,
-        sliding_rope="local_base",
-        attn_softcap=None,
-        final_softcap=None,
-        # transformers' Gemma 3 keeps this key and never applies it: neither reading would be safe.
-        refused={"attn_logit_softcapping": "a logit cap that Gemma 3 does not apply"},
-    ),
+    "gemma": replace(GEMMA, kv_heads=16),
+    "gemma2": GEMMA2,
+    "gemma3_text": GEMMA3,
+    "gemma4_text": GEMMA4,
     "granite": _GRANITE,
     "granitemoe": replace(_GRANITE, mlp_bias=False, experts=_GRANITE_EXPERTS),
     "granitemoeshared": replace(

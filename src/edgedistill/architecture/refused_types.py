@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-_GEMMA_3N = "its layers have embeddings of their own"
 _REASONS = {
     "minicpm3": "its attention is latent (low-rank queries, keys and values)",
-    **dict.fromkeys(("gemma3n", "gemma3n_text", "gemma4", "gemma4_text"), _GEMMA_3N),
+    **dict.fromkeys(("gemma3n", "gemma3n_text"), "it has four residual streams (AltUp), which are not known"),
     **dict.fromkeys(
         ("nemotron_h", "falcon_h1", "jamba", "bamba", "zamba2", "mamba2"),
         "it has Mamba layers, which are known of Granite 4-h alone",

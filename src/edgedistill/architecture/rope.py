@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 
+_PROPORTIONAL = "proportional"
+
+
 def rope_spec(
     params: Mapping[str, Any],
     *,
@@ -69,7 +72,9 @@ def rope_spec(
             "them has to be rotated.",
             hint="Compare config.json with the original model's.",
         )
-    exponents = np.arange(0, rotated, 2, dtype=np.float32) / np.float32(rotated)
+    # Proportional: the frequencies of the whole head, of which the lowest are left out.
+    of = head_dim if kind == _PROPORTIONAL else rotated
+    exponents = np.arange(0, rotated, 2, dtype=np.float32) / np.float32(of)
     # The power in float64: NumPy's in float32 is off by an ulp for many frequencies, torch's hardly ever.
     pos_freqs = (np.float64(base) ** exponents.astype(np.float64)).astype(np.float32)
     values = (
@@ -96,6 +101,11 @@ def rope_spec(
     with np.errstate(all="ignore"):
         longer = known.scaled_by("long_factor")
     return RopeSpec(padded(inv_freq), attention_scaling, kind, padded(longer), int(known.original_length))
+
+
+def rotates_whole_heads(rope: RopeSpec) -> bool:
+    """Whether element i of a head is a pair with element i + head_dim/2, even where a part is not rotated."""
+    return rope.kind == _PROPORTIONAL
 
 
 def rotated_elements(rope: RopeSpec) -> int:
@@ -219,6 +229,10 @@ def _longrope(p: _Parameters) -> tuple[Floats, float]:
     return short, 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(p.original_length))
 
 
+def _proportional(p: _Parameters) -> tuple[Floats, float]:
+    return p.inv_freq / np.float32(p.number("factor", 1.0)), 1.0
+
+
 _KINDS: dict[str, Callable[[_Parameters], tuple[Floats, float]]] = {
     "default": _default,
     "linear": _linear,
@@ -228,4 +242,5 @@ _KINDS: dict[str, Callable[[_Parameters], tuple[Floats, float]]] = {
     "longrope": _longrope,
     "su": _longrope,
     "freq_factors": _freq_factors,
+    _PROPORTIONAL: _proportional,
 }

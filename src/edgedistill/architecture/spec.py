@@ -7,7 +7,7 @@ weights that ``LogicalWeight`` lists.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ class LayerSpec:
     """One decoder layer. ``rope`` None: no position encoding (NoPE). ``sliding_window`` None: full attention.
 
     ``mixture``: a mixture of experts in place of the MLP. ``recurrent``: what it has in place of attention, whose
-    fields then mean nothing.
+    fields then mean nothing. ``head_dim``, ``intermediate_size``: where they are not the model's. ``keys_of``: an
+    earlier layer, whose keys and values it reads in place of its own.
     """
 
     index: int
@@ -95,6 +96,9 @@ class LayerSpec:
     sliding_window: int | None = None
     mixture: bool = False
     recurrent: RecurrentSpec | None = None
+    head_dim: int | None = None
+    intermediate_size: int | None = None
+    keys_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,10 @@ class ModelSpec:
         experts: What the layers that are a ``mixture`` have.
         sub_norms: Norms before the last matrices of attention and MLP too (BitNet).
         rounded_inputs: Inputs of the layers' matrices are rounded to 8 bits per token (BitNet).
+        value_norm: Values are normed per head, without weights (Gemma 4).
+        layer_scalars: What a layer gives to the next one is multiplied by a number of its own (Gemma 4).
+        per_layer_size: Elements that each layer reads of a second embedding of every token; 0: there is none.
+        per_layer_vocab: Rows of that embedding.
     """
 
     family: str
@@ -152,6 +160,10 @@ class ModelSpec:
     experts: ExpertsSpec | None = None
     sub_norms: bool = False
     rounded_inputs: bool = False
+    value_norm: bool = False
+    layer_scalars: bool = False
+    per_layer_size: int = 0
+    per_layer_vocab: int = 0
 
     @property
     def widest_mlp(self) -> int:
@@ -182,7 +194,38 @@ class ModelSpec:
     @property
     def attention_layers(self) -> tuple[int, ...]:
         """Indices of the layers that have keys and values; the others have states."""
-        return tuple(layer.index for layer in self.layers if layer.recurrent is None)
+        return tuple(layer.index for layer in self.layers if layer.recurrent is None and layer.keys_of is None)
+
+    @property
+    def head_dims(self) -> tuple[int, ...]:
+        """Elements of a head of each layer; empty where all have the model's."""
+        found = tuple(layer.head_dim or self.head_dim for layer in self.layers)
+        return found if self.has_own_sizes else ()
+
+    @property
+    def keys_of(self) -> tuple[int, ...]:
+        """The layer whose keys and values each layer reads, mostly its own; empty where that holds for all."""
+        found = tuple(layer.index if layer.keys_of is None else layer.keys_of for layer in self.layers)
+        return () if found == tuple(range(len(found))) else found
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every layer reads the one before it and a cache of one shape, and nothing else."""
+        return not (self.states or self.has_own_sizes)
+
+    @property
+    def has_own_sizes(self) -> bool:
+        """Whether layers differ in their sizes or read each other's keys (see ``layer_sizes``)."""
+        return self.layer_scalars
+
+    def of_layer(self, index: int) -> ModelSpec:
+        """This model, with the sizes that the layer has."""
+        layer = self.layers[index]
+        return replace(
+            self,
+            head_dim=layer.head_dim or self.head_dim,
+            intermediate_size=layer.intermediate_size or self.intermediate_size,
+        )
 
     @property
     def states(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
@@ -201,7 +244,8 @@ class ModelSpec:
 
     def kv_bytes_per_token(self, itemsize: float = 4) -> int:
         """Bytes of KV cache per token over all layers; half a byte per element in 4 bits."""
-        return int(2 * len(self.attention_layers) * self.kv_size * itemsize)
+        elements = sum(self.of_layer(index).kv_size for index in self.attention_layers)
+        return int(2 * elements * itemsize)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import numpy as np
 from edgedistill.architecture.experts import expert_refs
 from edgedistill.architecture.family_table import FAMILIES
 from edgedistill.architecture.recurrent import Mamba2Spec
-from edgedistill.architecture.rope import rotated_elements
+from edgedistill.architecture.rope import rotated_elements, rotates_whole_heads
 from edgedistill.architecture.tensor_refs import RefReader, TensorRef
 from edgedistill.checkpoint.types import TensorInfo
 
@@ -97,7 +97,7 @@ def model_tensors(config: Mapping[str, Any], spec: ModelSpec, source: TensorSour
     refs: dict[str, Ref] = {**named}
     stored = set(source.names())
     for index in range(spec.num_hidden_layers):
-        refs |= _layer(config, family, spec, index, stored)
+        refs |= _layer(config, family, spec.of_layer(index), index, stored)
     scale = family.logits_scale.number(config) if family.logits_scale else 1.0
     scale /= family.logits_divisor.number(config) if family.logits_divisor else 1.0
     if scale != 1.0:
@@ -179,7 +179,7 @@ def _order(family: Family, spec: ModelSpec, index: int) -> Order | None:
     Element i of the first half and element i of the second are the pair i of the rotation.
     """
     rope = spec.layers[index].rope
-    if rope is None:
+    if rope is None or rotates_whole_heads(rope):
         return None
     half, rotated = spec.head_dim // 2, rotated_elements(rope)
     pairs = rotated // 2

@@ -27,8 +27,10 @@ def logical_weights(spec: ModelSpec) -> tuple[LogicalWeight, ...]:
         aliases=("lm_head",) if spec.tie_word_embeddings else (),
     )
     weights = [embed]
+    if spec.per_layer_size:
+        weights += _per_layer(spec)
     for index in range(spec.num_hidden_layers):
-        weights += _layer(spec, index)
+        weights += _layer(spec.of_layer(index), index)
     weights += _norm(spec, "final_norm", "model.norm", h, bias=spec.norm_bias)
     if not spec.tie_word_embeddings:
         weights.append(LogicalWeight("lm_head", "linear", (v, h), ("lm_head.weight",)))
@@ -60,8 +62,11 @@ def check_tensors(spec: ModelSpec, source: TensorSource) -> None:
 
 def _part_shapes(spec: ModelSpec, weight: LogicalWeight) -> Iterator[tuple[str, tuple[int, ...]]]:
     whole, count = weight.shape[0], len(weight.parts)
-    qkv = weight.name.endswith((".attn.qkv", ".attn.qkv.bias"))
-    rows = weight.rows or ((spec.q_size, spec.kv_size, spec.kv_size) if qkv else (whole // count,) * count)
+    if weight.name.endswith((".attn.qkv", ".attn.qkv.bias")):
+        spec = spec.of_layer(int(weight.name.split(".")[1]))
+        rows: tuple[int, ...] = (spec.q_size, spec.kv_size, spec.kv_size)
+    else:
+        rows = weight.rows or (whole // count,) * count
     for part, count in zip(weight.parts, rows, strict=True):
         yield part, (count, *weight.shape[1:])
 
@@ -80,7 +85,10 @@ def _layer(spec: ModelSpec, index: int) -> list[LogicalWeight]:
     if spec.norm_placement != "post":
         norm("input_norm", "input_layernorm", h)
     recurrent = spec.layers[index].recurrent
-    weights += _attention(spec, name, source) if recurrent is None else _recurrent(recurrent, name, source, h)
+    if recurrent is None:
+        weights += _attention(spec, name, source, own_keys=spec.layers[index].keys_of is None)
+    else:
+        weights += _recurrent(recurrent, name, source, h)
     if not spec.parallel:
         norm("post_attention_norm", "post_attention_layernorm", h)
     if spec.norm_placement == "sandwich":
@@ -101,16 +109,43 @@ def _layer(spec: ModelSpec, index: int) -> list[LogicalWeight]:
         linear("mlp.down", ("mlp.down_proj",), (h, inner), spec.mlp_bias)
     if spec.norm_placement != "pre":
         norm("post_feedforward_norm", "post_feedforward_layernorm", h)
-    return weights
+    return weights + (_end(spec, name, source) if spec.has_own_sizes else [])
 
 
-def _attention(spec: ModelSpec, name: str, source: str) -> list[LogicalWeight]:
-    """Attention of the layer ``name``, which is ``source`` in the checkpoint."""
+def _end(spec: ModelSpec, name: str, source: str) -> list[LogicalWeight]:
+    """What reads the second embedding, and the layer's scalar."""
+    h, size = spec.hidden_size, spec.per_layer_size
+    weights: list[LogicalWeight] = []
+    if size:
+        weights += _linear(name, source, "per_layer.gate", ("per_layer_input_gate",), (size, h), False)
+        weights += _linear(name, source, "per_layer.out", ("per_layer_projection",), (h, size), False)
+        weights += _norm(spec, f"{name}.per_layer.norm", f"{source}.post_per_layer_input_norm", h, bias=False)
+    return [*weights, LogicalWeight(f"{name}.scalar", "bias", (1,), (f"{source}.layer_scalar",))]
+
+
+def _per_layer(spec: ModelSpec) -> list[LogicalWeight]:
+    """The embedding that the layers read parts of, and what is added to it of the model's own embedding."""
+    width = spec.num_hidden_layers * spec.per_layer_size
+    name, model = "per_layer", "model.per_layer"
+    return [
+        LogicalWeight(
+            f"{name}.embed", "embedding", (spec.per_layer_vocab, width), ("model.embed_tokens_per_layer.weight",)
+        ),
+        LogicalWeight(f"{name}.in", "linear", (width, spec.hidden_size), (f"{model}_model_projection.weight",)),
+        *_norm(spec, f"{name}.norm", f"{model}_projection_norm", spec.per_layer_size, bias=False),
+    ]
+
+
+def _attention(spec: ModelSpec, name: str, source: str, *, own_keys: bool) -> list[LogicalWeight]:
+    """Attention of the layer ``name``, which is ``source`` in the checkpoint, with keys of its own or another's."""
     h, qkv = spec.hidden_size, spec.q_size + 2 * spec.kv_size
     projections = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-    weights = _linear(name, source, "attn.qkv", projections, (qkv, h), spec.qkv_bias)
+    if own_keys:
+        weights = _linear(name, source, "attn.qkv", projections, (qkv, h), spec.qkv_bias)
+    else:
+        weights = _linear(name, source, "attn.query", projections[:1], (spec.q_size, h), spec.qkv_bias)
     if spec.qk_norm != "none":
-        for which, whole in (("q", spec.q_size), ("k", spec.kv_size)):
+        for which, whole in (("q", spec.q_size), ("k", spec.kv_size))[: 2 if own_keys else 1]:
             size = whole if spec.qk_norm == "full" else spec.head_dim
             weights += _norm(spec, f"{name}.attn.{which}_norm", f"{source}.self_attn.{which}_norm", size, bias=False)
     if spec.attention_sinks:

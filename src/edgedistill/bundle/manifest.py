@@ -192,9 +192,10 @@ class StateEntry:
 class ModelInfo:
     """Geometry and special ids that a runtime needs.
 
-    ``states`` are those of the layers that have no keys and values. ``signature`` names the graph's inputs:
-    ``edgedistill`` (own exporter) or ``optimum`` (fallback exporter). ``context_length`` is the most tokens (prompt and
-    output together) that the bundle's position tables cover.
+    ``states`` are those of the layers that have no keys and values. Where layers differ, ``head_dims`` has the size of
+    a head of each one, and ``keys_of`` the layer whose keys and values each one reads. ``signature`` names the graph's
+    inputs: ``edgedistill`` (own exporter) or ``optimum`` (fallback exporter). ``context_length`` is the most tokens
+    (prompt and output together) that the bundle's position tables cover.
     """
 
     family: str
@@ -211,12 +212,37 @@ class ModelInfo:
     add_bos: bool
     signature: Signature = "edgedistill"
     states: tuple[StateEntry, ...] = field(default=(), metadata=limits(most=4 * MAX_LAYERS))
+    head_dims: tuple[Annotated[int, limits(low=1, high=MAX_HEAD_DIM)], ...] = ()
+    keys_of: tuple[Annotated[int, limits(low=0, high=MAX_LAYERS)], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not {len(self.head_dims), len(self.keys_of)} <= {0, self.num_hidden_layers}:
+            raise ValueError(f"head_dims or keys_of have another length than the {self.num_hidden_layers} layers")
+        if any(self.keys_of[maker] != maker for maker in self.keys_of if maker < len(self.keys_of)) or any(
+            maker > index for index, maker in enumerate(self.keys_of)
+        ):
+            raise ValueError("keys_of names a layer that has no keys of its own")
 
     @property
     def attention_layers(self) -> tuple[int, ...]:
-        """Indices of the layers that have keys and values."""
-        recurrent = {int(state.name.partition(".")[0]) for state in self.states}
-        return tuple(index for index in range(self.num_hidden_layers) if index not in recurrent)
+        """Indices of the layers that have keys and values of their own."""
+        without = {int(state.name.partition(".")[0]) for state in self.states} | {layer for layer, _ in self.readers}
+        return tuple(index for index in range(self.num_hidden_layers) if index not in without)
+
+    @property
+    def readers(self) -> tuple[tuple[int, int], ...]:
+        """Layers that read another's keys and values, and which."""
+        return tuple((layer, maker) for layer, maker in enumerate(self.keys_of) if layer != maker)
+
+    @property
+    def cache_head_dims(self) -> tuple[int, ...]:
+        """Elements of a head of each of the ``attention_layers``."""
+        return tuple(self.head_dims[index] if self.head_dims else self.head_dim for index in self.attention_layers)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every layer reads the one before it and a cache of one shape: what other programs feed."""
+        return not (self.states or self.head_dims or self.keys_of)
 
     @property
     def state_bytes(self) -> int:

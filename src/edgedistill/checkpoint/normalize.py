@@ -36,6 +36,7 @@ TEXT_TYPES = {
     "qwen3_vl_text": "qwen3",
     "qwen3_5": "qwen3_5_text",
     "gemma3": "gemma3_text",
+    "gemma4": "gemma4_text",
 }
 
 

@@ -35,6 +35,10 @@ MAPPED_BY_ONE_READ = 2 << 20
 seen (Linux 6.18, ext4); being clean, they are given back where memory is short."""
 
 
+LOOKED_UP = ("embed", "per_layer.embed")
+"""Matrices whose rows are looked up by token; only the first may be multiplied too, where it is tied."""
+
+
 class ModelLike(Protocol):
     """Dimensions that a budget needs; ``architecture.spec.ModelSpec`` has them."""
 
@@ -163,7 +167,8 @@ def matrix_memory(weight: PlannedWeight, *, tied: bool, context_length: int) -> 
     """Bytes (private, mapped, reclaimable) of one weight in use; see ``predict`` and ``Budget``."""
     fmt = weight.format
     looked_up = context_length * MAPPED_BY_ONE_READ
-    is_embedding = weight.weight_name == "embed"
+    is_embedding = weight.weight_name in LOOKED_UP
+    tied = tied and weight.weight_name == "embed"
     if fmt.is_float:
         if is_embedding and not tied:
             return 0, 0, min(weight.nbytes, looked_up)

@@ -146,7 +146,13 @@ class StepModel:
         """Everything that every token is multiplied with: an untied embedding is only looked up."""
         tied = self.spec.tie_word_embeddings
         named = [w for w in self.plan.weights if len(w.shape) == 2 and ".mlp.experts." not in w.weight_name]
-        return [w for w in named if (tied or w.weight_name != "embed") and not w.weight_name.endswith(".kernel")]
+        return [
+            w
+            for w in named
+            if (tied or w.weight_name != "embed")
+            and w.weight_name != "per_layer.embed"
+            and not w.weight_name.endswith(".kernel")
+        ]
 
     @property
     def mixtures(self) -> list[tuple[PlannedWeight, PlannedWeight]]:
@@ -285,8 +291,9 @@ def layer_shape(spec: ModelSpec, layer: LayerSpec, profile: Profile) -> str:
         spec.gated_mlp, spec.attn_logit_softcapping, layer.rope is not None,
         spec.qkv_bias, spec.o_bias, spec.mlp_bias, spec.attention_sinks, layer.mixture,
         cache.scales if cache.is_quantized else "", *((spec.rounded_inputs,) if spec.sub_norms else ()),
-        *((layer.recurrent,) if layer.recurrent else ()),
+        *((layer.recurrent,) if layer.recurrent else ()), *((spec.per_layer_size,) if spec.has_own_sizes else ()),
     )  # fmt: skip
     digest = hashlib.sha256(repr(kind).encode()).hexdigest()[:8]
+    spec = spec.of_layer(layer.index)
     heads = f"{spec.num_attention_heads}/{spec.num_key_value_heads}x{spec.head_dim}"
     return f"{spec.hidden_size}-{spec.intermediate_size} heads {heads} window {window} cache {cache.dtype} {digest}"

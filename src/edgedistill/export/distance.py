@@ -63,10 +63,11 @@ def measure(
 
     Returns:
         ``kl`` (the bundle's from the original, mean over positions, in nats), ``top1`` (share of positions with one
-        likeliest token in both), ``tokens`` compared. Empty where tokenizer or template give nothing to compare on.
+        likeliest token in both), ``tokens`` compared. Empty where tokenizer or template give nothing to compare on, and
+        for layers that read more than the layer before them.
     """
     sequences = held_out(checkpoint, plan.context_length)
-    if not sequences:
+    if not sequences or plan.spec.has_own_sizes:
         return {}
     progress.begin("comparing with the original", plan.spec.num_hidden_layers, "items")
     with scratch(directory, ".original-") as folder:

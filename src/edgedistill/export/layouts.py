@@ -68,9 +68,10 @@ def check(bundle: Bundle, layout: str) -> None:
     """
     if layout not in LAYOUTS:
         raise UsageError(f"There is no layout {layout!r}; expected one of {', '.join(LAYOUTS)}.")
-    if bundle.manifest.model.states:
+    if not bundle.manifest.model.is_uniform:
+        kind = "with recurrent layers" if bundle.manifest.model.states else "whose layers share keys or differ in size"
         raise BundleError(
-            f"{bundle.path} is a model with recurrent layers, whose graph no other program feeds.",
+            f"{bundle.path} is a model {kind}, whose graph no other program feeds.",
             hint="Use it with edgedistill run, chat or serve.",
         )
     own = bundle.manifest.model.signature == "edgedistill"

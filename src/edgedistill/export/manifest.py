@@ -48,6 +48,8 @@ def make_manifest(checkpoint: Checkpoint, profile: Profile, made: Made, source_h
             add_bos=special.add_bos,
             signature=made.signature,
             states=tuple(StateEntry(name, shape) for name, shape in geometry.states),
+            head_dims=geometry.head_dims,
+            keys_of=geometry.keys_of,
         ),
         kv_cache=KVCacheInfo(profile.kv_cache.dtype, geometry.kv_bytes_per_token(profile.kv_cache.itemsize)),
         parameters=made.planned.parameters,
@@ -102,6 +104,10 @@ class Geometry(Protocol):
     def vocab_size(self) -> int: ...
     @property
     def states(self) -> tuple[tuple[str, tuple[int, ...]], ...]: ...
+    @property
+    def head_dims(self) -> tuple[int, ...]: ...
+    @property
+    def keys_of(self) -> tuple[int, ...]: ...
     def kv_bytes_per_token(self, itemsize: float = 4) -> int: ...
 
 

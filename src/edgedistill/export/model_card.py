@@ -105,6 +105,8 @@ def _others(manifest: Manifest, genai_reads: bool) -> list[str]:
         return ["Other programs: `edgedistill layout . optimum -o DIR`, or `transformers.js`.", ""]
     if manifest.model.states:
         return ["Its recurrent layers have states, which other programs do not feed: use edgedistill.", ""]
+    if not manifest.model.is_uniform:
+        return ["Its layers share keys or differ in size, which other programs do not feed: use edgedistill.", ""]
     genai = (
         "onnxruntime-genai opens this directory as it is."
         if genai_reads

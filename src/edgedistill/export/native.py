@@ -263,7 +263,7 @@ def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> Non
         onnx_ir.save(graph, directory / name)
 
     planned, stored = plan.planned.by_name(), plan.layout.arrays
-    if not plan.spec.states:  # of which no other program knows how they are fed
+    if plan.spec.is_uniform:  # other programs feed nothing else
         write(files.GENAI_MODEL, WeightEmitter(planned, stored), "genai")
         write(files.PORTABLE_MODEL, WeightEmitter(planned, stored), "portable")
     forms = {files.MODEL: (planned, stored)}

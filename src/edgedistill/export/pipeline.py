@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill import notebook
+from edgedistill.architecture.families import build_spec, is_known
 from edgedistill.architecture.spec import ModelSpec
 from edgedistill.bundle.bundle import Bundle
 from edgedistill.bundle.staging import Staging, check_target, disk_errors
@@ -36,6 +37,8 @@ from edgedistill.runtime.trial import remember
 from edgedistill.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgedistill.bundle.manifest import Manifest
     from edgedistill.quantize.spec import WeightFormat
 
@@ -122,6 +125,9 @@ def export(
         source_hash = ""
         choice: dict[str, Any] = {}
         notes: tuple[str, ...] = ()
+        if (feasible := calibratable(checkpoint.config, options)) is not options:
+            options = feasible
+            profile, traces = resolve_profile(options), options.traces
         if budget is not None and traces is not None:
             source_hash = checkpoint.hash_source(progress)
             profile, choice = choose_formats(
@@ -223,6 +229,23 @@ def _check_calibration(profile: Profile) -> None:
             f"Calibration has no effect: {formats[0].label()} and a float32 KV cache need none.",
             hint="Leave it out, or choose a quantized format such as --format int4.",
         )
+
+
+def calibratable(config: Mapping[str, Any], options: ExportOptions) -> ExportOptions:
+    """``options`` without a quick calibration where layers read more than the layer before them.
+
+    Raises:
+        UnsupportedModelError: Calibration, or a budget, was asked for.
+    """
+    if not options.calibrated or not is_known(config) or not build_spec(config).has_own_sizes:
+        return options
+    if options.thorough:
+        raise UnsupportedModelError(
+            f"Calibration, or a budget, was asked for; layers of {config['model_type']} share keys and read a second "
+            "embedding, and are quantized without either.",
+            hint="Export this model with a --format and without --calibrate.",
+        )
+    return replace(options, calibration=None, gptq=None)
 
 
 def _uncalibrated() -> UsageError:

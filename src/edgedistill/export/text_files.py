@@ -86,8 +86,8 @@ def _one_or_many(tokens: tuple[int, ...]) -> int | list[int] | None:
 def write_genai(
     directory: Path, checkpoint: Checkpoint, profile: Profile, spec: ModelSpec, context_length: int
 ) -> None:
-    """Write what onnxruntime-genai reads beside its graph; nothing for a model with states, which has none."""
-    if spec.states:
+    """Write what onnxruntime-genai reads beside its graph; nothing for a model that has none."""
+    if not spec.is_uniform:
         return
     generation = generation_defaults(profile, checkpoint.generation_config)
     config = genai.genai_config(spec, checkpoint.special_tokens, context_length=context_length, generation=generation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +31,8 @@ class AttentionInputs:
     ``present`` makes the output values of a layer; ``positions`` is how far the rotary tables reach, ``context`` the
     bundle's context (None: the same), by which LongRoPE chooses its factors; ``kv`` has the scales of a quantized
     cache. ``bias`` float32 [B, 1, S, total] is added to the scores; ``position_ids`` int64 [B, S] are the absolute
-    positions, if a token's place in the cache is not (None: it is). ``states``: of recurrent layers.
+    positions, if a token's place in the cache is not (None: it is). ``states``: of recurrent layers. ``made``: keys,
+    before RoPE, and values of the new tokens, by layer, for layers that read another's.
     """
 
     seqlens_k: ir.Value
@@ -45,6 +46,7 @@ class AttentionInputs:
     bias: ir.Value | None = None
     position_ids: ir.Value | None = None
     states: StateInputs | None = None
+    made: dict[int, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
 
 
 def attention(
@@ -52,37 +54,26 @@ def attention(
 ) -> tuple[ir.Value, tuple[ir.Value, ir.Value]]:
     """Attention of ``x`` float32 [B, S, H] to itself and the cache: float32 [B, S, H], and present key and value."""
     name = f"layers.{layer.index}.attn"
+    source = layer.index if layer.keys_of is None else layer.keys_of
     read = rounded(b, x) if spec.rounded_inputs else x
+    projection = f"{name}.qkv" if layer.keys_of is None else f"{name}.query"
     qkv = weights.linear(
-        b, read, f"{name}.qkv", output=f"{name}.qkv.out", bias=f"{name}.qkv.bias" if spec.qkv_bias else None
+        b, read, projection, output=f"{projection}.out", bias=f"{projection}.bias" if spec.qkv_bias else None
     )
-    tables: tuple[ir.Value, ir.Value] | None = None
-    if layer.rope is not None:
-        name_of_rope = f"rope.{distinct_ropes(spec)[layer.rope]}"
-        # Of the graphs, the portable one has position_ids.
-        everywhere = inputs.position_ids is not None
-        tables = rope_tables(
-            b, layer.rope, name_of_rope, inputs.positions, context=inputs.context, float64=not everywhere
-        )
-    query, key, value = qkv, None, None
-    scaling = spec.query_scaling
-    scales = scaling is not None and (inputs.context or inputs.positions) > scaling.length
-    if spec.qk_norm != "none" or scales:
-        query, key, value = _split(b, spec, qkv, name)
-    if scaling is not None and scales:
-        # RoPE turns queries, so that it makes no difference which comes first.
-        query = b.call("Mul", [query, _query_scale(b, scaling, inputs, x)], f"{name}.q.scaled")
-    if key is not None and spec.qk_norm != "none":
-        if spec.qk_norm == "head_after_rope" and tables is not None:
-            query, key = _rotate(b, spec, inputs, x, (query, key), tables, name)
-            tables = None
-        query, key = _normed(b, spec, weights, query, key, name)
+    tables = _tables(b, spec, layer, inputs)
+    if layer.keys_of is None:
+        query, key, value, tables = _own_operands(b, spec, weights, inputs, x, qkv, tables, name)
+    else:
+        query = head_norm(b, spec, qkv, f"{name}.q", spec.num_attention_heads, weights.vector(b, f"{name}.q_norm"))
+        key, value = inputs.made[layer.keys_of]
+    if key is not None and value is not None:
+        inputs.made[layer.index] = (key, value)
     cos, sin = tables or (None, None)
     arguments: list[ir.Value | None] = [
         query,
         key,
         value,
-        *inputs.past[layer.index],
+        *inputs.past[source],
         inputs.seqlens_k,
         inputs.total,
         cos,
@@ -102,7 +93,7 @@ def attention(
     if spec.attention_sinks:
         arguments[11] = weights.vector(b, f"{name}.sinks")
     if inputs.kv is not None:
-        ordinal = spec.attention_layers.index(layer.index)
+        ordinal = spec.attention_layers.index(source)
         attributes |= _quantized_cache(b, inputs.kv, ordinal, name, arguments)
     arguments[10], arguments[16] = inputs.bias, inputs.query_seqlens
     while arguments[-1] is None:
@@ -114,19 +105,66 @@ def attention(
             "GroupQueryAttention", arguments, attributes, domain=MICROSOFT, outputs=[out, *present], name=f"{name}.gqa"
         )
     )
+    return _projected(b, spec, weights, x, out, name), present
+
+
+def _tables(
+    b: GraphBuilder, spec: ModelSpec, layer: LayerSpec, inputs: AttentionInputs
+) -> tuple[ir.Value, ir.Value] | None:
+    """Cos and sin of the layer's RoPE; None: it has none."""
+    if layer.rope is None:
+        return None
+    name = f"rope.{distinct_ropes(spec)[layer.rope]}"
+    # Of the graphs, the portable one has position_ids.
+    everywhere = inputs.position_ids is not None
+    return rope_tables(b, layer.rope, name, inputs.positions, context=inputs.context, float64=not everywhere)
+
+
+def _own_operands(
+    b: GraphBuilder,
+    spec: ModelSpec,
+    weights: WeightEmitter,
+    inputs: AttentionInputs,
+    x: ir.Value,
+    qkv: ir.Value,
+    tables: tuple[ir.Value, ir.Value] | None,
+    name: str,
+) -> tuple[ir.Value, ir.Value | None, ir.Value | None, tuple[ir.Value, ir.Value] | None]:
+    """Query, key and value of GroupQueryAttention (``qkv`` alone, where nothing comes between), and the tables of the
+    rotation that is left to it.
+    """
+    scaling = spec.query_scaling
+    scales = scaling is not None and (inputs.context or inputs.positions) > scaling.length
+    if spec.qk_norm == "none" and not scales:
+        return qkv, None, None, tables
+    query, key, value = _split(b, spec, qkv, name)
+    if scaling is not None and scales:
+        # RoPE turns queries, so that it makes no difference which comes first.
+        query = b.call("Mul", [query, _query_scale(b, scaling, inputs, x)], f"{name}.q.scaled")
+    if spec.qk_norm != "none":
+        if spec.qk_norm == "head_after_rope" and tables is not None:
+            query, key = _rotate(b, spec, inputs, x, (query, key), tables, name)
+            tables = None
+        query, key = _normed(b, spec, weights, query, key, name)
+    if spec.value_norm:
+        ones = b.constant(f"ones.{spec.head_dim}", np.ones(spec.head_dim, dtype=np.float32))
+        value = head_norm(b, spec, value, f"{name}.v", spec.num_key_value_heads, ones)
+    return query, key, value, tables
+
+
+def _projected(
+    b: GraphBuilder, spec: ModelSpec, weights: WeightEmitter, x: ir.Value, out: ir.Value, name: str
+) -> ir.Value:
+    """The last matrix, behind what stands between it and the heads' ``out``."""
     if spec.output_gate:
         bias = f"{name}.output_gate.bias" if spec.qkv_bias else None
         gate = weights.linear(b, x, f"{name}.output_gate", output=f"{name}.output_gate.out", bias=bias)
         out = b.call("Mul", [out, b.call("Sigmoid", [gate], f"{name}.output_gate.open")], f"{name}.out")
     if spec.sub_norms:
         weight = weights.vector(b, f"{name}.sub_norm")
-        attributes = {"axis": -1, "epsilon": spec.rms_norm_eps, "stash_type": 1}
-        out = b.call("SimplifiedLayerNormalization", [out, weight], f"{name}.sub_norm.out", **attributes)
+        out = _rms_norm(b, spec, out, weight, f"{name}.sub_norm.out")
     out = rounded(b, out) if spec.rounded_inputs else out
-    projected = weights.linear(
-        b, out, f"{name}.o", output=f"{name}.o.out", bias=f"{name}.o.bias" if spec.o_bias else None
-    )
-    return projected, present
+    return weights.linear(b, out, f"{name}.o", output=f"{name}.o.out", bias=f"{name}.o.bias" if spec.o_bias else None)
 
 
 def _quantized_cache(
@@ -140,7 +178,9 @@ def _quantized_cache(
 
 
 def _split(b: GraphBuilder, spec: ModelSpec, qkv: ir.Value, name: str) -> tuple[ir.Value, ir.Value, ir.Value]:
-    sizes = b.constant("qkv_sizes", np.array([spec.q_size, spec.kv_size, spec.kv_size], dtype=np.int64))
+    sizes = b.constant(
+        f"qkv_sizes.{spec.head_dim}", np.array([spec.q_size, spec.kv_size, spec.kv_size], dtype=np.int64)
+    )
     query, key, value = b.op("Split", [qkv, sizes], f"{name}.split", outputs=3, axis=-1)
     return query, key, value
 
@@ -150,20 +190,27 @@ def _normed(
 ) -> tuple[ir.Value, ir.Value]:
     """Query and key normed, per head or whole (the CPU kernel of GroupQueryAttention refuses to)."""
 
-    def norm(x: ir.Value, which: str, output: str) -> ir.Value:
-        weight = weights.vector(b, f"{name}.{which}_norm")
-        attributes: dict[str, Any] = {"axis": -1, "epsilon": spec.rms_norm_eps, "stash_type": 1}
-        return b.call("SimplifiedLayerNormalization", [x, weight], output, **attributes)
-
     def normed(x: ir.Value, which: str, heads: int) -> ir.Value:
+        weight = weights.vector(b, f"{name}.{which}_norm")
         if spec.qk_norm == "full":
-            return norm(x, which, f"{name}.{which}")
-        by_head = b.constant(f"{which}_by_head", np.array([0, 0, heads, spec.head_dim], dtype=np.int64))
-        flat = b.constant(f"{which}_flat", np.array([0, 0, heads * spec.head_dim], dtype=np.int64))
-        x = norm(b.call("Reshape", [x, by_head], f"{name}.{which}.by_head"), which, f"{name}.{which}.normed")
-        return b.call("Reshape", [x, flat], f"{name}.{which}")
+            return _rms_norm(b, spec, x, weight, f"{name}.{which}")
+        return head_norm(b, spec, x, f"{name}.{which}", heads, weight)
 
     return normed(query, "q", spec.num_attention_heads), normed(key, "k", spec.num_key_value_heads)
+
+
+def _rms_norm(b: GraphBuilder, spec: ModelSpec, x: ir.Value, weight: ir.Value, output: str) -> ir.Value:
+    attributes: dict[str, Any] = {"axis": -1, "epsilon": spec.rms_norm_eps, "stash_type": 1}
+    return b.call("SimplifiedLayerNormalization", [x, weight], output, **attributes)
+
+
+def head_norm(b: GraphBuilder, spec: ModelSpec, x: ir.Value, name: str, heads: int, weight: ir.Value) -> ir.Value:
+    """``x`` float32 [B, S, heads * head_dim] normed head by head, called ``name``."""
+    which = f"{heads}x{spec.head_dim}"
+    by_head = b.constant(f"by_head.{which}", np.array([0, 0, heads, spec.head_dim], dtype=np.int64))
+    flat = b.constant(f"flat.{which}", np.array([0, 0, heads * spec.head_dim], dtype=np.int64))
+    x = _rms_norm(b, spec, b.call("Reshape", [x, by_head], f"{name}.by_head"), weight, f"{name}.normed")
+    return b.call("Reshape", [x, flat], name)
 
 
 def _rotate(

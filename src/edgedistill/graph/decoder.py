@@ -49,6 +49,7 @@ from edgedistill.graph.activations import rounded, xielu
 from edgedistill.graph.attention import AttentionInputs, attention
 from edgedistill.graph.builder import MICROSOFT, GraphBuilder
 from edgedistill.graph.experts import mixture
+from edgedistill.graph.per_layer import leave, per_layer_inputs
 from edgedistill.graph.recurrent import StateInputs, recurrent
 
 if TYPE_CHECKING:
@@ -78,13 +79,13 @@ def build_graph(
             there are ``SPARE`` more of them, for tokens that are only looked at.
         kv: Scales of a quantized KV cache, kept inside the graph; None: float32.
     """
-    if spec.states and signature != "edgedistill":
-        raise ValueError(f"a model with recurrent layers has no graph of the signature {signature}")
+    if not spec.is_uniform and signature != "edgedistill":
+        raise ValueError(f"a model whose layers differ has no graph of the signature {signature}")
     b = GraphBuilder()
     inputs = _Inputs(spec, signature, kv, context_length)
     attention_inputs = inputs.of_signature(b)
     decoder = Decoder(b, spec, weights)
-    hidden, present = decoder.layers(decoder.embed(inputs.input_ids), attention_inputs)
+    hidden, present = decoder.layers(decoder.embed(inputs.input_ids), attention_inputs, inputs.input_ids)
     if inputs.logit_index is not None:
         last_axis = b.constant("axis_last", np.array([-1], dtype=np.int64))
         index = b.call("Unsqueeze", [inputs.logit_index, last_axis], "logit_index.nd")
@@ -121,16 +122,21 @@ class Decoder:
         scale = self._b.constant("embedding_scale", np.array(self._spec.embedding_scale, dtype=np.float32))
         return self._b.call("Mul", [hidden, scale], "embedding.scaled")
 
-    def layers(self, hidden: ir.Value, inputs: AttentionInputs) -> tuple[ir.Value, list[ir.Value]]:
+    def layers(self, hidden: ir.Value, inputs: AttentionInputs, input_ids: ir.Value) -> tuple[ir.Value, list[ir.Value]]:
         """All layers and the final norm, and the present caches. The residual is added inside the norm after it."""
         spec = self._spec
         next_norms = [*(f"layers.{i}.input_norm" for i in range(1, spec.num_hidden_layers)), "final_norm"]
         normed, residual = self.enter(hidden, 0), hidden
         present: list[ir.Value] = []
+        per_layer = per_layer_inputs(self._b, spec, self._weights, input_ids, hidden)
         for layer, next_norm in zip(spec.layers, next_norms, strict=True):
             update, residual, key_value = self.layer(layer, normed, residual, inputs)
             present += key_value
-            if spec.norm_placement == "post" and next_norm != "final_norm":
+            if spec.has_own_sizes:
+                total = self._add(update, residual, f"layers.{layer.index}.sum")
+                residual = leave(self._b, spec, self._weights, layer, total, per_layer, output=f"{next_norm}.sum")
+                normed = self.norm(residual, next_norm)
+            elif spec.norm_placement == "post" and next_norm != "final_norm":
                 residual = self._add(update, residual, f"{next_norm}.sum")
                 normed = self.enter(residual, layer.index + 1)
             else:
@@ -149,7 +155,8 @@ class Decoder:
         spec, name = self._spec, f"layers.{layer.index}"
         key_value: tuple[ir.Value, ...]
         if layer.recurrent is None:
-            update, key_value = attention(self._b, spec, self._weights, layer, normed, inputs=inputs)
+            own = spec.of_layer(layer.index)
+            update, key_value = attention(self._b, own, self._weights, layer, normed, inputs=inputs)
         else:
             assert inputs.states is not None
             update, key_value = recurrent(
@@ -361,18 +368,21 @@ class _Inputs:
     ) -> AttentionInputs:
         past = {}
         for index in self._spec.attention_layers:
-            pair = tuple(self._cache(f"past_key_values.{index}.{kind}", self._past_axis) for kind in ("key", "value"))
+            pair = tuple(
+                self._cache(index, f"past_key_values.{index}.{kind}", self._past_axis) for kind in ("key", "value")
+            )
             past[index] = (pair[0], pair[1])
             self._past += pair
         return AttentionInputs(seqlens_k, total, query_seqlens, past, self._present, self._positions, self._kv)
 
     def _present(self, index: int) -> tuple[ir.Value, ir.Value]:
-        key, value = (self._cache(f"present.{index}.{kind}", self._present_axis) for kind in ("key", "value"))
+        key, value = (self._cache(index, f"present.{index}.{kind}", self._present_axis) for kind in ("key", "value"))
         return key, value
 
-    def _cache(self, name: str, axis: str) -> ir.Value:
+    def _cache(self, index: int, name: str, axis: str) -> ir.Value:
         bits = 32 if self._kv is None else self._kv.bits
         dtype = {32: ir.DataType.FLOAT, 8: ir.DataType.INT8, 4: ir.DataType.UINT8}[bits]
-        width = self._spec.head_dim // 2 if bits == 4 else self._spec.head_dim
+        size = self._spec.of_layer(index).head_dim
+        width = size // 2 if bits == 4 else size
         shape = ir.Shape([self.batch, self._spec.num_key_value_heads, axis, width])
         return ir.Value(name=name, shape=shape, type=ir.TensorType(dtype))

@@ -48,7 +48,9 @@ def time_layer(case: LayerCase, spec: ModelSpec, profile: Profile, config: Sessi
     per_layer = total * cached / max(1, len(spec.attention_layers))
     count = int(min(spec.num_hidden_layers, max(_FEWEST_LAYERS, _CACHE_BYTES // max(1, per_layer))))
     layer = spec.layers[case.layer]
-    some = replace(spec, num_hidden_layers=count, layers=tuple(replace(layer, index=i) for i in range(count)))
+    some = replace(
+        spec, num_hidden_layers=count, layers=tuple(replace(layer, index=i, keys_of=None) for i in range(count))
+    )
     with scratch(Path(tempfile.gettempdir()), SCRATCH) as folder:
         path = folder / "model.onnx"
         emitter = _NoMatrices(some)
@@ -164,6 +166,9 @@ def _scales(spec: ModelSpec, profile: Profile) -> KvScales | None:
     cache = profile.kv_cache
     if not cache.is_quantized:
         return None
-    maxima = [np.full((spec.num_key_value_heads, spec.head_dim), 4.0, dtype=np.float32)] * len(spec.attention_layers)
+    maxima = [
+        np.full((spec.num_key_value_heads, spec.of_layer(i).head_dim), 4.0, dtype=np.float32)
+        for i in spec.attention_layers
+    ]
     granularity: Granularity = "per-channel" if cache.scales == "per-channel" else "per-tensor"
     return kv_scales(maxima, maxima, bits=cache.bits, granularity=granularity)

@@ -248,7 +248,7 @@ def _scales(plan: Plan, profile: Profile) -> KvScales | None:
     cache, spec = profile.kv_cache, plan.spec
     if not cache.is_quantized:
         return None
-    maxima = [np.ones((spec.num_key_value_heads, spec.head_dim), np.float32)] * len(spec.attention_layers)
+    maxima = [np.ones((spec.num_key_value_heads, spec.of_layer(i).head_dim), np.float32) for i in spec.attention_layers]
     granularity: Granularity = "per-channel" if cache.scales == "per-channel" else "per-tensor"
     return kv_scales(maxima, maxima, bits=cache.bits, granularity=granularity)
 

@@ -53,9 +53,14 @@ class BoundRun:
         self._kept: list[Any] = [total]
         for name, array in inputs.items():
             self._bind_input(name, array)
+        bound = {}
         for name, buffer in zip(past_names(geometry.layers), cache.buffers, strict=True):
-            value = self._bind_input(name, buffer)
+            bound[name] = value = self._bind_input(name, buffer)
             self.binding.bind_ortvalue_output(name.replace("past_key_values", "present"), value)
+        # A layer that reads another's keys writes the same ones to the same place: no cache is copied for it either.
+        for layer, maker in geometry.readers:
+            for present, past in zip(past_names([layer]), past_names([maker]), strict=True):
+                self.binding.bind_ortvalue_output(present.replace("past_key_values", "present"), bound[past])
         for (name, _), state in zip(geometry.states, cache.states.arrays, strict=True):
             value = self._bind_input(f"past_state.{name}", state)
             self.binding.bind_ortvalue_output(f"present_state.{name}", value)

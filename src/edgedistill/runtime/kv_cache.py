@@ -52,7 +52,7 @@ class KVCache:
         self.lengths: npt.NDArray[np.int64] = np.zeros(batch, dtype=np.int64)
         self.tokens: npt.NDArray[np.int64] = np.zeros((batch, 0), dtype=np.int64)
         self.generation = 0
-        self._buffers = [self._allocate(batch, 0) for _ in range(2 * len(geometry.layers))]
+        self._buffers = [self._allocate(batch, 0, width) for width in geometry.widths]
         self.states = RecurrentStates([shape for _, shape in geometry.states], batch, aligned_zeros)
 
     @property
@@ -224,9 +224,9 @@ class KVCache:
         self.lengths[rows] = source.lengths
         self.states.put_rows(rows, source.states)
 
-    def _allocate(self, batch: int, capacity: int) -> npt.NDArray[Any]:
+    def _allocate(self, batch: int, capacity: int, width: int) -> npt.NDArray[Any]:
         geometry = self.geometry
-        return aligned_zeros((batch, geometry.heads, capacity, geometry.width), geometry.dtype)
+        return aligned_zeros((batch, geometry.heads, capacity, width), geometry.dtype)
 
     def _resize(self, capacity: int) -> None:
         """Move every buffer to another capacity, one at a time so that only one exists twice."""
@@ -244,7 +244,7 @@ class KVCache:
         self.tokens = np.pad(self.tokens[:, :used], ((0, 0), (0, capacity - used)))
 
     def _moved(self, buffer: npt.NDArray[Any], capacity: int, used: int) -> npt.NDArray[Any]:
-        new = self._allocate(buffer.shape[0], capacity)
+        new = self._allocate(buffer.shape[0], capacity, buffer.shape[3])
         new[:, :, :used] = buffer[:, :, :used]
         return new
 
@@ -281,7 +281,8 @@ class CacheGeometry:
 
     ``layers`` are the indices of those with keys and values. ``limit`` is the most tokens per row (the model's position
     tables end there). ``dtype``: float32, int8, or uint8 for two 4-bit values in a byte. ``states``: name and shape of
-    every state of a row; with any, ``spare`` more tokens have room beyond the limit.
+    every state of a row; with any, ``spare`` more tokens have room beyond the limit. ``head_dims``: of each of the
+    layers, where they differ. ``readers``: layers that read another's keys and values, and which.
     """
 
     layers: tuple[int, ...]
@@ -290,6 +291,8 @@ class CacheGeometry:
     limit: int
     dtype: str = "float32"
     states: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    head_dims: tuple[int, ...] = ()
+    readers: tuple[tuple[int, int], ...] = ()
 
     @property
     def spare(self) -> int:
@@ -297,14 +300,15 @@ class CacheGeometry:
         return 2 if self.states else 0
 
     @property
-    def width(self) -> int:
-        """Elements of the stored type per head and token."""
-        return self.head_dim // 2 if self.dtype == "uint8" else self.head_dim
+    def widths(self) -> tuple[int, ...]:
+        """Elements of the stored type per head and token, for keys and values of every layer in turn."""
+        sizes = self.head_dims or (self.head_dim,) * len(self.layers)
+        return tuple(size // 2 if self.dtype == "uint8" else size for size in sizes for _ in ("key", "value"))
 
     @property
     def bytes_per_token(self) -> int:
         """Bytes of one token over all layers, keys and values."""
-        return 2 * len(self.layers) * self.heads * self.width * np.dtype(self.dtype).itemsize
+        return sum(self.widths) * self.heads * np.dtype(self.dtype).itemsize
 
 
 def past_names(layers: Iterable[int]) -> list[str]:

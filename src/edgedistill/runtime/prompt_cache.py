@@ -207,14 +207,17 @@ class PromptCache:
             return None
         (count,) = _COUNT.unpack_from(body)
         tokens = np.frombuffer(body, dtype="<i8", count=count, offset=_COUNT.size).astype(np.int64)
-        shape = (2 * len(geometry.layers), geometry.heads, count, geometry.width)
         dtype = np.dtype(geometry.dtype).newbyteorder("<")
         offset = _COUNT.size + 8 * count
-        if len(body) - offset != int(np.prod(shape)) * dtype.itemsize:
+        if len(body) - offset != geometry.bytes_per_token * count:
             _unlink(path)
             return None
-        entries = np.frombuffer(body, dtype=dtype, offset=offset).reshape(shape)
-        return _Stored(path, tokens, list(entries), path.name.endswith(".exact.kv"))
+        ends = np.cumsum([geometry.heads * count * width for width in geometry.widths])
+        parts = np.split(np.frombuffer(body, dtype=dtype, offset=offset), ends[:-1])
+        entries = [
+            part.reshape(geometry.heads, count, width) for part, width in zip(parts, geometry.widths, strict=True)
+        ]
+        return _Stored(path, tokens, entries, path.name.endswith(".exact.kv"))
 
     def _write(self, path: Path, decoder: Decoder, start: int, block: Ids) -> None:
         stop = start + len(block)

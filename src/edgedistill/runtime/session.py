@@ -219,6 +219,8 @@ class DecoderSession:
             info.context_length,
             dtype=_CACHE_TYPES[found[last]],
             states=states,
+            head_dims=info.cache_head_dims,
+            readers=info.readers,
         )
         self._decoding = False
 

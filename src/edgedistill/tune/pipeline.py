@@ -205,11 +205,11 @@ def _check_reference(source: Bundle, checkpoint: Checkpoint) -> ModelSpec:
     """The architecture that bundle and reference share; raises BundleError where they do not."""
     spec = build_spec(checkpoint.config)
     tensors = model_tensors(checkpoint.config, spec, checkpoint.tensors)
-    unknown = spec.states or spec.experts or spec.sub_norms or spec.rounded_inputs
+    unknown = spec.states or spec.experts or spec.sub_norms or spec.rounded_inputs or spec.has_own_sizes
     if unknown or not tensors.is_plain:
         raise UnsupportedModelError(
             f"Models of type {spec.family} store their weights in a layout, or have layers, that tuning does not know.",
-            hint="Export with --calibrate instead.",
+            hint=f"Export with {'--quality high' if spec.has_own_sizes else '--calibrate'} instead.",
         )
     check_tensors(spec, tensors)
     in_bundle = {weight.name: tuple(weight.shape) for weight in source.manifest.weights}

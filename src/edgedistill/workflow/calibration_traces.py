@@ -69,6 +69,7 @@ def traces_for(model: str | Path, options: ExportOptions | None = None, *, progr
     progress = progress or NullProgress()
     source = _source(options)
     with open_checkpoint(str(model), **source, progress=progress) as checkpoint:
+        pipeline.calibratable(checkpoint.config, options)
         tokenizer_sha256 = hashlib.sha256(checkpoint.tokenizer_json).hexdigest()
         vocab_size = int(checkpoint.config["vocab_size"])
         if file is not None:

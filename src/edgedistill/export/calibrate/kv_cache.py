@@ -80,14 +80,15 @@ def calibrate(
         "manifest": _with_present_files(directory, manifest).to_json(),
         "sequences": None if sequences is None else [np.asarray(s).tolist() for s in sequences],
         "inv_freq": [
-            None if layer.rope is None else list(layer.rope.inv_freq) for layer in spec.layers if not layer.recurrent
+            None if rope is None else list(rope.inv_freq)
+            for rope in (spec.layers[index].rope for index in spec.attention_layers)
         ],
     }
     progress.begin("calibrating the KV cache", 0, "tokens")
     try:
         outcome = run_in_child(write_maxima, str(directory), request, progress=progress)
         with np.load(directory / _MAXIMA) as maxima:
-            key, value = maxima["key"], maxima["value"]
+            key, value = ([maxima[f"{kind}.{i}"] for i in range(len(maxima) // 2)] for kind in ("key", "value"))
     except EdgedistillError as error:
         raise ExportError(
             f"Calibrating the KV cache failed ({error}).",
@@ -96,13 +97,13 @@ def calibrate(
     finally:
         (directory / _MAXIMA).unlink(missing_ok=True)
     progress.end()
-    if not np.isfinite(key).all() or not np.isfinite(value).all():
+    if not all(np.isfinite(part).all() for part in (*key, *value)):
         raise ExportError(
             "Keys or values of the model are not finite, so that its KV cache cannot be quantized.",
             hint="Export with --kv-cache float32 and try the bundle with: edgedistill run",
         )
     granularity: Granularity = "per-tensor" if cache.scales == "per-tensor" else "per-channel"
-    scales = kv_scales(list(key), list(value), bits=cache.bits, granularity=granularity)
+    scales = kv_scales(key, value, bits=cache.bits, granularity=granularity)
     return Calibration(scales, outcome["source"], outcome["tokens"])
 
 
@@ -125,8 +126,8 @@ def maxima_of(
     cached: Iterable[tuple[int, npt.NDArray[np.float32], npt.NDArray[np.float32]]],
     inv_freq: Sequence[Sequence[float] | None],
     context: int,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Largest magnitudes of keys and values per channel, float32 [layers, heads, head_dim] each.
+) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]]:
+    """Largest magnitudes of keys and values per channel: of each layer float32 [heads, head_dim].
 
     Layers are counted as far as they have keys. ``cached`` gives a layer's number, its keys and its values [heads,
     tokens, head_dim] from position 0 on, any number of times per layer. Where ``inv_freq`` of the layer is known, keys
@@ -148,7 +149,7 @@ def maxima_of(
         value[layer] = here if known_value is None else np.maximum(known_value, here)
     if any(part is None for part in (*key, *value)):
         raise ValueError("a layer without keys or values")
-    return np.stack([k for k in key if k is not None]), np.stack([v for v in value if v is not None])
+    return [k for k in key if k is not None], [v for v in value if v is not None]
 
 
 def write_maxima(path: str, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -170,9 +171,10 @@ def write_maxima(path: str, request: dict[str, Any], progress: Progress) -> dict
         source = "given" if given else "own texts"
         cached = _through_session(model, [s[:limit] for s in sequences], progress)
     sequences = [s[:limit] for s in sequences if s]
-    key, value = maxima_of(cached, request["inv_freq"], limit)
+    found = dict(zip(("key", "value"), maxima_of(cached, request["inv_freq"], limit), strict=True))
     with (directory / _MAXIMA).open("wb") as stream:
-        np.savez(stream, key=key, value=value)
+        arrays: dict[str, Any] = {f"{kind}.{i}": a for kind, parts in found.items() for i, a in enumerate(parts)}
+        np.savez(stream, **arrays)
     return {"source": source, "tokens": sum(len(s) for s in sequences)}
 
 

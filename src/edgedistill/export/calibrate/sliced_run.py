@@ -54,12 +54,16 @@ def pieces(manifest: Manifest, limit: int = SLICE_BYTES) -> Iterator[Piece]:
             end += 1
         attention = [i for i in manifest.model.attention_layers if begin <= i < end]
         kept = [f"past_key_values.{i}.{kind}" for i in attention for kind in ("key", "value")]
+        borrowed = sorted({maker for layer, maker in manifest.model.readers if begin <= layer < end and maker < begin})
         states = [s.name for s in manifest.model.states if begin <= int(s.name.partition(".")[0]) < end]
         kept += [f"past_state.{name}" for name in states]
-        entry = ("input_ids",) if begin == 0 else _boundary(begin)
-        leave = ("final_norm.out",) if end == count else _boundary(end)
+        entry = ("input_ids",) if begin == 0 else (*_boundary(begin), *_flowing(manifest, begin))
+        made = (name for name in _flowing(manifest, end) if name not in entry)
+        leave = ("final_norm.out",) if end == count else (*_boundary(end), *made)
+        # The past of another piece's layer, and not its present: that is written again, with the same keys.
+        read = [f"past_key_values.{i}.{kind}" for i in borrowed for kind in ("key", "value")]
         yield Piece(
-            inputs=(*entry, *_LENGTHS, *((_COUNTS,) if states else ()), *kept),
+            inputs=(*entry, *_LENGTHS, *((_COUNTS,) if states else ()), *kept, *read),
             outputs=(*leave, *map(_present, kept)),
             layers=range(begin, end),
         )
@@ -69,6 +73,19 @@ def pieces(manifest: Manifest, limit: int = SLICE_BYTES) -> Iterator[Piece]:
 
 def _present(past: str) -> str:
     return past.replace("past_key_values", "present").replace("past_state", "present_state")
+
+
+def _flowing(manifest: Manifest, boundary: int) -> tuple[str, ...]:
+    """What layers from ``boundary`` on read besides the layer before them."""
+    model = manifest.model
+    makers = sorted({maker for layer, maker in model.readers if layer >= boundary > maker})
+    keys = tuple(f"layers.{maker}.attn.{which}" for maker in makers for which in ("k", "v"))
+    second = any(weight.name == "per_layer.embed" for weight in manifest.weights)
+    return ("per_layer.inputs", *keys) if second else keys
+
+
+def _flows(name: str) -> bool:
+    return not name.startswith(("present", "logits"))
 
 
 def _boundary(layer: int) -> tuple[str, str]:
@@ -95,7 +112,7 @@ def decode(directory: Path, manifest: Manifest, prompt: list[int], steps: int, l
                 feeds.update(_run(session, cut, {**feeds, **caches}))
                 del session
                 for name in cut.inputs:
-                    if name.startswith("past_"):
+                    if name.startswith("past_") and _present(name) in cut.outputs:
                         caches[name] = feeds.pop(_present(name))
             logits = feeds["logits"][0, -1]
             if not np.isfinite(logits).all():
@@ -152,7 +169,7 @@ def logits(
             session = _open(directory, model, cut)
             for feed in feeds:
                 out = _run(session, cut, {**feed, **_empty_caches(model, 1, feed["input_ids"].shape[1])})
-                feed.update((name, value) for name, value in out.items() if "norm" in name)
+                feed.update((name, value) for name, value in out.items() if _flows(name))
             del session
         session = _open(directory, model, cuts[-1])
         for feed, ids in zip(feeds, sequences, strict=True):
@@ -191,7 +208,7 @@ def observe(
             for feed in feeds:
                 out = _run(session, tapped, {**feed, **_empty_caches(model, 1, feed["input_ids"].shape[1])})
                 yield from ((name, out[name][0]) for name in out if name in wanted)
-                feed.update((name, value) for name, value in out.items() if name in cut.outputs and "norm" in name)
+                feed.update((name, value) for name, value in out.items() if name in cut.outputs and _flows(name))
             del session
     finally:
         (directory / _CUT).unlink(missing_ok=True)
@@ -210,9 +227,10 @@ def _load(directory: Path, manifest: Manifest, limit: int) -> tuple[ir.Model, li
     model = ir.load(directory / Widening.in_directory(directory).graph(MODEL))
     cuts = list(pieces(manifest, limit))
     for value in ir.convenience.create_value_mapping(model.graph).values():
-        if value.name in {name for cut in cuts for name in cut.outputs if "norm" in name}:
+        if value.name in {name for cut in cuts for name in cut.outputs if _flows(name)}:
             value.type = ir.TensorType(ir.DataType.FLOAT)
-            value.shape = ir.Shape(["batch", "sequence", manifest.model.hidden_size])
+            if "norm" in value.name:
+                value.shape = ir.Shape(["batch", "sequence", manifest.model.hidden_size])
     return model, cuts
 
 

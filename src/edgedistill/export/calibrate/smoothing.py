@@ -69,7 +69,8 @@ def groups(spec: ModelSpec, planned: Mapping[str, PlannedWeight]) -> tuple[Group
         mlp = (f"{name}.mlp.gate", f"{name}.mlp.up") if spec.gated_mlp else (f"{name}.mlp.up",)
         mixture = spec.layers[index].mixture
         recurrent = spec.layers[index].recurrent
-        attention = (f"{name}.attn.qkv", *((f"{name}.attn.output_gate",) if spec.output_gate else ()))
+        projection = "qkv" if spec.layers[index].keys_of is None else "query"
+        attention = (f"{name}.attn.{projection}", *((f"{name}.attn.output_gate",) if spec.output_gate else ()))
         readers = {f"{name}.input_norm": attention if recurrent is None else (f"{name}.conv.in",)}
         if isinstance(recurrent, GatedDeltaSpec | Mamba2Spec):  # its gates read the norm, too, and stay in float32
             readers.clear()

@@ -67,6 +67,16 @@ class OptimumExport:
         """None: what is traced has keys and values in every layer."""
         return ()
 
+    @property
+    def head_dims(self) -> tuple[int, ...]:
+        """None: its layers have heads of one size."""
+        return ()
+
+    @property
+    def keys_of(self) -> tuple[int, ...]:
+        """None: its layers read keys of their own."""
+        return ()
+
     def kv_bytes_per_token(self, itemsize: float = 4) -> int:
         """Bytes of KV cache per token over all layers."""
         return int(2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * itemsize)

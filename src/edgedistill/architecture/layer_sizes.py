@@ -1,0 +1,116 @@
+"""Layers that differ in more than their window: Gemma 4's heads, shared keys and second embedding.
+
+The source is transformers ``models/gemma4`` (``Gemma4TextConfig``). Layers of full attention have wider heads than
+those with a window; the last ``num_kv_shared_layers`` read keys and values of the last layer of their kind before them,
+and have a wider MLP if ``use_double_wide_mlp``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.checkpoint.config_values import integer, mapping, number
+from edgedistill.errors import CheckpointError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgedistill.architecture.spec import LayerSpec
+
+_GLOBAL_HEAD_DIM = 512
+_HINT = "Compare config.json with the original model's."
+ROPE_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0},
+}
+"""What the config class has where config.json names none."""
+
+
+def head_dim_of_full_layers(config: Mapping[str, Any], full: tuple[int, ...]) -> int:
+    """Elements of a head in the layers ``full``: ``global_head_dim``, or ``per_layer_config`` (transformers 5.24).
+
+    Raises:
+        CheckpointError: A size is no number, or differs among them.
+        UnsupportedModelError: Layers differ in something else.
+    """
+    by_layer = mapping(config, "per_layer_config")
+    if not by_layer:
+        return integer(config, "global_head_dim", _GLOBAL_HEAD_DIM)
+    names = {str(index) for index in full}
+    sizes = set()
+    for name in by_layer:
+        entry = mapping(by_layer, name)
+        if name not in names or entry.keys() - {"head_dim"}:
+            raise UnsupportedModelError(
+                f"config.json has sizes of its own for layer {name[:20]} ({', '.join(sorted(entry))[:80]}); a head_dim "
+                "for layers of full attention is expected.",
+                hint=_HINT,
+            )
+        sizes.add(integer(entry, "head_dim"))
+    if len(sizes) != 1 or len(by_layer) != len(full):
+        raise CheckpointError(
+            f"per_layer_config of config.json has {len(sizes)} sizes of heads for {len(by_layer)} layers; one size for "
+            f"all {len(full)} layers of full attention is expected.",
+            hint=_HINT,
+        )
+    return sizes.pop()
+
+
+def with_sizes(
+    config: Mapping[str, Any], layers: tuple[LayerSpec, ...], head_dim: int, inner: int
+) -> tuple[LayerSpec, ...]:
+    """``layers`` with the sizes that are not the model's, and with whose keys they read.
+
+    Args:
+        config: The content of config.json.
+        layers: With their windows.
+        head_dim: Elements of a head in layers of full attention.
+        inner: Inner size of the model's MLP.
+
+    Raises:
+        CheckpointError: The last layer has a window, or layers read keys of a kind that none before them has.
+    """
+    shared = number(config, "num_kv_shared_layers", 0)
+    if shared not in range(len(layers)) or layers[-1].sliding_window is not None:
+        raise CheckpointError(
+            f"config.json has num_kv_shared_layers = {shared:g} for {len(layers)} layers, of which the last has "
+            f"{'a' if layers[-1].sliding_window else 'no'} window; fewer than all, and a last one without a window, "
+            "are expected.",
+            hint=_HINT,
+        )
+    first = len(layers) - int(shared)
+    wide = bool(config.get("use_double_wide_mlp"))
+    makers = {layer.sliding_window is None: layer.index for layer in layers[:first]}
+    found = []
+    for layer in layers:
+        is_full = layer.sliding_window is None
+        sized = replace(layer, head_dim=head_dim if is_full else None)
+        if layer.index >= first:
+            if is_full not in makers:
+                raise CheckpointError(
+                    f"config.json has num_kv_shared_layers = {shared:g}, so that layer {layer.index} has no layer of "
+                    "its kind before it whose keys it could read.",
+                    hint=_HINT,
+                )
+            sized = replace(sized, keys_of=makers[is_full], intermediate_size=2 * inner if wide else None)
+        found.append(sized)
+    return tuple(found)
+
+
+def second_embedding(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Elements that each layer reads of the second embedding, and the rows of that; 0 and 0: there is none.
+
+    Raises UnsupportedModelError if it has no row for some tokens.
+    """
+    size = int(number(config, "hidden_size_per_layer_input", 256))
+    if size <= 0:
+        return 0, 0
+    rows = integer(config, "vocab_size_per_layer_input", 262144)
+    if rows < integer(config, "vocab_size"):
+        raise UnsupportedModelError(
+            f"config.json has {rows} rows in the embedding of the layers (vocab_size_per_layer_input) for a vocabulary "
+            f"of {config['vocab_size']}; one for every token is expected.",
+            hint=_HINT,
+        )
+    return size, rows

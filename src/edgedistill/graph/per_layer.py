@@ -1,0 +1,83 @@
+"""Gemma 4's second embedding, of which every layer reads its own part, and the number that ends a layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgedistill.architecture.spec import LayerSpec, ModelSpec
+    from edgedistill.graph.builder import GraphBuilder
+    from edgedistill.graph.weights import WeightEmitter
+
+INPUTS = "per_layer.inputs"
+
+
+def per_layer_inputs(
+    b: GraphBuilder, spec: ModelSpec, weights: WeightEmitter, input_ids: ir.Value, hidden: ir.Value
+) -> ir.Value | None:
+    """What the layers read of the tokens besides ``hidden``: float32 [B, S, layers, size]; None: nothing.
+
+    (norm(in(hidden) / sqrt(H)) + embed(ids) * sqrt(size)) / sqrt(2), as ``project_per_layer_inputs`` of transformers'
+    Gemma 4 has it. ``hidden`` float32 [B, S, H] is the embedding.
+    """
+    size = spec.per_layer_size
+    if not size:
+        return None
+
+    def scaled(x: ir.Value, factor: float, output: str) -> ir.Value:
+        return b.call("Mul", [x, b.constant(f"{output}.factor", np.array(factor, dtype=np.float32))], output)
+
+    shape = b.constant("per_layer.shape", np.array([0, 0, spec.num_hidden_layers, size], dtype=np.int64))
+    read = weights.linear(b, hidden, "per_layer.in", output="per_layer.in.out")
+    read = scaled(read, spec.hidden_size**-0.5, "per_layer.in.scaled")
+    read = b.call(
+        "SimplifiedLayerNormalization",
+        [b.call("Reshape", [read, shape], "per_layer.in.by_layer"), weights.vector(b, "per_layer.norm")],
+        "per_layer.in.normed",
+        axis=-1,
+        epsilon=spec.rms_norm_eps,
+        stash_type=1,
+    )
+    rows = weights.embedding(b, input_ids, "per_layer.embed", output="per_layer.embedding")
+    rows = scaled(rows, size**0.5, "per_layer.embedding.scaled")
+    rows = b.call("Reshape", [rows, shape], "per_layer.embedding.by_layer")
+    return scaled(b.call("Add", [read, rows], "per_layer.sum"), 2**-0.5, INPUTS)
+
+
+def leave(
+    b: GraphBuilder,
+    spec: ModelSpec,
+    weights: WeightEmitter,
+    layer: LayerSpec,
+    hidden: ir.Value,
+    per_layer: ir.Value | None,
+    *,
+    output: str,
+) -> ir.Value:
+    """The end of a layer, behind its MLP: (h + norm(out(gelu(gate(h)) * part))) * scalar, called ``output``.
+
+    ``hidden`` float32 [B, S, H]; the layer's part of ``per_layer`` (see ``per_layer_inputs``) is left out where there
+    is none.
+    """
+    name = f"layers.{layer.index}.per_layer"
+    if per_layer is not None:
+        index = b.constant(f"{name}.index", np.array(layer.index, dtype=np.int64))
+        part = b.call("Gather", [per_layer, index], f"{name}.part", axis=2)
+        gate = weights.linear(b, hidden, f"{name}.gate", output=f"{name}.gate.out")
+        active = b.call("Gelu", [gate], f"{name}.active", approximate="tanh")
+        gated = b.call("Mul", [active, part], f"{name}.gated")
+        out = weights.linear(b, gated, f"{name}.out", output=f"{name}.out.out")
+        normed = b.call(
+            "SimplifiedLayerNormalization",
+            [out, weights.vector(b, f"{name}.norm")],
+            f"{name}.norm.out",
+            axis=-1,
+            epsilon=spec.rms_norm_eps,
+            stash_type=1,
+        )
+        hidden = b.call("Add", [hidden, normed], f"{name}.sum")
+    return b.call("Mul", [hidden, weights.vector(b, f"layers.{layer.index}.scalar")], output)
