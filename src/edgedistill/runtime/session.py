@@ -206,7 +206,8 @@ class DecoderSession:
         found = {value.name: value.type for value in self.raw.get_inputs()}
         states, layers = tuple((state.name, state.shape) for state in info.states), info.attention_layers
         shapes = {value.name: tuple(value.shape[1:]) for value in self.raw.get_inputs()}
-        if not layers or any(shapes.get(f"past_state.{name}") != shape for name, shape in states):
+        listed = [(f"past_state.{name}", shape) for name, shape in states]
+        if not layers or sorted(listed) != sorted(one for one in shapes.items() if one[0].startswith("past_state.")):
             raise BundleError(f"{MODEL} and manifest.json differ in their states.", hint="Export the bundle again.")
         last = past_names(layers)[-1]
         missing = {"input_ids", "seqlens_k", "query_seqlens", "logit_index", last} - found.keys()
