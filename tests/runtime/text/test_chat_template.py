@@ -12,6 +12,7 @@ from edgedistill.errors import GenerationError, TemplateError
 from edgedistill.runtime.text import chat_template as template_module
 from edgedistill.runtime.text import chat_template_worker as worker
 from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
+from edgedistill.runtime.text.messages import plain_messages
 from edgedistill.runtime.text.reasoning import opened_by
 
 if TYPE_CHECKING:
@@ -79,6 +80,12 @@ READS_PARTS = (
     "{% for m in messages %}{{ m.role }}: {% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}"
     "{% endif %}{% endfor %};{% endfor %}"
 )
+
+
+def test_the_role_developer_is_the_system(opened: Any) -> None:
+    """OpenAI's newer name; templates drop messages of a role that they do not know."""
+    messages = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    assert opened(READS_PARTS).render(plain_messages(messages)) == "system: Be brief.;user: Why?;"
 
 
 def test_a_system_prompt_that_a_template_refuses_or_leaves_out_goes_before_the_first_question(opened: Any) -> None:

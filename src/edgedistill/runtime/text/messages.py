@@ -35,6 +35,10 @@ def _plain(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise GenerationError(f"Message {index} is {message!r}; expected a dict with 'role' and 'content'.")
     message = with_objects(message, index)
+    if (
+        message.get("role") == "developer"
+    ):  # OpenAI's newer name; templates drop messages of roles that they do not know
+        message = {**message, "role": "system"}
     content = message.get("content")
     if not isinstance(content, list | tuple):
         return message
