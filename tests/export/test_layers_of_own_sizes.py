@@ -104,6 +104,12 @@ def test_quantized_with_a_second_form_for_prompts(source: tuple[Path, Any], bund
     assert np.abs(prefilled(Bundle.open(made.path), ids) - whole).mean() < 0.1 * whole.std()
 
 
+def test_the_default_is_not_calibrated_and_says_so(source: tuple[Path, Any], tmp_path: Path) -> None:
+    made = edgedistill.export(source[0], tmp_path / "b", format="int4", verify=False, check=False)
+    assert made.notes == ("Layers of gemma4_text share keys: they are quantized without calibration.",)
+    assert made.manifest.calibration == {}
+
+
 def test_what_is_not_done_says_so(source: tuple[Path, Any], bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match=r"layers of gemma4_text share keys.*--format and without --calib"):
         edgedistill.export(source[0], tmp_path / "out", format="int4", calibrate=True)

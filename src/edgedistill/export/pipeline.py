@@ -128,6 +128,9 @@ def export(
         if (feasible := calibratable(checkpoint.config, options)) is not options:
             options = feasible
             profile, traces = resolve_profile(options), options.traces
+            notes = (
+                f"Layers of {checkpoint.config['model_type']} share keys: they are quantized without calibration.",
+            )
         if budget is not None and traces is not None:
             source_hash = checkpoint.hash_source(progress)
             profile, choice = choose_formats(
@@ -144,7 +147,7 @@ def export(
             options = replace(options, exporter="own")
         else:
             profile, kept = _kept(checkpoint, profile, options)
-            notes = (kept,) if kept else ()
+            notes = (*notes, kept) if kept else notes
         maker = _choose(checkpoint, profile, options)
         maker.check_budget(out, trial=options.check)
         source_hash = source_hash or checkpoint.hash_source(progress)
