@@ -20,7 +20,8 @@ from edgedistill.checkpoint.normalize import normalize
 from edgedistill.checkpoint.quantized import open_quantized
 from edgedistill.checkpoint.safetensors import open_safetensors
 from edgedistill.export.writer import Layout, plan_layout
-from edgedistill.graph.decoder import Signature, build_graph
+from edgedistill.graph.decoder import build_graph
+from edgedistill.graph.inputs import Signature
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.quantize import dequantize_rows, quantize_rows
 from edgedistill.quantize.plan import plan_weights

@@ -26,7 +26,7 @@ from edgedistill.export.options import ExportOptions
 from edgedistill.export.plan import canonical, make_plan, of_second_form
 from edgedistill.export.trial_run import WHOLE_LIMIT
 from edgedistill.export.writer import Job, WeightsWriter
-from edgedistill.graph.decoder import Signature, build_graph
+from edgedistill.graph.decoder import build_graph
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.profile.profile import usable_profiles
 from edgedistill.quantize import kv as kv_format
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from edgedistill.estimate.memory import Budget
     from edgedistill.export.calibrate.smoothing import Fold
     from edgedistill.export.plan import Plan
+    from edgedistill.graph.inputs import Signature
     from edgedistill.profile.profile import Profile
     from edgedistill.progress import Progress
     from edgedistill.quantize.kv import KvScales
