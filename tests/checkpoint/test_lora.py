@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoint_fixtures import CONFIG, tokenizer, write_directory, write_safetensors
+from safetensors import safe_open
 
+from edgedistill.checkpoint.lora import open_adapter
 from edgedistill.checkpoint.open import open_checkpoint
+from edgedistill.checkpoint.safetensors import open_safetensors_file
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -105,6 +109,45 @@ def test_sum_of_base_and_product(base: Path, tmp_path: Path) -> None:
         assert plain.hash_source() != merged.hash_source()
 
 
+@pytest.mark.parametrize("spelling", ["model.language_model", "language_model.model", "_orig_mod.model", "default"])
+def test_names_of_adapters_trained_in_a_larger_or_wrapped_model(base: Path, tmp_path: Path, spelling: str) -> None:
+    plain = write_adapter(tmp_path / "plain")
+    with open_checkpoint(str(base), adapter=plain) as checkpoint:
+        expected = checkpoint.tensors.read_rows(TARGET, 0, 64)
+    with safe_open(plain / "adapter_model.safetensors", "np") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    if spelling == "default":
+        renamed = {re.sub(r"\.(lora_[AB])\.", r".\1.default.", name): array for name, array in stored.items()}
+    else:
+        renamed = {
+            name.replace("_model.model.model.", f"_model.model.{spelling}."): array for name, array in stored.items()
+        }
+        renamed["base_model.model.model.visual.blocks.0.attn.qkv.lora_A.weight"] = ONE
+        renamed["base_model.model.model.visual.blocks.0.attn.qkv.lora_B.weight"] = ONE.T
+    with open_checkpoint(str(base), adapter=write_adapter(tmp_path / "other", renamed)) as checkpoint:
+        np.testing.assert_array_equal(checkpoint.tensors.read_rows(TARGET, 0, 64), expected)
+        assert any("2 tensors of the adapter" in note for note in checkpoint.notes) == (spelling != "default")
+
+
+def test_fan_in_fan_out_concerns_matrices_that_are_stored_transposed(base: Path, tmp_path: Path) -> None:
+    """PEFT says of any other module that it takes the option for false; GPT-2's c_attn is [in, out]."""
+    with (
+        open_checkpoint(str(base), adapter=write_adapter(tmp_path / "a")) as plain,
+        open_checkpoint(str(base), adapter=write_adapter(tmp_path / "b", fan_in_fan_out=True)) as stated,
+    ):
+        np.testing.assert_array_equal(plain.tensors.read_rows(TARGET, 0, 64), stated.tensors.read_rows(TARGET, 0, 64))
+    rng = np.random.default_rng(1)
+    weight, a, b = (rng.normal(size=shape).astype(np.float32) for shape in ((32, 96), (2, 32), (96, 2)))
+    module = "transformer.h.0.attn.c_attn"
+    write_safetensors(tmp_path / "gpt2.safetensors", {f"{module}.weight": weight})
+    factors = {f"base_model.model.{module}.lora_A.weight": a, f"base_model.model.{module}.lora_B.weight": b}
+    adapter = write_adapter(tmp_path / "c", factors, fan_in_fan_out=True)
+    source = open_adapter(adapter, open_safetensors_file(tmp_path / "gpt2.safetensors"))
+    merged = source.read_rows(f"{module}.weight", 3, 30)
+    np.testing.assert_allclose(merged, (weight + 2 * (b @ a).T)[3:30], rtol=1e-5, atol=1e-6)
+    source.close()
+
+
 def test_tokens_added_in_training(base: Path, tmp_path: Path) -> None:
     """An embedding that grew comes with its own tokenizer."""
     rows = np.random.default_rng(1).normal(0, 1, (324, 32)).astype(np.float32)
@@ -123,11 +166,8 @@ def test_tokens_added_in_training(base: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "match"),
     [
-        ({"use_dora": True}, r"DoRA \(use_dora\)"),
-        ({"fan_in_fan_out": True}, "transposed"),
-        ({"lora_bias": True}, "LoRA biases"),
+        ({"use_dora": True}, "says use_dora, but the adapter has no lora_magnitude_vector"),
         ({"layer_replication": [[0, 2]]}, "replicated"),
-        ({"trainable_token_indices": [1]}, "single trained tokens"),
         ({"peft_type": "IA3"}, "of type 'IA3'"),
         ({"init_lora_weights": "pissa_niter_4"}, "initialised by 'pissa_niter_4'"),
         ({"lora_alpha": None}, "no usable lora_alpha"),
@@ -150,7 +190,20 @@ ONE = np.ones((2, 32), np.float32)
         ({f"{LAYER}.lora_A.weight": ONE}, "only one of lora_A and lora_B"),
         ({f"{LAYER}.lora_A.weight": ONE, f"{LAYER}.lora_B.weight": ONE.T}, "but the tensor has shape"),
         ({f"{LAYER}.lora_A.weight": ONE, f"{LAYER}.lora_B.weight": np.ones((64, 3), np.float32)}, "but the tensor"),
-        ({f"{LAYER}.lora_magnitude_vector": ONE}, "lora_magnitude_vector, which is not supported"),
+        ({f"{LAYER}.lora_magnitude_vector": ONE}, "only one of lora_A and lora_B"),
+        ({f"{LAYER}.lora_C.weight": ONE}, "lora_C.weight, which is not supported"),
+        (
+            {
+                f"{LAYER}.lora_A.weight": ONE,
+                f"{LAYER}.lora_B.weight": np.ones((64, 2), np.float32),
+                f"{LAYER}.lora_B.bias": ONE[0],
+            },
+            "changes model.layers.0.self_attn.q_proj.bias, which the base model does not have",
+        ),
+        (
+            {"base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": ONE},
+            "does not say which tokens of model.embed_tokens were trained",
+        ),
         ({"model.layers.0.x": ONE}, "tensor model.layers.0.x, which is not supported"),
         ({"base_model.model.score.weight": ONE}, "replaces score.weight, which the base model does not have"),
         ({"base_model.model.model.norm.weight": ONE}, "replaces model.norm.weight by shape"),

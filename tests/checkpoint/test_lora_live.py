@@ -1,6 +1,7 @@
-"""Adapters on embeddings that the head shares: the logits of the live PEFT model, whose head keeps the base's weights.
+"""Adapters of every kind that PEFT trains: the logits of the live PEFT model.
 
-``merge_and_unload`` would write one matrix for both, which is another model.
+A head that shares its embedding keeps the base's weights there; ``merge_and_unload`` would write one matrix for both,
+which is another model.
 """
 
 from __future__ import annotations
@@ -27,12 +28,28 @@ pytestmark = pytest.mark.filterwarnings("ignore")
         {"target_modules": ["embed_tokens", "q_proj"]},
         {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
         {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": "all-linear", "use_dora": True, "use_rslora": True},
+        {"target_modules": ["embed_tokens", "down_proj"], "use_dora": True},
+        {"target_modules": ["q_proj", "o_proj"], "lora_bias": True},
+        {"target_modules": ["q_proj"], "bias": "all"},
+        {"target_modules": ["up_proj"], "trainable_token_indices": [5, 319, 7]},
+        {"target_modules": ["up_proj"], "trainable_token_indices": {"embed_tokens": [5, 6], "lm_head": [300]}},
+        {
+            "target_modules": ["q_proj", "gate_proj"],
+            "use_dora": True,
+            "rank_pattern": {"gate_proj": 3},
+            "alpha_pattern": {"1.mlp.gate_proj": 40},
+            "modules_to_save": ["norm"],
+        },
     ],
 )
 def test_logits_of_the_live_model(options: dict[str, Any], tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     transformers = pytest.importorskip("transformers")
-    directory = write_directory(tmp_path / "base")
+    directory = write_directory(tmp_path / "base", attention_bias="bias" in str(options))
+    if "bias" in str(options):
+        model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(directory))
+        model.save_pretrained(directory)
     model = transformers.AutoModelForCausalLM.from_pretrained(directory)
     randomize(model)
     model.save_pretrained(directory)

@@ -1,159 +1,59 @@
-"""A PEFT LoRA adapter merged into a base checkpoint while its rows are read.
+"""A PEFT LoRA adapter read: what it changes, by the names of the base's tensors; ``lora_source`` merges it.
 
-LoRA (Hu et al. 2021, arXiv:2106.09685): W + scaling * B @ A with scaling alpha / r, or alpha / sqrt(r) for rsLoRA
-(Kalajdzievski 2023, arXiv:2312.03732). Only the rows that are asked for are multiplied; A and B are small.
+Scaling is alpha / r, or alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023, arXiv:2312.03732).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from edgedistill.checkpoint.grid import grid_of, read_grid
-from edgedistill.checkpoint.safetensors import SafetensorsSource, check_rows, missing_tensor, open_safetensors_file
+from edgedistill.checkpoint.lora_source import Changes, Delta, LoraSource
+from edgedistill.checkpoint.normalize import EMBEDDING, HEAD
+from edgedistill.checkpoint.safetensors import open_safetensors_file
 from edgedistill.checkpoint.tokenizer.files import read_json
-from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
-    import numpy.typing as npt
-
-    from edgedistill.checkpoint.grid import Grid, Scales, ZeroPoints
+    from edgedistill.checkpoint.safetensors import SafetensorsSource
     from edgedistill.checkpoint.types import TensorSource
 
 ADAPTER_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
-_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _PREFIX = "base_model.model."
 _HINT = "Merge it with PEFT (merge_and_unload, save_pretrained) and export the merged model."
 # Options that change the arithmetic. Everything else in adapter_config.json concerns training.
 _REFUSED = {
-    "use_dora": "DoRA", "fan_in_fan_out": "transposed weights", "lora_bias": "LoRA biases",
-    "layer_replication": "replicated layers", "trainable_token_indices": "single trained tokens",
-    "use_qalora": "QALoRA", "alora_invocation_tokens": "activated LoRA", "target_parameters": "LoRA on parameters",
-    "use_bdlora": "block-diagonal LoRA", "arrow_config": "Arrow", "kasa_config": "KaSA",
+    "layer_replication": "replicated layers", "use_qalora": "QALoRA", "alora_invocation_tokens": "activated LoRA",
+    "target_parameters": "LoRA on parameters", "use_bdlora": "block-diagonal LoRA", "arrow_config": "Arrow",
+    "kasa_config": "KaSA",
 }  # fmt: skip
 # Initialisations that also changed the base weights, which the adapter alone does not tell.
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-_LORA = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.weight)?")
+_LORA = re.compile(
+    r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.default)?(\.(?P<kind>weight|bias))?"
+)
+_MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(\.default)?(\.weight)?")
+_TOKENS = re.compile(r"(?P<module>.+)\.token_adapter\.trainable_tokens_delta(\.default)?")
+_WRAPPERS = re.compile(r"((_orig_mod|module)\.)+")
+_SAVED = re.compile(r"\.(modules_to_save(\.default)?|base_layer|token_adapter\.base_layer)\.")
+_NO_TEXT = re.compile(r"(^|\.)(vision\w*|visual|audio\w*|embed_vision|embed_audio|multi_modal_projector|connector)\.")
+# transformers' Conv1D, whose matrices are stored [in, out]; PEFT ignores ``fan_in_fan_out`` at any other module.
+_CONV1D = ("c_attn", "c_proj", "c_fc", "q_attn")
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """The change of one tensor: adapter tensors A [r, in] and B [out, r], ``scaling``; transposed for embeddings."""
+@dataclass(slots=True)
+class _Module:
+    """What the adapter has for one module: names of its tensors by role (``A``, ``B``, ``bias``, ``magnitude``)."""
 
-    a: str
-    b: str
-    scaling: float
-    embedding: bool
-
-
-class LoraSource:
-    """The base's tensors with the adapter merged, computed in float32."""
-
-    def __init__(
-        self,
-        base: TensorSource,
-        adapter: SafetensorsSource,
-        deltas: dict[str, Delta],
-        replaced: dict[str, str],
-        facts: dict[str, Any],
-        *,
-        copied_embedding: bool = False,
-    ) -> None:
-        """``copied_embedding``: the adapter's embedding is a copy beside the base's, not a new content of it."""
-        self._base = base
-        self._adapter = adapter
-        self._deltas = deltas
-        self._replaced = replaced
-        self._facts = facts
-        self._last: tuple[str, npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None
-        self._splits_embedding = copied_embedding or _EMBEDDING in deltas
-        self._names = dict.fromkeys((*base.names(), *deltas, *replaced))
-        if self.unties_head:
-            self._names[_HEAD] = None
-
-    @property
-    def path(self) -> Path:
-        """The adapter's weights file."""
-        return self._adapter.paths[0]
-
-    @property
-    def unties_head(self) -> bool:
-        """The merged model has an lm_head of its own where the base shares it with the embedding.
-
-        PEFT trains a copy of an embedding (``modules_to_save``) or adds to what it gives (LoRA): a head that shares
-        the base's embedding goes on with that.
-        """
-        return _HEAD not in self._base.names() and (_HEAD in self._names or self._splits_embedding)
-
-    def describe(self) -> dict[str, Any]:
-        """Facts for the manifest: name, rank, alpha, base model, number of changed tensors."""
-        return dict(self._facts)
-
-    def names(self) -> Iterable[str]:
-        """All tensor names."""
-        return self._names.keys()
-
-    def info(self, name: str) -> TensorInfo:
-        """Header of ``name``; raises CheckpointError if there is none."""
-        if name in self._replaced:
-            found = self._adapter.info(self._replaced[name])
-            return TensorInfo(name, found.shape, found.dtype)
-        if name not in self._names:
-            raise missing_tensor(name, self._names)
-        found = self._base.info(self._stored(name))
-        return TensorInfo(name, found.shape, found.dtype)
-
-    def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Rows ``start:stop`` of the merged tensor as float32. Raises what the base and the adapter raise."""
-        check_rows(self.info(name), start, stop)
-        if name in self._replaced:
-            rows = self._adapter.read_rows(self._replaced[name], start, stop)
-        else:
-            rows = self._base.read_rows(self._stored(name), start, stop)
-        delta = self._deltas.get(name)
-        if delta is not None:
-            a, b = self._factors(name, delta)
-            change = a[:, start:stop].T @ b.T if delta.embedding else b[start:stop] @ a
-            change *= np.float32(delta.scaling)
-            rows += change
-        return rows
-
-    def grid(self, name: str) -> Grid | None:
-        """The base's grid, for a tensor that the adapter leaves as it is."""
-        changed = name in self._deltas or name in self._replaced
-        return None if changed else grid_of(self._base, self._stored(name))
-
-    def read_grid(self, name: str, start: int, stop: int) -> tuple[Scales, ZeroPoints]:
-        """See ``GridSource``."""
-        return read_grid(self._base, self._stored(name), start, stop)
-
-    def close(self) -> None:
-        """Close base and adapter."""
-        self._adapter.close()
-        self._base.close()
-
-    def _stored(self, name: str) -> str:
-        """Name in the base: a head that the base shares with its embedding starts out as the embedding."""
-        return _EMBEDDING if name == _HEAD and self.unties_head else name
-
-    def _factors(self, name: str, delta: Delta) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """A and B, kept for the tensor that is being read. Threads may load them twice, never wrongly."""
-        last = self._last
-        if last is None or last[0] != name:
-            a = self._adapter.read_rows(delta.a, 0, self._adapter.info(delta.a).shape[0])
-            b = self._adapter.read_rows(delta.b, 0, self._adapter.info(delta.b).shape[0])
-            self._last = last = (name, a, b)
-        return last[1], last[2]
+    original: str
+    embedding: bool = False
+    parts: dict[str, str] = field(default_factory=dict)
 
 
 def open_adapter(directory: Path, base: TensorSource) -> LoraSource:
@@ -176,19 +76,14 @@ def open_adapter(directory: Path, base: TensorSource) -> LoraSource:
         raise CheckpointError(f"{directory.name} has no {ADAPTER_FILE}.", hint="Copy the adapter again.")
     adapter = open_safetensors_file(directory / ADAPTER_FILE)
     try:
-        deltas, replaced = _sort_tensors(adapter, config)
-        facts = _facts(directory, config, deltas, replaced)
-        copied = _EMBEDDING in replaced and _saves_copy(config, _EMBEDDING)
+        changes = _read_changes(adapter, config, set(base.names()))
+        copied = EMBEDDING in changes.replaced and _saves_copy(config, EMBEDDING)
         tied = bool(config.get("ensure_weight_tying"))
-        source = LoraSource(base, adapter, deltas, replaced, facts, copied_embedding=copied and not tied)
-        for name, delta in deltas.items():
-            _check_shapes(source, adapter, name, delta)
-        for name in replaced:
-            _check_replacement(source, base, name)
+        facts = _facts(directory, config, changes)
+        return LoraSource(base, adapter, changes, facts, copied_embedding=copied and not tied)
     except BaseException:
         adapter.close()
         raise
-    return source
 
 
 def _refuse(config: dict[str, Any]) -> None:
@@ -206,37 +101,92 @@ def _refuse(config: dict[str, Any]) -> None:
         )
 
 
-def _sort_tensors(adapter: SafetensorsSource, config: dict[str, Any]) -> tuple[dict[str, Delta], dict[str, str]]:
-    """Low-rank changes and whole replacements, both by the name of the tensor they concern."""
-    sides: dict[tuple[str, bool], dict[str, str]] = {}
-    replaced: dict[str, str] = {}
+def _read_changes(adapter: SafetensorsSource, config: dict[str, Any], known: set[str]) -> Changes:
+    """What the tensors of the adapter mean to a base with tensors of the names ``known``."""
+    modules: dict[str, _Module] = {}
+    changes, left_out = Changes(), []
     for stored in adapter.names():
-        if not stored.startswith(_PREFIX):
-            raise UnsupportedModelError(f"The adapter has a tensor {stored}, which is not supported.", hint=_HINT)
-        name = stored.removeprefix(_PREFIX)
-        if match := _LORA.fullmatch(name):
-            sides.setdefault((match["module"], match["embedding"] is not None), {})[match["side"]] = stored
-        elif ".lora_" in name:
-            raise UnsupportedModelError(f"The adapter has a tensor {stored}, which is not supported.", hint=_HINT)
-        else:
+        name = _WRAPPERS.sub("", stored)
+        if not name.startswith(_PREFIX):
+            raise _unknown(stored)
+        original = _WRAPPERS.sub("", name.removeprefix(_PREFIX))
+        match = _LORA.fullmatch(original) or _MAGNITUDE.fullmatch(original) or _TOKENS.fullmatch(original)
+        target = _in_text_model(f"{match['module']}.weight" if match else _SAVED.sub(".", original), known)
+        if target not in known and target != HEAD and _NO_TEXT.search(original):
+            left_out.append(stored)
+        elif match is None and ".lora_" in original:
+            raise _unknown(stored)
+        elif match is None:
             # modules_to_save, trained biases, and embeddings that were saved along.
-            replaced[re.sub(r"\.(modules_to_save(\.default)?|base_layer)\.", ".", name)] = stored
-    deltas: dict[str, Delta] = {}
-    for (module, embedding), found in sides.items():
-        if len(found) != 2:
-            raise CheckpointError(f"The adapter has only one of lora_A and lora_B for {module}.", hint=_HINT)
-        rank = adapter.info(found["A"]).shape[0]
-        deltas[f"{module}.weight"] = Delta(found["A"], found["B"], _scaling(config, module, rank), embedding)
-    if not deltas and not replaced:
+            changes.replaced[target] = stored
+        elif match.re is _TOKENS:
+            changes.tokens[target] = (stored, _token_ids(config, match["module"]))
+        else:
+            found = modules.setdefault(target.removesuffix(".weight"), _Module(match["module"]))
+            if match.re is _LORA:
+                found.embedding = match["embedding"] is not None
+            role = "magnitude" if match.re is _MAGNITUDE else match["side"]
+            found.parts["bias" if match.re is _LORA and match["kind"] == "bias" else role] = stored
+    for module, found in modules.items():
+        _add_module(changes, config, module, found, adapter)
+    changes.left_out = tuple(left_out)
+    if not changes.names:
         raise CheckpointError("The adapter changes no tensor.", hint="Pass a directory that PEFT saved.")
-    return deltas, replaced
+    return changes
+
+
+def _add_module(
+    changes: Changes, config: dict[str, Any], module: str, found: _Module, adapter: SafetensorsSource
+) -> None:
+    parts = found.parts
+    if not {"A", "B"} <= parts.keys():
+        raise CheckpointError(f"The adapter has only one of lora_A and lora_B for {module}.", hint=_HINT)
+    if bool(config.get("use_dora")) != ("magnitude" in parts):
+        raise CheckpointError(
+            f"{CONFIG_FILE} says {'use_dora' if config.get('use_dora') else 'nothing of DoRA'}, but the adapter has "
+            f"{'a' if 'magnitude' in parts else 'no'} lora_magnitude_vector for {module}.",
+            hint="Copy the adapter again.",
+        )
+    scaling = _scaling(config, found.original, adapter.info(parts["A"]).shape[0])
+    turned = bool(config.get("fan_in_fan_out")) and module.rpartition(".")[2] in _CONV1D
+    changes.deltas[f"{module}.weight"] = Delta(
+        parts["A"], parts["B"], scaling, found.embedding, turned, parts.get("magnitude")
+    )
+    if "bias" in parts:
+        changes.biases[f"{module}.bias"] = (parts["bias"], scaling)
+
+
+def _unknown(stored: str) -> UnsupportedModelError:
+    return UnsupportedModelError(f"The adapter has a tensor {stored}, which is not supported.", hint=_HINT)
+
+
+def _in_text_model(name: str, known: set[str]) -> str:
+    """The base's name of a tensor that was called ``name`` where the adapter was trained, maybe in a larger model."""
+    if name in known:
+        return name
+    _, found, inside = name.rpartition("language_model.")
+    inside = inside.removeprefix("model.")
+    return name if not found else inside if inside.startswith("lm_head.") else f"model.{inside}"
+
+
+def _token_ids(config: dict[str, Any], module: str) -> tuple[int, ...]:
+    """Ids of the tokens of ``module`` that were trained singly; raises CheckpointError where the config has none."""
+    stated = config.get("trainable_token_indices")
+    if isinstance(stated, dict):
+        stated = next((ids for key, ids in stated.items() if module == key or module.endswith(f".{key}")), None)
+    if not isinstance(stated, list) or not stated or not all(type(index) is int for index in stated):
+        raise CheckpointError(
+            f"{CONFIG_FILE} does not say which tokens of {module} were trained (trainable_token_indices).",
+            hint="Copy the adapter again.",
+        )
+    return tuple(stated)
 
 
 def _saves_copy(config: dict[str, Any], name: str) -> bool:
     """Whether ``modules_to_save`` names the module of this tensor (an embedding saved along is the base's, resized)."""
     module = name.rpartition(".")[0]
-    saved = config.get("modules_to_save") or ()
-    return any(isinstance(entry, str) and (module == entry or module.endswith(f".{entry}")) for entry in saved)
+    saved = [_in_text_model(entry, set()) for entry in config.get("modules_to_save") or () if isinstance(entry, str)]
+    return any(module == entry or module.endswith(f".{entry}") for entry in saved)
 
 
 def _scaling(config: dict[str, Any], module: str, rank: int) -> float:
@@ -254,47 +204,7 @@ def _scaling(config: dict[str, Any], module: str, rank: int) -> float:
     return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
-def _check_shapes(source: LoraSource, adapter: SafetensorsSource, name: str, delta: Delta) -> None:
-    base = _base_shape(source, name)
-    a, b = adapter.info(delta.a).shape, adapter.info(delta.b).shape
-    found = (a[1], b[0]) if delta.embedding and len(a) == len(b) == 2 else (b[0], a[-1])
-    if len(a) != 2 or len(b) != 2 or a[0] != b[1] or found != base:
-        raise CheckpointError(
-            f"The adapter changes {name} by {list(b)} x {list(a)}, but the tensor has shape {list(base)}.",
-            hint="Use the base model that the adapter was trained on.",
-        )
-
-
-def _check_replacement(source: LoraSource, base: TensorSource, name: str) -> None:
-    shape = source.info(name).shape
-    expected = _base_shape(source, name) if name in base.names() or name == _HEAD else None
-    if expected is None:
-        raise CheckpointError(
-            f"The adapter replaces {name}, which the base model does not have.",
-            hint="Use the base model that the adapter was trained on.",
-        )
-    # More rows than before: tokens were added in training.
-    grown = name in (_EMBEDDING, _HEAD) and shape[1:] == expected[1:]
-    if shape != expected and not grown:
-        raise CheckpointError(
-            f"The adapter replaces {name} by shape {list(shape)}, the base model has {list(expected)}.",
-            hint="Use the base model that the adapter was trained on.",
-        )
-
-
-def _base_shape(source: LoraSource, name: str) -> tuple[int, ...]:
-    try:
-        return source._base.info(source._stored(name)).shape  # the module's own class
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"The adapter changes {name}, which the base model does not have.",
-            hint="Use the base model that the adapter was trained on.",
-        ) from error
-
-
-def _facts(
-    directory: Path, config: dict[str, Any], deltas: dict[str, Delta], replaced: dict[str, str]
-) -> dict[str, Any]:
+def _facts(directory: Path, config: dict[str, Any], changes: Changes) -> dict[str, Any]:
     trained_on = config.get("base_model_name_or_path")
     if isinstance(trained_on, str) and (PurePath(trained_on).is_absolute() or trained_on.startswith(".")):
         trained_on = PurePath(trained_on).name  # a path of the machine it was trained on
@@ -304,6 +214,7 @@ def _facts(
         "rank": config.get("r"),
         "alpha": config.get("lora_alpha"),
         "rslora": bool(config.get("use_rslora")),
-        "merged_tensors": len(deltas),
-        "replaced_tensors": len(replaced),
+        "dora": bool(config.get("use_dora")),
+        "merged_tensors": len(changes.merged),
+        "replaced_tensors": len(changes.replaced),
     }

@@ -80,6 +80,7 @@ def _with_adapter(checkpoint: Checkpoint, adapter: Path) -> Checkpoint:
         special_tokens=special,
         source=dataclasses.replace(checkpoint.source, adapter=merged.describe()),
         weight_files=(*checkpoint.weight_files, merged.path),
+        notes=(*checkpoint.notes, *merged.notes),
     )
 
 
