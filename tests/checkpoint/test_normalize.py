@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -69,11 +69,49 @@ def test_a_tensor_that_nothing_reads_is_refused_unless_allowed(model: Path, name
         assert any(name in note for note in canonical(checkpoint, allow_unused=True).notes)
 
 
-def test_a_reward_model_is_refused(model: Path) -> None:
-    tensors = rewrite(model, **{"score.weight": np.zeros((1, 48), np.float32)})
-    write_safetensors(model / "model.safetensors", tensors)
+@pytest.mark.parametrize("name", ["score.weight", "v_head.summary.bias", "module.classifier.out_proj.weight"])
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_reward_model_is_refused(model: Path, name: str, prefix: str) -> None:
+    """Also where it was saved without the head that it never had, so that its body has no prefix."""
+    tensors = {n.removeprefix("model.") if not prefix else n: array for n, array in rewrite(model).items()}
+    write_safetensors(model / "model.safetensors", tensors | {name: np.zeros((1, 48), np.float32)})
     with pytest.raises(UnsupportedModelError, match="scores"):
         open_checkpoint(str(model))
+
+
+def wrapped(model: Path, more: dict[str, np.ndarray], whole: dict[str, Any], **text: Any) -> Path:
+    """``model`` as the text part of a multimodal checkpoint."""
+    config = json.loads((model / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    names = {f"language_model.{name}": array for name, array in rewrite(model).items()}
+    vision = {"vision_tower.layers.0.q.weight": np.zeros(4, np.float32), "multi_modal_projector.w": np.zeros(4, "<f4")}
+    write_safetensors(model / "model.safetensors", names | vision | more)
+    whole = {"model_type": "llava", "text_config": config | text} | whole
+    (model / "config.json").write_text(json.dumps(whole))
+    return model
+
+
+@pytest.mark.parametrize("name", ["language_model.adapter.weight", "language_model.model.layers.0.q.bias", "x.weight"])
+def test_what_is_not_of_images_or_sound_is_not_left_out(model: Path, name: str) -> None:
+    more = {name: np.zeros(4, np.float32)}
+    with open_checkpoint(str(wrapped(model, more, {"tie_word_embeddings": True}))) as checkpoint:
+        assert any("2 tensors left out" in note for note in checkpoint.notes)
+        with pytest.raises(CheckpointError, match=r"1 tensors that a qwen3 model of this config does not use"):
+            canonical(checkpoint)
+
+
+@pytest.mark.parametrize("text", [{}, {"tie_word_embeddings": False}])
+def test_a_head_that_is_tied_by_the_whole_model(model: Path, text: dict[str, Any]) -> None:
+    with open_checkpoint(str(wrapped(model, {}, {"tie_word_embeddings": True}, **text))) as checkpoint:
+        assert checkpoint.config["tie_word_embeddings"] is True
+        canonical(checkpoint)
+
+
+def test_layers_that_guess_further_tokens_are_left_out(model: Path) -> None:
+    write_safetensors(model / "model.safetensors", rewrite(model, **{"mtp.layers.0.x.weight": np.zeros(4, "<f4")}))
+    with open_checkpoint(str(model)) as checkpoint:
+        assert any("1 tensors of layers that guess" in note for note in checkpoint.notes)
+        canonical(checkpoint)
 
 
 def test_the_only_checkpoint_of_a_training_run(model: Path, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from edgedistill.checkpoint.quantized import QuantizedTensors, open_quantized
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 N, K, GROUP = 16, 64, 32
+PACKED = {"quant_method": "compressed-tensors", "format": "pack-quantized",
+          "config_groups": {"group_0": {"weights": {"num_bits": 4}}}}  # fmt: skip
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
@@ -63,9 +65,79 @@ def test_gptq(version: str) -> None:
 def test_compressed_tensors() -> None:
     codes, zeros, scales, expected = values()
     parts = {"m.weight_packed": pack(codes.T, 1), "m.weight_scale": scales.T, "m.weight_zero_point": pack(zeros.T, 0)}
-    config = {"quant_method": "compressed-tensors", "format": "pack-quantized",
-              "config_groups": {"group_0": {"weights": {"num_bits": 4}}}}  # fmt: skip
-    np.testing.assert_allclose(read(Stored(parts), config), expected, rtol=1e-6)
+    np.testing.assert_allclose(read(Stored(parts), PACKED), expected, rtol=1e-6)
+
+
+def test_compressed_tensors_of_columns_in_another_order() -> None:
+    codes, zeros, scales, expected = values()
+    order = np.random.default_rng(1).permutation(K)
+    parts = {"m.weight_packed": pack(codes[order].T, 1), "m.weight_scale": scales.T,
+             "m.weight_zero_point": pack(zeros.T, 0), "m.weight_g_idx": (order // GROUP).astype(np.int32)}  # fmt: skip
+    plain, opened = open_quantized({"quantization_config": PACKED}, Stored(parts))  # type: ignore[arg-type]
+    np.testing.assert_allclose(opened.read_rows("m.weight", 0, N), expected[:, order], rtol=1e-6)
+    assert opened.grid("m.weight") is None
+    assert "quantization_config" not in plain
+
+
+def test_compressed_tensors_whose_groups_differ_in_bits_and_whose_rows_are_filled_up() -> None:
+    """The last word of a row of 60 codes of 4 bits has room for four more; 8 bits need twice the words."""
+    codes, _, scales, _ = values()
+    cut, shape = codes[:60].T, np.array([N, 60], np.int32)
+    filled = np.concatenate([cut, np.zeros((N, 4), np.int64)], axis=1)
+    wide = (cut.astype(np.uint32) << 4).reshape(N, 15, 4)
+    words = sum(wide[..., place] << np.uint32(8 * place) for place in range(4)).astype(np.uint32).view(np.int32)
+    scale = np.ascontiguousarray(scales[0][:, None])
+    parts = {"a.weight_packed": pack(filled, 1), "a.weight_scale": scale, "a.weight_shape": shape,
+             "b.weight_packed": words, "b.weight_scale": scale, "b.weight_shape": shape}  # fmt: skip
+    groups = {f"group_{bits}": {"weights": {"num_bits": bits}} for bits in (4, 8)}
+    config = PACKED | {"config_groups": groups}
+    _, opened = open_quantized({"quantization_config": config}, Stored(parts))  # type: ignore[arg-type]
+    np.testing.assert_allclose(opened.read_rows("a.weight", 0, N), (cut - 8) * scale, rtol=1e-6)
+    np.testing.assert_allclose(opened.read_rows("b.weight", 0, N), (16 * cut - 128) * scale, rtol=1e-6)
+    assert [opened.info(f"{name}.weight").shape for name in "ab"] == [(N, 60), (N, 60)]
+
+
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_integers_of_eight_bits_with_a_scale_for_every_row(asymmetric: bool) -> None:
+    """compressed-tensors' int-quantized, as in checkpoints of 8-bit weights and activations."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(-128, 128, (N, K)).astype(np.int8)
+    scale, points = rng.uniform(0.01, 0.1, (N, 1)).astype(np.float32), rng.integers(-9, 9, (N, 1)).astype(np.int8)
+    parts = {"m.weight": codes, "m.weight_scale": scale} | ({"m.weight_zero_point": points} if asymmetric else {})
+    found = read(Stored(parts), {"quant_method": "compressed-tensors", "format": "int-quantized"})
+    expected = (codes.astype(np.float32) - (points if asymmetric else 0)) * scale
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    with pytest.raises(CheckpointError, match=r"no m\.weight_scale for its integers"):
+        read(Stored({"m.weight": codes}), {"quant_method": "compressed-tensors", "format": "int-quantized"})
+
+
+@pytest.mark.parametrize(
+    ("config", "scale", "kind", "factor"),
+    [
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, np.array(0.5, np.float32), "F32", 0.5),
+        ({"quant_method": "fbgemm_fp8"}, np.full((N, 1), 0.25, np.float32), "F32", 0.25),
+        ({"quant_method": "compressed-tensors", "format": "float-quantized"}, np.full((1,), 2, np.float32), "F32", 2.0),
+        ({"quant_method": "fp8", "weight_block_size": [8, 32]}, np.full((2, 2), 124, np.uint8), "F8_E8M0", 0.125),
+    ],
+)
+def test_fp8_of_other_projects(config: dict[str, Any], scale: np.ndarray, kind: str, factor: float) -> None:
+    """With the scales of activations and caches beside them, which say nothing about the weights."""
+    import torch
+
+    stored = torch.randn(N, K, generator=torch.Generator().manual_seed(0)).to(torch.float8_e4m3fn)
+    parts = {"m.weight": stored.view(torch.uint8).numpy(), "m.weight_scale": scale,
+             "m.input_scale": np.array(1, np.float32), "m.k_scale": np.array(1, np.float32)}  # fmt: skip
+    found = read(Stored(parts, {"m.weight": "F8_E4M3", "m.weight_scale": kind}), config)
+    np.testing.assert_allclose(found, stored.float().numpy() * factor, rtol=1e-6)
+
+
+def test_a_quantization_that_the_text_part_states() -> None:
+    codes, zeros, scales, expected = values()
+    parts = {"m.qweight": pack(codes, 1, ORDER), "m.qzeros": pack(zeros, 1, ORDER), "m.scales": scales}
+    config = {"text_config": {"quantization_config": {"quant_method": "awq", "bits": 4}, "hidden_size": 4}}
+    plain, opened = open_quantized(config, Stored(parts))  # type: ignore[arg-type]
+    assert plain == {"text_config": {"hidden_size": 4}}
+    np.testing.assert_allclose(opened.read_rows("m.weight", 0, N), expected, rtol=1e-6)
 
 
 def test_fp8_with_a_scale_for_every_block() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from parity_support import BASE, Decoder, export, random_tokens, randomize, reference_logits
 
 from edgedistill.checkpoint.normalize import TEXT_TYPES
+from edgedistill.checkpoint.text_defaults import TEXT_DEFAULTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,15 +58,15 @@ def recorded(params: dict[str, Any]) -> tuple[str, str, str]:
     return TEXT_TYPES.get(params["kind"], CASES[params["kind"]][0].get("model_type", "")), "inside", params["kind"]
 
 
-def save_wrapped(directory: Path, kind: str) -> Any:
-    """A random multimodal model of ``kind``, written to ``directory``."""
+def save_wrapped(directory: Path, kind: str, **changed: Any) -> Any:
+    """A random multimodal model of ``kind``, written to ``directory``; ``changed``: values of its text part."""
     import torch
     import transformers
 
     text, vision, whole = CASES[kind]
     if kind not in transformers.CONFIG_MAPPING:
         pytest.skip(f"transformers {transformers.__version__} does not know {kind}")
-    values = BASE | text
+    values = BASE | text | changed
     rope = values.pop("rope", None)
     if rope is not None:
         values |= {"rope_parameters": {"rope_theta": 10000.0, **rope}, "rope_scaling": rope}
@@ -88,3 +90,29 @@ def test_text_of_a_multimodal_model(kind: str, tmp_path: Path) -> None:
     found = Decoder(export(tmp_path / "hf", tmp_path / "out"), 1).step([[min(token, 60) for token in tokens]])[0]
     assert expected.std() > 0.3
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_sizes_that_are_left_out_of_the_text_part_are_those_of_its_class(tmp_path: Path) -> None:
+    """As in Gemma 3 4B, whose config.json says nothing of heads."""
+    silent = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "rms_norm_eps": 1e-6}
+    model = save_wrapped(tmp_path / "hf", "gemma3", **silent)
+    path = tmp_path / "hf" / "config.json"
+    config = json.loads(path.read_text())
+    for key in silent:
+        del config["text_config"][key]
+    path.write_text(json.dumps(config))
+    tokens = [min(token, 60) for token in random_tokens(30)]
+    found = Decoder(export(tmp_path / "hf", tmp_path / "out"), 1).step([tokens])[0]
+    np.testing.assert_allclose(found, reference_logits(model, tokens), rtol=0, atol=1e-4)
+
+
+def test_sizes_of_the_classes() -> None:
+    import transformers
+
+    for kind, sizes in TEXT_DEFAULTS.items():
+        if kind not in transformers.CONFIG_MAPPING or kind in ("qwen2_vl", "qwen2_5_vl"):  # those of the whole model
+            continue
+        own = transformers.AutoConfig.for_model(kind).to_dict()
+        assert {key: own[key] for key in sizes if key != "rope_theta"} == {
+            key: value for key, value in sizes.items() if key != "rope_theta"
+        }, kind

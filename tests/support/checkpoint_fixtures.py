@@ -135,7 +135,7 @@ class Stored:
         return list(self.tensors)
 
     def info(self, name: str) -> TensorInfo:
-        known = {"int32": "I32", "float32": "F32", "uint8": "U8"}
+        known = {"int32": "I32", "float32": "F32", "uint8": "U8", "int8": "I8"}
         return TensorInfo(name, self.tensors[name].shape, self.types.get(name, known[str(self.tensors[name].dtype)]))
 
     def read_rows(self, name: str, start: int, stop: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.checkpoint.lora_source import Changes, Delta, LoraSource
-from edgedistill.checkpoint.normalize import EMBEDDING, HEAD
+from edgedistill.checkpoint.normalize import EMBEDDING, HEAD, NO_TEXT
 from edgedistill.checkpoint.safetensors import open_safetensors_file
 from edgedistill.checkpoint.tokenizer.files import read_json
 from edgedistill.errors import CheckpointError, UnsupportedModelError
@@ -42,7 +42,6 @@ _MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(\.default)?(\.we
 _TOKENS = re.compile(r"(?P<module>.+)\.token_adapter\.trainable_tokens_delta(\.default)?")
 _WRAPPERS = re.compile(r"((_orig_mod|module)\.)+")
 _SAVED = re.compile(r"\.(modules_to_save(\.default)?|base_layer|token_adapter\.base_layer)\.")
-_NO_TEXT = re.compile(r"(^|\.)(vision\w*|visual|audio\w*|embed_vision|embed_audio|multi_modal_projector|connector)\.")
 # transformers' Conv1D, whose matrices are stored [in, out]; PEFT ignores ``fan_in_fan_out`` at any other module.
 _CONV1D = ("c_attn", "c_proj", "c_fc", "q_attn")
 
@@ -112,7 +111,7 @@ def _read_changes(adapter: SafetensorsSource, config: dict[str, Any], known: set
         original = _WRAPPERS.sub("", name.removeprefix(_PREFIX))
         match = _LORA.fullmatch(original) or _MAGNITUDE.fullmatch(original) or _TOKENS.fullmatch(original)
         target = _in_text_model(f"{match['module']}.weight" if match else _SAVED.sub(".", original), known)
-        if target not in known and target != HEAD and _NO_TEXT.search(original):
+        if target not in known and target != HEAD and NO_TEXT.search(original):
             left_out.append(stored)
         elif match is None and ".lora_" in original:
             raise _unknown(stored)

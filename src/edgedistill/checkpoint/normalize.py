@@ -6,12 +6,14 @@ Behind it tensors are called as transformers' text models call them: ``model.*``
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgedistill.checkpoint.grid import grid_of, read_grid
+from edgedistill.checkpoint.text_defaults import TEXT_DEFAULTS
 from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
@@ -26,6 +28,17 @@ if TYPE_CHECKING:
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _EMBED = "embed_tokens.weight"
 _SLICE = 4 << 20
+_TIE = "tie_word_embeddings"
+NO_TEXT = re.compile(
+    r"(^|\.)(vision\w*|visual\w*|image\w*|audio\w*|patch_\w+|embed_vision|embed_audio|multi_modal_projector|mm_\w+"
+    r"|connector|projector|mlp1)(\.|$)"
+)
+"""Modules of a multimodal model that its text model does not read."""
+_GUESSES = re.compile(r"(^|\.)mtp\.")
+"""Layers that guess further tokens (Qwen3.5), which transformers does not load."""
+_SCORES = {"score", "classifier", "classification_head", "regression_head", "reward_head", "rm_head", "v_head",
+           "value_head", "qa_outputs"}  # fmt: skip
+_LAYERS = re.compile(r"(^|\.)layers\.\d")
 # What the text part is called where it is a module of a larger model, and what the same text model is called alone.
 TEXT_TYPES = {
     "qwen2_vl": "qwen2",
@@ -92,26 +105,31 @@ def normalize(config: Mapping[str, Any], tensors: TensorSource) -> Normalized:
     """
     text = text_config(config)
     names = list(tensors.names())
-    stored, outside = _rename(names)
-    _refuse_other_heads(outside)
+    _refuse_other_heads(names)
+    guesses = [name for name in names if _GUESSES.search(name)]
+    stored, outside = _rename([name for name in names if not _GUESSES.search(name)])
     notes = []
     if text is not config:
-        dropped = [name for name in outside if name not in stored.values()]
+        dropped = [name for name in outside if NO_TEXT.search(name)]
         notes.append(f"The text model of a {config.get('model_type')} checkpoint is exported, without images or sound "
                      f"({len(dropped)} tensors left out).")  # fmt: skip
-    else:
-        stored |= {name: name for name in outside}
+        outside = [name for name in outside if not NO_TEXT.search(name)]
+    if guesses:
+        notes.append(f"{len(guesses)} tensors of layers that guess further tokens are left out.")
+    stored |= {name: name for name in outside}
     source = tensors if list(stored.items()) == [(name, name) for name in names] else RenamedTensors(tensors, stored)
     result = dict(text)
-    if HEAD in stored and EMBEDDING in stored and result.get("tie_word_embeddings", True):
+    if HEAD in stored and EMBEDDING in stored and result.get(_TIE, True):
         if _equal(source, EMBEDDING, HEAD):
-            if result.get("tie_word_embeddings"):
+            if result.get(_TIE):
                 source = RenamedTensors(tensors, {name: old for name, old in stored.items() if name != HEAD})
         else:
-            if result.get("tie_word_embeddings"):
+            if result.get(_TIE):
                 notes.append("config.json ties the head to the embedding, but the checkpoint has a different "
                              "lm_head.weight: the head keeps its own weights.")  # fmt: skip
-            result["tie_word_embeddings"] = False
+            result[_TIE] = False
+    elif HEAD not in stored and text is not config and config.get(_TIE):
+        result[_TIE] = True  # the whole says so, and its text part has a head of its own nowhere
     return Normalized(result, source, tuple(notes))
 
 
@@ -119,14 +137,22 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The config of the text model: ``config`` itself, or its part with what only the whole states."""
     kind = str(config.get("model_type"))
     text = config.get("text_config")
-    if isinstance(text, dict) and "hidden_size" in text:
-        inherited = ("tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id", "torch_dtype", "dtype",
-                     "quantization_config")  # fmt: skip
-        merged = {key: config[key] for key in inherited if key in config} | dict(text)
+    if isinstance(text, dict) and text:
+        inherited = (
+            _TIE,
+            "bos_token_id",
+            "eos_token_id",
+            "pad_token_id",
+            "torch_dtype",
+            "dtype",
+            "quantization_config",
+        )
         own = str(text.get("model_type") or kind)
-        return _plain_rope(merged | {"model_type": TEXT_TYPES.get(own, own)})
+        merged = {key: config[key] for key in inherited if key in config}
+        whole = TEXT_DEFAULTS.get(own, {}) | merged | text
+        return _plain_rope(whole | {"model_type": TEXT_TYPES.get(own, own)})
     if kind in TEXT_TYPES and "hidden_size" in config:
-        return _plain_rope({**config, "model_type": TEXT_TYPES[kind]})
+        return _plain_rope({**TEXT_DEFAULTS.get(kind, {}), **config, "model_type": TEXT_TYPES[kind]})
     return config
 
 
@@ -166,7 +192,7 @@ def _rename(names: list[str]) -> tuple[dict[str, str], list[str]]:
 
 def _refuse_other_heads(names: Iterable[str]) -> None:
     for name in names:
-        if name.rpartition(".")[0].rpartition(".")[2] in ("score", "classifier", "v_head", "value_head", "qa_outputs"):
+        if not _LAYERS.search(name) and not NO_TEXT.search(name) and _SCORES.intersection(name.split(".")[:-1]):
             raise UnsupportedModelError(
                 f"The checkpoint has {name}: it scores or classifies texts, and gives no tokens.",
                 hint="Export the language model that it was made from.",

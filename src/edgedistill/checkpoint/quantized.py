@@ -3,7 +3,8 @@
 
 Layouts as the projects write them: FP8 with a scale a block (transformers ``integrations/finegrained_fp8``), AWQ's GEMM
 layout (AutoAWQ ``utils/packing_utils``), GPTQ's (AutoGPTQ ``qlinear``; ``checkpoint_format`` gptq_v2 stores zero points
-as they are, gptq one less), compressed-tensors' ``pack-quantized`` and ``float-quantized``.
+as they are, gptq one less), compressed-tensors' ``pack-quantized``, ``float-quantized`` and ``int-quantized``, whose
+groups may differ in bits.
 """
 
 from __future__ import annotations
@@ -31,18 +32,22 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Codes = npt.NDArray[np.int32]
 
-Kind = Literal["fp8", "awq", "gptq", "packed"]
+Kind = Literal["bytes", "awq", "gptq", "packed"]
+_KEYS = ("quantization_config", "compression_config")
 _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-_FP8 = ("F8_E4M3", "F8_E5M2")
+_WHOLE = ("F8_E4M3", "F8_E5M2", "I8")
+"""Types of matrices that are stored one value a byte."""
 _PARTS = ("qweight", "qzeros", "scales", "g_idx", "weight_packed", "weight_scale", "weight_scale_inv",
-          "weight_zero_point", "weight_shape", "weight_g_idx", "input_scale", "output_scale", "k_scale",
-          "v_scale")  # fmt: skip
+          "weight_zero_point", "weight_shape", "weight_g_idx", "input_scale", "input_scale_ub", "input_zero_point",
+          "output_scale", "k_scale", "v_scale")  # fmt: skip
+_NO_WEIGHTS = (".input_scale", ".output_scale", ".k_scale", ".v_scale", ".q_scale")
+"""Scales of activations and caches, which a bundle has its own of."""
 _HINT = "Use the original checkpoint of the model, or a GGUF file of it."
 
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """How a checkpoint is quantized: bits a weight, weights a group along K (0: all), what is stored."""
+    """How a checkpoint is quantized: bits a weight, what is taken off stored zero points, rows and columns a scale."""
 
     kind: Kind
     bits: int = 8
@@ -60,16 +65,20 @@ def open_quantized(config: dict[str, Any], source: SafetensorsSource) -> tuple[d
         UnsupportedModelError: A method or layout that is not read.
         CheckpointError: Parts of a quantized tensor are missing or do not fit together.
     """
-    stated = mapping(config, "quantization_config") or mapping(config, "compression_config")
-    plain = {key: value for key, value in config.items() if key not in ("quantization_config", "compression_config")}
+    text = config.get("text_config")
+    holders = (config, text if isinstance(text, dict) else {})
+    stated = next((found for holder in holders for key in _KEYS if (found := mapping(holder, key))), {})
+    plain = {key: value for key, value in config.items() if key not in _KEYS}
+    if isinstance(text, dict):
+        plain["text_config"] = {key: value for key, value in text.items() if key not in _KEYS}
     kinds = {source.info(name).dtype for name in source.names()}
     if stated.get("quant_method") == "bitnet":
         return open_bitnet(config, source)
     if kinds <= {"F64", "F32", "F16", "BF16"} and not any(name.endswith("_packed") for name in source.names()):
         return plain, source
     if not stated:
-        if kinds & set(_FP8):
-            return plain, QuantizedTensors(source, Scheme("fp8"))
+        if kinds & set(_WHOLE[:2]):
+            return plain, QuantizedTensors(source, Scheme("bytes"))
         return config, source
     if stated.get("quant_method") == "mxfp4":
         return plain, Mxfp4Tensors(source)
@@ -79,12 +88,12 @@ def open_quantized(config: dict[str, Any], source: SafetensorsSource) -> tuple[d
 def _scheme(stated: Mapping[str, Any]) -> Scheme:
     method = str(stated.get("quant_method", "unknown method"))
     bits = stated.get("bits", stated.get("w_bit", 4))
-    if method == "fp8":
+    if method in ("fp8", "fbgemm_fp8") or (method == "modelopt" and stated.get("quant_algo") == "FP8"):
         block = stated.get("weight_block_size")
         if block is None:
-            return Scheme("fp8")
+            return Scheme("bytes")
         if isinstance(block, list) and len(block) == 2 and all(type(size) is int and size > 0 for size in block):
-            return Scheme("fp8", block=(block[0], block[1]))
+            return Scheme("bytes", block=(block[0], block[1]))
         raise CheckpointError(f"config.json has weight_block_size = {block!r}; two sizes are expected.", hint=_HINT)
     if method == "awq" and bits == 4 and str(stated.get("version", "gemm")).lower() == "gemm":
         return Scheme("awq", 4)
@@ -92,16 +101,16 @@ def _scheme(stated: Mapping[str, Any]) -> Scheme:
         return Scheme("gptq", int(bits), 0 if stated.get("checkpoint_format") == "gptq_v2" else 1)
     if method == "compressed-tensors":
         layout = str(stated.get("format"))
-        if layout in ("float-quantized", "naive-quantized"):
-            return Scheme("fp8")
-        groups = list(mapping(stated, "config_groups").values())
-        weights = mapping(groups[0], "weights") if groups and isinstance(groups[0], dict) else {}
-        if layout == "pack-quantized" and weights.get("num_bits") in (4, 8):
-            return Scheme("packed", int(weights["num_bits"]))
-        method = f"{method}, {layout}"
+        if layout in ("float-quantized", "int-quantized", "naive-quantized"):
+            return Scheme("bytes")
+        groups = [group for group in mapping(stated, "config_groups").values() if isinstance(group, dict)]
+        known = {mapping(group, "weights").get("num_bits") for group in groups}
+        if layout == "pack-quantized" and known and known <= {2, 4, 8}:
+            return Scheme("packed", max(known))
+        method, bits = f"{method}, {layout}", ", ".join(str(one) for one in known) or bits
     raise UnsupportedModelError(
         f"The checkpoint is quantized by {method} with {bits} bits; expected fp8, mxfp4, awq (gemm, 4 bits), gptq (2, "
-        "4, 8 bits) or compressed-tensors (pack-quantized, float-quantized).",
+        "4, 8 bits) or compressed-tensors (pack-quantized, float-quantized, int-quantized).",
         hint=_HINT,
     )
 
@@ -115,13 +124,14 @@ class QuantizedTensors:
         self._last: tuple[str, Floats] | None = None
         self._last_grid: tuple[str, Floats, Codes] | None = None
         names = set(source.names())
-        mark = {"awq": ".qweight", "gptq": ".qweight", "packed": ".weight_packed", "fp8": ".weight"}[scheme.kind]
+        mark = {"awq": ".qweight", "gptq": ".qweight", "packed": ".weight_packed", "bytes": ".weight"}[scheme.kind]
         self._modules = {
             f"{name.removesuffix(mark)}.weight": name.removesuffix(mark)
             for name in names
-            if name.endswith(mark) and (scheme.kind != "fp8" or source.info(name).dtype in _FP8)
+            if name.endswith(mark) and (scheme.kind != "bytes" or source.info(name).dtype in _WHOLE)
         }
         parts = {f"{module}.{part}" for module in self._modules.values() for part in _PARTS}
+        parts |= {name for name in names if name.endswith(_NO_WEIGHTS)}
         self._plain = [name for name in source.names() if name not in parts and name not in self._modules]
 
     @property
@@ -137,7 +147,9 @@ class QuantizedTensors:
         """Header of ``name``; raises CheckpointError if there is none."""
         if name not in self._modules:
             return self._source.info(name)
-        return TensorInfo(name, self._shape(self._modules[name]), self._scheme.kind.upper())
+        module = self._modules[name]
+        stored = self._source.info(name).dtype if self._scheme.kind == "bytes" else self._scheme.kind.upper()
+        return TensorInfo(name, self._shape(module), stored)
 
     def read_rows(self, name: str, start: int, stop: int) -> Floats:
         """Rows ``start:stop`` as float32; raises CheckpointError on NaN, Inf and parts that do not fit together."""
@@ -146,8 +158,8 @@ class QuantizedTensors:
         info = self.info(name)
         check_rows(info, start, stop)
         module = self._modules[name]
-        if self._scheme.kind == "fp8":
-            rows = self._fp8(module, start, stop)
+        if self._scheme.kind == "bytes":
+            rows = self._bytes(module, start, stop)
         else:
             # Columns of the stored tensor are our rows: it is read whole, once for all slices.
             last = self._last
@@ -158,10 +170,12 @@ class QuantizedTensors:
         return rows
 
     def grid(self, name: str) -> Grid | None:
-        """The grid of ``name``, None for FP8 and for groups of columns that do not lie side by side (act-order)."""
-        if name not in self._modules or self._scheme.kind == "fp8":
+        """The grid of ``name``, None for values of one byte and for groups of columns that do not lie side by side
+        (act-order)."""
+        if name not in self._modules or self._scheme.kind == "bytes":
             return None
-        module, bits = self._modules[name], self._scheme.bits
+        module = self._modules[name]
+        bits = self._bits(module)
         k = self._shape(module)[1]
         scales, zero_points = self._grid(module)
         whole = scales.shape[1] > 0 and k % scales.shape[1] == 0
@@ -203,17 +217,25 @@ class QuantizedTensors:
 
     def _packed_zeros(self, module: str, shape: tuple[int, ...]) -> Codes:
         """Zero points of compressed-tensors, of the shape [N, groups] of the scales."""
-        bits, name = self._scheme.bits, f"{module}.weight_zero_point"
+        bits, name = self._bits(module), f"{module}.weight_zero_point"
         if name not in self._source.names():
             return np.full(shape, 1 << (bits - 1), np.int32)
         return _unpack(self._whole(name), bits, axis=0)[: shape[0]]
 
     def _in_order(self, module: str, groups: int) -> bool:
         """Whether every group consists of neighbouring columns."""
-        name, k = f"{module}.g_idx", self._shape(module)[1]
-        if name not in self._source.names():
-            return True
-        return np.array_equal(self._whole(name), np.arange(k) // (k // groups))
+        k = self._shape(module)[1]
+        return np.array_equal(self._groups(module, k, groups), np.arange(k) // (k // groups))
+
+    def _groups(self, module: str, k: int, groups: int) -> npt.NDArray[np.int64]:
+        """The group int64 [k] of each column; raises CheckpointError for one that has no scale."""
+        part = "weight_g_idx" if self._scheme.kind == "packed" else "g_idx"
+        if f"{module}.{part}" not in self._source.names():
+            return np.arange(k) // (k // groups)
+        found = self._whole(f"{module}.{part}").astype(np.int64)
+        if found.shape != (k,) or found.min() < 0 or found.max() >= groups:
+            raise _unfit(module, (groups,), self._shape(module))
+        return found
 
     def close(self) -> None:
         """Close the files."""
@@ -221,37 +243,54 @@ class QuantizedTensors:
 
     def _shape(self, module: str) -> tuple[int, int]:
         bits = self._scheme.bits
-        if self._scheme.kind == "fp8":
+        if self._scheme.kind == "bytes":
             shape = self._source.info(f"{module}.weight").shape
             return shape[0], shape[1]
         if self._scheme.kind == "packed":
-            packed = self._source.info(f"{module}.weight_packed").shape
-            return packed[0], packed[1] * 32 // bits
+            packed, k = self._source.info(f"{module}.weight_packed").shape, self._columns(module)
+            return packed[0], k or packed[1] * 32 // bits
         packed = self._source.info(f"{module}.qweight").shape
         per = 32 // bits
         return (packed[1] * per, packed[0]) if self._scheme.kind == "awq" else (packed[1], packed[0] * per)
 
-    def _fp8(self, module: str, start: int, stop: int) -> Floats:
+    def _columns(self, module: str) -> int:
+        """Columns of a matrix of compressed-tensors, whose last word may be filled up; 0: it does not say."""
+        name = f"{module}.weight_shape"
+        return int(self._source.read_stored(name, 0, 2)[1]) if name in self._source.names() else 0
+
+    def _bits(self, module: str) -> int:
+        """Bits of a code: those of the scheme, or of compressed-tensors whose groups differ, by the matrix' size."""
+        if self._scheme.kind != "packed" or not (k := self._columns(module)):
+            return self._scheme.bits
+        words = self._source.info(f"{module}.weight_packed").shape[1]
+        return next((bits for bits in (2, 4, 8) if -(-k * bits // 32) == words), self._scheme.bits)
+
+    def _bytes(self, module: str, start: int, stop: int) -> Floats:
+        """Rows of a matrix of eight-bit floats or integers, with a scale for all, every row or every block."""
         name = f"{module}.weight"
-        table = _e4m3() if self._source.info(name).dtype == "F8_E4M3" else _e5m2()
-        rows: Floats = table[self._source.read_stored(name, start, stop)]
+        stored, dtype = self._source.read_stored(name, start, stop), self._source.info(name).dtype
+        table = {"F8_E4M3": _e4m3, "F8_E5M2": _e5m2}.get(dtype)
+        rows: Floats = stored.astype(np.float32) if table is None else table()[stored]
         inverse = f"{module}.weight_scale_inv"
         scale_name = inverse if inverse in self._source.names() else f"{module}.weight_scale"
         if scale_name not in self._source.names():
+            if table is None:
+                raise CheckpointError(f"The checkpoint has no {scale_name} for its integers.", hint=_HINT)
             return rows
-        shape = self._source.info(scale_name).shape
-        scales = self._floats(scale_name) if shape else self._scalar(scale_name)
-        if scales.size == 1:
-            scaled: Floats = rows * scales.reshape(())
-            return scaled
-        n, k = self._shape(module)
-        block = self._scheme.block or (-(-n // scales.shape[0]), -(-k // (scales.shape[1] if scales.ndim == 2 else 1)))
-        scales = scales.reshape(scales.shape[0], -1)
-        if -(-n // block[0]) != scales.shape[0] or -(-k // block[1]) != scales.shape[1]:
+        scales, (n, k) = self._small(scale_name), self._shape(module)
+        block = self._scheme.block or (-(-n // scales.shape[0]), -(-k // scales.shape[1]))
+        if scales.size > 1 and (-(-n // block[0]), -(-k // block[1])) != scales.shape:
             raise _unfit(module, scales.shape, (n, k))
-        by_row = scales[np.arange(start, stop) // block[0]]
-        by_block: Floats = rows * np.repeat(by_row, block[1], axis=1)[:, :k]
-        return by_block
+
+        def spread(values: Floats) -> Floats:
+            if values.size == 1:
+                return values
+            return np.repeat(values[np.arange(start, stop) // block[0]], block[1], axis=1)[:, :k]
+
+        if f"{module}.weight_zero_point" in self._source.names():
+            rows -= spread(self._small(f"{module}.weight_zero_point"))
+        rows *= spread(scales)
+        return rows
 
     def _unpacked(self, module: str) -> Floats:
         if self._scheme.kind == "packed":
@@ -261,22 +300,17 @@ class QuantizedTensors:
         q = _unpack(codes, 4, axis=1, order=_AWQ_ORDER) if self._scheme.kind == "awq" else _unpack(codes, bits, axis=0)
         if q.shape != (k, n) or z.shape != scales.shape or scales.shape[1] != n or k % scales.shape[0]:
             raise _unfit(module, scales.shape, (n, k))
-        group = np.arange(k) // (k // scales.shape[0])
-        if f"{module}.g_idx" in self._source.names():
-            group = self._whole(f"{module}.g_idx").astype(np.int64)
-            if group.shape != (k,) or group.min() < 0 or group.max() >= len(scales):
-                raise _unfit(module, scales.shape, (n, k))
+        group = self._groups(module, k, len(scales))
         return np.ascontiguousarray(((q - z[group]).astype(np.float32) * scales[group]).T)
 
     def _compressed(self, module: str) -> Floats:
-        bits, (n, k) = self._scheme.bits, self._shape(module)
+        bits, (n, k) = self._bits(module), self._shape(module)
         scales = self._floats(f"{module}.weight_scale").reshape(n, -1)
-        q = _unpack(self._whole(f"{module}.weight_packed"), bits, axis=1)
+        q = _unpack(self._whole(f"{module}.weight_packed"), bits, axis=1)[:, :k]
         if k % scales.shape[1]:
             raise _unfit(module, scales.shape, (n, k))
-        size = k // scales.shape[1]
-        zero = np.repeat(self._packed_zeros(module, scales.shape), size, axis=1)
-        values: Floats = (q - zero).astype(np.float32) * np.repeat(scales, size, axis=1)
+        group = self._groups(module, k, scales.shape[1])
+        values: Floats = (q - self._packed_zeros(module, scales.shape)[:, group]).astype(np.float32) * scales[:, group]
         return values
 
     def _whole(self, name: str) -> Codes:
@@ -286,10 +320,14 @@ class QuantizedTensors:
     def _floats(self, name: str) -> Floats:
         return self._source.read_rows(name, 0, self._source.info(name).shape[0])
 
-    def _scalar(self, name: str) -> Floats:
-        raw = self._source.read_stored(name, 0, 1)
-        values: Floats = widen(raw) if self._source.info(name).dtype == "BF16" else raw.astype(np.float32)
-        return values
+    def _small(self, name: str) -> Floats:
+        """Scales or zero points float32 [rows, columns], whatever their type; of one number [1, 1]."""
+        info = self._source.info(name)
+        raw = self._source.read_stored(name, 0, info.shape[0] if info.shape else 1)
+        values: Floats = widen(raw) if info.dtype == "BF16" else raw.astype(np.float32)
+        if info.dtype == "F8_E8M0":  # powers of two, stored as their exponents
+            values = np.ldexp(np.float32(1), raw.astype(np.int32) - 127)
+        return values.reshape(len(values), -1)
 
 
 def _unfit(module: str, scales: tuple[int, ...], shape: tuple[int, int]) -> CheckpointError:
