@@ -147,6 +147,61 @@ def test_an_adapter_named_as_the_model_is_merged_into_its_base(model: Path, tmp_
         assert any("adapter of /train/model" in note for note in merged.notes)
 
 
+def test_an_adapter_beside_a_copy_of_its_bases_config(model: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    name = "base_model.model.model.norm.weight"
+    write_safetensors(adapter / "adapter_model.safetensors", {name: np.full(32, 7, np.float32)})
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": "model"}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    (adapter / "config.json").write_text((model / "config.json").read_text())
+    with open_checkpoint(str(adapter)) as merged:
+        assert merged.tensors.read_rows("model.norm.weight", 0, 32).tolist() == [7.0] * 32
+    write_safetensors(adapter / "model.safetensors", rewrite(model))
+    (adapter / "tokenizer.json").write_text((model / "tokenizer.json").read_text())  # merged already
+    with open_checkpoint(str(adapter)) as whole:
+        assert not (whole.tensors.read_rows("model.norm.weight", 0, 32) == 7).any()
+
+
+def test_the_only_model_in_a_directory(model: Path, tmp_path: Path) -> None:
+    outer = tmp_path / "download"
+    outer.mkdir()
+    model.rename(outer / "final_model")
+    with open_checkpoint(str(outer)) as checkpoint:
+        assert "final_model in download is exported." in checkpoint.notes
+    write_directory(outer / "other")
+    with pytest.raises(CheckpointError, match=r"holds 2 models \(final_model, other\)"):
+        open_checkpoint(str(outer))
+
+
+@pytest.mark.parametrize("name", ["pytorch_model-{}-of-00002.safetensors", "model-{}-of-00002.fp16.safetensors"])
+def test_shards_of_other_names_whose_index_is_lost(model: Path, name: str) -> None:
+    tensors = rewrite(model)
+    (model / "model.safetensors").unlink()
+    write_shards(model, tensors)
+    (model / "model.safetensors.index.json").unlink()
+    for number in ("00001", "00002"):
+        (model / f"model-{number}-of-00002.safetensors").rename(model / name.format(number))
+    with open_checkpoint(str(model)) as checkpoint:
+        assert sorted(checkpoint.tensors.names()) == sorted(tensors)
+    (model / "other-00001-of-00002.safetensors").write_bytes((model / name.format("00001")).read_bytes())
+    with pytest.raises(CheckpointError, match="expected 1 to 2 of one model"):
+        open_checkpoint(str(model))
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_the_end_of_turn_of_the_template_where_the_files_name_another(model: Path, special: bool) -> None:
+    (model / "config.json").write_text(
+        json.dumps(json.loads((model / "config.json").read_text()) | {"eos_token_id": 0})
+    )
+    (model / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>"}))
+    stored = json.loads((model / "tokenizer.json").read_text())
+    next(token for token in stored["added_tokens"] if token["content"] == "<|im_end|>")["special"] = special
+    (model / "tokenizer.json").write_text(json.dumps(stored))
+    with open_checkpoint(str(model)) as checkpoint:
+        assert checkpoint.special_tokens.eos_token_ids == (0, 2)
+
+
 def test_a_directory_of_the_hubs_cache(model: Path, tmp_path: Path) -> None:
     cache = tmp_path / "models--org--name"
     (cache / "snapshots").mkdir(parents=True)

@@ -1,5 +1,5 @@
-"""The model directory that a path means: itself, the only checkpoint of a training run in it, a snapshot of the Hub's
-cache, or, for an adapter, its base model.
+"""The model directory that a path means: itself, the only checkpoint of a training run or the only model in it, a
+snapshot of the Hub's cache, or, for an adapter, its base model.
 """
 
 from __future__ import annotations
@@ -32,9 +32,12 @@ def locate(path: Path) -> Located:
             f"{path.name} is a bundle, or what is left of one; expected the model that it was made of.",
             hint="The bundle's README.md names that model.",
         )
-    if (path / CONFIG).is_file():
+    # Trainers copy the base's config.json beside an adapter: what has no weights of its own is the adapter.
+    weights = any(not name.name.startswith("adapter") for name in path.glob("*.safetensors"))
+    is_adapter = (path / ADAPTER_CONFIG).is_file() and not weights
+    if (path / CONFIG).is_file() and not is_adapter:
         return Located(path)
-    if (path / ADAPTER_CONFIG).is_file():
+    if is_adapter:
         base = read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
         if not isinstance(base, str) or not base:
             raise CheckpointError(
@@ -57,6 +60,15 @@ def locate(path: Path) -> Located:
         raise CheckpointError(
             f"{path.name} holds {len(found)} checkpoints of a training run ({names}); expected one model.",
             hint=f"Name one, for instance {found[-1][1]}.",
+        )
+    inside = sorted(entry for entry in path.iterdir() if entry.is_dir() and _is_model(entry))
+    if len(inside) == 1:
+        inner = locate(inside[0])
+        return Located(inner.directory, inner.base, f"{inside[0].name} in {path.name} is exported.")
+    if inside:
+        raise CheckpointError(
+            f"{path.name} holds {len(inside)} models ({', '.join(entry.name for entry in inside[:5])}); expected one.",
+            hint=f"Name one, for instance {inside[0]}.",
         )
     return Located(path)
 

@@ -149,7 +149,7 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
         )
         own = str(text.get("model_type") or kind)
         merged = {key: config[key] for key in inherited if key in config}
-        whole = TEXT_DEFAULTS.get(own, {}) | merged | text
+        whole = {**TEXT_DEFAULTS.get(own, {}), **merged, **text}
         return _plain_rope(whole | {"model_type": TEXT_TYPES.get(own, own)})
     if kind in TEXT_TYPES and "hidden_size" in config:
         return _plain_rope({**TEXT_DEFAULTS.get(kind, {}), **config, "model_type": TEXT_TYPES[kind]})

@@ -104,9 +104,10 @@ def _scheme(stated: Mapping[str, Any]) -> Scheme:
         if layout in ("float-quantized", "int-quantized", "naive-quantized"):
             return Scheme("bytes")
         groups = [group for group in mapping(stated, "config_groups").values() if isinstance(group, dict)]
-        known = {mapping(group, "weights").get("num_bits") for group in groups}
-        if layout == "pack-quantized" and known and known <= {2, 4, 8}:
-            return Scheme("packed", max(known))
+        known = [mapping(group, "weights").get("num_bits") for group in groups]
+        packed = [one for one in known if isinstance(one, int) and one in (2, 4, 8)]
+        if layout == "pack-quantized" and packed == known != []:
+            return Scheme("packed", max(packed))
         method, bits = f"{method}, {layout}", ", ".join(str(one) for one in known) or bits
     raise UnsupportedModelError(
         f"The checkpoint is quantized by {method} with {bits} bits; expected fp8, mxfp4, awq (gemm, 4 bits), gptq (2, "

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
-_SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
+_SHARD = re.compile(r"(?P<model>.+?)[-_.](\d+)-of-(\d+)(?P<variant>\.\w+)?\.safetensors")
 
 # Limit of the format's own implementation; a real header is some hundred kilobytes.
 _MAX_HEADER = 100_000_000
@@ -226,13 +226,15 @@ def _map_of_shards(directory: Path) -> dict[str, str]:
     Raises CheckpointError where a number is missing or two shards hold one tensor.
     """
     found = {path.name: match for path in sorted(directory.iterdir()) if (match := _SHARD.fullmatch(path.name))}
-    numbers, totals = sorted(int(match[1]) for match in found.values()), {int(match[2]) for match in found.values()}
+    found = {name: match for name, match in found.items() if not name.startswith("adapter")}
     if not found:
         return {}
-    if len(totals) != 1 or numbers != list(range(1, max(totals) + 1)):
+    models = {(match["model"], match["variant"], int(match[3])) for match in found.values()}
+    numbers, most = sorted(int(match[2]) for match in found.values()), max(int(match[3]) for match in found.values())
+    if len(models) != 1 or numbers != list(range(1, most + 1)):
         raise CheckpointError(
-            f"{directory.name} has shards {', '.join(found)} and no {INDEX_FILE}; expected 1 to {max(totals)}.",
-            hint="Download the missing shards.",
+            f"{directory.name} has shards {', '.join(found)} and no {INDEX_FILE}; expected 1 to {most} of one model.",
+            hint="Download the missing shards, and leave those of one model there.",
         )
     weight_map: dict[str, str] = {}
     for shard in found:

@@ -195,6 +195,9 @@ def test_special_tokens_from_metadata() -> None:
     assert not read_special_tokens(base | {"tokenizer.ggml.pre": "qwen2"}).add_bos
     with pytest.raises(CheckpointError, match="eos_token_id is 17"):
         read_special_tokens(base | {"tokenizer.ggml.eos_token_id": 17})
+    harmony = ["a", "<|return|>", "<|end|>", "<|call|>", "b"]  # gpt-oss ends its reasoning with <|end|>, too
+    assert read_special_tokens(base | {"tokenizer.ggml.tokens": harmony, "tokenizer.ggml.eos_token_id": 1}
+                               ).eos_token_ids == (1,)  # fmt: skip
     settings_ = read_generation_config({"general.sampling.temp": 0.6, "general.sampling.top_k": 20}, special)
     assert settings_ == {"temperature": 0.6, "top_k": 20, "do_sample": True, "eos_token_id": [4, 2, 3]}
 

@@ -24,6 +24,8 @@ NO_PRE = (
     "not be those that the model was trained with. Its answers may be worse than the original's."
 )
 
+_RETURN = "<|return|>"
+"""Ends a reply of gpt-oss, whose ``<|end|>`` ends every message, its reasoning too."""
 # Token types of GGUF (gguf.TokenType).
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5
 
@@ -88,7 +90,8 @@ def read_special_tokens(metadata: Mapping[str, Any]) -> SpecialTokens:
     eos = _token_id(metadata, "eos", vocabulary, 2 if sentencepiece else None)
     pad = _token_id(metadata, "padding", vocabulary, None)
     ends = [eos, _token_id(metadata, "eot", vocabulary, None), _token_id(metadata, "eom", vocabulary, None)]
-    ends += [index for index in vocabulary.of_type(_CONTROL) if vocabulary.texts[index] in END_TEXTS]
+    known = END_TEXTS - ({"<|end|>"} if _RETURN in vocabulary.texts.values() else set())
+    ends += [index for index in vocabulary.of_type(_CONTROL) if vocabulary.texts[index] in known]
     add_bos = metadata.get("tokenizer.ggml.add_bos_token")
     if not isinstance(add_bos, bool):
         add_bos = sentencepiece or _pre_tokenizer(metadata) in ADD_BOS

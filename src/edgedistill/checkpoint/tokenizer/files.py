@@ -29,7 +29,9 @@ _SPECIAL_ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 # Control tokens that end a turn or a text whatever the metadata says (llama.cpp's llama-vocab.cpp keeps such a list).
 END_TEXTS = frozenset({
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<|end_of_text|>",
-    "<EOT>", "<eos>", "<｜end▁of▁sentence｜>",
+    "<EOT>", "_<EOT>", "[EOT]", "<|eot|>", "<eos>", "<|eos|>", "<｜end▁of▁sentence｜>", "<|end▁of▁sentence|>",
+    "<turn|>", "<end_of_utterance>", "<|end_of_turn|>", "<|endofturn|>", "[|endofturn|]", "<|END_OF_TURN_TOKEN|>",
+    "<|role_end|>", "<|assistant_end|>", "<seed:eos>",
 })  # fmt: skip
 
 
@@ -164,11 +166,14 @@ def read_special_tokens(
 
 
 def ends_of_turn(tokenizer: Tokenizer, template: str | None) -> list[int]:
-    """Known tokens of that meaning that ``template`` writes, as far as they are special tokens of ``tokenizer``."""
+    """Known tokens of that meaning that ``template`` writes, as far as they are added tokens of ``tokenizer``.
+
+    Not all are marked as special: some models' ``<|im_end|>`` was added as ordinary text.
+    """
     if template is None or "<|channel|>" in template:  # gpt-oss ends every message, reasoning too, with <|end|>
         return []
-    special = {token.content: index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    return [index for text, index in special.items() if text in END_TEXTS and text in template]
+    added = {token.content: index for index, token in tokenizer.get_added_tokens_decoder().items()}
+    return [index for text, index in added.items() if text in END_TEXTS and text in template]
 
 
 def _adds_bos(tokenizer: Tokenizer, bos: int | None, tokenizer_config: Mapping[str, Any]) -> bool:
