@@ -1,7 +1,7 @@
-"""How far a finished bundle's output is from the original's, on held-out text: the KL divergence and the top tokens.
+"""Compares a finished bundle's output with the original's on held-out text: KL divergence and equal top tokens.
 
-Both run layer by layer: the original's weights are read once more, a layer at a time as float32 and the output matrix
-some rows at a time, and the bundle's own graph runs in slices, so that memory does not grow with the model's depth.
+Both models run in pieces, so that memory does not grow with their depth: the original a layer at a time in float32,
+with its output matrix read some rows at a time, and the bundle's own graph in slices of a few layers.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import numpy as np
 from edgedistill.architecture.families import logical_weights
 from edgedistill.errors import EdgedistillError
 from edgedistill.export.calibrate import sliced_run
-from edgedistill.export.calibrate.hidden_states import Part, batches
+from edgedistill.export.calibrate.hidden_states import Part, batches, embedding_rows
 from edgedistill.export.mixed_precision.sensitivity import kl_sum, log_softmax
-from edgedistill.export.writer import Job, WeightsWriter, plan_layout, slices
+from edgedistill.export.writer import Job, slices, write_scratch
 from edgedistill.graph.parts import OUTPUT, build_layer
 from edgedistill.graph.weights import WeightEmitter
-from edgedistill.progress import NullProgress
 from edgedistill.quantize.plan import plan_weights
 from edgedistill.quantize.spec import FLOAT32
 from edgedistill.system.temporary import scratch
@@ -41,10 +40,10 @@ if TYPE_CHECKING:
     Ids = npt.NDArray[np.int64]
 
 TOKENS = 512
-"""Most positions that are compared."""
+"""Largest number of positions that are compared."""
 FEWEST_TOKENS = 64
 _ROWS = 32
-"""Positions whose probabilities exist at the same time."""
+"""Positions whose probabilities are in memory at the same time."""
 _GRAPH, _WEIGHTS = "part.onnx", "part.bin"
 
 
@@ -54,17 +53,17 @@ def measure(
     """Compare the bundle in ``directory`` with the checkpoint that it was made from.
 
     Args:
-        directory: Holds graphs and weights of the bundle; gets scratch files that go again.
+        directory: Holds graphs and weights of the bundle; scratch files are made in it and removed.
         manifest: The bundle's, so far.
         checkpoint: The original, with its tensors under the names of ``logical_weights``.
-        plan: What the bundle was made by.
+        plan: The plan that the bundle was made from.
         threads: Of the original's kernels.
         progress: Receives layers.
 
     Returns:
-        ``kl`` (the bundle's from the original, mean over positions, in nats), ``top1`` (share of positions with one
-        likeliest token in both), ``tokens`` compared. Empty where tokenizer or template give nothing to compare on, and
-        for layers that read more than the layer before them.
+        ``kl``: KL(original || bundle), mean over positions, in nats; ``top1``: share of positions where both have the
+        same most likely token; ``tokens``: number of positions. Empty where tokenizer or template give too little text,
+        and for models whose layers share keys or differ in size.
     """
     sequences = held_out(checkpoint, plan.context_length)
     if not sequences or plan.spec.has_own_sizes:
@@ -87,12 +86,13 @@ def measure(
 
 
 def held_out(checkpoint: Checkpoint, longest: int) -> list[Ids]:
-    """Tokens of texts that no calibration sees, longest first; empty where they are too few to tell anything."""
+    """Token ids, int64 [n] each, of texts that no calibration uses, longest first; empty if there are under 64 tokens
+    or ids beyond the vocabulary."""
     try:
         with reader(checkpoint) as (encode, render):
             found = [np.asarray(encode(text)[:longest], np.int64) for text in built_in_texts(render, held_out=True)]
     except EdgedistillError:
-        return []  # the export says what is wrong with tokenizer or template, where that matters to it
+        return []  # the export reports a broken tokenizer or template itself
     share = TOKENS // len(found)
     found = sorted((ids[:share] for ids in found if len(ids) > 1), key=len, reverse=True)
     known = int(checkpoint.config["vocab_size"])
@@ -102,7 +102,7 @@ def held_out(checkpoint: Checkpoint, longest: int) -> list[Ids]:
 
 
 class _Original:
-    """The checkpoint's own layers over some sequences."""
+    """Runs the checkpoint's own layers over some sequences."""
 
     def __init__(
         self, folder: Path, checkpoint: Checkpoint, plan: Plan, sequences: Sequence[Ids], threads: int
@@ -112,7 +112,7 @@ class _Original:
         self._weights = logical_weights(plan.spec)
 
     def hidden(self, progress: Progress) -> list[Floats]:
-        """What the last layer gives for each sequence, float32 [n, H]."""
+        """Output of the last layer for each sequence, float32 [n, H]."""
         spec = self._plan.spec
         parts = list(batches(self._sequences))
         hidden = [self._embedded(part.ids) for part in parts]
@@ -133,7 +133,7 @@ class _Original:
         return [values[row, :length] for part, values in rows for row, length in enumerate(part.lengths)]
 
     def logits(self, hidden: Floats) -> Floats:
-        """float32 [n, V] of what the last layer gives [n, H]; the output matrix is read in slices, and never whole."""
+        """Logits float32 [n, V] of the last layer's output float32 [n, H]; the output matrix is read in slices."""
         spec = self._plan.spec
         x = hidden - hidden.mean(axis=1, keepdims=True) if spec.norm == "layer" else hidden
         x = x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(spec.rms_norm_eps))
@@ -157,24 +157,16 @@ class _Original:
         return self._source.read_rows(weight.parts[0], 0, weight.shape[0]) + np.float32(weight.offset)
 
     def _embedded(self, ids: Ids) -> Floats:
-        embed = self._weight("embed")
         known = np.unique(ids)
-        table = np.concatenate([self._source.read_rows(embed.parts[0], int(i), int(i) + 1) for i in known])
-        table += np.float32(embed.offset)
-        if self._plan.spec.embedding_scale is not None:
-            table *= np.float32(self._plan.spec.embedding_scale)
+        table = embedding_rows(self._weight("embed"), self._source, known)
+        table *= np.float32(self._plan.spec.embedding_scale or 1.0)
         found: Floats = table[np.searchsorted(known, ids)]
         return found
 
     def _decoded(self, weights: Sequence[LogicalWeight]) -> WeightEmitter:
-        """``weights`` as float32 in the scratch file, whatever was in it before."""
+        """``weights`` as float32 in the scratch file, which is written anew."""
         planned = plan_weights(weights, FLOAT32)
-        layout = plan_layout((array for weight in planned.weights for array in weight.arrays), _WEIGHTS)
-        (self._folder / _WEIGHTS).unlink(missing_ok=True)
-        writer = WeightsWriter(self._folder / _WEIGHTS, layout, resume=False, journal=False)
-        try:
-            jobs = [Job(weight, FLOAT32) for weight in weights]
-            writer.write_weights(jobs, self._source, threads=self._threads, progress=NullProgress())
-        finally:
-            writer.close()
-        return WeightEmitter(planned.by_name(), layout.arrays)
+        arrays = [array for weight in planned.weights for array in weight.arrays]
+        jobs = [Job(weight, FLOAT32) for weight in weights]
+        places = write_scratch(self._folder / _WEIGHTS, arrays, jobs, self._source, self._threads)
+        return WeightEmitter(planned.by_name(), places)

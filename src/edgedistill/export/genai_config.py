@@ -25,8 +25,8 @@ _ANY_DECODER = "llama"
 _READ_SPLITS = (
     "gpt-2", "llama3", "qwen2", "qwen35", "ufakzeka", "laguna", "gpt-4o", "tekken", "deepseek-v3", "jais-2",
 )  # fmt: skip
-"""Pre-tokenizers with which onnxruntime-genai 0.18 gives the tokens that tokenizers gives; with others it refuses, or
-cuts otherwise without a word."""
+"""Pre-tokenizers with which onnxruntime-genai 0.18 gives the same tokens as the tokenizers library. With others it
+refuses, or silently splits text differently."""
 _TINY_REASONER = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
@@ -44,8 +44,8 @@ def genai_config(
     """Content of genai_config.json.
 
     Args:
-        spec: The model. Its family is named where onnxruntime-genai knows it; any other decoder goes by a type that it
-            treats alike, since the graph holds all that is particular.
+        spec: The model. Its family is named where onnxruntime-genai knows it; any other decoder is called ``llama``,
+            which changes nothing: what differs between families is in the graph.
         special: Ids of the tokens that begin, end and pad.
         context_length: Longest prompt plus output. onnxruntime-genai allocates its whole cache for ``max_length``.
         generation: Sampling defaults (``temperature``, ``top_k``, ``top_p``, ``repetition_penalty``); a temperature
@@ -105,9 +105,9 @@ def genai_config(
 
 
 def reads_tokenizer(tokenizer_json: bytes) -> bool:
-    """Whether onnxruntime-genai is known to cut text into the tokens of this tokenizer.json.
+    """Whether onnxruntime-genai is known to split text into the same tokens as this tokenizer.json.
 
-    It is for byte-level BPE behind one of the pre-tokenizers that tests have compared; all else counts as unknown.
+    True for byte-level BPE after one of the pre-tokenizers that tests have compared; False for all others.
     """
     content = json.loads(tokenizer_json)
     step = content.get("pre_tokenizer") or {}

@@ -1,8 +1,9 @@
-"""Matrices of a source that is quantized already keep its codes where one of our formats can hold them.
+"""Lets matrices of a quantized source keep their codes and scales, where a format of the bundle can hold them.
 
-GGUF's Q4_0, Q5_0, Q8_0, Q3_K and Q6_K, MXFP4, AWQ, GPTQ without reordered columns and packed compressed-tensors: blocks
-of codes with a scale and a whole zero point. GGUF's Q4_1, Q5_1, Q4_K and Q5_K: with an offset that is no multiple of
-the scale (``WeightFormat.offsets``). Quantizing them anew would round twice and gain nothing.
+Possible for GGUF's Q4_0, Q5_0, Q8_0, Q3_K and Q6_K, MXFP4, AWQ, GPTQ without reordered columns and packed
+compressed-tensors, which have blocks of codes with a scale and an integer zero point, and for GGUF's Q4_1, Q5_1, Q4_K
+and Q5_K, whose offset is not a multiple of the scale (``WeightFormat.offsets``). Quantizing such a matrix again would
+round twice and gain nothing.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ def keep_quantization(
     """``profile`` with a rule for every matrix that keeps its quantization, and a sentence about them.
 
     Args:
-        checkpoint: The model, of a family that the own exporter knows.
-        profile: Its formats decide, unless ``asked``, up to which width a matrix keeps the source's: 8 bits of a source
-            do not stay where the profile wants 4.
-        asked: Keep what can be kept; refuse a source of which nothing can.
+        checkpoint: The model, of a family that the native exporter knows.
+        profile: Unless ``asked``, a matrix keeps its codes only if the profile's format has as many bits or more: a
+            source of 8 bits is quantized again where the profile has 4.
+        asked: The user requested it: keep every matrix that can be kept, and refuse a source without any.
         allow_unused: See ``canonical``.
 
     Raises:
-        UsageError: ``asked``, and nothing can be kept.
+        UsageError: ``asked``, and no matrix can be kept.
         UnsupportedModelError, CheckpointError: See ``canonical``.
     """
     checkpoint = canonical(checkpoint, allow_unused=allow_unused)
@@ -77,7 +78,7 @@ def keep_quantization(
 
 
 def _anew(weights: Sequence[LogicalWeight], kept: Container[str], tensors: TensorSource) -> str:
-    """A sentence on quantized matrices of the source that are rounded a second time; empty if there is none."""
+    """A sentence on the source's quantized matrices that are rounded a second time; empty if there are none."""
     stored = {
         w.name: w for w in weights if w.is_matrix and not _FLOATS.issuperset(tensors.info(p).dtype for p in w.parts)
     }
@@ -90,7 +91,7 @@ def _anew(weights: Sequence[LogicalWeight], kept: Container[str], tensors: Tenso
 
 
 def _drop_unequal_experts(found: dict[str, WeightFormat], planned: Mapping[str, PlannedWeight]) -> None:
-    """Take experts out of ``found`` whose two matrices would not go into one kernel, as they are."""
+    """Remove experts from ``found`` whose two matrices differ in bits or block size: one kernel takes both."""
     for name in [name for name in found if ".mlp.experts." in name]:
         base = name.rpartition(".")[0]
         pair = [f"{base}.{role}" for role in ("gate_up", "down")]
@@ -101,7 +102,7 @@ def _drop_unequal_experts(found: dict[str, WeightFormat], planned: Mapping[str, 
 
 
 def kept_format(weight: LogicalWeight, tensors: TensorSource) -> WeightFormat | None:
-    """The format that stores ``weight`` with the codes of its source; None where there is none."""
+    """The format that stores ``weight`` with the codes of its source; None if no format can."""
     if not weight.is_matrix or weight.offset:
         return None
     grids = {grid_of(tensors, part) for part in weight.parts}

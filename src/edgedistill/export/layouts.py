@@ -1,8 +1,8 @@
-"""A bundle laid out as other programs expect a model: the same weights by another name, beside the graph they feed.
+"""Writes a bundle as a directory that another program opens: optimum, transformers.js or onnxruntime-genai.
 
-``optimum`` and ``transformers.js`` get the portable graph, ``genai`` that of onnxruntime-genai; ``hub`` is the layout
-of transformers.js with the bundle itself in a folder, so that one repository serves all of them. Weights are copied,
-and their file is called what each program looks for: external data lies where the graph says.
+``optimum`` and ``transformers.js`` get the portable graph, ``genai`` the graph for onnxruntime-genai. ``hub`` is the
+layout of transformers.js with the bundle itself in a folder, so that one repository serves all of them. The weights are
+copied under the file name that each program looks for, and the graph's references are changed to that name.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 BUNDLE_FOLDER = "edgedistill"
-"""Where a repository of the layout ``hub`` holds the bundle."""
+"""Folder of the bundle in the layout ``hub``."""
 _SUFFIXES = {4: "q4", 8: "q8", 16: "fp16", 32: "fp32"}
 _FILE_ENDINGS = {"q4": "_q4", "q8": "_quantized", "fp16": "_fp16", "fp32": ""}
-"""By the name that transformers.js has for a type of weights: the ending of its file."""
+"""File name endings by the name that transformers.js has for a type of weights."""
 _TOKENIZER = (files.TOKENIZER, files.TOKENIZER_CONFIG, files.CHAT_TEMPLATE)
 _NEVER = frozenset({files.MANIFEST, files.MODEL_CARD, ORIGINAL_CARD})
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A graph to be written: the bundle's ``source``, as ``target``, whose weights lie in the file ``data``."""
+    """A graph to write: the bundle's file ``source`` as ``target``, with its weights in the file ``data``."""
 
     source: str
     target: str
@@ -60,11 +60,12 @@ def weight_type(bundle: Bundle) -> str:
 
 
 def check(bundle: Bundle, layout: str) -> None:
-    """Refuse what cannot be laid out.
+    """Refuse a bundle that cannot be written in ``layout``.
 
     Raises:
         UsageError: No such layout.
-        BundleError: The bundle lacks what the layout takes: made by an older version, or by the fallback exporter.
+        BundleError: The bundle lacks a file that the layout needs (it was made by an older version or by the fallback
+            exporter), or no other program runs its graph (recurrent layers, layers that share keys or differ in size).
     """
     if layout not in LAYOUTS:
         raise UsageError(f"There is no layout {layout!r}; expected one of {', '.join(LAYOUTS)}.")
@@ -89,7 +90,7 @@ def check(bundle: Bundle, layout: str) -> None:
 
 
 def write_layout(bundle: Bundle, layout: str, out: Path, *, progress: Progress | None = None) -> tuple[str, ...]:
-    """Write ``bundle`` in ``layout`` as the directory ``out``, which appears when it is whole; the names of its files.
+    """Write ``bundle`` in ``layout`` to the directory ``out``, which appears when complete; returns its file names.
 
     Args:
         bundle: An opened bundle.
@@ -177,7 +178,7 @@ def _copy(source: Path, target: Path, progress: Progress | None) -> None:
 
 
 def with_usage(card: str, layout: str, graphs: tuple[Graph, ...]) -> str:
-    """The bundle's card with how to open this layout in the place of how to run a bundle."""
+    """The bundle's card, with how to open this layout in place of how to run a bundle."""
     path = graphs[0].target
     usage = {
         "optimum": _OPTIMUM.format(where='"."'),

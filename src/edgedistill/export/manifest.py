@@ -1,4 +1,4 @@
-"""The manifest of an export: what was decided and what was written, put into the bundle's schema."""
+"""Builds a bundle's manifest from the plan of an export and the files that it wrote."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def now() -> str:
 
 
 def tool_versions() -> dict[str, str]:
-    """Versions of what made the bundle."""
+    """Versions of this package, Python, and the packages that a bundle depends on."""
     versions = {"edgedistill": __version__, "python": platform.python_version()}
     for package in ("onnxruntime", "onnx", "onnx-ir", "numpy"):
         versions[package] = metadata.version(package)
@@ -113,11 +113,17 @@ class Geometry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """Graphs and weights are written; this is what they are.
+    """What an exporter has written: graphs and weights, before the other files of the bundle.
 
-    ``planned`` lists the weights and their formats, ``signature`` the graph's inputs, ``predicted`` the budget that was
-    checked before (empty where none could be made), ``weights_seconds`` the time of reading, quantizing and writing,
-    ``calibration`` what the weights were calibrated with (empty: they were not).
+    Attributes:
+        geometry: Sizes of the model.
+        planned: The weights and their formats.
+        context_length: In tokens.
+        signature: Which inputs the graph has.
+        predicted: Memory, size and speed that were predicted before; empty where they could not be.
+        weights_seconds: Seconds of reading, quantizing and writing.
+        reused_weights: Weights taken over from an interrupted run.
+        calibration: What the weights were calibrated with; empty if they were not.
     """
 
     geometry: Geometry

@@ -1,4 +1,4 @@
-"""A bundle's README.md: what it is, how it was quantized, how to run it, with the front matter that the Hub reads.
+"""Writes a bundle's README.md: what it is, how it was quantized, how to run it, and the front matter for the Hub.
 
 The keys of the front matter are those of the Hub's model cards (huggingface_hub's ``ModelCardData``).
 """
@@ -30,13 +30,13 @@ _LICENCES = frozenset({
     "odc-by", "ofl-1.1", "open-mdw", "openrail", "openrail++", "osl-3.0", "other", "pddl", "postgresql", "unknown",
     "unlicense", "wtfpl", "zlib",
 })  # fmt: skip
-"""Licence identifiers of the Hub; whatever is not among them is ``other`` there, with its name beside it."""
+"""Licence identifiers of the Hub; any other licence is ``other`` there, with its name in ``license_name``."""
 
 _METRICS = (("accuracy", "accuracy"), ("agreement", "self-consistency"), ("entropy_bits", "answer entropy in bits"))
 
 
 def front_matter(manifest: Manifest) -> str:
-    """The card's YAML, fences included. Every value is JSON, which YAML is a superset of."""
+    """The card's YAML with its fences. Values are written as JSON, which is valid YAML."""
     source = manifest.source
     values: dict[str, Any] = {
         "library_name": "edgedistill",
@@ -58,7 +58,7 @@ def model_card(manifest: Manifest, *, genai_reads: bool) -> str:
     """The whole README.md of a bundle that has not been verified yet.
 
     Args:
-        manifest: What was made.
+        manifest: The bundle's.
         genai_reads: Whether onnxruntime-genai is known to read the tokenizer (``genai_config.reads_tokenizer``).
     """
     source, model = manifest.source, manifest.model
@@ -100,7 +100,7 @@ def model_card(manifest: Manifest, *, genai_reads: bool) -> str:
 
 
 def _others(manifest: Manifest, genai_reads: bool) -> list[str]:
-    """What other programs open the directory; tests open such bundles in each that is named."""
+    """Which other programs open the directory; tests open bundles in each program that is named."""
     if manifest.model.signature != "edgedistill":
         return ["Other programs: `edgedistill layout . optimum -o DIR`, or `transformers.js`.", ""]
     if manifest.model.states:

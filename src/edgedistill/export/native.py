@@ -1,4 +1,7 @@
-"""The own exporter: check the budget of a plan, stream the weights, write both graphs."""
+"""The native exporter: checks a plan against its budget, streams the weights to disk and writes the graphs.
+
+It handles the families in ``architecture.families``, whose graphs ``graph.decoder`` builds directly from the config.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ if TYPE_CHECKING:
 
 
 class OwnExporter:
-    """One export by the own graph builder. Making it plans everything; nothing is written before ``make``."""
+    """One export by the native graph builder. The constructor plans everything; only ``make`` writes files."""
 
     def __init__(
         self,
@@ -66,7 +69,8 @@ class OwnExporter:
         Args:
             checkpoint: The model.
             profile: With the overrides of ``options``.
-            options: Of them: context, traces (None: formats of method ``gptq`` come to scale search) and gptq.
+            options: Of these, context, traces (None: scale search replaces the method ``gptq``), gptq, observed and
+                allow_unused are used.
 
         Raises:
             UnsupportedModelError: Unknown architecture or feature.
@@ -84,9 +88,12 @@ class OwnExporter:
         self._predicted: Budget | None = None
 
     def check_budget(self, out: Path, *, trial: bool) -> None:
-        """Refuse what would not fit the profile's target, this machine's disk or, for the ``trial``, its memory.
+        """Check the predicted bundle against the profile's target, this machine's disk and, for the ``trial``, memory.
 
-        Raises BudgetError. A bundle that is tried in slices needs no memory to speak of (see ``trial_run``).
+        A bundle that is tried in slices needs little memory (see ``trial_run``).
+
+        Raises:
+            BudgetError: It does not fit.
         """
         profile = self._profile.with_overrides(context_length=self.plan.context_length)
         self._predicted = limits.check(self.plan.spec, self.plan.weights, profile, others=usable_profiles())
@@ -96,7 +103,7 @@ class OwnExporter:
         limits.check_machine(self._predicted, free_disk=free_disk(out), available_ram=available)
 
     def fingerprint(self, source_hash: str) -> str:
-        """Identity of the weights file: same source, same plan, same version."""
+        """Hash that identifies the weights file: equal for the same source, plan and version."""
         arrays = self.plan.layout.arrays.values()
         content = {
             "version": __version__,
@@ -110,7 +117,13 @@ class OwnExporter:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def make(self, directory: Path, *, resume: bool, progress: Progress) -> Made:
-        """Write weights.bin and both graphs into ``directory``, taking over what an interrupted run finished there."""
+        """Write weights.bin and the graphs into ``directory``; with ``resume``, keep weights that an interrupted run
+        finished there.
+
+        Raises:
+            OutputError: A file cannot be written.
+            ExportError: Activations are not finite (smoothing).
+        """
         begun = time.perf_counter()
         two_forms = self._profile.weights.prefill is not None
         planned = self.plan.planned.by_name()
@@ -143,7 +156,7 @@ class OwnExporter:
         )
 
     def _write_run(self, directory: Path, progress: Progress) -> Manifest:
-        """Weights and graph of the same model in a format that is near the original, for a run that observes it."""
+        """Write weights and graph of the same model in ``smoothquant.FORMAT``, for the run that records activations."""
         profile = self._profile.with_overrides(weight_format=parse_format(smooth_calibrate.FORMAT))
         profile = replace(profile, weights=replace(profile.weights, prefill=None))
         plan = make_plan(self._checkpoint, profile, self.plan.context_length)
@@ -153,7 +166,7 @@ class OwnExporter:
         return make_manifest(self._checkpoint, profile, made, "")
 
     def _predictions(self) -> dict[str, Any]:
-        """The budget and, where this machine's kernels were timed before, the speed; nothing is timed here."""
+        """The predicted memory and size and, if this machine's kernels were timed before, the predicted speed."""
         if self._predicted is None:
             return {}
         machine = Machine.here(self._profile.session.intra_op_num_threads)
@@ -194,7 +207,7 @@ class OwnExporter:
         return outcome
 
     def _calibration(self, outcome: Outcome) -> dict[str, Any]:
-        """What the manifest says about calibration; empty where there was none."""
+        """The manifest's record of the calibration; empty if there was none."""
         if self._traces is None or not self.plan.planned.is_calibrated:
             return {}
         return {
@@ -213,7 +226,7 @@ class OwnExporter:
         sequences: Sequence[npt.NDArray[np.int64]] | None,
         progress: Progress,
     ) -> Manifest:
-        """Calibrate the KV cache that the profile asks for and write the graphs again with its scales.
+        """Calibrate the KV cache of the profile's format and write the graphs again with its scales.
 
         Args:
             directory: Holds everything of the bundle but its manifest.
@@ -222,7 +235,7 @@ class OwnExporter:
             progress: Receives tokens.
 
         Returns:
-            The manifest, saying what was calibrated how; as given where the cache stays float32.
+            The manifest with a record of the calibration; unchanged if the cache stays float32.
 
         Raises:
             ExportError: The model does not run, or its keys or values are not finite.
@@ -244,7 +257,7 @@ class OwnExporter:
         return replace(manifest, kv_cache=info)
 
     def measure_distance(self, directory: Path, manifest: Manifest, progress: Progress) -> Manifest:
-        """The manifest with how far the bundle in ``directory``, complete but for it, is from the original."""
+        """The manifest with the distance of the bundle in ``directory`` from the original (``distance.measure``)."""
         found = distance.measure(
             directory, manifest, self._checkpoint, self.plan, threads=usable_cores(), progress=progress
         )
@@ -252,9 +265,11 @@ class OwnExporter:
 
 
 def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> None:
-    """Write the graphs over the weights file: the runtime's own, with a quantized cache where ``kv`` has scales; one of
-    the second form, if there is one; onnxruntime-genai's and the portable one, whose caches stay float32; and those
-    that stand for the runtime's where matrices lie in planes, with widened.json.
+    """Write all graphs that share the weights file.
+
+    These are the runtime's own, with a quantized cache if ``kv`` has scales; the second form for prefill, if the plan
+    has one; those for onnxruntime-genai and for other programs (portable), whose caches stay float32; and, where
+    matrices are stored as bit planes, a variant of each runtime graph that takes widened matrices, with widened.json.
     """
     import onnx_ir
 
@@ -264,7 +279,7 @@ def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> Non
         onnx_ir.save(graph, directory / name)
 
     planned, stored = plan.planned.by_name(), plan.layout.arrays
-    if plan.spec.is_uniform:  # other programs feed nothing else
+    if plan.spec.is_uniform:  # other programs cannot run any other model
         write(files.GENAI_MODEL, WeightEmitter(planned, stored), "genai")
         write(files.PORTABLE_MODEL, WeightEmitter(planned, stored), "portable")
     forms = {files.MODEL: (planned, stored)}
@@ -302,5 +317,5 @@ def _write_weights(
 
 
 def usable_cores() -> int:
-    """Cores this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

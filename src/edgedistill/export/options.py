@@ -31,42 +31,43 @@ class ExportOptions:
     """Settings of an export; every field has the name of its command line option.
 
     Attributes:
-        profile: Hardware profile: name, TOML path or Profile.
+        profile: Hardware profile: a name, the path of a TOML file, or a Profile.
         format: One weight format (``int8``, ``fp32``, ``int4-b128-sym``) instead of the profile's rules.
         quality: A named recipe instead of the profile's rules: ``small``, ``balanced`` or ``high`` (see
             ``profile.quality``); excludes ``format`` and budgets.
-        block_size: Replaces the block size of every quantized format.
+        block_size: Block size of every quantized format, instead of its own.
         context: Longest prompt plus output, in tokens; None: the profile's, at most the model's.
         kv_cache: Type of keys and values instead of the profile's: ``float32``, ``int8`` or ``int4``.
         prefill: Format of a second form of the layers' matrices, for prefill and scoring (``w8a8``).
         calibrate: Quantize the layers so that their outputs change least (method ``gptq`` instead of scale search).
-            True: thoroughly, on the model's own replies; takes minutes for 135 M parameters. None: quickly, on two
-            thousand tokens of built-in text, where weights have 6 bits or fewer and ``format`` names no method. False:
-            not at all.
+            True: thoroughly, on the model's own replies; this takes minutes for 135 M parameters. None: quickly, on
+            about two thousand tokens of built-in text, if weights have 6 bits or fewer and ``format`` names no method.
+            False: not at all.
         calibration: Text file or traces to calibrate with; implies ``calibrate``.
-        calibration_tokens: Number of tokens of either.
-        bits_per_weight: Choose every matrix's format by its sensitivity, so that all take this many bits per weight
-            together. This and the next three exclude each other; each implies ``calibrate``.
-        max_size: The same, within this size of all weights: bytes, or text such as ``900MB``.
-        max_memory: The same, so that the bundle in use takes at most this much memory with a full context.
-        max_kl: The smallest bundle that is predicted to stay within this divergence, in nats.
-        sensitivity: ``measured`` for every matrix, ``estimated`` from some of them, or by the model's size (``auto``).
-        gptq: How calibration solves; None: ``GptqOptions()``, and ``quantize.gptq.QUICK`` for the quick one.
-        exporter: ``own`` graph builder, ``optimum`` fallback, or ``auto``: own where the architecture is known.
+        calibration_tokens: Number of calibration tokens.
+        bits_per_weight: Choose every matrix's format by its sensitivity, so that the mean over all weights is at most
+            this many bits. This and the next three exclude each other; each implies ``calibrate``.
+        max_size: The same, for at most this size of all weights: bytes, or text such as ``900MB``.
+        max_memory: The same, for at most this much memory in use with a full context: bytes, or text such as ``2GB``.
+        max_kl: Choose the smallest formats that are predicted to stay within this KL divergence, in nats per token.
+        sensitivity: ``measured`` for every matrix, ``estimated`` from some of them, or ``auto``, by the model's size.
+        gptq: Options of the solver; None: ``GptqOptions()``, or ``quantize.gptq.QUICK`` for a quick calibration.
+        exporter: ``own`` (the native graph builder), ``optimum`` (the fallback), or ``auto``: the native one if it
+            knows the architecture.
         adapter: PEFT LoRA directory to merge.
         revision: Branch, tag or commit on the Hub.
         offline: Never touch the network.
-        check: Open the finished bundle and decode a few tokens before it gets its name.
+        check: Open the finished bundle and decode a few tokens before it is moved to its final path.
         distance: Compare the finished bundle with the original on 512 tokens of held-out text (with ``check``): the KL
             divergence and the share of equal top tokens, for manifest and model card.
-        verify: Ask the bundle some questions afterwards, and record the outcome in its manifest and model card.
-        reference: Let that short verification compare with this reference too.
-        keep_quantization: Store matrices of a quantized source with its codes and scales where one of our formats holds
-            them. None: where the profile decides the formats and asks for as many bits or more; True: everywhere that
-            it can be; False: quantize anew.
-        allow_unused: Export although the checkpoint has tensors that its config does not account for.
-        layout: Make what another program opens instead of a bundle: ``optimum``, ``transformers.js``, ``genai``, or
-            ``hub`` (that of transformers.js, and the bundle in a folder).
+        verify: Run a short verification afterwards, and record its outcome in the manifest and the model card.
+        reference: Compare with this reference, too, in that short verification.
+        keep_quantization: Store matrices of a quantized source with its codes and scales, if a format of the bundle can
+            hold them. None: if the profile chooses the formats and has as many bits or more; True: wherever possible;
+            False: quantize again.
+        allow_unused: Export even if the checkpoint has tensors that its config does not account for.
+        layout: Write a directory that another program opens instead of a bundle: ``optimum``, ``transformers.js``,
+            ``genai``, or ``hub`` (the layout of transformers.js with the bundle in a folder).
         force: Replace an existing bundle.
     """
 
@@ -101,7 +102,7 @@ class ExportOptions:
 
     @property
     def budget(self) -> SizeBudget | None:
-        """The budget that formats are chosen within; raises UsageError for two of them, or one out of range."""
+        """The budget within which formats are chosen; raises UsageError for two of them, or one out of range."""
         if all(v is None for v in (self.bits_per_weight, self.max_size, self.max_memory, self.max_kl)):
             return None
         from edgedistill.export.mixed_precision.choose import SizeBudget
@@ -116,12 +117,12 @@ class ExportOptions:
 
     @property
     def thorough(self) -> bool:
-        """Whether calibration was asked for; the quick one is no reason to refuse anything."""
+        """Whether the user requested calibration; an export that cannot do the quick one goes on without it."""
         return self.calibrated and (self.gptq is None or self.gptq.sequential)
 
     @property
     def traces(self) -> Traces | None:
-        """The calibration data once it is there; None where nothing is calibrated."""
+        """The calibration data; None if nothing is calibrated. Raises TypeError if it has not been read yet."""
         if not self.calibrated:
             return None
         from edgedistill.traces.traces import Traces
@@ -132,7 +133,7 @@ class ExportOptions:
 
     @property
     def observed(self) -> Sequence[npt.NDArray[np.int64]] | None:
-        """Token ids on which ranges of activations, keys and values are observed; None: text that the model writes,
-        which shows outliers better than the built-in text of a quick calibration."""
+        """Token ids, int64 [n] each, on which ranges of activations, keys and values are recorded. None: text that the
+        model writes, which shows outliers better than the built-in text of a quick calibration."""
         traces = self.traces
         return traces.sequences if traces is not None and self.thorough else None

@@ -1,6 +1,6 @@
-"""The export, top to bottom: open, plan, check the budget, stream the weights, write the graphs, try it, rename.
+"""The export from top to bottom: open, plan, check the budget, stream the weights, write the graphs, try it, rename.
 
-Everything that decides something lives in its own module; this file only puts them in order.
+Each step has its own module; this one calls them in order and resolves options that depend on each other.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 _NAMED_METHOD = re.compile("-(rtn|search|gptq|kept)")
 _FEW_BITS = 6
-"""Most bits at which a quick calibration is worth its time: with 8, rounding activations does more than weights."""
+"""Largest number of bits with a quick calibration: with 8 bits, rounding of activations outweighs that of weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,9 @@ def export(
 
     Args:
         model: Built-in name, local directory, GGUF file or Hub id.
-        out: Bundle directory to make; must not exist, be empty, or hold a bundle and ``force`` be given.
-        options: See there; ``calibration`` has to be ``Traces`` here, and ``verify`` is for ``workflow.export``.
-        progress: Receiver of progress.
+        out: Directory of the bundle. It must not exist or be empty; with ``force`` it may hold a bundle.
+        options: ``calibration`` has to be ``Traces`` here; ``verify`` and ``layout`` are for ``workflow.export``.
+        progress: Receives steps and their progress.
 
     Raises:
         EdgedistillError: Any problem with the input, the target or the budget; nothing half-written is left.
@@ -121,7 +121,7 @@ def export(
         offline=options.offline,
         progress=progress,
     ) as checkpoint:
-        texts.generation_defaults(profile, checkpoint.generation_config)  # what it refuses shows before any work
+        texts.generation_defaults(profile, checkpoint.generation_config)  # bad values are reported before any work
         source_hash = ""
         choice: dict[str, Any] = {}
         notes: tuple[str, ...] = ()
@@ -184,7 +184,8 @@ def resolve_profile(options: ExportOptions) -> Profile:
     """The profile of ``options`` with their overrides.
 
     Raises:
-        UsageError: Calibration, where nothing that is to be made depends on it.
+        UsageError: A quality together with a format or a budget; calibration of something that does not depend on it,
+            or with the optimum exporter.
         ProfileError: No such profile.
     """
     profile = options.profile if isinstance(options.profile, Profile) else load_profile(options.profile)
@@ -210,8 +211,8 @@ def resolve_profile(options: ExportOptions) -> Profile:
 
 
 def wants_quick_calibration(options: ExportOptions) -> bool:
-    """Whether a quick calibration is worth its time: unless something was said about it, where few bits are searched
-    for."""
+    """Whether to calibrate quickly: the options say nothing about calibration or the method, and a format of at most 6
+    bits would otherwise use scale search."""
     named = isinstance(options.format, str) and _NAMED_METHOD.search(options.format) is None
     if options.calibrate is not None or options.exporter == "optimum" or not (options.format is None or named):
         return False
@@ -224,7 +225,7 @@ def _parsed(weight_format: str | WeightFormat | None) -> WeightFormat | None:
 
 
 def _check_calibration(profile: Profile) -> None:
-    """Raises UsageError where nothing that is to be made depends on calibration data."""
+    """Raises UsageError if nothing in the profile depends on calibration data."""
     formats = profile.weights.formats
     uses = any((fmt.method == "gptq" and not fmt.is_float) or fmt.is_w8a8 for fmt in formats)
     if not uses and not profile.kv_cache.is_quantized:
@@ -235,10 +236,10 @@ def _check_calibration(profile: Profile) -> None:
 
 
 def calibratable(config: Mapping[str, Any], options: ExportOptions) -> ExportOptions:
-    """``options`` without a quick calibration where layers read more than the layer before them.
+    """``options``, without a quick calibration for models whose layers share keys or differ in size.
 
     Raises:
-        UnsupportedModelError: Calibration, or a budget, was asked for.
+        UnsupportedModelError: Such a model, and the user requested calibration or a budget.
     """
     if not options.calibrated or not is_known(config) or not build_spec(config).has_own_sizes:
         return options
@@ -259,11 +260,12 @@ def _uncalibrated() -> UsageError:
 
 
 def _kept(checkpoint: Checkpoint, profile: Profile, options: ExportOptions) -> tuple[Profile, str]:
-    """``profile`` with rules for what keeps its quantization, and a note; unless asked, only where the profile decides
-    the formats.
+    """``profile`` with rules for matrices that keep their quantization, and a note about them.
+
+    Unless the user requested it, this happens only if the profile chooses the formats.
 
     Raises:
-        UsageError: Asked for, and calibrated or impossible.
+        UsageError: It was requested, and is impossible or excluded by another option.
     """
     asked = options.keep_quantization
     if asked and (options.thorough or options.exporter == "optimum"):
@@ -284,10 +286,10 @@ def _kept(checkpoint: Checkpoint, profile: Profile, options: ExportOptions) -> t
 
 
 def _choose(checkpoint: Checkpoint, profile: Profile, options: ExportOptions) -> OwnExporter | FallbackExporter:
-    """The exporter of ``options``; ``auto`` falls back where the architecture is unknown and optimum is installed.
+    """The exporter of ``options``; ``auto`` falls back if the architecture is unknown and optimum is installed.
 
     Raises:
-        UnsupportedModelError: The own exporter's reason, where the fallback is excluded or not installed.
+        UnsupportedModelError: The native exporter's reason, if the fallback is excluded or not installed.
         UsageError: The fallback, with calibration.
     """
     if options.exporter != "optimum":
@@ -298,7 +300,7 @@ def _choose(checkpoint: Checkpoint, profile: Profile, options: ExportOptions) ->
                 raise
     if options.thorough:
         raise _uncalibrated()
-    if options.calibrated:  # quickly, which this exporter cannot
+    if options.calibrated:  # a quick calibration, which this exporter does not have
         options = replace(options, calibration=None, gptq=None)
         profile = resolve_profile(options)
     return FallbackExporter(checkpoint, profile, options)

@@ -1,4 +1,7 @@
-"""Every decision of an export, taken before the first weight is read: formats, places in the file, context length."""
+"""Plans an export before the first weight is read: formats, places in the weights file, context length.
+
+``canonical`` brings a checkpoint's tensors under the names that the rest of the export uses; ``make_plan`` decides.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All decisions, taken before the first weight is read.
+    """All decisions of an export.
 
-    ``planned`` holds the format of every weight, ``layout`` the place of every array in weights.bin.
+    ``planned`` has the format of every weight, ``layout`` the place of every array in weights.bin, ``context_length``
+    is in tokens.
     """
 
     spec: ModelSpec
@@ -43,7 +47,18 @@ class Plan:
 def make_plan(
     checkpoint: Checkpoint, profile: Profile, context_length: int | None = None, *, calibrated: bool = False
 ) -> Plan:
-    """Decide every format, shape and offset; reads headers only (errors: see ``OwnExporter``)."""
+    """Decide every format, shape and offset; reads only the headers of the checkpoint.
+
+    Args:
+        checkpoint: The model.
+        profile: Formats and the default context length.
+        context_length: In tokens; None: the profile's.
+        calibrated: Whether there are calibration data; without, scale search replaces the method ``gptq``.
+
+    Raises:
+        UnsupportedModelError, CheckpointError: See ``canonical``.
+        UsageError: A context length out of range, or a rule keeps a quantization that the source does not have.
+    """
     checkpoint = canonical(checkpoint)
     spec = architecture.build_spec(checkpoint.config)
     weights = architecture.logical_weights(spec)
@@ -62,7 +77,7 @@ def make_plan(
 
 
 def _check_kept(weights: Iterable[LogicalWeight], planned: WeightPlan, tensors: TensorSource) -> None:
-    """Raise UsageError for a weight that is to keep a quantization that its source does not have."""
+    """Raise UsageError for a weight whose format keeps a quantization that its source does not have."""
     formats = planned.by_name()
     for weight in weights:
         fmt = formats[weight.name].format
@@ -79,12 +94,12 @@ def _check_kept(weights: Iterable[LogicalWeight], planned: WeightPlan, tensors: 
 
 
 def canonical(checkpoint: Checkpoint, *, allow_unused: bool = False) -> Checkpoint:
-    """``checkpoint`` with its tensors under the names and in the layout of ``logical_weights``; checked.
+    """``checkpoint`` with its tensors checked, and under the names and in the layout of ``logical_weights``.
 
     Raises:
         UnsupportedModelError: Unknown architecture or feature.
         CheckpointError: Tensors are missing, of the wrong shape, or (unless ``allow_unused``) not used by the model
-            that its config describes: leaving one out would export another model without a word.
+            that its config describes: leaving one out would silently export another model.
     """
     if isinstance(checkpoint.tensors, ModelTensors):
         return checkpoint
@@ -105,9 +120,9 @@ def canonical(checkpoint: Checkpoint, *, allow_unused: bool = False) -> Checkpoi
 
 
 def _uncalibrated(weights: Sequence[LogicalWeight], default: WeightFormat, rules: Sequence[Rule]) -> list[Rule]:
-    """Rules that keep embedding, head, experts and the form for prefill to scale search: the rest is calibrated.
+    """Rules for scale search of embedding, head, experts and the form for prefill; all other matrices are calibrated.
 
-    What an expert multiplies is not seen outside its kernel, and few calibration tokens reach any one of them.
+    The inputs of an expert are not visible outside its kernel, and few calibration tokens reach any one expert.
     """
     found = []
     for weight in weights:
@@ -118,13 +133,13 @@ def _uncalibrated(weights: Sequence[LogicalWeight], default: WeightFormat, rules
 
 
 def second_form(weights: Iterable[LogicalWeight]) -> tuple[LogicalWeight, ...]:
-    """The layers' weights but the experts once more, for the graph that takes several tokens; the rest is shared."""
+    """Copies of the layers' weights, without experts, for the graph for prefill; it shares all other weights."""
     layers = (w for w in weights if w.name.startswith("layers.") and ".mlp.experts." not in w.name)
     return tuple(replace(weight, name=f"{PREFILL}{weight.name}") for weight in layers)
 
 
 def of_second_form(entries: Mapping[str, T]) -> dict[str, T]:
-    """Entries by the names of the first form, those of the second in their place where there are any."""
+    """``entries`` by the names of the first form, replaced by those of the second form where it has them."""
     second = {name.removeprefix(PREFILL): entry for name, entry in entries.items() if name.startswith(PREFILL)}
     return {name: entry for name, entry in entries.items() if not name.startswith(PREFILL)} | second
 

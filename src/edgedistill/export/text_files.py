@@ -1,4 +1,4 @@
-"""The small files of a bundle: tokenizer, chat template, generation defaults, genai_config.json, model card."""
+"""Writes the small files of a bundle: tokenizer, chat template, generation defaults, configs, model card."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def generation_defaults(profile: Profile, generation_config: Mapping[str, Any]) 
 
 
 def write_texts(directory: Path, checkpoint: Checkpoint, profile: Profile, context_length: int) -> None:
-    """Write tokenizer, chat template and generation defaults, and the same for readers of Hugging Face's files."""
+    """Write tokenizer, chat template and generation defaults, and Hugging Face's config files for other programs."""
     (directory / files.TOKENIZER).write_bytes(checkpoint.tokenizer_json)
     if checkpoint.chat_template is not None:
         (directory / files.CHAT_TEMPLATE).write_text(checkpoint.chat_template, encoding="utf-8")
@@ -57,7 +57,7 @@ def write_texts(directory: Path, checkpoint: Checkpoint, profile: Profile, conte
 
 
 def hub_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Content of config.json: the checkpoint's, without what speaks of other weights or names code to be run."""
+    """Content of config.json: the checkpoint's, without keys about its own weights or code to run."""
     config = {key: value for key, value in checkpoint.config.items() if key not in _NOT_IN_CONFIG}
     special = checkpoint.special_tokens
     config["eos_token_id"] = _one_or_many(special.eos_token_ids)
@@ -86,7 +86,7 @@ def _one_or_many(tokens: tuple[int, ...]) -> int | list[int] | None:
 def write_genai(
     directory: Path, checkpoint: Checkpoint, profile: Profile, spec: ModelSpec, context_length: int
 ) -> None:
-    """Write what onnxruntime-genai reads beside its graph; nothing for a model that has none."""
+    """Write genai_config.json for onnxruntime-genai, unless the model has no graph for it."""
     if not spec.is_uniform:
         return
     generation = generation_defaults(profile, checkpoint.generation_config)

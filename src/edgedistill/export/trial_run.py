@@ -1,7 +1,7 @@
-"""Tries a finished bundle before it gets its name: opens it and decodes a few tokens, in a process of its own.
+"""Tries a finished bundle before it is moved to its final path: a child process opens it and decodes a few tokens.
 
-A separate process gives the memory back, survives a crash of the native runtime, measures what opening the bundle
-costs, and is ended if its graph never ends or asks for too much memory.
+A crash of ONNX Runtime ends only the child process, its memory is freed afterwards, its peak memory can be measured,
+and it is killed if the graph runs too long or takes too much memory.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def checked(directory: Path, manifest: Manifest, *, progress: Progress) -> Manif
 
 
 def try_bundle(path: str, manifest_json: str) -> dict[str, Any]:
-    """Open the bundle at ``path`` and decode a few tokens, in this process; what the manifest keeps of it."""
+    """Open the bundle at ``path`` and decode a few tokens, in this process; returns the manifest's ``check``."""
     directory, manifest = Path(path), Manifest.from_json(manifest_json)
     started = time.perf_counter()
     if (directory / WEIGHTS).stat().st_size > WHOLE_LIMIT and manifest.model.signature == "edgedistill":

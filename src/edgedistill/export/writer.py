@@ -1,8 +1,8 @@
 """Streams weights from a checkpoint through quantization into weights.bin, slice by slice.
 
-Memory: at most ``threads + 1`` slices of ``SLICE_ELEMENTS`` float32 values and their working copies, whatever the
-model's size. Finished weights are journalled with a digest; a resumed run re-reads and compares them before it
-trusts them, so a crash in mid-write cannot leave a wrong tensor.
+It holds at most ``threads + 1`` slices of about ``SLICE_ELEMENTS`` float32 values and their working copies in memory,
+whatever the model's size. A journal has the digest of every finished weight. A resumed run reads these weights again
+and compares their digests, so a crash during a write cannot leave a wrong tensor.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from edgedistill import positioned_io
 from edgedistill.bundle.staging import os_error
 from edgedistill.checkpoint.grid import read_grid
+from edgedistill.progress import NullProgress
 from edgedistill.quantize import quantize_rows
 from edgedistill.quantize.kept import keep_rows
 from edgedistill.quantize.spec import array_specs
@@ -45,7 +46,7 @@ SLICE_ELEMENTS = 2 << 20  # 8 MiB of float32
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One weight to write, its format, and factors folded into it on the way."""
+    """One weight to write, its format, and factors that it is multiplied by first (``smoothing.Fold``)."""
 
     weight: LogicalWeight
     format: WeightFormat
@@ -81,8 +82,11 @@ class WeightsWriter:
     Args:
         path: weights.bin inside the staging directory.
         layout: Places of all arrays.
-        resume: Trust ``path`` and the journal beside it as far as its digests hold.
-        journal: Keep one. Without it nothing can be resumed (scratch files).
+        resume: Keep weights in ``path`` whose digests match the journal beside it.
+        journal: Whether to write a journal. Without one nothing can be resumed (scratch files).
+
+    Raises:
+        OutputError: The file cannot be made, or the disk is full.
     """
 
     def __init__(self, path: Path, layout: Layout, *, resume: bool, journal: bool = True) -> None:
@@ -113,7 +117,7 @@ class WeightsWriter:
             os.close(self._fd)
 
     def _read_journal(self) -> tuple[dict[str, str], dict[str, str]]:
-        """By weight: its digest; and, where it could not be solved for, why. The last entry of a weight counts."""
+        """By weight: its digest, and the reason if GPTQ failed for it. The last entry of a weight counts."""
         finished: dict[str, str] = {}
         failed: dict[str, str] = {}
         if self.journal.is_file():
@@ -129,7 +133,12 @@ class WeightsWriter:
         return finished, failed
 
     def write_array(self, name: str, array: npt.NDArray[np.generic], row: int = 0) -> None:
-        """Write ``array`` as rows from ``row`` on of the stored array ``name``; dtype and row shape must match."""
+        """Write ``array`` as rows from ``row`` on of the stored array ``name``.
+
+        Raises:
+            ValueError: Its dtype, the shape of its rows or their number does not match the plan.
+            OutputError: The file cannot be written.
+        """
         stored = self.layout.arrays[name]
         spec = stored.spec
         if array.dtype != np.dtype(spec.dtype) or array.shape[1:] != spec.shape[1:]:
@@ -164,7 +173,7 @@ class WeightsWriter:
             source: Where the rows come from.
             threads: Slices worked on at a time (NumPy releases the interpreter lock in its loops).
             progress: Receives elements.
-            solvers: Per weight name, what calibration knows of its inputs (formats of method ``gptq``).
+            solvers: GPTQ solvers by weight name (formats of method ``gptq``).
 
         Returns:
             Number of weights taken over from an interrupted run.
@@ -233,12 +242,12 @@ class WeightsWriter:
         return digest.digest(), int(rows.size)
 
     def is_finished(self, job: Job, source: TensorSource) -> bool:
-        """Whether an interrupted run had written this weight, and it is still what it wrote."""
+        """Whether an interrupted run has written this weight, and its bytes are unchanged."""
         digest = self._finished.get(job.weight.name)
         return digest is not None and digest == self._digest_on_disk(job, list(slices(job.weight, source)))
 
     def failure(self, name: str) -> str | None:
-        """Why the interrupted run that wrote the weight ``name`` could not solve for it; None: it could."""
+        """Why GPTQ failed for the weight ``name`` in the interrupted run that wrote it; None if it did not."""
         return self._failed.get(name)
 
     def _digest_on_disk(self, job: Job, cut: list[Slice]) -> str:
@@ -265,8 +274,25 @@ class WeightsWriter:
             stream.write(json.dumps(entry) + "\n")
 
 
+def write_scratch(
+    path: Path, specs: Iterable[ArraySpec], jobs: Sequence[Job], source: TensorSource, threads: int
+) -> dict[str, StoredArray]:
+    """Write ``jobs`` to the scratch file ``path``, which replaces an earlier one; returns the places of their arrays.
+
+    ``specs`` are the arrays of the jobs.
+    """
+    layout = plan_layout(specs, path.name)
+    path.unlink(missing_ok=True)  # a session may still map the earlier one
+    writer = WeightsWriter(path, layout, resume=False, journal=False)
+    try:
+        writer.write_weights(jobs, source, threads=threads, progress=NullProgress())
+    finally:
+        writer.close()
+    return layout.arrays
+
+
 def _reserve(fd: int, size: int) -> None:
-    """Reserve the blocks, so that a full disk shows now and not after minutes of work, where the system can do that."""
+    """Reserve disk blocks where the system can, so that a full disk is reported now and not after minutes of work."""
     allocate = getattr(os, "posix_fallocate", None)  # macOS and Windows have none
     try:
         if allocate is not None:
@@ -305,9 +331,10 @@ class Layout:
 
 
 def plan_layout(specs: Iterable[ArraySpec], location: str) -> Layout:
-    """Lay arrays out one after another in the given order, aligned for memory mapping.
+    """Place arrays one after another in the given order, aligned for memory mapping.
 
-    Raises ValueError if two arrays share a name.
+    Raises:
+        ValueError: Two arrays share a name.
     """
     arrays: dict[str, StoredArray] = {}
     offset = 0

@@ -89,13 +89,15 @@ def test_it_says_how_long_the_rest_will_take(tmp_path: Path, monkeypatch: pytest
         def note(self, sentence: str) -> None:
             notes.append(sentence)
 
-    monkeypatch.setattr(gptq_layers, "WORTH_SAYING", 0.0)
-    monkeypatch.setattr(gptq_layers, "foresee", lambda *_: 1e6)  # what the layers then show is news
+    monkeypatch.setattr(gptq_layers, "REPORTED_FROM", 0.0)
+    monkeypatch.setattr(gptq_layers, "estimate_seconds", lambda *_: 1e6)  # what the layers then show is news
     options = ExportOptions(format="int4-b32", check=False, verify=False)
     edgedistill.export("tiny-reasoner", tmp_path / "out", options=options, progress=Noted())
     said = [note for note in notes if note.startswith("calibrating")]
-    assert re.match(r"calibrating 4 layers on \d+ tokens takes about 16666 min 40 s here; what is done stays", said[0])
-    assert "the 3 that are left" in said[1]
+    assert re.match(
+        r"calibrating 4 layers on \d+ tokens takes about 16666 min 40 s here; finished layers are kept", said[0]
+    )
+    assert "for the remaining 3" in said[1]
 
 
 def test_what_the_profile_keeps_is_kept(tmp_path: Path) -> None:

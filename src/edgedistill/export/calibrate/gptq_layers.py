@@ -1,12 +1,15 @@
 """Calibrated quantization in the memory of one layer: activations flow through the model layer by layer.
 
-Two streams of hidden states run side by side, one through the original and one through what has been quantized so far
-(in the very kernels that will be deployed). Before a matrix is quantized, the second moments of its inputs in both
-streams are collected; matrices of a layer are quantized in the order in which they act, so that each sees inputs made
-by the quantized ones before it. Hidden states lie in two files; weights of one layer are held as float32 at a time.
+Two streams of hidden states run side by side: one through the original weights, one through those quantized so far, in
+the kernels that will be deployed. Before a matrix is quantized, the second moments of its inputs in both streams are
+collected. Matrices of a layer are quantized in the order in which they act, so that the inputs of each come from the
+quantized ones before it. Both streams are kept in files; float32 weights are held for one layer at a time.
 
-A resumed run sends the streams through finished layers again and quantizes the rest: the kernels give the same bits, so
-the result is that of an uninterrupted run.
+With ``sequential=False`` (the quick calibration) only the original stream runs, and one pass gives the moments of all
+matrices of a layer.
+
+A resumed run sends the streams through finished layers again and quantizes the rest. The kernels give the same bits
+each time, so the result is that of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -17,12 +20,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedistill.export.calibrate.foresight import STAGES, foresee, measure
-from edgedistill.export.calibrate.hidden_states import Part, Stream, batches
-from edgedistill.export.writer import Job, StoredArray, WeightsWriter, plan_layout
+from edgedistill.export.calibrate.duration import STAGES, estimate_seconds, measure_rates
+from edgedistill.export.calibrate.hidden_states import Part, Stream, batches, embedding_rows
+from edgedistill.export.writer import Job, StoredArray, WeightsWriter, write_scratch
 from edgedistill.graph.parts import OUTPUT, build_embedding, build_layer, inputs_of
 from edgedistill.graph.weights import WeightEmitter
-from edgedistill.progress import NullProgress, say
+from edgedistill.progress import say
 from edgedistill.quantize.gptq import GptqOptions, Moments, Solver
 from edgedistill.quantize.spec import FLOAT32, array_specs
 from edgedistill.units import format_seconds
@@ -43,17 +46,17 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Ids = npt.NDArray[np.int64]
 
-WORTH_SAYING = 30.0
-"""Seconds left from which on a calibration says how long it will take."""
-_MISSED = 0.25
-"""Share by which the time left has to differ from what was said to be said anew."""
+REPORTED_FROM = 30.0
+"""Seconds: a calibration that takes less does not announce how long it will take."""
+_CORRECTED_FROM = 0.25
+"""An announced time is corrected when it is off by more than this share of the time left."""
 _GRAPH = ".part.onnx"
 _SCRATCH = ".layer.bin"
 
 
 @dataclass(slots=True)
 class Outcome:
-    """``reused`` weights came from an interrupted run; ``failed`` says, by weight, why scale search replaced it."""
+    """``reused`` counts weights of an interrupted run; ``failed`` has, by weight, why scale search replaced GPTQ."""
 
     reused: int = 0
     failed: dict[str, str] = field(default_factory=dict)
@@ -61,7 +64,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class PlannedFormat:
-    """A matrix in the format that a part of the model is to have: what ``WeightEmitter`` wants to know."""
+    """Shape and format of a matrix in a part of the model, as ``WeightEmitter`` expects them."""
 
     shape: tuple[int, ...]
     format: WeightFormat
@@ -81,18 +84,21 @@ def write_calibrated(
     """Quantize and write all weights of ``plan``, those of method ``gptq`` with moments from ``sequences``.
 
     Args:
-        writer: Its file's directory takes the scratch files.
-        plan: Formats and places.
-        source: Where rows come from.
+        writer: Receives the arrays; scratch files are made in its directory and removed.
+        plan: Formats, and places in the weights file.
+        source: The original tensors.
         sequences: Token ids, int64 [n] each.
-        options: How to solve.
+        options: Of the solver.
         threads: Slices worked on at a time.
         progress: Receives elements of weights.
         folds: Factors that smoothing moves between weights, by name.
+
+    Raises:
+        OutputError: The weights file cannot be written.
     """
     run = _Run(writer, plan, source, sequences, options, threads, progress, folds or {})
     try:
-        run.everything()
+        run.all_layers()
     finally:
         run.close()
     return run.outcome
@@ -124,7 +130,7 @@ class _Run:
         self._original = Stream(self._directory / ".hidden.original", tokens, plan.spec.hidden_size)
         self._quantized = Stream(self._directory / ".hidden.quantized", tokens, plan.spec.hidden_size)
 
-    def everything(self) -> None:
+    def all_layers(self) -> None:
         by_layer: dict[int, list[LogicalWeight]] = {}
         before: list[LogicalWeight] = []
         after: list[LogicalWeight] = []
@@ -135,35 +141,35 @@ class _Run:
                 (after if by_layer else before).append(weight)
         self._write(before)
         self._embed()
-        self._foresee(len(by_layer))
+        self._announce(len(by_layer))
         solved: list[float] = []
         for index in sorted(by_layer):
             reused, begun = self.outcome.reused, time.perf_counter()
             self._layer(index, by_layer[index], last=index == self._plan.spec.num_hidden_layers - 1)
             if self.outcome.reused == reused:
                 solved.append(time.perf_counter() - begun)
-                self._foretell(sum(solved) / len(solved), len(by_layer) - 1 - index)
+                self._correct(sum(solved) / len(solved), len(by_layer) - 1 - index)
         self._write(after)
 
-    def _foresee(self, layers: int) -> None:
-        """Say how long the layers will take, by their shapes and a moment of the work itself."""
+    def _announce(self, layers: int) -> None:
+        """Report how long the layers will take, estimated from their shapes and short timings."""
         formats = [w.format for w in self._planned.values() if w.format.method == "gptq" and not w.format.is_float]
         if not formats:
             return
-        rates = measure(self._options, formats[0], self._plan.spec.hidden_size)
-        rest = foresee(self._plan, self._tokens, self._options, self._threads, rates)
+        rates = measure_rates(self._options, formats[0], self._plan.spec.hidden_size)
+        rest = estimate_seconds(self._plan, self._tokens, self._options, self._threads, rates)
         self._end = time.perf_counter() + rest
-        if rest > WORTH_SAYING:
+        if rest > REPORTED_FROM:
             text = f"calibrating {layers} layers on {self._tokens} tokens takes about {format_seconds(rest)} here"
-            say(self._progress, f"{text}; what is done stays if it is interrupted, and the same command goes on")
+            say(self._progress, f"{text}; finished layers are kept: after an interruption, run the same command again")
 
-    def _foretell(self, seconds: float, left: int) -> None:
-        """Say how long the layers that are left will take, as far as that is news: those that were solved tell."""
+    def _correct(self, seconds: float, left: int) -> None:
+        """Report how long the ``left`` layers will take at ``seconds`` each, where the last report was far off."""
         rest, now = seconds * left, time.perf_counter()
-        if rest > WORTH_SAYING and abs(now + rest - self._end) > _MISSED * rest:
+        if rest > REPORTED_FROM and abs(now + rest - self._end) > _CORRECTED_FROM * rest:
             self._end = now + rest
             each = format_seconds(seconds)
-            say(self._progress, f"calibrating: a layer takes {each}, the {left} that are left {format_seconds(rest)}")
+            say(self._progress, f"calibrating: {each} a layer, about {format_seconds(rest)} for the remaining {left}")
 
     def close(self) -> None:
         self._original.remove()
@@ -174,7 +180,7 @@ class _Run:
     # ---- one layer --------------------------------------------------------------------------------------------
 
     def _layer(self, index: int, weights: list[LogicalWeight], *, last: bool) -> None:
-        """Quantize a layer stage by stage, and move both streams behind it."""
+        """Quantize a layer stage by stage, and send both streams through it."""
         scratch = self._decoded(weights)
         wanted = [w for w in weights if w.is_matrix and self._planned[w.name].format.method == "gptq"]
         wanted = [w for w in wanted if not self._planned[w.name].format.is_float]
@@ -211,7 +217,7 @@ class _Run:
     def _together(
         self, index: int, weights: Sequence[LogicalWeight], scratch: Mapping[str, StoredArray], *, last: bool
     ) -> None:
-        """Quantize ``weights`` of a layer by the inputs that they have in the original, which one pass gives."""
+        """Quantize ``weights`` of a layer with the moments of their original inputs, collected in one pass."""
         spec = self._plan.spec
         taps = {w.name: inputs_of(spec, w.name) for w in weights}
         wanted = list(dict.fromkeys(taps.values()))
@@ -240,7 +246,7 @@ class _Run:
             self._write([w for w in weights if w.name in names], dict.fromkeys(names, solver))
 
     def _moments(self, index: int, tap: str, scratch: Mapping[str, StoredArray], written: set[str]) -> Moments:
-        """Second moments of the values called ``tap``, with the layer's ``written`` matrices quantized already."""
+        """Second moments of the values named ``tap``, with the layer's ``written`` matrices already quantized."""
         spec = self._plan.spec
         original = self._session(self._part(self._emitter(scratch, frozenset()), index, (tap,)))
         quantized = self._session(self._part(self._emitter(scratch, written), index, (tap,)))
@@ -279,19 +285,11 @@ class _Run:
         )
 
     def _decoded(self, weights: Sequence[LogicalWeight]) -> dict[str, StoredArray]:
-        """Write a layer's matrices as float32 to the scratch file; places of these, by name."""
+        """Write a layer's matrices as float32 to the scratch file; their places, by name."""
         matrices = [w for w in weights if w.is_matrix]
         specs = [a for w in matrices for a in array_specs(w.name, (w.shape[0], w.shape[1]), FLOAT32)]
-        layout = plan_layout(specs, _SCRATCH)
-        path = self._directory / _SCRATCH
-        path.unlink(missing_ok=True)
-        writer = WeightsWriter(path, layout, resume=False, journal=False)
-        try:
-            jobs = [Job(w, FLOAT32, self._folds.get(w.name)) for w in matrices]
-            writer.write_weights(jobs, self._source, threads=self._threads, progress=NullProgress())
-        finally:
-            writer.close()
-        return layout.arrays
+        jobs = [Job(w, FLOAT32, self._folds.get(w.name)) for w in matrices]
+        return write_scratch(self._directory / _SCRATCH, specs, jobs, self._source, self._threads)
 
     def _emitter(self, scratch: Mapping[str, StoredArray], quantized: set[str] | frozenset[str]) -> WeightEmitter:
         """Weights named in ``quantized`` as deployed, other matrices as float32 from the scratch file."""
@@ -308,13 +306,10 @@ class _Run:
     # ---- streams ----------------------------------------------------------------------------------------------
 
     def _embed(self) -> None:
-        """Start both streams: rows of the original embedding, and what the quantized one gives."""
+        """Start both streams: one with rows of the original embedding, one with the output of the quantized one."""
         embed = next(w for w in self._plan.weights if w.name == "embed")
         ids = np.unique(np.concatenate(self._sequences))
-        table = np.concatenate([self._source.read_rows(embed.parts[0], int(i), int(i) + 1) for i in ids])
-        table += np.float32(embed.offset)
-        if self._plan.spec.embedding_scale is not None:
-            table *= np.float32(self._plan.spec.embedding_scale)
+        table = embedding_rows(embed, self._source, ids) * np.float32(self._plan.spec.embedding_scale or 1.0)
         for part in batches(self._sequences):
             self._original.put(part, table[np.searchsorted(ids, part.ids)])
         if not self._options.sequential:

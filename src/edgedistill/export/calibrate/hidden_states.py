@@ -1,4 +1,8 @@
-"""Hidden states on their way through parts of a model: batches of sequences, files of states, sessions of parts."""
+"""Runs parts of a model (one layer, the embedding, the head) over hidden states instead of over tokens.
+
+``batches`` groups token sequences, ``Stream`` keeps the hidden states of all tokens in a file, and ``Part`` is an ONNX
+Runtime session of one part.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.graph.parts import supplied
+from edgedistill.graph.parts import OUTPUT, supplied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +19,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
     import onnx_ir as ir
-    import onnxruntime
 
-    from edgedistill.architecture.spec import ModelSpec
+    from edgedistill.architecture.spec import LogicalWeight, ModelSpec
+    from edgedistill.checkpoint.types import TensorSource
 
     Floats = npt.NDArray[np.float32]
     Ids = npt.NDArray[np.int64]
@@ -27,7 +31,8 @@ BATCH_TOKENS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some sequences: ``ids`` int64 [B, S] right-padded, ``lengths`` int32 [B], ``offset`` of their first token."""
+    """Some sequences: ``ids`` int64 [B, S] padded on the right, ``lengths`` int32 [B], and the ``offset`` of their
+    first token among the tokens of all sequences."""
 
     ids: Ids
     lengths: npt.NDArray[np.int32]
@@ -35,16 +40,16 @@ class Batch:
 
     @property
     def tokens(self) -> slice:
-        """Where the tokens of these sequences lie among all."""
+        """Positions of these sequences among the tokens of all sequences."""
         return slice(self.offset, self.offset + int(self.lengths.sum()))
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """bool [B, S]: what is no padding."""
+        """bool [B, S]: False at padding."""
         return np.arange(self.ids.shape[1])[None, :] < self.lengths[:, None]
 
     def valid(self, values: Floats) -> Floats:
-        """[tokens, size] of [B, S, size]."""
+        """``values`` float32 [B, S, size] without padding, [tokens, size]."""
         return values[self.mask]
 
     def feeds(self, spec: ModelSpec, hidden: Floats) -> dict[str, npt.NDArray[Any]]:
@@ -85,13 +90,13 @@ class Stream:
         self._map: Any = np.memmap(path, np.float32, "w+", shape=(tokens, size))
 
     def get(self, part: Batch) -> Floats:
-        """float32 [B, S, H], zeros where there is padding."""
+        """The states of a batch, float32 [B, S, H], zeros at padding."""
         out = np.zeros((*part.ids.shape, self._map.shape[1]), np.float32)
         out[part.mask] = self._map[part.tokens]
         return out
 
     def put(self, part: Batch, hidden: Floats) -> None:
-        """Keep the states of a batch."""
+        """Store the states of a batch, float32 [B, S, H]."""
         self._map[part.tokens] = hidden[part.mask]
 
     def remove(self) -> None:
@@ -100,46 +105,54 @@ class Stream:
         self._path.unlink(missing_ok=True)
 
 
-def open_part(model: ir.Model, path: Path, *, threads: int, prepack: bool) -> onnxruntime.InferenceSession:
-    """A session of a part of a model (see ``Part``), supplied with the matrices that its builder left out."""
-    import onnx_ir
-    import onnxruntime
-
-    from edgedistill.runtime.bit_planes import widened_values
-
-    onnx_ir.save(model, path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.enable_cpu_mem_arena = False
-    # A part runs a few large steps: threads that wait actively between them gain nothing and slow the solving down.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    if not prepack:
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    values = widened_values(path.parent, supplied(model), threads=threads)
-    for name in values:
-        options.add_initializer(name, values[name])
-    return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+def embedding_rows(embed: LogicalWeight, source: TensorSource, ids: Ids) -> Floats:
+    """Rows of the original embedding float32 [n, H] for token ids int64 [n]."""
+    rows = np.concatenate([source.read_rows(embed.parts[0], int(i), int(i) + 1) for i in ids])
+    return rows + np.float32(embed.offset)
 
 
 class Part:
-    """A session of a part of a model. It is fed only what its graph still has as inputs: parts that end early need
-    fewer.
+    """A session of a part of a model.
 
     Args:
-        model: The part.
+        model: The part. Matrices that its builder left out are supplied from the weights file.
         path: Where its graph is written, beside the weights that it refers to; may be overwritten afterwards.
         threads: Of ONNX Runtime.
         prepack: False: matrices stay mapped from their file instead of being copied into memory (and run slower).
     """
 
     def __init__(self, model: ir.Model, path: Path, *, threads: int, prepack: bool = True) -> None:
-        self._raw = open_part(model, path, threads=threads, prepack=prepack)
-        self._names = {value.name for value in self._raw.get_inputs()}
+        import onnx_ir
+        import onnxruntime
+
+        from edgedistill.runtime.bit_planes import widened_values
+
+        onnx_ir.save(model, path)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.enable_cpu_mem_arena = False
+        # A part runs a few large steps: threads that wait actively between them gain nothing and slow the solver down.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        if not prepack:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        values = widened_values(path.parent, supplied(model), threads=threads)
+        for name in values:
+            options.add_initializer(name, values[name])
+        self._session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        self._names = {value.name for value in self._session.get_inputs()}
 
     def run(self, outputs: list[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """Values of ``outputs``."""
-        found: list[npt.NDArray[Any]] = self._raw.run(
-            outputs, {name: value for name, value in feeds.items() if name in self._names}
-        )
+        """Values of ``outputs``; ``feeds`` may have more than the part's inputs, which are fewer if it ends early."""
+        used = {name: value for name, value in feeds.items() if name in self._names}
+        found: list[npt.NDArray[Any]] = self._session.run(outputs, used)
         return found
+
+    def through(self, spec: ModelSpec, sequences: Sequence[Ids], hidden: Floats, output: str = OUTPUT) -> Floats:
+        """``output`` [tokens, size] of a layer for ``hidden`` float32 [tokens, H], run sequence by sequence."""
+        found, start = [], 0
+        for ids in sequences:
+            one = Batch(ids[None], np.array([len(ids)], np.int32), start)
+            found.append(self.run([output], one.feeds(spec, np.asarray(hidden[one.tokens])[None]))[0][0])
+            start += len(ids)
+        return np.concatenate(found)

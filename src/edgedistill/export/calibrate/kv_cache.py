@@ -1,8 +1,8 @@
-"""Scales of a quantized KV cache: runs the finished weights with a float32 cache and looks at what it holds.
+"""Chooses the scales of a quantized KV cache from the largest keys and values that the model makes.
 
-By default over texts that the model itself writes, which are what the cache will hold later. The run happens in a
-process of its own, which leaves the maxima in a file. Models too large to run whole go through in slices of a few
-layers; then the texts are the prompts alone.
+The finished weights run with a float32 cache in a separate process, which leaves the maxima in a file. By default they
+run over texts that the model itself writes, since those are what the cache will hold later. Models too large to run
+whole are run in slices of a few layers, and then only over the prompts.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _MAXIMA = ".kv_maxima.npz"
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Scales, and what they rest on: ``tokens`` of texts from ``source`` (own texts, prompts, or given)."""
+    """Scales, and the number of ``tokens`` they come from; ``source`` is ``own texts``, ``prompts`` or ``given``."""
 
     scales: KvScales
     source: str
@@ -63,13 +63,13 @@ def calibrate(
     sequences: Sequence[npt.NDArray[np.int64]] | None = None,
     progress: Progress,
 ) -> Calibration:
-    """Calibrate the scales for the bundle that grows in ``directory``.
+    """Calibrate the scales for the bundle that is being made in ``directory``.
 
     Args:
         directory: Holds the graph with a float32 cache, the weights, the tokenizer and the template.
         manifest: Of that bundle; its list of files may be empty.
         spec: The model, for the rotary frequencies of its layers.
-        cache: The format asked for.
+        cache: The requested format.
         sequences: Token ids int64 [n] to run; None: texts that the model writes on built-in prompts.
         progress: Receives tokens.
 
@@ -108,7 +108,7 @@ def calibrate(
 
 
 def _with_present_files(directory: Path, manifest: Manifest) -> Manifest:
-    """The manifest listing what is there, without the hash of the weights: enough to open the bundle for a run."""
+    """The manifest with the files present, without the hash of the weights: enough to open the bundle for a run."""
     import dataclasses
 
     files = (
@@ -119,7 +119,7 @@ def _with_present_files(directory: Path, manifest: Manifest) -> Manifest:
     return dataclasses.replace(manifest, files=tuple(files))
 
 
-# ---- the other process --------------------------------------------------------------------------------------
+# ---- in the child process -----------------------------------------------------------------------------------
 
 
 def maxima_of(
@@ -127,11 +127,17 @@ def maxima_of(
     inv_freq: Sequence[Sequence[float] | None],
     context: int,
 ) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]]:
-    """Largest magnitudes of keys and values per channel: of each layer float32 [heads, head_dim].
+    """Largest magnitudes of keys and of values per channel: for each attention layer float32 [heads, head_dim].
 
-    Layers are counted as far as they have keys. ``cached`` gives a layer's number, its keys and its values [heads,
-    tokens, head_dim] from position 0 on, any number of times per layer. Where ``inv_freq`` of the layer is known, keys
-    count with what rotation makes of them anywhere in the context (see ``rotated_maxima``).
+    Args:
+        cached: Any number of times per layer: its index among the attention layers, and its keys and values float32
+            [heads, tokens, head_dim] from position 0 on.
+        inv_freq: Rotary frequencies by layer. Where they are known, a key counts with its largest magnitudes under
+            rotation to any position of the context (see ``rotated_maxima``).
+        context: Length of the context in tokens.
+
+    Raises:
+        ValueError: ``cached`` has nothing of a layer.
     """
     layers = len(inv_freq)
     key: list[npt.NDArray[np.float32] | None] = [None] * layers
@@ -153,7 +159,7 @@ def maxima_of(
 
 
 def write_maxima(path: str, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Run the texts of ``request`` in this process and write the maxima; where the texts are from, how many tokens."""
+    """Run the texts of ``request`` in this process and write the maxima; returns source and number of tokens."""
     from edgedistill.export.trial_run import WHOLE_LIMIT
 
     directory, manifest = Path(path), Manifest.from_json(request["manifest"])
@@ -186,7 +192,7 @@ def _prompts(directory: Path) -> list[list[int]]:
 
 
 def _own_texts(model: Model, progress: Progress) -> list[list[int]]:
-    """Each prompt through the chat template, and what the model says, sampled with a fixed seed."""
+    """Token ids of each prompt in the chat template with the model's reply, sampled with a fixed seed."""
     import dataclasses
 
     texts = []

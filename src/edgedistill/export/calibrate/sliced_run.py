@@ -1,8 +1,8 @@
 """Runs a large bundle's own graph in slices of a few layers, so that trying it needs the memory of one slice.
 
-The written model.onnx is cut between layers; each piece becomes a session over the same weights file, runs, and is
-closed before the next one opens. Slow (every step opens every slice again) and constant in memory: right for a trial
-of a few tokens, wrong for anything else.
+The written model.onnx is cut between layers. Each piece becomes a session over the same weights file, runs, and is
+closed before the next one opens. Memory does not grow with the number of layers, but ``decode`` opens every slice again
+for every token: it is meant for a trial of a few tokens.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _COUNTS = "state_seqlens"
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Part of the graph: names of its inputs and outputs, and its layers, whose caches and states it owns."""
+    """Part of the graph: names of its inputs and outputs, and the layers whose caches and states it updates."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -76,7 +76,7 @@ def _present(past: str) -> str:
 
 
 def _flowing(manifest: Manifest, boundary: int) -> tuple[str, ...]:
-    """What layers from ``boundary`` on read besides the layer before them."""
+    """Values that layers from ``boundary`` on read besides the output of the layer before them."""
     model = manifest.model
     makers = sorted({maker for layer, maker in model.readers if layer >= boundary > maker})
     keys = tuple(f"layers.{maker}.attn.{which}" for maker in makers for which in ("k", "v"))
@@ -89,7 +89,7 @@ def _flows(name: str) -> bool:
 
 
 def _boundary(layer: int) -> tuple[str, str]:
-    """What flows into ``layer``: its normed input and the residual."""
+    """The two values that enter ``layer``: its normalised input and the residual."""
     return f"layers.{layer}.input_norm.out", f"layers.{layer}.input_norm.sum"
 
 
@@ -128,9 +128,9 @@ def decode(directory: Path, manifest: Manifest, prompt: list[int], steps: int, l
 def sweep(
     directory: Path, manifest: Manifest, sequences: Sequence[Sequence[int]], limit: int = SLICE_BYTES
 ) -> Iterator[tuple[int, npt.NDArray[Any], npt.NDArray[Any]]]:
-    """Prefill every sequence and give each layer's index, keys and values [kv_heads, tokens, head_dim] of each one.
+    """Prefill every sequence; yields an attention layer's index, keys and values [kv_heads, tokens, head_dim].
 
-    Every slice is opened once, for all sequences. Layers come in order; within a slice, sequence by sequence.
+    Every slice is opened once for all sequences. Slices come in order; within a slice, sequence by sequence.
     """
     model, cuts = _load(directory, manifest, limit)
     feeds = [_feeds(list(sequence), 0, len(sequence)) for sequence in sequences if sequence]
@@ -149,7 +149,7 @@ def sweep(
 
 
 HEAD_TOKENS = 128
-"""Positions whose logits exist at the same time."""
+"""Positions whose logits are in memory at the same time."""
 
 
 def chunks(values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
@@ -161,7 +161,7 @@ def chunks(values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
 def logits(
     directory: Path, manifest: Manifest, sequences: Sequence[npt.NDArray[Any]], limit: int = SLICE_BYTES
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Prefill every sequence and give logits float32 [n, V] of all its positions, in ``chunks``."""
+    """Prefill every sequence; yields logits float32 [n, V] of all its positions, in ``chunks``."""
     model, cuts = _load(directory, manifest, limit)
     feeds = [_feeds([int(token) for token in ids], 0, len(ids)) for ids in sequences]
     try:
@@ -187,7 +187,8 @@ def observe(
     names: Sequence[str],
     limit: int = SLICE_BYTES,
 ) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    """Prefill every sequence and give the values ``names`` of the graph, float32 [tokens, width], for each one.
+    """Prefill every sequence; yields the name and the value, float32 [tokens, width], of each of ``names`` per
+    sequence.
 
     Names are those of values within or at the end of layers (``layers.3.mlp.gated``, ``final_norm.out``).
     """
@@ -219,7 +220,7 @@ def _layer(name: str) -> int:
 
 
 def _load(directory: Path, manifest: Manifest, limit: int) -> tuple[ir.Model, list[Piece]]:
-    """The graph, with types for the values between the pieces, and the pieces."""
+    """The graph, with types added to the values between the pieces, and the pieces."""
     import onnx_ir as ir
 
     from edgedistill.runtime.bit_planes import Widening
@@ -246,7 +247,7 @@ def _feeds(new: list[int], past: int, capacity: int) -> dict[str, npt.NDArray[An
 
 
 def _empty_caches(model: ir.Model, batch: int, capacity: int) -> dict[str, npt.NDArray[Any]]:
-    """Zeros for every cache and state among the inputs, of the type that the graph says."""
+    """Zeros for every cache and state among the inputs, of the graph's types."""
     caches: dict[str, npt.NDArray[Any]] = {}
     for value in model.graph.inputs:
         if value.name is not None and value.name.startswith("past_key_values.") and value.shape is not None:
@@ -266,7 +267,7 @@ def _open(directory: Path, model: ir.Model, cut: Piece) -> onnxruntime.Inference
     from edgedistill.runtime.bit_planes import Widening
 
     graph = ir.convenience.extract(model.graph, cut.inputs, cut.outputs)
-    # External data is found relative to the graph's file, so the piece lies beside the weights.
+    # External data is found relative to the graph's file, so the piece has to be beside the weights.
     ir.save(ir.Model(graph, ir_version=model.ir_version), directory / _CUT)
     options = onnxruntime.SessionOptions()
     options.enable_cpu_mem_arena = False

@@ -1,11 +1,11 @@
-"""Outliers of activations moved into weights, so that 8 bits per token are enough (SmoothQuant, Xiao et al. 2022).
+"""SmoothQuant (Xiao et al. 2022): moves outliers of activations into weights, so that 8 bits per value are enough.
 
-A few input channels of a layer are some hundred times larger than the others, and a token's scale goes by them. What
-feeds the layer is scaled down per channel and the layer's columns scaled up by as much, which changes nothing before
-rounding: s_j = max|x_j|^a / max|w_j|^(1-a), the first maximum over calibration tokens. The factors vanish into what
-comes before: the norm's weights (before qkv, gate and up, and an untied lm_head), or the rows of ``up`` (before
-``down``, whose input is a product with them). The output projection is left alone: its factors would scale the values
-in the KV cache, which another graph may share.
+In W8A8 every token has one scale, and a few input channels can be a hundred times larger than the others, which then
+lose their precision. Each input channel j is divided by s_j = max|x_j|^a / max|w_j|^(1-a), the first maximum over
+calibration tokens, and the matching columns of the weights are multiplied by s_j, which changes nothing before
+rounding. The division is folded into the weights that make the input: the norm's (before qkv, gate and up, and an
+untied lm_head), or the rows of ``up`` (before ``down``, whose input is a product with them). The output projection is
+not smoothed: its factors would scale the values in the KV cache, which another graph may share.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 ALPHA = 0.5
-"""Share of the difficulty that goes to the weights."""
+"""Exponent of the activations: the larger, the more of the outliers moves into the weights."""
 _FLOOR = 1e-5
 
 
@@ -51,7 +51,7 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Matrices ``consumers`` that take the value ``value`` of the graph, and the weights whose rows make it."""
+    """The matrices ``consumers`` that read the value ``value`` of the graph, and the weights whose rows make it."""
 
     value: str
     consumers: tuple[str, ...]
@@ -59,7 +59,7 @@ class Group:
 
 
 def groups(spec: ModelSpec, planned: Mapping[str, PlannedWeight]) -> tuple[Group, ...]:
-    """The groups of which every consumer is W8A8; none where the model itself rounds what its matrices read."""
+    """The groups whose consumers are all W8A8; none for a model that rounds the inputs of its matrices itself."""
     if spec.rounded_inputs:
         return ()
     found = []

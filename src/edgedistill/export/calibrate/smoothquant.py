@@ -1,8 +1,8 @@
-"""Factors of smoothing for one export: runs the model once, in slices, and looks at what feeds its W8A8 matrices.
+"""Smoothing factors of one export: runs the model once, in slices, and records the inputs of its W8A8 matrices.
 
-The run needs weights before the bundle's own can be written, so it has its own: in 8 bits with a scale per block, which
-do not suffer from outliers, in a hidden directory that goes afterwards. What it found is kept beside the weights until
-the bundle is finished: an interrupted export that resumes writes the same bytes.
+The run needs weights before the bundle's own can be written. It makes temporary ones in a hidden directory, in 8 bits
+with a scale per block, a format that does not suffer from outliers. The recorded maxima are kept beside the weights
+until the bundle is finished, so that an interrupted export that resumes writes the same bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 FORMAT = "int8-b64-sym-rtn"
-"""Of the weights for the run: fast to write, and far nearer to the original than W8A8 without smoothing."""
+"""Format of the temporary weights: fast to write, and far nearer to the original than W8A8 without smoothing."""
 _FOUND = ".smoothing.npz"
 _RUN = ".smoothing"
 _MOST_TOKENS = 8192
@@ -56,16 +56,16 @@ def prepare(
     """Factors by weight name; empty where nothing is W8A8 or ``alpha`` is 0.
 
     Args:
-        directory: Where the bundle grows.
+        directory: Where the bundle is being made.
         checkpoint: The original.
         spec: The model.
         planned: The bundle's formats.
         weights: All weights.
-        write_run: Writes weights and graph for the run into a directory and describes them.
+        write_run: Writes weights and graph for the run into a directory; returns their manifest.
         alpha: See ``smoothing.folds``.
         sequences: Token ids to run; None: the built-in prompts.
-        resume: Take what an interrupted export found.
-        progress: Receives the values that were observed.
+        resume: Use the maxima that an interrupted export recorded.
+        progress: Receives the number of recorded values.
 
     Raises:
         ExportError: Activations that are not finite.

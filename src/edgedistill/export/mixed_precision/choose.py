@@ -1,8 +1,9 @@
-"""Formats for every weight under a budget of size or of damage: measure, allocate, write down as rules.
+"""Chooses a format for every weight within a budget of size or of KL divergence: measure, allocate, turn into rules.
 
-Sensitivities are measured (``sensitivity.py``) or, for large models, estimated (``sensitivity_estimate.py``) with
-searched scales; layers are then calibrated, which leaves a share of the damage. Damages add up to first order, since KL
-is quadratic in small errors that do not know of each other.
+The damage of a matrix in a format is the KL divergence of the model's output when that matrix alone is quantized. It is
+measured (``sensitivity.py``) or, for large models, estimated (``sensitivity_estimate.py``) with searched scales;
+calibration then leaves a share of it (``CALIBRATED``). Damages are added up: KL is quadratic in small errors, and the
+errors of different matrices are nearly independent.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 Sensitivity = Literal["auto", "measured", "estimated"]
 MEASURED_PARAMETERS = 1_000_000_000
-"""Above that many parameters, ``auto`` estimates: measuring runs the rest of the model once for every matrix."""
+"""Above this many parameters ``auto`` estimates: measuring runs the rest of the model once for every matrix."""
 CANDIDATES = tuple(
     parse_format(label)
     for label in (
@@ -47,21 +48,21 @@ CANDIDATES = tuple(
         "int8-b32-sym-gptq-s8",
     )
 )
-"""Where a profile names none (``[weights] candidates``)."""
+"""Used where a profile names none (``[weights] candidates``)."""
 FEWER_BITS = tuple(parse_format(label) for label in ("int2-b32-asym-gptq-s8", "int3-b32-asym-gptq-s8"))
-"""Beside them where the smallest of them is too large: at so few bits damages of matrices do not just add up."""
+"""Added where the smallest of ``CANDIDATES`` is too large; at so few bits damages no longer simply add up."""
 CALIBRATED = 0.35
-"""What calibration leaves of the damage of searched scales in a layer: .30 to .35 of the squared output error on random
-layers with correlated inputs (``tests/quantize/test_gptq.py`` has such layers). Of the KL of all layers in int4-b32 it
-left .35 on tiny-reasoner with 3,072 tokens (as in ``tests/export/calibrate/test_gptq_layers.py``) and .23 with 4,096,
-.16 on SmolLM2-135M with 16,384. ``make bench-sensitivity ARGS="--bits 5 6"`` measures it and what it predicts: with
-4,096 tokens KLs of .0029 and .0006 on tiny-reasoner, where the bundles then had .0025 and .0008."""
+"""Share of a layer's damage with searched scales that is left after calibration: .30 to .35 of the squared output error
+on random layers with correlated inputs (``tests/quantize/test_gptq.py`` has such layers). Of the KL of all layers in
+int4-b32, .35 was left on tiny-reasoner with 3,072 tokens (as in ``tests/export/calibrate/test_gptq_layers.py``), .23
+with 4,096, and .16 on SmolLM2-135M with 16,384. ``make bench-sensitivity ARGS="--bits 5 6"`` compares predictions made
+with it: KLs of .0029 and .0006 were predicted for tiny-reasoner with 4,096 tokens, and .0025 and .0008 measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class SizeBudget:
-    """Exactly one of: ``bits_per_weight`` over all parameters, ``max_bytes`` of all weights, ``max_kl`` in nats,
-    ``max_memory`` in bytes that the bundle may take in use, with a full context (``estimate.memory``)."""
+    """Exactly one of: ``bits_per_weight`` over all parameters, ``max_bytes`` of all weights, ``max_kl`` in nats, or
+    ``max_memory``, the bytes of memory that the bundle may use with a full context (``estimate.memory``)."""
 
     bits_per_weight: float | None = None
     max_bytes: int | None = None
@@ -92,16 +93,16 @@ def choose_formats(
     """The profile with a rule for every matrix, and what was measured and chosen, for the manifest.
 
     Args:
-        checkpoint: Of an architecture that the own exporter knows.
-        profile: Its candidates, if it names any, else ``CANDIDATES``; its own rules are replaced.
-        traces: Some of its tokens measure.
-        budget: What to keep to.
+        checkpoint: Of an architecture that the native exporter knows.
+        profile: Its candidates are used, or else ``CANDIDATES``; its own rules are replaced.
+        traces: Calibration data; sensitivities are measured on some of its tokens.
+        budget: The limit.
         source_hash: Identity of the checkpoint, for the cache of measurements.
         threads, context_length, progress: As for the export.
         sensitivity: ``measured`` for every matrix, ``estimated`` from some, or ``auto``: by the number of parameters.
 
     Raises:
-        BudgetError: It cannot be met; the nearest that can is named.
+        BudgetError: The budget cannot be met; the message names the nearest that can.
         UnsupportedModelError, CheckpointError: See ``make_plan``.
     """
     checkpoint = canonical(checkpoint)
@@ -172,7 +173,7 @@ def stored(unit: Unit, fmt: WeightFormat) -> int:
 
 
 class _Costs:
-    """What formats cost: bytes of the file or, if ``resident``, of memory; and what all else takes of either."""
+    """Costs of formats in bytes, of the file or, if ``resident``, of memory, and of everything else in the bundle."""
 
     def __init__(self, plan: Plan, profile: Profile, vectors: Sequence[PlannedWeight], *, resident: bool) -> None:
         self._spec, self._resident = plan.spec, resident
@@ -189,7 +190,7 @@ class _Costs:
             self._rest = everything_else.needed_bytes
 
     def of(self, unit: Unit, fmt: WeightFormat) -> int:
-        """Of the matrices of one unit."""
+        """Bytes of the matrices of one unit in ``fmt``."""
         if not self._resident:
             return stored(unit, fmt)
         tied, context = self._spec.tie_word_embeddings, self._context
@@ -197,11 +198,11 @@ class _Costs:
         return sum(private + mapped for private, mapped, _ in found)
 
     def smallest(self, matrices: Mapping[str, Unit], candidates: Sequence[WeightFormat]) -> int:
-        """Least that the matrices take together."""
+        """Bytes of all matrices, each in its smallest format."""
         return sum(min(self.of(unit, fmt) for fmt in candidates) for unit in matrices.values())
 
     def affordable(self, budget: SizeBudget) -> int | None:
-        """What the matrices may take together; None where the budget is a KL."""
+        """Bytes that all matrices may have together; None if the budget is a KL divergence."""
         if budget.max_kl is not None:
             return None
         if budget.bits_per_weight is not None:
@@ -209,7 +210,7 @@ class _Costs:
         return (budget.max_memory or budget.max_bytes or 0) - self._rest
 
     def check(self, smallest: int, most: int, budget: SizeBudget) -> None:
-        """Raises BudgetError, in the units that were asked for, where the smallest choice is too large."""
+        """Raises BudgetError, in the units of the budget, if even the smallest choice is too large."""
         if smallest <= most:
             return
         total = smallest + self._rest
@@ -232,7 +233,7 @@ class _Costs:
 
 
 def _reachable(max_kl: float, options: Mapping[str, Sequence[Candidate]]) -> float:
-    """``max_kl``; raises BudgetError where even the best formats are predicted to do more."""
+    """``max_kl``; raises BudgetError if even the best formats are predicted to exceed it."""
     least = sum(min(one.damage for one in group) for group in options.values())
     if least > max_kl:
         raise BudgetError(

@@ -1,16 +1,18 @@
-"""How much the model's output suffers when one matrix alone is quantized.
+"""Measures how much the model's output changes when one matrix alone is quantized.
 
 Reference sequences run once through the float32 model layer by layer; every layer's input and the final log
 probabilities are kept in files. For each matrix its layer runs again with that matrix in a reference format, in the
-kernels that will be deployed, then the layers behind it and the head in float32: the damage is the mean KL divergence
-of the model's output. Other formats are scaled by tr(dW H dW^T), H the second moments of the matrix's input: to
-lowest order KL is quadratic in dW. Embedding and head are measured for every format. Float32 weights lie in one
-scratch file that sessions map (``session.disable_prepacking``), so memory does not grow with the model.
+kernels that will be deployed, then the following layers and the head in float32. The damage is the mean KL divergence
+of the model's output. For other formats it is multiplied by the ratio of tr(dW H dW^T), with H the second moments of
+the matrix's input: to lowest order KL is quadratic in dW. Embedding and head are measured in every format. Float32
+weights are in one scratch file that sessions map (``session.disable_prepacking``), so memory does not grow with the
+model.
 
-The two matrices of a layer's experts go into one kernel, which wants one width of both: they are measured together, and
-other formats are scaled by the mean of |dW|^2 / |W|^2, since few tokens reach any one expert.
+The two matrices of a layer's experts go into one kernel, which needs the same width for both. They are measured
+together, and other formats are scaled by |dW|^2 / |W|^2, since few tokens reach any one expert.
 
-Results are kept in the user's cache, a line per unit of matrices: an interrupted run goes on where it stopped.
+Results are kept in the user's cache, one line per unit of matrices, so that an interrupted run continues where it
+stopped.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ import numpy as np
 from edgedistill._version import __version__
 from edgedistill.catalog.builtin import cache_dir
 from edgedistill.export.calibrate.gptq_layers import PlannedFormat
-from edgedistill.export.calibrate.hidden_states import open_part
-from edgedistill.export.writer import Job, WeightsWriter, plan_layout
+from edgedistill.export.calibrate.hidden_states import Part
+from edgedistill.export.writer import Job, write_scratch
 from edgedistill.graph.parts import OUTPUT, build_embedding, build_head, build_layer, inputs_of
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.progress import NullProgress
@@ -38,13 +40,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    import onnx_ir as ir
 
     from edgedistill.architecture.spec import LogicalWeight
     from edgedistill.checkpoint.types import TensorSource
     from edgedistill.export.plan import Plan
     from edgedistill.progress import Progress
     from edgedistill.quantize.plan import PlannedWeight
-    from edgedistill.quantize.spec import WeightFormat
+    from edgedistill.quantize.spec import ArraySpec, WeightFormat
     from edgedistill.traces.traces import Traces
 
     Floats = npt.NDArray[np.float32]
@@ -72,9 +75,9 @@ def measure(
     calibrated).
 
     Args:
-        plan: Of the model with every matrix in float32; no second form.
-        source: Where rows come from.
-        traces: Of which about ``TOKENS`` tokens are used.
+        plan: Of the model with every matrix in float32 and no second form for prefill.
+        source: The original tensors.
+        traces: About ``TOKENS`` tokens of them are used.
         formats: Candidates, of methods that need no calibration.
         source_hash: Identity of the checkpoint, for the cache.
         threads: For kernels and quantization.
@@ -101,7 +104,7 @@ def measure(
 
 
 def units(weights: Iterable[LogicalWeight]) -> list[Unit]:
-    """Matrices that get a format together: the two of a layer's experts, any other by itself."""
+    """Groups of matrices that share a format: the two of a layer's experts together, every other one alone."""
     found: dict[str, list[LogicalWeight]] = {}
     for weight in weights:
         if weight.is_matrix:
@@ -111,14 +114,20 @@ def units(weights: Iterable[LogicalWeight]) -> list[Unit]:
 
 
 def as_planned(unit: Unit, fmt: WeightFormat) -> dict[str, PlannedWeight]:
-    """The matrices of a unit in ``fmt``, of experts as their kernel takes it (``plan_weights``)."""
+    """The matrices of a unit in ``fmt``, by name; for experts as their kernel allows (``plan_weights``)."""
     return plan_weights(unit, fmt).by_name()
+
+
+def arrays_of(planned: Iterable[PlannedWeight]) -> list[ArraySpec]:
+    """The arrays in which weights are stored."""
+    return [array for weight in planned for array in weight.arrays]
 
 
 def weight_errors(
     rows: Sequence[Floats], unit: Unit, formats: Sequence[WeightFormat], threads: int
 ) -> dict[str, float]:
-    """By label of ``formats``: |dW|^2 / |W|^2 of a unit, summed over its matrices, of which ``rows`` are some."""
+    """|dW|^2 / |W|^2 summed over the matrices of a unit, by label of ``formats``; ``rows`` are samples float32 [n, K]
+    of each matrix."""
 
     def error(fmt: WeightFormat) -> float:
         if fmt.is_float:
@@ -136,13 +145,13 @@ def weight_errors(
 
 
 def cache_file(key: list[Any]) -> Path:
-    """Where the measurements that ``key`` identifies are kept, for this version."""
+    """File of the measurements that ``key`` identifies, of this version."""
     text = json.dumps([__version__, *key])
     return cache_dir() / "sensitivity" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.jsonl"
 
 
 def read_cache(path: Path) -> dict[str, dict[str, float]]:
-    """Numbers by matrix that an earlier run kept, the last line of each counting; torn lines are left out."""
+    """Numbers by matrix that an earlier run kept: the last line of a matrix counts, incomplete lines are skipped."""
     found: dict[str, dict[str, float]] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
@@ -178,13 +187,9 @@ class _Run:
         self._sequences = [ids[: plan.context_length] for ids in sequences]
         self._tokens = sum(map(len, self._sequences))
         self._planned = {n: PlannedFormat(w.shape, w.format) for n, w in plan.planned.by_name().items()}
-        writer = WeightsWriter(folder / "weights.bin", plan.layout, resume=False, journal=False)
-        try:
-            jobs = [Job(w, self._planned[w.name].format) for w in plan.weights]
-            writer.write_weights(jobs, source, threads=threads, progress=NullProgress())
-        finally:
-            writer.close()
-        self._float = WeightEmitter(self._planned, plan.layout.arrays)
+        jobs = [Job(w, self._planned[w.name].format) for w in plan.weights]
+        self._stored = write_scratch(folder / "weights.bin", arrays_of(plan.planned.weights), jobs, source, threads)
+        self._float = WeightEmitter(self._planned, self._stored)
         count = plan.spec.num_hidden_layers
         self._layers = [self._session(self._part(self._float, i)) for i in range(count)]
         self._head = self._session(build_head(plan.spec, self._float))
@@ -229,19 +234,10 @@ class _Run:
         if fmt.is_float:
             return 0.0
         weight, planned = unit[0], as_planned(unit, fmt)
-        layout = plan_layout((array for one in planned.values() for array in one.arrays), "candidate.bin")
-        (self._folder / "candidate.bin").unlink(missing_ok=True)
-        writer = WeightsWriter(self._folder / "candidate.bin", layout, resume=False, journal=False)
-        try:
-            jobs = [Job(one, planned[one.name].format) for one in unit]
-            writer.write_weights(jobs, self._source, threads=self._threads, progress=NullProgress())
-        finally:
-            writer.close()
-        emitter = WeightEmitter(
-            {**self._planned, **planned},
-            {**self._plan.layout.arrays, **layout.arrays},
-            supply=True,
-        )
+        jobs = [Job(one, planned[one.name].format) for one in unit]
+        arrays = arrays_of(planned.values())
+        places = write_scratch(self._folder / "candidate.bin", arrays, jobs, self._source, self._threads)
+        emitter = WeightEmitter({**self._planned, **planned}, {**self._stored, **places}, supply=True)
         spec, head, first = self._plan.spec, self._head, len(self._layers)
         hidden: Floats = self._inputs[first]
         if weight.name.startswith("layers."):
@@ -263,26 +259,10 @@ class _Run:
         session = self._session(build_embedding(self._plan.spec, emitter))
         return np.concatenate([session.run([OUTPUT], {"input_ids": ids[None]})[0][0] for ids in self._sequences])
 
-    def _through(self, session: Any, hidden: Floats, output: str = OUTPUT) -> Floats:
-        """What a layer makes of ``hidden`` [tokens, H], sequence by sequence."""
-        spec, names = self._plan.spec, {value.name for value in session.get_inputs()}
-        found, start = [], 0
-        for ids in self._sequences:
-            width = len(ids)
-            cache = np.zeros((1, spec.num_key_value_heads, width, spec.head_dim), np.float32)
-            feeds = {
-                "hidden": np.asarray(hidden[start : start + width])[None],
-                "seqlens_k": np.array([width - 1], np.int32),
-                "query_seqlens": np.array([width], np.int32),
-                "total_sequence_length": np.array(width, np.int32),
-                "past.key": cache,
-                "past.value": cache,
-            }
-            found.append(session.run([output], {n: v for n, v in feeds.items() if n in names})[0][0])
-            start += width
-        return np.concatenate(found)
+    def _through(self, layer: Part, hidden: Floats, output: str = OUTPUT) -> Floats:
+        return layer.through(self._plan.spec, self._sequences, hidden, output)
 
-    def _logits(self, session: Any, hidden: Floats) -> Floats:
+    def _logits(self, session: Part, hidden: Floats) -> Floats:
         found: Floats = session.run(["logits"], {"hidden": np.asarray(hidden)[None]})[0][0]
         return found
 
@@ -292,12 +272,12 @@ class _Run:
     def _file(self, name: str, shape: tuple[int, ...]) -> Any:
         return np.memmap(self._folder / name, np.float32, "w+", shape=shape)
 
-    def _part(self, emitter: WeightEmitter, index: int, taps: tuple[str, ...] = ()) -> Any:
+    def _part(self, emitter: WeightEmitter, index: int, taps: tuple[str, ...] = ()) -> ir.Model:
         longest = max(map(len, self._sequences))
         return build_layer(self._plan.spec, emitter, index, taps, positions=longest, context=self._plan.context_length)
 
-    def _session(self, model: Any) -> Any:
-        return open_part(model, self._folder / "part.onnx", threads=self._threads, prepack=False)
+    def _session(self, model: ir.Model) -> Part:
+        return Part(model, self._folder / "part.onnx", threads=self._threads, prepack=False)
 
 
 def sampled_rows(weight: LogicalWeight, source: TensorSource) -> Floats:

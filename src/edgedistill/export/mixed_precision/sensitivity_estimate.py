@@ -1,18 +1,18 @@
-"""How much the model's output suffers when one matrix is quantized, estimated in one pass with the memory of a layer.
+"""Estimates how much the model's output changes when one matrix is quantized, in one pass with the memory of a layer.
 
-``sensitivity.py`` runs the rest of the model once for every matrix; this runs it for a sample of them. Reference
-sequences flow through the float32 model layer by layer. In each layer every matrix is quantized alone, in the kernels
+``sensitivity.py`` runs the rest of the model once for every matrix; this module runs it for a sample of them. Reference
+sequences run through the float32 model layer by layer. In each layer every matrix is quantized alone, in the kernels
 that will be deployed, and its *local damage* is the mean over tokens of |dy|^2 / |y|^2 of the layer's output y. For the
-matrices of some layers, spread over the depth, the changed states flow on beside the reference to the logits: KL over
-local damage is the gain from there to the output, whose logarithm is interpolated between matrices of a kind. Other
-formats are scaled by tr(dW H dW^T) as in ``sensitivity.py``, over a sample of rows. The head is measured for every
-format.
+matrices of some layers, spread over the depth, the changed states run on to the logits beside the reference. KL divided
+by local damage is then the gain from that layer to the output; its logarithm is interpolated over the depth between
+matrices of the same role. Other formats are scaled by tr(dW H dW^T) as in ``sensitivity.py``, over a sample of rows.
+The head is measured in every format.
 
-Next to measuring on the same 256 tokens of SmolLM2-135M, over 69 matrices that were not followed: rank correlation .80,
-90 % of them within .59 and 1.40 times the measured KL. One is missed: layers.11.mlp.down, with the largest damage of
-all, is estimated 70 times too small: nothing in the mean error of its own layer's output shows it.
+Compared with measuring on the same 256 tokens of SmolLM2-135M, over the 69 matrices that were not followed: rank
+correlation .80, 90 % of them between .59 and 1.40 times the measured KL. One is missed: layers.11.mlp.down, which has
+the largest damage of all, is estimated 70 times too small, since the mean error of its layer's output does not show it.
 
-What is known of a matrix is kept in the user's cache, a line each: an interrupted run goes on without measuring again.
+Results are kept in the user's cache, one line per matrix, so that an interrupted run does not measure again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedistill.export.calibrate.gptq_layers import PlannedFormat
-from edgedistill.export.calibrate.hidden_states import Batch, Part
+from edgedistill.export.calibrate.hidden_states import Part, embedding_rows
 from edgedistill.export.mixed_precision import sensitivity
-from edgedistill.export.writer import Job, WeightsWriter, plan_layout
+from edgedistill.export.writer import Job, write_scratch
 from edgedistill.graph.parts import OUTPUT, build_head, build_layer, inputs_of
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.progress import NullProgress
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 DEPTHS = 4
-"""Layers whose matrices are followed to the logits; the first and the last are among them."""
+"""Number of layers whose matrices are followed to the logits; the first and the last are among them."""
 _ROWS = 1024
 """Rows of a matrix, evenly spaced, by which formats are compared."""
 _KIND = "estimate"
@@ -78,13 +78,13 @@ def estimate(
     with scratch(cache.parent, "scratch-") as folder:
         run = _Run(folder, plan, source, sensitivity.sequences_of(traces), formats, threads, cache, depths)
         progress.begin("estimating sensitivity", len(run.units), "items")
-        found = run.everything(progress)
+        found = run.all_layers(progress)
         progress.end()
     return found
 
 
 def followed_layers(count: int, depths: int = DEPTHS) -> tuple[int, ...]:
-    """Layers whose matrices are followed to the logits, of ``count``."""
+    """Indices of the layers, of ``count``, whose matrices are followed to the logits."""
     return tuple(sorted({round(i) for i in np.linspace(0, count - 1, min(depths, count))}))
 
 
@@ -107,8 +107,8 @@ class _Run:
         self._known = sensitivity.read_cache(cache)
         self._planned = {n: PlannedFormat(w.shape, w.format) for n, w in plan.planned.by_name().items()}
 
-    def everything(self, progress: Progress) -> dict[str, dict[str, float]]:
-        """KL by matrix and format."""
+    def all_layers(self, progress: Progress) -> dict[str, dict[str, float]]:
+        """KL in nats per token, by matrix and label of a format."""
         spec = self._plan.spec
         embed = next(w for (w, *_) in self.units if w.name == "embed")
         hidden, changed = self._embedded(embed)
@@ -138,11 +138,10 @@ class _Run:
     # ---- parts -------------------------------------------------------------------------------------------------
 
     def _embedded(self, weight: LogicalWeight) -> tuple[Floats, Floats]:
-        """Embeddings of all tokens [tokens, H], as they are and quantized."""
+        """Embeddings of all tokens float32 [tokens, H], original and quantized."""
         ids = np.concatenate(self._sequences)
         used, inverse = np.unique(ids, return_inverse=True)
-        rows = np.concatenate([self._source.read_rows(weight.parts[0], int(i), int(i) + 1) for i in used])
-        rows = rows + np.float32(weight.offset)
+        rows = embedding_rows(weight, self._source, used)
         self._compare(weight, rows, np.diag(np.ones(rows.shape[1], np.float32)))
         scale = np.float32(self._plan.spec.embedding_scale or 1.0)
         return (rows * scale)[inverse], (self._rounded(rows, sensitivity.REFERENCE) * scale)[inverse]
@@ -150,7 +149,7 @@ class _Run:
     def _layer(
         self, index: int, hidden: Floats, streams: dict[str, Floats], *, follow: bool, progress: Progress
     ) -> tuple[Floats, dict[str, Floats]]:
-        """Move all streams behind a layer, and learn what each of its matrices does there."""
+        """Send all streams through a layer, and measure the local damage of each of its matrices."""
         spec, prefix = self._plan.spec, f"layers.{index}."
         weights = [w for w in self._plan.weights if w.name.startswith(prefix)]
         stored = self._write("layer.bin", [Job(w, self._planned[w.name].format) for w in weights])
@@ -184,7 +183,7 @@ class _Run:
         return out, streams
 
     def _heads(self, hidden: Floats, streams: Mapping[str, Floats], progress: Progress) -> dict[str, float]:
-        """KL of every stream; and of the head alone in every format, which goes to what is known."""
+        """KL of every stream in nats per token; measures and keeps that of the head alone in every format, too."""
         name = "embed" if self._plan.spec.tie_word_embeddings else "lm_head"
         head = next(w for (w, *_) in self.units if w.name == name)
         norms = [w for w in self._plan.weights if w.name == "final_norm"]
@@ -213,7 +212,7 @@ class _Run:
     # ---- formats -----------------------------------------------------------------------------------------------
 
     def _compare(self, weight: LogicalWeight, rows: Floats, second: Floats, *, local: float = 0.0) -> None:
-        """Keep, by format, the error of the output over that of the reference format."""
+        """Keep, by format, the ratio of the output's error to that with the reference format."""
         if weight.name in self._known:
             return
         rows = rows[:: max(1, len(rows) // _ROWS)]
@@ -229,7 +228,7 @@ class _Run:
         self._keep(weight.name, {"local": local, **ratios})
 
     def _compare_experts(self, unit: sensitivity.Unit, local: float) -> None:
-        """Keep the same of a layer's experts, whose inputs are not looked at."""
+        """The same for a layer's experts, by the error of their weights: their inputs are not recorded."""
         rows = [sensitivity.sampled_rows(weight, self._source) for weight in unit]
         errors = sensitivity.weight_errors(rows, unit, [sensitivity.REFERENCE, *self._formats], self._threads)
         base = errors[sensitivity.REFERENCE.label()]
@@ -255,8 +254,8 @@ class _Run:
         index: int | None,
         fmt: WeightFormat = sensitivity.REFERENCE,
     ) -> ir.Model:
-        """The layer ``index``, or the head, with ``unit`` alone quantized."""
-        # A file for each: sessions of several formats of the head are open at once.
+        """Graph of the layer ``index``, or of the head (None), with ``unit`` alone quantized."""
+        # The head has a file per format: its sessions are open at the same time.
         formats = sensitivity.as_planned(unit, fmt)
         jobs = [Job(weight, formats[weight.name].format) for weight in unit]
         place = self._write(f"{unit[0].name}.{fmt.label()}.bin" if index is None else "candidate.bin", jobs)
@@ -267,7 +266,7 @@ class _Run:
     # ---- running -----------------------------------------------------------------------------------------------
 
     def _write(self, name: str, jobs: Sequence[Job]) -> dict[str, StoredArray]:
-        """Weights in a file of their own; places by name."""
+        """Write weights to the scratch file ``name``; places of their arrays by name."""
         specs: list[ArraySpec] = []
         for job in jobs:
             shape = job.weight.shape
@@ -275,14 +274,7 @@ class _Run:
                 specs += array_specs(job.weight.name, (shape[0], shape[1]), job.format)
             else:
                 specs += self._plan.planned.by_name()[job.weight.name].arrays
-        layout = plan_layout(specs, name)
-        (self._folder / name).unlink(missing_ok=True)
-        writer = WeightsWriter(self._folder / name, layout, resume=False, journal=False)
-        try:
-            writer.write_weights(jobs, self._source, threads=self._threads, progress=NullProgress())
-        finally:
-            writer.close()
-        return layout.arrays
+        return write_scratch(self._folder / name, specs, jobs, self._source, self._threads)
 
     def _part(self, emitter: WeightEmitter, index: int, taps: tuple[str, ...] = ()) -> ir.Model:
         longest = max(map(len, self._sequences))
@@ -291,15 +283,8 @@ class _Run:
     def _session(self, model: ir.Model) -> Part:
         return Part(model, self._folder / "part.onnx", threads=self._threads, prepack=False)
 
-    def _through(self, session: Part, hidden: Floats, output: str = OUTPUT) -> Floats:
-        """What a layer makes of ``hidden`` [tokens, H], sequence by sequence."""
-        found, start = [], 0
-        for ids in self._sequences:
-            one = Batch(ids[None], np.array([len(ids)], np.int32), start)
-            feeds = one.feeds(self._plan.spec, hidden[None, start : start + len(ids)])
-            found.append(session.run([output], feeds)[0][0])
-            start += len(ids)
-        return np.concatenate(found)
+    def _through(self, layer: Part, hidden: Floats, output: str = OUTPUT) -> Floats:
+        return layer.through(self._plan.spec, self._sequences, hidden, output)
 
 
 def _log_probabilities(session: Part, hidden: Floats) -> Floats:
@@ -307,7 +292,7 @@ def _log_probabilities(session: Part, hidden: Floats) -> Floats:
 
 
 def _gain(gains: Mapping[str, Mapping[int, float]], name: str) -> float:
-    """The gain of a matrix from the logarithms of those of its kind by layer; 0 where none of them did anything."""
+    """The gain of a matrix, interpolated between the logarithms known for its role by layer; 0 where none is known."""
     index, kind = _split(name)
     known = gains.get(kind, {})
     return float(np.exp(np.interp(index, list(known), list(known.values())))) if known else 0.0

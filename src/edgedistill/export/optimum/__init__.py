@@ -1,4 +1,4 @@
-"""The fallback exporter: architectures without a row in ``architecture.families``, traced by optimum-onnx (an extra).
+"""The fallback exporter: traces architectures that ``architecture.families`` lacks with optimum-onnx (an extra).
 
 Start at ``exporter.FallbackExporter``; ``trace.export_with_optimum`` traces, ``quantize_onnx.quantize_graph``
 quantizes.

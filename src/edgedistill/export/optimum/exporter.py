@@ -1,4 +1,8 @@
-"""The fallback exporter in the pipeline's terms: an estimate before, optimum-onnx, and the limits checked after."""
+"""The fallback exporter with the interface that the pipeline expects (see ``native.OwnExporter``).
+
+It checks this machine's memory and disk before, calls ``trace.export_with_optimum``, and checks the profile's limits on
+the result.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +34,16 @@ COPIES_ON_DISK = 2
 
 
 class FallbackExporter:
-    """One export through optimum-onnx. The model's size in float32 decides what it costs; see ``trace``."""
+    """One export through optimum-onnx, which holds the whole model in float32 in memory; see ``trace``."""
 
     def __init__(self, checkpoint: Checkpoint, profile: Profile, options: ExportOptions | None = None) -> None:
-        """Check that the fallback can do it.
+        """Check that optimum-onnx can export the model as requested.
 
         Raises:
             MissingExtraError: optimum-onnx is not installed.
             UnsupportedModelError: It does not know the architecture either.
-            UsageError: A context longer than the model's; a quantized KV cache or W8A8, which its graphs cannot have.
+            UsageError: A context longer than the model's; a quantized KV cache, W8A8 or a second form for prefill,
+                which its graphs cannot have.
         """
         if profile.kv_cache.is_quantized:
             raise UsageError(
@@ -67,7 +72,7 @@ class FallbackExporter:
         self._float_bytes = 4 * sum(checkpoint.tensors.info(name).size for name in checkpoint.tensors.names())
 
     def check_budget(self, out: Path, *, trial: bool) -> None:
-        """Refuse a model that this machine cannot hold while it is traced; raises BudgetError."""
+        """Raise BudgetError for a model that does not fit this machine's memory and disk while it is traced."""
         del trial  # tracing needs more than running
         memory, disk = COPIES_IN_MEMORY * self._float_bytes, COPIES_ON_DISK * self._float_bytes
         available, free = available_memory(), free_disk(out)
@@ -75,7 +80,8 @@ class FallbackExporter:
             raise BudgetError(
                 f"The optimum exporter loads the whole model: about {memory / _GB:.1f} GB of memory are needed, "
                 f"{available / _GB:.1f} GB are available.",
-                hint="Use a machine with more memory; models that the own exporter knows stream in 1 GB.",
+                hint="Use a machine with more memory. (Families that edgedistill exports itself are streamed and need "
+                "about 1 GB: edgedistill families)",
             )
         if disk > free:
             raise BudgetError(
@@ -84,7 +90,7 @@ class FallbackExporter:
             )
 
     def fingerprint(self, source_hash: str) -> str:
-        """Never that of an earlier run: a trace cannot be resumed."""
+        """A hash that no earlier run had: a trace cannot be resumed."""
         return hashlib.sha256(f"{source_hash} {time.time_ns()}".encode()).hexdigest()
 
     def make(self, directory: Path, *, resume: bool, progress: Progress) -> Made:

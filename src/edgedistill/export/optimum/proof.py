@@ -1,5 +1,7 @@
-"""What keeps the fallback exporter from being silently wrong: every key of the config is one that transformers reads,
-and the traced graph gives the logits of the model that it was traced from.
+"""Checks that keep the fallback exporter from being silently wrong.
+
+Every key of the config has to be one that transformers reads, and the traced graph has to give the logits of the model
+that it was traced from.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ if TYPE_CHECKING:
 
 _LENGTHS = (5, 33)
 TOLERANCE = 2e-3
-"""Largest difference of logits, in their standard deviations: float32 in another order of operations."""
-# Keys that say nothing about the arithmetic.
+"""Largest difference of logits, in units of their standard deviation: float32 operations in another order."""
+# Keys without influence on the arithmetic.
 _NEUTRAL = frozenset({
     "_name_or_path", "_attn_implementation", "architectures", "attn_implementation", "auto_map", "dtype", "model_type",
     "tokenizer_class", "torch_dtype", "transformers_version", "unsloth_fixed", "unsloth_version", "use_cache",
 })  # fmt: skip
-# What changes with the length of the input: a trace keeps what it saw first.
+# RoPE kinds that depend on the length of the input: a trace keeps the values of the traced length.
 _LENGTH_DEPENDENT = ("dynamic", "longrope", "su")
 
 
@@ -72,7 +74,7 @@ def read_config(config: Mapping[str, Any], auto_config: Any, *, allow_unused: bo
 
 
 def refused_config(kind: str, error: Exception) -> UnsupportedModelError:
-    """What to raise where transformers fails with ``error`` on the config of a model of type ``kind``."""
+    """The error to raise if transformers fails with ``error`` on the config of a model of type ``kind``."""
     return UnsupportedModelError(
         f"transformers refuses the config of this {kind} model ({type(error).__name__}: {_first_line(error)}).",
         hint="Compare config.json with the original model's.",
@@ -80,7 +82,7 @@ def refused_config(kind: str, error: Exception) -> UnsupportedModelError:
 
 
 def _known_keys(example: Any) -> set[str]:
-    """Keys that the config class or its bases take or have."""
+    """Keys that the config class or its bases accept as arguments or have as attributes."""
     names: set[str] = set(vars(example)) | set(getattr(example, "attribute_map", {}))
     for base in type(example).__mro__:
         if "__init__" in vars(base):

@@ -1,8 +1,8 @@
-"""Quantizes the matrix products of a float ONNX graph that somebody else built.
+"""Quantizes the matrix products of a float ONNX graph that another exporter built.
 
-Only what the fallback exporter needs: products with a constant matrix (MatMul, Gemm, and MatMul with a transposed
-matrix) become MatMulNBits, and the token embedding becomes GatherBlockQuantized over the same stored bytes where the
-output head is tied to it. Unlike the own exporter this holds the whole float model in memory.
+Products with a constant matrix (MatMul, Gemm, and MatMul with a transposed matrix) become MatMulNBits. The token
+embedding becomes GatherBlockQuantized, over the same stored bytes if the output head is tied to it. Unlike the native
+exporter this holds the whole float model in memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edgedistill.quantize.spec import WeightFormat
 
 _SMALLEST = 16
-"""Matrices with fewer rows or columns than this are left alone: they are tables, not weights."""
+"""Matrices with fewer rows or columns than this are tables, not weights, and stay in float."""
 
 
 @dataclass(slots=True)
@@ -68,11 +68,11 @@ def quantize_graph(
     Args:
         model: A decoder with float32 initializers, as torch.onnx writes it.
         default: Format of matrices that no rule matches.
-        rules: First match wins; of formats, what ONNX Runtime's kernels read directly (see ``_plain``).
-            Names are module paths (``gpt_neox.layers.0.attention.dense``); ``embed`` and
-            ``lm_head`` name the token embedding and the output head of any model.
+        rules: The first match wins; formats that ONNX Runtime's kernels cannot read directly are replaced by the
+            nearest that they can (see ``_plain``). Names are module paths (``gpt_neox.layers.0.attention.dense``);
+            ``embed`` and ``lm_head`` name the token embedding and the output head of any model.
         vocab_size: Rows of the token embedding.
-        progress: Told the elements of every weight.
+        progress: Receives the elements of every weight.
 
     Raises:
         UnsupportedModelError: A weight of three dimensions or more, such as stacked experts.
@@ -105,7 +105,7 @@ def quantize_graph(
 
 
 def _plain(fmt: WeightFormat) -> WeightFormat:
-    """The nearest format without conversions on loading or calibration: only the own exporter has those."""
+    """The nearest format without calibration or conversion when it is loaded: only the native exporter has those."""
     if fmt.is_float:
         return fmt
     return replace(fmt, bits=fmt.kernel_bits, scale_bits=32, method="search" if fmt.method == "gptq" else fmt.method)

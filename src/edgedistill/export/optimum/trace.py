@@ -1,4 +1,4 @@
-"""Fallback exporter: any decoder that optimum-onnx can trace, slower to run and to export than the own graphs.
+"""Traces any decoder that optimum-onnx knows; slower to export and to run than the graphs of the native exporter.
 
 The checkpoint is loaded into transformers (all of it, in float32: memory grows with the model), traced by optimum-onnx
 and quantized afterwards. The graph has the signature ``optimum``:
@@ -126,19 +126,19 @@ def export_with_optimum(
     """Write model.onnx and weights.bin (its external data) of the signature ``optimum`` into ``directory``.
 
     Args:
-        checkpoint: Any decoder that transformers knows; code that a repository brings along is never run.
+        checkpoint: Any decoder that transformers knows; code in the model's repository is never run.
         directory: Existing directory on the target's filesystem.
-        default: Format of matrices that no rule matches; float32 leaves everything as it is.
-        rules: First match wins, see ``quantize_onnx.quantize_graph`` for the names.
-        progress: Receiver of progress.
-        allow_unused: Trace although the config has keys, or the checkpoint tensors, that transformers does not use.
+        default: Format of matrices that no rule matches; float32 leaves them unquantized.
+        rules: The first match wins; see ``quantize_onnx.quantize_graph`` for the names.
+        progress: Receives elements of weights.
+        allow_unused: Trace even if transformers does not use some keys of the config or tensors of the checkpoint.
 
     Raises:
         ExportError: The traced graph gives other logits than the model.
         MissingExtraError: The extra ``optimum`` is not installed.
         UnsupportedModelError: optimum-onnx does not know the architecture, or fails to trace it; transformers refuses
             the config.
-        CheckpointError: Tensors are missing or of the wrong shape.
+        CheckpointError: Tensors are missing, unused or of the wrong shape; the config has unknown keys.
     """
     import onnx_ir as ir
 
@@ -169,7 +169,7 @@ def _load(checkpoint: Checkpoint, progress: Progress, *, allow_unused: bool) -> 
 
     source = checkpoint.tensors
     config = read_config(checkpoint.config, AutoConfig, allow_unused=allow_unused)
-    # Buffers such as stored causal masks are no weights: transformers makes them again.
+    # Buffers such as stored causal masks are not weights: transformers makes them itself.
     infos = [source.info(name) for name in source.names()]
     infos = [info for info in infos if info.dtype in _FLOATS and info.shape]
     progress.begin("loading", sum(info.size for info in infos), "items")
@@ -208,7 +208,7 @@ def _trace(model: Any, scratch: Path, progress: Progress) -> None:
     from optimum.exporters.onnx import onnx_export_from_model
 
     progress.begin("tracing", 0, "items")
-    # It looks for a tokenizer to copy at the model's own address, and would ask the hub for one called "None".
+    # optimum copies the tokenizer from the model's path; with None it would ask the Hub for a model of that name.
     model.config._name_or_path = str(scratch)
     try:
         onnx_export_from_model(model, scratch, task=TASK, do_validation=False)
@@ -247,7 +247,7 @@ def _geometry(graph: ir.Model, config: Any) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Tracing is noisy, and none of it is the user's business: only the command line prints."""
+    """Suppress the warnings and output of tracing: only the command line prints."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

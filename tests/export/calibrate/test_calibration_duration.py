@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgedistill.checkpoint.open import open_checkpoint
-from edgedistill.export.calibrate.foresight import _REST, Rates, foresee, measure
+from edgedistill.export.calibrate.duration import _OVERHEAD, Rates, estimate_seconds, measure_rates
 from edgedistill.export.plan import Plan, canonical, make_plan
 from edgedistill.profile.profile import load_profile
 from edgedistill.quantize.gptq import QUICK, GptqOptions
@@ -34,28 +34,28 @@ def test_products_of_a_quick_calibration_are_one_pass_and_the_moments(plan: Plan
     matrices = sum(w.shape[0] * w.shape[1] for w in plan.weights if w.name.startswith("layers.") and w.is_matrix)
     layers = plan.spec.num_hidden_layers
     wanted = matrices + layers * (2 * hidden**2 + heads**2 + inner**2)
-    assert foresee(plan, tokens, QUICK, 1, Rates(1.0, 0.0, 0.0)) == pytest.approx(_REST * tokens * wanted)
+    assert estimate_seconds(plan, tokens, QUICK, 1, Rates(1.0, 0.0, 0.0)) == pytest.approx(_OVERHEAD * tokens * wanted)
 
 
 def test_solving_grows_with_the_cube_of_columns_and_with_rows_by_threads(plan: Plan) -> None:
     hidden, heads, inner = _sizes(plan)
     layers = plan.spec.num_hidden_layers
     cubes = layers * (2 * hidden**3 + heads**3 + inner**3)
-    assert foresee(plan, 10, GptqOptions(), 4, Rates(0.0, 1.0, 0.0)) == pytest.approx(_REST * cubes)
-    rows = foresee(plan, 10, GptqOptions(), 1, Rates(0.0, 0.0, 1.0))
+    assert estimate_seconds(plan, 10, GptqOptions(), 4, Rates(0.0, 1.0, 0.0)) == pytest.approx(_OVERHEAD * cubes)
+    rows = estimate_seconds(plan, 10, GptqOptions(), 1, Rates(0.0, 0.0, 1.0))
     assert rows > 0
-    assert foresee(plan, 10, GptqOptions(), 4, Rates(0.0, 0.0, 1.0)) == pytest.approx(rows / 4)
+    assert estimate_seconds(plan, 10, GptqOptions(), 4, Rates(0.0, 0.0, 1.0)) == pytest.approx(rows / 4)
     halves = layers * sum(2 * (columns / 2) ** 3 for columns in (hidden, hidden, heads, inner) if columns > 128)
-    cut = foresee(plan, 10, GptqOptions(group=128), 1, Rates(0.0, 1.0, 0.0))
-    assert _REST * halves <= cut <= _REST * cubes
+    cut = estimate_seconds(plan, 10, GptqOptions(group=128), 1, Rates(0.0, 1.0, 0.0))
+    assert _OVERHEAD * halves <= cut <= _OVERHEAD * cubes
 
 
 def test_a_thorough_calibration_passes_the_tokens_several_times(plan: Plan) -> None:
     product = Rates(1.0, 0.0, 0.0)
-    assert foresee(plan, 10, GptqOptions(), 1, product) > 4 * foresee(plan, 10, QUICK, 1, product)
+    assert estimate_seconds(plan, 10, GptqOptions(), 1, product) > 4 * estimate_seconds(plan, 10, QUICK, 1, product)
 
 
 def test_rates_are_measured() -> None:
-    rates = measure(QUICK, parse_format(GPTQ), 64)
+    rates = measure_rates(QUICK, parse_format(GPTQ), 64)
     assert 0 < rates.product < rates.factor < 1e-3
     assert 0 < rates.row < 1e-3

@@ -1,8 +1,9 @@
-"""How long a calibration will take, before it begins: by arithmetic on shapes, and a moment of the work itself.
+"""Estimates how long a calibration will take, from the shapes of the matrices and short timings on this machine.
 
-Three kinds of work count: passes of the tokens through a layer, second moments of inputs (both are products of
-matrices in float32), and solving: a factorisation, whose time grows with the cube of a matrix's columns, and the
-rounding of its rows, with their number times the square of the columns. Each is timed on something small.
+Three kinds of work count: passes of the tokens through a layer and second moments of inputs, which are both products of
+matrices in float32, and solving. Solving is a factorisation, whose time grows with the cube of a matrix's columns, and
+the rounding of its rows, whose time grows with their number times the square of the columns. Each is timed on a small
+matrix.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ STAGES = (
     ("mlp.gate", "mlp.up", "mlp.shared.gate", "mlp.shared.up"), ("mlp.down",), ("mlp.shared.down",),
 )  # fmt: skip
 """Matrices of a layer in the order in which they act; those of one stage have the same inputs."""
-_REST = 1.3
-"""What reading and widening weights, and opening parts of the model, add: a quarter to two fifths was seen."""
+_OVERHEAD = 1.3
+"""Factor for reading and widening weights and opening parts of the model, measured between 1.25 and 1.4."""
 _COLUMNS, _ROWS, _SIDE = 1024, 256, 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds on this machine.
+    """Seconds of each kind of work on this machine.
 
     Attributes:
-        product: Of a multiplication and addition within a product of matrices.
-        factor: Of a factorisation, by the cube of its columns.
-        row: Of a row that is rounded, by the square of its columns, by one thread.
+        product: Per multiplication and addition within a product of matrices.
+        factor: Per cube of the columns of a factorised matrix.
+        row: Per rounded row and square of its columns, with one thread.
     """
 
     product: float
@@ -49,8 +50,8 @@ class Rates:
     row: float
 
 
-def measure(options: GptqOptions, fmt: WeightFormat, hidden_size: int) -> Rates:
-    """Time a product, a factorisation and rows in ``fmt``, of a size like the model's; half a second at most."""
+def measure_rates(options: GptqOptions, fmt: WeightFormat, hidden_size: int) -> Rates:
+    """Time a product, a factorisation and the rounding of rows to ``fmt``, with at most 1,024 columns."""
     columns = min(_COLUMNS, hidden_size)
     rng = np.random.default_rng(0)
     square = rng.standard_normal((_SIDE, _SIDE), np.float32)
@@ -65,8 +66,8 @@ def measure(options: GptqOptions, fmt: WeightFormat, hidden_size: int) -> Rates:
     return Rates(product / _SIDE**3, factor / columns**3, rows / (len(some) * columns**2))
 
 
-def foresee(plan: Plan, tokens: int, options: GptqOptions, threads: int, rates: Rates) -> float:
-    """Seconds that calibrating the layers of ``plan`` on so many ``tokens`` will take with ``threads``."""
+def estimate_seconds(plan: Plan, tokens: int, options: GptqOptions, threads: int, rates: Rates) -> float:
+    """Seconds that calibrating the layers of ``plan`` on ``tokens`` tokens will take with ``threads`` threads."""
     planned = plan.planned.by_name()
     shapes = {w.name: (w.shape[0], w.shape[1]) for w in plan.weights if w.name.startswith("layers.") and w.is_matrix}
     total = 0.0
@@ -86,7 +87,7 @@ def foresee(plan: Plan, tokens: int, options: GptqOptions, threads: int, rates: 
                 total += rates.row * rows * sum(width**2 for width in widths) / threads
             passed += sum(shapes[name][0] * shapes[name][1] for name in found)
         total += rates.product * products * tokens
-    return _REST * total
+    return _OVERHEAD * total
 
 
 def _widths(columns: int, options: GptqOptions) -> Sequence[int]:
