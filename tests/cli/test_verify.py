@@ -91,13 +91,13 @@ def test_a_part_of_a_baseline_is_that_part_of_its_reference(
                 "--prompts", 400)  # fmt: skip
     assert "asks for 128 samples per prompt (the baseline holds 4)" in told.out
     assert stored["bundle"]["sha256"] in told.out
-    assert "400 prompts were asked for, and the suite `texts` has 32." in told.out
+    assert "400 prompts were requested, and the suite `texts` has 32." in told.out
 
 
 def test_a_baseline_of_fewer_prompts_than_were_asked_for_says_so(reference: Path, suite: Path, tmp_path: Path) -> None:
     options = ("-o", tmp_path / "x.baseline", "--suite", suite, *SMALL, "--prompts", 33)
     assert (
-        "note: 33 prompts were asked for, and the suite `texts` has 32."
+        "note: 33 prompts were requested, and the suite `texts` has 32."
         in here("baseline", "create", reference, *options).err
     )
 

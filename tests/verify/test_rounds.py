@@ -128,8 +128,8 @@ def test_the_levels_of_all_looks_are_alpha_together(looks: int, ends: int) -> No
 def test_a_damaged_bundle_ends_early_and_says_when() -> None:
     found, _, bundle = drawing(0.95, 0.5, 64)
     assert verdict(found) == "fail"
-    assert found.told.startswith("Stopped after 4 of 64 samples of each of 60 prompts: the bundle was shown to be")
-    assert "accuracy" in found.told
+    assert found.ended.startswith("Stopped after 4 of 64 samples of each of 60 prompts: the bundle was shown to be")
+    assert "accuracy" in found.ended
     assert bundle.drawn == 4 * 60
 
 
@@ -144,7 +144,7 @@ def test_an_equal_bundle_passes_as_often_as_without_looks() -> None:
     passes = 0
     for seed in range(12):
         found, _, bundle = drawing(0.97, 0.965, 16, seed=seed)
-        assert not found.told
+        assert not found.ended
         assert (found.samples, bundle.drawn) == (16, 16 * 60)
         assert found.levels == Levels(within=0.05, beyond=0.025)
         before, after = (by_prompt(one.sample for one in part) for part in (found.reference_drawn, found.bundle_drawn))
@@ -157,7 +157,7 @@ def test_an_equal_bundle_passes_as_often_as_without_looks() -> None:
 
 
 def test_looking_at_a_loss_of_the_margin_fails_rarely() -> None:
-    early = sum(bool(drawing(0.5, 0.48, 32, seed=seed, prompts=20)[0].told) for seed in range(25))
+    early = sum(bool(drawing(0.5, 0.48, 32, seed=seed, prompts=20)[0].ended) for seed in range(25))
     assert early <= 2  # at 5 % three or more of 25 have a probability of .13, and these tests err far less
 
 
@@ -165,8 +165,8 @@ def test_a_time_budget_ends_the_run_with_what_was_decided() -> None:
     """Of 60 prompts with 16 samples, 4 rounds of 480 replies, time is for two and a half."""
     found, _, bundle = drawing(0.97, 0.97, 16, budget=16 + 2.5 * 480)
     assert (found.samples, len(found.prompts)) == (8, 60)
-    assert found.told.startswith("The time budget ended after 8 of 16 samples of each of 60 prompts. By then ")
-    assert "shown to be within its margin: " in found.told or "not decided: " in found.told
+    assert found.ended.startswith("The time budget ended after 8 of 16 samples of each of 60 prompts. By then ")
+    assert "shown to be within its margin: " in found.ended or "not decided: " in found.ended
     assert bundle.clock.now <= 16 + 2.5 * 480 + SECONDS, "no round was finished for its own sake"
     assert {one.sample.index for one in found.bundle_drawn} == set(range(8)), (
         "the cut round's short replies do not count"
@@ -180,7 +180,7 @@ def test_a_failing_bundle_fails_within_its_time_budget() -> None:
 
 def test_few_samples_of_many_prompts_are_cut_by_prompts() -> None:
     found, _, _ = drawing(0.97, 0.97, 2, budget=16 + 100)
-    assert found.told.startswith("The time budget ended after 2 samples of each of 15 of 60 prompts.")
+    assert found.ended.startswith("The time budget ended after 2 samples of each of 15 of 60 prompts.")
     assert [prompt.id for prompt in found.prompts] == [prompt.id for prompt in SUITE.prompts[::4]]
     assert verdict(found) == "inconclusive"
 
@@ -188,7 +188,7 @@ def test_few_samples_of_many_prompts_are_cut_by_prompts() -> None:
 def test_a_budget_that_ends_in_the_first_round_leaves_the_pilot() -> None:
     found, run, _ = drawing(0.97, 0.97, 16, budget=16 + 50)
     assert (found.samples, len(found.prompts)) == (2, 4)
-    assert "after 2 of 16 samples of each of 4 of 60 prompts" in found.told
+    assert "after 2 of 16 samples of each of 4 of 60 prompts" in found.ended
     assert verdict(found) == "inconclusive"
     assert run.deadline is not None
     assert run.deadline.is_set()

@@ -128,7 +128,7 @@ def test_another_template_is_named_with_a_prompt(changed: Callable[..., Path], r
     (bundle / "chat_template.jinja").write_text("{# reformatted #}" + original)
     relist(bundle)
     (found,) = found_beside(bundle, reasoner("int4-b32"))
-    assert "the same tokens of every prompt" in found.sentence
+    assert "every prompt of this run has the same tokens" in found.sentence
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Makes a baseline, and checks whether it fits a bundle."""
+"""Makes a baseline (samples and scores of a reference, saved to a file) and checks whether one fits a bundle."""
 
 from __future__ import annotations
 
@@ -37,10 +37,21 @@ def make_baseline(
     cluster: Cluster | None = None,
     device: Device = "cpu",
 ) -> Baseline:
-    """Samples of a reference, to be saved: ``model`` is a bundle or ``hf:CHECKPOINT``.
+    """Draw the samples of a reference for a baseline file.
+
+    Args:
+        model: A bundle, or ``hf:CHECKPOINT``.
+        suite: Name, path or Suite.
+        options: As for an audit.
+        scored_samples: Samples of each prompt whose token probabilities are kept.
+        store: Directory where samples are kept, so that an interrupted run continues; None: not at all.
+        progress: Receives samples.
+        cluster: Draws the samples if it is given and ``model`` is a bundle.
+        device: Of a reference in PyTorch.
 
     Raises:
-        EdgedistillError: as ``verify``.
+        UsageError: ``model`` is a baseline.
+        EdgedistillError: See ``run.verify``.
     """
     options = options or AuditOptions()
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
@@ -68,7 +79,7 @@ def make_baseline(
 
 
 def check_baseline(baseline: Baseline, bundle: str | Path) -> None:
-    """Raises VerifyError unless a baseline fits a bundle: its tokenizer, its original."""
+    """Raises VerifyError unless a baseline has the tokenizer and the original of a bundle."""
     identity = bundle_identity(Bundle.open(bundle, check="full"))
     baseline.check(tokenizer_sha256=identity.tokenizer_sha256)
     require_same_source(baseline.identity, identity)

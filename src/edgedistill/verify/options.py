@@ -1,4 +1,5 @@
-"""Options of an audit and of a verification: presets, overrides, margins; checked before anything is sampled."""
+"""Options of an audit and of a verification: presets, overrides, margins. They are checked before anything is
+sampled."""
 
 from __future__ import annotations
 
@@ -32,15 +33,16 @@ MOST_SAMPLES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """How much is done.
+    """Size of a run.
 
     Attributes:
-        prompts: At most so many of the suite (None: all). ``samples``: per prompt and model.
-        scored_prompts, scored_samples: Prompts and replies of each whose tokens are scored by both models.
-        on_policy: Also score the bundle's own replies, which takes the reference itself.
-        path_replies: Replies whose tokens are also decoded one at a time, for the distance of the numerical paths.
-        variant_samples: Of every variant, for the perturbations of the audit; 0: none.
-        sweep_prompts, sweep_samples: Of the temperature sweep of an audit.
+        prompts: Largest number of prompts of the suite; None: all.
+        samples: Replies per prompt and model.
+        scored_prompts, scored_samples: Number of prompts, and of replies of each, whose tokens both models score.
+        on_policy: Score the bundle's own replies, too, for which the reference has to be a model.
+        path_replies: Replies whose tokens are also decoded one at a time, to compare the numerical paths.
+        variant_samples: Samples of every variant, for the perturbations of an audit; 0: none.
+        sweep_prompts, sweep_samples: Size of the temperature sweep of an audit.
     """
 
     prompts: int | None
@@ -70,20 +72,20 @@ class AuditOptions:
     """Settings of an audit; None leaves a setting to the preset, the suite or the bundle.
 
     Attributes:
-        preset: How much is done: ``fast``, ``default`` or ``thorough`` (see ``PRESETS``).
+        preset: Size of the run: ``fast``, ``default`` or ``thorough`` (see ``PRESETS``).
         prompts: Number of prompts, spread evenly over the suite.
         samples: Replies to each prompt.
         temperature, top_p, top_k, min_p, max_new_tokens: Sampling, as in ``GenerationSettings``.
-        thinking: Ask the template for reasoning or none.
-        seed: Key of the noise.
+        thinking: Ask the chat template for reasoning (True) or none (False).
+        seed: Of the random numbers.
         numerics: Numerical path that replies are decoded on: ``fast`` (as deployed) or ``exact``.
         procedure: Score answers instead of single replies drawn in batches: one reply (``single``), the vote of several
             trajectories (``vote``), or a pass that reads them (``deliberate``). Samples are answers then: by default
             the preset's number divided by the trajectories of each, at least 2.
-        trajectories: Of each answer; None: 8.
-        vote: How trajectories vote; None: ``majority``.
-        alpha: Of each one-sided test; intervals cover 1 - alpha.
-        second_opinion: Ask math-verify which differently spelt answers mean the same (extra: math).
+        trajectories: Number for each answer; None: 8.
+        vote: Rule of the vote; None: ``majority``.
+        alpha: Level of each one-sided test; intervals have the level 1 - alpha.
+        second_opinion: Let math-verify decide which differently spelt answers mean the same (extra: math).
     """
 
     preset: PresetName = "default"
@@ -146,7 +148,7 @@ class AuditOptions:
 
     @property
     def label(self) -> str:
-        """Name of the preset, or custom where its size was overridden."""
+        """Name of the preset, or ``custom`` if its size was overridden."""
         return self.preset if self.samples is None and self.prompts is None else "custom"
 
     def draw_settings(self, sampling: SuiteSampling, defaults: Mapping[str, Any]) -> DrawSettings:
@@ -156,9 +158,9 @@ class AuditOptions:
     def both_settings(
         self, sampling: SuiteSampling, reference: Mapping[str, Any], bundle: Mapping[str, Any]
     ) -> tuple[DrawSettings, DrawSettings]:
-        """What the reference and the bundle are sampled with: these options, the suite's, then each model's own.
+        """Settings of the reference and of the bundle: these options, else the suite's, else each model's own.
 
-        Where the reference states nothing, both are sampled alike. Raises GenerationError.
+        If the reference has no settings of its own, it is sampled with the bundle's. Raises GenerationError.
 
         Args:
             reference, bundle: ``SampledModel.generation_defaults``.
@@ -170,12 +172,12 @@ class AuditOptions:
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """The sampling settings that were asked for."""
+        """The sampling settings that these options contain."""
         names = ("temperature", "top_p", "top_k", "min_p", "max_new_tokens", "thinking", "seed", "numerics")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def choose(self, suite: Suite) -> list[Prompt]:
-        """The prompts to ask, in the order of the suite: spread evenly over it, so that every band takes part."""
+        """The prompts of the run, in the order of the suite and spread evenly over it, so that every band has some."""
         wanted = self.prompts if self.prompts is not None else self.plan.prompts
         if len(suite.prompts) < 2:
             raise VerifyError(
@@ -188,17 +190,17 @@ class AuditOptions:
 @fields_accept_old(mode="numerics")
 @dataclass(frozen=True, slots=True)
 class VerifyOptions(AuditOptions):
-    """Settings of a verification: those of an audit, and what the gate decides by.
+    """Settings of a verification: those of an audit, and those of the gate.
 
     Attributes:
-        sequential: Stop as soon as the evidence decides.
-        margins: Overrides of the profile's, by name (fields of ``gate.endpoints.Margins``).
-        estimand: What the gate is about, these prompts (``suite``) or prompts like these (``population``). None: the
-            first, and the second for a sequential run.
-        same_settings: Sample the bundle with the reference's settings, which isolates the weights; else each model with
-            its own.
-        screen: Compare the answers that the bundle gives to the reference's reasoning first, and stop where these fail;
-            None: where it is a small part of the run.
+        sequential: Stop as soon as the evidence suffices for a verdict.
+        margins: Replace margins of the profile, by name (fields of ``gate.endpoints.Margins``).
+        estimand: What the verdict is about: these prompts (``suite``) or prompts like these (``population``). None:
+            ``suite``, or ``population`` for a sequential run.
+        same_settings: Sample the bundle with the reference's settings, which isolates the effect of the weights; else
+            each model with its own.
+        screen: First compare the bundle's answers after the reference's reasoning, and stop if these fail; None: if
+            that is a small part of the run.
         time_budget: Seconds after which the run ends; a pilot chooses prompts, samples and the limit of tokens.
     """
 
@@ -244,7 +246,7 @@ def resolve_margins(base: Margins, overrides: Mapping[str, float]) -> Margins:
     """The profile's margins with the overrides.
 
     Raises:
-        UsageError: an unknown name, or a margin that makes no sense.
+        UsageError: An unknown name, or a margin out of range.
     """
     names = [entry.name for entry in dataclasses.fields(Margins)]
     for name in overrides:

@@ -1,7 +1,7 @@
-"""A pilot before a run: a few replies of either model say how long it takes, what it can show, and what fits a budget.
+"""The pilot of a run: draws a few replies of both models to estimate how long the run takes and what it can show.
 
-Its replies are those that the run would draw first, so that nothing is drawn for the pilot alone. Times are cautious:
-a batch of few replies decodes fewer tokens a second than the full one.
+With a time budget it also chooses the size of the run. The replies are those that the run draws first, so they are
+reused. Times are cautious: a small batch decodes fewer tokens per second than a full one.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ if TYPE_CHECKING:
 
 PROMPTS, SAMPLES = 4, 2
 MORE_PROMPTS = 12
-"""Asked besides where no reply of the first ones has an answer: a hard suite is no broken one."""
+"""Further prompts if no reply to the first ones has an answer: the suite may only be hard."""
 
 LEAST_REPLIES = 100
-"""A run with fewer replies of a model is hardly longer than its pilot."""
+"""A run with fewer replies per model has no pilot, which would take about as long."""
 
 SAMPLING_SHARE = 0.85
-"""Of a time budget; the rest is for scoring tokens."""
+"""Share of a time budget for sampling; the rest is for scoring tokens."""
 
 LAST_REPLY = 0.9
-"""Of a time budget: when replies that have not ended are given up, however wrong the prediction was."""
+"""Share of a time budget after which replies that have not ended are given up."""
 
 ENOUGH_PROMPTS = 30
 MOST_SAMPLES = 256
 LEAST = 2
-"""Prompts, and samples of each, of the smallest run."""
+"""Number of prompts, and of samples of each, of the smallest run."""
 
-_USUAL = 8  # samples a prompt, where the suite is large enough: prompts say more than samples
+_USUAL = 8  # samples per prompt if the suite is large enough: more prompts tell more than more samples
 _ROOM = 1.25  # a shortened limit of tokens, times the longest reply with an answer
 _Z = 1.645 + 0.842  # a one-sided test at 5 % passes with 80 %
 
 
 @dataclass(frozen=True, slots=True)
 class Pilot:
-    """What a few replies say.
+    """What the replies of the pilot show.
 
     Attributes:
-        reference_s, bundle_s: Seconds a reply; 0 for stored ones. ``scoring_s``: to score one by both models.
-        changed: Share of replies of equal noise that differ, in being right or, without gold, in their answer; never 0
-            or 1, since a few replies cannot show that.
+        reference_s, bundle_s: Seconds per reply; 0 for stored ones. ``scoring_s``: seconds to score one by both models.
+        changed: Share of paired replies that differ, in being right or, without gold, in their answer; never 0 or 1,
+            since a few replies cannot show that.
         gold: Whether ``changed`` is about being right.
         lengths: Tokens of the replies of both models. ``longest``: of those with an answer; 0 for none.
     """
@@ -72,25 +72,25 @@ class Pilot:
     longest: int
 
     def seconds(self, prompts: int, samples: int, scored: int) -> float:
-        """Of a run with so many prompts, samples of each, and replies scored."""
+        """Estimated seconds of a run with ``prompts``, ``samples`` of each, and ``scored`` replies."""
         return prompts * samples * (self.reference_s + self.bundle_s) + scored * self.scoring_s
 
     def points(self, prompts: int, samples: int) -> float:
-        """Percentage points that a model which lost nothing is shown not to have lost, at 80 % power, on these prompts.
+        """Smallest loss, in percentage points on these prompts, that the run can exclude for an unchanged model.
 
-        Only the noise of sampling counts: Var = changed / (P N). A normal approximation, for planning: the gate's tests
-        hold for every distribution and need more.
+        At 80 % power, with the noise of sampling only: Var = changed / (P N). This normal approximation is for
+        planning: the gate's tests hold for every distribution and need more samples.
         """
         return 100 * _Z * math.sqrt(self.changed / (prompts * samples))
 
     def share_of_tokens(self, limit: int) -> float:
-        """How much of the tokens is left if replies end at ``limit``."""
+        """Share of the tokens that remains if replies end after ``limit`` tokens."""
         return sum(min(length, limit) for length in self.lengths) / max(1, sum(self.lengths))
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A run that fits: ``tokens`` is a shorter limit, or None for the one that was set."""
+    """Size of a run that fits a time budget; ``tokens`` is a shorter limit of replies, or None to keep the limit."""
 
     prompts: int
     samples: int
@@ -137,11 +137,14 @@ def pilot_prompts(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 def choose(pilot: Pilot, budget: float, *, prompts: int, samples: int, limit: int | None, plan: Preset) -> Size:
-    """The largest run that fits ``budget`` seconds: prompts before samples, shorter replies only if nothing else fits.
+    """The largest run that fits ``budget`` seconds: more prompts before more samples, shorter replies only if needed.
 
     Args:
-        prompts, samples: At most so many.
-        limit: Longest reply now; None if it may not be changed.
+        pilot: The measured times.
+        budget: In seconds.
+        prompts, samples: Largest numbers.
+        limit: Limit of tokens of a reply; None if it may not be changed.
+        plan: The preset, for the replies that are scored.
 
     Raises:
         VerifyError: Not even the smallest run fits.
@@ -170,12 +173,12 @@ def choose(pilot: Pilot, budget: float, *, prompts: int, samples: int, limit: in
 
 
 def scored_replies(plan: Preset, prompts: int) -> int:
-    """Replies that are scored on so many prompts: the reference's, and the bundle's where both can score."""
+    """Number of replies scored on ``prompts`` prompts: the reference's and, if ``on_policy``, the bundle's."""
     return prompts * plan.scored_samples * (2 if plan.on_policy else 1)
 
 
 def plan_text(pilot: Pilot, prompts: int, samples: int, plan: Preset) -> str:
-    """What the run is going to take and to show, in sentences; a shorter run where it would show enough."""
+    """Sentences on how long the run takes and what it can show, and on a shorter run if that would show enough."""
     scored = scored_replies(plan, min(plan.scored_prompts, prompts))
     whole, points = pilot.seconds(prompts, samples, scored), pilot.points(prompts, samples)
     what = "accuracy" if pilot.gold else "the share of equal answers"
@@ -192,7 +195,7 @@ def plan_text(pilot: Pilot, prompts: int, samples: int, plan: Preset) -> str:
 
 
 def roughly(seconds: float) -> str:
-    """A duration as people plan: ``40 s``, ``25 min``, ``2 h 10 min``."""
+    """A rounded duration: ``40 s``, ``25 min``, ``2 h 10 min``."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = math.ceil(seconds / 60)
@@ -203,7 +206,8 @@ def roughly(seconds: float) -> str:
 
 
 def _timed(run: Run, model: SampledModel, prompts: Sequence[Prompt], *, reference: bool) -> tuple[list[Drawn], float]:
-    """Replies, and seconds for each. A stored reply of an earlier run would take no time: all are drawn anew."""
+    """Replies, and seconds per reply. All are drawn again, since a stored reply of an earlier run would take no
+    time."""
     began = run.clock()
     drawn = run.draw_anew(model, prompts, SAMPLES, reference=reference)
     return drawn, 0.0 if isinstance(model, BaselineModel) else (run.clock() - began) / len(drawn)

@@ -1,4 +1,4 @@
-"""The plan of a run, made after its pilot: how large it is, what it takes, and what it can show at best."""
+"""Decides the size of a run after its pilot, and tells the user how long it takes and what it can show at best."""
 
 from __future__ import annotations
 
@@ -48,14 +48,16 @@ def planned(
     began: float,
     progress: Progress,
 ) -> tuple[Run, VerifyOptions, list[Prompt]]:
-    """The run after its pilot, with its options and prompts: what it takes and can show is said, and it is cut to the
-    time budget, if there is one, or given the prompts that a verdict about prompts like these takes.
+    """The run after its pilot, with its options and prompts.
+
+    Its duration and power are reported. With a time budget it is made small enough; for a verdict about prompts like
+    these it gets as many prompts as such a verdict needs, if the suite can generate them.
 
     Args:
-        began: When the time budget began, on the run's clock.
+        began: When the time budget began, in seconds on the run's clock.
 
     Raises:
-        TimeUpError: It ended in the pilot.
+        TimeUpError: The time budget ended in the pilot.
         VerifyError: No reply of the reference has an answer.
     """
     if options.time_budget is None and len(prompts) * options.n_samples < LEAST_REPLIES:
@@ -78,7 +80,7 @@ def planned(
         limit = None if stored or options.max_new_tokens is not None else run.limit
         try:
             size = choose(pilot, left, prompts=len(prompts), samples=most, limit=limit, plan=plan)
-        except VerifyError as error:  # what the pilot drew is there all the same
+        except VerifyError as error:  # the replies of the pilot can be reported all the same
             run.notes.append(error.message)
             size = Size(min(PROMPTS, len(prompts)), SAMPLES, None, 0)
         plan, prompts = within(plan, size), spread(prompts, size.prompts)
@@ -95,8 +97,8 @@ def planned(
         more = with_enough(run.suite, prompts, margins, options, length=length)
         if more is not None:
             prompts, run = list(more.suite.prompts), run.resized(options, plan, suite=more.suite)
-            run.notes.append(more.told)
-            say(progress, more.told)
+            run.notes.append(more.sentence)
+            say(progress, more.sentence)
     say(progress, plan_text(pilot, len(prompts), options.n_samples, plan))
     _warn(run, prompts, options, margins, alpha, length)
     return run, options, prompts
@@ -105,8 +107,8 @@ def planned(
 def _warn(
     run: Run, prompts: list[Prompt], options: VerifyOptions, margins: Margins, alpha: float, length: float
 ) -> None:
-    """Says before it costs hours that no bundle could pass."""
-    told = out_of_reach(
+    """Warn before a long run that no bundle could pass."""
+    sentence = out_of_reach(
         len(prompts),
         margins,
         options.n_samples,
@@ -116,6 +118,6 @@ def _warn(
         sequential=options.sequential,
         length=length,
     )
-    if told:
-        warnings.warn(told, stacklevel=4)
-        run.notes.append(told)
+    if sentence:
+        warnings.warn(sentence, stacklevel=4)
+        run.notes.append(sentence)

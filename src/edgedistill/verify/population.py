@@ -1,8 +1,8 @@
-"""Prompts enough for a verdict about prompts like these.
+"""Number of prompts needed for a verdict about the population of prompts, and suites that are large enough for it.
 
-However well a bundle answers, harm may lie where nobody asked: at the usual margins it takes more than two hundred
-prompts to exclude it, and more where replies are much shorter than their limit, since a few that run into it would
-change the total. A generated suite has as many as are needed.
+However well a bundle answers, it may fail on prompts that were not sampled. At the usual margins it takes more than two
+hundred prompts to exclude that, and more if replies are much shorter than their limit, since a few that run into the
+limit would change the total. A generated suite can have as many as are needed.
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ if TYPE_CHECKING:
 
 
 class Enough(NamedTuple):
-    """A suite with prompts enough, and a sentence that says so."""
+    """A suite with enough prompts, and a sentence for the user about it."""
 
     suite: Suite
-    told: str
+    sentence: str
 
 
 def wanted_prompts(margins: Margins, options: VerifyOptions, *, gold: bool, length: float = 1.0) -> int:
-    """How many prompts let a bundle that did not change pass with a probability of about 80 %, at least.
+    """Number of prompts with which an unchanged bundle passes with a probability of at least about 80 %.
 
-    The fewest with which it could pass without any noise, and room for the noise of the samples of each, which falls
-    with the square root of their number (measured with populations where 5 % of the paired samples part).
+    It is the smallest number with which the bundle could pass without noise, increased for the noise of the samples of
+    each prompt, which falls with the square root of their number (measured with populations where 5 % of the paired
+    samples differ).
 
     Args:
-        length: Of the usual reply, as a share of the limit.
+        margins, options: Of the run.
+        gold: Whether the suite has gold answers.
+        length: Length of the usual reply as a share of the limit.
     """
     fewest = fewest_prompts(
         margins,
@@ -52,8 +55,8 @@ def wanted_prompts(margins: Margins, options: VerifyOptions, *, gold: bool, leng
 def with_enough(
     suite: Suite, prompts: Sequence[Prompt], margins: Margins, options: VerifyOptions, *, length: float = 1.0
 ) -> Enough | None:
-    """None where there are enough, the number was asked for, the verdict is about these prompts only, or the suite has
-    no more than it has. A larger suite begins with the same prompts.
+    """A larger suite that begins with the same prompts; None if there are enough already, the user chose the number,
+    the verdict is about these prompts only, or the suite cannot be enlarged.
     """
     if options.about != "population" or options.prompts is not None:
         return None
@@ -70,5 +73,5 @@ def with_enough(
 
 
 def usual_length(lengths: Sequence[int], limit: int) -> float:
-    """The usual reply as a share of the limit."""
+    """Mean of ``lengths`` as a share of the limit, at most 1."""
     return min(1.0, max(1.0, sum(lengths) / max(1, len(lengths))) / limit)

@@ -1,4 +1,4 @@
-"""A short verification of a new bundle, recorded in its manifest."""
+"""A short verification after an export, whose result goes into the bundle's manifest: 30 prompts, 4 samples of each."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 PROMPTS, SAMPLES, LONGEST = 30, 4, 256
 LEAST_PROMPTS = 8
-"""Fewer would say nothing: a bundle too slow for them is not looked at."""
+"""Fewer prompts would show nothing: a bundle that is too slow for this many is skipped."""
 
 SECONDS = 30.0
-"""Most seconds that the bundle's replies may take if every one runs to its limit."""
+"""Largest number of seconds that the bundle's replies may take if each of them runs to its limit."""
 
 
 def quick_check(
@@ -41,13 +41,16 @@ def quick_check(
     seconds: float = SECONDS,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """A short look at a fresh bundle for its manifest: 30 easy prompts, 4 samples each, no divergences.
+    """Verify a new bundle on 30 easy prompts with 4 samples each, without token scoring.
 
-    With a reference the gate's outcome besides, which with so few samples is rarely decided. Never raises for a model
-    that answers badly, or that is too large or slow for this machine: what was found is in the result.
+    With a reference, the result also has the gate's outcome, which is rarely decided with so few samples. A bundle that
+    answers badly, or is too large or slow for this machine, does not raise: the result says so.
 
     Args:
-        seconds: Most seconds for the bundle's replies; with a slower one fewer prompts are asked, or none.
+        bundle: Directory of the bundle.
+        reference: As for ``verify``; None: none.
+        seconds: Largest number of seconds for the bundle's replies; a slow bundle gets fewer prompts, or none.
+        progress: Receives replies.
 
     Returns:
         JSON-able: ``status`` ("checked"), ``suite``, ``prompts``, ``samples``, ``settings``, ``tokens_per_second``,
@@ -78,7 +81,7 @@ def _look(
     progress: Progress,
     stack: ExitStack,
 ) -> dict[str, Any]:
-    # First, since a reference that is not there should be said however slow the bundle is.
+    # First, so that a missing reference is reported however slow the bundle is.
     original = None if reference is None else stack.enter_context(closing(open_reference(reference, bundle)))
     loaded = load_suite("arithmetic")
     options = VerifyOptions(preset="fast", samples=SAMPLES, max_new_tokens=LONGEST)
@@ -133,7 +136,7 @@ def _look(
 
 
 def _tokens_per_second(model: BundleModel, prompt: Prompt, settings: DrawSettings) -> float:
-    """Of a few short replies, prefill included: a cautious figure, since larger batches are faster."""
+    """Tokens per second of a few short replies, prefill included; cautious, since larger batches are faster."""
     list(model.draw([prompt], 2, settings.replace(max_new_tokens=2)))  # the first run is slower than all that follow
     short = settings.replace(max_new_tokens=16)
     started = time.perf_counter()

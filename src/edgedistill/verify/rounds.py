@@ -1,15 +1,16 @@
-"""Replies in rounds: a verdict may fall after each of them, and a time budget ends between two.
+"""Draws the replies of a run in rounds, so that it can fail early and a time budget can end it between two rounds.
 
-The reference and the bundle take turns, so that after every round there is something to compare. Two rules keep the
-error rates of the whole run at alpha:
+The reference and the bundle take turns, so that after every round both have the same prompts. Two rules keep the error
+rates of the whole run at alpha:
 
 - **Failing early.** The tests of failure at all looks (the screening is one) share alpha: half of it goes to the looks
-  before the last in equal parts, the other half to the last (Bonferroni). Stopping on fail makes no pass likelier.
+  before the last in equal parts, the other half to the last (Bonferroni). Stopping on fail does not make a pass more
+  likely.
 - **Passing at the end of a budget.** Without a time budget only the whole run may pass, at alpha. With one, the run may
-  end after any round, for reasons that have to do with the replies (long ones take longer): a fifth of alpha is for the
-  rounds before the last, in equal parts, and four fifths for the whole run, which holds whatever ended it.
+  end after any round, for reasons related to the replies (long ones take longer): a fifth of alpha is for the rounds
+  before the last, in equal parts, and four fifths for the whole run. This holds whatever ended the run.
 
-A round that was cut is left out: the replies that had ended by then are the short ones.
+An interrupted round is left out, since the replies that were complete by then are the short ones.
 """
 
 from __future__ import annotations
@@ -36,17 +37,17 @@ if TYPE_CHECKING:
     from edgedistill.verify.types import Drawn, Prompt
 
 FIRST = 4
-"""Samples of a prompt before the first look; a screening takes as many."""
+"""Samples per prompt before the first look, and in a screening."""
 
 PARTS = 4
-"""Rounds of a run with a time budget, if there is enough to share."""
+"""Largest number of rounds of a run with a time budget."""
 
 LEAST_REPLIES = 16
-"""Of a model in a round: fewer leave rows of a batch empty."""
+"""Smallest number of replies per model and round: fewer would leave rows of a batch empty."""
 
 
 class Round(NamedTuple):
-    """What there is after a round: samples of each of the first so many prompts."""
+    """State after a round: ``samples`` of each of the first ``prompts`` prompts."""
 
     prompts: int
     samples: int
@@ -54,14 +55,14 @@ class Round(NamedTuple):
 
 @dataclass(slots=True)
 class Drawing:
-    """What was drawn.
+    """Replies of both models.
 
     Attributes:
-        prompts, reference_drawn, bundle_drawn: The prompts that count, and the replies to them.
-        samples: Of each prompt.
-        levels: At which the verdict on them is to be tested.
-        failed: A screening that failed; the replies are its.
-        told: Why it ended early; empty if it did not.
+        prompts, reference_drawn, bundle_drawn: The prompts that are used, and the replies to them.
+        samples: Number per prompt.
+        levels: Levels of the tests for the verdict on them.
+        failed: The screening, if it failed; the replies are those of the screening then.
+        ended: Why the run ended early, in a sentence; empty if it did not.
     """
 
     prompts: list[Prompt]
@@ -70,12 +71,12 @@ class Drawing:
     samples: int = 0
     levels: Levels = Levels()  # noqa: RUF009  (frozen)
     failed: Screened | None = None
-    told: str = ""
+    ended: str = ""
 
 
 def schedule(prompts: int, samples: int, *, budget: bool) -> list[Round]:
-    """The rounds of a run: all prompts with more and more samples; where a time budget leaves only few samples of each,
-    more and more prompts.
+    """The rounds of a run: all prompts with an increasing number of samples, or an increasing number of prompts if a
+    time budget leaves only few samples of each.
     """
     if not budget:
         sizes, size = [], FIRST
@@ -92,15 +93,17 @@ def schedule(prompts: int, samples: int, *, budget: bool) -> list[Round]:
 
 
 def in_turns(prompts: Sequence[Prompt], parts: int) -> list[Prompt]:
-    """The same prompts in an order of which every beginning is spread over the suite."""
+    """The same prompts in an order in which the first n are spread over the suite, for every n."""
     return [prompt for part in range(parts) for prompt in prompts[part::parts]]
 
 
 def levels_of(alpha: float, *, looks: int, ends: int) -> tuple[Levels, Levels]:
-    """The levels of every look before the last, and of the last (see the module).
+    """Levels of every look before the last, and of the last (see the module).
 
     Args:
-        looks: At failure, before the last. ``ends``: points before the last at which a time budget may end the run.
+        alpha: Of the whole run.
+        looks: Number of tests of failure before the last.
+        ends: Number of points before the last at which a time budget may end the run.
     """
     early = Levels(within=0.2 * alpha / max(1, ends), beyond=0.5 * alpha / max(1, looks))
     return early, Levels(within=0.8 * alpha if ends else alpha, beyond=0.5 * alpha if looks else alpha)
@@ -115,10 +118,15 @@ def draw_in_rounds(
     options: VerifyOptions,
     pilot: Sequence[Prompt] = (),
 ) -> Drawing:
-    """Draw until a look fails, the time is up, or everything is there.
+    """Draw until a look fails, the time is up, or all replies are drawn.
 
     Args:
-        pilot: Prompts of which both models have two samples already: what is compared if no round ends in time.
+        run: Draws and stores replies.
+        reference, bundle: The models.
+        prompts: Of the run.
+        margins: Of the gate.
+        options: Of the run.
+        pilot: Prompts with two samples of both models already, which are compared if no round ends in time.
 
     Raises:
         TimeUpError: The time was up, and there is no pilot.
@@ -130,7 +138,7 @@ def draw_in_rounds(
     early = len(rounds) - 1 + (1 if screened else 0)
     stops = len(rounds) - 1 + (1 if pilot else 0) if budget else 0
     before_last, last = levels_of(options.alpha, looks=early, ends=stops)
-    drawing = Drawing(list(pilot), samples=2, levels=before_last)
+    drawing, out_of_time = Drawing(list(pilot), samples=2, levels=before_last), False
     for number, (count, samples) in enumerate(rounds, start=1):
         asked = order[:count]
         try:
@@ -143,7 +151,7 @@ def draw_in_rounds(
                     )
             bundle_drawn = run.draw(bundle, asked, samples=samples)
         except TimeUpError:
-            drawing.told = "time"
+            out_of_time = True
             break
         whole = number == len(rounds)
         drawing = Drawing(asked, reference_drawn, bundle_drawn, samples, last if whole else before_last)
@@ -151,21 +159,21 @@ def draw_in_rounds(
             found = _look(run, drawing, margins, options)
             if found.outcome == "fail":
                 shown = " and ".join(LABELS[row.name] for row in found.endpoints if row.outcome == "fail")
-                drawing.told = (
+                drawing.ended = (
                     f"Stopped after {_amount(drawing, len(prompts), options.n_samples)}: the bundle was shown to be "
                     f"beyond its margin in {shown}."
                 )
                 break
-    if drawing.told == "time":
+    if out_of_time:
         if not drawing.prompts:
             raise TimeUpError(
                 "inconclusive: the time budget ended before both models had replied to any prompt.",
                 hint="Give more --time-budget, a smaller --max-new-tokens, or a --baseline made on another machine.",
             )
-        if not drawing.reference_drawn:  # no round ended: what the pilot drew
+        if not drawing.reference_drawn:  # no round ended: the replies of the pilot are left
             drawing.reference_drawn = run.draw(reference, drawing.prompts, samples=2, reference=True)
             drawing.bundle_drawn = run.draw(bundle, drawing.prompts, samples=2)
-        drawing.told = _out_of_time(drawing, _look(run, drawing, margins, options), len(prompts), options.n_samples)
+        drawing.ended = _out_of_time(drawing, _look(run, drawing, margins, options), len(prompts), options.n_samples)
     return drawing
 
 
@@ -183,7 +191,7 @@ def _amount(drawing: Drawing, prompts: int, samples: int) -> str:
 
 
 def _out_of_time(drawing: Drawing, found: GateResult, prompts: int, samples: int) -> str:
-    """What was decided by then, and what was not."""
+    """Sentences on which endpoints were decided when the time was up, and which were not."""
     parts = []
     for outcome, words in (("fail", "shown to be beyond its margin"), ("pass", "shown to be within its margin")):
         if names := [LABELS[row.name] for row in found.endpoints if row.outcome == outcome]:
@@ -194,5 +202,5 @@ def _out_of_time(drawing: Drawing, found: GateResult, prompts: int, samples: int
 
 
 def as_drawn(options: VerifyOptions, drawing: Drawing) -> VerifyOptions:
-    """The options of the run that was left of a longer one."""
+    """The options of a run that ended early."""
     return replace(options, prompts=len(drawing.prompts), samples=drawing.samples)

@@ -1,4 +1,4 @@
-"""The runs: audit of the samplers, samples of both models, divergences, analysis; in this order, resumable.
+"""Runs a verification or an audit: audit the samplers, draw samples, score tokens, analyse. Runs can be resumed.
 
 >>> report = edgedistill.verify("my-bundle", reference="my-fp32-bundle", suite="arithmetic")
 >>> report.gate.result.outcome
@@ -68,14 +68,16 @@ def verify(
         reference: An fp32 bundle, ``hf`` or ``hf:CHECKPOINT`` (the original in PyTorch), a baseline file, or the
             address of an OpenAI-compatible server.
         suite: Name of a built-in suite, path of a file, or a suite.
-        store: Directory for samples, so that a run that was killed goes on and a reference is drawn once; None keeps
-            them in memory.
-        cluster: Whose workers draw the samples of bundles; None: this machine.
-        device: Where PyTorch computes (``hf``).
-        clock: What a time budget goes by.
+        options: Of the run.
+        store: Directory where samples are kept, so that a killed run continues and a reference is drawn only once;
+            None: in memory.
+        progress: Receives samples and steps.
+        cluster: Its workers draw the samples of bundles; None: this machine.
+        device: Device of PyTorch (``hf``).
+        clock: Seconds, for a time budget.
 
     Raises:
-        EdgedistillError: whatever keeps a verdict from being reached, in one line.
+        EdgedistillError: Anything that prevents a verdict; the message is one line.
     """
     options, began = options or VerifyOptions(), clock()
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
@@ -112,7 +114,7 @@ def verify_models(
     clock: Clock = time.perf_counter,
     began: float | None = None,
 ) -> VerifyReport:
-    """``verify`` of models that are open already; ``began``: when a time budget began, now by default."""
+    """``verify`` with models that are already open; ``began``: start of the time budget on ``clock`` (None: now)."""
     progress, began = progress or NullProgress(), clock() if began is None else began
     require_same_vocabulary(reference.identity, bundle.identity)
     require_same_source(reference.identity, bundle.identity)
@@ -122,7 +124,7 @@ def verify_models(
         notes += other_versions(reference.baseline)
     else:
         prompts = options.choose(suite)
-        # A server states nothing: it is sampled like the other model.
+        # A server has no settings of its own here: it is sampled like the other model.
         known = bundle if bundle.shipped is not None else reference
         defaults = reference.generation_defaults, known.generation_defaults
         before, settings = options.both_settings(suite.sampling, *defaults)
@@ -130,8 +132,8 @@ def verify_models(
     require_margins(suite, options.margins)
     if not isinstance(reference, BaselineModel) and (more := with_enough(suite, prompts, margins, options)):
         suite, prompts = more.suite, list(more.suite.prompts)
-        notes.append(more.told)
-        say(progress, more.told)
+        notes.append(more.sentence)
+        say(progress, more.sentence)
     run = Run(suite, settings, options, store, progress, reference_settings=before, clock=clock)
     run.notes += notes
     run.coupled = all(shares_noise(model) for model in (reference, bundle))
@@ -183,16 +185,16 @@ def verify_models(
 
 
 def _as_drawn(run: Run, options: VerifyOptions, drawing: Drawing) -> Run:
-    """The run that was left of a longer one, which says so."""
-    if not drawing.told and drawing.failed is None:
+    """The run with the size at which it ended, and with a note if it ended early."""
+    if not drawing.ended and drawing.failed is None:
         return run
-    run.notes += [drawing.told] if drawing.told else []
+    run.notes += [drawing.ended] if drawing.ended else []
     plan = run.plan if drawing.failed is None else screened_plan(run.plan)
     return run.resized(as_drawn(options, drawing), plan)
 
 
 def shares_noise(model: SampledModel) -> bool:
-    """Whether a model's samples are drawn with the noise that all models here share."""
+    """Whether a model's samples are drawn with the random numbers that bundles and PyTorch models share."""
     if isinstance(model, BaselineModel):
         return model.shares_noise
     return not isinstance(model, EndpointModel)
@@ -204,7 +206,7 @@ def differences(
     settings: tuple[DrawSettings, DrawSettings],
     prompts: Sequence[Prompt],
 ) -> tuple[ShippedDifference, ...]:
-    """What the two models ship differently beside their weights; ``settings``: what each is sampled with."""
+    """Differences of the two models beside their weights; ``settings`` are the sampling settings of each."""
     reference_replies, bundle_replies = (
         getattr(getattr(model, "bundle", model), "replies", None) for model in (reference, bundle)
     )
@@ -219,7 +221,7 @@ def _without_samples(
     prompts: list[Prompt],
     sampler: SamplerAudit | None,
 ) -> VerifyReport:
-    """An original that can only score: divergences on the bundle's replies, and no gate."""
+    """The report with an original that can only score: divergences on the bundle's replies, and no gate."""
     drawn = run.draw(bundle, prompts)
     found = run.divergences(reference, bundle, prompts, (), drawn)
     note = (
@@ -248,10 +250,15 @@ def audit(
     progress: Progress | None = None,
     cluster: Cluster | None = None,
 ) -> VerifyReport:
-    """Examine one model alone: the bound that its samples support, collapse, perturbations, a temperature sweep.
+    """Examine one model alone: consistency, collapse, perturbations, a temperature sweep.
+
+    Args:
+        bundle: Bundle directory.
+        suite, store, progress, cluster: As for ``verify``.
+        options: Of the audit.
 
     Raises:
-        EdgedistillError: as ``verify``.
+        EdgedistillError: See ``verify``.
     """
     options = options or AuditOptions()
     loaded = load_suite(suite) if isinstance(suite, str | Path) else suite
@@ -267,7 +274,7 @@ def audit_model(
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
-    """``audit`` of a model that is open already."""
+    """``audit`` of a model that is already open."""
     if isinstance(options, VerifyOptions) and options.sequential:
         raise UsageError("An audit has no reference, so there is no gate to stop early.")
     prompts = options.choose(suite)
@@ -298,13 +305,13 @@ def audit_model(
 
 
 def require_margins(suite: Suite, asked: Mapping[str, float]) -> None:
-    """Raises SuiteError for a margin that was asked for and that the suite cannot be held to."""
+    """Raises SuiteError for a margin in the options that does not apply to the suite."""
     if "accuracy" in asked:
         require_gold(suite, "the margin `accuracy`")
 
 
 def bundle_margins(bundle: BundleModel | EndpointModel) -> Margins:
-    """The margins of the profile that the bundle was made for; the usual ones for a server."""
+    """The margins of the profile that the bundle was made for; the default ones for a server."""
     if isinstance(bundle, EndpointModel):
         return Margins()
     table = bundle.model.bundle.manifest.profile.get("verify", {})

@@ -51,12 +51,12 @@ def verify_procedure(
         suite: Name of a built-in suite, path of a file, or a suite.
         options: Samples are answers: by default the preset's number divided by the trajectories of each (at least 2),
             so that every procedure costs about the same.
-        store: As in ``verify``.
-        cluster: Refused: answers are computed on this machine.
+        store, progress: As for ``verify``.
+        cluster: Has to be None: answers are computed on this machine.
 
     Raises:
-        UsageError: Options that a procedure excludes, a cluster, a reference that is no bundle.
-        EdgedistillError: As ``verify``.
+        UsageError: Options that a procedure excludes, a cluster, or a reference that is not a bundle.
+        EdgedistillError: See ``verify``.
     """
     if cluster is not None:
         raise UsageError("Answers of a procedure are computed on one machine.", hint="Leave out cluster or procedure.")
@@ -153,7 +153,7 @@ def _run(
         None if before is None else procedure_score(before, procedure.name, level=level, seed=seed),
         None if before is None else procedure_change(after, before, procedure.name, level=level, seed=seed),
     )
-    # Tokens of the text that stands say nothing about the trajectories behind it.
+    # Without token scores: those of the final text say nothing about the trajectories behind it.
     shipped = (
         () if reference_model is None else differences(reference_model, bundle_model, (of_reference, settings), prompts)
     )

@@ -1,11 +1,10 @@
-"""Divergences between two models on given tokens, in slices that bound the memory.
+"""Computes divergences between two models on given tokens, in slices that bound the memory.
 
-Both models score the same slice of the same sequences in turn; the logits of a slice are compared and forgotten.
+Both models score the same slice of the same sequences in turn; the logits of a slice are compared and discarded.
 
-``path_distance`` compares one bundle with itself: the path of a prefill, which scoring takes, against the one-token
-steps of deployed decoding. Under quantized activations these are two distributions, and a divergence measured by
-teacher
-forcing is not that of the deployed model: their distance says how much of it is the path's.
+``path_distance`` compares a bundle with itself: the path of a prefill, which scoring uses, with the one-token steps of
+deployed decoding. With quantized activations these give different distributions, so a divergence measured by teacher
+forcing is not that of the deployed model. The distance shows how much of it comes from the path.
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ def compare_on(
     *,
     thinking: bool | None = None,
 ) -> list[TokenDivergence]:
-    """KL(p || q), entropies and top-1 agreement at every token of the sequences, given the prompt and what precedes.
+    """KL(p || q), entropies and top-1 agreement at every token of the sequences, given all tokens before it.
 
-    Teacher-forced: p the reference, its own samples. On-policy: p the bundle, its own samples. Distributions are those
-    of the models before temperature and filters.
+    Teacher-forced: p is the reference, on its own samples. On-policy: p is the bundle, on its own samples.
+    Distributions are those of the models before temperature and filters.
 
     Args:
-        p, q: Models of the same tokenizer. A stored baseline as p knows the distributions of its own samples only, cut
-            to the most likely tokens: the divergences then are lower bounds (see ``baseline``).
-        prompt: Whose continuations the sequences are.
+        p, q: Models with the same tokenizer. If p is a baseline, it has the distributions of its own samples only, cut
+            to the most likely tokens: the divergences are lower bounds then (see ``references.baseline_file``).
+        prompt: The prompt that the sequences continue.
         sequences: Token ids, as ``Drawn.token_ids``.
         thinking: As in the ``DrawSettings`` that the sequences were drawn with.
 
@@ -64,7 +63,7 @@ def compare_on(
                 hint="Compare on the baseline's samples, or give the model itself as the reference.",
             )
     out: list[TokenDivergence | None] = [None] * len(sequences)
-    # Sequences of similar length together: padding is computed like anything else.
+    # Sequences of similar length are grouped, because padding is computed as well.
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     most = min(p.score_rows, q.score_rows)
     for at in range(0, len(order), most):
@@ -92,7 +91,7 @@ def _compare_group(
 
 
 def _scatter(joined: TokenDivergence, counts: Sequence[int], pieces: list[list[TokenDivergence]]) -> None:
-    """Give every sequence its positions of a slice."""
+    """Append to every sequence its positions of a slice."""
     at = 0
     for row, count in enumerate(counts):
         if count:
@@ -114,8 +113,8 @@ def path_distance(
 ) -> TokenDivergence:
     """KL(scoring path || deployed decode path) of one bundle at every token of the sequences.
 
-    The deployed path is one-token steps of a single row after a prefill; the first token of a reply comes from the
-    prefill itself, so that its distance is 0. Some tens of sequences' tokens suffice: steps of one row are slow.
+    The deployed path is one-token steps of a single row after a prefill. The first token of a reply comes from the
+    prefill itself, so its distance is 0. These steps are slow: some tens of tokens per prompt are enough.
 
     Raises:
         VerifyError: No tokens; logits that are not finite.

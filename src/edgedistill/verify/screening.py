@@ -1,9 +1,9 @@
-"""Screening before long replies are drawn: the bundle is given the reference's reasoning and writes only the answer.
+"""Screening before long replies are drawn: the bundle gets the reference's reasoning and writes only the answer.
 
-A bundle that cannot even read its answer off the reasoning of the reference has failed. Reading a trace is a prefill,
-and an answer is some dozen tokens, so that this costs a small part of the run. It can fail a bundle, never pass one:
-what a bundle thinks by itself is not seen. The prefix is computed on the path of a prefill, the answer is decoded as
-deployed.
+A bundle that gives other answers even after the reference's reasoning has failed. The reasoning is computed as a
+prefill, and an answer has a few dozen tokens, so this takes a small part of the run. A screening can fail a bundle but
+never pass one, since the bundle's own reasoning is not tested. The reasoning is computed on the path of a prefill; the
+answer is decoded as deployed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PROMPTS, SAMPLES = 40, 4
 SMALL_PART = 10
-"""A run with so many times more replies than its screening has one unless it was asked for none."""
+"""A run is screened by default if it has at least this many times the replies of its screening."""
 
 
 class Screened(NamedTuple):
@@ -44,7 +44,7 @@ class Screened(NamedTuple):
 
 
 def is_worth_it(options: VerifyOptions, prompts: int) -> bool:
-    """Whether a run of so many prompts is screened."""
+    """Whether a run with ``prompts`` prompts is screened."""
     if options.screen is not None:
         return options.screen
     return prompts * options.n_samples >= SMALL_PART * min(PROMPTS, prompts) * SAMPLES
@@ -59,9 +59,10 @@ def screen(
     options: VerifyOptions,
     levels: Levels,
 ) -> Screened | None:
-    """What failed; None where nothing did, or where too few replies of the reference have reasoning that ends.
+    """Screen the bundle; the replies if it failed, None if it did not or too few replies have closed reasoning.
 
-    Tested at ``levels``, a part of alpha, so that the screening and the run together err no more often than alpha.
+    The tests have the levels ``levels``, a part of alpha, so that screening and run together keep their error rate at
+    alpha. A note about the outcome is added to the run.
     """
     if not isinstance(bundle, BundleModel) or bundle.session is None:
         return None
@@ -77,23 +78,23 @@ def screen(
     found = decide(comparison, margins, alpha=options.alpha, estimand=options.about, levels=levels)
     if found.outcome != "fail":
         run.notes.append(
-            f"Given the reference's reasoning on {len(chosen)} prompts, the bundle's answers were not shown to differ."
+            f"After the reference's reasoning on {len(chosen)} prompts, the bundle's answers were not shown to differ."
         )
         return None
     run.notes.append(
-        f"Stopped by the screening: given the reference's own reasoning on {len(chosen)} prompts, the bundle's answers "
-        "are not the reference's. The numbers below are those of such replies; none was drawn from the bundle alone."
+        f"Stopped by the screening: after the reference's own reasoning on {len(chosen)} prompts, the bundle's answers "
+        "differ from the reference's. The numbers below are those of such replies; the bundle drew no complete reply."
     )
     return Screened(chosen, before, after)
 
 
 def screened_plan(plan: Preset) -> Preset:
-    """Divergences on the reference's tokens only: the bundle has no replies of its own."""
+    """The plan with divergences on the reference's tokens only: the bundle has no replies of its own."""
     return replace(plan, on_policy=False, path_replies=0)
 
 
 def as_screened(report: VerifyReport) -> VerifyReport:
-    """The report without what compares whole replies token by token: their reasoning is the same one."""
+    """The report without comparisons of whole replies per token, since both models have the same reasoning."""
     kept = ("forced", "llama_cpp", "by_position")
     return replace(report, tokens=TokenReport(**{name: getattr(report.tokens, name) for name in kept}))
 
@@ -101,7 +102,7 @@ def as_screened(report: VerifyReport) -> VerifyReport:
 def _beginnings(
     bundle: BundleModel, prompts: Sequence[Prompt], reference_drawn: Sequence[Drawn], *, thinking: bool | None
 ) -> dict[str, dict[SampleKey, tuple[int, ...]]]:
-    """By prompt the reasoning of the reference's replies, up to the tag that closes it."""
+    """By prompt: the token ids of the reasoning in the reference's replies, with the tag that closes it."""
     encoded = {prompt.id: bundle.replies.encode(prompt, thinking) for prompt in prompts}
     found: dict[str, dict[SampleKey, tuple[int, ...]]] = {}
     for one in reference_drawn:

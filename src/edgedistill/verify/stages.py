@@ -1,4 +1,7 @@
-"""The stages of one run, each resumable: audit of the sampler, drawing, divergences, temperature sweep."""
+"""The stages of a run as methods of ``Run``: audit the sampler, draw replies, score tokens, temperature sweep.
+
+With a store, drawing continues where a killed run stopped.
+"""
 
 from __future__ import annotations
 
@@ -44,25 +47,28 @@ if TYPE_CHECKING:
     from edgedistill.verify.types import Drawn, Prompt, Sample, Suite
 
 SEQUENTIAL_STEP = 10
-"""Prompts between two looks at the evidence."""
+"""Number of prompts between two tests of a sequential run."""
 
 _AUDITED_PROMPTS = 8
 _PATH_TOKENS = 64
 
 
 class Run:
-    """The settings that all stages share.
+    """The stages of a run, and the settings that they share.
 
     Args:
-        settings: What replies are drawn with. ``reference_settings``: the reference's, where they differ.
-        plan: How much is done; the options' preset by default.
-        store: Directory of the samples; None keeps them in memory.
-        clock: What time budgets go by.
+        suite: Of the prompts.
+        settings: Sampling settings. ``reference_settings``: the reference's, if they differ.
+        options: Of the run.
+        plan: Size of the run; None: the options' preset.
+        store: Directory of the samples; None: in memory.
+        progress: Receives samples and steps.
+        clock: Seconds, for time budgets.
 
     Attributes:
-        deadline: Of drawing replies; None: they take the time they take.
-        coupled: Whether reference and bundle share their noise.
-        notes: Sentences for the report: requests that could not be met, what was left out, and why.
+        deadline: When drawing of replies ends; None: never.
+        coupled: Whether reference and bundle share their random numbers.
+        notes: Sentences for the report, about requests that could not be met and what was left out.
     """
 
     def __init__(
@@ -94,8 +100,8 @@ class Run:
     def resized(
         self, options: VerifyOptions, plan: Preset, *, limit: int | None = None, suite: Suite | None = None
     ) -> Run:
-        """The same run with another size, and another limit of tokens unless that is None; replies that were drawn with
-        the same settings are kept.
+        """The run with another size and, if they are given, another limit of tokens and suite; replies that were drawn
+        with the same settings are kept.
         """
         settings, before = self._settings, self._of_reference
         if limit is not None:
@@ -107,7 +113,7 @@ class Run:
 
     @property
     def plan(self) -> Preset:
-        """How much is done."""
+        """Size of the run."""
         return self._plan
 
     @property
@@ -117,11 +123,11 @@ class Run:
 
     @property
     def thinking(self) -> bool | None:
-        """Whether templates are asked for reasoning."""
+        """Whether templates request reasoning; None: the template's default."""
         return self._settings.thinking
 
     def settings_of(self, margins: Margins | None, *, reference: bool = False) -> RunSettings:
-        """What the report says about the settings, the bundle's or the reference's; no margins in an audit."""
+        """The settings of the bundle or of the reference for the report; ``margins`` is None in an audit."""
         s = self._of_reference if reference else self._settings
         limits = {} if margins is None else {name: getattr(margins, name) for name in margins.__dataclass_fields__}
         return RunSettings(
@@ -145,11 +151,11 @@ class Run:
     def audit_sampler(
         self, model: SampledModel, prompts: Sequence[Prompt], *, reference: bool = False
     ) -> SamplerAudit | None:
-        """The audit that comes before a model's samples; None where there is no sampler here: samples that are stored,
-        a server, a model that can only score, and (with a note) deterministic decoding.
+        """Audit a model's sampler before samples are drawn. None if there is no sampler on this machine (a baseline, a
+        server, a model that can only score) or, with a note, if decoding is deterministic.
 
         Raises:
-            VerifyError: the sampler is not sound.
+            VerifyError: The sampler failed the audit.
         """
         if isinstance(model, BaselineModel | EndpointModel) or not model.can_draw:
             return None
@@ -159,7 +165,7 @@ class Run:
             self.notes += [] if note in self.notes else [note]
             return None
         here = cast("NoisyModel", model.here if isinstance(model, BundleModel) else model)
-        # A time budget leaves few replies, of which an audit of many would be a large part.
+        # With a time budget there are few replies, and a long audit would take a large part of it.
         replies = 0 if self.deadline is not None else len(prompts) * self._options.n_samples
         here.cancel = self.deadline
         audited = spread(prompts, _AUDITED_PROMPTS)
@@ -168,7 +174,7 @@ class Run:
         return found
 
     def devices(self, bundle: BundleModel | EndpointModel, prompts: Sequence[Prompt]) -> DeviceReport | None:
-        """Who drew the bundle's samples, and how far the devices agree (said in the notes as well)."""
+        """The devices that drew the bundle's samples, and how far they agree; also added to the notes."""
         found = bundle.devices(prompts, self._settings)
         self.notes += [] if found is None else found.sentences
         return found
@@ -182,11 +188,13 @@ class Run:
         temperature: float | None = None,
         reference: bool = False,
     ) -> list[Drawn]:
-        """Samples of a model in order of prompt and index, those of the store taken over.
+        """Samples of a model in order of prompt and index; those in the store are not drawn again.
 
         Args:
-            samples: Of each prompt; the options' number by default.
-            temperature: Instead of the settings'.
+            model: To draw from.
+            prompts: Of the suite.
+            samples: Number per prompt; None: the options'.
+            temperature: Replaces that of the settings.
             reference: Draw with the reference's settings.
         """
         count = self._options.n_samples if samples is None else samples
@@ -214,9 +222,9 @@ class Run:
     def draw_anew(
         self, model: SampledModel, prompts: Sequence[Prompt], samples: int, *, reference: bool = False
     ) -> list[Drawn]:
-        """The first samples of some prompts, whatever is stored; ``draw`` takes them over.
+        """Draw the first samples of some prompts even if they are stored; ``draw`` uses them afterwards.
 
-        Raises what ``draw`` raises, of a store that cannot be used before anything is drawn.
+        An unusable store raises before anything is drawn.
         """
         settings = self._of_reference if reference else self._settings
         if reference and (store := self._open_store(model, settings)) is not None:
@@ -239,13 +247,13 @@ class Run:
     def until_decided(
         self, reference: SampledModel, bundle: SampledModel, prompts: Sequence[Prompt], margins: Margins
     ) -> tuple[list[Drawn], list[Drawn], SequentialState]:
-        """Prompts in random order, some at a time, until nothing is open or they run out.
+        """Draw prompts in random order, some at a time, until everything is decided or no prompts are left.
 
-        The endpoints may pass while the collapse verdict is not certain, which would leave the run inconclusive: it
-        goes on for the sake of that verdict. Looking again costs no validity. The bets of the endpoints hold at any
-        stopping time, and what they have decided stays; the collapse verdict is no part of them. It can withhold a
-        pass, never make one of an endpoint likelier. It claims no error rate over looks: of equal models at or near its
-        threshold, drawn under different noise, 1 of 75 simulated runs failed for it.
+        If the endpoints pass while the collapse verdict is not certain, the run would be inconclusive, so it continues
+        until that verdict is certain. This does not invalidate the tests: the bets of the endpoints hold at any
+        stopping time, and their decisions stay. The collapse verdict is not one of these tests. It can prevent a pass,
+        but makes no endpoint more likely to pass, and it has no guaranteed error rate over looks: of equal models at or
+        near its threshold, drawn with different random numbers, 1 of 75 simulated runs failed because of it.
         """
         by_id = {prompt.id: prompt for prompt in prompts}
         order = [by_id[prompt_id] for prompt_id in prompt_order(list(by_id), self._settings.seed)]
@@ -256,7 +264,7 @@ class Run:
         state = gate.state()
         while len(bundle_drawn) < len(order) * self._options.n_samples:
             at = len(bundle_drawn) // self._options.n_samples
-            # A single prompt cannot be compared by itself, so that the last step takes it along.
+            # A single prompt cannot be compared, so the last step includes it.
             stop = len(order) if len(order) - at <= SEQUENTIAL_STEP + 1 else at + SEQUENTIAL_STEP
             try:
                 before = self.draw(reference, order[at:stop], reference=True)
@@ -294,7 +302,7 @@ class Run:
         )
 
     def opinion(self, prompts: Sequence[Prompt], *drawn: Sequence[Drawn]) -> Opinion | None:
-        """What math-verify says of the keys of all these samples; None where it was not asked for."""
+        """math-verify's judgement on the keys of all these samples; None if the options do not request it."""
         if not self._options.second_opinion:
             return None
         from edgedistill.verify.sampling.second_opinion import ask
@@ -309,7 +317,8 @@ class Run:
         reference_drawn: Sequence[Drawn],
         bundle_drawn: Sequence[Drawn],
     ) -> list[PromptDivergences]:
-        """Teacher-forced, on-policy and between the bundle's own paths, on as many replies as the plan says."""
+        """Divergences teacher-forced, on-policy, and between the bundle's own paths, on the plan's number of
+        replies."""
         if isinstance(bundle, EndpointModel) or isinstance(reference, EndpointModel):
             self.notes.append("A server gives text and no logits: there are no divergences by token.")
             return []
@@ -345,7 +354,7 @@ class Run:
         return found
 
     def path(self, bundle: BundleModel, prompt: Prompt, drawn: Sequence[Drawn]) -> tuple[TokenDivergence, ...]:
-        """How far scoring and decoding lie apart on the beginning of one reply."""
+        """Divergence between scoring and decoding on the first tokens of one reply; empty without a reply."""
         sequences = self._sequences(prompt, drawn)[:1]
         if not sequences:
             return ()
@@ -356,7 +365,7 @@ class Run:
         return own[: self._plan.scored_samples]
 
     def sweep(self, bundle: BundleModel, prompts: Sequence[Prompt]) -> dict[float, list[Drawn]]:
-        """Samples at the temperatures of the sweep; as many at 0 as elsewhere: entropies depend on their number."""
+        """Samples at each temperature of the sweep, the same number at all, since entropies depend on it."""
         chosen = spread(prompts, self._plan.sweep_prompts)
         samples = self._plan.sweep_samples
         return {

@@ -71,7 +71,7 @@ def test_a_verdict_about_prompts_like_these_gets_prompts_enough() -> None:
     assert 213 < len(found.suite.prompts) < 320
     assert found.suite == load_suite(found.suite.name)
     assert {prompt.id: prompt for prompt in suite.prompts}.items() <= {p.id: p for p in found.suite.prompts}.items()
-    assert f"`{found.suite.name}` with {len(found.suite.prompts)} prompts" in found.told
+    assert f"`{found.suite.name}` with {len(found.suite.prompts)} prompts" in found.sentence
     assert not out_of_reach(len(found.suite.prompts), Margins(), 32, estimand="population", alpha=0.05, gold=True)
     short = with_enough(suite, suite.prompts, Margins(), options, length=0.05)
     assert short is not None

@@ -60,7 +60,7 @@ def test_the_prompts_that_lost_most_are_in_every_form_of_the_report(capsys: pyte
     for text in (capsys.readouterr().out, job_summary(report), html(report)):
         assert LOST_TITLE in text
         assert all(cell in text for cell in row)
-        assert "of these 10 lost more than sampling" in text
+        assert "of these 10 lost more than sampling alone" in text
     audit = make_report(audit=True, accuracy=0.1)
     print_summary(audit)
     assert not any(LOST_TITLE in text for text in (capsys.readouterr().out, job_summary(audit), html(audit)))

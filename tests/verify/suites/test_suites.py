@@ -205,20 +205,20 @@ def test_metrics_that_need_gold_say_so() -> None:
         ("arithmetic", None, []),
         ("arithmetic", 150, []),
         ("arithmetic", 400, [
-            "400 prompts were asked for, and the suite `arithmetic` has 150. `--suite arithmetic-seed0x80` has 400.",
+            "400 prompts were requested, and the suite `arithmetic` has 150. `--suite arithmetic-seed0x80` has 400.",
         ]),
         ("arithmetic-seed7x31", 156, [
-            "156 prompts were asked for, and the suite `arithmetic-seed7x31` has 155. `--suite "
+            "156 prompts were requested, and the suite `arithmetic-seed7x31` has 155. `--suite "
             "arithmetic-seed7x32` has 160.",
         ]),
         ("arithmetic", 2000, [
-            "2000 prompts were asked for, and the suite `arithmetic` has 150. `--suite arithmetic-seed0x200` has 1000.",
+            "2000 prompts were requested, and the suite `arithmetic` has 150. `--suite arithmetic-seed0x200` has 1000.",
         ]),
         ("arithmetic-seed1x200", 2000, [
-            "2000 prompts were asked for, and the suite `arithmetic-seed1x200` has 1000, the most that arithmetic "
+            "2000 prompts were requested, and the suite `arithmetic-seed1x200` has 1000, the most that arithmetic "
             "of one seed can have.",
         ]),
-        ("open-ended", 999, ["999 prompts were asked for, and the suite `open-ended` has"]),
+        ("open-ended", 999, ["999 prompts were requested, and the suite `open-ended` has"]),
     ],
 )  # fmt: skip
 def test_more_prompts_than_there_are_is_said(name: str, prompts: int | None, told: list[str]) -> None:
@@ -234,4 +234,4 @@ def test_more_prompts_than_there_are_is_said(name: str, prompts: int | None, tol
 def test_a_file_by_the_name_of_arithmetic_is_no_arithmetic() -> None:
     suite = load_suite("arithmetic")
     suite = replace(suite, prompts=suite.prompts[:9])
-    assert lacking_prompts(suite, 10) == ["10 prompts were asked for, and the suite `arithmetic` has 9."]
+    assert lacking_prompts(suite, 10) == ["10 prompts were requested, and the suite `arithmetic` has 9."]

@@ -1,11 +1,11 @@
-"""Sampling spread over a Dask cluster, whose workers may be the devices that the bundle is for.
+"""Spreads sampling over a Dask cluster, whose workers may be the devices that the bundle is for.
 
     >>> with Cluster.connect("tcp://192.168.1.5:8786") as cluster:
     ...     edgedistill.verify("my-bundle", reference="my-fp32-bundle", cluster=cluster)
 
-The noise of a sample depends on its key alone, so that it does not matter where it is drawn, nor how often: a unit of
-work whose worker died is drawn again by another. What a unit gave is handed on as soon as it arrives. Scoring, and
-references in PyTorch, stay on this machine.
+The random numbers of a sample depend only on its key (prompt and index), so a sample is the same on every worker, and a
+unit of work whose worker died can be drawn again by another. Samples are yielded as soon as their unit arrives.
+Scoring, and references in PyTorch, stay on this machine.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Cluster:
     """A connection to a Dask scheduler. Close it, or use it as a context manager.
 
     Args:
-        client: Of ``distributed``.
-        bundle_path: Where the bundle lies on the workers; None: where it lies here, or what was sent to them.
-        compare: Compare every worker with this machine, not only one of each other kind.
+        client: A ``distributed.Client``.
+        bundle_path: Path of the bundle on the workers; None: the path on this machine, or a copy that was sent to them.
+        compare: Compare every worker with this machine, not only one of each kind of machine.
     """
 
     def __init__(self, client: Any, *, bundle_path: str | None = None, compare: bool = False) -> None:
@@ -112,12 +112,11 @@ class Cluster:
     def draw(
         self, model: BundleModel, settings: DrawSettings, units: Sequence[Unit], *, worker: str | None = None
     ) -> Iterator[Drawn]:
-        """The samples of the units, as they arrive; all of them by one ``worker`` if it is given.
+        """Yields the samples of ``units`` as they arrive, all drawn by one ``worker`` if it is given.
 
         Raises:
-            EdgedistillError: What a worker refused.
-            GenerationError: A unit that several workers did not survive, or a failure of another kind.
-            VerifyError: All workers are gone, or the scheduler is.
+            GenerationError: A worker refused a unit or failed on it, or several workers died of it.
+            VerifyError: The scheduler or all workers are gone, or a worker does not keep the bundle.
         """
         bundle = model.model.bundle
         place = Place(bundle.identity(), self._paths(bundle), tuple(versions().items()))
@@ -209,7 +208,7 @@ class Cluster:
         return (here,) if self._bundle_path is None else (self._bundle_path, here)
 
     def _provide(self, place: Place, bundle: Bundle, workers: Sequence[str]) -> None:
-        """See to it that each of the workers has the bundle; one after the other, since some share a disk."""
+        """Send the bundle to the workers that lack it, one after the other, since some of them may share a disk."""
         for worker in workers:
             if (worker, place.key) in self._ready:
                 continue
@@ -234,7 +233,7 @@ class Cluster:
                     return
 
     def _on(self, worker: str, function: Any, *arguments: Any) -> Any:
-        """A call on one worker, beside its tasks; a worker that is gone by now does not matter."""
+        """Call ``function`` on one worker, beside its tasks; returns "" if that worker is gone."""
         try:
             return self._client.run(function, *arguments, workers=[worker])[worker]
         except Exception as error:
@@ -267,7 +266,7 @@ class Cluster:
         return found
 
     def _still_there(self, alone_since: float | None) -> float | None:
-        """When the last worker was lost; None as long as there are any."""
+        """The monotonic time in seconds at which the last worker was lost; None if there are workers."""
         try:
             if self._nthreads():
                 return None
@@ -284,7 +283,7 @@ class Cluster:
         return now if alone_since is None else alone_since
 
     def close(self) -> None:
-        """Disconnect; the cluster goes on."""
+        """Disconnect; the cluster keeps running."""
         with contextlib.suppress(Exception):
             self._client.close(timeout=2)
 

@@ -1,4 +1,5 @@
-"""A bundle whose samples are drawn by a cluster: what is missing, cut into units of work."""
+"""A model for verification whose samples a cluster draws: missing samples are cut into units of work for its
+workers."""
 
 from __future__ import annotations
 
@@ -17,16 +18,16 @@ if TYPE_CHECKING:
     from edgedistill.verify.types import Drawn, Prompt
 
 UNIT = 64
-"""Samples of a unit of work: two full batches, and little to draw again where a worker dies."""
+"""Samples per unit of work: two full batches, and little to draw again if a worker dies."""
 
 
 def spread_over(cluster: Cluster | None, model: SampledModel) -> SampledModel:
-    """The model with its sampling spread; as it is without a cluster, or where it is no bundle."""
+    """The model with its sampling spread over ``cluster``; unchanged without a cluster, or if it is not a bundle."""
     return SpreadBundle(model, cluster) if cluster is not None and isinstance(model, BundleModel) else model
 
 
 class SpreadBundle(BundleModel):
-    """A bundle whose samples are drawn by the workers of a cluster; all else happens here."""
+    """A bundle whose samples are drawn by the workers of a cluster; everything else runs on this machine."""
 
     def __init__(self, model: BundleModel, cluster: Cluster) -> None:
         super().__init__(model.model)
@@ -39,7 +40,7 @@ class SpreadBundle(BundleModel):
         return self._here
 
     def devices(self, prompts: Sequence[Prompt], settings: DrawSettings) -> DeviceReport:
-        """Who drew the samples, and how far the devices agree."""
+        """Which devices drew the samples, and how far their replies agree."""
         return self._cluster.compare_devices(self, prompts, settings)
 
     def draw_missing(self, missing: Sequence[Missing], settings: DrawSettings) -> Iterator[Drawn]:

@@ -1,7 +1,7 @@
-"""The part of spread sampling that runs on a worker: what it is, which bundles it has, drawing a unit of work.
+"""Functions that run on a worker of the cluster: describe the machine, find or receive a bundle, draw a unit of work.
 
-A bundle is known by its identity. A worker looks for it where the client has it (a shared or the same
-disk), where the user says, and among what was sent to it earlier; every file's SHA-256 is compared before it is used.
+A bundle is identified by a hash. A worker looks for it at the path that the client has (for shared disks), at the path
+that the user gave, and among bundles that were sent to it earlier. Every file's SHA-256 is compared before it is used.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.types import Drawn
 
 VERSIONED = ("edgedistill", "onnxruntime", "numpy")
-"""What has to be of the same version everywhere, because samples depend on it."""
+"""Packages whose versions have to be the same on all machines, because samples depend on them."""
 
 SAME_VERSIONS = "Install the versions of this machine there, in an environment of their own."
 
@@ -50,7 +50,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which bundle: its key, where it may lie on a worker, and the versions that it is to be run with."""
+    """A bundle's key, the paths where a worker may find it, and the package versions that it has to be run with."""
 
     key: str
     paths: tuple[str, ...]
@@ -59,7 +59,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A unit that was not drawn: ``missing`` where the worker has no such bundle, else an error of the user's kind."""
+    """A unit that was not drawn: ``missing`` if the worker lacks the bundle, else the message and hint of an error."""
 
     host: str
     missing: bool = False
@@ -69,7 +69,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a worker is."""
+    """Description of a machine: host name, name of the kind of device, its details, package versions."""
 
     host: str
     device: str
@@ -78,7 +78,7 @@ class Survey:
 
 
 def survey() -> Survey:
-    """This machine."""
+    """Describe this machine."""
     from edgedistill.system.hardware import detect
 
     hardware = detect(probe=False)
@@ -87,7 +87,7 @@ def survey() -> Survey:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what samples depend on."""
+    """Versions of the packages in ``VERSIONED``."""
     found: dict[str, str] = {}
     for package in VERSIONED:
         try:
@@ -98,7 +98,7 @@ def versions() -> dict[str, str]:
 
 
 def different(there: Mapping[str, str], here: Mapping[str, str]) -> str | None:
-    """What of the versions differs, as the end of a sentence; None for the same."""
+    """The first difference of the versions, as the end of a sentence; None if they are the same."""
     for package, own in here.items():
         if there.get(package) != own:
             return f"has {package} {there.get(package)}, this machine {own}; samples depend on it."
@@ -114,7 +114,7 @@ def _found(path: str, key: str, changed: float) -> bool:  # noqa: ARG001  # hash
 
 
 def locate(place: Place) -> str | None:
-    """Where the bundle lies on this machine, its hashes compared; None if it is not there."""
+    """Path of the bundle on this machine, with its hashes compared; None if it is not there."""
     for path in (*place.paths, str(_received(place.key))):
         try:
             changed = (Path(path) / MANIFEST).stat().st_mtime
@@ -126,10 +126,10 @@ def locate(place: Place) -> str | None:
 
 
 def receive(key: str, sender: str, name: str, offset: int, data: bytes) -> None:
-    """Keep a piece of a file of the bundle ``key``; pieces of a file come in order.
+    """Store a piece of a file of the bundle ``key``; pieces of a file come in order.
 
     Raises:
-        BundleError: A name that leads out of the directory.
+        BundleError: A name that is not a plain file name.
         OSError: The disk is full or read-only.
     """
     directory = _arriving(key, sender)
@@ -142,10 +142,10 @@ def receive(key: str, sender: str, name: str, offset: int, data: bytes) -> None:
 
 
 def received(key: str, sender: str) -> None:
-    """All files are here: check them and give the directory its name.
+    """Check a bundle whose files have all arrived, and move it to its final path.
 
     Raises:
-        BundleError: It is not the bundle that was to come.
+        BundleError: It is not the bundle ``key``.
     """
     directory, final = _arriving(key, sender), _received(key)
     try:
@@ -166,14 +166,14 @@ def _arriving(key: str, sender: str) -> Path:
 
 
 @lru_cache(maxsize=2)  # a bundle and its reference
-def _opened(path: str, key: str) -> BundleModel:  # noqa: ARG001  # another bundle may come to lie there
+def _opened(path: str, key: str) -> BundleModel:  # noqa: ARG001  # the bundle at a path may be replaced
     from edgedistill.verify.models.bundle import open_sampled
 
     return open_sampled(path, check="size")  # ``locate`` compared the hashes
 
 
 def draw_unit(place: Place, settings: DrawSettings, unit: Unit) -> list[Drawn] | Refusal:
-    """The samples of a unit, or why there are none."""
+    """Draw the samples of a unit; a Refusal if that is impossible."""
     host = socket.gethostname()
     with _DRAWING:
         try:

@@ -1,7 +1,7 @@
-"""The gate: pass, fail or inconclusive, from paired numbers per prompt.
+"""The gate: decides pass, fail or inconclusive from numbers of two models that are paired by prompt.
 
-Start at ``decide.decide`` (all prompts at once) and ``sequential.SequentialGate`` (after every prompt); a new
-endpoint is a case of ``endpoints.endpoints``.
+Start at ``decide.decide`` (all prompts at once) and ``sequential.SequentialGate`` (after every prompt). A new endpoint
+is added in ``endpoints.endpoints``.
 
 Never imports ``verify.report`` or ``verify.references``: NumPy on plain data.
 """

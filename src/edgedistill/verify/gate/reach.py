@@ -1,7 +1,8 @@
-"""What a design can show at best: whether a bundle that gives the reference's replies to the letter would pass.
+"""Whether a run can pass at all: would a bundle that gives exactly the reference's replies pass with so many prompts?
 
-The smaller a margin, the more prompts it takes to exclude that a harm of that size lies where nobody looked: of n
-prompts without any, about 3 / n (the rule of three: Hanley and Lippman-Hand, JAMA 1983).
+The smaller a margin, the more prompts it takes to rule out harm of that size on prompts that were not sampled. If none
+of n prompts shows harm, a rate of up to about 3 / n remains possible (rule of three: Hanley and Lippman-Hand, JAMA
+1983).
 """
 
 from __future__ import annotations
@@ -87,10 +88,10 @@ def out_of_reach(
     sequential: bool = False,
     length: float = 1.0,
 ) -> str:
-    """A sentence where no bundle could pass on so many prompts; else empty.
+    """A sentence if no bundle could pass on ``prompts`` prompts; else empty.
 
-    Nothing is claimed of a design that is not told so: answers on which a model does not agree with itself, and replies
-    of unequal length, take more prompts than unanimous ones of one length.
+    An empty result does not mean that passing is likely: answers on which a model disagrees with itself, and replies of
+    unequal length, take more prompts than the unanimous ones of equal length that are assumed here.
     """
     name, needed = fewest_prompts(
         margins, samples, estimand=estimand, alpha=alpha, gold=gold, sequential=sequential, length=length

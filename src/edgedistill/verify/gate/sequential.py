@@ -1,9 +1,9 @@
-"""The gate that stops early: prompts arrive in random order, and after some of them it may be asked for a verdict.
+"""The gate for runs that stop early: prompts arrive in random order, and a verdict may be read after any of them.
 
-The same bets as for a fixed number of prompts, of which the largest capital on the way counts: it reaches 1 / alpha
-with probability alpha at most, at any time (Ville 1939). What it decides is about prompts like these.
+It uses the same bets as for a fixed number of prompts, with the largest capital so far: that reaches 1 / alpha at any
+time with probability at most alpha (Ville 1939). Its verdict is about the population of prompts, not only these.
 
-The collapse verdict is no part of it: whoever feeds the gate looks at that.
+The collapse verdict is not part of it; the caller checks that.
 """
 
 from __future__ import annotations

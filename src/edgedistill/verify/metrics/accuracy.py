@@ -1,7 +1,7 @@
-"""Right and wrong: accuracy, flips between two models, majority votes, pass@k, and the variance of being wrong.
+"""Metrics of right and wrong answers: flips between two models, majority votes, pass@k, and hallucination variance.
 
-Sources: flips: arXiv 2407.09141; pass@k: Chen et al., arXiv 2107.03374. "Hallucination variance" is used without a
-definition elsewhere; ``HallucinationVariance`` defines it here.
+Sources: flips: arXiv 2407.09141; pass@k: Chen et al., arXiv 2107.03374. "Hallucination variance" has no definition in
+the literature that we know of; ``HallucinationVariance`` defines it here.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def pass_at_k(correct: int, total: int, k: int) -> float:
 
 
 def pass_at_k_estimate(correct: int, total: int, k: int, level: float = LEVEL) -> Estimate:
-    """``pass_at_k``, with the interval that the exact one of the probability p to be right gives to 1 - (1 - p)^k."""
+    """``pass_at_k``, with the exact interval of the probability p of a right answer transformed to 1 - (1 - p)^k."""
     value = pass_at_k(correct, total, k)
     if math.isnan(value):
         return Estimate(value)
@@ -117,12 +117,18 @@ def majority_at_k_estimate(
 ) -> Estimate:
     """``majority_at_k`` with an interval.
 
-    Two things decide a vote: how the gold answer stands against its strongest rival, and how many samples are gold at
-    all. Each is a proportion with an exact interval. The vote of k is evaluated at both ends of both, everything else
-    as observed, and the interval spans what comes out. Where no other answer was seen the rival is an unseen one.
+    Two proportions decide a vote: that of the gold answer among the samples of it and its strongest rival, and that of
+    the gold answer among all samples. Each has an exact interval. The vote of k is evaluated at both ends of both, with
+    everything else as observed, and the interval spans the results. If no other answer was seen, the rival is an unseen
+    one.
 
     Args:
-        counts: Samples per answer; ``garbage``: samples without one. ``gold``: index in ``counts``, -1 if not there.
+        counts: Samples per answer.
+        garbage: Samples without an answer.
+        gold: Index of the gold answer in ``counts``; -1 if no sample gave it.
+        k: Samples in a vote.
+        level: Of the interval.
+        draws, seed: Of the simulated votes.
     """
     answers = np.array(counts if counts else (0,), np.int64)
     value = majority_at_k(answers, garbage, gold, k, draws=draws, seed=seed)
@@ -156,8 +162,8 @@ class HallucinationVariance:
 
     Attributes:
         within: Mean over prompts of p_i (1 - p_i), unbiased. 0: each prompt is either always right or always wrong.
-        between: Variance over prompts of p_i, unbiased for the noise of sampling; may come out slightly below 0.
-        total: Their sum, p (1 - p) of the mean share p but for the correction of its bias.
+        between: Variance over prompts of p_i, without the noise of sampling; may be slightly below 0.
+        total: Their sum: p (1 - p) of the mean share p, apart from the correction of its bias.
         always_right, always_wrong, mixed: Prompts of each sort, as observed.
         garbage: Share of the wrong samples that had no answer at all; NaN if none was wrong.
     """
@@ -213,7 +219,7 @@ def _between(weights: Floats, values: Floats) -> Floats:
 
 
 def _total(value: float, mean: Estimate) -> Estimate:
-    """With the interval that the one of the mean share p gives to p (1 - p), which is largest at one half."""
+    """``value`` with the interval of the mean share p transformed to p (1 - p), which is largest at one half."""
     if (found := mean.interval) is None:
         return Estimate(value)
     ends = [found.low * (1 - found.low), found.high * (1 - found.high)]

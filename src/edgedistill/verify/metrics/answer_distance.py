@@ -1,4 +1,4 @@
-"""How far the answer distributions of two models lie apart on one prompt."""
+"""Distance between the answer distributions of two models on one prompt, with an interval."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNSEEN_SAMPLES = 3
 
 
 def distribution_distance(p: Codes, q: Codes, *, coupled: bool) -> float:
-    """D = C_q + C_p - 2 X, unbiased for sum_a (p_a - q_a)^2; may come out below 0 where the two are equal.
+    """D = C_q + C_p - 2 X, an unbiased estimate of sum_a (p_a - q_a)^2; may be below 0 if the two are equal.
 
     X = sum_a n_a m_a / (N M). Coupled samples share their noise, so a pair of equal index agrees more than two
     independent draws would: these pairs are left out, X = (sum_a n_a m_a - #{i: p_i = q_i}) / (N (N - 1)).
@@ -53,11 +53,11 @@ def distribution_distance(p: Codes, q: Codes, *, coupled: bool) -> float:
 def distance_estimate(p: Codes, q: Codes, *, coupled: bool, level: float = LEVEL) -> Estimate:
     """``distribution_distance`` with an interval.
 
-    D is the squared length of the difference d of the two distributions, and near 0, where it matters, no estimate of
-    it is normal. But the length that was observed is off by at most |d_seen - d|, whose square is a weighted sum of
-    squares of normal numbers; its quantile r (Satterthwaite, Biometrics Bulletin 1946) gives (|d_seen| +- r)^2. The
-    variance counts 3 more samples than differ, so that answers that were not seen have a part in it (0 of N support no
-    less than 3 / N).
+    D is the squared length of the difference d of the two distributions; near 0, where it matters, its estimate is not
+    normally distributed. The observed length |d_seen| is off by at most |d_seen - d|, whose square is a weighted sum of
+    squares of normal variables. Its quantile r (Satterthwaite, Biometrics Bulletin 1946) gives the interval
+    (|d_seen| +- r)^2. The variance counts 3 samples of unseen answers in addition, since 0 of N samples are compatible
+    with a probability of up to about 3 / N.
 
     Args:
         p, q, coupled: As in ``distribution_distance``.

@@ -1,8 +1,8 @@
-"""Does the model answer the question, or does it answer the same whatever is asked?
+"""Audits whether a model's answers depend on the question, or whether it has collapsed to a few answers for everything.
 
-With p_i the answer distribution on prompt i and pbar their mean: the mutual information between prompt and answer, what
-chance alone would give of it (labels permuted), how concentrated pbar is, how often answers of different prompts
-coincide.
+With p_i the answer distribution on prompt i and pbar their mean, it computes the mutual information between prompt and
+answer, the part of it that chance would give (permuted labels), how concentrated pbar is, and how often the answers of
+different prompts coincide.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class Collapse:
             that were not asked could change.
         gold_collision: The same of the gold answers.
         favourite, favourite_share: Code and share of the answer that is most often given where another one is right;
-            without gold the most frequent answer, if the others differ from prompt to prompt. None where the right
-            answers are so few that errors coincide by necessity (fewer than 5 effective answers).
-        garbage: Mean share of samples without an answer; they are one class here, which tells nothing about a prompt.
+            without gold the most frequent answer, if the others differ from prompt to prompt. None if there are so few
+            right answers that errors have to coincide (fewer than 5 effective answers).
+        garbage: Mean share of samples without an answer; here they are one class, without information on a prompt.
 
-    Intervals are over prompts: of what suites of as many prompts of this kind would show.
+    Intervals are over prompts: the values that suites of as many prompts of this kind would show.
     """
 
     information_bits: Estimate
@@ -161,8 +161,8 @@ def collapse_audit(
 
 
 def _labels_of_frequencies(p: Floats) -> Codes:
-    """A label for every prompt, as often as they occur (largest remainders), near its own most frequent one; an own
-    one for each where they are all the same.
+    """A label for every prompt, int64 [prompts], with the frequencies of the answers (largest remainders) and close to
+    the prompt's most frequent one; a different label for each prompt if all answers are the same.
     """
     own, mass = np.arange(len(p)), p.sum(axis=0)
     if np.count_nonzero(mass) < 2:
@@ -180,8 +180,8 @@ def _labels_of_frequencies(p: Floats) -> Codes:
 def _favourite(
     p: Floats, answers: Codes, gold: Codes | None, sizes: Codes, level: float
 ) -> tuple[int, Estimate] | None:
-    """The answer that stands most often where it is wrong (without gold: most often), and its share; None where right
-    answers are so few that errors have to coincide.
+    """The answer that is most often given where it is wrong (without gold: most often at all), and its share; None if
+    there are so few right answers that errors have to coincide.
     """
     if not p.shape[1]:
         return None
@@ -237,8 +237,8 @@ def _collision(p: Floats) -> float:
 
 
 def _known(value: float, left_out: Sequence[float], most: float, unseen: tuple[float, float], level: float) -> Estimate:
-    """A jackknife interval; where prompts do not differ, what others that were not asked could take or add, up to
-    ``most``.
+    """``value`` with a jackknife interval; if prompts do not differ, with what unseen prompts could take away or add,
+    up to ``most``.
     """
     found = jackknife_interval(value, left_out, level=level)
     if found is None and math.isfinite(jackknife_error(left_out)):

@@ -1,9 +1,9 @@
-"""One word for a model on a suite: consistent-correct, consistent-wrong, collapsed, partly-collapsed,
-deterministic-decoding, diffuse.
+"""Names the state of a model on a suite with one word: consistent-correct, consistent-wrong, collapsed and others.
 
-Low entropy with low mutual information is collapse: a model that says the same whatever it is asked agrees with itself
-perfectly. Higher consistency never passes by itself. Without gold answers the yardstick is what labels as frequent as
-the model's own could tell: shuffled labels tell none of it, a classifier that always knows its answer all of it.
+A model that gives the same answer to every question agrees with itself perfectly, so consistency alone is never good:
+low entropy with low mutual information between prompt and answer is collapse. Without gold answers the information is
+compared with what labels of the same frequencies could carry at most: shuffled labels carry none of it, a classifier
+that always gives the same label to a prompt carries all of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VerdictName = Literal[
 ]
 Yardstick = Literal["gold", "own", "labels"]
 FEWEST = 5
-"""Prompts: of fewer that all behave alike, most of the others might not (0.5 ** 4 > 0.05)."""
+"""Prompts: even if fewer than these all behave alike, most prompts of the population might not (0.5 ** 4 > 0.05)."""
 
 _OF: dict[Yardstick, str] = {
     "gold": "the right ones would",
@@ -37,12 +37,17 @@ _SHARED = (
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """``agreement``: mean agreement C from which a model counts as consistent. ``information``: share of the gold
-    answers' information below which its answers do not depend on the question. ``accuracy``: from which consistent
-    answers count as correct. ``collision``: where texts take the place of answers, the probability that two prompts get
-    the same text below which they are too varied for a verdict of collapse. ``favourite``: share of one answer, where
-    others belong, from which a model counts as partly collapsed; of copies from the prompt likewise. ``copied``: share
-    of these from which it counts as collapsed.
+    """Limits of the verdict.
+
+    Attributes:
+        agreement: Mean agreement C from which a model counts as consistent.
+        information: Share of the gold answers' information below which answers do not depend on the question.
+        accuracy: Share of right answers from which consistent answers count as correct.
+        collision: Where whole texts are compared: probability that two prompts get the same text, below which texts are
+            too varied for a verdict of collapse.
+        favourite: Share of one answer (or of copies from the prompt) on prompts where another answer is right, from
+            which a model counts as partly collapsed.
+        copied: Share of copies from the prompt from which it counts as collapsed.
     """
 
     agreement: float = 0.5
@@ -55,9 +60,9 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The word, whether the intervals of all numbers it rests on clear their thresholds, and the reason in a sentence.
+    """The word, whether the intervals of all numbers behind it exclude their thresholds, and the reason in a sentence.
 
-    ``name`` is None where a consistent model cannot be called right or wrong for lack of gold answers.
+    ``name`` is None if a consistent model cannot be called right or wrong for lack of gold answers.
     """
 
     name: VerdictName | None
@@ -87,8 +92,8 @@ def verdict(
         accuracy: Share of right answers; None without gold.
         deterministic: Decoding left no choice (temperature 0 or top_k 1): consistency is then no property of the model.
         texts: Where the information is that of texts, not of the answers whose agreement is given: the probability that
-            two prompts get the same text. Texts that are all different carry no information that could be told from
-            chance, and are no collapse.
+            two prompts get the same text. Texts that are all different carry no information that can be distinguished
+            from chance, and are no collapse.
         yardstick: What the information is compared with: gold answers, an answer of its own to each prompt, or labels
             as frequent as the model's own.
         favourite: The answer that is given most often where others belong (``collapse.Collapse.favourite``), and its
@@ -110,17 +115,19 @@ def verdict(
     certain = _clears(agreement, limits.agreement) and enough
     share = f"two samples agree with probability {agreement.value:.3f}"
     own = yardstick == "own" and texts is None  # what was compared says nothing about labels that prompts share
-    collapsed, sure, told = _collapsed(information, texts, limits, yardstick)
+    collapsed, sure, evidence = _collapsed(information, texts, limits, yardstick)
     if not consistent:
         means = "many prompts share an answer, too" if own else f"{_HARDLY} either"
-        also = f"; the {told}, so that {means}" if collapsed and sure else ""
+        also = f"; the {evidence}, so that {means}" if collapsed and sure else ""
         return Verdict("diffuse", certain, f"On average {share}, less than {limits.agreement:g}{also}.")
     certain = certain and sure
     if collapsed and yardstick == "labels" and not sure and not constant:
-        reason = f"Consistent ({share}), but the {told}: too little to tell a choice from chance on {prompts} prompts."
+        reason = (
+            f"Consistent ({share}), but the {evidence}: too little to tell a choice from chance on {prompts} prompts."
+        )
         return Verdict(None, False, reason)
     if collapsed:
-        reason = f"Although {share}, the {told}: {_SHARED if own else _HARDLY}."
+        reason = f"Although {share}, the {evidence}: {_SHARED if own else _HARDLY}."
         if constant:
             reason += " There is one answer to everything, which may be right everywhere: gold answers would tell."
         return Verdict("collapsed", certain and not constant, reason)
@@ -130,26 +137,30 @@ def verdict(
     elif favourite is not None and favourite[1].value >= limits.favourite:
         part = _partly(favourite, limits, certain=enough, gold=accuracy is not None)
     if copied is not None and accuracy is None and copied[1].value >= limits.copied:
-        told += f", but {copied[1].value:.0%} of them are the {copied[0]} of the prompt, as a copier's would be"
-    return part or _right_or_wrong(accuracy, limits, share, told, certain=certain)
+        evidence += f", but {copied[1].value:.0%} of them are the {copied[0]} of the prompt, as a copier's would be"
+    return part or _right_or_wrong(accuracy, limits, share, evidence, certain=certain)
 
 
-def _right_or_wrong(accuracy: Estimate | None, limits: Thresholds, share: str, told: str, *, certain: bool) -> Verdict:
+def _right_or_wrong(
+    accuracy: Estimate | None, limits: Thresholds, share: str, evidence: str, *, certain: bool
+) -> Verdict:
     if accuracy is None:
         return Verdict(
-            None, certain, f"Consistent ({share}) and not collapsed (the {told}); right or wrong needs gold answers."
+            None,
+            certain,
+            f"Consistent ({share}) and not collapsed (the {evidence}); right or wrong needs gold answers.",
         )
     certain = certain and _clears(accuracy, limits.accuracy)
     right = accuracy.value >= limits.accuracy
     return Verdict(
         "consistent-correct" if right else "consistent-wrong",
         certain,
-        f"On average {share}, the {told}, and {accuracy.value:.1%} of them are right.",
+        f"On average {share}, the {evidence}, and {accuracy.value:.1%} of them are right.",
     )
 
 
 def _copier(copied: tuple[str, Estimate], limits: Thresholds, share: str, *, certain: bool) -> Verdict:
-    """Answers that tell prompts apart as the prompts themselves do."""
+    """The verdict on a model whose answers are copies from the prompt."""
     place, found = copied
     reason = (
         f"the {place} of the prompt is the answer to {found.value:.1%} of the prompts where another answer is right"
@@ -163,7 +174,7 @@ def _copier(copied: tuple[str, Estimate], limits: Thresholds, share: str, *, cer
 
 
 def _partly(favourite: tuple[str, Estimate], limits: Thresholds, *, certain: bool, gold: bool) -> Verdict:
-    """Collapse on a part of the prompts; without gold the answer may belong there."""
+    """The verdict on a model that gives one answer to a part of the prompts; without gold it may be right there."""
     answer, share = favourite
     where = "where another answer is right" if gold else "while the other answers differ from prompt to prompt"
     reason = f"`{answer}` is the answer to {share.value:.1%} of the prompts {where}."
@@ -173,17 +184,17 @@ def _partly(favourite: tuple[str, Estimate], limits: Thresholds, *, certain: boo
 def _collapsed(
     information: Estimate, texts: Estimate | None, limits: Thresholds, yardstick: Yardstick
 ) -> tuple[bool, bool, str]:
-    """Whether answers hardly depend on the question, whether that is certain, and what shows it."""
-    low, told = information.value < limits.information, f"answers carry {max(0.0, information.value):.0%} of the"
-    told = f"{told} information that {_OF[yardstick]}"
+    """Whether answers hardly depend on the question, whether that is certain, and the number behind it in words."""
+    low, evidence = information.value < limits.information, f"answers carry {max(0.0, information.value):.0%} of the"
+    evidence = f"{evidence} information that {_OF[yardstick]}"
     sure = _clears(information, limits.information)
     if texts is None:
-        return low, sure, told
+        return low, sure, evidence
     varied = texts.value < limits.collision
     apart = _clears(texts, limits.collision)
     if low and varied:
         return False, apart, f"texts of two prompts are equal with probability {texts.value:.3f} only"
-    return low, sure and (apart or not low), told
+    return low, sure and (apart or not low), evidence
 
 
 def _clears(estimate: Estimate, threshold: float) -> bool:

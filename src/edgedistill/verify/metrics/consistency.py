@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 UNSEEN_ANSWERS = 2
-"""Over how many unseen answers the unseen mass is spread, in the upper bound of an entropy of zero."""
+"""Number of unseen answers over which the unseen probability is spread, in the upper bound of an entropy of zero."""
 
 _ROUNDS = 12  # of a bound that depends on itself; it falls and settles fast
 _FEW = 15  # samples beside the majority, below which the normal approximation of an error fails
@@ -38,12 +38,13 @@ def require_samples(tally: Tally, least: int) -> None:
 
 
 def majority_share(tally: Tally, level: float = LEVEL) -> Estimate:
-    """max_a n_a / N, an estimate of max_a p(a), with an interval that allows for having picked the largest; where all
+    """max_a n_a / N, an estimate of max_a p(a), with an interval that allows for having picked the largest; if all
     samples agree, the exact one-sided bound (1 - level)^(1/N).
 
-    The largest count is at least that of the likeliest answer: Clopper and Pearson's upper end holds as it is. Any of
-    the answers may have come so often by luck: of those at most as likely as p, at most 1 / p are, and the lower end
-    allows for so many (the tail of a binomial falls faster than its p where the count is beyond the mean).
+    The largest count is at least that of the most likely answer, so Clopper and Pearson's upper end holds unchanged.
+    For the lower end, any of the answers may have been the most frequent by chance. At most 1 / p answers have a
+    probability of at least p, and the lower end is corrected for that many (Bonferroni; the tail of a binomial falls
+    faster than its p where the count is beyond the mean).
     """
     require_samples(tally, 1)
     total, largest = tally.total, tally.largest
@@ -147,10 +148,10 @@ def class_entropies(tally: Tally, level: float = LEVEL) -> tuple[Estimate, Estim
 
 
 def garbage_bits(tally: Tally) -> float:
-    """What garbage adds to the entropy: its samples may all have been different, u log2(u N) per kind of share u.
+    """Bits that garbage adds to the entropy, as if its samples were all different: u log2(u N) per kind with share u.
 
-    By the chain rule this is the most that the missing answers can hold; so a prompt that yields only garbage has log2
-    N bits, not none.
+    By the chain rule this is the most that the missing answers can add, so a prompt that yields only garbage has log2 N
+    bits instead of 0.
     """
     return sum(k / tally.total * math.log2(k) for k in (tally.unparsed, tally.truncated) if k)
 
@@ -188,8 +189,8 @@ def answer_entropy(tally: Tally, level: float = LEVEL) -> Estimate:
     # Near a uniform distribution the first-order term vanishes; the second-order one is (K - 1) / (2 N^2 ln^2 2).
     variance += (len(n) - 1) / (2 * tally.total**2 * math.log(2) ** 2)
     half = normal_quantile(0.5 + level / 2) * math.sqrt(variance)
-    # What the correction of the bias may be off by: its own first-order size (G of odd counts is too low, of even ones
-    # too high); and nothing bounds it from above where many answers were seen only once (Good's unseen mass).
+    # The correction of the bias may be off by its own first-order size (G of odd counts is too low, of even ones too
+    # high). If many answers were seen only once, there is no upper bound (Good's unseen mass).
     slack = len(n) / (2 * tally.total * math.log(2))
     high = math.inf if singletons / tally.total > _UNDERSAMPLED else value + half + slack
     return Estimate(value, Interval(max(0.0, value - half - slack), high, level, "delta method"))
@@ -202,12 +203,12 @@ def entropy_value(tally: Tally) -> float:
 
 
 def binary_bits(p: float) -> float:
-    """The entropy of a coin in bits."""
+    """Entropy in bits of a coin with probability ``p``."""
     return 0.0 if p <= 0 or p >= 1 else -(p * math.log2(p) + (1 - p) * math.log2(1 - p))
 
 
 def class_counts(tally: Tally) -> npt.NDArray[np.float64]:
-    """Samples of every answer, and of every kind of garbage that there is: float64 [classes], all positive."""
+    """Number of samples of every answer and of every kind of garbage that occurs: float64 [classes], all positive."""
     require_samples(tally, 1)
     extra = [count for count in (tally.unparsed, tally.truncated) if count]
     return np.concatenate([tally.answers, extra]).astype(np.float64)

@@ -1,7 +1,7 @@
-"""Would a copier say the same? How many answers are merely the number or word at one place of the prompt.
+"""Measures how many answers are only a copy of the number or word at one place of the prompt.
 
-A model that repeats what it was asked tells its prompts apart as well as one that solves them: information does not
-show it, only the comparison with the prompt itself.
+The mutual information between prompt and answer does not show this: the answers of a model that copies differ from
+prompt to prompt as much as right ones do. Only a comparison with the prompt itself shows it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"(?<![\w.,])\d+(?:[.,]\d+)*(?!\w)")
 _WORD = re.compile(r"[^\W\d_]+")
-_VARIED = 5.0  # effective copies; of fewer a copier is no other than a constant, and errors coincide by necessity
+_VARIED = 5.0  # effective number of different copies; with fewer, a copier is hardly different from a constant answer
 
 
 def _place(pattern: re.Pattern[str], at: int) -> Callable[[str], str | None]:
@@ -44,9 +44,9 @@ PLACES = {
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """``place``: what of the prompt the answers repeat most, "last number" for instance. ``share``: of the samples that
-    do, where another answer is right (without gold answers: of all), a mean over prompts; its interval allows for
-    having picked the place.
+    """The ``place`` of the prompt that answers copy most ("last number" for instance), and the ``share`` of samples
+    that are such copies where another answer is right (without gold answers: everywhere), a mean over prompts. Its
+    interval allows for having picked the place.
     """
 
     place: str
@@ -56,14 +56,16 @@ class Copies:
 def copies(
     prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]], *, level: float = LEVEL, seed: int = 0
 ) -> Copies | None:
-    """Compare the answers with those of copiers.
+    """Compare the answers with copies from each place of the prompt.
 
     Args:
-        prompts: Of the suite; the last message is what would be copied.
-        groups: The samples of each, at least one.
+        prompts: Of the suite; copies are taken from their last message.
+        groups: The samples of each prompt, at least one.
+        level, seed: Of the interval.
 
     Returns:
-        None where no place holds enough different things (5, effectively), prompts or right answers being alike.
+        The place with most copies; None if no place has at least 5 effectively different values, or the gold answers
+        have not.
     """
     gold = [prompt.answer for prompt in prompts]
     if len(prompts) < 2 or (all(answer is not None for answer in gold) and _effective(gold) < _VARIED):
@@ -87,6 +89,6 @@ def copies(
 
 
 def _effective(values: Sequence[str | None]) -> float:
-    """Effective number of different ones (collisions)."""
+    """Effective number of different values (inverse of the collision probability)."""
     counts = np.unique([value for value in values if value is not None], return_counts=True)[1].astype(np.float64)
     return float(counts.sum() ** 2 / (counts**2).sum()) if counts.size else 0.0

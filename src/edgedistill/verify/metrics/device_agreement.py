@@ -1,4 +1,4 @@
-"""Do two devices give the same replies? The same samples, drawn with the same noise, compared token by token."""
+"""Compares the replies of two devices token by token: the same samples, drawn with the same random numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A kind of machine that took part: ``name`` for people, ``workers`` of that kind, ``details`` (cpu, isa, ...)."""
+    """A kind of machine in the cluster: display ``name``, number of ``workers``, ``details`` (cpu, isa, ...)."""
 
     name: str
     workers: int
@@ -28,7 +28,7 @@ class DeviceComparison:
 
     Attributes:
         first, second: Names of the devices.
-        replies: How many were compared. ``parted``: how many of them are not the same to the end.
+        replies: Number of replies that were compared. ``parted``: number of those that differ.
         prompt_id, position: Where the earliest divergence is (0: the first token); None if there is none.
         mean_shared: Mean number of tokens before the divergence, or of the whole reply where there is none.
     """
@@ -44,7 +44,7 @@ class DeviceComparison:
 
 @dataclass(frozen=True, slots=True)
 class DeviceReport:
-    """Who drew the samples, and how far they agree; no comparisons where all are of one kind."""
+    """The devices that drew the samples, and how far they agree; no comparisons if all are of one kind."""
 
     devices: tuple[Device, ...]
     comparisons: tuple[DeviceComparison, ...] = ()
@@ -54,22 +54,22 @@ class DeviceReport:
         """The report for people."""
         count = sum(device.workers for device in self.devices)
         kinds = ", ".join(f"{device.workers} x {device.name}" for device in self.devices if device.workers)
-        told = [f"Samples were drawn by {count} worker{'s' * (count != 1)}: {kinds}."] if count else []
+        found = [f"Samples were drawn by {count} worker{'s' * (count != 1)}: {kinds}."] if count else []
         for one in self.comparisons:
             pair = f"{one.first} and {one.second}"
             if one.position is None:
-                told.append(f"{pair} gave the same {one.replies} replies, token for token.")
+                found.append(f"{pair} gave the same {one.replies} replies, token for token.")
             else:
-                told.append(
+                found.append(
                     f"{pair} part in {one.parted} of {one.replies} replies, first at token {one.position} of "
                     f"`{one.prompt_id}`; {one.mean_shared:.1f} tokens are shared on average. Same weights, same noise: "
                     "the numerics of the devices differ."
                 )
-        return told
+        return found
 
 
 def compare_devices(replies: Mapping[str, Replies]) -> tuple[DeviceComparison, ...]:
-    """The first device against each of the others; each has the same keys."""
+    """Compare the first device with each of the others; all have the same keys."""
     names = list(replies)
     return tuple(_compare(names[0], name, replies[names[0]], replies[name]) for name in names[1:])
 

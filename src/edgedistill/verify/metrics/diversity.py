@@ -1,8 +1,8 @@
-"""How varied texts are: distinct n-grams, the Vendi score.
+"""Measures how varied texts are, by distinct n-grams and the Vendi score.
 
-Sources: distinct-n: Li et al., arXiv 1510.03055; Vendi score: Friedman and Dieng, arXiv 2210.02410: exp of the entropy
-of the eigenvalues of a similarity matrix, here the cosine of counts of word 1- to 3-grams: the effective number of
-different texts.
+Sources: distinct-n: Li et al., arXiv 1510.03055; Vendi score: Friedman and Dieng, arXiv 2210.02410, the exponential of
+the entropy of the eigenvalues of a similarity matrix (here the cosine of counts of word 1- to 3-grams), which is the
+effective number of different texts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long replies are and how they go wrong in form: tokens, truncation, unclosed reasoning, repetition."""
+"""Metrics of length and form of replies: tokens, truncation, unclosed reasoning, repetition."""
 
 from __future__ import annotations
 

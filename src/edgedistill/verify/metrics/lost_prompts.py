@@ -1,4 +1,4 @@
-"""The prompts on which the quantized model lost most, with what either model mostly says there."""
+"""Lists the prompts on which the quantized model lost most, with the most frequent answer of either model."""
 
 from __future__ import annotations
 
@@ -21,14 +21,12 @@ if TYPE_CHECKING:
     from edgedistill.verify.types import Sample
 
 MOST = 10
-"""Prompts that are named."""
+"""Largest number of prompts in the list."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerShare:
-    """What a model mostly says to a prompt: ``answer`` is None where most samples have none; ``share`` is that of the
-    samples that say so.
-    """
+    """The most frequent answer of a model to a prompt (None: most samples have no answer), and its share of samples."""
 
     answer: str | None
     share: Estimate
@@ -39,12 +37,12 @@ class LostPrompt:
     """A prompt on which the quantized model lost.
 
     Attributes:
-        reference, bundle: What each of them mostly says.
-        before, after: What was lost, in either model: the share of right samples, without gold that of the answer that
-            the reference mostly gives.
-        gold: The right answer; None without.
-        beyond_noise: Sampling alone would show such a loss on any prompt of the suite with probability 1 - level at
-            most: exact sign test of the pairs that turned either way, Bonferroni over the prompts.
+        reference, bundle: The most frequent answer of each.
+        before, after: Share of right samples of the reference and of the bundle; without gold, share of the answer that
+            is most frequent in the reference.
+        gold: The right answer; None if there is none.
+        beyond_noise: Sampling alone would show such a loss on any prompt of the suite with probability at most
+            1 - level (exact sign test of the pairs that changed, Bonferroni over the prompts).
     """
 
     prompt_id: str
@@ -65,7 +63,7 @@ def lost_prompts(
     *,
     level: float = LEVEL,
 ) -> tuple[LostPrompt, ...]:
-    """The prompts that lost, most first, at most ``MOST``.
+    """The prompts with a loss, largest first, at most ``MOST``.
 
     Args:
         before, after: The summaries of the two models.
@@ -88,14 +86,14 @@ def lost_prompts(
 
 
 def sign_test(lost: int, gained: int) -> float:
-    """P(at least ``lost`` of so many coins show heads), exact."""
+    """One-sided exact sign test: P(at least ``lost`` of ``lost + gained`` fair coins show heads)."""
     count = lost + gained
     return float(sum(math.comb(count, k) for k in range(lost, count + 1)) / 2**count)
 
 
 def chance_of_loss(reference: Sequence[Sample], quantized: Sequence[Sample]) -> float:
-    """The probability of such a loss between equal models, exact. Without gold one half of the samples chooses the
-    answer that the other half is tested for: the most frequent one of all is so by luck too.
+    """The exact probability of such a loss between equal models. Without gold, one half of the samples chooses the
+    answer that is tested in the other half, since an answer can be the most frequent one by chance.
 
     Args:
         reference, quantized: The paired samples of a prompt, at least one.
@@ -115,8 +113,8 @@ def _scored(reference: Sequence[Sample], quantized: Sequence[Sample]) -> bool:
 def _kept(
     reference: Sequence[Sample], quantized: Sequence[Sample], chosen_by: int | None = None
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which of the paired samples are right; without gold, which give the answer that the reference mostly gives in
-    its first ``chosen_by`` samples (None: in all).
+    """Which of the paired samples are right, bool [samples] of each model; without gold, which give the answer that is
+    most frequent in the reference's first ``chosen_by`` samples (None: in all).
     """
     if _scored(reference, quantized):
         return np.array([s.correct is True for s in reference]), np.array([s.correct is True for s in quantized])

@@ -1,8 +1,8 @@
-"""Two models on the same prompts: what was observed of every pair of samples, from which the gate decides.
+"""Turns the samples of two models on the same prompts into the paired observations that the gate tests.
 
-Everything the gate tests is a mean (or a ratio of means) of bounded observations that are unbiased at any number of
-samples: of single pairs (a sample of either model with the same index), or of two such pairs. Observations of one
-prompt are kept as a distribution over *atoms*, the values that occur.
+The gate tests means (or ratios of means) of bounded observations that are unbiased at any number of samples. An
+observation comes from one pair (a sample of either model with the same index) or from two such pairs. The observations
+of one prompt are kept as a distribution over *atoms*, the values that occur.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What happens to the answer when the prompt changes, or the temperature.
+"""Checks how answers react to changes of the prompt and of the temperature.
 
-A paraphrase should keep the answer; a changed number should change it; an empty prompt should not give it; with rising
-temperature the entropy should rise.
+A paraphrase should keep the answer, a changed number should change it, an empty prompt should not give it, and a higher
+temperature should raise the entropy.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Scores of a procedure's answers: M@K, P@K, V@K and D@K with intervals over prompts, what an answer costs, and how
-quantization changed each of them.
+"""Scores the answers of a procedure (several trajectories, a vote, a deliberation) and what quantization changed.
+
+M@K is the accuracy of one trajectory, P@K that one of K is right, V@K that the vote is right, D@K that the answer after
+the deliberation is right. All have intervals over prompts, as has the cost of an answer in tokens and seconds.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class ProcedureChange:
 
 @dataclass(frozen=True, slots=True)
 class ProcedureReport:
-    """The procedure of a run and what it came to; ``reference`` and ``change`` are None in an audit.
+    """The procedure of a run and its scores; ``reference`` and ``change`` are None in an audit.
 
     ``name``: single, vote or deliberate. ``trajectories``: K. ``vote``: majority, confidence or universal.
     """

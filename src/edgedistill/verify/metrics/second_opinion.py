@@ -1,8 +1,9 @@
-"""Consistency where answers that are spelt differently may mean the same: what another program says of the keys.
+"""Consistency after another program has merged answers that are spelt differently but mean the same.
 
-A key that is too fine makes a model look inconsistent. A second opinion merges the keys of one prompt that it takes for
-equal, for both models alike; the numbers with it beside those without it show whether a difference between two models
-is one of spelling or of substance. The gate goes by the keys alone.
+Answers are compared by their keys (canonical spellings). Keys that are too fine make a model look inconsistent. Another
+program may judge which keys of a prompt mean the same; these are merged for both models. Comparing the numbers with and
+without merging shows whether a difference between two models is one of spelling or of meaning. The gate uses the
+unmerged keys only.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What was said of the keys of each prompt.
+    """The program's judgement on the keys of each prompt.
 
     Attributes:
         judge: The program, with its version.
-        same: By prompt, the key that stands for each key that was merged into another; golds stand for theirs.
-        asked, pairs, equal, undecided: Prompts with several keys to compare, pairs of keys, those that mean the same,
-            those that took too long or that the program could not read.
+        same: By prompt: each key that was merged, and the key that replaces it (the gold answer's if it is one of
+        them).
+        asked: Prompts with several keys to compare.
+        pairs, equal, undecided: Pairs of keys; those that mean the same; those that took too long or that the program
+            could not read.
     """
 
     judge: str
@@ -45,8 +48,8 @@ class SecondOpinion:
     """A model's consistency with keys merged that mean the same to ``judge``; see ``Opinion`` for the counts.
 
     Attributes:
-        moved: Samples whose key became another.
-        accuracy: With answers right that mean the same as a right one; None without golds.
+        moved: Samples whose key changed.
+        accuracy: With answers counted as right that mean the same as a right one; None without gold answers.
     """
 
     judge: str

@@ -1,12 +1,12 @@
-"""The answer entropy of a suite: its mean over prompts, with an interval that few samples of a prompt do not spoil.
+"""The mean answer entropy of a suite, with an interval that is valid for any number of samples per prompt.
 
-An estimate of entropy from N samples misses what N samples cannot show, by the same amount on every prompt, so that an
-interval from the spread between prompts alone lies too low however many prompts there are. Here the two ends come from
-two other numbers of each prompt (Zhang, Neural Computation 24, 2012): H = sum_v z_v / v nats, z_v = sum_a p_a (1 -
-p_a)^v. The terms below N have an unbiased estimate; their sum is at most H, and its mean gives the lower end. The rest
-is at most z_(N-1) g, where g depends on the rarest answer alone and the share of answers seen once estimates z_(N-1)
-without bias; with it, the mean is at least H and gives the upper end. Both ends are bets on bounded means
-(``stats.betting``): valid at any number of prompts, however the entropies are spread over them.
+An entropy estimated from N samples misses rare answers, by a similar amount on every prompt, so an interval from the
+spread between prompts would be too low however many prompts there are. Here the two ends come from two other numbers of
+each prompt (Zhang, Neural Computation 24, 2012): H = sum_v z_v / v nats, z_v = sum_a p_a (1 - p_a)^v. The terms below N
+have an unbiased estimate; their sum is at most H, and its mean over prompts gives the lower end. The remaining terms
+are at most z_(N-1) g, where g depends only on the rarest answer, and the share of answers seen once is an unbiased
+estimate of z_(N-1). With that added, the mean is at least H and gives the upper end. Both ends are computed by betting
+on bounded means (``stats.betting``), which is valid for any number of prompts and any distribution over them.
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 RAREST = 1e-3
-"""Probability of the rarest answer that the upper end allows for. Without any such number nothing bounds an entropy
-from above: a mass that was not seen, however small, may be spread over any number of answers.
+"""Probability of the rarest answer that the upper end allows for. Without such a number an entropy has no upper bound:
+an unseen probability, however small, may be spread over any number of answers.
 """
 
 UNDERSAMPLED = 0.15
-"""Share of samples whose answer came once, beyond which there is no upper end: answers may well be rarer than that."""
+"""Share of samples with an answer seen once, beyond which there is no upper end: answers may be rarer than
+``RAREST``."""
 
 _GARBAGE_BIAS = 0.6 / math.log(2)
-"""Bits times samples by which k log2 k overstates m log2 m in the mean, k a count of mean m, at most."""
+"""Upper bound, in bits times samples, of the mean excess of k log2 k over m log2 m, for a count k of mean m."""
 
 METHOD = "betting over prompts"
 
@@ -62,7 +63,7 @@ class SuiteEntropies:
 
 
 def suite_entropies(prompts: Sequence[Tally], level: float = LEVEL) -> SuiteEntropies:
-    """All three, with their intervals; none for a single prompt.
+    """All three, with their intervals (none for a single prompt).
 
     Args:
         prompts: Counts of each prompt, at least 2 samples.
@@ -102,12 +103,12 @@ def _shown(count: Tally) -> tuple[float, float]:
 
 
 def _most_bits(samples: int) -> float:
-    """Of the terms below N, where every sample has another answer."""
+    """Bits of the terms below N if every sample has a different answer."""
     return float((1.0 / np.arange(1, samples)).sum()) / math.log(2)
 
 
 def _sure_garbage(count: Tally) -> float:
-    """What garbage adds at least, where ``garbage_bits`` says what it adds, somewhat too much in the mean."""
+    """Bits that garbage adds at least; ``garbage_bits`` is slightly too high in the mean."""
     kinds = (count.unparsed > 0) + (count.truncated > 0)
     return max(0.0, garbage_bits(count) - kinds * _GARBAGE_BIAS / count.total)
 

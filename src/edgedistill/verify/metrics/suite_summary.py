@@ -1,4 +1,4 @@
-"""Everything that is reported of one model on one suite, prompt by prompt and over prompts."""
+"""Summarises the samples of one model on one suite: all reported numbers, for each prompt and over prompts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class PromptSummary:
     ``histogram``: answers and how often, most frequent first; ``unparsed`` and ``truncated`` samples besides, and
     ``unclosed``, whose reasoning was never closed; the same as shares in ``*_share``. ``accuracy``, ``loose`` (checks
     after loosening) and the k-dicts are None without gold; the dicts hold the k that the number of samples allows.
-    Entropies in bits. ``repetition``: mean share of repeated 8-grams. What has a default is not in earlier reports.
+    Entropies in bits. ``repetition``: mean share of repeated 8-grams. Fields with a default are missing in older
+    reports.
     """
 
     prompt_id: str
@@ -254,7 +255,7 @@ def _collapse(
     level: float,
     seed: int,
 ) -> tuple[Collapse | None, str]:
-    """The audit, or why there is none. Where answers are verdicts of checks, the texts take their place."""
+    """The audit, or why there is none. If answers are results of checks, whole texts are compared instead."""
     rows, gold = list(codes.values()), None
     if _has_checks(suite):
         texts = Codebook()
@@ -272,7 +273,7 @@ def _collapse(
 
 
 def _yardstick(suite: Suite) -> Yardstick:
-    """What the information of answers is compared with: whole texts are not expected to coincide, labels are."""
+    """What the information of answers is compared with: labels are expected to coincide, whole texts are not."""
     if _has_checks(suite) or all(prompt.extract == "text" for prompt in suite.prompts):
         return "own"
     return "gold" if suite.has_gold else "labels"
@@ -303,7 +304,7 @@ def _hallucination(groups: Mapping[str, Sequence[Sample]], level: float, seed: i
 
 
 def _over_prompts(rows: Sequence[dict[int, Estimate] | None]) -> dict[int, list[float]]:
-    """The prompts' values of each k that all prompts have."""
+    """Values of the prompts, for each k that all prompts have."""
     known = [row for row in rows if row is not None]
     shared = set.intersection(*(set(row) for row in known)) if known and len(known) == len(rows) else set()
     return {k: [row[k].value for row in known] for k in sorted(shared)}

@@ -1,7 +1,7 @@
-"""Where coupled samples part: position of the first divergence, its survival curve, the hazard per 100 tokens.
+"""Position at which coupled samples first differ: survival curve, and hazard per 100 tokens.
 
-Two samples drawn with the same noise are equal token for token until the models' distributions differ where it matters.
-A pair that ends equal is censored at its length: it might have parted later.
+Samples of two models that are drawn with the same random numbers (coupled) are equal token for token until a difference
+of the distributions changes a choice. A pair that ends equal is censored at its length: it might have differed later.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ PER = 100
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """One pair of coupled samples: the 0-based position where they parted, or the length they ended at, both equal."""
+    """One pair of coupled samples: the 0-based ``position`` of the first difference, or the length if they are
+    equal."""
 
     position: int
     parted: bool
 
 
 def first_divergence(reference: Sequence[int], other: Sequence[int]) -> Parting:
-    """Compare two sequences of token ids. A sequence that ends earlier than the other parts where it ends."""
+    """Compare two sequences of token ids; the end of the shorter one counts as a difference."""
     shared = min(len(reference), len(other))
     differs = np.flatnonzero(np.asarray(reference[:shared]) != np.asarray(other[:shared]))
     if differs.size:
@@ -44,14 +45,15 @@ def first_divergence(reference: Sequence[int], other: Sequence[int]) -> Parting:
 
 @dataclass(frozen=True, slots=True)
 class SurvivalCurve:
-    """Kaplan and Meier's estimate (JASA 1958) of P(still equal before position t + 1) at the positions of partings.
+    """Kaplan and Meier's estimate (JASA 1958) of P(equal up to and including position t) at the positions of
+    differences.
 
-    ``low`` and ``high`` are pointwise and log-log transformed. Their variance is the one between prompts (Williams,
-    Biometrics 1995), since pairs of one prompt part alike, or Greenwood's where that is larger.
+    ``low`` and ``high`` are pointwise intervals on the log-log scale. Their variance is the one between prompts
+    (Williams, Biometrics 1995), since pairs of one prompt are not independent, or Greenwood's if that is larger.
 
-    ``median``: the first position before which half the pairs have parted; None where half never part. Its interval is
-    what the ends of the curve allow (Brookmeyer and Crowley, Biometrics 1982), infinite where the upper one stays above
-    one half.
+    ``median``: the first position at which at most half of the pairs are still equal; None if there is none. Its
+    interval comes from the ends of the curve (Brookmeyer and Crowley, Biometrics 1982) and is infinite where the upper
+    one stays above one half.
     """
 
     positions: tuple[int, ...]
@@ -97,7 +99,7 @@ def survival_curve(prompts: Sequence[Sequence[Parting]], level: float = LEVEL) -
 
 
 def _at_risk(pairs: Sequence[Parting], positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """[2, positions]: pairs compared at each position, and those that part there.
+    """int64 [2, positions]: number of pairs compared at each position, and of those that first differ there.
 
     A pair that ended equal after L tokens was compared at the positions 0 .. L - 1.
     """
@@ -109,7 +111,7 @@ def _at_risk(pairs: Sequence[Parting], positions: npt.NDArray[np.int64]) -> npt.
 
 
 def _ends(survival: float, half: float, exposed: int, level: float) -> tuple[float, float]:
-    """Ends on the scale of log(-log S), ``half`` being that of log S."""
+    """Ends of the interval on the scale of log(-log S); ``half`` is its half width on the scale of log S."""
     if not 0.0 < survival < 1.0:
         return 0.0, clopper_pearson_upper(0, exposed, level) if exposed else 1.0  # the last pairs parted at once
     factor = math.exp(half / abs(math.log(survival)))
@@ -117,9 +119,9 @@ def _ends(survival: float, half: float, exposed: int, level: float) -> tuple[flo
 
 
 def hazard_per_100(prompts: Sequence[Sequence[Parting]], *, level: float = LEVEL, seed: int = 0) -> Estimate:
-    """Partings per 100 tokens compared, over all pairs; the interval resamples prompts.
+    """First differences per 100 compared tokens, over all pairs; the interval resamples prompts.
 
-    No parting at all: the one-sided exact bound 1 - (1 - level)^(1 / tokens).
+    Without any difference the interval has the one-sided exact bound 1 - (1 - level)^(1 / tokens).
     """
     rows = np.array([[sum(p.parted for p in pairs), sum(_compared(p) for p in pairs)] for pairs in prompts], np.float64)
     events, tokens = rows.sum(axis=0)
@@ -136,7 +138,7 @@ def hazard_per_100(prompts: Sequence[Sequence[Parting]], *, level: float = LEVEL
 
 
 def hazard_by_position(prompts: Sequence[Sequence[Parting]], level: float = LEVEL) -> list[Estimate]:
-    """Hazard per 100 tokens within positions 0-99, 100-199, ..., with an interval over prompts.
+    """Hazard per 100 tokens at positions 0-99, 100-199, ..., with an interval over prompts.
 
     Args:
         prompts: The pairs of each prompt.
@@ -154,11 +156,11 @@ def hazard_by_position(prompts: Sequence[Sequence[Parting]], level: float = LEVE
 
 
 def _no_parting(tokens: int, level: float) -> Estimate:
-    """Of so many tokens compared; they are treated as independent, since nothing tells how far they are not."""
+    """Estimate without any difference in ``tokens`` tokens, which are treated as independent."""
     bound = clopper_pearson_upper(0, tokens, level)
     return Estimate(0.0, Interval(0.0, bound, level, "Clopper-Pearson, one-sided")).scaled(PER)
 
 
 def _compared(parting: Parting) -> int:
-    """Tokens that were compared: the one that differs counts."""
+    """Number of compared tokens, including the one that differs."""
     return parting.position + parting.parted

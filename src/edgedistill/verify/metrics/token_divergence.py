@@ -1,8 +1,8 @@
-"""Token by token: entropies, Kullback-Leibler divergences, agreement of the top choice, from arrays of logits.
+"""Compares the logits of two models per token: entropies, Kullback-Leibler divergence, agreement of the top choice.
 
-KL(reference || quantized) on the reference's own samples is teacher-forced; KL(quantized || reference) on the quantized
-model's samples is on-policy. KL is an alarm, not the verdict: near the baseline it stops predicting task results
-(arXiv 2606.19558).
+KL(reference || quantized) on the reference's own samples is called teacher-forced, KL(quantized || reference) on the
+quantized model's samples on-policy. KL is reported as a warning, not as the verdict: when it is small it does not
+predict task results (arXiv 2606.19558).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class TokenDivergence:
 
 
 def log_softmax(logits: Logits) -> Floats:
-    """float64 [..., V]; minus infinity stays."""
+    """Log probabilities float64 [..., V] of logits [..., V]; minus infinity stays minus infinity."""
     values = logits.astype(np.float64)
     values -= values.max(axis=-1, keepdims=True)
     values -= np.log(np.exp(values).sum(axis=-1, keepdims=True))
@@ -114,10 +114,11 @@ def llama_cpp_positions(count: int, window: int = LLAMA_CPP_WINDOW) -> npt.NDArr
 
 @dataclass(frozen=True, slots=True)
 class DivergenceSummary:
-    """KL in nats over positions: mean, quantiles; top-1 agreement; mean entropy of the next token of p and of q in bits
-    and the change of it. Each with an interval over prompts, but for the largest KL seen ("max").
+    """Mean and quantiles of KL in nats over positions, top-1 agreement, mean entropy in bits of p and of q, and its
+    change.
 
-    ``infinite``: positions where q gives no probability to a token that p may choose; they are left out of the rest.
+    All have an interval over prompts, except for the largest KL ("max"). ``infinite``: number of positions where q
+    gives no probability to a token that p may choose; all other numbers leave these positions out.
     """
 
     positions: int
@@ -136,8 +137,11 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 def summarise(prompts: Sequence[TokenDivergence], *, level: float = LEVEL, seed: int = 0) -> DivergenceSummary:
     """Summarise the positions of all prompts (one entry each, at least one position in all).
 
-    Means weigh positions the same; their intervals resample prompts, because positions of one prompt are not
-    independent.
+    Every position has the same weight in means; their intervals resample prompts, because positions of one prompt are
+    not independent.
+
+    Raises:
+        VerifyError: No position has a finite divergence.
     """
     finite = [np.isfinite(prompt.kl) for prompt in prompts]
     if not any(kept.any() for kept in finite):
@@ -189,7 +193,8 @@ def exposure_index(
     level: float = LEVEL,
     seed: int = 0,
 ) -> Estimate:
-    """Mean on-policy KL over mean teacher-forced KL: above 1, errors appear on the model's own prefixes.
+    """Mean on-policy KL over mean teacher-forced KL. Above 1, the models differ more after the quantized model's own
+    text.
 
     Args:
         teacher_forced: Per prompt, ``divergence(reference, quantized)`` on the reference's samples.

@@ -1,7 +1,7 @@
-"""What can be sampled and scored: a bundle, the original in PyTorch, a bundle that votes.
+"""Models that verification samples and scores: a bundle, the original in PyTorch, a server, a bundle that votes.
 
-Start at ``bundle.BundleModel`` and ``torch.TorchModel``, both of the protocol
-``verify.sampling.protocol.SampledModel``; ``teacher_forcing.force`` gives the logits before given tokens.
+Start at ``bundle.BundleModel`` and ``torch.TorchModel``; all models implement
+``verify.sampling.protocol.SampledModel``. ``teacher_forcing.force`` computes the logits before given tokens.
 
 Never imports ``verify.gate`` or ``verify.report``.
 """

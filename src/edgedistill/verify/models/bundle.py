@@ -1,7 +1,6 @@
-"""A bundle as verification sees it: samples by continuous batching, logits by teacher forcing.
+"""A bundle as a model for verification: draws samples by continuous batching, computes logits by teacher forcing.
 
-A prompt is prefilled once, whatever the number of samples; its KV cache and the distribution of the first token are
-shared by all of them.
+Every prompt is prefilled once; all its samples share its KV cache and the distribution of the first token.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class BundleModel(SampledModel):
         memory: Bytes for the batch's KV cache and logits; default: a quarter of the free memory, at most 2 GiB.
         batch: Rows of the batch; default: what ``memory`` allows, at most 32 (more gain nothing: arithmetic
             is at its limit and the rows' keys and values leave the processor's caches).
-        noise: Whose noise samples get; only tests pass another.
+        noise: Source of the random numbers; only tests replace it.
     """
 
     can_score = True
@@ -103,18 +102,18 @@ class BundleModel(SampledModel):
         return self
 
     def devices(self, prompts: Sequence[Prompt], settings: DrawSettings) -> DeviceReport | None:  # noqa: ARG002
-        """Who drew the samples, and whether devices agree on them; None for this machine alone."""
+        """Which devices drew the samples, and whether they agree; None if only this machine did."""
         return None
 
     @property
     def session(self) -> DecoderSession | None:
-        """The session, None for a bundle of the fallback exporter, which knows one sequence at a time only."""
+        """The session; None for a bundle of the fallback exporter, which decodes only one sequence at a time."""
         session = self.model.session
         return session if isinstance(session, DecoderSession) else None
 
     @property
     def score_rows(self) -> int:
-        """Sequences scored at a time: as many as keep two positions of each within the bounds of a slice."""
+        """Number of sequences scored at a time, such that two positions of each fit into ``SCORE_BYTES``."""
         if self.session is None:
             return 1
         return max(1, min(MOST_SCORED_ROWS, SCORE_BYTES // (8 * self._info.vocab_size)))
@@ -144,12 +143,19 @@ class BundleModel(SampledModel):
         *,
         progress: Progress | None = None,
     ) -> Iterator[Drawn]:
-        """Replies that begin with given tokens, under the noise of the samples that they are named after.
+        """Draw replies that begin with given tokens, with the random numbers of the samples with the same keys.
 
-        The beginning is computed like a prompt. They come in the order in which they end.
+        The given tokens are computed like a prompt. Replies are yielded in the order in which they end.
+
+        Args:
+            prompts: Of the replies.
+            begun: By key of the sample, the tokens that its reply begins with.
+            settings: As for ``draw``.
+            progress: Receives replies.
 
         Raises:
-            GenerationError: As ``draw``.
+            GenerationError: See ``draw``.
+            ValueError: A bundle of the fallback exporter.
         """
         if self.session is None:
             raise ValueError("a bundle of the fallback exporter has no batches")
@@ -193,10 +199,10 @@ class BundleModel(SampledModel):
         return engine
 
     def engines(self, settings: DrawSettings, *, longest: int, sequences: int) -> tuple[DecoderSession, list[Engine]]:
-        """Engines of one thread each and the session under them, where the model is small; else one engine.
+        """The session and its engines: several of one thread each for a small model, else one engine.
 
-        A second session of one thread costs the memory of the weights again. Python runs one thread at a time, so that
-        more than a few engines gain nothing.
+        The engines of one thread use a second session, which needs the memory of the weights again. Python runs one
+        thread at a time, so more than ``MOST_LANES`` engines gain nothing.
         """
         session = self.session
         if session is None:
@@ -305,18 +311,18 @@ def open_sampled(
 ) -> BundleModel:
     """Open the bundle at ``path`` for verification.
 
-    Samples are stored, and a verdict is given, under the hashes that the manifest states: unless they were compared
-    a moment ago, they are (``check``), because otherwise altered weights would get the verdict of the original ones.
+    Samples and verdicts are stored under the hashes in the manifest. The files are therefore compared with them first
+    (``check``), unless the caller just did that: altered weights must not get the verdict of the original ones.
 
     Raises:
-        BundleError: No bundle, one whose files were altered, or whose graph does not end (``require_tried``).
+        BundleError: There is no bundle, its files were altered, or its graph does not end (``require_tried``).
     """
     require_tried(Bundle.open(path, check=check))
     return BundleModel(open_bundle(path, threads=threads, check=check), memory=memory)
 
 
 def bundle_identity(bundle: Bundle) -> ModelIdentity:
-    """Which bundle: ``Bundle.identity`` with what people want to know."""
+    """Identity of a bundle: its hash, with name, size and origin for reports."""
     manifest = bundle.manifest
     tokenizer = next((f.sha256 for f in manifest.files if f.name == TOKENIZER), "")
     details = {

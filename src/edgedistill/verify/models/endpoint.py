@@ -1,8 +1,9 @@
-"""A model behind an OpenAI-compatible server (vLLM, llama.cpp, a hosted one) as verification sees it: no logits.
+"""A model behind an OpenAI-compatible server (vLLM, llama.cpp, a hosted one) as a model for verification, without
+logits.
 
-The server draws with noise of its own, so that two models are compared unpaired. What it ships beside the weights is
-not known here: the settings of the run are sent with every request. Its replies are not kept from one run to the next,
-because an address does not say which weights answer.
+The server uses its own random numbers, so two models are compared unpaired. Its sampling defaults are not known here,
+so every request contains the settings of the run. Replies are not kept from one run to the next, because an address
+does not identify the weights behind it.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ if TYPE_CHECKING:
     from edgedistill.verify.types import Prompt
 
 KEY = "OPENAI_API_KEY"
-"""Variable that holds the key of a server that asks for one."""
+"""Environment variable with the API key, for servers that need one."""
 
 REQUESTS = 8
-"""At a time: servers put them into one batch."""
+"""Number of requests at a time, which servers process as a batch."""
 
 SECONDS = 600.0
-"""Longest wait for a reply."""
+"""Longest wait for a reply, in seconds."""
 
 _TRIES = 5
 _BUSY = (429, 500, 502, 503, 504)
@@ -50,7 +51,7 @@ _REMEDY = "Check that the server runs: curl {url}/models"
 
 
 def is_address(text: object) -> bool:
-    """Whether ``text`` names a server."""
+    """Whether ``text`` is the address of a server."""
     return str(text).startswith(("http://", "https://"))
 
 
@@ -58,12 +59,12 @@ class EndpointModel(SampledModel):
     """A model of a server.
 
     Args:
-        address: Where the API lies, ``http://localhost:8000/v1``; ``#NAME`` behind it chooses one of several models.
-        requests: So many at a time.
+        address: Of the API, such as ``http://localhost:8000/v1``; ``#NAME`` at its end chooses one of several models.
+        requests: Number of requests at a time.
 
     Raises:
         MissingExtraError: httpx is not installed.
-        VerifyError: No server there, or it has no such model.
+        VerifyError: No server answers, or it does not have the model.
     """
 
     def __init__(self, address: str, *, requests: int = REQUESTS) -> None:
@@ -87,7 +88,7 @@ class EndpointModel(SampledModel):
 
     @property
     def activity(self) -> str:
-        """The server draws."""
+        """Label for progress."""
         return f"asking {self.identity.name}"
 
     def draw_missing(self, missing: Sequence[Missing], settings: DrawSettings) -> Iterator[Drawn]:
@@ -109,7 +110,7 @@ class EndpointModel(SampledModel):
             pool.shutdown(wait=True, cancel_futures=True)
 
     def devices(self, prompts: Sequence[Prompt], settings: DrawSettings) -> DeviceReport | None:  # noqa: ARG002
-        """None: the server does not tell."""
+        """None: the server does not say which devices it uses."""
         return None
 
     def close(self) -> None:
@@ -140,7 +141,7 @@ class EndpointModel(SampledModel):
             "max_tokens": settings.max_new_tokens,
             "seed": NoiseKey.of(settings.seed, prompt=prompt.id, sample=index).state >> 33,
         }
-        # No part of the API of OpenAI: sent where they are not off.
+        # Not part of OpenAI's API, so they are sent only if they are set.
         body |= {k: v for k, v in (("top_k", settings.top_k), ("min_p", settings.min_p)) if v}
         if settings.repetition_penalty != 1.0:
             body |= dict.fromkeys(("repetition_penalty", "repeat_penalty"), settings.repetition_penalty)
@@ -200,7 +201,7 @@ class EndpointModel(SampledModel):
 
 
 def _drawn(prompt: Prompt, index: int, content: str, reasoning: str, finish: Finish, count: int) -> Drawn:
-    """A reply as a sample. Where the server counts no tokens, words stand in."""
+    """A reply as a sample. If the server does not count tokens, words are counted instead."""
     tags = DEFAULT_TAGS[0]
     if reasoning:
         content = f"{tags.open}{reasoning}{tags.close}{content}"
@@ -228,10 +229,10 @@ def _drawn(prompt: Prompt, index: int, content: str, reasoning: str, finish: Fin
     return Drawn(sample, (), finish)
 
 
-def _wait(told: str | None, attempt: int) -> float:
-    """Seconds until the next try: what the server says, else twice as long each time."""
+def _wait(retry_after: str | None, attempt: int) -> float:
+    """Seconds until the next attempt: the server's Retry-After, or 0.5 s doubled each time."""
     try:
-        seconds = float(told or "")
+        seconds = float(retry_after or "")
     except ValueError:
         seconds = 0.5 * 2.0**attempt
     return min(max(0.0, seconds), _LONGEST_WAIT)

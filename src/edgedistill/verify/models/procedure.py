@@ -1,8 +1,8 @@
-"""A bundle that answers by a procedure, seen as a model: one sample is one answer, of whatever number of trajectories.
+"""A bundle that answers by a procedure (a vote over K trajectories, a deliberation) as a model for verification.
 
-Trajectory j of answer i is sample ``i * K + j`` of the procedure ``single``, so that reference and bundle share their
-noise in every procedure. Questions are answered one at a time, as in use, so that the seconds of an answer mean
-something.
+One sample is one answer, whatever the number of trajectories behind it. Trajectory j of answer i is sample
+``i * K + j`` of the procedure ``single``, so reference and bundle share their random numbers in every procedure.
+Questions are answered one at a time, as in use, so that the seconds of an answer are meaningful.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ProcedureModel(SampledModel):
 
     @property
     def activity(self) -> str:
-        """The bundle answers."""
+        """Label for progress."""
         return f"answers of {self.identity.name} ({self.procedure.label})"
 
     def draw_missing(self, missing: Sequence[Missing], settings: DrawSettings) -> Iterator[Drawn]:
@@ -65,7 +65,7 @@ class ProcedureModel(SampledModel):
         options = self.procedure.options
         checked = prompt.extract == "checks"
         if checked:
-            # Whether a reply keeps the rules is the test, so the vote may not know: replies are free texts to it.
+            # The vote must not know whether a reply follows the rules, since that is tested: replies are free texts.
             options = replace(options, answers="free")
 
         def read(text: str) -> str | None:
@@ -92,7 +92,7 @@ class ProcedureModel(SampledModel):
 
 
 def _sample(prompt: Prompt, index: int, result: TrajectoryResult, tokens: tuple[int, ...]) -> Sample:
-    """The answer as a sample: what it says, and the tokens of everything that led to it."""
+    """The answer as a sample, with the tokens of all trajectories and passes that led to it."""
     kind: AnswerKind = "parsed"
     answer, correct, loose = result.final, None, None
     if result.decided_by == "none" or not result.answer:
@@ -147,7 +147,7 @@ def _trial(prompt: Prompt, result: TrajectoryResult) -> Trial:
 
 
 def stopped_tokens(trajectories: Sequence[Trajectory]) -> int:
-    """Tokens of trajectories that are decoded in step and cut off as soon as the majority is certain."""
+    """Number of tokens if the trajectories were decoded in lockstep and stopped once the majority is certain."""
     finished: dict[int, str | None] = {}
     for one in sorted(trajectories, key=lambda trajectory: len(trajectory.tokens)):
         finished[one.index] = one.vote
@@ -157,7 +157,7 @@ def stopped_tokens(trajectories: Sequence[Trajectory]) -> int:
 
 
 def _final_tokens(result: TrajectoryResult) -> tuple[int, ...]:
-    """Of the text that stands; of the only trajectory even if it came to no answer."""
+    """Tokens of the final text; for a single trajectory its tokens even without an answer."""
     if len(result.trajectories) == 1:
         return result.trajectories[0].tokens
     if result.decided_by == "deliberation" and result.deliberation is not None:

@@ -1,4 +1,8 @@
-"""The audit of the sampler, run on the engine as it will be used."""
+"""Audits the sampler with the engine of the run: same seeds repeat, other seeds differ, frequencies match
+probabilities.
+
+This module draws the replies and tokens; the tests on them are in ``stats.sampler_audit``.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +33,8 @@ if TYPE_CHECKING:
 
 OTHER_SEEDS = 3
 TOKENS_OF_THE_ROW = 256
-"""Most tokens of the distribution that many tokens are drawn from: the most likely ones of a row of logits. More make
-the draws half of the audit, and the test pools what is expected less than five times anyway.
+"""Tokens of a row of logits, the most likely ones, that the known distribution is cut to. With more, these draws would
+take half of the audit's time, and the test pools tokens that are expected less than five times anyway.
 """
 
 _CHUNK = 1 << 22  # logits compared at a time
@@ -38,7 +42,7 @@ _CHUNK = 1 << 22  # logits compared at a time
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Replies that are drawn twice: so many prompts, samples of each, tokens of each sample."""
+    """Size of an audit: number of prompts, samples of each, and tokens of each sample, which are drawn twice."""
 
     prompts: int
     samples: int
@@ -47,7 +51,7 @@ class Size:
 
 SHORT, FIRST, WHOLE = Size(2, 1, 8), Size(4, 2, 16), Size(4, 2, 48)
 FEW_REPLIES = 1000
-"""A run with fewer replies begins with the short audit, of which the longer one would be more than two hundredths."""
+"""A run with fewer replies begins with the short audit, since the longer one would take more than 2 % of it."""
 
 
 def check_sampler(
@@ -59,13 +63,19 @@ def check_sampler(
     replies: int | None = None,
     progress: Progress | None = None,
 ) -> SamplerAudit:
-    """Draw a few short replies twice with one seed and once with others until one differs, and many tokens from one
-    known distribution: the least certain one that these replies met, cut to its most likely tokens.
+    """Draw a few short replies twice with one seed, and with other seeds until one differs; then many tokens from one
+    known distribution: the most uncertain one in these replies, cut to its most likely tokens.
 
-    It begins small, and takes longer replies only where these leave too little choice to tell seeds apart.
+    It begins with short replies, and repeats with longer ones only if these leave too little choice to tell seeds
+    apart.
 
     Args:
-        replies: How many the run will draw; few of them get a short audit. None: many.
+        model: Draws and scores on this machine.
+        prompts: Of the suite; the first few are used.
+        settings: Of the run.
+        draws: Tokens drawn from the known distribution.
+        replies: Number of replies that the run will draw; below ``FEW_REPLIES`` the audit begins shorter. None: many.
+        progress: Receives replies.
 
     Raises:
         VerifyError: No prompts, or settings that leave no choice (temperature 0).
@@ -100,9 +110,7 @@ def _audit(
     *,
     last: bool,
 ) -> SamplerAudit | None:
-    """None where the replies leave too little choice to tell seeds apart and longer ones follow: nothing else is drawn
-    of such a size.
-    """
+    """The audit with replies of ``size``; None if they leave too little choice to tell seeds apart, unless ``last``."""
     short = settings.replace(max_new_tokens=min(size.tokens, settings.max_new_tokens), repetition_penalty=1.0)
     asked = list(prompts[: size.prompts])
     keys = [(prompt.id, index) for prompt in asked for index in range(size.samples)]
@@ -145,7 +153,7 @@ def _audit(
 def _walk(
     model: NoisyModel, prompt: Prompt, tokens: Sequence[int], settings: DrawSettings
 ) -> tuple[float, float, npt.NDArray[np.float32], int]:
-    """Probability of a reply, and the least certain distribution in it: entropy, logits, position."""
+    """Probability of a reply, and the most uncertain distribution in it: entropy in nats, logits, position."""
     log_probability, best = 0.0, (-1.0, np.empty(0, dtype=np.float32), 0)
     parts = slices([len(tokens)], model.identity.vocab_size)
     at = 0
@@ -156,7 +164,7 @@ def _walk(
             if entropy > best[0]:
                 best = (entropy, row.copy(), at)
             chosen = options.logprobs[options.ids == tokens[at]]
-            # A token outside: the decode path saw it among its candidates, the scoring path did not.
+            # A token may be a candidate on the decode path and not on the scoring path.
             log_probability += float(chosen[0]) if len(chosen) else float(options.logprobs.min())
             at += 1
     return float(np.exp(log_probability)), *best
@@ -170,7 +178,7 @@ def _many(
     settings: DrawSettings,
     draws: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """``draws`` tokens from one distribution under the noise of as many samples: counts, and the probabilities due."""
+    """Draw one token for each of ``draws`` samples from one distribution; counts and probabilities [V]."""
     counts = np.zeros(len(logits), dtype=np.int64)
     step = max(1, _CHUNK // len(logits))
     for start in range(0, draws, step):

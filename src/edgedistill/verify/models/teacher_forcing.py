@@ -1,6 +1,6 @@
-"""Given tokens fed to a model: the logits before each of them, and a cache that holds them.
+"""Teacher forcing: feeds given tokens to a model and computes the logits before each of them.
 
-Every step is exact: the numerical path is that of a prefill, whatever the tokens were decoded with.
+Every step uses the exact numerical path, that of a prefill, whatever path the tokens were decoded with.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def prefill(session: DecoderSession, ids: Sequence[int], *, chunk: int) -> tuple[Decoder, Logits]:
-    """A decoder of one row with these tokens, and the logits float32 [V] after the last (empty for no tokens).
+    """A decoder of one row that holds ``ids``, and the logits float32 [V] after the last (empty for no tokens).
 
-    ``chunk``: most tokens in one run.
+    ``chunk``: largest number of tokens in one run of the graph.
     """
     decoder = session.decoder()
     logits = np.empty(0, dtype=np.float32)
@@ -44,10 +44,19 @@ def force(
     *,
     chunk: int,
 ) -> tuple[Decoder, Iterator[tuple[Logits, npt.NDArray[np.bool_]]]]:
-    """A decoder of a row per sequence, and the slices that fill it: logits [rows, width, V], valid bool [rows, width].
+    """Score ``sequences`` after ``prompt``, slice by slice.
 
-    After a slice the rows hold the prompt and the tokens before the slice's last position. ``chunk`` bounds the runs of
-    the prompt, which is computed once for all sequences.
+    Args:
+        session: Of the model.
+        prompt: Token ids; computed once for all sequences.
+        sequences: Token ids of each.
+        parts: Positions of the sequences, in order.
+        chunk: Largest number of tokens of the prompt in one run of the graph.
+
+    Returns:
+        A decoder with a row per sequence, and an iterator over the slices that fills it: logits float32 [rows, width,
+        V] and bool [rows, width], False at padding. After a slice the rows hold the prompt and the tokens before the
+        slice's last position.
     """
     prefix, _ = prefill(session, prompt[:-1], chunk=chunk)
     decoder = prefix.select([0] * len(sequences)) if len(prompt) > 1 else session.decoder(len(sequences))
@@ -75,7 +84,7 @@ def force_one(
     *,
     chunk: int,
 ) -> Iterator[Logits]:
-    """Logits [width, V] of one sequence, slice by slice, on an empty decoder: for graphs that know no batches."""
+    """Logits float32 [width, V] of one sequence, slice by slice, on an empty decoder: for graphs without batches."""
     for start, stop in chunk_bounds(len(prompt) - 1, chunk):
         decoder.feed(prompt[start:stop], exact=True, logits=False)
     ids = np.array([[prompt[-1], *sequence[:-1]]], dtype=np.int64)

@@ -1,7 +1,8 @@
-"""The original model in PyTorch as verification sees it: float32, the same noise, the same answers.
+"""The original model in PyTorch as the reference of a verification: in float32, with the same random numbers as a
+bundle.
 
-Slow on purpose: it is the yardstick. The samples of a prompt share its prefill and are decoded together; a finished one
-leaves the batch.
+It is meant to be right, not fast. The samples of a prompt share its prefill and are decoded as a batch, which finished
+samples leave.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ class TorchModel(SampledModel):
 
     Args:
         checkpoint: Closed with this object.
-        device: Where it computes, in float32 everywhere.
-        batch: Samples decoded together; None: as many as the free memory holds.
-        stream: Load layer by layer; such a model can score tokens and cannot draw samples.
+        device: Where it computes, always in float32.
+        batch: Samples decoded together; None: as many as fit into the free memory.
+        stream: Load weights layer by layer; such a model can score tokens but not draw samples.
     """
 
     can_score = True
@@ -129,7 +130,7 @@ class TorchModel(SampledModel):
 
     @property
     def can_draw(self) -> bool:
-        """Whether it fits the memory."""
+        """Whether all weights are in memory."""
         return not self._stream
 
     @property
@@ -145,11 +146,11 @@ class TorchModel(SampledModel):
 
     @property
     def score_rows(self) -> int:
-        """More at a time where every pass reads all weights from disk."""
+        """Number of sequences scored at a time; more if every pass reads all weights from disk."""
         return 32 if self._stream else 8
 
     def draw_missing(self, missing: Sequence[Missing], settings: DrawSettings) -> Iterator[Drawn]:
-        """See ``SampledModel``. Settings' ``numerics`` mean nothing here: there is one path."""
+        """See ``SampledModel``. The settings' ``numerics`` have no effect: PyTorch has one path."""
         if self._stream:
             raise VerifyError(
                 f"{self.identity.name} does not fit the memory; layer by layer it can score tokens, not draw samples.",
@@ -174,12 +175,12 @@ class TorchModel(SampledModel):
     def _batch_of(
         self, one: Encoded, indices: Sequence[int], settings: DrawSettings
     ) -> Iterator[tuple[int, list[int], Finish]]:
-        """Replies of one batch; on other devices than the CPU all at once, since memory may run out until the end."""
+        """Replies of one batch; on a GPU all at once at the end, since memory may run out before that."""
         decoded = self._decode(one, indices, settings)
         return decoded if self._device == "cpu" else iter(list(decoded))
 
     def _rows(self, tokens: int) -> int:
-        """Samples whose keys, values and logits fit half of the free memory; of a prompt they share the prefill."""
+        """Number of samples whose keys, values and logits fit into half of the free memory."""
         config = self._model.config
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -196,7 +197,7 @@ class TorchModel(SampledModel):
         replies: list[list[int]] = [[] for _ in indices]
         seen = np.zeros((len(indices), self._vocab), dtype=np.bool_)
         seen[:, list(one.ids)] = True
-        # Caches with states cannot be reordered: the prompt is computed by every row, and no row leaves.
+        # Caches with recurrent states cannot be reordered: every row computes the prompt, and no row leaves.
         kinds = {*(getattr(self._model.config, "layer_types", None) or ())}
         fixed = bool(kinds - {"full_attention", "sliding_attention", "attention"})
         held = np.zeros(len(indices), dtype=np.int64)

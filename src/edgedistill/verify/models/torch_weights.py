@@ -1,8 +1,9 @@
-"""A checkpoint as a PyTorch module: built without allocating, filled from the checkpoint's own reader.
+"""Builds the PyTorch module of a checkpoint, with weights from the same reader that the exporter uses.
 
-The reader is the exporter's, so that GGUF files, adapters and half precision come out as in the bundle. A model that is
-larger than memory keeps its layers on PyTorch's ``meta`` device and loads each as it is computed (``stream``). What
-devices PyTorch has here, and how much of their memory is free, is asked here too.
+The module is built without allocating weights. Using the exporter's reader, GGUF files, adapters and half precision
+give the same values as in the bundle. A model larger than memory keeps its layers on PyTorch's ``meta`` device and
+loads each when it is computed (``stream``). The module also checks which devices PyTorch has and how much memory they
+have free.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ DEVICES: tuple[Device, ...] = ("cpu", "cuda", "mps")
 
 
 def require_device(torch: Any, device: Device) -> None:
-    """Raises UsageError unless PyTorch has the device here."""
+    """Raises UsageError unless PyTorch has ``device`` on this machine."""
     if device not in DEVICES:
         raise UsageError(f"There is no device {device!r}; expected {', '.join(DEVICES)}.")
     if device == "cpu" or (torch.cuda if device == "cuda" else torch.backends.mps).is_available():
@@ -36,7 +37,7 @@ def require_device(torch: Any, device: Device) -> None:
 
 
 def free_memory(torch: Any, device: Device) -> int:
-    """Bytes that are free on the device."""
+    """Free memory of the device, in bytes."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     if device == "mps":
@@ -87,12 +88,12 @@ def build_module(checkpoint: Checkpoint, *, stream: bool) -> Any:
 
 
 def empty_module(checkpoint: Checkpoint) -> Any:
-    """The model in evaluation mode with parameters that have shapes and no values.
+    """The model in evaluation mode, with parameters that have shapes but no values.
 
     Raises:
         MissingExtraError: See ``import_torch``.
-        UnsupportedModelError: The installed transformers does not know the model's type, gives back no states of its
-            layers, or cannot read its RoPE.
+        UnsupportedModelError: The installed transformers does not know the model's type, does not return the states of
+            its layers, or cannot read its RoPE.
     """
     torch, transformers = import_torch()
     kind = str(checkpoint.config.get("model_type"))
@@ -121,7 +122,7 @@ def empty_module(checkpoint: Checkpoint) -> Any:
 
 @contextlib.contextmanager
 def _parameters_on_meta(torch: Any) -> Iterator[None]:
-    """New parameters take no memory and no time to initialise; buffers, which no file holds, are made as usual."""
+    """New parameters take no memory and no time to initialise; buffers, which are not in files, are made as usual."""
     register = torch.nn.Module.register_parameter
 
     def register_on_meta(module: Any, name: str, parameter: Any) -> None:

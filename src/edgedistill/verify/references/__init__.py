@@ -1,6 +1,6 @@
-"""References: what a bundle is compared with, opened by name, or stored as a baseline file.
+"""References that a bundle is compared with: a model that is opened by name, or a baseline file.
 
-Start at ``open.open_reference`` and ``baseline_file.Baseline``; ``baseline.BaselineModel`` puts a stored baseline in
+Start at ``open.open_reference`` and ``baseline_file.Baseline``. ``baseline.BaselineModel`` lets a stored baseline take
 the place of a model.
 
 Never imports ``verify.run`` or ``verify.stages``.

@@ -1,4 +1,5 @@
-"""A baseline used as the reference: its samples, its stored token distributions, the settings that it fixes."""
+"""Uses a baseline file as the reference: its samples, its stored token distributions, and the settings that it
+fixes."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class BaselineModel(SampledModel):
-    """A baseline in the place of a model: gives out its samples, and what it knows of their distributions."""
+    """A baseline in the place of a model: returns its stored samples, and divergences from its stored distributions."""
 
     score_rows = 8
 
@@ -41,12 +42,12 @@ class BaselineModel(SampledModel):
 
     @property
     def activity(self) -> str:
-        """Nothing is drawn."""
+        """Label for progress."""
         return "reading the baseline"
 
     @property
     def shares_noise(self) -> bool:
-        """Whether its samples have the noise of other models' samples: those of a server do not."""
+        """Whether its samples were drawn with the same random numbers as other models' (not those of a server)."""
         return self.baseline.identity.kind != "endpoint"
 
     @property
@@ -56,12 +57,12 @@ class BaselineModel(SampledModel):
 
     @property
     def shipped(self) -> Shipped | None:
-        """What the model that drew the samples ships; None in baselines from before it was kept."""
+        """Template, end tokens and sampling defaults of the model that drew the samples; None in older baselines."""
         return self.baseline.shipped
 
     @property
     def scored_keys(self) -> frozenset[SampleKey]:
-        """The samples that ``compare`` knows distributions of."""
+        """Keys of the samples whose distributions are stored."""
         return frozenset(self.baseline.tops)
 
     def draw_missing(self, missing: Sequence[Missing], settings: DrawSettings) -> Iterator[Drawn]:
@@ -80,7 +81,7 @@ class BaselineModel(SampledModel):
     def compare(
         self, q: SampledModel, prompt: Prompt, sequences: Sequence[Sequence[int]], *, thinking: bool | None = None
     ) -> list[TokenDivergence]:
-        """Lower bounds of KL(baseline || q) on samples of the baseline (see the module).
+        """Lower bounds of KL(baseline || q) on samples of the baseline (see ``baseline_file``).
 
         Raises:
             VerifyError: A sequence whose distributions are not stored (see ``scored_keys``).
@@ -103,9 +104,10 @@ class BaselineModel(SampledModel):
 
 
 class Dictated(NamedTuple):
-    """What is run against a baseline; ``notes``: requests that it cannot meet.
+    """Options, prompts and settings of a run against a baseline.
 
-    ``settings`` are those of the baseline, ``own`` the bundle's.
+    ``settings`` are those of the baseline, ``own`` those of the bundle; ``notes`` are sentences about requests that the
+    baseline cannot meet.
     """
 
     options: VerifyOptions
@@ -116,14 +118,15 @@ class Dictated(NamedTuple):
 
 
 def as_dictated(suite: Suite, reference: BaselineModel, bundle: SampledModel, options: VerifyOptions) -> Dictated:
-    """The settings of a baseline, and all its prompts and samples unless the options ask for fewer.
+    """The settings of a baseline, with all its prompts and samples unless the options have smaller numbers.
 
-    Numbers that were given ask for fewer, and so does the preset ``fast``: the first samples of each prompt, whose
-    noise is that of a run with the reference itself. The preset ``default`` asks for nothing: the size of a baseline
-    was chosen when it was made.
+    Fewer prompts or samples are used if the options contain numbers, or with the preset ``fast``; then the first
+    samples of each prompt, which have the same random numbers as a run with the reference itself. The preset
+    ``default`` changes
+    nothing: the size of a baseline was chosen when it was made.
 
     Raises:
-        VerifyError: other settings, another suite or tokenizer, or numbers that exceed the baseline's.
+        VerifyError: Other settings, another suite or tokenizer, or numbers that exceed the baseline's.
     """
     baseline = reference.baseline
     settings = replace(baseline.settings, **options.overrides)
@@ -157,9 +160,9 @@ def as_dictated(suite: Suite, reference: BaselineModel, bundle: SampledModel, op
 
 
 def _own(suite: Suite, baseline: Baseline, bundle: SampledModel, options: VerifyOptions) -> DrawSettings:
-    """What the bundle is sampled with: its own settings where the baseline's model states some, else the baseline's.
+    """Settings of the bundle: its own for every setting that the baseline's model had of its own, else the baseline's.
 
-    A baseline that does not say what its model states dictates everything.
+    An older baseline, which does not record its model's own settings, fixes all of them.
     """
     if baseline.shipped is None or bundle.shipped is None or options.same_settings:
         return baseline.settings
@@ -171,12 +174,12 @@ def _own(suite: Suite, baseline: Baseline, bundle: SampledModel, options: Verify
 
 
 def _planned(suite: Suite, options: VerifyOptions) -> int:
-    """Prompts that the preset takes of a suite."""
+    """Number of prompts that the preset takes of a suite."""
     return min(len(suite.prompts), options.plan.prompts or len(suite.prompts))
 
 
 def _beyond_baseline(suite: Suite, prompts: int, samples: int, options: VerifyOptions) -> list[str]:
-    """What a preset that was asked for would take and the baseline does not hold, in a sentence."""
+    """A sentence if the preset needs more prompts or samples than the baseline has."""
     if options.preset == "default":
         return []
     missing = []
@@ -189,7 +192,7 @@ def _beyond_baseline(suite: Suite, prompts: int, samples: int, options: VerifyOp
 
 
 def other_versions(baseline: Baseline) -> list[str]:
-    """A sentence for each package that drew the baseline in another version than it has here."""
+    """A sentence for each package whose version differs between the baseline and this machine."""
     here = Provenance.here().versions
     return [
         f"The baseline was drawn with {package} {there}, this run has {here[package]}: a change may come from that."

@@ -1,12 +1,12 @@
-"""A baseline: the reference's samples in a file, so that a gate needs no reference at hand.
+"""The baseline file: the reference's samples, so that a later verification does not need the reference.
 
-It holds what the samples depend on (suite, settings, model, versions), the samples themselves, and for the first
-samples of every prompt the most likely tokens at each position with the probability of all others together (the tail).
-The file carries its own SHA-256. A baseline that was altered, or made for something else, is refused and never made
-anew silently.
+It holds what the samples depend on (suite, settings, model, versions), the samples themselves and, for the first
+samples of every prompt, the most likely tokens at each position with the total probability of all others (the tail).
+The file contains its own SHA-256. A baseline that was altered, or made for another suite, model or settings, is refused
+and never silently replaced.
 
-Divergences against a baseline treat the tail as one token. By the log-sum inequality they are lower bounds of the full
-ones, and so are both entropies, cut in the same way.
+Divergences from a baseline treat the tail as one token. By the log-sum inequality they are lower bounds of the full
+ones, and so are both entropies, which are computed in the same way.
 """
 
 from __future__ import annotations
@@ -62,16 +62,16 @@ class Baseline:
     """Samples of a reference.
 
     Attributes:
-        created: ISO 8601.
-        suite_name, suite_sha256: Which suite.
+        created: ISO 8601, UTC.
+        suite_name, suite_sha256: Of the suite.
         settings: Sampling settings and seed.
         identity: The reference.
         versions: Of the packages that drew the samples.
         drawn: All samples.
         tops: Of some of them, the most likely tokens at each position.
         sha256: Of the file's content; "" before it is saved.
-        shipped: What the reference ships beside its weights; None in files from before it was kept.
-        asked: Names of the settings that were asked for when it was made, instead of the reference's own.
+        shipped: Template, end tokens and sampling defaults of the reference; None in older files.
+        asked: Names of the settings that the user chose instead of the reference's own.
     """
 
     created: str
@@ -100,11 +100,11 @@ class Baseline:
         asked: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> Self:
-        """A baseline from samples that ``model`` gave on ``prompts``, with ``top_k`` tokens per position of the first
-        ``scored_samples`` samples of each prompt.
+        """A baseline from samples that ``model`` drew on ``prompts``, with ``top_k`` tokens per position of the first
+        ``scored_samples`` samples of each prompt (none for a model that cannot score).
 
         Raises:
-            VerifyError: Samples missing or of other prompts; ``top_k`` below 1; a model that cannot score.
+            VerifyError: Samples are missing or of other prompts; ``top_k`` is below 1; ``model`` is a baseline.
         """
         if top_k < 1 or scored_samples < 0:
             raise VerifyError(f"top_k is {top_k} and scored_samples {scored_samples}; expected at least 1 and 0.")
@@ -142,12 +142,12 @@ class Baseline:
 
     @property
     def samples(self) -> int:
-        """Samples of every prompt (the least, where they differ), counted from index 0."""
+        """Number of samples of each prompt, counted from index 0; the smallest if they differ."""
         prompts = {prompt_id for prompt_id, _ in self.drawn}
         return min(next(n for n in itertools.count() if (prompt_id, n) not in self.drawn) for prompt_id in prompts)
 
     def save(self, path: Path, *, force: bool = False) -> Self:
-        """Write the file in one go and return this baseline with its ``sha256``.
+        """Write the file atomically and return this baseline with its ``sha256``.
 
         Raises:
             OutputError: It exists and ``force`` is not given; it cannot be written.
@@ -165,7 +165,7 @@ class Baseline:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a file; raises VerifyError if it is no baseline, altered, or of a newer format."""
+        """Read a file; raises VerifyError if it is not a baseline, was altered, or has another format version."""
         try:
             data = FORM.read_file(path)
         except FileNotFoundError as error:
@@ -190,7 +190,9 @@ class Baseline:
         tokenizer_sha256: str | None = None,
         samples: int | None = None,
     ) -> None:
-        """Raises VerifyError unless it fits what it is to be used for; None leaves a condition out."""
+        """Raises VerifyError unless the baseline has this suite, these settings, this tokenizer and enough samples; a
+        condition that is None is not checked.
+        """
         if suite is not None and suite.sha256 != self.suite_sha256:
             raise VerifyError(
                 f"The baseline was made for the suite `{self.suite_name}` ({self.suite_sha256[:12]}…), this run has "
@@ -217,7 +219,7 @@ class Baseline:
             )
 
     def summary(self) -> dict[str, Any]:
-        """JSON-able: what it is, without the samples."""
+        """JSON-able description of the baseline, without the samples."""
         return {
             "created": self.created,
             "suite": {"name": self.suite_name, "sha256": self.suite_sha256},

@@ -1,7 +1,7 @@
-"""Arrays of a compressed NumPy archive, read in bounded memory.
+"""Reads the arrays of a compressed NumPy archive (npz) from an untrusted file, in bounded memory.
 
-``numpy.load`` believes what an archive says about itself: a few hundred kilobytes become any size, and a header's shape
-is allocated before there are bytes for it.
+``numpy.load`` trusts the archive: a few hundred kilobytes can inflate to any size, and the shape in an array's header
+is allocated before its bytes are read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _FREE_BYTES = 64 << 20
 _MOST_RATIO = 40
-"""Logarithms of probabilities hardly shrink, token ids and JSON text by less than 20."""
+"""Largest compression ratio: log probabilities hardly shrink, token ids and JSON text by a factor below 20."""
 _TYPES = {"header": "uint8", "ids": "uint32", "logprobs": "float32", "tail": "float32"}
 
 
@@ -31,7 +31,7 @@ def read_arrays(body: bytes, source: str, dimensions: Mapping[str, int]) -> dict
     """The arrays of an archive by name, each with its number of ``dimensions``.
 
     Raises:
-        VerifyError: No archive, arrays that are missing or of another type, or more data than its size explains.
+        VerifyError: It is not an archive, arrays are missing or of another type, or it inflates to too much data.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:

@@ -1,4 +1,4 @@
-"""Which reference: the original in PyTorch, another bundle, or a stored baseline."""
+"""Opens a reference by name: the original in PyTorch, another bundle, a server, or a baseline file."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def open_reference(
             file: a baseline.
         bundle: The bundle that is verified.
         memory: Bytes for samples of a reference bundle.
-        stream: For ``hf``: load the layers one at a time as they are computed; None: where the original would not fit
+        stream: For ``hf``: load the layers one at a time as they are computed; None: if the original would not fit into
             the free memory.
-        device: For ``hf``: where PyTorch computes.
+        device: For ``hf``: device of PyTorch.
 
     Raises:
-        VerifyError: Nothing of that kind there, or an original whose place the bundle does not know.
+        VerifyError: There is no such reference, or the bundle does not know where its original is.
         MissingExtraError: ``hf`` without PyTorch.
         BundleError, CheckpointError, ModelNotFoundError: See there.
     """
@@ -71,7 +71,8 @@ def open_reference(
 
 
 def original_name(bundle: Bundle) -> str:
-    """What ``open_checkpoint`` finds the bundle's source by; raises VerifyError where only its last name is known."""
+    """Name by which ``open_checkpoint`` finds the bundle's source; raises VerifyError if the bundle has no such
+    name."""
     source = bundle.manifest.source
     kind, name = source.get("kind"), str(source.get("name", ""))
     if source.get("adapter"):

@@ -1,4 +1,4 @@
-"""Distributions cut to their most likely tokens, the rest as one: what a baseline stores of a position."""
+"""Token distributions as a baseline stores them: the most likely tokens, and all others together as one (the tail)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TopTokens:
 
     @classmethod
     def joined(cls, parts: Sequence[TopTokens]) -> Self:
-        """One after the other; at least one part."""
+        """Positions of all ``parts`` in order; at least one part."""
         return cls(
             np.concatenate([part.ids for part in parts]),
             np.concatenate([part.logprobs for part in parts]),

@@ -1,4 +1,4 @@
-"""From samples to the report: pure, no model, no file."""
+"""Computes the report from the samples of a run; it needs neither models nor files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _MUCH_GARBAGE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """When and where a report was made, and with what."""
+    """Time, package versions and machine of a report."""
 
     created: str
     versions: Mapping[str, str]
@@ -62,7 +62,7 @@ class Provenance:
 
     @classmethod
     def here(cls) -> Provenance:
-        """Now, on this machine, with these versions."""
+        """The present time, and the versions and hardware of this machine."""
         from edgedistill.system.hardware import detect
 
         found: dict[str, str] = {}
@@ -89,18 +89,23 @@ def analyse(
     levels: Levels | None = None,
     notes: Sequence[str] = (),
 ) -> VerifyReport:
-    """Compute everything that a report holds; deterministic.
+    """Compute a report; deterministic.
 
     Args:
-        suite: As loaded; the prompts that were asked are those of the bundle's samples.
-        reference: None audits the bundle alone.
+        suite: As loaded; only prompts with samples of the bundle are used.
+        settings: Of the run.
+        bundle: The bundle's samples.
+        reference: The reference's samples; None: an audit of the bundle alone.
         margins: Of the gate; needed with a reference.
-        divergences: Token by token, an entry per prompt that was scored.
+        provenance: Of the report.
+        divergences: Token scores, one entry per scored prompt.
+        sampler: The audit of the sampler.
         sequential: The state in which a sequential run stopped.
-        levels: Of the gate's tests, where the run could have ended earlier.
+        levels: Levels of the gate's tests, if the run could have ended earlier.
+        notes: Sentences that go into the report.
 
     Raises:
-        VerifyError: too few samples or prompts, no answer in any reply, samples that do not fit together.
+        VerifyError: Too few samples or prompts, no answer in any reply, or samples that do not match.
     """
     asked = asked_suite(suite, bundle.samples)
     own = by_prompt(bundle.samples)
@@ -121,7 +126,7 @@ def analyse(
         gate = _gate(reference_samples, own, (before, result), margins, settings, of_reference, sequential, levels)
         right = {prompt.id: prompt.answer for prompt in asked.prompts}
         lost = lost_prompts(before.prompts, result.prompts, reference_samples, own, right, level=settings.level)
-    told = [*notes, *_warnings(result, before, bundle, reference)]
+    found_notes = [*notes, *_warnings(result, before, bundle, reference)]
     extras = audit_extras(asked, bundle, settings)
     return VerifyReport(
         kind="audit" if reference is None else "verify",
@@ -155,13 +160,13 @@ def analyse(
         ),
         gate=gate,
         definitions=dict(DEFINITIONS),
-        notes=tuple(told),
+        notes=tuple(found_notes),
         lost_most=lost,
     )
 
 
 def asked_suite(suite: Suite, samples: Sequence[Sample]) -> Suite:
-    """The part of a suite that was asked: the prompts with samples, and the variants of these."""
+    """The part of a suite that was sampled: the prompts with samples, and the variants of these."""
     ids = {sample.prompt_id for sample in samples}
     prompts = tuple(prompt for prompt in suite.prompts if prompt.id in ids)
     variants = tuple(v for v in suite.variants if v.variant_of is None or v.variant_of in ids)
@@ -169,7 +174,7 @@ def asked_suite(suite: Suite, samples: Sequence[Sample]) -> Suite:
 
 
 def claim(result: SuiteResult, *, deterministic: bool) -> str:
-    """What the samples support of "100 % self-consistency, 0.00 bits", in sentences."""
+    """How far the samples support a claim such as "100 % self-consistency, 0.00 bits", in sentences."""
     if deterministic:
         return "Decoding was deterministic: equal answers say nothing about the model, and consistency is not scored."
     unanimous = sum(row.majority_share.value == 1.0 for row in result.prompts)
@@ -194,7 +199,7 @@ def claim(result: SuiteResult, *, deterministic: bool) -> str:
 def _warnings(
     result: SuiteResult, before: SuiteResult | None, bundle: ModelSamples, reference: ModelSamples | None
 ) -> list[str]:
-    """What makes the numbers mean less than they seem to."""
+    """Sentences on what limits the meaning of the numbers."""
     found = []
     for who, one, samples in (("reference", before, reference), ("bundle", result, bundle)):
         if one is None or samples is None:
@@ -215,7 +220,9 @@ def _summary(asked: Suite, model: ModelSamples, settings: RunSettings) -> SuiteR
 
 
 def _end_hint(model: ModelSamples, reference: ModelSamples | None) -> str:
-    """What ends the model's turns and not its replies, in a sentence: a limit raised for it only costs time."""
+    """A sentence if the model's template ends turns with a token that does not end its replies: then raising the limit
+    of tokens does not help.
+    """
     if model.shipped is None:
         return ""
     known = None if reference is None or reference is model else reference.shipped
@@ -227,7 +234,7 @@ def _end_hint(model: ModelSamples, reference: ModelSamples | None) -> str:
 
 
 def require_answers(model: ModelSamples, who: str) -> None:
-    """Raises VerifyError for a reference (or an audited model) without a single answer: it measures nothing."""
+    """Raises VerifyError for a reference (or an audited model) without a single answer: nothing can be measured."""
     samples = model.samples
     if any(sample.kind == "parsed" for sample in samples):
         return
@@ -287,7 +294,7 @@ def _pair_metrics(
         compare(reference_samples, own, limit=settings.max_new_tokens)  # says which prompt is missing
     level, seed = settings.level, settings.seed
     distances = [_distance(reference_samples[p], own[p], settings).value for p in reference_samples]
-    # Pairs of their own noise differ by the noise alone.
+    # Uncoupled pairs differ by noise even if the models are the same.
     turned = [_flips(reference_samples[p], own[p]) if settings.coupled else None for p in reference_samples]
     known = [counts for counts in turned if counts is not None and counts[0]]
 
@@ -350,7 +357,7 @@ def collapse_is_open(
     level: float,
     seed: int,
 ) -> bool:
-    """Whether the gate would be inconclusive for the collapse verdict on these samples, the same of both models."""
+    """Whether the gate would be inconclusive about the collapse verdict on these samples of both models."""
     asked = asked_suite(suite, reference)
     verdicts = [
         summarise_suite(asked, samples, deterministic=deterministic, level=level, seed=seed).verdict

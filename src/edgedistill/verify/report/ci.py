@@ -1,6 +1,6 @@
-"""The report for CI systems: job summary and annotations of GitHub Actions, JUnit XML with a test case per endpoint.
+"""Writes the report for CI systems: job summary and annotations of GitHub Actions, JUnit XML with a case per endpoint.
 
-In JUnit fail is a failure, inconclusive an error: a job that looks at either does not take it for a pass.
+In JUnit XML, fail is a failure and inconclusive an error, so that neither counts as passed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def job_summary(report: VerifyReport) -> str:
 
 
 def annotate(report: VerifyReport) -> list[str]:
-    """Workflow commands, one line each: every endpoint that did not pass, then the outcome."""
+    """Workflow commands of GitHub Actions, one line each, for every endpoint that did not pass and for the outcome."""
     lines = [
         _command(row[-1], f"{row[0]}: {row[-1]}", f"{row[3] or f'{row[1]} to {row[2]}'}, margin {row[4]}")
         for row in endpoint_rows(report)
@@ -92,7 +92,7 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that neither ends a table's cell nor is taken for markup."""
+    """``text`` escaped, so that it neither ends a table's cell nor is read as markup."""
     safe = visible(" ".join(text.split()), line=True)
     return safe.replace("<", "&lt;").replace("|", "\\|").replace("[", "\\[")
 
@@ -101,7 +101,7 @@ def _code(text: str) -> str:
     return visible(" ".join(text.split()), line=True).replace("`", "'")
 
 
-# What XML 1.0 cannot hold, escaped or not.
+# Characters that XML 1.0 cannot contain, not even escaped.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 

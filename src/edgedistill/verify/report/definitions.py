@@ -1,4 +1,4 @@
-"""What every reported number means, in a sentence or two, as reports print it beside the number."""
+"""Definitions of all reported numbers in a sentence or two, which reports print beside the numbers."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from types import MappingProxyType
 DEFINITIONS = MappingProxyType(
     {
         "majority_share": "Share of samples with the most frequent answer. Where all agree, the lower end is the exact "
-        "one-sided bound that so many samples support (0.9942 for 512 of 512), never a bare 100 %. Of one prompt the "
-        "interval allows for having picked the largest.",
+        "one-sided bound that so many samples support (0.9942 for 512 of 512). For one prompt the interval allows for "
+        "having picked the largest share.",
         "agreement": "Unbiased probability that two samples of a prompt give the same answer. Samples without an "
         "answer agree with nothing.",
         "entropy": "Grassberger's estimate of the entropy of the answers, in bits. Samples without an answer count as "
-        "all different, so that a prompt that yields only garbage has log2 N bits and not none. Where all samples "
-        "agree, the upper end is what answers that were not seen could still add. Of a suite it is the mean of the "
-        "prompts' estimates. The interval of the mean allows for what few samples of a prompt miss: its lower end is "
-        "of the part of the entropy that so many samples show without bias, its upper end supposes answers no rarer "
-        "than 1 in 1,000 and is unbounded where more than 15 % of the samples are answers that came once.",
+        "all different, so that a prompt that yields only garbage has log2 N bits and not 0. Where all samples "
+        "agree, the upper end is what unseen answers could still add. For a suite it is the mean over prompts. The "
+        "interval of the mean allows for answers that few samples of a prompt miss: its lower end covers the part of "
+        "the entropy that so many samples show without bias, its upper end assumes that no answer is rarer than 1 in "
+        "1,000, and is unbounded where more than 15 % of the samples have an answer that occurred once.",
         "entropy_plug_in": "Entropy of the observed shares, in bits; biased low. Samples without an answer are one "
         "class (unparsed) or two (truncated).",
         "entropy_miller_madow": "Plug-in entropy plus (classes - 1) / (2 N ln 2), in bits.",
         "accuracy": "Share of samples whose answer is the gold answer; samples without an answer are wrong.",
         "accuracy_loose": "The same with checks that forgive an introduction, a farewell and Markdown emphasis.",
-        "distance": "Unbiased estimate of the squared distance between the two answer distributions, 0 to 2; may come "
-        "out slightly below 0 where they are equal. Pairs that share their noise are left out. At most what the two "
-        "agreements add up to: where hardly two samples agree it sees nothing, and without gold answers such prompts "
-        "leave it undecided. For one prompt, the interval is that of the length of the difference, squared.",
+        "distance": "Unbiased estimate of the squared distance between the two answer distributions, 0 to 2; may be "
+        "slightly below 0 where they are equal. Pairs that share their random numbers are left out. It is at most the "
+        "sum of the two agreements: where hardly two samples agree it cannot show a change, and without gold answers "
+        "such prompts leave it undecided. For one prompt, the interval is that of the length of the difference, "
+        "squared.",
         "flips": "Share of paired samples that are right in one model and wrong in the other.",
         "pass_at_k": "Unbiased probability that at least one of k samples is right.",
         "majority_at_k": "Probability that the most frequent answer of k samples is right, ties shared evenly.",
-        "truncated": "Share of samples that ran into the token limit, whatever they say.",
+        "truncated": "Share of samples that ran into the token limit, whatever their text is.",
         "unparsed": "Share of finished samples without an answer.",
         "unclosed": "Share of samples whose reasoning was opened and never closed.",
         "repetition": "Share of 8-grams of tokens that occurred before in the same sample.",
@@ -38,7 +39,8 @@ DEFINITIONS = MappingProxyType(
         "Quantiles have Woodruff's interval over prompts, which is unbounded where there are too few positions for the "
         "quantile; the largest KL seen has none.",
         "kl_on_policy": "KL(quantized || reference) in nats, on the quantized model's samples.",
-        "exposure_index": "On-policy KL over teacher-forced KL; above 1, errors appear on the model's own prefixes.",
+        "exposure_index": "On-policy KL over teacher-forced KL; above 1, the models differ more after the quantized "
+        "model's own text.",
         "top_agreement": "Share of positions where both models would choose the same token first.",
         "kl_llama_cpp": "KL in nats over tokens with ln p > -16, second half of each 512-token window, as llama.cpp.",
         "hazard": "Coupled pairs that diverge, per 100 tokens compared.",
@@ -46,19 +48,19 @@ DEFINITIONS = MappingProxyType(
         "which half have diverged (Brookmeyer and Crowley).",
         "hallucination_variance": "Variance over samples of being wrong, split into parts between and within prompts. "
         "Within = 0: every prompt is either always right or always wrong.",
-        "information": "Mutual information of prompt and answer in bits, less what permuted labels give. What it could "
-        "be is the information of the gold answers or, without them, of a different answer to each prompt, also less "
-        "what permuted labels give: otherwise a perfect model with few samples would seem to know little. The share of "
-        "it is near 0 for a model that gives the same answer to everything, and 1 for one that is always right; in "
-        "between, few samples of a prompt make it somewhat too low.",
+        "information": "Mutual information of prompt and answer in bits, less what permuted labels give. The share "
+        "compares it with the information of the gold answers or, without them, of a different answer to each prompt, "
+        "also less what permuted labels give: otherwise a perfect model with few samples would seem to know little. "
+        "The share is near 0 for a model that gives the same answer to everything, and 1 for one that is always right; "
+        "in between, few samples of a prompt make it somewhat too low.",
         "top_share": "Share of the most frequent answer over all prompts; the interval allows for having picked the "
         "largest.",
         "effective_answers": "2 to the entropy of the answers over all prompts. It grows with the number of prompts "
         "and samples; the interval is that of the mean over as many other prompts and samples.",
         "off_prompt_collision": "Probability that samples of two different prompts give the same answer.",
-        "copied": "Share of samples whose answer is the number or word at one place of the prompt (first, second or "
-        "last; the place where most are) where another answer is right, without gold of all: what a copier would say, "
-        "whose answers tell prompts apart without solving them.",
+        "copied": "Share of samples whose answer is only a copy of the number or word at one place of the prompt "
+        "(first, second or last, whichever is copied most), on prompts where another answer is right; without gold "
+        "answers, on all prompts.",
         "paraphrase_keeps": "Share of prompts whose paraphrase has the same most frequent answer.",
         "changed_number_changes": "Share of prompts whose most frequent answer changes with a number in the prompt.",
         "empty_gives": "Share of prompts whose most frequent answer is also that of the empty prompt.",
@@ -68,9 +70,9 @@ DEFINITIONS = MappingProxyType(
         "distinct_n": "Share of different n-grams of words among all. Like the Vendi score it can be "
         "compared at equal numbers of texts only; the intervals are those of the mean over as many texts of other "
         "prompts.",
-        "second_opinion": "The same numbers after a second program merged answers of a prompt that it takes for equal, "
-        "in both models alike. Where they agree with the numbers above, the answers differ in substance. The gate uses "
-        "the numbers above.",
+        "second_opinion": "The same numbers after a second program merged the answers to a prompt that it considers "
+        "equal, for both models. If they agree with the numbers above, answers differ in meaning and not only in "
+        "spelling. The gate uses the numbers above.",
         "vendi": "Effective number of different texts, from the similarity of their word 1- to 3-grams.",
         "mean_at_k": "Accuracy of a single trajectory, over the K of every answer.",
         "pass_at_k_procedure": "Share of answers with at least one right trajectory: what a perfect judge could reach.",
@@ -78,14 +80,14 @@ DEFINITIONS = MappingProxyType(
         "deliberate_at_k": "Share of answers that were right after the deliberation; where it gave none, the vote's "
         "answer counts.",
         "cost": "Of one answer, all trajectories and passes included; questions one at a time.",
-        "mode_change": "What quantization did to each way to answer: bundle less reference, paired by prompt, with the "
-        "same noise.",
+        "procedure_change": "Change by quantization: bundle less reference, paired by prompt, with the same random "
+        "numbers.",
         "tied": "Share of answers whose vote ended in a tie for first place.",
         "decided_by": "Number of answers by what decided them.",
         "length": "Generated tokens, reasoning included; means over prompts of each prompt's mean.",
-        "kl_path": "KL in nats between scoring (many positions at once) and decoding (one at a time) of the same "
-        "bundle: how far apart its two numerical paths are.",
-        "token_entropy": "Mean entropy of the next token on the reference's replies, as each of the two models has it.",
+        "kl_path": "KL in nats between scoring (many positions at once) and decoding (one at a time) with the same "
+        "bundle: the difference between its two numerical paths.",
+        "token_entropy": "Mean entropy of the next token on the reference's replies, for each of the two models.",
         "delta_entropy": "Mean change of the entropy of the next token, bundle less reference, on the reference's "
         "replies.",
         "gate_pass": "Every endpoint has to be shown within its margin, each at alpha (intersection-union test): alpha "

@@ -1,4 +1,4 @@
-"""Two reports side by side: what moved between two runs, and whether they may be compared at all."""
+"""Compares two reports: what changed between two runs, and warnings if they are not comparable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What further sampling of one model shows: its variants, other temperatures, the variety of its texts."""
+"""Metrics of one model beyond the prompts of a suite: variants of prompts, other temperatures, variety of texts."""
 
 from __future__ import annotations
 
@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelSamples:
-    """What was drawn from one model: replies to the prompts, to their variants, and to the prompts by temperature; what
-    was said of the keys of their answers.
+    """Samples of one model.
 
-    ``settings``: what they were drawn with, None for the run's. ``shipped``: what the model ships, None if not known.
+    Attributes:
+        identity: Of the model.
+        drawn, variants, sweep: Replies to the prompts, to their variants, and to the prompts by temperature.
+        opinion: Another program's judgement on which answers are equal.
+        settings: Sampling settings; None: the run's.
+        shipped: Template, end tokens and sampling defaults of the model; None if not known.
     """
 
     identity: ModelIdentity
@@ -41,15 +45,17 @@ class ModelSamples:
 
     @property
     def samples(self) -> list[Sample]:
-        """The replies to the prompts as statistics take them."""
+        """The replies to the prompts, without token ids."""
         return [drawn.sample for drawn in self.drawn]
 
 
 def audit_extras(asked: Suite, model: ModelSamples, settings: RunSettings) -> AuditExtras:
-    """What the samples of variants, of other temperatures and the texts themselves show.
+    """Compute the metrics of variants, of other temperatures and of the texts.
 
     Args:
-        asked: The prompts that were asked, and their variants.
+        asked: The prompts that were sampled, and their variants.
+        model: Their samples.
+        settings: Of the run.
     """
     groups = by_prompt(model.samples)
     varied = None
@@ -88,7 +94,7 @@ def _perturbations(
     def codes(prompt: Prompt, group: Sequence[Sample]) -> npt.NDArray[np.int64]:
         if not prompt.checks:
             return book.encode(group)
-        # "follows" says nothing about which prompt was answered; the text does.
+        # "follows" is the same answer for every prompt, so the texts are compared.
         return np.array([book.answer_code(" ".join(sample.text.casefold().split())) for sample in group], np.int64)
 
     def varied(kind: str) -> dict[str | None, Prompt]:

@@ -1,4 +1,4 @@
-"""Which plots a report has: from its tree to SVG, a title and a sentence each."""
+"""Draws the plots of a report as SVG, each with a title and a sentence on how to read it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The gate's decision in sentences: what it is about, why, what could have been seen, what would decide it; its power
-curves; and the audits of the samplers.
+"""Describes the gate's decision in sentences: what it is about, its reasons, its power, and what would decide it.
+
+It also computes the power curves and describes the audits of the samplers.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def _reasons(result: GateResult, comparison: Comparison, *, deterministic: bool)
 
 
 def _flips(comparison: Comparison) -> list[str]:
-    """What hides behind an accuracy that stays."""
+    """A sentence on samples that changed between right and wrong, which an unchanged accuracy can hide."""
     if comparison.accuracy is None:
         return []
     lost, _, gained = comparison.accuracy.weights.mean(axis=0)
@@ -127,7 +128,7 @@ def _flips(comparison: Comparison) -> list[str]:
 
 
 def _few_seen(result: GateResult, comparison: Comparison) -> list[str]:
-    """Answers that came once say nothing about how often two samples agree."""
+    """A sentence if most answers occurred once, which leaves the entropies undecided."""
     entropy = next((row for row in result.endpoints if row.name == "entropy"), None)
     seen = min(float(comparison.reference.coverage.mean()), float(comparison.quantized.coverage.mean()))
     if entropy is None or entropy.outcome != "inconclusive" or seen >= _LITTLE_COVERAGE:
@@ -192,8 +193,8 @@ _UNITS = {
 
 
 def _power(result: GateResult, found: Sequence[Endpoint]) -> str:
-    """How likely a model that did not change would have passed, with the number that would decide too, and how rare a
-    harm escapes these prompts.
+    """A sentence on how likely an unchanged model would have passed, now and with the size that would decide, and for
+    the population on how rare a harm may not show on these prompts.
     """
     hardest = min(result.endpoints, key=lambda row: row.power)
     text = (
@@ -207,7 +208,7 @@ def _power(result: GateResult, found: Sequence[Endpoint]) -> str:
 
 
 def _larger(result: GateResult, hardest: Endpoint | None) -> str:
-    """The same probability in the run that would decide: between two neighbouring sizes it may go from 0 to 1."""
+    """The same probability with the size that would decide; it can be far larger."""
     prompts, samples = result.further_prompts, result.further_samples
     if hardest is None or not (prompts or samples):
         return ""
@@ -255,7 +256,7 @@ def _further(count: int, what: str) -> str:
 
 
 def _curve(endpoint: Endpoint, alpha: float) -> PowerCurve:
-    """From no change to twice the margin, on the side that is limited."""
+    """P(pass) for true changes from none to twice the margin, on the side that has a limit."""
     limit = endpoint.high if endpoint.high is not None else endpoint.low
     far = endpoint.null + 2 * ((limit or 0.0) - endpoint.null)
     far = min(max(far, endpoint.bets.low + 0.01), 0.99 * endpoint.bets.high if endpoint.bets.bottom is None else far)
@@ -269,7 +270,7 @@ def _curve(endpoint: Endpoint, alpha: float) -> PowerCurve:
 
 
 def audit_text(audit: SamplerAudit) -> str:
-    """What was found, in half a line."""
+    """The result of an audit in half a line."""
     repeats = "the same seed repeats" if audit.reproduces else "the same seed does not repeat"
     return f"{repeats}, {_VARIES[audit.varies]}, chi-square p {audit.chi_square.p_value:.3g}"
 

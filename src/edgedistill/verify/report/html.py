@@ -70,7 +70,7 @@ _SECTIONS = (
 
 
 def html(report: VerifyReport) -> str:
-    """A whole page; every text of the report is escaped."""
+    """The complete page; every text of the report is escaped."""
     title = f"edgedistill {report.kind}: {report.bundle.name} on {report.suite.name}"
     body = "\n".join(
         [
@@ -122,7 +122,7 @@ def _name(identity: ModelIdentity | None) -> str:
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML already."""
+    """A table; ``rows`` are HTML, ``headers`` are text."""
     head = "".join(f"<th>{escape(header)}</th>" for header in headers)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

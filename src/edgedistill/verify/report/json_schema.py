@@ -1,6 +1,6 @@
-"""The published schema of reports, ``report.schema.json``: derived from the classes, shipped as a file.
+"""Generates the published JSON schema of reports, ``report.schema.json``, from the classes in ``model``.
 
-``python -m edgedistill.verify.report.json_schema`` writes it; a test compares the file with the classes.
+``python -m edgedistill.verify.report.json_schema`` writes the file; a test compares it with the classes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ SCHEMA_PATH = Path(__file__).with_name("report.schema.json")
 
 
 def report_schema() -> dict[str, Any]:
-    """The schema as the classes have it now."""
+    """The schema of the present classes."""
     identifier = f"urn:edgedistill:report:v{SCHEMA_VERSION}"
     return json_schema(VerifyReport, NAMES, title="edgedistill verification report", identifier=identifier)
 
 
 def schema_text() -> str:
-    """The schema as the file holds it."""
+    """The content of the file."""
     return json.dumps(report_schema(), indent=2) + "\n"
 
 

@@ -1,7 +1,7 @@
-"""The report of a verification as plain data: what was measured, how, how sure, and what follows from it.
+"""The report of a verification as plain data: settings, measured numbers with intervals, and the gate's decision.
 
-Written as JSON and read back (``report_json``, ``read_report``); every other form of the report is drawn from it.
-The published schema, ``report.schema.json``, is derived from these classes by ``schema``.
+It is written as JSON and read back (``report_json``, ``read_report``); all other outputs are made from it. The
+published schema, ``report.schema.json``, is derived from these classes by ``json_schema``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 4
 FAILING = ("collapsed", "partly-collapsed", "consistent-wrong")
-"""Verdicts that an audit fails on."""
+"""Verdicts with which an audit fails."""
 
 Kind = Literal["verify", "audit"]
 
@@ -55,16 +55,16 @@ NAMES: dict[str, Any] = {
         SurvivalCurve, TemperatureSweep, Verdict,
     )
 } | {"Outcome": Outcome, "Method": Method, "Name": Name, "Estimand": Estimand}  # fmt: skip
-"""What the annotations of the tree refer to, by name."""
+"""Types that the annotations of the report's classes refer to, by name."""
 
 
 def _estimate(value: Any) -> Any:
-    """A bare number where an estimate belongs, as earlier reports have it, is one without an interval."""
+    """Earlier reports have a number where an estimate belongs: that is an estimate without an interval."""
     return value if isinstance(value, dict) else {"value": value}
 
 
 def _interval(value: Any) -> Any:
-    """Ends of an interval that are null are infinite."""
+    """Ends of an interval that are null in JSON are infinite."""
     if not isinstance(value, dict):
         return value
     ends = {name: end for name, end in (("low", -math.inf), ("high", math.inf)) if value.get(name, "") is None}
@@ -87,7 +87,7 @@ FORM = Form(
 
 @dataclass(frozen=True, slots=True)
 class SuiteInfo:
-    """The suite as it was used: ``prompts`` of its ``prompts_in_suite`` were asked; ``gold``: replies can be wrong."""
+    """The suite of a run: ``prompts`` of its ``prompts_in_suite`` were sampled; ``gold``: it has right answers."""
 
     name: str
     sha256: str
@@ -103,10 +103,10 @@ class PromptPair:
 
     Attributes:
         distance: Unbiased squared distance of the answer distributions.
-        pairs: Samples of equal noise. ``lost``, ``gained``: those of them that turned wrong, or right. ``flips``: the
-            share that did either.
-        kl, kl_on_policy: Mean KL in nats on the reference's and on the bundle's replies; like the next two None where
-            it was not measured.
+        pairs: Pairs of samples with the same random numbers. ``lost``, ``gained``: those that changed from right to
+            wrong, or the reverse. ``flips``: share of both.
+        kl, kl_on_policy: Mean KL in nats on the reference's and on the bundle's replies; None if it was not measured,
+            as for the next two.
         top_agreement, delta_entropy: On the reference's replies: share of positions with the same first choice, mean
             change of the token entropy in bits.
     """
@@ -139,7 +139,7 @@ class PairMetrics:
 
 @dataclass(frozen=True, slots=True)
 class AuditExtras:
-    """What further sampling of one model shows; None where it was not done or the suite does not allow it."""
+    """Metrics of one model beyond the prompts of the suite; None if not measured or not possible with the suite."""
 
     perturbations: PerturbationCheck | None = None
     sweep: TemperatureSweep | None = None
@@ -159,9 +159,16 @@ class PositionBin:
 
 @dataclass(frozen=True, slots=True)
 class TokenReport:
-    """Token by token. ``llama_cpp``: llama.cpp's KLD on the reference's samples, for comparison (None: too short).
+    """Comparison per token.
 
-    ``path``: KL between decoding and scoring of the same bundle: how far its two numerical paths lie apart.
+    Attributes:
+        forced, on_policy: KL on the reference's and on the bundle's replies.
+        exposure: Ratio of the two.
+        llama_cpp: KLD as llama.cpp computes it, on the reference's replies; None: they are too short.
+        by_position: KL by position in the reply.
+        survival: Survival curve of coupled pairs, of which ``parted`` of ``coupled_pairs`` differ.
+        hazard, hazard_by_100: First differences per 100 tokens, over all positions and by hundreds of positions.
+        path: KL between decoding and scoring with the same bundle: the difference between its two numerical paths.
     """
 
     forced: DivergenceSummary | None = None
@@ -179,7 +186,7 @@ class TokenReport:
 
 @dataclass(frozen=True, slots=True)
 class PowerCurve:
-    """P(pass) of an endpoint at each true change; on the scale of the endpoint's margin."""
+    """P(pass) of an endpoint for each of several true changes (``effects``, in the unit of the endpoint's margin)."""
 
     endpoint: str
     effects: tuple[float, ...]
@@ -190,7 +197,7 @@ class PowerCurve:
 class GateReport:
     """The verdict and its reasons in sentences.
 
-    ``power``: what this design could have seen. ``decide``: what would decide an inconclusive run, empty otherwise.
+    ``power``: how likely an unchanged model passes. ``decide``: what would decide an inconclusive run; else empty.
     """
 
     result: GateResult
@@ -205,13 +212,13 @@ class GateReport:
 class VerifyReport(Record):
     """The whole report; ``gate`` and everything of the reference are None in an audit of one model alone.
 
-    ``claim``: what the samples support of "x % consistent, y bits", in sentences. ``definitions``: name to text.
-    ``devices``: who drew the bundle's samples, if they were spread over a cluster.
-    ``procedure``: how answers were made, where answers were scored; None for single replies drawn in batches.
-    ``sampler``, ``reference_sampler``: audits of the samplers; None where decoding was deterministic, of the reference
-    also where its samples were stored in a baseline or it drew none.
-    ``reference_settings``: where they are not the bundle's (``settings``). ``shipped``: what the two models ship
-    differently beside their weights. ``lost_most``: the prompts on which the bundle lost most, worst first.
+    ``claim``: sentences on how far the samples support a claim such as "x % consistent, y bits". ``definitions``: text
+    by name of a number. ``devices``: the devices that drew the bundle's samples, if they were spread over a cluster.
+    ``procedure``: the scores of a procedure; None for single replies drawn in batches. ``sampler``,
+    ``reference_sampler``: audits of the samplers; None if decoding was deterministic, and for a reference whose samples
+    come from a baseline or that drew none. ``reference_settings``: the reference's settings if they are not the
+    bundle's (``settings``). ``shipped``: differences of the two models beside their weights. ``lost_most``: the prompts
+    with the largest losses, worst first.
     """
 
     kind: Kind
@@ -244,10 +251,10 @@ class VerifyReport(Record):
 
     @property
     def exit_code(self) -> int:
-        """Of the gate: 0 pass, 1 fail, 3 inconclusive.
+        """0 for pass, 1 for fail, 3 for inconclusive.
 
-        An audit fails on collapse and on answers that are consistently wrong, and is inconclusive where there is no
-        verdict or it is not certain, or decoding was deterministic. A comparison without a gate (its reference could
+        An audit fails for collapsed and for consistently wrong answers. It is inconclusive if there is no verdict, if
+        the verdict is not certain, or if decoding was deterministic. A comparison without a gate (the reference could
         only score) is inconclusive at best.
         """
         if self.gate is not None:
@@ -270,7 +277,7 @@ class VerifyReport(Record):
 
     @classmethod
     def from_dict(cls, value: Any) -> VerifyReport:
-        """Read ``to_dict``'s result back. Raises VerifyError naming the field that does not fit."""
+        """Read the result of ``to_dict``. Raises VerifyError that names the field that does not fit."""
         version = value.get("schema_version") if isinstance(value, dict) else None
         if not isinstance(version, int) or isinstance(version, bool):
             raise VerifyError(
@@ -290,7 +297,7 @@ def report_json(report: VerifyReport) -> str:
 
 
 def read_report(path: Path) -> VerifyReport:
-    """Read a report from a file. Raises VerifyError for anything else than a report."""
+    """Read a report from a file. Raises VerifyError if it is not a report."""
     try:
         return VerifyReport.from_dict(FORM.parse(FORM.read_file(path), path.name))
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Tables of prompts as text: those that lost most; one with what its samples say and what compares the models."""
+"""Tables of prompts as text: the prompts with the largest losses, and all numbers of one prompt."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def lost_rows(report: VerifyReport) -> list[tuple[str, ...]]:
 
 
 def lost_text(report: VerifyReport) -> str:
-    """What the rows hold, in two sentences; empty without rows."""
+    """Two sentences that explain the rows; empty without rows."""
     if not report.lost_most:
         return ""
     what = "right samples" if report.suite.gold else "the answer that the reference mostly gives"
     sure = sum(row.beyond_noise for row in report.lost_most)
     return (
-        f"Lost: what the share of {what} fell by. {sure} of these {len(report.lost_most)} lost more than sampling by "
-        f"itself would take from any of the {report.suite.prompts} prompts (sign test, Bonferroni)."
+        f"Lost: decrease of the share of {what}. {sure} of these {len(report.lost_most)} lost more than sampling alone "
+        f"explains on any of the {report.suite.prompts} prompts (sign test, Bonferroni)."
     )
 
 
@@ -56,10 +56,10 @@ def _cut(text: str) -> str:
 
 
 def prompt_rows(report: VerifyReport, prompt_id: str) -> list[MetricRow]:
-    """Every number of a prompt; its intervals are over samples, those of divergences over replies.
+    """All numbers of a prompt; intervals are over its samples, those of divergences over its replies.
 
     Raises:
-        StopIteration: no such prompt.
+        StopIteration: There is no such prompt.
     """
     bundle = next(row for row in report.bundle_result.prompts if row.prompt_id == prompt_id)
     before: dict[tuple[str, str], str] = {}

@@ -1,4 +1,4 @@
-"""The tables of a report as text: every form of it (terminal, HTML, GitHub) shows the same rows."""
+"""The tables of a report as text; all outputs (terminal, HTML, GitHub) show the same rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class MetricRow:
 
 
 def percent(estimate: Estimate | None, digits: int = 1) -> str:
-    """A share with its interval in per cent; empty for None, a dash where undefined."""
+    """A share with its interval in per cent; empty for None, a dash for NaN."""
     return _text(estimate, 100.0, digits, " %")
 
 
@@ -73,7 +73,7 @@ def _text(estimate: Estimate | None, scale: float, digits: int, unit: str, *, si
 
 
 def _fixed(value: float, digits: int, *, signed: bool = False) -> str:
-    """Without the minus of a zero that rounding made."""
+    """``value`` with ``digits`` decimals, and no minus sign at zero."""
     return f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"
 
 
@@ -262,7 +262,7 @@ UNPAIRED = (
 
 
 def path_text(report: VerifyReport) -> str:
-    """Which path was measured, in a sentence."""
+    """A sentence on how the replies were drawn: numerical path and shared random numbers."""
     settings = report.settings
     if report.procedure is not None:
         return _procedure_text(report.procedure, report.reference is not None, exact=settings.numerics == "exact")
@@ -286,7 +286,7 @@ def _procedure_text(procedure: ProcedureReport, coupled: bool, *, exact: bool) -
 
 
 def settings_text(report: VerifyReport) -> str:
-    """Sampling settings in a line; the reference's, where they differ."""
+    """Sampling settings in a line, with the reference's if they differ."""
     text = _settings_text(report.settings)
     if report.reference_settings is None:
         return text

@@ -1,4 +1,4 @@
-"""Token by token: divergences by position, coupled pairs until they part, and the two numerical paths of one bundle."""
+"""Summarises comparisons per token: divergences by position, coupled pairs, and the two numerical paths of a bundle."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _OVER_REPLIES = "jackknife over replies"
 
 @dataclass(frozen=True, slots=True)
 class PromptDivergences:
-    """Divergences on one prompt, an entry per reply, positions counted from the first generated token.
+    """Divergences on one prompt: an entry per reply, with positions counted from the first generated token.
 
     ``forced``: KL(reference || bundle) on the reference's replies. ``on_policy``: KL(bundle || reference) on the
     bundle's. ``path``: KL(scoring || decoding) of the bundle on replies of its own.
@@ -59,11 +59,14 @@ def token_report(
     level: float,
     seed: int,
 ) -> TokenReport:
-    """Summarise; parts for which nothing was measured stay None.
+    """Summarise the token scores of a run; parts without measurements are None.
 
     Args:
         divergences: An entry per prompt.
-        reference, bundle: All replies; pairs of equal prompt and index are compared where they are ``coupled``.
+        reference, bundle: All replies; pairs of equal prompt and index are compared if they are ``coupled``, drawn with
+            the same random numbers.
+        coupled: See above.
+        level, seed: Of the intervals.
     """
     forced = _per_prompt([prompt.forced for prompt in divergences])
     on_policy = _per_prompt([prompt.on_policy for prompt in divergences])
@@ -92,7 +95,7 @@ def token_report(
 
 @dataclass(frozen=True, slots=True)
 class PromptTokens:
-    """One prompt, token by token: mean KL in nats on the reference's and on the bundle's replies; on the reference's
+    """Token scores of one prompt: mean KL in nats on the reference's and on the bundle's replies; on the reference's
     also the share of positions with the same first choice and the mean change of the token entropy in bits.
     """
 
@@ -103,8 +106,8 @@ class PromptTokens:
 
 
 def prompt_tokens(prompt: PromptDivergences, level: float) -> PromptTokens:
-    """Means over the positions of a prompt's replies, each with a jackknife interval over replies (2 or more); None
-    where nothing was measured.
+    """Means over the positions of a prompt's replies, each with a jackknife interval over replies (if there are 2 or
+    more); None without measurements.
     """
 
     def mean(
@@ -127,7 +130,7 @@ def prompt_tokens(prompt: PromptDivergences, level: float) -> PromptTokens:
 
 
 def _counts(replies: Sequence[TokenDivergence]) -> int:
-    """Positions of finite divergence; a prompt without any has no place in a summary."""
+    """Number of positions with a finite divergence; a prompt without any is left out of summaries."""
     return sum(int(np.isfinite(reply.kl).sum()) for reply in replies)
 
 
@@ -136,7 +139,7 @@ def _per_prompt(prompts: Sequence[Sequence[TokenDivergence]]) -> list[TokenDiver
 
 
 def _partings(reference: Sequence[Drawn], bundle: Sequence[Drawn]) -> list[list[Parting]]:
-    """Of each prompt that has pairs, in order of first appearance."""
+    """The pairs of each prompt that has any, in order of first appearance."""
     other = {drawn.key: drawn.token_ids for drawn in bundle}
     pairs: dict[str, list[Parting]] = {}
     for drawn in reference:
@@ -146,7 +149,7 @@ def _partings(reference: Sequence[Drawn], bundle: Sequence[Drawn]) -> list[list[
 
 
 def _llama_cpp(prompts: Sequence[Sequence[TokenDivergence]], level: float, seed: int) -> Estimate | None:
-    """llama.cpp's mean KLD, a reply taking the place of its text; None where no reply has a whole window."""
+    """llama.cpp's mean KLD, with a reply in place of its text; None if no reply has a whole window."""
     scored = [
         _joined([reply.kl_llama_cpp[llama_cpp_positions(len(reply.kl_llama_cpp))] for reply in replies])
         for replies in prompts
@@ -155,7 +158,7 @@ def _llama_cpp(prompts: Sequence[Sequence[TokenDivergence]], level: float, seed:
 
 
 def _by_position(divergences: Sequence[PromptDivergences], level: float, seed: int) -> tuple[PositionBin, ...]:
-    """At most ``BINS`` bins of equal width that cover the longest reply."""
+    """Mean KL in at most ``BINS`` bins of equal width that cover the longest reply."""
     forced = [[reply.kl for reply in prompt.forced] for prompt in divergences]
     on_policy = [[reply.kl for reply in prompt.on_policy] for prompt in divergences]
     longest = max((len(kl) for replies in (*forced, *on_policy) for kl in replies), default=0)

@@ -1,4 +1,4 @@
-"""Drawing samples: the protocol of a model, prompts to tokens, replies to answers, samples kept on disk.
+"""Drawing samples: the interface of a model, encoding of prompts, reading of answers, samples on disk.
 
 Start at ``protocol.SampledModel``, ``replies.Replies``, ``answers.read_reply`` and ``store.SampleStore``.
 

@@ -1,6 +1,6 @@
-"""From a reply to an answer: what counts as one, where it is looked for, and what is done when there is none.
+"""Reads the answer from a reply and scores it.
 
-Reasoning is removed before anything is searched (``answers.extract``); a reply that never closes its reasoning has no
+Reasoning is removed before the answer is searched (``answers.extract``); a reply that never closes its reasoning has no
 answer.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read from a reply; the fields are those of ``types.Sample``."""
+    """What was read from a reply, with the fields of ``types.Sample``."""
 
     kind: AnswerKind
     answer: str | None
@@ -48,13 +48,12 @@ def read_reply(
     """Classify a reply and score it.
 
     Args:
-        prompt: Whose extraction rule, gold answer and checks apply.
+        prompt: Its extraction rule, gold answer and checks apply.
         text: Everything the model wrote, reasoning included.
-        truncated: The reply ended at a limit instead of by itself. It is then of the class "truncated" even if an
-            answer
-            could be read: an answer that was not finished is not the model's answer.
-        opened: The tag pair that the prompt had opened already, if any.
-        grammar: The marks of the model's reasoning.
+        truncated: The reply ended at a limit. It then has the kind "truncated" even if an answer could be read, since
+            the model had not finished.
+        opened: The tag pair that the prompt has already opened, if any.
+        grammar: The tags of the model's reasoning.
     """
     parts = split(text, grammar, opened=opened)
     scored = prompt.scored
@@ -75,10 +74,10 @@ def read_reply(
 
 
 def answer_of(prompt: Prompt, text: str) -> str | None:
-    """The key of the answer that a reply without its reasoning gives to ``prompt``; None where it is unread.
+    """The key of the answer in a reply without its reasoning; None if no answer can be read.
 
-    Where the prompt has a right answer, its type says what is looked for, and its form (a unit, a name) is the form of
-    the key (``answers.fit``): a key that equals the right answer is right.
+    If the prompt has a right answer, its type is the type that is searched for, and its form (a unit, a name) is the
+    form of the key (``answers.fit``): a key that equals the right answer is right.
     """
     if prompt.extract in ("checks", "likelihood"):
         return None
@@ -94,7 +93,7 @@ def answer_of(prompt: Prompt, text: str) -> str | None:
 
 
 def _chosen(choices: Sequence[str], answer: Answer | None, text: str) -> str | None:
-    """The letter of a choice, also where the reply gives the text of it; None for a letter that there is not."""
+    """The letter of a choice, also if the reply has the choice's text; None for a letter without a choice."""
     if answer is not None and answer.type == "letter" and ord(answer.key) - ord("A") < len(choices):
         return answer.key
     stated = read(text, "auto", "text")

@@ -1,4 +1,4 @@
-"""The end of a time budget: what draws replies looks at it between tokens and gives up what has not ended."""
+"""The end of a time budget, which is checked between tokens: replies that are not complete by then are discarded."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class Deadline:
-    """A point in time, asked like an event (``is_set``).
+    """A point in time with the interface of an event (``is_set``).
 
     Args:
-        at: On the clock, in seconds.
-        clock: Seconds from any start; only tests pass another.
+        at: Seconds on ``clock``.
+        clock: Seconds since any start; only tests replace it.
     """
 
     def __init__(self, at: float, clock: Clock = time.perf_counter) -> None:
@@ -26,7 +26,7 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds until then; negative afterwards."""
+        """Seconds left; negative afterwards."""
         return self._at - self._clock()
 
     def is_set(self) -> bool:

@@ -1,7 +1,8 @@
-"""Choices by likelihood: no reply is drawn; the answer is the choice that the model would most likely write.
+"""Answers multiple-choice prompts by likelihood: the answer is the choice that the model would most likely write.
 
-The likelihood of a choice is the mean log-probability of its bytes, as lm-evaluation-harness's ``acc_norm`` has it:
-longer choices are no worse for being longer. It is the same for every sample, so that a model agrees with itself here.
+No reply is drawn. The score of a choice is the mean log-probability of its bytes, as in lm-evaluation-harness's
+``acc_norm``, so that longer choices are not penalised. It is the same for every sample: here a model always agrees with
+itself.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class _Scoring(Protocol):
-    """A model whose tokenizer is here."""
+    """A model with a tokenizer on this machine."""
 
     replies: Replies
 
@@ -41,10 +42,10 @@ def draw_likely(
     done: Collection[SampleKey] = (),
     progress: Progress | None = None,
 ) -> Iterator[Drawn]:
-    """The most likely choice of every prompt, as all of its samples; see ``SampledModel.draw``.
+    """Yields the most likely choice of every prompt, as each of its samples; see ``SampledModel.draw``.
 
     Raises:
-        VerifyError: A model that cannot score, or whose tokens have no bounds between prompt and choice.
+        VerifyError: The model cannot score, a choice has no tokens, or logits are not finite.
     """
     if not model.can_score or not isinstance(model, _Scoring):
         raise VerifyError(

@@ -1,4 +1,4 @@
-"""What verification needs of a model: a bundle, the original in PyTorch, or a stored baseline."""
+"""The interface of a model in verification, which bundles, originals in PyTorch, servers and baselines implement."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
     Logits = npt.NDArray[np.float32]
 
 SCORE_BYTES = 32 << 20
-"""Most bytes of logits in one slice of scoring."""
+"""Largest number of bytes of logits in one slice of scoring."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of teacher-forced scoring: the positions [start, stop) of every sequence that reaches them."""
+    """A part of teacher-forced scoring: the positions [start, stop) of every sequence that is long enough."""
 
     start: int
     stop: int
 
 
 Missing = tuple["Prompt", tuple[int, ...]]
-"""A prompt, and the indices of its samples that are to be drawn."""
+"""A prompt, and the indices of its samples that are still to be drawn."""
 
 
 class SampledModel(ABC):
-    """A model that replies can be drawn from, or whose replies are stored. Close it, or use it as a context manager.
+    """A model that draws replies, or has stored ones. Close it, or use it as a context manager.
 
     Attributes:
-        identity: Which model.
-        can_score: Whether it can give logits for any tokens, or only what is stored about its own.
-        cancel: Looked at while it draws: once it is set, replies that have not ended are given up.
+        identity: Of the model.
+        can_score: Whether it can compute logits for any tokens.
+        cancel: Checked while it draws: once it is set, replies that are not complete are discarded.
     """
 
     identity: ModelIdentity
@@ -54,27 +54,27 @@ class SampledModel(ABC):
 
     @property
     def generation_defaults(self) -> dict[str, Any]:
-        """Its own sampling settings (generation.json), for ``DrawSettings.resolve``; empty where none are known."""
+        """Its own sampling settings (generation.json), for ``DrawSettings.resolve``; empty if none are known."""
         return {}
 
     @property
     def shipped(self) -> Shipped | None:
-        """What it ships beside its weights; None where that is not known."""
+        """Its template, end tokens and sampling defaults; None if not known."""
         return None
 
     @property
     def can_draw(self) -> bool:
-        """Whether it gives samples: False for an original that does not fit the memory."""
+        """Whether it can draw samples: False for an original that does not fit into memory."""
         return True
 
     @property
     def score_rows(self) -> int:
-        """Most sequences it scores at a time."""
+        """Largest number of sequences that it scores at a time."""
         return 1
 
     @property
     def activity(self) -> str:
-        """What it does when it draws, for progress."""
+        """Label for progress while it draws."""
         return f"sampling {self.identity.name}"
 
     @property
@@ -93,13 +93,13 @@ class SampledModel(ABC):
     ) -> Iterator[Drawn]:
         """Draw the samples 0 to ``samples - 1`` of every prompt, except those ``done``.
 
-        They come in the order in which they end. Progress counts samples ("items"), those done included. May be ended
-        at any time (Ctrl-C, ``close`` of the generator): what was given out is complete.
+        Samples are yielded in the order in which they end. Progress counts samples ("items"), those done included. It
+        may be stopped at any time (Ctrl-C, ``close`` of the generator): the samples yielded so far are complete.
 
         Raises:
             ContextLengthError: A prompt that leaves no room for an answer.
             GenerationError: Logits that are not finite; out of memory.
-            VerifyError: A stored model that lacks samples, or has them for other settings.
+            VerifyError: A baseline that lacks samples, or has them for other settings.
         """
         left = [(p, tuple(i for i in range(samples) if (p.id, i) not in done)) for p in prompts]
         missing = [(prompt, indices) for prompt, indices in left if indices]
@@ -113,15 +113,15 @@ class SampledModel(ABC):
 
     @abstractmethod
     def draw_missing(self, missing: Sequence[Missing], settings: DrawSettings) -> Iterator[Drawn]:
-        """Draw these samples, as ``draw`` does, which says what is raised."""
+        """Draw these samples; see ``draw``."""
 
     def score(
         self, prompt: Prompt, sequences: Sequence[Sequence[int]], slices: Sequence[Slice], *, thinking: bool | None
     ) -> Iterator[Logits]:
         """Logits before each token of the sequences, given the prompt and the tokens before it (teacher forcing).
 
-        Yields per slice float32 [n, V] for its n positions, sequence by sequence; valid until the next is asked for.
-        Position t is the distribution that token t was drawn from. At most ``score_rows`` sequences.
+        Yields per slice float32 [n, V] for its n positions, sequence by sequence; valid until the next slice. Position
+        t is the distribution that token t was drawn from. At most ``score_rows`` sequences.
 
         Raises:
             VerifyError: The model gives no logits (``can_score``).
@@ -133,7 +133,7 @@ class SampledModel(ABC):
         )
 
     def close(self) -> None:  # noqa: B027  # a stored model holds nothing
-        """Release what it holds."""
+        """Release memory and files."""
 
     def __enter__(self) -> Self:
         return self
@@ -145,14 +145,14 @@ class SampledModel(ABC):
 def slices(lengths: Sequence[int], vocab_size: int, *, widest: int = 256) -> list[Slice]:
     """Cut the positions of sequences of these lengths so that no slice's logits exceed ``SCORE_BYTES``.
 
-    A slice is at least 2 positions wide, unless it is all there is: a position by itself takes other kernels.
+    A slice is at least 2 positions wide, unless there is only one: a single position is computed by other kernels.
     """
     width = max(2, min(widest, SCORE_BYTES // (4 * vocab_size * max(1, len(lengths)))))
     return [Slice(a, b) for a, b in chunk_bounds(max(lengths, default=0), width)]
 
 
 def require_same_vocabulary(first: ModelIdentity, second: ModelIdentity) -> None:
-    """Raises VerifyError unless both models have the same tokenizer and as many logits, as far as both are known."""
+    """Raises VerifyError unless both models have the same tokenizer and vocabulary size, as far as these are known."""
     if not first.tokenizer_sha256 or not second.tokenizer_sha256:
         return
     if first.tokenizer_sha256 != second.tokenizer_sha256:

@@ -1,4 +1,4 @@
-"""Between prompts and tokens: what a model is given for a prompt, and what its tokens come to as a sample."""
+"""Encodes prompts for a model, and turns the tokens of its replies into samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A prompt as the model is given it: its ids, and the reasoning tags that it leaves open."""
+    """An encoded prompt: its token ids, and the reasoning tags that it leaves open."""
 
     prompt: Prompt
     ids: tuple[int, ...]
@@ -35,10 +35,10 @@ class Replies:
 
     Args:
         tokenizer: The model's.
-        render: Messages (dicts with role and content) and the wish for reasoning to the text of the prompt.
-        encode: That text to ids.
-        context_length: Most tokens of prompt and reply together.
-        grammar: The marks of the model's reasoning.
+        render: Function of messages (dicts with role and content) and ``thinking`` that returns the prompt's text.
+        encode: Function from that text to token ids.
+        context_length: Largest number of tokens of prompt and reply together.
+        grammar: The tags of the model's reasoning.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Replies:
         self._known: dict[tuple[Prompt, bool | None], Encoded] = {}
 
     def encode(self, prompt: Prompt, thinking: bool | None) -> Encoded:
-        """The ids of a prompt; remembered, because rendering a template takes a while.
+        """The token ids of a prompt, cached because rendering a template takes time.
 
         Raises:
             ContextLengthError: No room for a reply.
@@ -83,13 +83,13 @@ class Replies:
         return ids
 
     def closing(self, prompt: Prompt, thinking: bool | None) -> list[int]:
-        """Ids that end the reasoning which a prompt leaves open; none where it leaves none."""
+        """Token ids that close the reasoning that a prompt leaves open; empty if it leaves none open."""
         opened = self.encode(prompt, thinking).opened
         return [] if opened is None else self.tokens(f"\n{opened.close}\n\n")
 
     def reasoning_end(self, tokens: Sequence[int], encoded: Encoded) -> int | None:
-        """Number of the tokens up to the mark that closes the reasoning, with it; None where there is none, or it does
-        not end.
+        """Number of tokens up to and including the tag that closes the reasoning; None if there is no reasoning, or it
+        is not closed.
         """
         transcript = Transcript(self._tokenizer, (), self._grammar, opened=encoded.opened)
         closed, end = transcript.closed, None
@@ -101,7 +101,7 @@ class Replies:
         return end if closed else None
 
     def drawn(self, encoded: Encoded, index: int, tokens: Sequence[int], finish: Finish) -> Drawn:
-        """The sample that generated tokens come to: text, answer, form."""
+        """The sample of a reply's tokens: text, answer, form."""
         text, reasoning = self._read(tokens, encoded.opened)
         truncated = finish != "stop"
         reading = read_reply(

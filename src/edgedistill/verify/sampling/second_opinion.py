@@ -1,8 +1,8 @@
-"""math-verify's opinion on the keys of one prompt (extra: math), asked in a process of its own with limits.
+"""Asks math-verify (extra: math) which answers to a prompt mean the same, in a child process with limits.
 
-Its parser takes its time and can be sent into long computations by what a model writes, so each comparison has a time
-limit, the process another, and what it did not decide stays as it was. Only numbers and formulas are asked about: it
-knows no dates, letters or texts.
+Its parser is slow, and what a model writes can cause long computations. Each comparison and the process have a time
+limit; answers that were not decided by then stay different. Only numbers and formulas are compared: math-verify does
+not know dates, letters or texts.
 """
 
 from __future__ import annotations
@@ -28,27 +28,29 @@ if TYPE_CHECKING:
     from edgedistill.verify.types import Prompt, Sample
 
 MOST_KEYS = 8
-"""Of one prompt, the most frequent ones: 28 pairs."""
+"""Number of keys of a prompt that are compared, the most frequent ones: 28 pairs."""
 PAIR_SECONDS = 2
 MOST_SECONDS = 900
 MEMORY_BYTES = 2 << 30
 _TYPES = frozenset(("number", "fraction", "percent", "expression", "relation", "set", "tuple", "interval", "list"))
 
 Job = tuple[str, list[str], list[str]]
-"""A prompt's id, its keys, and what stands for each key in a reply."""
+"""A prompt's id, its keys, and how a reply spells each key."""
 
 
 def require_math_verify() -> None:
-    """Raises MissingExtraError where math-verify is not installed."""
+    """Raises MissingExtraError if math-verify is not installed."""
     if find_spec("math_verify") is None:
         raise missing("A second opinion is given by the package math-verify, which is not installed.", "math")
 
 
 def ask(prompts: Sequence[Prompt], samples: Sequence[Sample], progress: Progress | None = None) -> Opinion:
-    """Which keys of each prompt mean the same to math-verify.
+    """Ask which keys of each prompt mean the same.
 
     Args:
-        samples: Of all models that are to be compared, so that the same keys are merged in each.
+        prompts: Of the suite.
+        samples: Of all models that are compared, so that the same keys are merged for each.
+        progress: Receives prompts.
 
     Raises:
         MissingExtraError: It is not installed.
@@ -72,7 +74,7 @@ def ask(prompts: Sequence[Prompt], samples: Sequence[Sample], progress: Progress
                 same[prompt_id] = _classes(keys, found)
             progress.advance(1)
     except ChildError:
-        pass  # out of time or memory: what was not decided is counted as such, and stays as it was
+        pass  # out of time or memory: the remaining pairs count as undecided
     if work:
         progress.end()
     return Opinion(judge, same, len(work), pairs, equal, pairs - decided)
@@ -102,13 +104,13 @@ def _comparable(key: str) -> bool:
 
 
 def _written(key: str, reply: str) -> str:
-    """The answer as the reply has it, if that is read as this key; else the key."""
+    """The answer as the reply spells it, if that is read as this key; else the key."""
     answer = read(reply, "auto") if reply else None
     return answer.span if answer is not None and answer.key == key else key
 
 
 def _classes(keys: Sequence[str], equal: Sequence[tuple[int, int]]) -> dict[str, str]:
-    """The first key of its class for every key that has another."""
+    """For every key that is equal to an earlier one: the first key that it is equal to."""
     first = list(range(len(keys)))
     for a, b in equal:
         low, high = sorted((first[a], first[b]))
@@ -117,7 +119,7 @@ def _classes(keys: Sequence[str], equal: Sequence[tuple[int, int]]) -> dict[str,
 
 
 def compare(work: Sequence[Sequence[Any]]) -> Iterator[tuple[str, list[tuple[int, int]], int]]:
-    """In the other process: for each job its id, the pairs of keys that mean the same, and how many were decided."""
+    """In the child process: for each job its id, the pairs of keys that mean the same, and how many were decided."""
     import logging
 
     from math_verify import parse, verify

@@ -1,7 +1,7 @@
-"""What two models ship beside their weights: read from each, and compared before any number.
+"""Compares what two models ship beside their weights: chat template, end tokens, sampling defaults.
 
-A bundle whose template, end tokens or sampling defaults are not those of its reference gives other replies with the
-same weights. The effect is in the samples, since each model is asked as it is shipped; here it gets its name.
+If these differ between a bundle and its reference, replies differ even with the same weights. Samples include that
+effect, since each model is used with its own; this module reports the cause.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from edgedistill.verify.types import Prompt
 
 SETTINGS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
-"""Sampling settings that a model can state."""
+"""Sampling settings that a model can have of its own."""
 
 _NAMED = 4
-"""Most tokens that a sentence names."""
+"""Largest number of tokens that a sentence names."""
 
 
 class _Encodes(Protocol):
@@ -34,12 +34,19 @@ class _Encodes(Protocol):
 def read_shipped(
     tokenizer: Tokenizer, template: str | None, end_ids: Sequence[int], generation: Mapping[str, Any]
 ) -> Shipped:
-    """What a model ships. ``generation``: its generation.json, or what its generation_config.json recommends."""
+    """Collect a model's template, end tokens and sampling defaults.
+
+    Args:
+        tokenizer: The model's.
+        template: Its chat template, if it has one.
+        end_ids: Token ids that end a reply.
+        generation: Its generation.json, or what its generation_config.json recommends.
+    """
 
     def texts(ids: Sequence[int]) -> tuple[str, ...]:
         return tuple(tokenizer.id_to_token(index) or f"token {index}" for index in ids)
 
-    # What is no number is refused where it is used.
+    # Values that are not numbers are refused where they are used.
     settings = {name: value for name, value in stated(generation).items() if isinstance(value, int | float)}
     return Shipped(template, texts(end_ids), texts(ends_of_turn(tokenizer, template)), settings)
 
@@ -58,12 +65,13 @@ def compare_shipped(
     replies: tuple[_Encodes, _Encodes] | None = None,
     prompts: Sequence[Prompt] = (),
 ) -> tuple[ShippedDifference, ...]:
-    """Every difference, end tokens first; empty where one of the two is not known.
+    """All differences, end tokens first; empty if one of the two is not known.
 
     Args:
-        settings: What the reference's and the bundle's replies are drawn with.
-        replies: What encodes prompts for either model: tells whether templates that differ make other prompts.
-        prompts: Those that are asked.
+        reference, bundle: What each model ships.
+        settings: Sampling settings of the reference's and of the bundle's replies.
+        replies: Encoders of prompts for both models, to check whether different templates make different prompts.
+        prompts: Of the run.
     """
     if reference is None or bundle is None:
         return ()
@@ -108,19 +116,19 @@ def _template(
     if reference.template == bundle.template:
         return []
     sizes = ["none" if one.template is None else f"{len(one.template)} characters" for one in (reference, bundle)]
-    told = f"The chat templates differ (reference {sizes[0]}, bundle {sizes[1]})"
+    sentence = f"The chat templates differ (reference {sizes[0]}, bundle {sizes[1]})"
     if replies is not None:
         for prompt in prompts:
             reference_tokens, bundle_tokens = (len(one.encode(prompt, thinking).ids) for one in replies)
             if replies[0].encode(prompt, thinking).ids != replies[1].encode(prompt, thinking).ids:
-                told += (
-                    f": the prompt `{prompt.id}` comes to {reference_tokens} tokens for the reference and "
+                sentence += (
+                    f": the prompt `{prompt.id}` has {reference_tokens} tokens for the reference and "
                     f"{bundle_tokens} for the bundle"
                 )
                 break
         else:
-            told += ", and make the same tokens of every prompt that was asked"
-    return [ShippedDifference("chat template", sizes[0], sizes[1], f"{told}.")]
+            sentence += ", but every prompt of this run has the same tokens with both"
+    return [ShippedDifference("chat template", sizes[0], sizes[1], f"{sentence}.")]
 
 
 def _quoted(tokens: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
-"""Samples on disk as they are drawn: append-only, a checksum per record, resumed without losing or repeating any.
+"""Keeps samples on disk while they are drawn, so that a killed run continues without losing or repeating any.
 
-A file of lines: CRC-32 of the JSON text in hex, a space, the text. The first is the header: what the samples depend on
-(suite, settings, model, versions); a file with another header is refused. The last line may be torn by whatever killed
-the run: it is dropped, and its sample drawn again. Damage anywhere else is no accident of that kind and is refused.
+The file is append-only. Each line has the CRC-32 of a JSON text in hex, a space, and the text. The first line is the
+header: what the samples depend on (suite, settings, model, versions); a file with another header is refused. The last
+line may be incomplete after a crash: it is dropped, and its sample drawn again. Damage anywhere else is refused.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _NEW = "Delete the file, or name another with a new --store."
 def store_header(
     suite: Suite, settings: DrawSettings, identity: ModelIdentity, *, what: str = "samples"
 ) -> dict[str, Any]:
-    """What samples depend on. ``what`` tells apart runs of the same settings, such as procedures."""
+    """Header of a store: what its samples depend on. ``what`` distinguishes runs with equal settings (procedures)."""
     packages = ("edgedistill", "numpy", *(("torch", "transformers") if identity.kind == "hf" else ("onnxruntime",)))
     return {
         "format": FORMAT,
@@ -56,7 +56,7 @@ def store_header(
 
 
 def store_path(directory: Path, header: Mapping[str, Any], name: str) -> Path:
-    """Where the samples of a run lie: the model's name and the beginning of the header's hash."""
+    """Path of the samples of a run: the model's name and the beginning of the header's hash."""
     digest = hashlib.sha256(_canonical(header).encode()).hexdigest()
     return directory / f"{re.sub(r'[^A-Za-z0-9._-]', '-', name)[:40] or 'model'}-{digest[:16]}.samples"
 
@@ -77,12 +77,12 @@ class SampleStore:
 
     @classmethod
     def open(cls, path: Path, header: Mapping[str, Any]) -> Self:
-        """Create the file, or resume the one that is there.
+        """Create the file, or resume an existing one.
 
         Raises:
-            VerifyError: A header that differs, damage before the last line, a sample that occurs twice, or a store
-                that another process has open.
-            OutputError: It cannot be written.
+            VerifyError: Another header, damage before the last line, a sample that occurs twice, or a store that
+                another process has open.
+            OutputError: The file cannot be written.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,11 +126,11 @@ class SampleStore:
         return self.drawn.keys()
 
     def append(self, drawn: Drawn) -> None:
-        """Add a sample; it survives the end of this process from here on.
+        """Write a sample to the file; it survives the end of this process.
 
         Raises:
-            ValueError: It is there already.
-            OutputError: The disk is full or gone; the samples before are safe.
+            ValueError: The store has this sample already.
+            OutputError: The disk is full or gone; earlier samples are safe.
         """
         if drawn.key in self.drawn:
             raise ValueError(f"sample {drawn.key} is in the store already")
@@ -150,10 +150,10 @@ class SampleStore:
             ) from error
 
     def close(self) -> None:
-        """Write everything through to the disk and give the file back."""
+        """Flush to disk, close the file and release its lock."""
         if self._file.closed:
             return
-        with contextlib.suppress(OSError):  # said when it was written
+        with contextlib.suppress(OSError):  # reported when it was written
             os.fsync(self._file.fileno())
         with contextlib.suppress(OSError):
             self._file.close()
@@ -177,10 +177,11 @@ def collect(
 ) -> list[Drawn]:
     """All samples in order of prompt and index: those of the store, and the missing ones drawn and stored.
 
-    ``known`` were drawn before and are stored with the others.
+    ``known`` were drawn before and are stored with the others. KeyboardInterrupt leaves a store that can be resumed.
 
-    Raises what ``draw`` and ``SampleStore.append`` raise, TimeUpError if the model was cancelled; KeyboardInterrupt
-    leaves a store that can be resumed.
+    Raises:
+        TimeUpError: The model was cancelled.
+        EdgedistillError: See ``SampledModel.draw`` and ``SampleStore.append``.
     """
     wanted = [(prompt.id, index) for prompt in prompts for index in range(samples)]
     have = dict(store.drawn) if store is not None else {}
@@ -197,7 +198,7 @@ def collect(
                     store.append(drawn)
                 have[drawn.key] = drawn
         finally:
-            # A full disk or Ctrl-C here must not leave the threads that draw to the garbage collector.
+            # On a full disk or Ctrl-C, stop the drawing threads now instead of at garbage collection.
             if isinstance(drawing, Generator):
                 drawing.close()
     if any(key not in have for key in wanted):
@@ -216,7 +217,7 @@ def _drawing(
     done: frozenset[SampleKey],
     progress: Progress | None,
 ) -> Iterator[Drawn]:
-    """Replies are drawn; choices by likelihood are scored, unless the model's samples are stored ones."""
+    """Draws replies, and scores the prompts that are answered by likelihood (a baseline has both stored)."""
     likely = [prompt for prompt in prompts if prompt.extract == "likelihood"]
     if not likely or not model.can_score:
         yield from model.draw(prompts, samples, settings, done=done, progress=progress)
@@ -232,7 +233,7 @@ def _canonical(value: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path, data: bytes) -> tuple[list[dict[str, Any]], int]:
-    """The records and how many bytes they take; a torn last line is left out."""
+    """The records and their number of bytes; an incomplete last line is left out."""
     records: list[dict[str, Any]] = []
     at = 0
     while at < len(data):
@@ -250,7 +251,7 @@ def _read(path: Path, data: bytes) -> tuple[list[dict[str, Any]], int]:
 
 
 def _torn_header(data: bytes) -> bool:
-    """Whether a file without a whole record may be a header that was not finished."""
+    """Whether a file without a complete record may be an unfinished header."""
     checksum, space, text = data.rstrip(b"\0").partition(b" ")
     return re.fullmatch(rb"[0-9a-f]{0,8}", checksum) is not None and (not space or b"{".startswith(text[:1]))
 

@@ -1,7 +1,7 @@
-"""Checks a suite before anything is sampled: formats, gold answers and their types, and what would not be read.
+"""Checks a suite before anything is sampled: its format, gold answers and their types, and answers that cannot be read.
 
-A gold is *unread* if a reply that states it plainly ("The answer is x", a box around x) would not be scored as right:
-no model could be right there.
+A gold answer is *unread* if a reply that states it plainly ("The answer is x", a box around x) would not be scored as
+right: then no model could be right on that prompt.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.types import Prompt
 
 LONG_WORDS = 6
-"""Words of a text gold beyond which few replies will state it as it stands."""
+"""Number of words beyond which few replies will state a gold answer word for word."""
 _SHOWN = 5
 
 
@@ -36,13 +36,17 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class SuiteCheck:
-    """What ``suite check`` tells.
+    """Result of ``suite check``.
 
     Attributes:
+        records: Of the file.
+        prompts, variants: Number of prompts, and of their variants.
         scored: Prompts with a right answer or checks.
-        golds: Right answers, several of one prompt counted each.
-        rules: Prompts by the rule that replies are read with. ``types``: golds by their type.
-        example: The first prompt, as the model's template will be given it.
+        golds: Number of right answers, several of one prompt each counted.
+        rules: Number of prompts by the rule by which replies are read. ``types``: of gold answers by their type.
+        tags: Number of different tags.
+        left_out, unread, long_texts: Prompts that are left out, whose gold answers are unread, or are long texts.
+        example: The first prompt, as the model's template gets it.
     """
 
     name: str
@@ -62,14 +66,14 @@ class SuiteCheck:
     example: Prompt
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; of the example, what the model and the score get."""
+        """JSON-able; the example with its messages, gold answers and rule."""
         found: dict[str, Any] = encode(self)
         names = ("id", "messages", "golds", "extract")
         return found | {"example": {name: encode(getattr(self.example, name)) for name in names}}
 
 
 def check_suite(read: ReadFile) -> SuiteCheck:
-    """Examine a suite that ``registry.open_suite`` gave."""
+    """Check a suite from ``registry.open_suite``."""
     suite = read.suite
     unread = [found for prompt in suite.prompts for found in _unread(prompt)]
     types: Counter[str] = Counter()
@@ -105,25 +109,25 @@ def warnings(read: ReadFile) -> list[str]:
 
 
 def sentences(check: SuiteCheck) -> list[str]:
-    """What is wrong or doubtful, a sentence each."""
-    told = []
+    """One sentence for each problem of the suite."""
+    found = []
     if check.left_out:
-        told.append(
+        found.append(
             f"{len(check.left_out)} prompts say that they have no right answer, beside others that have one, and are "
             f"left out ({_few(check.left_out)})."
         )
     if check.unread:
         first = check.unread[0]
-        told.append(
-            f"{len(check.unread)} of {check.golds} right answers cannot be read from a reply, so that nothing is right "
-            f"there ({_few(one.id for one in check.unread)}); the first is {first.gold[:40]!r}: {first.reason}."
+        found.append(
+            f"{len(check.unread)} of {check.golds} right answers cannot be read from a reply, so no reply can be right "
+            f"({_few(one.id for one in check.unread)}); the first is {first.gold[:40]!r}: {first.reason}."
         )
     if check.long_texts:
-        told.append(
+        found.append(
             f"{len(check.long_texts)} right answers are texts of more than {LONG_WORDS} words, which a reply has to "
             f"state word for word ({_few(check.long_texts)})."
         )
-    return told
+    return found
 
 
 def _few(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Statistics: intervals, bootstrap, bets, special functions. NumPy alone, no prompts, no models.
+"""Statistics on plain arrays: intervals, bootstrap, tests by betting, special functions. NumPy only, without models.
 
 Start at ``betting.Bets`` (tests and intervals of the gate), ``intervals.wilson``, ``intervals.bca`` and
 ``sampler_audit.audit_sampler``.

@@ -1,7 +1,7 @@
-"""Samples as small integers: the answers of a prompt coded 0, 1, 2, ..., garbage coded below zero.
+"""Codes the answers of samples as integers (0, 1, 2, ..., below zero for samples without an answer) and counts them.
 
-Garbage must not look consistent: an unparsed or truncated sample agrees with no other sample, not even with another one
-of its kind.
+Samples without an answer ("garbage": unparsed or truncated) must not look consistent: such a sample agrees with no
+other sample, not even with one of the same kind.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def tally(codes: Codes) -> Tally:
 
 
 def coverage(counts: Tally) -> float:
-    """Good and Turing's estimate of the mass of the answers that were seen (Good, Biometrika 1953): 1 less the share of
-    samples whose answer came once. Garbage counts as answers that came once.
+    """Good and Turing's estimate of the probability of all answers seen (Good, Biometrika 1953): 1 less the share of
+    samples whose answer occurred once. Garbage counts as answers that occurred once.
     """
     once = int(np.count_nonzero(counts.answers == 1)) + counts.garbage
     return 1.0 - once / counts.total if counts.total else 0.0

@@ -1,9 +1,9 @@
-"""Shares and quantiles of observations that come in clusters: tokens of a prompt, samples of a prompt.
+"""Intervals for shares and quantiles of observations in clusters, such as tokens or samples of the same prompt.
 
-Observations of one cluster are alike, so there are fewer independent ones than were counted. The exact interval of a
-proportion is taken at the number of independent observations that would give the variance seen between clusters (Korn
-and Graubard, Survey Methodology 24, 1998); an interval of a quantile is that of the share below it, read off the
-observed distribution (Woodruff, JASA 1952).
+Observations of one cluster are not independent, so there are fewer independent ones than were counted. The exact
+interval of a proportion is taken at the number of independent observations that would give the variance seen between
+clusters (Korn and Graubard, Survey Methodology 24, 1998); an interval of a quantile is that of the share below it, read
+off the observed distribution (Woodruff, JASA 1952).
 
 The jackknife over groups of clusters is for statistics that a bootstrap would distort: resampling with replacement
 repeats observations, which lowers entropies and the number of different things. Leaving some out does not (Tukey 1958;

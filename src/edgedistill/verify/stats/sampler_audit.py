@@ -1,8 +1,8 @@
 """Checks that the sampler draws from the model's distribution, before any number about consistency is reported.
 
-The same seed must reproduce; different seeds must differ wherever the entropy is above 0; frequencies of many draws
-must follow the distribution they were drawn from. Toolkits have shipped a sampler that ignored its seed and gave ten
-identical answers: perfect consistency of nothing.
+The same seed has to reproduce the tokens, different seeds have to differ if the entropy is above 0, and the frequencies
+of many draws have to follow the distribution that they were drawn from. Without this check, a sampler that ignores its
+seed would give identical answers, and the model would look perfectly consistent.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class SamplerAudit:
         return not self.problems()
 
     def problems(self) -> list[str]:
-        """What is wrong, a sentence each."""
+        """The problems found, as parts of a sentence."""
         found = []
         if not self.reproduces:
             found.append("the same seed gave different tokens")
@@ -85,7 +85,7 @@ def audit_sampler(
     counts: npt.NDArray[np.int64],
     probabilities: npt.NDArray[np.float64],
 ) -> SamplerAudit:
-    """Judge what a sampler did.
+    """Test the draws of a sampler.
 
     Args:
         first, again: Per prompt the tokens of one seed, and of the same seed once more.

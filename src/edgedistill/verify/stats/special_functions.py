@@ -1,6 +1,6 @@
-"""The few special functions that the statistics need, so that a light installation needs no SciPy.
+"""Special functions for the statistics (normal, beta, Student's t, chi-square), so that SciPy is not required.
 
-The tests hold them against SciPy to 1e-10.
+Tests compare them with SciPy to 1e-10.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Suites of prompts: the built-in ones, and files in the toolkit's own format or in published ones.
+"""Suites of prompts: built-in ones, and files in the toolkit's own format or in published formats.
 
-Start at ``registry.load_suite``. A built-in suite is one file, such as ``arithmetic.arithmetic_suite``;
-``files.read_suite`` reads a user's, ``published.FORMATS`` lists the published formats, ``checks.follows`` decides
+Start at ``registry.load_suite``. Each built-in suite has its own file, such as ``arithmetic.arithmetic_suite``;
+``files.read_suite`` reads a user's file, ``published.FORMATS`` lists the published formats, ``checks.follows`` checks
 conditions on a reply.
 
 Never imports ``verify.metrics``, ``verify.models`` or ``verify.report``.

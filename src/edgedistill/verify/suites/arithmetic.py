@@ -13,22 +13,22 @@ from edgedistill.verify.suites.arithmetic_problems import BANDS, KINDS, words_fo
 from edgedistill.verify.types import Message, Prompt, Suite
 
 PER_BAND = 30
-"""150 prompts: the fewest from which a harm of 1 in 50 prompts cannot hide at 5 % (0.98^149 < 0.05)."""
+"""150 prompts in all: harm on 1 in 50 prompts of the population shows on at least one with 95 % (0.98^149 < 0.05)."""
 
 MOST_PER_BAND = 200
-"""The easiest band has kinds with a few dozen questions only."""
+"""Limited because some kinds of the easiest band have only a few dozen different questions."""
 
 
 def arithmetic_suite(seed: int = 0, per_band: int = PER_BAND, bands: tuple[str, ...] = BANDS) -> Suite:
     """Generate the suite; equal arguments give equal suites, whatever the Python version or hash seed.
 
     Args:
-        seed: Any whole number; 0 is the suite that profiles and baselines mean by ``arithmetic``.
-        per_band: Prompts of each band; more of them begin with the same ones.
+        seed: Any whole number; 0 gives the suite named ``arithmetic``.
+        per_band: Prompts per band; a larger suite begins with the same prompts.
         bands: Some of ``BANDS``.
 
     Raises:
-        SuiteError: ``per_band`` below 1 or above ``MOST_PER_BAND``.
+        SuiteError: ``per_band`` is below 1 or above ``MOST_PER_BAND``.
     """
     if not 1 <= per_band <= MOST_PER_BAND:
         raise SuiteError(f"Arithmetic with {per_band} prompts a band was asked for; expected 1 to {MOST_PER_BAND}.")

@@ -1,7 +1,7 @@
-"""Kinds of arithmetic problem: how numbers are drawn, what the answer is, and several wordings of the same question.
+"""Defines the kinds of arithmetic problems: how numbers are drawn, the answer, and several wordings of the question.
 
-Every kind has at least two wordings with the same meaning (paraphrases), and answers that are whole and positive. Bands
-say how much work an answer takes: one-step, two-step, three-step; stretch goes beyond two-digit numbers or three steps;
+Every kind has at least two wordings with the same meaning (paraphrases), and answers that are positive whole numbers.
+Bands are levels of difficulty: one-step, two-step, three-step; stretch goes beyond two-digit numbers or three steps;
 hard has four-digit sums, products of two-digit numbers and long chains.
 """
 

@@ -1,8 +1,8 @@
-"""Conditions on a reply that a program can decide, and whether a reply meets them, strictly or loosely.
+"""Checks conditions on a reply that a program can decide, such as its number of words, strictly or loosely.
 
-Own kinds, in the manner of IFEval (Zhou et al., arXiv 2311.07911), and IFEval's own (``ifeval``). Loose scoring
-forgives a wrapping that chat models like: a first line of introduction, a last line of farewell, Markdown emphasis; a
-check holds loosely if it holds on any of the eight combinations of leaving these out.
+The kinds are the toolkit's own, similar to those of IFEval (Zhou et al., arXiv 2311.07911), and IFEval's (``ifeval``).
+Loose scoring forgives what chat models often add: a first line of introduction, a last line of farewell, Markdown
+emphasis. A check holds loosely if it holds for any of the eight combinations of leaving these out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FENCE = re.compile(r"^```[a-z]*\n(.*)\n```$", re.DOTALL)
 
 
 def words(text: str) -> list[str]:
-    """The words of a text: runs of letters and digits; apostrophes and hyphens inside join."""
+    """The words of a text: runs of letters and digits, with apostrophes and hyphens inside words."""
     return _WORD.findall(text)
 
 
@@ -107,7 +107,7 @@ LISTS = {"words", "keys", "options"} | ifeval.LISTS
 
 
 def validate(check: Check) -> None:
-    """Raises SuiteError for a kind that does not exist, or parameters that are missing, unknown or of a wrong type."""
+    """Raises SuiteError for an unknown kind, or parameters that are missing, unknown or of the wrong type."""
     if check.kind not in KINDS:
         raise SuiteError(f"Check `{check.kind}` is unknown; expected one of {', '.join(sorted(KINDS))}.")
     ifeval.require(check.kind)
@@ -132,7 +132,7 @@ def validate(check: Check) -> None:
 
 
 def holds(check: Check, text: str) -> bool:
-    """Whether one check holds on ``text``, strictly. An empty text holds nothing."""
+    """Whether a check holds for ``text``, strictly. No check holds for an empty text."""
     stripped = text.strip()
     return bool(stripped) and KINDS[check.kind][1](text if check.kind in ifeval.IFEVAL else stripped, check)
 

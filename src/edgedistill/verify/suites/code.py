@@ -1,8 +1,8 @@
-"""Programs that replies contain, run against the tests of their prompt in a process of their own with limits.
+"""Runs the program in a reply against the tests of its prompt, in a child process with limits.
 
-The process has no environment, an empty directory that is removed, and limits of time, memory and file size; it opens
-no connections and starts no programs. That stops accidents, not attacks: a model's code runs as the user, which is why
-it has to be asked for (``--allow-code``). The limits are those of POSIX; on Windows there is the one of time.
+The process has no environment variables, an empty directory that is removed, and limits of time, memory and file size;
+calls that open connections or start programs are replaced. This stops accidents, not attacks: a model's code runs with
+the user's rights, so the user has to allow it (``--allow-code``). On Windows there is only the limit of time.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _FENCE = re.compile(r"```(?:python|py|python3)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTA
 _BEGUN = re.compile(r"(?:^|\n)((?:from|import|def|class|@)[^\n]*\n.*)", re.DOTALL)
 _NAME = re.compile(r"def (\w+)\(")
 
-# The program's own output goes nowhere; that its tests came to their end is said with a word that it does not know, so
-# that leaving early (sys.exit in the program) is no success.
+# The program's output is discarded. A secret word is printed after its tests, so that a program that exits early
+# (sys.exit) does not pass.
 _LIMITS = f"""
 import os, socket, sys
 _word, _said = sys.stdin.readline(), os.dup(1)
@@ -55,7 +55,7 @@ _write(_said, _word.encode())
 
 
 def program_of(text: str) -> str:
-    """The last fenced block of a reply, or the whole of it."""
+    """The last fenced code block of a reply, or the whole reply if there is none."""
     blocks = _FENCE.findall(text)
     return str(blocks[-1] if blocks else text)
 

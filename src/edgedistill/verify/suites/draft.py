@@ -1,4 +1,8 @@
-"""From what a record says to a prompt: golds in canonical spelling, choices, wording, examples before the question."""
+"""Turns a record of a suite file into a prompt: gold answers in canonical spelling, choices, template, few-shot
+examples.
+
+The readers in ``own`` and ``published`` make a ``Draft`` of each record; ``Draft.prompt`` makes the prompt.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +26,20 @@ if TYPE_CHECKING:
 
 MAX_CHOICES = 26
 CHOICES = "{prompt}\n\n{choices}\n\nAnswer with the letter of the right choice."
-"""How a question with choices is worded where no template says otherwise."""
+"""Template of a question with choices, unless another one is given."""
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][\w. -]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A record as its format's reader understands it.
+    """A record as the reader of its format understands it.
 
     Attributes:
-        messages: The conversation; its last message is the question before the template.
-        golds: Right answers as written, the first the main one; with ``choices`` one letter.
-        solution: What a good reply looks like, for examples.
-        wording: The format's own template; None: the question as it is.
-        columns: What a template may name besides.
+        messages: The conversation; its last message is the question, before a template is applied.
+        golds: Right answers as written, the main one first; with ``choices`` one letter.
+        solution: A good reply, for few-shot examples.
+        wording: The format's own template; None: the question unchanged.
+        columns: Further values that a template may use.
         unanswered: The record says that there is no right answer.
     """
 
@@ -59,7 +63,7 @@ class Draft:
     def prompt(
         self, template: str | None = None, shots: Sequence[Draft] = (), tolerance: float | None = None
     ) -> Prompt:
-        """The prompt, with examples as turns before it. Raises SuiteError for a gold that is no answer."""
+        """The prompt, with examples as turns before it. Raises SuiteError for a gold answer that cannot be read."""
         before: list[Message] = []
         for shot in shots:
             before += [*shot.worded(template), Message("assistant", shot.shown())]
@@ -82,7 +86,7 @@ class Draft:
         )
 
     def worded(self, template: str | None) -> tuple[Message, ...]:
-        """The messages with the template around the question."""
+        """The messages, with the template applied to the question. Raises SuiteError for an unknown placeholder."""
         wording = template if template is not None else self.wording
         if wording is None or self.variant == "empty":
             return self.messages
@@ -101,7 +105,7 @@ class Draft:
         return (*self.messages[:-1], Message(self.messages[-1].role, _PLACEHOLDER.sub(value, wording)))
 
     def shown(self) -> str:
-        """The reply that an example shows. Raises SuiteError where there is none."""
+        """The reply in a few-shot example. Raises SuiteError if the record has none."""
         reply = self.solution or (self.golds[0] if self.golds else "")
         if not reply or self.extract == "checks":
             raise SuiteError(f"{self.where}: an example of few-shot prompting needs a right answer; found none.")
@@ -120,12 +124,12 @@ class Draft:
 
 
 def lettered(choices: Sequence[str]) -> str:
-    """Choices a line each, by letter."""
+    """The choices, one per line, with their letters."""
     return "\n".join(f"{chr(ord('A') + at)}. {choice}" for at, choice in enumerate(choices))
 
 
 def golds_of(value: Any, key: str, where: str) -> tuple[str, ...]:
-    """One right answer, or a list of several; none for null."""
+    """The right answers in ``value``: one, a list of several, or none for null. Raises SuiteError."""
     if value is None:
         return ()
     if isinstance(value, list | tuple):
@@ -139,7 +143,7 @@ def chosen(value: Any, choices: Sequence[str], key: str, where: str, *, index: b
     """The letter of the right choice: ``value`` is a letter, the text of one choice, or (``index``) its number from 0.
 
     Raises:
-        SuiteError: None of these, or the text of several choices; more choices than letters.
+        SuiteError: It is none of these, or the text of several choices; there are more choices than letters.
     """
     if not 2 <= len(choices) <= MAX_CHOICES:
         raise SuiteError(f"{where}: found {len(choices)} choices; expected 2 to {MAX_CHOICES}.")
@@ -165,7 +169,7 @@ def chosen(value: Any, choices: Sequence[str], key: str, where: str, *, index: b
 
 
 def tolerance_of(value: Any, where: str) -> float | None:
-    """The key ``tolerance``; tables hold it as a text."""
+    """The value of the key ``tolerance``, which is a text in tables. Raises SuiteError."""
     if value is None:
         return None
     if isinstance(value, str):

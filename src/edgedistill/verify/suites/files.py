@@ -1,7 +1,7 @@
-"""Suites from files: the toolkit's own format, published ones, or columns that the user names.
+"""Reads suites from files: in the toolkit's own format, in published formats, or with columns that the user names.
 
-The format is that of the first record's keys; mixing is an error. A first object {"suite": name, "sampling": {...}} may
-precede the own format.
+The keys of a record tell its format; all records of a file have to have the same. In the toolkit's own format a first
+object {"suite": name, "sampling": {...}} may precede the prompts.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ if TYPE_CHECKING:
     from edgedistill.verify.types import Prompt
 
 HUB = "hub:"
-"""Begins the name of a data set of the Hugging Face Hub: ``hub:OWNER/NAME``."""
+"""Prefix of the name of a data set on the Hugging Face Hub: ``hub:OWNER/NAME``."""
 _PUBLISHED_WITH_PROMPT = ("test_list", "entry_point", "instruction_id_list")
 """Keys of published formats that have ``prompt`` too."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadFile:
-    """A suite as it was read.
+    """A suite, and how it was read.
 
     Attributes:
-        format: What a file was taken for; "built in" without one.
-        records: Of the file, a header left out.
-        left_out: Ids of prompts that say they have no right answer (``"answer": null``) beside others that have one.
+        suite: The suite.
+        format: The recognised format; "built in" for a built-in suite.
+        records: Number of records in the file, without a header.
+        left_out: Ids of prompts without a right answer (``"answer": null``), left out because others have one.
     """
 
     suite: Suite
@@ -51,13 +52,13 @@ def read_suite(path: Path | str, options: SuiteOptions | None = None) -> Suite:
     """Read a suite; its name is the file's stem, or the directory's name, unless a header says otherwise.
 
     Raises:
-        SuiteError: unreadable, not UTF-8, or a malformed record (named by its file and line or entry).
+        SuiteError: The file cannot be read, is not UTF-8, or has a malformed record (the message names its line).
     """
     return read_file(path, options).suite
 
 
 def read_file(path: Path | str, options: SuiteOptions | None = None) -> ReadFile:
-    """``read_suite``, with what the file was taken for."""
+    """``read_suite``, with the recognised format and what was left out."""
     options = options or SuiteOptions()
     whole, name = _names(path)
     sampling, form = SuiteSampling(), ""
@@ -85,7 +86,7 @@ def read_file(path: Path | str, options: SuiteOptions | None = None) -> ReadFile
 
 
 def _names(path: Path | str) -> tuple[str, str]:
-    """How errors name a source, and the suite's name."""
+    """The name of a source in errors, and the suite's name."""
     if isinstance(path, str):
         if path.startswith(HUB):
             return path, path.removeprefix(HUB)
@@ -114,7 +115,7 @@ def _draft(record: Record, columns: Mapping[str, tuple[str, ...]]) -> tuple[str,
 
 
 def _answered(drafts: list[Draft]) -> tuple[list[Draft], tuple[str, ...]]:
-    """The prompts that can be scored, and the ids of those that say they cannot; all of them, if none can."""
+    """The prompts that can be scored, and the ids of those that cannot; all of them if none can be scored."""
     without = {draft.id for draft in drafts if draft.unanswered}
     if not without or not any(draft.golds or draft.checks for draft in drafts):
         return drafts, ()
@@ -123,7 +124,7 @@ def _answered(drafts: list[Draft]) -> tuple[list[Draft], tuple[str, ...]]:
 
 
 def _shots(drafts: list[Draft], options: SuiteOptions) -> tuple[list[Draft], list[Draft]]:
-    """Examples of few-shot prompting, and the prompts that are asked."""
+    """The few-shot examples, and the remaining prompts."""
     if not options.few_shot:
         return [], drafts
     source = drafts

@@ -1,8 +1,7 @@
-"""The 25 verifiers of IFEval (Zhou et al., arXiv 2311.07911), under their published names and parameters.
+"""The 25 verifiers of IFEval (Zhou et al., arXiv 2311.07911), with their published names and parameters.
 
-They decide as those of lm-evaluation-harness do on the published prompts; keywords are taken literally there and here,
-not as patterns. Languages are told by langdetect, with a fixed seed, and sentences counted by NLTK's Punkt model
-(extra: ifeval).
+They decide like those of lm-evaluation-harness on the published prompts; keywords are literal texts in both, not
+patterns. langdetect, with a fixed seed, detects languages, and NLTK's Punkt model counts sentences (extra: ifeval).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ RELATIONS = ("less than", "at least")
 _ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _LANGUAGES = ("language:response_language", "change_case:english_capital", "change_case:english_lowercase")
 _SENTENCES = ("length_constraints:number_sentences",)
-# Where NLTK's tokenizer of words cuts, as far as it matters for words of capital letters.
+# Where NLTK's word tokenizer splits, as far as it matters for words in capital letters.
 _APART = re.compile(r"[;@#$%&?!\[\](){}<>\"“”`]|\.{2,}|--|[:,](?=\D|$)")
 _CONTRACTED = re.compile(
     r"(?i)(?<=\w)('s|'m|'d|'ll|'re|'ve|n't)(?=\s|$|[.,])|\b(can(?=not\b)|gim(?=me\b)|gon(?=na\b)|got(?=ta\b)|lem(?=me\b)|"
@@ -33,7 +32,7 @@ _CONTRACTED = re.compile(
 
 
 def require(kind: str) -> None:
-    """Raises MissingExtraError where a verifier's library is not installed."""
+    """Raises MissingExtraError if the library that a verifier needs is not installed."""
     try:
         if kind in _LANGUAGES:
             import langdetect  # noqa: F401
@@ -56,28 +55,21 @@ def checks_of(row: Mapping[str, Any], where: str) -> tuple[Check, ...]:
     for name, parameters in zip(names, given, strict=True):
         if name not in IFEVAL:
             raise SuiteError(f"{where}: the instruction `{name[:60]}` is none of IFEval's 25.")
-        kept = {
-            key: tuple(value)
-            if isinstance(value, list)
-            else int(value)
-            if isinstance(value, float) and value.is_integer()
-            else value
-            for key, value in parameters.items()
-            if value is not None and key in IFEVAL[name][0]
-        }
+        known = IFEVAL[name][0]
+        kept = {key: _plain(value) for key, value in parameters.items() if value is not None and key in known}
         checks.append(Check(name, tuple(sorted(kept.items()))))
     return tuple(checks)
 
 
 def _plain(value: Any) -> Any:
-    """Lists as tuples; 3.0 as 3, as tables keep whole numbers of columns with gaps."""
+    """Lists as tuples, and 3.0 as 3: tables store whole numbers as floats in columns with missing values."""
     if isinstance(value, list):
         return tuple(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def language(text: str) -> str | None:
-    """The ISO 639-1 code of a text's language; None where there is nothing to tell it by."""
+    """The ISO 639-1 code of a text's language; None if it cannot be detected."""
     import langdetect
 
     langdetect.DetectorFactory.seed = 0
@@ -95,7 +87,7 @@ def _sentence_tokenizer() -> Any:
 
 
 def sentence_count(text: str) -> int:
-    """Sentences as NLTK's English Punkt model cuts them."""
+    """Number of sentences by NLTK's English Punkt model."""
     return len(_sentence_tokenizer().tokenize(text))
 
 
@@ -175,7 +167,7 @@ def _two(text: str) -> bool:
 
 
 def capital_words(text: str) -> int:
-    """Words of capital letters alone."""
+    """Number of words in capital letters only."""
     return sum(word.isupper() for word in _CONTRACTED.sub(r" \1\2 ", _APART.sub(" ", text)).split())
 
 

@@ -1,7 +1,7 @@
-"""The built-in suite ``instructions``: requests whose fulfilment a program can decide, without knowing the subject.
+"""The built-in suite ``instructions``: requests whose form a program can check, such as a number of sentences.
 
-Each line of the table asks for one or two things in words; {n} is a number that the changed-number variant replaces.
-The paraphrase asks for the same in other words.
+Each row of the table has one or two conditions in words; {n} is a number that the changed-number variant replaces. The
+paraphrase makes the same request in other words.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def _prompt(
 
 
 def _check(table: dict[str, Any], n: int | None) -> Check:
-    """The check of a row; the row's number goes to the check that counts and states no number of its own."""
+    """A check of a row; a check that counts gets the row's number unless it has its own."""
     parameters = {key: value for key, value in table.items() if key != "kind"}
     if n is not None and table["kind"] in _WITH_NUMBER and "n" not in parameters:
         parameters["n"] = n

@@ -1,7 +1,7 @@
-"""The published schema of a suite's line, ``suite.schema.json``: made from the format's constants, shipped as a file.
+"""Generates the published JSON schema of a line of a suite file, ``suite.schema.json``, from the format's constants.
 
-``python -m edgedistill.verify.suites.json_schema`` writes it; a test compares the file with what is made here, and both
-with what the reader takes.
+``python -m edgedistill.verify.suites.json_schema`` writes the file; tests compare it with this module and with what the
+reader accepts.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _check() -> Schema:
 
 
 def schema_text() -> str:
-    """The schema as the file holds it."""
+    """The content of the file."""
     return json.dumps(suite_schema(), indent=2, ensure_ascii=False) + "\n"
 
 

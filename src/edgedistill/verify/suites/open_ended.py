@@ -1,6 +1,6 @@
 """The built-in suite ``open-ended``: requests without a right answer, for diversity and the audit of collapse.
 
-The answer of a sample is its whole text, folded in case and white space.
+The answer of a sample is its whole text; case and white space do not count.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a suite's file is read: which columns mean what, how prompts are worded, examples before the question."""
+"""Options for reading a suite file: meaning of columns, template of prompts, few-shot examples, tolerance, split."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MEANINGS = ("prompt", "gold", "choices", "id", "tags", "solution", "tests", "tolerance")
-"""What a column can be mapped to; ``solution`` is what an example of few-shot prompting shows as the reply."""
+"""What a column can be mapped to; ``solution`` is the reply in few-shot examples."""
 _REPEATED = ("tags", "choices", "gold")
 MOST_SHOTS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteOptions:
-    """What the command line and the Python API take beside a suite's name.
+    """Options of a suite, for the command line and the Python API.
 
     Attributes:
-        columns: By meaning (``MEANINGS``), the columns it comes from; empty: the format is recognized. A point goes
-            into objects: ``question.stem``.
+        columns: Columns by their meaning (``MEANINGS``); empty: the format is recognised. A dot enters objects:
+            ``question.stem``.
         template: The user's message, with ``{prompt}``, ``{choices}`` or any column in braces.
-        few_shot: Examples before each question, as turns of the conversation.
-        few_shot_from: File of the examples; None: the first records of the suite, which are then not asked.
-        tolerance: Largest absolute difference from a right number, where a record states none.
-        split: Part of a directory or of a data set of the hub.
-        allow_code: Run programs that replies contain (HumanEval, MBPP).
+        few_shot: Number of examples before each question, as turns of the conversation.
+        few_shot_from: File of the examples; None: the first records of the suite, which are not sampled then.
+        tolerance: Largest absolute difference from a right number, for records without their own.
+        split: Part of a directory or of a data set on the Hub.
+        allow_code: Run programs in replies (HumanEval, MBPP).
     """
 
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

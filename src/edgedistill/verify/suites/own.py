@@ -1,7 +1,8 @@
-"""The toolkit's own format: one object a prompt; ``suite.schema.json`` beside this file describes it.
+"""Reads the toolkit's own suite format: one JSON object per prompt, as ``suite.schema.json`` beside this file
+describes.
 
-Keys that are not of the format are kept for templates and otherwise left out, unless one is a misspelling, or another
-format's name, of a key that the record lacks: that is refused.
+Unknown keys can be used in templates and have no other effect. An unknown key is refused if it looks like a misspelling
+of a key that the record lacks, or is another format's name for it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ KEYS = ("id", "prompt", "messages", "answer", "choices", "tolerance", "extract",
         "variant", "variant_of")  # fmt: skip
 _MISSPELT = 0.8
 _ELSEWHERE = dict.fromkeys(("gold", "golden", "target", "label", "expected", "final_answer"), "answer")
-"""What other formats call a key of this one: left out, it would leave a suite without right answers."""
+"""Names of other formats for the key ``answer``; ignoring them would leave a suite without right answers."""
 MAX_CHECKS = 64
 MAX_MESSAGES = 256
 MAX_TAGS = 64
@@ -56,7 +57,7 @@ def header(record: Mapping[str, Any], where: str) -> tuple[str, SuiteSampling]:
 
 
 def read_own(record: Mapping[str, Any], where: str, default_id: str) -> Draft:
-    """A record of this format. Raises SuiteError, with the key."""
+    """Read a record of this format. Raises SuiteError that names the key."""
     for key in record:
         meant = None if key in KEYS else _meant(key)
         if meant is not None and meant not in record:
@@ -111,7 +112,7 @@ def read_own(record: Mapping[str, Any], where: str, default_id: str) -> Draft:
 
 
 def _meant(key: str) -> str | None:
-    """The key of this format that ``key`` stands for."""
+    """The key of this format that the unknown ``key`` probably means; None if there is none."""
     near_by = difflib.get_close_matches(key.lower(), KEYS, n=1, cutoff=_MISSPELT)
     return _ELSEWHERE.get(key.lower()) or (near_by[0] if near_by else None)
 

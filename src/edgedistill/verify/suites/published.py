@@ -1,7 +1,7 @@
-"""Suites as they are published: each format by the keys that its records have, whatever their case.
+"""Reads suites in published formats, such as GSM8K, MATH, MMLU, GPQA, IFEval and HumanEval.
 
-A reader takes a record to a ``Draft``. To add a format, add a reader and a line to ``FORMATS``, before any whose keys
-its records have too.
+A format is recognised by the keys of its records, in any case. Its reader turns a record into a ``Draft``. To add a
+format, add a reader and a line to ``FORMATS``, before formats whose keys its records also have.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PROGRAM = (
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A published format: its ``name``, the ``keys`` that tell it (alternatives by |), and its reader."""
+    """A published format: its ``name``, the ``keys`` of its records (alternatives separated by |), and its reader."""
 
     name: str
     keys: tuple[str, ...]
@@ -49,7 +49,7 @@ class Format:
 
 
 def published(record: Mapping[str, Any], where: str) -> tuple[Format, Row]:
-    """The format of a record, and the record as its reader takes it. Raises SuiteError for none."""
+    """The format of a record, and the record in the form that its reader expects. Raises SuiteError if none fits."""
     row = {str(key).strip().lower(): value for key, value in record.items() if value is not None}
     for one in FORMATS:
         if one.fits(row) and (one.name != "GSM8K" or "####" in str(row["answer"])):
@@ -64,7 +64,7 @@ def published(record: Mapping[str, Any], where: str) -> tuple[Format, Row]:
 def read_mapped(
     record: Mapping[str, Any], where: str, default_id: str, columns: Mapping[str, tuple[str, ...]]
 ) -> Draft:
-    """A record by the columns that the user named (``options.SuiteOptions.columns``)."""
+    """Read a record by the columns that the user named (``options.SuiteOptions.columns``). Raises SuiteError."""
 
     def at(path: str) -> Any:
         value: Any = record
@@ -115,7 +115,7 @@ def read_mapped(
 
 
 def _final(solution: str) -> str:
-    """The answer that a whole solution ends in, where it marks one."""
+    """The marked final answer of a solution (after ``####`` or in a box); the solution itself if there is no mark."""
     if "####" in solution:
         return solution.rpartition("####")[2].strip() or solution
     boxed = boxed_contents(solution)

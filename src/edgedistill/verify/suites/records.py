@@ -1,8 +1,8 @@
-"""The records of a suite on disk: lines of JSONL, a JSON document, rows of CSV, TSV or Parquet, ``.gz`` of the first
-four, or a directory of such files.
+"""Reads the records of a suite on disk: JSONL, JSON, CSV, TSV (each also as ``.gz``), Parquet, or a directory of these.
 
-A directory gives the files in it and below, in the order of their paths, hidden ones left out: MATH is published so,
-one object a file. A ``.json`` file whose first line is a whole value and that goes on is taken for JSONL.
+A directory is read with its subdirectories, in the order of paths and without hidden files (MATH is published like
+that, with one object per file). A ``.json`` file whose first line is a complete value, followed by more, is read as
+JSONL.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_BYTES = 256 * 1024 * 1024
-"""Of a suite, unpacked."""
+"""Largest size of a suite, unpacked."""
 MAX_RECORDS = 1_000_000
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
-"""Of the files that a directory is searched for; all but the last also with ``.gz``."""
+"""Suffixes of the files that are read in a directory; all but the last also with ``.gz``."""
 SPLITS = {"train": "train", "training": "train", "test": "test", "validation": "validation", "valid": "validation",
           "val": "validation", "dev": "validation"}  # fmt: skip
-"""Parts of a published data set by the words that files and folders are named with."""
+"""Splits of a published data set, by the words in names of files and folders."""
 _TABLES = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """``where`` names it in errors; ``default_id`` is a prompt's without one of its own."""
+    """A record; ``where`` names it in errors, ``default_id`` is the prompt's id if the record has none."""
 
     where: str
     default_id: str
@@ -45,11 +45,12 @@ def records(path: Path, split: str | None = None) -> Iterator[Record]:
     """The records of a file or directory, one at a time.
 
     Args:
-        split: Which part of a directory: ``train``, ``test`` or ``validation``, by the names of files and folders.
+        path: The file or directory.
+        split: Part of a directory: ``train``, ``test`` or ``validation``, by the names of files and folders.
 
     Raises:
-        SuiteError: unreadable, too large, not UTF-8, not JSON, no objects; with the file, and the line or entry. A
-            directory of several parts, none of which was asked for.
+        SuiteError: A file cannot be read, is too large, not UTF-8 or not JSON, or has no objects (the message names
+            file and line); a directory has several splits and ``split`` is None.
     """
     if not path.is_dir():
         yield from _of_file(path, path.name, _stem(path.name), MAX_BYTES)
@@ -70,7 +71,7 @@ def records(path: Path, split: str | None = None) -> Iterator[Record]:
 
 
 def suffix(name: str) -> str:
-    """The suffix of a file's name that says its format, ``.gz`` left out."""
+    """The suffix of a file's name, without ``.gz``."""
     return PurePosixPath(name.removesuffix(".gz")).suffix.lower()
 
 
@@ -93,7 +94,7 @@ def _files(directory: Path, above: frozenset[Path]) -> Iterator[Path]:
 
 
 _NO_DATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
-"""What the library ``datasets`` leaves beside its files."""
+"""Files that the library ``datasets`` writes beside the data."""
 
 
 def _part(files: list[tuple[Path, Path]], split: str | None, root: Path) -> list[tuple[Path, Path]]:
@@ -149,7 +150,7 @@ def _numbered(values: Iterator[Any] | list[Any], name: str, stem: str, word: str
 
 
 def _read(path: Path, name: str, most: int) -> bytes:
-    """The bytes of a file, unpacked; at most ``most`` of them are ever held."""
+    """The unpacked bytes of a file; at most ``most`` + 1 are read into memory."""
     try:
         if path.name.endswith(".gz"):
             with gzip.open(path) as packed:

@@ -1,4 +1,4 @@
-"""Suites by name or path: the built-in ones, and the rules that every suite must keep."""
+"""Opens suites by name or path, and checks the rules that hold for every suite."""
 
 from __future__ import annotations
 
@@ -29,23 +29,27 @@ BUILT_IN: dict[str, Callable[[], Suite]] = {
 }
 
 _ARITHMETIC = re.compile(r"arithmetic-seed(\d{1,18})x(\d{1,6})")
-"""Other arithmetic suites: seed and prompts of each band; the name that ``arithmetic_suite`` gives them."""
+"""Names of other arithmetic suites, with seed and prompts per band, as ``arithmetic_suite`` makes them."""
 
 
 def load_suite(name_or_path: str | Path, options: SuiteOptions | None = None) -> Suite:
-    """The suite that ``open_suite`` opens."""
+    """The suite of ``open_suite``, which see."""
     return open_suite(name_or_path, options).suite
 
 
 def open_suite(name_or_path: str | Path, options: SuiteOptions | None = None) -> ReadFile:
-    """A built-in suite by name, or the file or directory at a path (anything with a separator or a suffix);
-    validated. ``hub:OWNER/NAME`` is a data set of the Hugging Face Hub (extra: datasets).
+    """Open and validate a suite.
 
-    ``arithmetic-seed7x60`` is arithmetic of another seed with 60 prompts in each of its five bands.
+    Args:
+        name_or_path: Name of a built-in suite; a file or directory (anything with a separator or a suffix); or
+            ``hub:OWNER/NAME``, a data set on the Hugging Face Hub (extra: datasets). ``arithmetic-seed7x60`` is
+            arithmetic with another seed and 60 prompts in each of its five bands.
+        options: For files.
 
     Raises:
-        SuiteError: no such suite (with the nearest name), a malformed file (with the line or entry), a broken rule;
-            programs to run that were not allowed, options of files for a built-in suite.
+        SuiteError: There is no such suite (the message has the nearest name), the file is malformed (with line or
+            entry), a rule is broken, replies would be run as programs without ``allow_code``, or a built-in suite has
+            options that are for files.
     """
     text = str(name_or_path)
     options = options or SuiteOptions()
@@ -83,22 +87,22 @@ def open_suite(name_or_path: str | Path, options: SuiteOptions | None = None) ->
 
 
 def lacking_prompts(suite: Suite, prompts: int | None) -> list[str]:
-    """A sentence if more prompts were asked for than the suite has, with the arithmetic suite that has them."""
+    """A sentence if ``prompts`` is more than the suite has, with the arithmetic suite that has as many."""
     if prompts is None or prompts <= len(suite.prompts):
         return []
-    told = f"{prompts} prompts were asked for, and the suite `{suite.name}` has {len(suite.prompts)}"
+    sentence = f"{prompts} prompts were requested, and the suite `{suite.name}` has {len(suite.prompts)}"
     if _seed(suite) is None:
-        return [f"{told}."]
+        return [f"{sentence}."]
     larger = enlarged(suite, prompts)
     if larger is None:
-        return [f"{told}, the most that arithmetic of one seed can have."]
-    return [f"{told}. `--suite {larger.name}` has {len(larger.prompts)}."]
+        return [f"{sentence}, the most that arithmetic of one seed can have."]
+    return [f"{sentence}. `--suite {larger.name}` has {len(larger.prompts)}."]
 
 
 def enlarged(suite: Suite, prompts: int) -> Suite | None:
-    """A generated suite with at least so many prompts, or the most that one seed gives, the present ones among them.
+    """A generated suite with at least ``prompts`` prompts, or the most of one seed, that begins with the present ones.
 
-    None for a suite that is not generated, or has as many.
+    None for a suite that is not generated, or that already has as many.
     """
     seed = _seed(suite)
     per_band = min(-(-prompts // len(BANDS)), MOST_PER_BAND)
@@ -108,7 +112,7 @@ def enlarged(suite: Suite, prompts: int) -> Suite | None:
 
 
 def _seed(suite: Suite) -> int | None:
-    """Of a generated suite; a file may have the name of one."""
+    """Seed of a generated suite; None for any other, also for a file with the same name."""
     generated = _ARITHMETIC.fullmatch(suite.name)
     if (suite.name != "arithmetic" and generated is None) or suite != load_suite(suite.name):
         return None
@@ -116,11 +120,11 @@ def _seed(suite: Suite) -> int | None:
 
 
 def validate_suite(suite: Suite) -> None:
-    """Check what every suite must keep, wherever it comes from.
+    """Check the rules that hold for every suite.
 
     Raises:
-        SuiteError: no prompts; ids that are not unique over prompts and variants; a variant of a prompt that does not
-            exist; a check that does not exist; gold answers on some prompts only.
+        SuiteError: There are no prompts; ids are not unique over prompts and variants; a variant or a check is unknown;
+            only some prompts have gold answers.
     """
     if not suite.prompts:
         raise SuiteError(f"Suite `{suite.name}` has no prompts; expected at least one.")

@@ -1,4 +1,5 @@
-"""Rows of CSV, TSV and Parquet files (extra: parquet) as records, and data sets of a hub (extra: datasets)."""
+"""Reads rows of CSV, TSV and Parquet files (extra: parquet) and of data sets on the Hugging Face Hub (extra:
+datasets)."""
 
 from __future__ import annotations
 
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MMLU_COLUMNS = ("question", "A", "B", "C", "D", "answer")
-"""Of MMLU's own CSV files, which have no line of names."""
+"""Columns of MMLU's own CSV files, which have no header row."""
 
 
 def csv_rows(data: bytes, name: str, separator: str) -> Iterator[dict[str, Any]]:
     """The rows of a table whose first row names the columns; empty cells are left out.
 
     Raises:
-        SuiteError: not UTF-8, no rows, more cells in a row than columns, a column that occurs twice.
+        SuiteError: It is not UTF-8 or not CSV, a row has more cells than columns, or a column occurs twice.
     """
     try:
         text = data.decode("utf-8")
@@ -55,7 +56,12 @@ def csv_rows(data: bytes, name: str, separator: str) -> Iterator[dict[str, Any]]
 
 
 def parquet_rows(path: Path, name: str, most: int, most_rows: int) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file; columns of nothing are left out. Raises SuiteError, MissingExtraError."""
+    """The rows of a Parquet file, without nulls.
+
+    Raises:
+        SuiteError: It cannot be read, or has more than ``most`` bytes or ``most_rows`` rows.
+        MissingExtraError: pyarrow is not installed.
+    """
     try:
         import pyarrow
         from pyarrow import parquet
@@ -83,10 +89,10 @@ def hub_rows(name: str, split: str | None) -> Iterator[dict[str, Any]]:
 
     Args:
         name: ``OWNER/NAME`` or ``OWNER/NAME:CONFIGURATION``.
-        split: Which part; ``test`` where None.
+        split: Name of the split; None: ``test``.
 
     Raises:
-        SuiteError: no such data set, or it cannot be had now.
+        SuiteError: There is no such data set, or it cannot be loaded.
         MissingExtraError: ``datasets`` is not installed.
     """
     try:
@@ -111,7 +117,8 @@ def _plain_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it; None for what it has not, such as pictures, and for missing numbers."""
+    """``value`` as a JSON value; None for types that JSON lacks, such as pictures, and for numbers that are not
+    finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str | int):

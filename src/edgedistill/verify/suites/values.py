@@ -1,4 +1,4 @@
-"""Values of a record, taken out with one clear line where they are not what was expected."""
+"""Reads typed values from a record, with a one-line error for a value of another type."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 _DIGITS = 400
 _LARGEST = 10**_DIGITS
 MAX_TEXT = 1 << 20
-"""Most characters of one text of a record."""
+"""Largest number of characters of a text in a record."""
 
 
 def json_value(data: bytes | str, where: str, expected: str) -> Any:
-    """The JSON value in ``data``; keys that occur twice, NaN and infinities are refused. Raises SuiteError."""
+    """The JSON value in ``data``. Raises SuiteError, also for duplicate keys, NaN and infinities."""
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
         return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique_keys)
@@ -59,7 +59,7 @@ def kind(value: Any) -> str:
 
 
 def text_of(record: Mapping[str, Any], key: str, where: str, *, empty: bool = False) -> str:
-    """The text at ``key``. Raises SuiteError for none, another type, or an empty one unless ``empty``."""
+    """The text at ``key``. Raises SuiteError if it is missing, not a text, or empty (unless ``empty``)."""
     if key not in record:
         raise SuiteError(f"{where}: `{key}` is missing.")
     value = record[key]
@@ -69,7 +69,7 @@ def text_of(record: Mapping[str, Any], key: str, where: str, *, empty: bool = Fa
 
 
 def checked_text(value: str, key: str, where: str) -> str:
-    """``value`` itself. Raises SuiteError where it is too long or holds half a surrogate pair."""
+    """``value`` itself. Raises SuiteError if it is too long or has a lone surrogate."""
     if len(value) > MAX_TEXT:
         raise SuiteError(f"{where}: `{key}` has {len(value)} characters; expected at most {MAX_TEXT}.")
     try:
@@ -80,7 +80,7 @@ def checked_text(value: str, key: str, where: str) -> str:
 
 
 def scalar_text(value: Any, key: str, where: str) -> str:
-    """A text or a number as a text; 142.0 as 142, as tables keep whole numbers of columns with gaps."""
+    """A text or a number as a text. 142.0 becomes 142: tables store whole numbers as floats if values are missing."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise SuiteError(f"{where}: `{key}` is {kind(value)}; expected a text or a number.")
     if isinstance(value, float) and not math.isfinite(value):
@@ -99,7 +99,7 @@ def id_of(value: Any, where: str) -> str:
 
 
 def texts_of(value: Any, key: str, where: str) -> tuple[str, ...]:
-    """A list of texts and numbers, as texts; one that a table holds as JSON too."""
+    """A list of texts and numbers, as texts; in tables it may be a JSON text. Raises SuiteError."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = json_value(value, f"{where}: `{key}`", "a list")
     if not isinstance(value, list | tuple) or not value:

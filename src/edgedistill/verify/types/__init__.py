@@ -1,4 +1,4 @@
-"""Plain data that all of verification shares: prompts, samples, estimates, settings of a run.
+"""Data classes that all of verification shares: prompts, samples, estimates, settings of a run.
 
 Start at ``prompts.Suite``, ``samples.Sample``, ``estimates.Estimate`` and ``run.RunSettings``.
 

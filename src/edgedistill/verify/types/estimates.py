@@ -1,4 +1,4 @@
-"""A number and how well it is known."""
+"""A measured number with its confidence interval."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgedistill.json_codec import Record
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A confidence interval: ends, the coverage it claims, and how it was computed."""
+    """A confidence interval: its ends, its nominal coverage ``level``, and the method that it was computed with."""
 
     low: float
     high: float
@@ -22,13 +22,13 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Estimate(Record):
-    """A number and how well it is known. ``interval`` is None where the data allow none; NaN means undefined."""
+    """A number with its interval, which is None if the data do not allow one; NaN means undefined."""
 
     value: float
     interval: Interval | None = None
 
     def scaled(self, factor: float) -> Estimate:
-        """In another unit: value and ends times a positive ``factor``."""
+        """Value and ends times a positive ``factor``, to change the unit."""
         found = self.interval
         if found is not None:
             found = Interval(factor * found.low, factor * found.high, found.level, found.method)

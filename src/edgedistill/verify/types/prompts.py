@@ -1,4 +1,4 @@
-"""The plain data that samplers fill and statistics read: messages, prompts, suites, samples, estimates."""
+"""Data classes of suites: messages, prompts, checks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any, Literal
 Extraction = Literal[
     "auto", "boxed", "hash", "phrase", "number", "choice", "text", "checks", "code", "likelihood"
 ]  # fmt: skip
-"""How an answer is taken from a reply; see ``answers.extract``. ``checks``: conditions that a program decides;
-``code``: a
-program that has to pass tests; ``likelihood``: no reply is drawn, the most likely of the choices is the answer.
+"""How an answer is read from a reply; see ``answers.extract``. ``checks``: conditions that a program checks; ``code``:
+a program that has to pass tests; ``likelihood``: no reply is drawn, and the most likely of the choices is the answer.
 """
 
 Variant = Literal["paraphrase", "changed-number", "empty"]
@@ -36,7 +35,7 @@ class Check:
     parameters: tuple[tuple[str, str | int | tuple[str, ...]], ...] = ()
 
     def get(self, name: str) -> Any:
-        """The parameter ``name``; raises KeyError where there is none."""
+        """The parameter ``name``; raises KeyError if there is none."""
         return dict(self.parameters)[name]
 
 
@@ -45,7 +44,7 @@ class Prompt:
     """One question of a suite.
 
     Attributes:
-        id: Unique in the suite; the noise of sampling is keyed by it.
+        id: Unique in the suite; the random numbers of its samples depend on it.
         messages: The conversation up to the question.
         answer: Gold answer, canonical (``answers.typed.canonical``), or None.
         answers: Further right answers, canonical.
@@ -55,8 +54,8 @@ class Prompt:
         tags: Free labels; built-in suites put the difficulty band and the kind of problem here.
         checks: Conditions of an instruction prompt (``extract`` is then "checks").
         variant_of: For variants of the audit: the id of the prompt that was changed; None for the empty prompt.
-        variant: Which change.
-        tests: A Python program that calls what a reply of ``code`` defines, and raises where it is wrong.
+        variant: The kind of change.
+        tests: For ``code``: a Python program that calls the functions of a reply and raises if they are wrong.
     """
 
     id: str
@@ -85,7 +84,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class SuiteSampling:
-    """Sampling settings that a suite asks for; None leaves a setting to the bundle."""
+    """Sampling settings of a suite; None leaves a setting to the model."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -96,7 +95,7 @@ class SuiteSampling:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Prompts that are scored, and the variants that only the audit of collapse asks."""
+    """Prompts, and variants of them that only an audit uses."""
 
     name: str
     prompts: tuple[Prompt, ...]
@@ -107,7 +106,7 @@ class Suite:
     def sha256(self) -> str:
         """Hash of the content: canonical JSON (sorted keys, no spaces, UTF-8) of everything but the name.
 
-        Fields that few prompts have count only where they are set, so that suites from before them keep their hash.
+        Fields that were added later count only if they are set, so that older suites keep their hash.
         """
         content = asdict(self)
         del content["name"]

@@ -1,4 +1,4 @@
-"""Which model was asked, by which procedure it answers, and how its replies were drawn."""
+"""Data classes of a run: identity of a model, procedure of its answers, sampling settings."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ModelKind = Literal["bundle", "hf", "baseline", "endpoint"]
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """Which model: ``kind`` bundle, hf (the original in PyTorch), baseline (samples stored earlier) or endpoint (a
-    server, of which hashes and vocabulary are not known).
+    """Identity of a model: ``kind`` is bundle, hf (the original in PyTorch), baseline (samples stored earlier) or
+    endpoint (a server, of which hashes and vocabulary are not known).
 
     ``sha256`` is of everything that an answer depends on (of a bundle: ``Bundle.identity``; of an original: its
     weights), ``tokenizer_sha256`` of tokenizer.json; ``details`` is for people (family, bits, ...).
@@ -37,11 +37,11 @@ class RunSettings:
 
     Attributes:
         preset: fast, default, thorough or custom.
-        samples: Per prompt and model. ``seed``: key of the noise.
+        samples: Per prompt and model. ``seed``: of the random numbers.
         numerics: Kernels of the runtime.
-        coupled: Whether both models saw the same noise.
-        estimand: What the gate is about: these prompts (suite) or prompts like these (population).
-        level: Coverage of the intervals. ``margins``: name to limit; empty in an audit.
+        coupled: Whether both models were sampled with the same random numbers.
+        estimand: What the gate's verdict is about: these prompts (suite) or prompts like these (population).
+        level: Coverage of the intervals. ``margins``: limits by name; empty in an audit.
     """
 
     preset: str
@@ -62,7 +62,7 @@ class RunSettings:
 
     @property
     def deterministic(self) -> bool:
-        """Whether decoding left no choice, so that consistency says nothing."""
+        """Whether decoding is greedy, so that consistency has no meaning."""
         return self.temperature == 0.0 or self.top_k == 1
 
 
@@ -73,8 +73,8 @@ class Shipped:
     Attributes:
         template: Source of the chat template; None without one.
         end_tokens: Texts of the tokens that end a reply.
-        turn_ends: Texts of the special tokens that the template closes turns with.
-        generation: Sampling settings that the model states, by their names in ``DrawSettings``.
+        turn_ends: Texts of the special tokens with which the template ends turns.
+        generation: The model's own sampling settings, by their names in ``DrawSettings``.
     """
 
     template: str | None
@@ -83,15 +83,14 @@ class Shipped:
     generation: dict[str, float] = field(default_factory=dict)
 
     def missing_ends(self, other: Shipped | None = None) -> tuple[str, ...]:
-        """Tokens that close the turns of this model's template, or end the replies of ``other``, and do not end its
-        own."""
+        """Tokens that end turns in this model's template, or replies of ``other``, but not this model's replies."""
         wanted = (*self.turn_ends, *(() if other is None else other.end_tokens))
         return tuple(dict.fromkeys(token for token in wanted if token not in self.end_tokens))
 
 
 @dataclass(frozen=True, slots=True)
 class ShippedDifference:
-    """One difference: ``what`` is end tokens, chat template or the name of a setting; ``sentence`` says it."""
+    """One difference: ``what`` is end tokens, chat template or the name of a setting; ``sentence`` describes it."""
 
     what: str
     reference: str
@@ -104,12 +103,12 @@ ProcedureName = Literal["single", "vote", "deliberate"]
 
 @dataclass(frozen=True, slots=True)
 class Procedure:
-    """How an answer is reached.
+    """How an answer is made.
 
     Attributes:
-        name: ``single``: one trajectory; ``vote``: the vote of K; ``deliberate``: a pass that reads K.
-        trajectories: K; 1 for single.
-        vote: How they vote.
+        name: ``single``: by one trajectory; ``vote``: by a vote of K; ``deliberate``: by a pass that reads K of them.
+        trajectories: K; has no effect for ``single``.
+        vote: Rule of the vote.
     """
 
     name: ProcedureName
@@ -125,7 +124,7 @@ class Procedure:
 
     @property
     def options(self) -> TrajectoryOptions:
-        """As the runs take them. Nothing is stopped early: M@K and P@K need every trajectory."""
+        """The options of the trajectories; without early stop, since M@K and P@K need all trajectories."""
         if self.name == "single":
             return TrajectoryOptions(count=1, early_stop="off")
         deliberate = self.name == "deliberate"
@@ -133,5 +132,5 @@ class Procedure:
 
     @property
     def label(self) -> str:
-        """Tells the stored answers of different procedures apart."""
+        """Name that distinguishes the stored answers of procedures."""
         return "single" if self.name == "single" else f"{self.name}-{self.trajectories}-{self.vote}"

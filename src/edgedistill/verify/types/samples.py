@@ -1,4 +1,4 @@
-"""One drawn reply as statistics read it, its tokens, and what stands behind the answer of several trajectories."""
+"""Data classes of a drawn reply: the sample for the statistics, its tokens, and the trajectories behind an answer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Sample:
     """One generated reply, reduced to what statistics need.
 
     Attributes:
-        prompt_id, index: The prompt, and the number of the sample of it, from 0. Samples of two models with equal
-            prompt and index share their noise if they were drawn coupled.
-        kind: "truncated" where the reply ran into the token limit (whatever it says), "unparsed" where no answer could
-            be taken from it, else "parsed".
+        prompt_id, index: The prompt, and the number of this sample, from 0. Coupled samples of two models with equal
+            prompt and index were drawn with the same random numbers.
+        kind: "truncated" if the reply ran into the token limit (whatever its text), "unparsed" if no answer could be
+            read, else "parsed".
         answer: Canonical answer; None unless parsed.
         text: The reply without its reasoning.
         tokens: Generated tokens, reasoning included.
@@ -46,16 +46,16 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What stands behind one answer.
+    """The trajectories behind one answer of a procedure.
 
     Attributes:
         correct: Whether each trajectory is right, in order; None without gold answers.
-        vote: Whether the vote is right; None without gold answers. Equal to the answer's own in the procedure ``vote``.
-        answered: Trajectories that had a vote, or, where replies are free texts, that were complete.
-        tied: Several answers shared the first place of the vote.
+        vote: Whether the vote is right; None without gold answers. In the procedure ``vote`` this is the answer's own.
+        answered: Number of trajectories that had a vote or, if replies are free texts, that were complete.
+        tied: Whether several answers shared the first place of the vote.
         decided_by: As in ``TrajectoryResult``.
-        trajectory_tokens: Of all trajectories. ``pass_tokens``: of the passes after them.
-        stopped_tokens: Of the trajectories, had they been cut off as soon as the majority was certain.
+        trajectory_tokens: Tokens of all trajectories. ``pass_tokens``: of the passes after them.
+        stopped_tokens: Tokens of the trajectories if they had been stopped once the majority was certain.
         seconds: From the question to the answer.
     """
 
@@ -72,7 +72,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One reply: what statistics need of it, its tokens (the end-of-sequence token included), and why it ended.
+    """One reply: its sample, its token ids (with the end-of-sequence token), and why it ended.
 
     ``trial`` is set for answers of a procedure (``ProcedureModel``): the trajectories behind the reply.
     """
@@ -94,14 +94,14 @@ class Drawn:
 
     @classmethod
     def from_dict(cls, value: Any, source: str = "sample") -> Drawn:
-        """Read back what ``to_dict`` wrote; raises VerifyError on anything else."""
+        """Read the result of ``to_dict``; raises VerifyError for anything else."""
         record = _FORM.decode(_Record, value, source)
         return cls(record.sample, record.tokens, record.finish, record.trial)
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """How ``Drawn`` lies in a file."""
+    """The form of ``Drawn`` in a file."""
 
     sample: Sample
     tokens: tuple[int, ...] = field(metadata=limits(low=0, high=1 << 32))
