@@ -50,9 +50,9 @@ class TuiApp(ModelApp):
     """The terminal UI.
 
     Args:
-        services: What is behind the screens.
-        bundle: Opened at once; None: no model yet.
-        page: The page to begin with.
+        services: Everything that the application gets from outside.
+        bundle: Opened at start; None: no model yet.
+        page: The first page.
         system: System prompt of the first session.
         overrides: Sampling settings of the first session, on top of the bundle's.
         tools: What the model may call.
@@ -111,7 +111,7 @@ class TuiApp(ModelApp):
         self.set_interval(_RETRY_S, self._save_again)
 
     def run(self, *arguments: Any, **options: Any) -> Any:
-        """As Textual's, with signals doing again what they did before once the screen is gone."""
+        """Textual's ``run``; restores the handlers of signals once the screen is gone."""
         # Terminals send Alt+Enter as Escape and Enter, which Textual would take for "^" and Enter.
         ANSI_SEQUENCES_KEYS["\x1b\r"] = (Keys.ControlJ,)  # type: ignore[index]  # declared as what nobody changes
         run: Callable[..., Any] = super().run
@@ -122,12 +122,12 @@ class TuiApp(ModelApp):
                 self._ending.over()
 
     def on_unmount(self) -> None:
-        """Under test nothing comes after this."""
+        """Restore the handlers of signals under test, where ``run`` is not called."""
         if self.is_headless and self._ending is not None:
             self._ending.over()
 
     def _handle_signals(self) -> None:
-        """SIGTERM and a lost terminal end the program with the conversation saved; changed files are told."""
+        """Save the conversation and end at SIGTERM or a lost terminal; pass on the signal about changed files."""
         if threading.current_thread() is not threading.main_thread():
             return
         loop = asyncio.get_running_loop()
@@ -136,7 +136,7 @@ class TuiApp(ModelApp):
         self._ending = Ending(loop, self._end_by_signal, self._rescue)
 
     def _rescue(self) -> None:
-        """The screen is stuck: what the database does not have goes beside it."""
+        """Write what the database lacks to a file beside it, because the screen is stuck."""
         if "chat" in self._pages and (run := self.chat.run) is not None:
             run.take_text()
             run.message.finish_reason = "cancelled"
@@ -146,7 +146,7 @@ class TuiApp(ModelApp):
         self._leave(self.save_everything(), 128 + number)
 
     async def action_quit(self) -> None:
-        """Save and leave; what can be written nowhere is asked about first."""
+        """Save and leave; asks first if the conversation cannot be written anywhere."""
         self._quit()
 
     @work
@@ -159,12 +159,12 @@ class TuiApp(ModelApp):
         self._leave(warning)
 
     async def action_interrupt(self) -> None:
-        """Stop what the page does; leave where it does nothing."""
+        """Stop what the page does, or leave if it does nothing."""
         if isinstance(self.screen, Page):
             await self.screen.interrupt()
 
     def _leave(self, warning: str, code: int = 0) -> None:
-        """End the program; what it could not save is left in the terminal's scrollback."""
+        """End the program; prints what it could not save to the terminal."""
         text = to_markdown(self.session) if self._unsaved else ""
         said = "\n".join(part for part in (text, warning) if part)
         self.exit(return_code=code, message=Text(visible(said)) if said else None)
@@ -174,9 +174,10 @@ class TuiApp(ModelApp):
         return any(message.dirty for message in self.session.messages.values())
 
     def save_everything(self) -> str:
-        """The session with a reply that is just being written; where the database cannot take it, as a file of its own.
+        """Save the session with the reply that is being written, to a separate file if the database cannot be written.
 
-        What to tell the user; empty if all is in its place. Messages stay ``dirty`` where there was room nowhere.
+        Returns a sentence for the user; empty if the database has everything. Messages stay ``dirty`` if they could not
+        be written anywhere.
         """
         if "chat" in self._pages:
             self.chat.cut_reply()
@@ -218,7 +219,7 @@ class TuiApp(ModelApp):
 
     @property
     def chat(self) -> ChatScreen:
-        """The chat, which is there as long as the application."""
+        """The chat page, which exists as long as the application."""
         return self.page("chat")  # type: ignore[return-value]
 
     def page(self, name: str) -> Screen[None]:
@@ -263,8 +264,8 @@ class TuiApp(ModelApp):
             yield SystemCommand(f"Theme: {theme}", "Change the colours", lambda theme=theme: self.choose_theme(theme))
 
     def _named_bindings(self, screen: Screen[Any]) -> Iterator[tuple[DOMNode, Binding]]:
-        """Bindings with a name from the focus up, whichever of them a key press would reach: a key that the focused
-        widget keeps to itself, as a table does Enter, must not take the action out of the palette.
+        """Bindings with a name, from the focused widget upwards. The palette shows an action even if the focused widget
+        uses its key for something else, as a table uses Enter.
         """
         for node in dict.fromkeys((*(screen.focused.ancestors_with_self if screen.focused else ()), screen, self)):
             for binding in declared(type(node)):
@@ -292,7 +293,7 @@ class TuiApp(ModelApp):
     # ---- the session -----------------------------------------------------------------------------------------
 
     def save(self) -> bool:
-        """Write the session; False if that has to wait, which is said once."""
+        """Write the session; False if it could not be written now, about which the user is notified once."""
         store = self.services.store
         try:
             store.save(self.session)
@@ -313,7 +314,7 @@ class TuiApp(ModelApp):
             self.save()
 
     async def show_session(self, session: Session) -> None:
-        """Talk in another session from now on."""
+        """Switch to another session."""
         self.save()
         self.session = session
         await self.chat.session_changed()
@@ -321,7 +322,7 @@ class TuiApp(ModelApp):
     # ---- copying ---------------------------------------------------------------------------------------------
 
     def copy(self, text: str, what: str) -> None:
-        """To the clipboard, or where there is none to a file."""
+        """Copy ``text`` to the clipboard, or to a file if there is none."""
         mode = self.services.config.clipboard
         if mode != "file" and (self.is_headless or clipboard.copy_with_tool(text)):
             self.copy_to_clipboard(text) if self.is_headless else None

@@ -1,4 +1,4 @@
-"""The hand-over between the generating thread and the screen: append on one side, drain on the other."""
+"""A buffer between the generating thread, which appends text, and the screen, which takes it and draws it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgedistill_tui.engine import Chunk, Reply
 
 _LAPS = 512
-"""Token latencies that the live percentiles are taken over."""
+"""Number of token latencies for the live percentiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Drained:
 
 
 class ReplyBuffer:
-    """Lock-guarded text of one reply.
+    """The text of one reply, guarded by a lock.
 
     Args:
         clock: Seconds, monotonic.
@@ -104,7 +104,7 @@ class ReplyBuffer:
             return "".join(text for kind, text in self._all if not kinds or kind in kinds)
 
     def drain(self) -> Drained:
-        """Called by the screen: take the text that is there."""
+        """Called by the screen: returns the new text and the counts."""
         with self._lock:
             reasoning, answer = "".join(self._new["reasoning"]), "".join(self._new["answer"])
             for parts in self._new.values():

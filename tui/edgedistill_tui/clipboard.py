@@ -1,4 +1,4 @@
-"""Copying out of an alternate screen: the system's clipboard, the terminal's, or a file where there is neither."""
+"""Copies text from the terminal UI with a clipboard program, or tells whether the terminal itself may copy (OSC 52)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_OSC52 = ("linux", "dumb", "vt100", "vt220")
 
 
 def copy_with_tool(text: str, environment: Mapping[str, str] = os.environ) -> bool:
-    """Hand ``text`` to a clipboard program of the desktop; False where there is none or it fails."""
+    """Copy ``text`` with a clipboard program of the desktop; False if there is none or it fails."""
     for variable, command in _TOOLS:
         if (variable and not environment.get(variable)) or not shutil.which(command[0]):
             continue

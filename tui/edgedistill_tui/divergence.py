@@ -1,4 +1,4 @@
-"""Where two replies diverge: at a token if both models share a vocabulary, else at a character."""
+"""Finds the first difference of two replies: a token if both models share a vocabulary, else a character."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Parting:
     Attributes:
         token: Index of the first token that differs, None where tokens cannot be compared or all are equal.
         common: The text up to there, equal in both.
-        first, second: What each says from there on.
+        first, second: The text of each from there on.
         first_token, second_token: The text of the token that differs; empty at the end of a reply.
     """
 

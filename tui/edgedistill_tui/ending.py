@@ -1,8 +1,8 @@
-"""Ends the program by a signal: in order where that is possible, and in any case within seconds.
+"""Ends the program at a signal: in an orderly way if possible, and in any case within seconds.
 
-An orderly end needs a terminal that takes what is written to it. One behind a connection that was lost takes nothing
-any more, and the screen then waits for its output with the model in memory, for good. So a thread looks after the end:
-when it does not come, it puts what is not saved into a file and ends the process.
+An orderly end needs a terminal that accepts output. After a lost connection it does not, and the screen would wait for
+ever with the model in memory. A thread therefore supervises the end: if it takes too long, the thread writes unsaved
+data to a file and ends the process.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _NUMBERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(s
 class Ending:
     """Handlers of the signals that end a program; for the main thread.
 
-    The system gives a signal to any thread of a process, and Python calls its handler when the main thread next runs:
-    never, while that waits for a terminal that takes nothing. So a thread reads the numbers of signals where the
-    interpreter notes them at once (``signal.set_wakeup_fd``), and passes them on to whoever read them before.
-    Event loops take that place when they are given a handler: give them theirs first.
+    Python calls a handler when the main thread runs next, which is never while that waits for a blocked terminal. The
+    interpreter also writes the numbers of signals to a file descriptor at once (``signal.set_wakeup_fd``). A thread
+    reads them there, and passes them on to the previous reader. Event loops replace that descriptor when they get a
+    handler, so their handlers have to be set first.
 
     Args:
         loop: Where ``orderly`` is called.
@@ -67,7 +67,7 @@ class Ending:
             os._exit(128 + number)
 
     def over(self) -> None:
-        """The program has ended: signals do again what they did before."""
+        """Restore the previous handlers of signals, once the program has ended."""
         if self._over.is_set():
             return
         self._over.set()
@@ -78,4 +78,4 @@ class Ending:
 
 
 def _without_effect(number: int, frame: FrameType | None) -> None:
-    """A handler of Python's, so that the signal is noted; what it means is done where it is read."""
+    """A Python handler, so that the interpreter writes the signal's number; the thread that reads it acts on it."""

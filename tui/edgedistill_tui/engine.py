@@ -1,4 +1,5 @@
-"""What the UI needs from a model. The screens know only this; tests drive them with a scripted engine."""
+"""The interface of a model that the screens use, and its data classes. Tests use a scripted engine instead of a
+model."""
 
 from __future__ import annotations
 

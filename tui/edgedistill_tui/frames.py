@@ -1,7 +1,7 @@
-"""How often the screen is drawn while text arrives: often enough to read along, and no more often.
+"""Limits how often the screen is drawn while text arrives.
 
-Decoding wants every core. The pace therefore follows what drawing costs: the screen's thread may use a small share of
-one core, and a slow machine or a long answer gets fewer frames instead of fewer tokens.
+Decoding uses every core, so drawing may only use a small share of one: on a slow machine or for a long answer there are
+fewer frames, not fewer tokens.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 LOCAL_FPS = 15.0
 REMOTE_FPS = 5.0
 SHARE = 0.03
-"""Of one core, for drawing."""
+"""Share of one core for drawing."""
 LONGEST = 1.0
-"""Seconds between frames at most, whatever they cost."""
+"""Largest number of seconds between frames."""
 
 
 def is_remote(environment: Mapping[str, str] = os.environ) -> bool:

@@ -1,4 +1,4 @@
-"""Trajectories side by side: the events of a parallel run, gathered under a lock, as a record to draw and to keep."""
+"""Collects the events of a run of several trajectories, guarded by a lock, as a record to draw and to store."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ class Lanes:
 
     def record(self) -> dict[str, Any]:
         """JSON-able: ``trajectories`` (index, kind, vote, tokens, text, confidence), ``tallies`` as (answer, votes),
-        ``winner`` (the index that stands; None before, and after a deliberation), the text of the passes, ``summary``.
+        ``winner`` (index of the final trajectory; None before the end, and after a deliberation), the text of the
+        passes, ``summary``.
         """
         with self._lock:
             vote, result = self._vote, self._result

@@ -1,8 +1,8 @@
-r"""LaTeX in answers, put into characters that a terminal shows: ``\(\frac{1}{2} \le x^2\)`` becomes ``1/2 ≤ x²``.
+r"""Converts LaTeX in answers to characters that a terminal shows: ``\(\frac{1}{2} \le x^2\)`` becomes ``1/2 ≤ x²``.
 
-For display only: what is stored, copied and saved is what the model wrote. pylatexenc knows the symbols; what is here
-keeps apart what braces keep apart, which in plain text takes parentheses. Code is left alone, and so is what cannot be
-read.
+This is for display only: what is stored, copied and saved is what the model wrote. pylatexenc converts the symbols;
+this module adds the parentheses that plain text needs where LaTeX has braces. Code and invalid LaTeX are left
+unchanged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MARKDOWN = re.compile(r"([\\`*_\[\]<>~|#])")
 _BOXED, _UNBOXED = "\ue000", "\ue001"
 _BOLD = {ord(_BOXED): "**", ord(_UNBOXED): "**"}
 _LARGEST = 20_000
-"""Characters of a formula; longer ones are shown as they are."""
+"""Largest number of characters of a formula that is converted."""
 
 
 def readable(markdown: str) -> str:
@@ -48,7 +48,7 @@ def _shown(match: re.Match[str]) -> str:
     try:
         text = " ".join(_text(_scripts(formula)).split())
     except Exception:
-        # The library raises many things for LaTeX that is none, and a model may write anything.
+        # The library raises many kinds of errors for invalid LaTeX.
         return match[0]
     if not text:
         return match[0]

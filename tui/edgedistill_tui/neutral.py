@@ -1,8 +1,8 @@
-"""One gate for what reaches the screen: whatever wrote a text, it draws characters and does nothing else.
+"""Makes untrusted text harmless on the screen: it is drawn as characters and has no other effect.
 
-Textual passes control characters on, escape sequences included, and takes square brackets in notifications, cells and
-titles for markup, ``[@click=...]`` included. ``Neutral`` is a filter of every line that is drawn; ``plain`` makes text
-of a string that a widget would parse. It knows no screen.
+Textual passes on control characters, escape sequences included, and reads square brackets in notifications, cells and
+titles as markup, ``[@click=...]`` included. ``Neutral`` filters every line that is drawn; ``plain`` wraps a string that
+a widget would parse as markup.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _PAGE = re.compile(r"https?://[^\s\x00-\x1f]+", re.IGNORECASE)
 
 
 class Neutral(LineFilter):
-    """Takes out of every line what a terminal obeys or reorders. Such characters have no width: nothing moves."""
+    """Removes control and bidirectional characters from every line. They have no width, so the layout stays the
+    same."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002 - not coloured
         """The same segments, those with such characters without them."""
@@ -37,12 +38,12 @@ class Neutral(LineFilter):
 
 
 def plain(text: str) -> Text:
-    """One line of ``text`` as it is, for widgets that would take it for markup."""
+    """One line of ``text`` that is not parsed as markup."""
     return Text(visible(text, line=True))
 
 
 class NeutralApp(App[None]):
-    """An application of which no text is markup, a control sequence or a link to anything but a page."""
+    """An application that draws no text as markup or control sequence, and opens only links to web pages."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class NeutralApp(App[None]):
         super().notify(visible(message), markup=False, **options)
 
     def open_url(self, url: str, *, new_tab: bool = True) -> None:
-        """Open a page of the web; a file, a program or a script that a model's answer links to is only named."""
+        """Open a web page; the target of any other link in a model's answer is only shown."""
         if _PAGE.fullmatch(url):
             super().open_url(url, new_tab=new_tab)
         else:

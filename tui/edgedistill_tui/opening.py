@@ -1,7 +1,7 @@
 """Loads models in background threads.
 
-Loading a large model is one long call into native code that cannot be stopped. Textual's thread workers are waited for
-when the program ends; these threads are not.
+Loading a large model is one long call into native code that cannot be interrupted. Textual waits for its thread workers
+when the program ends, so these threads are not workers of Textual.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class LeftError(Exception):
-    """The program ends: nobody wants the model any more."""
+    """The program ends, and the model is no longer needed."""
 
 
 class Opening:
-    """Opens bundles until somebody leaves.
+    """Opens bundles until ``leave`` is called.
 
     Args:
         open_engine: Loads a bundle.
@@ -35,7 +35,7 @@ class Opening:
 
     @property
     def unfinished(self) -> bool:
-        """Whether something is being loaded yet."""
+        """Whether a bundle is still being loaded."""
         return any(thread.is_alive() for thread in self._threads)
 
     def load(self, path: Path) -> Engine:
@@ -73,7 +73,7 @@ class Opening:
             self._changed.notify_all()
 
     def leave(self) -> None:
-        """Whoever waits does so no longer; what is still loaded is closed at once."""
+        """End all waiting calls of ``load``; models that are loaded afterwards are closed at once."""
         with self._changed:
             self._left = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""A profiler run as data: collected event by event, summed up, compared, written as JSON, CSV and SVG."""
+"""A profiler run as data: collects events, summarises them, and writes JSON, CSV and SVG."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Run:
         steps: Latency of every decode step.
         prefill: (prompt tokens, tokens per second).
         memory: (tokens in the context, resident bytes, bytes of the KV cache).
-        stored: What ``to_dict`` gave, for a run from the past, whose single steps are gone.
+        stored: Result of ``to_dict``, for an earlier run whose single steps were not kept.
     """
 
     bundle: str
@@ -56,9 +56,9 @@ class Run:
             self.done = True
 
     def summary(self) -> dict[str, float]:
-        """The numbers that runs are compared by; 0 where not measured.
+        """The numbers by which runs are compared; 0 if not measured.
 
-        ``decay`` is the speed of the last fifth of the time over that of the first: below 1, the machine got slower.
+        ``decay`` is the speed in the last fifth of the time over that in the first: below 1, the machine became slower.
         """
         if self.stored:
             return dict(self.stored.get("summary", {}))
@@ -100,7 +100,7 @@ class Run:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], created: float) -> Run:
-        """A run from the past; what a damaged record lacks is empty."""
+        """An earlier run; fields that a damaged record lacks are empty."""
         return cls(
             bundle=str(data.get("bundle", "")), bundle_hash=str(data.get("bundle_hash", "")),
             machine=str(data.get("machine", "")), created=created, load_s=float(data.get("load_s", 0)),
@@ -112,7 +112,7 @@ class Run:
 
 
 class LiveRun:
-    """A run that a thread fills and the screen looks at."""
+    """A run that a thread fills and the screen draws."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -126,7 +126,7 @@ class LiveRun:
             self._changed = True
 
     def look(self) -> bool:
-        """Called by the screen: whether there is something new to draw since the last look."""
+        """Called by the screen: whether there is something new to draw since the last call."""
         with self._lock:
             changed, self._changed = self._changed, False
             return changed

@@ -1,4 +1,4 @@
-"""The engine of a bundle: the runtime and, for many samples, its verification, behind the protocol of the UI."""
+"""Implements the UI's ``Engine`` for a bundle with the runtime and, for many samples, the verification's batches."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class RuntimeEngine:
     Args:
         model: The loaded model.
         sampling: How to answer unless told otherwise; None: the bundle's defaults.
-        lease: Ask to be told before another program changes the weights; ``secure`` is then called by whoever handles
-            ``system.file_leases.SIGNAL``.
+        lease: Request a signal (``system.file_leases.SIGNAL``) before another program changes the weights; its handler
+            has to call ``secure``.
     """
 
     def __init__(self, model: Model, sampling: Sampling | None = None, *, lease: bool = False) -> None:
@@ -178,7 +178,7 @@ class RuntimeEngine:
         return stats.rss_bytes()
 
     def secure(self) -> bool | None:
-        """Copy the weights that are still mapped, if they are what another program waits for."""
+        """Copy the weights that are still mapped, if another program waits to change them."""
         return self._files.take_over() if self._files.wanted else None
 
     def _check_files(self) -> None:

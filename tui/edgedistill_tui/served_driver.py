@@ -1,4 +1,4 @@
-"""The driver of a session in a browser: Textual's, and the program ends when the server that started it is gone."""
+"""Textual's driver for a session in a browser, changed so that the program ends when its server is gone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GRACE_S = 10.0
 
 
 class ServedDriver(WebDriver):
-    """As ``WebDriver``; the end of its input, which it only ignores, ends the application."""
+    """A ``WebDriver`` that ends the application at the end of its input, which Textual's ignores."""
 
     def run_input_thread(self) -> None:
         """Read until there is nothing more to come."""

@@ -1,4 +1,4 @@
-"""What the application is given from outside: how to open bundles, where things are kept. Tests give other ones."""
+"""Everything that the application gets from outside: how to open bundles, where data are kept. Tests replace it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Services:
         open_engine: Loads a bundle; called in a thread. Raises EdgedistillError.
         store, config, registry: Sessions, settings, known bundles.
         make_default: Exports the default bundle into a directory and gives its path; None where that is not offered.
-        notices: What went wrong before there was a screen to say so.
+        notices: Sentences about problems before there was a screen to show them.
         trace: Measures a bundle (``runtime.measure.latency_trace.trace``).
-        machine: What runs of the profiler are compared within.
+        machine: Name of the machine; runs of the profiler are compared on the same one.
     """
 
     open_engine: Callable[[Path], Engine]

@@ -1,4 +1,4 @@
-"""Answers of one prompt's samples, counted as they come, with verification's statistics."""
+"""Counts the answers of one prompt's samples while they arrive, with the statistics of verification."""
 
 from __future__ import annotations
 

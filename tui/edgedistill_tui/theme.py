@@ -1,6 +1,6 @@
-"""The application's own colours, dark and light: calm, one accent for what is alive and one for what the model thinks.
+"""The application's own colour themes, dark and light, with one accent for activity and one for reasoning.
 
-Every text has a contrast of at least 4.5:1 with what is behind it (WCAG 2.2, 1.4.3).
+All text has a contrast of at least 4.5:1 with its background (WCAG 2.2, 1.4.3).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs the calls of one reply: asks the user first, then lets a thread work that the screen does not wait for."""
+"""Runs the tool calls of a reply: asks the user for permission first, then calls the function in a thread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POLL_S = 0.05
 
 
 class ToolDesk:
-    """What a conversation may call.
+    """The tools of a conversation.
 
     Args:
         rounds: The tools.
@@ -35,9 +35,9 @@ class ToolDesk:
         self._allowed = allowed
 
     async def result(self, call: ToolCall, cancel: threading.Event) -> str:
-        """What the model is told of ``call``: its result, that it was refused, or that ``cancel`` ended it.
+        """The text for the model about ``call``: its result, that it was refused, or that ``cancel`` ended it.
 
-        A function cannot be stopped: after ``cancel`` nobody waits for it any more.
+        A running function cannot be stopped; after ``cancel`` its result is ignored.
         """
         if cancel.is_set():
             return STOPPED

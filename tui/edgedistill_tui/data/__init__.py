@@ -1,4 +1,4 @@
-"""What the terminal UI keeps on disk: sessions, settings, known bundles, profiler runs.
+"""Data of the terminal UI on disk: sessions, settings, known bundles, profiler runs.
 
 Start at ``store.Store`` (sessions in SQLite), ``session.Session``, ``config.Config`` and ``bundles.Registry``.
 

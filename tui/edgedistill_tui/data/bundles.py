@@ -1,4 +1,4 @@
-"""The bundles that this user knows (opened or exported before, or in the current directory), and how each was set."""
+"""The list of known bundles (opened or exported before, or in the current directory), and the settings of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Uses:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """What the last conversation with a bundle was set to."""
+    """Settings of the last conversation with a bundle."""
 
     settings: dict[str, Any]
     system: str
@@ -54,11 +54,11 @@ class Known:
 
 
 class Registry:
-    """A JSON file with paths and when they were last used, and one beside it with their settings.
+    """A JSON file with paths and times of last use, and one beside it with settings.
 
     Args:
         path: The file.
-        cwd: Where to look for bundles besides.
+        cwd: Directory in which bundles are searched, too; None: the current one.
     """
 
     def __init__(self, path: Path, cwd: Path | None = None) -> None:
@@ -67,11 +67,11 @@ class Registry:
 
     @property
     def home(self) -> Path:
-        """Where bundles go that the UI makes itself."""
+        """Directory of bundles that the UI makes itself."""
         return self.path.parent / "bundles"
 
     def remember(self, bundle: Path) -> None:
-        """``bundle`` was opened or made just now; a file that cannot be written is no reason to stop."""
+        """Put ``bundle`` at the top of the list. A file that cannot be written is ignored."""
         entries = self._entries() | {str(bundle.resolve()): time.time()}
         newest = sorted(entries.items(), key=lambda item: -item[1])[:REMEMBERED]
         self._write(dict(newest))
@@ -81,7 +81,7 @@ class Registry:
         self._write({p: t for p, t in self._entries().items() if p != str(bundle.resolve())})
 
     def bundles(self) -> list[Known]:
-        """What is there, the last used first; known paths that are gone are left out, broken ones are shown."""
+        """Known bundles, the last used first; without paths that are gone, with those that cannot be opened."""
         entries = self._entries()
         for directory in (self._cwd or Path.cwd(), self.home):
             for found in _bundles_in(directory):
@@ -95,7 +95,7 @@ class Registry:
         return dict(kept.settings), kept.system
 
     def keep_settings(self, bundle: Path, settings: dict[str, Any], system: str) -> None:
-        """Begin conversations with ``bundle`` so from now on; both empty: with what is its own."""
+        """Store settings and system prompt for new conversations with ``bundle``; both empty: use the bundle's own."""
         kept = self._kept()
         kept.pop(str(bundle.resolve()), None)
         if settings or system:
@@ -116,7 +116,7 @@ class Registry:
             return {}
 
     def delete(self, bundle: Path) -> None:
-        """Remove a bundle, or a link to one, and not a file that is none of its own. Raises OutputError."""
+        """Remove a bundle, or a link to one; other files in its directory stay. Raises OutputError."""
         remove_bundle(bundle)
         self.forget(bundle)
 
@@ -152,7 +152,7 @@ def _known(path: Path, used: float) -> Known:
 
 
 def describe(bundle: Bundle) -> list[tuple[str, str]]:
-    """What an inspection shows, as (label, text)."""
+    """Facts about a bundle as (label, text)."""
     manifest = bundle.manifest
     model, target = manifest.model, manifest.profile.get("target", {})
     source = manifest.source

@@ -1,6 +1,6 @@
-"""Where the UI keeps its files, and the settings among them: theme, frames, keys, where exports go.
+"""Directories of the UI's files, and its settings: theme, frames per second, keys, directory of exports.
 
-Settings are a small TOML file that people may edit.
+The settings are a small TOML file that users may edit.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class Config:
 
     Attributes:
         theme: Name of a Textual theme; ``ansi-dark`` and ``ansi-light`` take the terminal's own colours.
-        frames_per_s: Most frames a second while text arrives; 0: 15, over SSH 5.
+        frames_per_s: Largest number of frames per second while text arrives; 0: 15, or 5 over SSH.
         unfold_reasoning: Show reasoning unfolded.
         export_dir: Where exports and copies go; empty: the current directory.
         clipboard: ``auto``, ``terminal`` (OSC 52) or ``file``.
-        keys: Binding id to key, for what was rebound.
+        keys: Keys by the id of their binding, for those that the user changed.
     """
 
     theme: str = DEFAULT_THEME
@@ -85,7 +85,7 @@ class Config:
 
     @classmethod
     def load(cls, path: Path) -> Config:
-        """Read ``path``; defaults where it does not exist. Raises ConfigError for what makes no sense."""
+        """Read ``path``; defaults if it does not exist. Raises ConfigError for invalid content."""
         try:
             values = tomllib.loads(FORM.read_text(path))
         except FileNotFoundError:

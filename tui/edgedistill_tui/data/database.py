@@ -1,7 +1,7 @@
-"""A SQLite file that any number of programs use at once: connecting, transactions, what to do about a damaged one.
+"""A SQLite file that several programs may use at once: connection, transactions, recovery of a damaged file.
 
-A statement that meets a lock or a full disk fails soon and can be repeated. A damaged file is moved aside and a new one
-begun, with what can still be read.
+A statement fails soon at a lock or a full disk, and can be repeated. A damaged file is moved aside and a new one is
+started with everything that can still be read.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 BUSY_MS = 300
-"""How long a statement waits for another program; short, because the screen waits with it, and a save is repeated."""
+"""Milliseconds that a statement waits for another program; few, because the screen waits too, and saves are
+repeated."""
 
 
 class StoreError(EdgedistillError):
-    """A database that cannot be read or written now; what is in memory is still there."""
+    """The database cannot be read or written now; data in memory are not affected."""
 
 
 class Database:
     """The file at ``path``; connects when it is first used, and again after a failure.
 
     Attributes:
-        notices: What happened to the file, for people; the screen shows and clears them.
+        notices: Sentences about what happened to the file; the screen shows and removes them.
         has_search: Whether the file has an index for searching; known once connected.
     """
 
@@ -47,7 +48,7 @@ class Database:
         return self._attempt(work)
 
     def write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Do ``work`` as one transaction; raises StoreError, and nothing is written then."""
+        """Do ``work`` as one transaction. Raises StoreError, in which case nothing was written."""
 
         def transaction(connection: sqlite3.Connection) -> _T:
             connection.execute("BEGIN IMMEDIATE")
@@ -134,7 +135,7 @@ class Database:
         )
 
     def _take_over(self, damaged: Path) -> int:  # noqa: ARG002 (subclasses know what is in it)
-        """Copy what can be read of a damaged file into the new one; how many records."""
+        """Copy readable records of a damaged file into the new one; returns their number."""
         return 0
 
     def close(self) -> None:

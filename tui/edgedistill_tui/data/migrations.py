@@ -1,6 +1,6 @@
-"""The database's schema, as numbered steps: ``PRAGMA user_version`` says which of them a file has.
+"""The database's schema as numbered migrations; ``PRAGMA user_version`` is the number of the last one that a file has.
 
-A step is never changed once it was released; a change of the schema is a new step.
+A released migration is never changed; a change of the schema is a new one.
 """
 
 from __future__ import annotations
@@ -73,16 +73,16 @@ MIGRATIONS: tuple[tuple[int, str], ...] = ((1, _TABLES), (2, _RUNS), (3, _SEARCH
 
 NEWEST = MIGRATIONS[-1][0]
 _OPTIONAL = {3: "fts5"}
-"""Steps that need something SQLite may have been built without; search then goes without an index."""
+"""Migrations that need a module which SQLite may lack; searches have no index then."""
 
 
 def version(connection: sqlite3.Connection) -> int:
-    """The last step that a database has."""
+    """Number of the last migration that a database has."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Take the steps that are missing, each in a transaction of its own; safe with other programs doing the same."""
+    """Run the missing migrations, each in its own transaction; safe if other programs do the same."""
     for number, script in MIGRATIONS:
         if version(connection) >= number:
             continue

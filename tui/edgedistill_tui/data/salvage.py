@@ -1,4 +1,4 @@
-"""What can still be read of a damaged database: rows from both ends of each table, up to the damage."""
+"""Reads what is left in a damaged database: rows from both ends of each table, up to the damage."""
 
 from __future__ import annotations
 

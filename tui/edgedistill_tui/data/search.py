@@ -1,7 +1,7 @@
-"""Sessions by the words in their titles, answers and reasoning.
+"""Finds sessions by words in their titles, answers and reasoning.
 
-SQLite's own ``snippet`` takes time with the square of a message's matches, which a pasted file has thousands of: where
-the words stand is found here instead. ``find`` has a connection of its own, so that the screen need not wait.
+SQLite's own ``snippet`` takes time that grows with the square of a message's matches, of which a pasted file may have
+thousands, so excerpts are made here. ``find`` has its own connection, so that it can run in another thread.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 FORM = Form(StoreError, hint="Choose another session.", surrogates=True, max_bytes=256 << 20)
 _BEFORE, _AFTER = 30, 80
-"""Characters of an excerpt on both sides of where the first word begins."""
+"""Characters of an excerpt before and after the start of the first match."""
 _TRIES, _PAUSE_S = 20, 0.05
 _LOOK_EVERY = 10_000
-"""Steps of SQLite's virtual machine between two looks at whether the result is still wanted."""
+"""Steps of SQLite's virtual machine between two checks of whether the result is still wanted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A session as a list shows it; ``snippet`` is where a search found its words."""
+    """A session in a list; ``snippet`` is an excerpt around the first match of a search."""
 
     id: int
     title: str
@@ -47,7 +47,7 @@ _SUMMARY = tuple(Summary.__dataclass_fields__)
 
 
 def find(path: Path, query: str, *, limit: int, offset: int, wanted: Callable[[], bool]) -> list[Summary]:
-    """``summaries`` of the database at ``path``, for any thread; nothing where there is no file, or nobody waits.
+    """``summaries`` of the database at ``path``, for any thread; empty without a file, or if it is no longer wanted.
 
     Raises:
         StoreError: The file cannot be read now.
@@ -58,7 +58,7 @@ def find(path: Path, query: str, *, limit: int, offset: int, wanted: Callable[[]
         except (sqlite3.Error, UnicodeDecodeError) as error:
             if not wanted():
                 return []
-            # A writer that closes just now removes the files beside the database, without which none opens to be read.
+            # A writer that closes at this moment removes the files beside the database that a reader needs: try again.
             if left == 1 or not isinstance(error, sqlite3.OperationalError):
                 raise StoreError(f"{path.name}: {error}.", hint="The operation will be retried.") from error
             time.sleep(_PAUSE_S)
@@ -127,7 +127,7 @@ def excerpt(text: str, words: list[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Letters without their marks, as the index has them, character for character."""
+    """``text`` without diacritics, as in the index, with the same number of characters."""
     return text if text.isascii() else "".join(unicodedata.normalize("NFD", c)[0] for c in text)
 
 

@@ -1,6 +1,6 @@
 """A conversation as a tree: every regeneration is a sibling, every edit a fork, and nothing is ever overwritten.
 
-The active leaf says which path through the tree is on the screen and goes to the model.
+The path from the root to the active leaf is what the screen shows and the model gets.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from edgedistill.schema import limits
 
 TITLE_LENGTH = 60
 MAX_TIME = 1e11
-"""Seconds since 1970 that the system's calendar still has a date for."""
+"""Largest time in seconds since 1970 that can be shown as a date."""
 Amount = Annotated[float, limits(low=0)]
 Count = Annotated[int, limits(low=0)]
 
@@ -99,9 +99,9 @@ class Message:
     Attributes:
         parent: Id of the message before it; None at the root.
         content: The question, or the answer without its reasoning.
-        reasoning: What the model thought before it answered.
-        raw: Everything the model wrote, tags included; what ``continue`` goes on from.
-        finish_reason: The runtime's; ``interrupted`` for a reply that the program did not live to finish.
+        reasoning: The model's reasoning before the answer.
+        raw: Everything the model wrote, tags included; ``continue`` continues this text.
+        finish_reason: The runtime's; ``interrupted`` for a reply during which the program ended.
         stats: The runtime's GenerationStats as a dict.
         steps: Messages before the answer: calls of tools with what was thought and said before them, and their results.
         about: Bundle, hash and profile that wrote it.
@@ -123,7 +123,7 @@ class Message:
 
     @property
     def can_continue(self) -> bool:
-        """Whether the reply ended before the model was done. Several trajectories cannot be gone on with."""
+        """Whether the reply ended before the model was done; a reply from several trajectories cannot be continued."""
         ended_early = self.finish_reason in ("cancelled", "interrupted", "length")
         return self.role == "assistant" and ended_early and not self.parallel
 
@@ -140,7 +140,7 @@ class Session:
 
     Attributes:
         settings: ``Sampling.to_dict`` of this session; empty for the bundle's defaults.
-        bundle: Path of the bundle it was last held with.
+        bundle: Path of the bundle that answered last.
         leaf: The last message of the active path.
         withdrawn: Ids of messages that were taken back and may still be on disk.
     """
@@ -169,19 +169,19 @@ class Session:
 
     @property
     def kept_from(self) -> Message | None:
-        """The first message that the model is still given, where earlier ones were dropped to make room."""
+        """The first message that the model still gets, if earlier ones were dropped to make room; else None."""
         first = self.messages.get(self.settings.get("kept_from", -1))
         return first if first in self.path() else None
 
     def sent(self) -> list[Message]:
-        """The part of the active path that the model is given."""
+        """The part of the active path that the model gets."""
         path, first = self.path(), self.kept_from
         return path if first is None else path[path.index(first) :]
 
     def drop_oldest(self, summary: str = "") -> int:
-        """Give the model the newer half of the questions from now on; how many it is not given any more.
+        """Send only the newer half of the questions to the model from now on; returns the number of dropped ones.
 
-        Nothing is removed: ``keep_all`` takes it back. ``summary`` of what is dropped goes with the system prompt.
+        Nothing is deleted: ``keep_all`` undoes it. ``summary`` of what is dropped is added to the system prompt.
         """
         asked = [message for message in self.sent() if message.role == "user"]
         if len(asked) < 2:
@@ -192,26 +192,25 @@ class Session:
         return len(asked) // 2
 
     def keep_all(self) -> bool:
-        """Give the model all of the conversation again; whether that changes anything."""
+        """Send the whole conversation to the model again; returns whether that changes anything."""
         changed = self.kept_from is not None
         self.settings.pop("kept_from", None)
         self.settings.pop("summary", None)
         return changed
 
     def siblings(self, message: Message) -> list[Message]:
-        """The alternatives at this place, itself among them, oldest first."""
+        """``message`` and its alternatives at this place, oldest first."""
         same = (m for m in self.messages.values() if m.parent == message.parent and m.role == message.role)
         return sorted(same, key=lambda m: (m.created, m.id))
 
     def template_messages(self, until: Message | None = None) -> list[dict[str, Any]]:
         """The active path in the form chat templates take, up to and with ``until``.
 
-        Whether the model sees its earlier reasoning again is the template's decision: it goes along as
-        ``reasoning_content``.
+        Earlier reasoning is included as ``reasoning_content``; the template decides whether the model sees it.
         """
         summary = str(self.settings.get("summary", "")) if self.kept_from is not None else ""
-        told = f"What was said before, in short:\n{summary}" if summary else ""
-        system = "\n\n".join(part for part in (self.system, told) if part)
+        earlier = f"What was said before, in short:\n{summary}" if summary else ""
+        system = "\n\n".join(part for part in (self.system, earlier) if part)
         messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
         for message in self.sent():
             messages += map(dict, message.steps)
@@ -237,11 +236,11 @@ class Session:
         return self._add(Message("assistant", "", question.id, finish_reason="interrupted", about=about))
 
     def edit(self, message: Message, content: str) -> Message:
-        """Ask something else at the place of ``message``: a fork; what followed the old question stays with it."""
+        """Add another question at the place of ``message`` (a fork); what followed the old question stays with it."""
         return self._add(Message("user", content, message.parent))
 
     def withdraw(self, message: Message) -> None:
-        """Take back a message without successors that came to nothing; the path goes where it went before."""
+        """Remove a failed message without successors; the previous alternative becomes active again."""
         if any(m.parent == message.id for m in self.messages.values()):
             return
         others = [m for m in self.siblings(message) if m is not message]
@@ -269,7 +268,7 @@ class Session:
         return message
 
     def break_circles(self) -> None:
-        """Begin the conversation anew where a damaged file has a message follow itself."""
+        """Make a message a root if a damaged file has it among its own ancestors."""
         whole: set[int] = set()
         for message in self.messages.values():
             trail: list[Message] = []

@@ -1,8 +1,7 @@
-"""Sessions in SQLite: written as they grow, by any number of programs at once, and never lost.
+"""Keeps sessions in SQLite. They are written while they grow; several programs may use the database at once.
 
-What is in memory is the truth; a save writes what is not on disk yet, and one that fails (a lock, a full disk) is
-tried again later. What cannot be written even at the end goes to a rescue file beside the database, which the next
-start takes in.
+A save writes the messages that are not on disk yet; if it fails (a lock, a full disk), it is tried again later. If the
+database cannot be written even at the end, the session goes to a rescue file, which the next start imports.
 """
 
 from __future__ import annotations
@@ -114,12 +113,12 @@ class Store(Database):
         return self.read(read)
 
     def questions(self, *, limit: int = 200) -> list[str]:
-        """What was asked in all sessions, each once, the newest first."""
+        """The questions of all sessions without duplicates, the newest first."""
         sql = "SELECT content FROM message WHERE role = 'user' GROUP BY content ORDER BY max(created) DESC LIMIT ?"
         return self.read(lambda connection: [str(row[0]) for row in connection.execute(sql, (limit,))])
 
     def find(self, query: str, *, limit: int, offset: int, wanted: Callable[[], bool]) -> list[Summary]:
-        """``sessions`` for a thread that is not the screen's; empty where the result is not ``wanted`` any more."""
+        """``sessions`` for threads other than the screen's; empty once ``wanted`` returns False."""
         return find(self.path, query, limit=limit, offset=offset, wanted=wanted)
 
     def delete(self, session_id: int) -> None:
@@ -149,7 +148,7 @@ class Store(Database):
     # ---- damage --------------------------------------------------------------------------------------------
 
     def _take_over(self, damaged: Path) -> int:
-        """Sessions, with the messages that are whole; one whose own row is lost is named so."""
+        """Copy sessions with their intact messages; a session whose own row is lost gets the title "recovered"."""
         sessions: dict[int, Session] = {}
         for values in readable_rows(damaged, "session", _SESSION):
             with contextlib.suppress(StoreError):
@@ -175,12 +174,12 @@ class Store(Database):
     # ---- rescue --------------------------------------------------------------------------------------------
 
     def rescue(self, session: Session) -> Path | None:
-        """The last resort: what is not in the database, as a JSON file. None if nothing was missing.
+        """Write a session that the database lacks to a JSON file; returns its path, or None if nothing is missing.
 
-        The file is beside the database; on a full disk, in the user's home or where temporary files go.
+        The file is beside the database or, if that fails, in the user's home or among the temporary files.
 
         Raises:
-            OSError: There is no room anywhere.
+            OSError: None of these can be written.
         """
         if not any(message.dirty for message in session.messages.values()):
             return None
@@ -203,7 +202,7 @@ class Store(Database):
         raise problem or OSError("no directory can be written")
 
     def take_in_rescued(self) -> int:
-        """Write rescued sessions into the database and remove their files; how many there were."""
+        """Import rescued sessions into the database and remove their files; returns their number."""
         taken = 0
         for path in sorted(self.path.parent.glob("rescued-*.json")):
             try:
@@ -216,12 +215,12 @@ class Store(Database):
 
 
 def _private() -> Path:
-    """A new directory among the temporary files that nobody else can read."""
+    """A new temporary directory that other users cannot read."""
     return Path(tempfile.mkdtemp(prefix="edgedistill-"))
 
 
 def _mend(session: Session) -> None:
-    """A path through what is there."""
+    """Repair parents and leaf of a session that was read with missing messages."""
     session.break_circles()
     if session.leaf not in session.messages and session.messages:
         session.leaf = max(session.messages.values(), key=lambda m: m.created).id
@@ -234,7 +233,7 @@ def _fields(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _message(fields: dict[str, Any]) -> Message:
-    """A message; where its statistics or steps are damaged, without them. Raises StoreError."""
+    """A message, without statistics and steps if these are damaged. Raises StoreError."""
     try:
         return FORM.decode(Message, fields, "message")
     except StoreError:
@@ -268,12 +267,12 @@ def _message_row(session: Session, message: Message) -> tuple[Any, ...]:
 
 
 def _clean(value: Any) -> Any:
-    """Lone surrogates, as a terminal may paste, are no UTF-8."""
+    """``value`` without lone surrogates, which a terminal may paste and UTF-8 cannot encode."""
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
 def _json(text: Any) -> dict[str, Any]:
-    """A column's JSON object; empty where it is damaged: what it says about a message is not worth the message."""
+    """A column's JSON object; empty if it is damaged, so that the message itself can still be read."""
     try:
         return FORM.parse_object(text if isinstance(text, str | bytes) else "", "the session")
     except StoreError:

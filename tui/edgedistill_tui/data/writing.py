@@ -1,4 +1,4 @@
-"""A session as a file: Markdown with front matter for people, JSON for programs."""
+"""Writes a session to a file: Markdown with front matter, or JSON."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def to_json(session: Session) -> str:
 
 
 def front(session: Session) -> dict[str, Any]:
-    """Facts about the active path: what wrote it, how it was sampled, how fast it was."""
+    """Facts about the active path: bundle, settings, statistics."""
     path = session.path()
     replies = [m for m in path if m.role == "assistant"]
     last = replies[-1].about if replies else {}
@@ -104,7 +104,7 @@ def write_new(directory: Path, stem: str, suffix: str, text: str) -> Path:
 
 
 def _trajectories(message: Message) -> list[str]:
-    """What the trajectories said, each folded."""
+    """The texts of the trajectories, each folded."""
     record = message.parallel
     lines: list[str] = []
     if record:

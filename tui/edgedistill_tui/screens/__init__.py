@@ -4,8 +4,8 @@ A new screen is a file here with a subclass of ``page.Page``, an entry in ``scre
 ``widgets.nav.PAGES``. Start at ``chat.ChatScreen`` or, for a short example, ``help.HelpScreen``;
 ``application.Application`` is what a page needs of the application.
 
-Pages are imported when they are first opened. They reach models through ``edgedistill_tui.engine.Engine``, not the
-runtime.
+Pages are imported when they are first opened. They use models through ``edgedistill_tui.engine.Engine``, never the
+runtime itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A/B: one prompt and one seed on two bundles, side by side, with the first token at which they part.
+"""A/B comparison: one prompt and one seed on two bundles, side by side, with the first token that differs.
 
 The bundles run one after the other: two at once would share the cores and measure neither, and a small machine may
 not hold both.
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Side:
-    """One of the two: which bundle, what it is saying, what it said."""
+    """One side: its bundle, and its reply so far."""
 
     path: Path | None = None
     facts: Facts | None = None
@@ -59,7 +59,7 @@ _EMPTY = (
 
 
 class CompareScreen(Page):
-    """A prompt over two panes."""
+    """A page with a prompt above two panes."""
 
     PAGE = "ab"
     BINDINGS = [  # noqa: RUF012 - Textual's own declaration
@@ -153,7 +153,7 @@ class CompareScreen(Page):
         self._cancel.set()
 
     def action_run(self) -> None:
-        """Ask both the same with the same noise."""
+        """Send the prompt to both, with the same random numbers."""
         if self.running:
             self.notify("Already running: Esc stops.")
             return
@@ -193,7 +193,7 @@ class CompareScreen(Page):
             engine = None
             try:
                 engine = self.tui.load(path)
-                # Both are sampled as the first one is: other settings would be another question.
+                # Both use the first one's settings, so that only the bundles differ.
                 sampling = sampling or engine.defaults.merged(self.tui.session.settings)
                 sampling = replace(sampling, generation=sampling.generation.replace(seed=seed))
                 side.facts, side.buffer = engine.facts, ReplyBuffer()

@@ -1,4 +1,4 @@
-"""What pages need of the application: the model, the session, the way to another page."""
+"""Protocols of the application as pages use it: the model, the session, navigation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Conversation(Protocol):
 
 
 class Application(Protocol):
-    """The application as pages see it; ``app.TuiApp`` is it."""
+    """The application as pages use it; ``app.TuiApp`` implements it."""
 
     services: Services
     session: Session
@@ -93,7 +93,7 @@ class Application(Protocol):
         ...
 
     async def show_session(self, session: Session) -> None:
-        """Talk in another session from now on."""
+        """Switch to another session."""
         ...
 
     def copy(self, text: str, what: str) -> None:

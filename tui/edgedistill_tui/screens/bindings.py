@@ -1,4 +1,4 @@
-"""Every binding with a name, for the settings, the help and the tests."""
+"""Lists all key bindings that have a name, for the settings, the help and the tests."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ APP_BINDINGS = (
         for page, key, title, _ in PAGES
     ),
 )
-"""What holds on every page."""
+"""Bindings of every page."""
 
 
 def declared(cls: type) -> list[Binding]:
-    """The bindings that a class and its bases declare in full, its own first."""
+    """The bindings that a class and its bases declare as ``Binding``, its own first."""
     return [
         binding
         for base in cls.__mro__

@@ -1,4 +1,4 @@
-"""The bundle manager: what is there, what is in it, whether its files are whole; open, add, delete."""
+"""The bundle manager: lists bundles with their details; opens, verifies, adds and deletes them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _EMPTY = (
 
 
 class Hashing(NullProgress):
-    """Progress of hashing a bundle, which stops where it next reports once ``left`` is set.
+    """Progress of hashing a bundle, which stops at its next report once ``left`` is set.
 
     Raises:
         LeftError: From ``advance``: the program ends.
@@ -198,7 +198,7 @@ class BundlesScreen(Page):
             self._show()
 
     def on_unmount(self) -> None:
-        """The program ends: gigabytes that are still to be hashed hold nobody up."""
+        """Stop hashing, so that the program can end at once."""
         self._left.set()
 
     @work

@@ -1,4 +1,4 @@
-"""The chat page: takes a question, has it answered, keeps every alternative."""
+"""The chat page: accepts questions, shows the model's replies, and keeps all alternatives."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class ChatScreen(ChatRoom):
         self.strip.say(f"loading {path.name}…")
 
     def loading_failed(self, message: str) -> None:
-        """It could not be; the model before it, if any, goes on."""
+        """Loading failed; the previous model, if any, stays."""
         self.strip.say("ready" if self.ready else "no bundle · F4 opens one")
         self.take_back()
         if self.is_mounted:
@@ -139,7 +139,7 @@ class ChatScreen(ChatRoom):
         await self.show_path()
 
     def title_line(self, hint: str = "") -> None:
-        """Who is talked to, on the prompt's frame, and what the prompt is for."""
+        """Show on the prompt's frame which model answers and what the prompt is for."""
         engine = self.tui.engine
         self.prompt.border_title = hint or ("editing: this forks the conversation · Esc leaves" if self.editing else "")
         if engine is not None:
@@ -153,13 +153,13 @@ class ChatScreen(ChatRoom):
 
     @property
     def session(self) -> Session:
-        """The session that is talked in."""
+        """The current session."""
         return self.tui.session
 
     # ---- drawing ---------------------------------------------------------------------------------------------
 
     async def show_path(self) -> None:
-        """Draw the end of the active path; earlier messages wait until they are asked for."""
+        """Draw the end of the active path; earlier messages are drawn on request."""
         await self.transcript.clear()
         path = self.session.path()
         hidden = max(0, len(path) - self._shown)
@@ -218,7 +218,7 @@ class ChatScreen(ChatRoom):
                 await self.command(name, rest)
                 return
         try:
-            attach(message.text)  # what cannot be attached is said, and the text stays where it is
+            attach(message.text)  # reports files that cannot be attached, and keeps the text in the prompt
         except UsageError as error:
             self.notify(str(error), severity="warning", timeout=8)
             return
@@ -231,7 +231,7 @@ class ChatScreen(ChatRoom):
             await self._ask(message.text)
 
     async def _wait(self, text: str) -> None:
-        """Keep a question until the model is there."""
+        """Keep a question until the model is loaded."""
         if self.waiting:
             self.notify("One question is waiting already: Esc takes it back.")
             return
@@ -241,7 +241,7 @@ class ChatScreen(ChatRoom):
         self.transcript.anchor()
 
     def take_back(self) -> bool:
-        """Bring a question that waits back into the prompt; whether there was one."""
+        """Put a waiting question back into the prompt; returns whether there was one."""
         text, self.waiting = self.waiting, ""
         if text:
             self.query("#waiting").remove()
@@ -269,7 +269,7 @@ class ChatScreen(ChatRoom):
         await self.reply_to(question)
 
     def _attached(self, text: str) -> Attached | None:
-        """The question with its files; None, and a sentence, where they cannot be read or have no room."""
+        """The question with its files; None, with a notification, if they cannot be read or do not fit."""
         try:
             attached = attach(text)
         except UsageError as error:
@@ -328,7 +328,7 @@ class ChatScreen(ChatRoom):
             self.notify(run.note, timeout=8)
 
     async def _failed(self, run: ReplyRun) -> None:
-        """Nothing came: take the question back into the prompt and say why."""
+        """Without a reply, put the question back into the prompt and show the error."""
         self.strip.say("ready")
         message = run.message
         # What was written before the error stays.
@@ -357,6 +357,6 @@ class ChatScreen(ChatRoom):
             self._summarising.set()
 
     def cut_reply(self) -> None:
-        """The program ends: keep what the reply has so far."""
+        """Keep what the reply has so far, because the program ends."""
         if self.run is not None:
             self.run.cut()

@@ -1,4 +1,4 @@
-"""What the keys of the chat page do to messages: stop, go on, again, edit, alternatives, copy, save."""
+"""The actions behind the keys of the chat page: stop, continue, regenerate, edit, show alternatives, copy, save."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgedistill_tui.screens.sampling import SamplingPanel
 from edgedistill_tui.widgets.transcript import PAGE, MessageView, ReplyView, Transcript
 
 TRAJECTORIES = 4
-"""Where nobody said how many: a laptop decodes so many together at little cost."""
+"""Default number of trajectories; a laptop decodes this many together at little cost."""
 
 if TYPE_CHECKING:
     from edgedistill_tui.screens.reply_run import ReplyRun
@@ -42,7 +42,7 @@ class ChatActions(Page):
 
     @property
     def session(self) -> Session:
-        """The session that is talked in."""
+        """The current session."""
         raise NotImplementedError
 
     async def show_path(self) -> None:
@@ -54,7 +54,7 @@ class ChatActions(Page):
         raise NotImplementedError
 
     def take_back(self) -> bool:
-        """Bring a question that waits for its model back into the prompt; whether there was one."""
+        """Put a question that waits for its model back into the prompt; returns whether there was one."""
         raise NotImplementedError
 
     @property
@@ -89,7 +89,7 @@ class ChatActions(Page):
         return not self.busy
 
     def _may_answer(self) -> bool:
-        """Whether the model is free; if another page has it, that is said."""
+        """Whether the model is free; notifies the user if another page uses it."""
         what = "" if self.busy else self.tui.occupied()
         if what:
             self.notify(what, severity="warning")
@@ -134,7 +134,7 @@ class ChatActions(Page):
             await self.run_action("app.quit")
 
     def leave_edit(self, *, keep: bool = True) -> None:
-        """The prompt is again for the next question, as it was; ``keep`` the edit for another time."""
+        """Restore the prompt of before the edit; ``keep`` stores the edited text among earlier questions."""
         if self.editing is not None:
             if keep:
                 self.drafts[self.editing.id] = self.prompt.text
@@ -181,7 +181,7 @@ class ChatActions(Page):
             view.place = (same.index(view.message) + 1, len(same))
 
     def action_edit(self) -> None:
-        """Ask a question differently: a fork that leaves the old one, and all that followed it, as it was."""
+        """Edit a question: a fork; the old question and everything after it stay unchanged."""
         if not self._idle():
             return
         question = self._selected("user")

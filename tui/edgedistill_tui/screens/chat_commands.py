@@ -1,4 +1,4 @@
-"""What is typed into the chat's prompt beside questions: commands, earlier questions, text from the user's editor."""
+"""Commands in the chat's prompt (``/name``), search of earlier questions, and editing in the user's editor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ChatCommands(ChatActions):
     """The commands of ``runtime.text.commands``, over the actions that keys have."""
 
     async def command(self, name: str, rest: str) -> None:
-        """Carry out ``/name rest``; what is wrong with it is said and changes nothing."""
+        """Carry out ``/name rest``; an error is shown and changes nothing."""
         try:
             said = await self._carry_out(name, rest)
         except EdgedistillError as error:
@@ -34,7 +34,7 @@ class ChatCommands(ChatActions):
                 self.transcript.anchor()
 
     async def _carry_out(self, name: str, rest: str) -> str:
-        """Do it; the sentence that says so, where nothing else does."""
+        """Carry out the command; returns a sentence for the user, empty if the screen shows the effect itself."""
         said = ""
         if name == "help":
             said = commands.listing()
@@ -69,7 +69,7 @@ class ChatCommands(ChatActions):
         return said
 
     def _set(self, name: str, rest: str) -> str:
-        """Change a setting of the session; the sentence that says so."""
+        """Change a setting of the session; returns a sentence for the user."""
         settings = self.session.settings
         if name == "think":
             settings["thinking"] = commands.wish_for_thinking(rest)
@@ -99,7 +99,7 @@ class ChatCommands(ChatActions):
     # ---- what was written before, or elsewhere ---------------------------------------------------------------
 
     def earlier_questions(self) -> list[str]:
-        """What was asked in any session, the newest first, after what was put aside."""
+        """Texts that were put aside, then the questions of all sessions, the newest first."""
         try:
             asked = [commands.as_typed(text) for text in self.tui.services.store.questions()]
         except (StoreError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Room in the context: a warning before it is full, and what can be done about it, each of which can be undone."""
+"""Handles a context that becomes full: warns the user, and offers ways to make room, all of which can be undone."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from edgedistill_tui.engine import Reply
 
 NEARLY_FULL = 0.85
-"""Share of the context from which on the user is told."""
+"""Share of the context at which the user is warned."""
 _SUMMARISE = "Summarise our conversation so far in at most 150 words. Keep facts, numbers and decisions."
 _SUMMARY_TOKENS = 400
 
 
 class ChatRoom(ChatCommands):
-    """Drops, summarises or forks what a full context holds."""
+    """Drops or summarises old messages, or starts a fork."""
 
     _told_full: int = 0
     _summarising: threading.Event | None = None

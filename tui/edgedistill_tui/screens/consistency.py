@@ -1,4 +1,4 @@
-"""Consistency: many samples of one prompt, counted live: what the model answers and how much it agrees with itself."""
+"""The consistency page: draws many samples of one prompt and counts the answers while they arrive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small questions over a page: yes or no, one line of text, one of a list, a key, whether a tool may run."""
+"""Dialogs over a page: yes or no, one line of text, a choice from a list, a key, permission to run a tool."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Confirm(ModalScreen[bool]):
 
 
 class Ask(ModalScreen[str | None]):
-    """One line of text; None if the user left."""
+    """Asks for one line of text; None if the user left."""
 
     BINDINGS = _ESCAPE
 
@@ -73,7 +73,7 @@ class Ask(ModalScreen[str | None]):
 
 
 class Choose(ModalScreen[int | None]):
-    """One of a list, by its number; None if the user left."""
+    """Asks for one entry of a list; its index, or None if the user left."""
 
     BINDINGS = _ESCAPE
 
@@ -96,7 +96,7 @@ class Choose(ModalScreen[int | None]):
 class AllowCall(ModalScreen[Permission | None]):
     """Whether a call of a tool may run; None refuses.
 
-    No letter answers, and the refusal has the focus: whoever is typing when this appears allows nothing.
+    No letter key answers, and the refusal has the focus, so that typing when the dialog appears allows nothing.
     """
 
     BINDINGS = [  # noqa: RUF012 - Textual's own declaration

@@ -24,7 +24,7 @@ DRAWS_PER_S = 10
 
 
 class ScreenProgress:
-    """Progress that another thread makes and the screen looks at."""
+    """Progress that another thread reports and the screen draws."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -44,7 +44,7 @@ class ScreenProgress:
             self._done += amount
 
     def leave(self) -> None:
-        """The user left: whoever reports progress next is stopped."""
+        """The user left: the next report of progress raises."""
         self._left = True
 
     def _go_on(self) -> None:
@@ -93,7 +93,7 @@ class ExportScreen(ModalScreen["Path | None"]):
         self._looks = self.set_interval(1 / DRAWS_PER_S, self._look)
 
     def on_unmount(self) -> None:
-        """Left before the end: the export stops, and goes on from there another time."""
+        """Stop an export that is not finished; a later one continues from there."""
         self._progress.leave()
 
     def _work(self) -> None:
@@ -109,7 +109,7 @@ class ExportScreen(ModalScreen["Path | None"]):
         result = self._result
         if result is None or not self.is_current:
             return
-        # Another look that is on its way already would dismiss what lies below.
+        # A further refresh that is already queued would dismiss the screen below.
         self._looks.stop()
         self._result = None
         if isinstance(result, Exception):

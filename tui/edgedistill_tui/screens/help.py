@@ -1,4 +1,4 @@
-"""The help: what the pages are for and every key, as they are bound now."""
+"""The help page: what the pages are for, and all keys as they are bound now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all pages share: the bar at the top, the keys at the bottom, typed access to the application."""
+"""Base class of all pages: the bar at the top, the keys at the bottom, typed access to the application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One reply that several trajectories vote on: like a plain one, with all of them on the screen and in the session."""
+"""One reply by several trajectories that vote, like a plain reply, but with all trajectories on screen and stored."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ParallelRun(ReplyRun):
 
     def _take(self, event: TrajectoryEvent) -> None:
         self._lanes.add(event)
-        # The buffer counts and times; the texts are the lanes'.
+        # The buffer has counts and times; the texts are in ``lanes``.
         if event.kind == "prefill":
             self._buffer.append(Chunk("prefill", "", event.done, event.total))
         elif event.kind in ("reasoning", "answer", "marker"):
@@ -40,7 +40,7 @@ class ParallelRun(ReplyRun):
         live = new.reply is None and new.error is None
         await self.view.show_trajectories(self._lanes.record(), live=live)
         if live:
-            # Tokens of a step come together: a latency per token would be none.
+            # The tokens of a step arrive together, so there is no latency per token.
             self._strip.live(replace(new, p50_s=0.0, p95_s=0.0), self._engine.memory())
 
     def _complete(self, new: Drained) -> None:
@@ -64,7 +64,7 @@ class ParallelRun(ReplyRun):
 
 
 def _reply(result: TrajectoryResult, memory: int) -> Reply:
-    """The answer that stands, with the statistics of the whole run under the names of a plain reply's."""
+    """The final answer, with the statistics of the whole run under the names of a plain reply."""
     stats = result.stats.to_dict()
     thought = 0
     if result.decided_by == "deliberation" and result.deliberation is not None:

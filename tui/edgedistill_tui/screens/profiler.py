@@ -1,4 +1,4 @@
-"""The profiler: how fast and how large a bundle is on this machine, as it is measured, beside earlier runs."""
+"""The profiler page: measures speed and memory of a bundle on this machine, and compares with earlier runs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One reply being written: a thread fills a buffer, ``follow`` draws what is in it, and the message is kept up to date.
+"""Runs one reply: a thread generates it into a buffer, and ``follow`` draws the buffer and updates the message.
 
-The thread never waits for the screen and the screen never waits for the thread. The message is in the session from the
-start and goes to disk every few seconds, so that not even a killed program loses what was said.
+Thread and screen never wait for each other. The message is in the session from the start and is written to disk every
+few seconds, so that a killed program loses little.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ReplyRun:
     """Runs one reply into ``message`` and ``view``.
 
     Args:
-        engine, request: What answers what.
+        engine, request: The model, and what it is to answer.
         message: Filled as the reply grows; its text so far is what is continued.
         view, strip: Where it is shown.
         save: Writes the session.

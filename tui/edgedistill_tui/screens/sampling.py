@@ -1,4 +1,4 @@
-"""The sampling panel: everything that decides how a session is answered, including seed and system prompt."""
+"""The sampling panel: a form for the sampling settings, seed and system prompt of a session."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class SamplingPanel(ModalScreen[Changed | None]):
         self.action_accept()
 
     def action_accept(self) -> None:
-        """Check and give the values; what makes no sense is said and nothing closes."""
+        """Check and return the values; for an invalid one, show the error and stay open."""
         try:
             values = self._read()
             self._sampling.merged(values)

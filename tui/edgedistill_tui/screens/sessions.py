@@ -1,4 +1,4 @@
-"""All sessions: search in titles, answers and reasoning; open, rename, export, delete."""
+"""The sessions page: searches titles, answers and reasoning; opens, renames, exports and deletes sessions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgedistill_tui.data.search import Summary
 
 PAGE = 50
-"""Sessions that are read at a time; more when the cursor comes to the end."""
+"""Number of sessions read at a time; more are read when the cursor reaches the end."""
 _DAY = 86_400
 
 _NONE_YET = (
@@ -96,7 +96,7 @@ class SessionsScreen(Page):
 
     @work(thread=True, exclusive=True, group="search")
     def _look(self, query: str, offset: int) -> None:
-        """Search where the screen does not wait; what is typed meanwhile ends it and begins anew."""
+        """Search in a thread; typing meanwhile cancels it and starts another search."""
         worker = get_current_worker()
         store = self.tui.services.store
         try:

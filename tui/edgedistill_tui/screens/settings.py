@@ -1,4 +1,4 @@
-"""Settings of the UI, and its keys: choose an action, press another key."""
+"""The settings page: settings of the UI, and its key bindings, which can be changed here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Widgets: one file each, each draws one thing and is given what it draws.
+"""Widgets, one file each. A widget draws one thing, and gets the data for it from its screen.
 
 Start at ``transcript.Transcript``, ``strip.MetricsStrip``, ``prompt.Prompt`` and ``nav.NavBar``.
 

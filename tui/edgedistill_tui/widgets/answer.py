@@ -1,4 +1,4 @@
-"""Markdown of an answer: Textual's, with aligned columns of tables and a mark beside lines of code that go on."""
+"""Markdown of an answer: Textual's, with aligned table columns and a mark beside lines of code that are cut."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ALIGNMENTS = {"text-align:center": "center", "text-align:right": "right"}
 
 
 class AlignedTable(MarkdownTable):
-    """A table whose columns stand as ``:---:`` and ``---:`` ask for."""
+    """A table with columns aligned according to ``:---:`` and ``---:``."""
 
     def on_mount(self) -> None:
         """Align the first cells."""

@@ -1,4 +1,4 @@
-"""The line at the top: every page by name and key, the current one marked; a click opens a page."""
+"""The navigation bar: all pages by name and key, with the current one marked; a click opens a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The box to write in: Enter sends; Ctrl+J, Alt+Enter, or Shift+Enter where the terminal tells it, breaks the line."""
+"""The text area of the prompt: Enter sends; Ctrl+J, Alt+Enter, or Shift+Enter if the terminal reports it, break the
+line."""
 
 from __future__ import annotations
 
@@ -18,10 +19,10 @@ class Prompt(TextArea):
     """A small text area that posts ``Submitted``."""
 
     BINDINGS = [  # noqa: RUF012 - Textual's own declaration
-        # Not with priority: the application carries those out before letters that still wait for this widget.
+        # Without priority: the application would handle it before letters that are still queued for this widget.
         Binding("enter", "submit", "Send", id="prompt.send"),
         Binding("ctrl+j,shift+enter,alt+enter", "newline", "New line", show=False, id="prompt.newline"),
-        # As in a shell; the text area's own meanings of these keys have others.
+        # As in a shell; the text area's own actions for these keys have other keys, too.
         Binding("ctrl+c", "app.interrupt", "Stop, or leave", show=False),
         Binding("ctrl+d", "end_of_file", "Leave", show=False),
         Binding("ctrl+z", "app.suspend_process", "Suspend", show=False),

@@ -1,7 +1,7 @@
-"""The reasoning of one reply: folded, with a live count in its title.
+"""The folded reasoning of one reply, with a live count in its title.
 
-Reasoning can run to thousands of lines, so it goes to a line-based log and not to Markdown blocks; while it is folded,
-nothing of it is laid out at all.
+Reasoning can have thousands of lines, so it is drawn as a line-based log and not as Markdown. While it is folded, it is
+not laid out at all.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ReasoningView(Collapsible):
         self._show()
 
     def reset(self) -> None:
-        """Nothing was thought yet: out of sight until something is."""
+        """Clear and hide the view until there is reasoning."""
         self._lines, self._open_line, self._written = [], "", 0
         self._log.clear()
         self._tail.update("")

@@ -1,4 +1,4 @@
-"""Calls of tools above an answer: what was thought and said before each, its arguments, its result."""
+"""Tool calls above an answer: reasoning and text before each call, its arguments, and its result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgedistill_tui.data.session import Step
 
 _LINES, _CHARACTERS = 6, 600
-"""Of a result that are shown; all of it is in the session, and in what is saved."""
+"""Lines and characters of a result that are shown; the session has all of it."""
 
 
 def called(name: str, arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""The line that is always there: what is going on, and the figures that fit beside it; two lines in a tall window."""
+"""The status line: the current state and as many figures as fit beside it; two lines in a tall window."""
 
 from __future__ import annotations
 

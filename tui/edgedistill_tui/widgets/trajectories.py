@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
 _TAIL = 1200
-"""Characters that are laid out while text arrives; all of it once the run has ended."""
+"""Number of characters that are laid out while text arrives; all of them once the run has ended."""
 
 
 class LaneLine(Static):

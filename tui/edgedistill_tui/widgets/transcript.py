@@ -1,4 +1,4 @@
-"""The scrolling conversation: questions, replies that grow, notices. Messages take the focus and can be acted on."""
+"""The scrolling conversation: questions, replies while they are written, notices. Messages can have the focus."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgedistill_tui.data.session import Message
 
 PAGE = 20
-"""Messages that are laid out at once; earlier ones when they are asked for."""
+"""Number of messages that are laid out at first; earlier ones on request."""
 
 ENDINGS = {
     "cancelled": "stopped",
