@@ -1,15 +1,11 @@
-"""How often the reader of answers is wrong: different answers that it merges, equal ones that it splits, by kind of
-answer.
+"""Measures how often the reader of answers merges different answers or splits equal ones, by kind of answer.
 
     python bench/answers.py [--pairs 20000] [--seed 0] [--opinion 600] [--markdown]
 
-Two lists are placed in forms of reply of several languages: spellings that mean the same, and answers that differ. A
-pair of
-replies with equal answers and different keys is a false split; one with different answers and one key is a false
-merge. A reply
-without an answer is *unread*: it merges with nothing, and counts as a split. math-verify reads the same replies (the
-first
-``--opinion`` pairs), which it was made for in part only: it reads formulas, and no dates, times, letters or texts.
+Answers from two lists (spellings that mean the same, and answers that differ) are put into replies in several
+languages. A pair of replies with equal answers and different keys is a false split; one with different answers and the
+same key is a false merge. A reply without a recognised answer is *unread*, and counts as a split. math-verify reads the
+same replies (the first ``--opinion`` pairs); it was made for formulas, not for dates, times, letters or texts.
 """
 
 from __future__ import annotations
@@ -212,8 +208,8 @@ def pairs(count: int, seed: int = 0) -> list[Pair]:
 
 
 def _forms(kind: str, spelling: str) -> list[str]:
-    """Where the spelling can stand: formulas between dollar signs or in a box only if it is one, "5!" only there; 1,200
-    and 2,5 not in languages that write a decimal comma.
+    """Forms of reply for a spelling: formulas between dollar signs or in a box only if it is one, "5!" only there;
+    1,200 and 2,5 not in languages with a decimal comma.
     """
     comma = (
         re.fullmatch(r"[\d{},]+,[\d}]*|1, 200", spelling) is not None
@@ -250,7 +246,7 @@ def _count(counts: dict[str, Counter[str]], pair: Pair, same: bool, unread: int)
 
 
 def opinion(found: list[Pair]) -> dict[str, Counter[str]] | None:
-    """The same counts of math-verify; None where it is not installed."""
+    """The same counts for math-verify; None if it is not installed."""
     try:
         from math_verify import parse, verify
     except ImportError:
@@ -264,7 +260,7 @@ def opinion(found: list[Pair]) -> dict[str, Counter[str]] | None:
 
 
 def table(counts: dict[str, Counter[str]]) -> list[str]:
-    """Rows: kind, false merges of so many, false splits of so many, unread replies."""
+    """Rows with kind, false merges and their number of pairs, false splits and theirs, unread replies."""
     rows = []
     for kind in (*sorted(set(counts) - {"all"}), "all"):
         row = counts[kind]

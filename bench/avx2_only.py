@@ -1,6 +1,6 @@
-"""Copies a package and puts a trap in place of every CPUID instruction of its libraries, for ``avx2_only.c``.
+"""Copies a package and replaces every CPUID instruction in its libraries with a trap, for ``avx2_only.c``.
 
-For x86-64 processors whose CPUID cannot be made to fault (AMD's); needs objdump. ONNX Runtime as on AVX2 alone:
+For x86-64 processors whose CPUID cannot be made to fault (AMD's); needs objdump. To run ONNX Runtime with AVX2 only:
 
     gcc -O2 -shared -fPIC -o avx2_only.so bench/avx2_only.c
     python bench/avx2_only.py .venv/lib/python3.11/site-packages/onnxruntime masked/onnxruntime
@@ -19,7 +19,7 @@ CPUID, TRAP = b"\x0f\xa2", b"\xcc\x90"  # int3, nop
 
 
 def trap(library: Path) -> int:
-    """Replaces the instructions in the file; how many there were."""
+    """Replace the instructions in the file; returns their number."""
     sections = _objdump("-h", "-j", ".text", library)
     found = re.search(r"\.text\s+\w+\s+(\w+)\s+\w+\s+(\w+)", sections)
     if found is None:

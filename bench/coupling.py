@@ -1,10 +1,10 @@
-"""How many samples coupling saves: the same power from fewer, because both models see the same noise.
+"""Measures how many samples coupling saves, that is, sampling both models with the same random numbers.
 
 The gate compares means over prompts of paired differences. Their sampling variance falls as 1/N with the number N of
-samples per prompt, so that two designs have equal power where N is in proportion to their variances per sample. With a
-pool of coupled samples (same prompt and number: same noise) both variances come from the same data: sides with the same
-numbers, or with numbers drawn apart. For a mean such as accuracy that is Var(q - r) against Var(q) + Var(r); for
-agreement and entropy, which are no means over samples, sides of 16 samples are drawn again and again from the pool.
+samples per prompt, so two designs have equal power if N is proportional to their variances per sample. A pool of
+coupled samples gives both variances: pairs with the same number are coupled, pairs with different numbers are not. For
+a mean such as accuracy the variances are Var(q - r) and Var(q) + Var(r). For agreement and entropy, which are not means
+over samples, sides of 16 samples are repeatedly drawn from the pool.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ NAMES = ("accuracy", "agreement", "entropy", "garbage", "tokens")
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """``ratio``: samples with noise of their own for every coupled one, at equal power; ``low``, ``high``: its 5 and
-    95 % quantiles over prompts drawn again. NaN where the number does not vary.
+    """``ratio``: number of uncoupled samples that replace one coupled sample, at equal power; ``low``, ``high``: its 5
+    and 95 % quantiles over resampled prompts. NaN if the number does not vary.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Saving:
 
     @property
     def saved(self) -> float:
-        """Share of the samples that need not be drawn."""
+        """Share of samples that coupling saves."""
         return 1 - 1 / self.ratio if self.ratio > 0 else math.nan
 
 

@@ -1,8 +1,8 @@
-"""A fair full-precision original: the weights of a quantized GGUF moved off their grid by noise of half a step.
+"""Makes a fair full-precision original from a quantized GGUF: moves its weights off their grid by noise of half a step.
 
-The published SmolLM2 lies on a 4-bit grid, which flatters any 4-bit format that hits the same grid. Uniform noise
-within half a step of each block's own grid (seed fixed) makes an original of about the same quality that no format
-knows.
+The published SmolLM2 has its weights on a 4-bit grid, so a 4-bit format with the same grid would look too good. Uniform
+noise within half a step of each block's grid (with a fixed seed) makes an original of about the same quality, whose
+weights are on no format's grid.
 """
 
 from __future__ import annotations

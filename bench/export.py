@@ -1,9 +1,8 @@
 """Measures exports of large random checkpoints: wall time, peak memory, throughput (`make bench-export`).
 
-Each export runs as a process of its own through the command line and reports its peak resident set (the kernel's
-VmHWM). The trial decode is a child process whose peak is reported apart from it.
-Checkpoints are written by bench/make_checkpoint.py when they are missing (8 and 16 GB of disk) and removed after
-with --clean.
+Each export is a process of its own and reports its peak resident set (the kernel's VmHWM). The peak of the trial
+decode, a child process, is reported separately. Missing checkpoints are written by bench/make_checkpoint.py (8 and 16
+GB of disk); --clean removes them afterwards.
 
     python bench/export.py --shapes qwen3-4b qwen3-8b --work out/bench-export
 """

@@ -1,12 +1,13 @@
-"""Does the gate hold what it promises? Its pass rate AT the margin where a gate can go wrong, and its power.
+"""Checks the gate by simulation: its error rate when the true change is exactly at the margin, and its power.
 
     make bench-gate
     make bench-gate ARGS=--quick                    # 200 repetitions, fewer sizes
     make bench-gate ARGS="--markdown gate.md"       # the tables in a file
 
-Every endpoint and every test (these prompts, prompts like these, sequential) on every population, at every size, with
-the margin at the true value: the gate then must pass (and fail) with probability alpha at most. The largest rate over
-all sizes is printed, beside the bound that a rate of alpha would keep in so many repetitions. See ``gate_populations``.
+Every endpoint and every test (these prompts, prompts like these, sequential) runs on every population at every size,
+with the margin set to the true value. The gate then has to pass (and to fail) with probability at most alpha. The
+largest rate over all sizes is printed beside the bound that a rate of alpha would stay below in as many repetitions.
+See ``gate_populations``.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def strength(size: tuple[int, int, int]) -> tuple[int, int, dict[str, float]]:
 
 
 def largest_rate(repetitions: int) -> float:
-    """What a rate of alpha exceeds in one of ten thousand benchmarks of one number."""
+    """The rate that a true rate of alpha exceeds in one of ten thousand benchmarks."""
     hits = ALPHA * repetitions
     return beta_quantile(1 - 1e-4, hits + 1, repetitions - hits)
 

@@ -1,9 +1,9 @@
-"""Populations of prompts on which a gate can go wrong, and how often its tests reject at the true value.
+"""Simulated populations of prompts that are difficult for a gate, and how often its tests reject at the true value.
 
-A population is a list of kinds of prompts with their shares; a kind says how likely a sample of the reference and the
-sample of the quantized model that shares its noise give which pair of answers, and how long both are. So every endpoint
-has a true value. A valid test at level alpha shows "above the truth" and "below the truth" with probability alpha at
-most: whoever sets the margin there has the pass rate at the margin.
+A population is a list of kinds of prompts with their shares. A kind has the joint distribution of the answers of a
+reference's sample and the quantized model's coupled sample, and of their lengths, so every endpoint has a true value. A
+valid test at level alpha shows "above the true value" and "below the true value" with probability at most alpha. With
+the margin at the true value, this is the probability of passing at the margin.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Kind:
 
 
 def certain(before: int, after: int, *, moved: float = 1.0, answers: int = 4, flips: float = 0.0) -> Floats:
-    """Always the answer ``before``; the quantized model gives ``after`` with probability ``moved``. ``flips``: share of
-    pairs that part either way, in equal numbers.
+    """The reference always answers ``before``; the quantized model answers ``after`` with probability ``moved``.
+    ``flips``: share of pairs that differ, in equal numbers in both directions.
     """
     joint = np.zeros((answers, answers))
     joint[before, after] += moved
@@ -70,7 +70,7 @@ def even(mass: float, answers: int = 4) -> list[float]:
 
 
 def _difficult() -> list[Kind]:
-    """Difficulty of a heavy tail: a few prompts hold most of what there is to lose."""
+    """Difficulty with a heavy tail: most of the possible loss is on a few prompts."""
     skill = 1 - np.linspace(0.01, 0.99, 30) ** 6
     return [Kind(1 / 30, apart(even(float(s)), even(float(s * s * s)))) for s in skill]
 
@@ -163,7 +163,7 @@ def _pairs(counts: Floats, atom: Floats) -> Floats:
 
 
 def assigned(shares: Floats, prompts: int) -> npt.NDArray[np.int64]:
-    """Kind of each of so many fixed prompts: as many as the share says, at least one of every kind."""
+    """Kind of each of ``prompts`` fixed prompts, in proportion to the shares, with at least one of every kind."""
     counts = np.maximum(1, np.floor(shares * prompts + 1e-9)).astype(int)
     counts[shares.argmax()] += prompts - counts.sum()
     if counts.min() < 1:

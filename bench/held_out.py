@@ -1,7 +1,8 @@
-"""The text that quality is judged on: ``held_out.toml`` in a model's own tokens, by kind, beside in-domain replies.
+"""The text on which quality is measured: ``held_out.toml`` as tokens, by kind of text, and in-domain replies.
 
-``in-domain`` are replies to prompts of the calibration's own templates and generator with another seed: what a
-judgement looks like that has seen the exam's questions. All other kinds share nothing with a calibration.
+The kind ``in-domain`` has replies to prompts from the same templates and generator as the calibration, with another
+seed: it shows how much better a bundle looks on text like its calibration data. All other kinds share nothing with a
+calibration.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Hybrid models beside an attention model of the same size: decode and prefill by tokens held, memory of a sequence.
+"""Compares hybrid models with an attention model of the same size: decode, prefill and memory by length of the context.
 
     python bench/hybrid.py [--threads 1] [--rounds 5] [--held 256 4096] [--quick]
 
 Three random models with matrices of about the same size, in int4: Qwen3's layers, LFM2's (two of three are short
-convolutions) and Qwen3.5's (three of four are gated delta rules). Weights are noise and caches are said to be full
-without being computed, since neither changes the time of a step. Rounds go over the models in turn. With one thread it
-is processor time that counts, which other programs on the machine hardly change.
+convolutions) and Qwen3.5's (three of four are gated delta rules). Weights are random, and caches are marked as full
+without being computed, since neither changes the time of a step. Each round measures all models in turn. With one
+thread processor time is measured, which other programs on the machine hardly change.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def shapes_of(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def holding(session: DecoderSession, tokens: int) -> Decoder:
-    """A decoder whose cache says that it holds ``tokens``."""
+    """A decoder whose cache is marked as holding ``tokens`` tokens."""
     decoder = session.decoder()
     decoder.cache.reserve(tokens + CHUNK)
     decoder.cache.lengths[0] = tokens

@@ -1,4 +1,4 @@
-"""What a quantized KV cache costs and saves at long contexts: divergence, memory and speed, by position.
+"""Measures a quantized KV cache at long contexts: divergence, memory and speed, by position in the context.
 
     python bench/kv.py [--model smollm2-135m] [--context 4096] [--formats int8 int8-per-tensor int4] [--quick]
 

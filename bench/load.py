@@ -1,16 +1,17 @@
-"""How long a bundle takes to its first token, counted from the start of the process, and what memory it takes.
+"""Measures the time from the start of the process to a bundle's first token, and its memory.
 
     python bench/load.py [--bundle DIR ...] [--large] [--rounds 5] [--against SRC ...] [--packed]
 
 Without --bundle: SmolLM2-135M and a random checkpoint of Qwen3-0.6B's shape, exported with default options; --large
 adds Qwen3-4B's shape (10 GB of disk). Checkpoints and bundles are kept under --work. Every measurement is a process of
 its own that asks for one token; files are in the page cache by then. Bundles, and with --against other versions of this
-project (their src directories) or with --packed a cache of packed weights (EDGEDISTILL_PACKED_CACHE), take turns, in
-alternating order. Processor time stands beside the clock's, because a busy machine stretches only the latter.
+project (their src directories) or with --packed a cache of packed weights (EDGEDISTILL_PACKED_CACHE), are measured in
+turn, in alternating order. Processor time is printed beside wall time, because a busy machine only increases the
+latter.
 
-Memory is measured in further processes, where a thread looks at it every two milliseconds: what is private to the
-process (Linux: RssAnon), over what it had after the imports, as a multiple of the weights file. Pages of the mapped
-file are not private: they are the page cache's, and given back where memory is short.
+Memory is measured in further processes, in which a thread reads it every two milliseconds: the private memory of the
+process (Linux: RssAnon) above that after the imports, as a multiple of the weights file. Pages of the mapped file are
+not private: they belong to the page cache, and the system drops them if memory is short.
 """
 
 from __future__ import annotations

@@ -103,9 +103,9 @@ def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def talking(config: dict[str, Any], length: int) -> dict[str, Any]:
-    """The same model with replies: of about ``length`` tokens, since as many of its tokens end them as that takes where
-    all are equally likely. Noise of this size makes them nearly so.
+def with_reply_length(config: dict[str, Any], length: int) -> dict[str, Any]:
+    """The config with so many end-of-sequence tokens that replies have about ``length`` tokens if all tokens are
+    equally likely, which random weights of this size nearly make them.
     """
     ends = max(1, config["vocab_size"] // length)
     return config | {"eos_token_id": list(range(2, 2 + ends))}
@@ -122,10 +122,10 @@ def make_checkpoint(
 ) -> int:
     """Write the checkpoint of ``config`` into the new directory ``out``; returns the bytes of its tensors.
 
-    ``words``: every token is a number, so that replies are texts with an answer. ``shapes``: of the tensors, where they
-    are not those of ``tensor_shapes``.
+    ``words``: every token is a number, so that replies have an answer. ``shapes``: shapes of the tensors, if they are
+    not those of ``tensor_shapes``.
 
-    The directory gets its name only once it is complete. Raises FileExistsError if it is there already.
+    The directory appears only once it is complete. Raises FileExistsError if it exists already.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists already: remove it, or choose another --out.")

@@ -1,11 +1,11 @@
-"""What a mask costs a token, by size of the vocabulary: choosing a token without one, in a form, and beside tools.
+"""Measures the time that a mask adds to a token, by size of the vocabulary: without a mask, with a form, with tools.
 
     python bench/masks.py [--sizes 4096 32768 151936] [--tokens 400] [--rounds 5] [--json FILE] [--quick]
 
-Vocabularies are made for it (bytes, and random words of 2 to 10 letters), since what a mask costs depends on them and
-not on a model. The logits are noise, so that a draw under a mask walks through all of
-the form. A round is one reply of ``--tokens`` tokens of each kind, in turn, in one process; a time is that of choosing
-and noting one token, as the decode loop does it.
+The vocabularies are synthetic (bytes, and random words of 2 to 10 letters), since the cost of a mask depends on the
+vocabulary and not on a model. The logits are noise, so that sampling under a mask visits all of the form. A round is
+one reply of ``--tokens`` tokens of each kind, in turn, in one process; a time is that of choosing and recording one
+token, as the decode loop does.
 """
 
 from __future__ import annotations

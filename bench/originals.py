@@ -1,4 +1,4 @@
-"""The models that benchmarks of quality start from, in full precision: as they are, or dithered off a grid."""
+"""The full-precision models from which benchmarks of quality start: unchanged, or dithered off a quantization grid."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What `edgedistill plan` predicts beside what is then measured: file size, memory, decode and prefill speed.
+"""Compares predictions of `edgedistill plan` with measurements: file size, memory, decode and prefill speed.
 
-For each model and format: predict, export, and measure the bundle in a process of its own, several rounds of all
-formats in turn. SmolLM2-135M and a random checkpoint of the shape of Qwen3-0.6B: what weights say changes
-neither speed nor memory.
+For each model and format: predict, export, and measure the bundle in a process of its own, in several rounds of all
+formats in turn. The models are SmolLM2-135M and a random checkpoint with the shape of Qwen3-0.6B, since the values of
+weights change neither speed nor memory.
 
     python bench/plan.py [--quick] [--formats int4-b32,fp32] [--rounds 5] [--work DIR] [--json FILE]
 """

@@ -1,6 +1,6 @@
 """Memory and speed of one bundle, measured in this process: ``python bench/plan_turn.py BUNDLE`` prints JSON.
 
-Must not import the exporter or the planner: what they occupy would count as memory of the bundle.
+Must not import the exporter or the planner: their memory would count as the bundle's.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""What a W8A8 form for prompts does to the time to the first token and to quality, next to 4 bits for everything.
+"""Measures a W8A8 form for prompts against 4 bits for everything: time to the first token, decode speed, quality.
 
     python bench/prefill.py [--models smollm2-135m tiny-reasoner] [--rounds 7] [--quick]
 
 Three bundles of each model: 4-bit layers (int4-b32), W8A8 layers, and both over one KV cache (--prefill w8a8).
-Speed: each round measures all three in alternating order, each in a process of its own; what counts is the ratio within
+Speed: each round measures all three in alternating order, each in a process of its own; the result is the ratio within
 a round. The time to the first token is that of the prefill with its last logits. Quality: KL(original || bundle) in
-nats on replies of the original, by prefill and by one-token steps, every position, whole vocabulary. Published weights
-of SmolLM2 lie on a 4-bit grid and are dithered off it. Bundles and finished parts are kept under --work.
+nats on replies of the original, by prefill and by one-token steps, at every position over the whole vocabulary. The
+published weights of SmolLM2 are on a 4-bit grid and are dithered off it. Bundles and finished parts are kept under
+--work.
 
     python bench/prefill.py --bundle DIR ... --chunks 64 128 256 512 1024 [--prompts 512 1024 4000]
 

@@ -1,9 +1,9 @@
-"""Our decode loop against onnxruntime-genai, on one bundle, with the same threads, in turn in one run.
+"""Compares the decode loop with onnxruntime-genai's on the same bundle with the same threads, in turn in one run.
 
 Both engines read the same weights file of the same directory: ours through model.onnx, onnxruntime-genai through
-model-genai.onnx. Each round runs one after the other, in alternating order, each in a process of its own: two sessions
-in one process disturb each other, and where a load happens to put the weights in memory moves the speed by several per
-cent, so every round loads anew. What counts is the ratio within a round: a machine that slows down slows both.
+model-genai.onnx. Each round runs both in alternating order, each in a process of its own: two sessions in one process
+disturb each other, and the place of the weights in memory changes the speed by several per cent, so every round loads
+them again. The result is the ratio within a round, since a machine that slows down slows both.
 
     python bench/runtime.py [--bundle DIR] [--format int4-b32] [--threads 2] [--rounds 7] [--json FILE]
 

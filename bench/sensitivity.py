@@ -1,4 +1,5 @@
-"""Estimated sensitivities of matrices next to measured ones: rank correlation, ratio, time; and what they predict.
+"""Compares estimated sensitivities of matrices with measured ones (rank correlation, ratio, time), and checks
+predictions.
 
     python bench/sensitivity.py [--models tiny-reasoner smollm2-135m] [--depths 4] [--bits 5 6] [--json FILE]
 
@@ -6,9 +7,9 @@ Both are computed on the same tokens of the model's own traces. What a budget ne
 matrices and the ratios between them; the mean KL of each matrix alone spans orders of magnitude. Measurements are kept
 in the user's cache: an interrupted run goes on, and the second one is not timed any more.
 
-With --bits, a bundle is made under each such budget and its KL on held-out traces stands beside the predicted one: with
-what calibration is taken to leave (choose.CALIBRATED) and without. What it does leave is measured as well, as the KL of
-all layers in one 4-bit format with calibrated over that with searched scales, the embedding in float32.
+With --bits, a bundle is made within each of these budgets, and its KL on held-out traces is printed beside the
+predicted one, with and without the factor for calibration (choose.CALIBRATED). That factor is measured as well: the KL
+of all layers in one 4-bit format with calibrated scales over that with searched scales, with the embedding in float32.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ their own that run for the whole benchmark: 16 sequences at a time, one at a tim
 16 sequences as well; llama-cpp-python's server, a part of that package, answers one request at a time. llama-server is
 built from the same source: ``cmake --build build --target llama-server`` in ``vendor/llama.cpp`` of that package's
 source distribution.
-Every client sends one request after the other; the servers are asked in turn, round by round, so that what else the
-machine does strikes all. Requests have a system prompt in common, and each a question of its own; replies have a limit
-of tokens. A rate is generated tokens of all clients over the wall time of the round; on a machine that does other work
-as well, tokens by the server's own processor time (Linux) say more. Figures of one machine: measure again before
-relying on one.
+Every client sends one request after the other; the servers are measured in turn, round by round, so that other load on
+the machine affects all. Requests share a system prompt, and each has its own question; replies have a limit of tokens.
+A rate is the generated tokens of all clients over the wall time of the round. On a busy machine, tokens per second of
+the server's processor time (Linux) are more reliable. The figures are of one machine: measure again before relying on
+them.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What guessing tokens gains by task: decode speed with ``speculate="auto"`` against ``"off"``, in turn in one process.
+"""Measures the gain of speculative decoding by task: decode speed with ``speculate="auto"`` and ``"off"``, in turn.
 
     python bench/speculate.py [--models smollm2-135m tiny-reasoner] [--rounds 3] [--json FILE] [--quick]
 
-Every prompt is answered with and without guesses, in alternating order; what counts is the ratio within a pair. Tokens
-per second are those of the decode steps, the drawing of tokens included. On the fast path the two replies may differ
-(docs/explanation/numerical-paths.md), so that the ratio is one of speeds, not of times; under exact numerics the run
-fails if a reply changes.
+Every prompt is answered with and without guesses, in alternating order, in one process; the result is the ratio within
+a pair. Tokens per second are those of the decode steps, the drawing of tokens included. On the fast path the two
+replies may differ (docs/explanation/numerical-paths.md), so that the ratio is one of speeds, not of times; under exact
+numerics the run fails if a reply changes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kills commands at random moments and lets their disk fail, and counts what survived: make torture.
+"""Kills commands at random moments, makes their disk fail, and checks that no data are lost or damaged: make torture.
 
 Every operation runs in a process forked from this one, in which everything is imported already. A kill (SIGKILL) comes
 at a random moment of its usual duration. A disk fault is a file that cannot grow beyond a random size (RLIMIT_FSIZE),
@@ -219,7 +219,7 @@ def failing_change(number: int, code: int, below: Path) -> Callable[[], None]:
 
 
 def verdict(operation: Operation, users: dict[Path, bytes], code: int, said: str) -> str | None:
-    """What is wrong after a fault; None: nothing."""
+    """What is wrong after a fault; None if nothing is."""
     for path, content in users.items():
         if not path.is_file() or path.read_bytes() != content:
             return f"{path.name} of the user's is gone or changed"

@@ -1,4 +1,4 @@
-"""What several attempts bring, and what they cost: one trajectory, the vote of K, the deliberation; accuracy and time.
+"""Measures accuracy and time of several attempts: one trajectory, the vote of K, the deliberation.
 
     make bench-trajectories
     make bench-trajectories ARGS="--quick"

@@ -1,4 +1,4 @@
-"""What the terminal UI costs: idle CPU, its memory without a model, keys while generating, and decode speed.
+"""Measures the terminal UI: idle CPU, memory without a model, keys typed while generating, and decode speed.
 
 The real program runs in a pseudo-terminal of 80x24 and is driven by keys. Its decode speed is compared, round by round,
 with the bare runtime in a process of its own: the same bundle, question, seed, threads and number of tokens, each the

@@ -1,4 +1,4 @@
-"""What tuning gains on a calibrated 4-bit bundle: KL to the original before and after, and the minutes it took.
+"""Measures the gain of tuning on a calibrated 4-bit bundle: KL to the original before and after, and the minutes.
 
     python bench/tune.py [--models tiny-reasoner smollm2-135m] [--minutes 60] [--on-policy 0.25] [--quick]
 

@@ -1,4 +1,4 @@
-"""Damaged twins of tiny-reasoner, made by editing its weights: models whose fault is known, for a gate to find.
+"""Makes damaged copies of tiny-reasoner by editing its weights: models with a known fault, to test a gate.
 
     python bench/twins.py collapsed DIRECTORY
 

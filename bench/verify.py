@@ -1,4 +1,4 @@
-"""How fast samples are drawn: the engine next to the same runtime one at a time, and to transformers.
+"""Measures how fast samples are drawn: in batches, one at a time with the same runtime, and with transformers.
 
     make bench-verify
     make bench-verify ARGS="--quick"
@@ -184,7 +184,7 @@ def report(result: dict[str, Any]) -> str:
 
 
 def aims(result: Mapping[str, Any]) -> list[str]:
-    """What was aimed at, and whether it was reached; of what has no aim, the figure alone."""
+    """The aims and whether they were reached; without an aim, only the figure."""
 
     def line(letter: str, text: str, found: float, aim: float | None, form: str) -> str:
         told = f"({letter}) {text}: {found:{form}}"

@@ -1,13 +1,13 @@
-"""Does `verify --time-budget` end in its time with a verdict or a named inconclusive, for models of real sizes?
+"""Checks that `verify --time-budget` ends in its time with a verdict or "inconclusive", for models of real sizes.
 
     make bench-verify-minutes                                   # a 0.5B shape in 20 minutes, a 4B one in an hour
     make bench-verify-minutes ARGS="--shapes qwen2.5-0.5b --budget 6m"
 
-Random weights of the shape, whose replies end by chance, after 300 tokens in the mean and with the limit of 512 at the
-latest; every token is a number, so that replies have answers. So the times are those of a model of that shape, and the
-outcome says nothing about any model. The 0.5B shape is compared with its fp32 bundle, the 4B one with a stored
-baseline, which is drawn here by the bundle itself and does not count (the original would take longer, once, on any
-machine). Checkpoints and bundles need 4 GB of disk for the first, 12 GB for the second.
+The models have random weights. Their replies end by chance, after 300 tokens on average and at the limit of 512; every
+token is a number, so that replies have answers. The times are those of a model of that shape, and the outcome has no
+meaning. The 0.5B shape is compared with its fp32 bundle, the 4B one with a baseline; that is drawn here by the bundle
+itself, before the clock starts (for a real model it would be drawn once, on any machine). Checkpoints and bundles need
+4 GB of disk for the first, 12 GB for the second.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from make_checkpoint import SHAPES, make_checkpoint, talking
+from make_checkpoint import SHAPES, make_checkpoint, with_reply_length
 
 import edgedistill
 from edgedistill.errors import VerifyError
@@ -41,7 +41,7 @@ BASELINED = ("qwen3-4b",)
 
 @dataclass
 class Stages:
-    """Seconds of every stage by its name. A stage that was cut has no end and does not count."""
+    """Progress that records the seconds of every stage by its name; an interrupted stage is not recorded."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
@@ -69,7 +69,7 @@ def prepared(shape: str, work: Path) -> tuple[Path, Path]:
     """The bundle and its reference (an fp32 bundle or a baseline), made where they are missing."""
     checkpoint, bundle = work / shape, work / f"{shape}-int4"
     if not checkpoint.exists():
-        make_checkpoint(checkpoint, talking(SHAPES[shape], LENGTH), words=True)
+        make_checkpoint(checkpoint, with_reply_length(SHAPES[shape], LENGTH), words=True)
     if not bundle.exists():
         edgedistill.export(
             str(checkpoint), bundle, format="int4-b32", context=2048, calibrate=False, check=False, verify=False
