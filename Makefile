@@ -17,8 +17,8 @@ DEMO_QUESTION ?= Mia has 14 apples. Then Mia finds 3 bags of 6 apples. Mia gives
 TORCH_INDEX ?=
 TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 ARGS ?=
-# A worker per core, each with a run of neighbouring tests; ARGS=-n0 is one process.
-PARALLEL := -n auto --dist worksteal --durations=10
+# A worker per core, each with a run of neighbouring tests (ARGS=-n0: one process); the summary says why a test was skipped.
+PARALLEL := -n auto --dist worksteal --durations=10 -rs
 # Byte code is kept whatever the environment says: workers and the commands they start would each compile it anew.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 PIP_OPTIONS := --disable-pip-version-check
@@ -126,6 +126,7 @@ bench-kv: $(DEV) ## a quantized KV cache by position in the context: divergence,
 
 bench-masks: $(DEV) ## what a form of the answer, and tools, cost a token, by size of the vocabulary (ARGS="--sizes 32768", ARGS=--quick)
 	$(BIN)/python bench/masks.py $(ARGS)
+
 bench-hybrid: $(DEV) ## hybrid models beside an attention model of the same size: decode, prefill and memory by tokens held (ARGS=--quick)
 	$(BIN)/python bench/hybrid.py $(ARGS)
 

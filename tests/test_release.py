@@ -11,6 +11,7 @@ import release_check
 import yaml
 
 from edgedistill import __version__
+from edgedistill.cli.parser import parse
 
 ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -57,6 +58,8 @@ def test_workflows_call_targets_and_files_that_exist(path: Path) -> None:
     assert called <= targets
     for name in re.findall(r"python (tests/\S+\.py)", text):
         assert (ROOT / name).is_file(), name
+    for arguments in re.findall(r"\bedgedistill ([a-z][^|\n]*)", text):
+        assert parse(arguments.split()) is not None, arguments
     assert "contents: read" in text
     assert not re.search(r"permissions: write-all|pull_request_target", text)
 

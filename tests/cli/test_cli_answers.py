@@ -246,7 +246,10 @@ def test_a_chat_that_goes_on_with_kept_prompts_computes_new_tokens_only(tiny_bun
     assert stats("--no-prompt-cache")["cached_tokens"] == 0
     shown = here("cache", "show", "--json", EDGEDISTILL_CACHE=str(tmp_path)).json
     assert shown["files"] == len(list((tmp_path / "prompts").iterdir())) > 0
-    assert here("cache", "clear", EDGEDISTILL_CACHE=str(tmp_path)).out.startswith(f"deleted {shown['files']} files")
+    assert "prompts" not in here("cache", "clear", "--packed", EDGEDISTILL_CACHE=str(tmp_path)).out
+    assert here("cache", "show", "--json", EDGEDISTILL_CACHE=str(tmp_path)).json == shown
+    said = here("cache", "clear", "--prompts", EDGEDISTILL_CACHE=str(tmp_path)).out
+    assert said.startswith(f"deleted {shown['files']} files of kept prompts")
     assert here("cache", "show", "--json", EDGEDISTILL_CACHE=str(tmp_path)).json["files"] == 0
     assert stats("--prompt-cache")["cached_tokens"] == 0
 

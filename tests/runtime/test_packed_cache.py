@@ -159,8 +159,8 @@ def test_saving_that_fails_is_no_reason_not_to_answer(
 def test_the_command_counts_and_deletes_them(
     tiny_bundle: Callable[[str], Path], kept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def cache(action: str) -> dict[str, object]:
-        assert main(["cache", action, "--json"]) == 0
+    def cache(action: str, *options: str) -> dict[str, object]:
+        assert main(["cache", action, *options, "--json"]) == 0
         found: dict[str, object] = json.loads(capsys.readouterr().out)["packed"]
         return found
 
@@ -172,9 +172,13 @@ def test_the_command_counts_and_deletes_them(
         "directory": str(kept), "entries": 1, "bytes": sum(file.stat().st_size for file in entry.iterdir()),
     }  # fmt: skip
     assert cache("show") == expected
-    assert cache("clear") == expected
+    assert cache("clear", "--prompts")["entries"] == 0
+    assert cache("show") == expected
+    assert cache("clear", "--packed") == expected
     assert entries(kept) == [kept / "of-the-users"]
     assert cache("clear")["entries"] == 0
+    assert main(["cache", "clear", "--packed"]) == 0
+    assert capsys.readouterr().out == f"deleted 0 sets of packed weights (0 B) in {kept}\n"
 
 
 def test_the_least_recently_used_go_first(tiny_bundle: Callable[[str], Path], kept: Path) -> None:

@@ -13,14 +13,18 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   edgedistill cache show
-  edgedistill cache clear     prompts that --prompt-cache kept, and weights that EDGEDISTILL_PACKED_CACHE did"""
+  edgedistill cache clear             both: the prompts of --prompt-cache and the weights of EDGEDISTILL_PACKED_CACHE
+  edgedistill cache clear --prompts   the prompts alone"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``cache``."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    showing = actions.add_parser("show", help="print where they lie and what they take", allow_abbrev=False)
-    clearing = actions.add_parser("clear", help="delete kept prompts and packed weights", allow_abbrev=False)
+    showing = actions.add_parser("show", help="print where the two caches are and how large", allow_abbrev=False)
+    clearing = actions.add_parser("clear", help="delete kept prompts, packed weights, or both", allow_abbrev=False)
+    which = clearing.add_mutually_exclusive_group()
+    which.add_argument("--prompts", action="store_true", help="delete kept prompts only (default: both)")
+    which.add_argument("--packed", action="store_true", help="delete packed weights only (default: both)")
     for action in (showing, clearing):
         action.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -28,18 +32,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do the action."""
     from edgedistill.runtime import packed_cache, prompt_cache
+    from edgedistill.runtime.prompt_cache import CacheUse
 
     clearing, folder = args.action == "clear", packed_cache.default_directory()
-    use = prompt_cache.clear() if clearing else prompt_cache.usage()
-    packed = packed_cache.clear(folder) if clearing else packed_cache.entries(folder)
+    use, packed = prompt_cache.usage(), packed_cache.entries(folder)
+    if clearing:
+        use = CacheUse(use.directory, 0, 0) if args.packed else prompt_cache.clear()
+        packed = [] if args.prompts else packed_cache.clear(folder)
     size = sum(entry[1] for entry in packed)
     if args.json:
         found = {"directory": str(use.directory), "files": use.files, "bytes": use.size}
         console.out_json(found | {"packed": {"directory": str(folder), "entries": len(packed), "bytes": size}})
         return 0
-    for place, amount in (
-        (use.directory, f"{use.files} files, {format_bytes(use.size)}"),
-        (folder, f"{len(packed)} entries, {format_bytes(size)}"),
-    ):
-        console.out(f"deleted {amount} in {place}" if clearing else f"{place}: {amount}")
+    deleted = "deleted " if clearing else ""
+    if not (clearing and args.packed):
+        console.out(f"{deleted}{use.files} files of kept prompts ({format_bytes(use.size)}) in {use.directory}")
+    if not (clearing and args.prompts):
+        console.out(f"{deleted}{len(packed)} sets of packed weights ({format_bytes(size)}) in {folder}")
     return 0

@@ -96,7 +96,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=False,
         help="keep keys and values of prompts and replies on disk, so that another run with the same beginning "
-        "computes new tokens only (default: off; empty it with: edgedistill cache clear)",
+        "computes new tokens only (default: off; empty it with: edgedistill cache clear --prompts)",
     )
     running.add_argument("--threads", type=int, metavar="N", help="threads (default: the bundle's profile)")
     running.add_argument("--verify", action="store_true", help="compare the bundle's SHA-256 sums first")

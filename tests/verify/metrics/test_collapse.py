@@ -1,4 +1,4 @@
-"""Collapse is told from consistency; the audit's controls; diversity, perturbations, the sampler."""
+"""The verdict on simulated models: collapsed, consistent, diffuse, or nothing certain; and the summary of a suite."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from simulated import draw, skilled
 from edgedistill.errors import VerifyError
 from edgedistill.verify.metrics.collapse import collapse_audit
 from edgedistill.verify.metrics.collapse_verdict import verdict
-from edgedistill.verify.metrics.diversity import MOST_TEXTS, diversity
-from edgedistill.verify.metrics.perturbations import perturbation_check, temperature_sweep
 from edgedistill.verify.metrics.suite_summary import SuiteResult, summarise_suite
-from edgedistill.verify.stats.answer_counts import Tally
-from edgedistill.verify.stats.sampler_audit import audit_sampler, chi_square, seeds_differ
 from edgedistill.verify.suites.registry import load_suite
 from edgedistill.verify.types import Estimate, Interval, Message, Prompt, Sample, Suite
 
@@ -182,67 +178,16 @@ def test_errors_of_a_classifier_coincide_and_are_no_collapse() -> None:
     assert found.collapse.favourite_share is None
 
 
-def sums(distributions: list[dict[str, float]], *, gold: bool = True) -> SuiteResult:
-    """On the questions "Add 13 + 107 now", "Add 16 + 109 now" and so on."""
-    right = [str(120 + 5 * i) for i in range(len(distributions))]
-    prompts = [
-        Prompt(f"p{i}", (Message("user", f"Add {13 + 3 * i} + {107 + 2 * i} now"),), right[i] if gold else None)
-        for i in range(len(distributions))
-    ]
-    groups = draw(distributions, SAMPLES, np.random.default_rng(0), gold=right if gold else None)
-    return summarise_suite(Suite("s", tuple(prompts)), [s for group in groups.values() for s in group])
-
-
-@pytest.mark.parametrize("gold", [True, False])
-def test_a_copier_is_collapsed_although_its_answers_differ_from_prompt_to_prompt(*, gold: bool) -> None:
-    found = sums([{str(107 + 2 * i): 0.97, "x": 0.03} for i in range(PROMPTS)], gold=gold)
-    assert found.collapse is not None
-    assert found.collapse.ratio.value > 0.9, "information does not show it"
-    assert found.copied is not None
-    assert found.copied.place == "second number"
-    assert found.copied.share.value > 0.9
+def test_free_texts_of_two_kinds_are_not_said_to_ignore_the_question() -> None:
+    """A model that says yes or no by the question, in a suite that does not say that these are labels."""
+    suite = Suite("s", tuple(replace(prompt, extract="text") for prompt in suite_of(None).prompts))
+    model = [{"yes": 1.0} if i % 2 else {"no": 1.0} for i in range(PROMPTS)]
+    groups = draw(model, SAMPLES, np.random.default_rng(0))
+    found = summarise_suite(suite, [sample for group in groups.values() for sample in group])
     assert found.verdict is not None
-    assert found.verdict.name == ("collapsed" if gold else None)
-    if gold:
-        assert found.verdict.certain
-    assert "second number of the prompt" in found.verdict_reason
-    assert "a copier" in found.verdict_reason
-
-
-def test_copies_on_a_part_of_the_prompts_are_named_with_their_share() -> None:
-    found = sums([{str(13 + 3 * i): 1.0} if i % 7 < 3 else {str(120 + 5 * i): 1.0} for i in range(PROMPTS)])
-    assert found.verdict is not None
-    assert (found.verdict.name, found.verdict.certain) == ("partly-collapsed", True)
-    assert "The first number of the prompt is the answer to 45.0% of the prompts" in found.verdict_reason
-
-
-def test_right_answers_that_stand_in_the_prompt_are_no_copies() -> None:
-    gold = [str(100 + i) for i in range(PROMPTS)]
-    prompts = tuple(
-        Prompt(f"p{i}", (Message("user", f"Which is larger, {i} or {gold[i]}?"),), gold[i]) for i in range(PROMPTS)
-    )
-    groups = draw([{right: 0.97, "x": 0.03} for right in gold], SAMPLES, np.random.default_rng(0), gold=gold)
-    found = summarise_suite(Suite("s", prompts), [s for group in groups.values() for s in group])
-    assert found.copied is not None
-    assert found.copied.share.value == 0.0
-    assert found.verdict is not None
-    assert found.verdict.name == "consistent-correct"
-    solver = sums([{str(120 + 5 * i): 0.9, str(121 + 5 * i): 0.1} for i in range(PROMPTS)])
-    assert solver.verdict is not None
-    assert solver.verdict.name == "consistent-correct"
-
-
-def test_what_is_the_same_in_all_prompts_is_a_constant_and_no_copy() -> None:
-    gold = ["yes", "no"] * 20
-    found = judge([{"yes": 1.0}] * PROMPTS, gold)
-    assert found.copied is None
-    prompts = tuple(Prompt(f"p{i}", (Message("user", "Say 7"),), str(i)) for i in range(PROMPTS))
-    groups = draw([{"7": 1.0}] * PROMPTS, 4, np.random.default_rng(0), gold=[str(i) for i in range(PROMPTS)])
-    same = summarise_suite(Suite("s", prompts), [s for group in groups.values() for s in group])
-    assert same.copied is None
-    assert same.verdict is not None
-    assert same.verdict.name == "collapsed"
-    assert "copier" not in same.verdict_reason
+    assert "depend on the question" not in found.verdict_reason
+    assert "many prompts share an answer" in found.verdict_reason
+    assert "gold answers or `choices` would" in found.verdict_reason
 
 
 @pytest.mark.parametrize("prompts", [2, 3, 4])
@@ -302,111 +247,3 @@ def test_missing_and_strange_samples_are_refused() -> None:
         summarise_suite(Suite("s", suite.prompts[:39]), rows)
     with pytest.raises(VerifyError, match="at least 2"):
         summarise_suite(suite, [s for s in rows if s.index == 0])
-
-
-def test_diversity_tells_one_text_from_many() -> None:
-    same = ["The cat sat on the mat."] * 10
-    words = ["alpha", "beta", "gamma", "delta", "zeta", "eta", "theta", "iota", "kappa", "mu", "nu", "xi", "pi", "rho"]
-    rng = np.random.default_rng(0)
-    different = [f"{a} {b}{i} {c} {i}" for i, (a, b, c) in enumerate(rng.choice(words, size=(10, 3)))]
-    assert diversity(same).vendi.value == pytest.approx(1.0)
-    assert diversity(["a", "b", "c"]).vendi.value == pytest.approx(3.0)
-    assert diversity(["a", "a", "b", "b"]).vendi.value == pytest.approx(2.0)
-    assert diversity(different).vendi.value > 6
-    assert diversity(same).distinct[0].value == pytest.approx(6 / 70)
-    many = diversity([str(i) for i in range(1000)])
-    assert (many.texts, round(many.vendi.value)) == (MOST_TEXTS, MOST_TEXTS)
-    assert diversity([]).texts == 0
-
-
-def codes(*answers: int) -> np.ndarray:
-    return np.array(answers)
-
-
-def test_perturbations() -> None:
-    prompts = [codes(1, 1, 2), codes(3, 3), codes(-1, -1)]
-    found = perturbation_check(
-        prompts,
-        paraphrases=[codes(1, 1), codes(4, 4), codes(5)],
-        changed=[codes(7, 7), codes(3), None],
-        empty=codes(3, 3, 1),
-        changed_gold=[7, 8, None],
-    )
-    assert found.paraphrase_keeps.value == 0.5
-    assert found.changed_number_changes.value == 0.5
-    assert found.changed_number_correct.value == 0.5
-    assert found.empty_gives.value == pytest.approx(1 / 3)
-    assert found.undecided == 1
-
-
-def test_temperature_sweep() -> None:
-    def at(majority: int, seed: int) -> list[Tally]:
-        """Of 16 samples about so many say one thing, half of the others another."""
-        rng = np.random.default_rng(seed)
-        tops = np.clip(majority + rng.integers(-1, 2, size=30), 2, 14)
-        return [Tally(np.array([top, (17 - top) // 2, (16 - top) // 2]), 0, 0) for top in tops]
-
-    rising = {t: at(majority, i) for i, (t, majority) in enumerate({0.3: 14, 0.7: 12, 1.0: 10, 1.5: 8}.items())}
-    assert temperature_sweep(rising).sound
-    assert "rises with the temperature" in temperature_sweep(rising).sentence
-    flat = {t: at(10, i) for i, t in enumerate((0.3, 0.7, 1.0, 1.5))}
-    assert not temperature_sweep(flat).rises
-    assert "No rise" in temperature_sweep(flat).sentence
-    broken = {**rising, 1.0: at(14, 2)}
-    assert temperature_sweep(broken).falls == ((0.7, 1.0),)
-    assert "falls between the temperatures 0.7 and 1;" in temperature_sweep(broken).sentence
-    with pytest.raises(VerifyError, match="at least 2"):
-        temperature_sweep({1.0: at(10, 0)})
-
-
-P = np.array([0.5, 0.3, 0.15, 0.04999, 0.00001])
-
-
-def test_chi_square_against_scipy_and_its_size() -> None:
-    from scipy import stats
-
-    rng = np.random.default_rng(0)
-    p = np.array([0.4, 0.3, 0.2, 0.1])
-    counts = rng.multinomial(1000, p)
-    theirs = stats.chisquare(counts, p * 1000)
-    assert (chi_square(counts, p).statistic, chi_square(counts, p).p_value) == pytest.approx(
-        (theirs.statistic, theirs.pvalue)
-    )
-    rejected = sum(chi_square(rng.multinomial(10_000, P), P).p_value < 0.05 for _ in range(400))
-    assert 0.02 < rejected / 400 < 0.085
-    assert chi_square(rng.multinomial(10_000, [0.52, 0.28, 0.15, 0.05, 0.0]), P).p_value < 1e-4
-    assert chi_square(np.array([5, 5]), np.array([1.0, 0.0])).p_value == 0.0
-    assert chi_square(np.array([7]), np.array([1.0])).p_value == 1.0
-
-
-def test_a_sampler_that_ignores_its_seed_is_stopped() -> None:
-    good = np.random.default_rng(0).multinomial(10_000, P)
-    first = [[1, 2], [3, 4]]
-    stuck = audit_sampler(first, first, [first] * 4, [0.01, 0.02], good, P)
-    assert stuck.varies is False
-    with pytest.raises(VerifyError, match="different seeds gave the same tokens"):
-        stuck.require_sound("m")
-    audit_sampler(first, first, [[[1, 2], [3, 5]]], [0.01, 0.02], good, P).require_sound("m")
-    drifting = audit_sampler(first, [[1, 2], [3, 9]], [[[0]] * 2], [0.5, 0.5], good, P)
-    assert not drifting.sound
-    biased = audit_sampler(first, first, [[[0]] * 2], [0.5, 0.5], np.array([10_000, 0, 0, 0, 0]), P)
-    assert "chi-square" in biased.problems()[0]
-
-
-def test_equal_samples_of_a_certain_model_prove_nothing() -> None:
-    first = [[1, 2], [3, 4]]
-    assert seeds_differ(first, [first] * 4, [0.999, 0.9999]) is None
-    assert seeds_differ(first, [first], [0.001, 0.5]) is None, "one repetition of one prompt happens by chance"
-    assert seeds_differ(first, [first] * 3, [0.001, 0.5]) is False
-
-
-def test_free_texts_of_two_kinds_are_not_said_to_ignore_the_question() -> None:
-    """A model that says yes or no by the question, in a suite that does not say that these are labels."""
-    suite = Suite("s", tuple(replace(prompt, extract="text") for prompt in suite_of(None).prompts))
-    model = [{"yes": 1.0} if i % 2 else {"no": 1.0} for i in range(PROMPTS)]
-    groups = draw(model, SAMPLES, np.random.default_rng(0))
-    found = summarise_suite(suite, [sample for group in groups.values() for sample in group])
-    assert found.verdict is not None
-    assert "depend on the question" not in found.verdict_reason
-    assert "many prompts share an answer" in found.verdict_reason
-    assert "gold answers or `choices` would" in found.verdict_reason

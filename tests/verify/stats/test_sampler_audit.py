@@ -88,3 +88,36 @@ def test_impossible_draws_and_none_at_all() -> None:
     for counts, probabilities in ((np.zeros(4, np.int64), FAIR), (EVEN[:3], FAIR)):
         with pytest.raises(VerifyError, match="expected some over 4"):
             chi_square(counts, probabilities)
+
+
+SKEWED = np.array([0.5, 0.3, 0.15, 0.04999, 0.00001])
+
+
+def test_chi_square_rejects_true_samplers_at_its_level_and_false_ones() -> None:
+    rng = np.random.default_rng(0)
+    rejected = sum(chi_square(rng.multinomial(10_000, SKEWED), SKEWED).p_value < 0.05 for _ in range(400))
+    assert 0.02 < rejected / 400 < 0.085
+    assert chi_square(rng.multinomial(10_000, [0.52, 0.28, 0.15, 0.05, 0.0]), SKEWED).p_value < 1e-4
+    assert chi_square(np.array([5, 5]), np.array([1.0, 0.0])).p_value == 0.0
+    assert chi_square(np.array([7]), np.array([1.0])).p_value == 1.0
+
+
+def test_a_sampler_that_ignores_its_seed_is_stopped() -> None:
+    good = np.random.default_rng(0).multinomial(10_000, SKEWED)
+    first = [[1, 2], [3, 4]]
+    stuck = audit_sampler(first, first, [first] * 4, [0.01, 0.02], good, SKEWED)
+    assert stuck.varies is False
+    with pytest.raises(VerifyError, match="different seeds gave the same tokens"):
+        stuck.require_sound("m")
+    audit_sampler(first, first, [[[1, 2], [3, 5]]], [0.01, 0.02], good, SKEWED).require_sound("m")
+    drifting = audit_sampler(first, [[1, 2], [3, 9]], [[[0]] * 2], [0.5, 0.5], good, SKEWED)
+    assert not drifting.sound
+    biased = audit_sampler(first, first, [[[0]] * 2], [0.5, 0.5], np.array([10_000, 0, 0, 0, 0]), SKEWED)
+    assert "chi-square" in biased.problems()[0]
+
+
+def test_equal_samples_of_a_certain_model_prove_nothing() -> None:
+    first = [[1, 2], [3, 4]]
+    assert seeds_differ(first, [first] * 4, [0.999, 0.9999]) is None
+    assert seeds_differ(first, [first], [0.001, 0.5]) is None, "one repetition of one prompt happens by chance"
+    assert seeds_differ(first, [first] * 3, [0.001, 0.5]) is False
