@@ -51,7 +51,13 @@ def test_the_command_prints_the_table() -> None:
     assert [line.split()[0] for line in lines[1:]] == sorted(FAMILIES)
     assert next(line for line in lines if line.startswith("llama ")).split()[1:3] == ["real", "weights"]
     entries = here("families", "gemma", "--json").json
-    assert {entry["model_type"] for entry in entries} == {"gemma", "gemma2", "gemma3_text", "gemma4_text"}
+    assert {entry["model_type"] for entry in entries} == {
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "gemma3n_text",
+        "gemma4_text",
+    }
     assert next(e for e in entries if e["model_type"] == "gemma3_text")["gguf"] == ["gemma3"]
     assert "optimum" in here("families", "gpt_neox").one_error()
 

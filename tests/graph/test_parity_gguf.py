@@ -29,6 +29,7 @@ FILES = {
     "gemma": ("gemma",),
     "gemma2": ("gemma2",),
     "gemma3": ("gemma3", "gemma3-linear"),
+    "gemma3n": ("gemma3n", "gemma3n-streams"),
     "granite": ("granite", "granite-tied"),
     "olmo2": ("olmo2", "olmo2-theta", "olmo3", "olmo3-yarn"),
     "exaone4": ("exaone4", "exaone4-full"),
@@ -57,6 +58,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "llama-bias": {"hidden_act": "silu"},
     "gemma2": {"query_pre_attn_scalar": 16},
     "gemma3": {"query_pre_attn_scalar": 16},
+    "gemma3n-streams": {"altup_correct_scale": True},
     "gemma3-linear": {"query_pre_attn_scalar": 16, "layer_types": None, "num_hidden_layers": 7},
 }
 

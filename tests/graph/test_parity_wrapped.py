@@ -30,6 +30,12 @@ GEMMA4_VISION = {
     "patch_size": 4,
     "position_embedding_size": 64,
 }
+GEMMA3N_AUDIO = {
+    "hidden_size": 32,
+    "conf_num_attention_heads": 2,
+    "conf_num_hidden_layers": 1,
+    "sscp_conv_channel_size": [8, 4],
+}
 QWEN_VISION = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 48,
                "embed_dim": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}  # fmt: skip
 PIXTRAL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -40,6 +46,10 @@ MROPE = {"rope_type": "default", "mrope_section": [2, 3, 3]}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "gemma3": ({"num_hidden_layers": 7, "sliding_window": 6, "query_pre_attn_scalar": 20}, SIGLIP,
                {"mm_tokens_per_image": 4, "image_token_index": 66}),
+    "gemma3n": ({"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2,
+                 "sliding_window": 6, "num_kv_shared_layers": 2, "vocab_size_per_layer_input": 50,
+                 "hidden_size_per_layer_input": 16, "laurel_rank": 8}, {"hidden_size": 32},
+                {"audio_config": GEMMA3N_AUDIO}),
     "gemma4": ({"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2,
                 "global_head_dim": 32, "sliding_window": 6, "num_kv_shared_layers": 2, "vocab_size_per_layer_input": 67,
                 "hidden_size_per_layer_input": 16}, GEMMA4_VISION, {}),
@@ -56,6 +66,22 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 def recorded(params: dict[str, Any]) -> tuple[str, str, str]:
     """What a passed case says about its family, for the table of families."""
     return TEXT_TYPES.get(params["kind"], CASES[params["kind"]][0].get("model_type", "")), "inside", params["kind"]
+
+
+@pytest.fixture(autouse=True)
+def without_vision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matrix in place of Gemma 3n's images, whose network belongs to another package (timm)."""
+    import torch
+    from transformers.models.gemma3n import modeling_gemma3n
+
+    class Models(modeling_gemma3n.AutoModel):  # type: ignore[name-defined,misc]
+        @classmethod
+        def from_config(cls, config: Any, **options: Any) -> Any:
+            if config.model_type == "gemma3n_vision":
+                return torch.nn.Linear(4, 4)
+            return super().from_config(config, **options)
+
+    monkeypatch.setattr(modeling_gemma3n, "AutoModel", Models)
 
 
 def save_wrapped(directory: Path, kind: str, **changed: Any) -> Any:
@@ -113,6 +139,8 @@ def test_sizes_of_the_classes() -> None:
         if kind not in transformers.CONFIG_MAPPING or kind in ("qwen2_vl", "qwen2_5_vl"):  # those of the whole model
             continue
         own = transformers.AutoConfig.for_model(kind).to_dict()
+        if isinstance(own["intermediate_size"], list):  # of each layer
+            (own["intermediate_size"],) = set(own["intermediate_size"])
         assert {key: own[key] for key in sizes if key != "rope_theta"} == {
             key: value for key, value in sizes.items() if key != "rope_theta"
         }, kind

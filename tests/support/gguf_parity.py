@@ -5,6 +5,7 @@ query and key rows, norms with 1 added, metadata.
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +66,9 @@ def write_model(path: Path, arch: str, model: Any) -> None:
                                 config["num_hidden_layers"])  # fmt: skip
     activations: dict[str, list[float]] = {}
     arrays = {name: parameter.float().numpy() for name, parameter in model.state_dict().items()}
+    if arch == "gemma3n":
+        add_altup(writer, config)
+        arrays = with_stacked_streams(arrays, config)
     if arch in EXPERTS and "num_experts_per_tok" in config:
         add_experts(writer, config, EXPERTS[arch])
         arrays = with_stacked_experts(arrays, arch)
@@ -85,7 +89,7 @@ def write_model(path: Path, arch: str, model: Any) -> None:
             if arch in PERMUTED and f".{module}." in name:
                 array = interleave(array, count)
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        target = f"{target}.weight" if target and target.endswith("attn_sinks") else target
+        target = f"{target}.weight" if target and target.endswith(("attn_sinks", "altup_correct_scale")) else target
         assert target is not None, f"the converter has no name for {name} in {arch}"
         writer.add_tensor(target, np.ascontiguousarray(array))
     for part, values in activations.items():
@@ -122,6 +126,28 @@ def as_tiled(name: str, array: np.ndarray, config: dict[str, Any]) -> tuple[str,
     elif not module.startswith("norm."):
         array = tiled(array)
     return name.replace(".dt_bias", ".dt_proj.bias"), -np.exp(array) if module == "A_log" else array
+
+
+def add_altup(writer: GGUFWriter, config: dict[str, Any]) -> None:
+    writer.add_altup_active_idx(config["altup_active_idx"])
+    writer.add_altup_num_inputs(config["altup_num_inputs"])
+    writer.add_embedding_length_per_layer_input(config["hidden_size_per_layer_input"])
+    writer.add_shared_kv_layers(config["num_kv_shared_layers"])
+    shares = config["activation_sparsity_pattern"]
+    writer.add_activation_sparsity_scale([NormalDist().inv_cdf(share) if share else -math.inf for share in shares])
+
+
+def with_stacked_streams(arrays: dict[str, np.ndarray], config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """``arrays`` with the streams' matrices in one tensor each, and a row of the second embedding for every token."""
+    second = "model.embed_tokens_per_layer.weight"
+    missing = config["vocab_size"] - len(arrays[second])
+    found = {
+        name: array for name, array in arrays.items() if "embed_projections" not in name and "altup_proj" not in name
+    }
+    for module in ("model.altup_projections", "model.altup_unembed_projections"):
+        matrices = [arrays[f"{module}.{index}.weight"] for index in range(config["altup_num_inputs"] - 1)]
+        found[f"{module}.weight"] = np.stack(matrices)
+    return found | {second: np.pad(arrays[second], ((0, missing), (0, 0)))}
 
 
 def add_experts(writer: GGUFWriter, config: dict[str, Any], size: str) -> None:
@@ -214,7 +240,7 @@ def add_rope(writer: GGUFWriter, arch: str, config: dict[str, Any], rope: dict[s
     elif arch == "phi3":
         writer.add_rope_scaling_orig_ctx_len(config["original_max_position_embeddings"])
     local = config.get("rope_local_base_freq")
-    if arch == "gemma3" and local is None:
+    if arch in ("gemma3", "gemma3n") and local is None:
         local = config["rope_parameters"]["sliding_attention"]["rope_theta"]
     if local is not None:
         writer.add_float32(f"{arch}.rope.freq_base_swa", local)
@@ -249,9 +275,10 @@ def add_features(writer: GGUFWriter, arch: str, config: dict[str, Any]) -> None:
         writer.add_parallel_residual(config["use_parallel_residual"])
     if arch == "gemma2":
         writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
+    if arch in ("gemma2", "gemma3n"):
         writer.add_final_logit_softcapping(config["final_logit_softcapping"])
     window = config.get("sliding_window")
     if window and config.get("use_sliding_window", True):
         writer.add_sliding_window(window)
-        if arch in ("olmo2", "exaone4"):
+        if arch in ("olmo2", "exaone4", "gemma3n"):
             writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config["layer_types"]])

@@ -86,16 +86,14 @@ def save_random_model(
         full = {"rope_theta": values.pop("rope_theta", 10000.0)} | dict(rope)
         local = {"rope_theta": values.pop("rope_local_base_freq", 10000.0), "rope_type": "default"}
         both = {"full_attention": full, "sliding_attention": local}
-        values["rope_parameters"] = both if model_type == "gemma3_text" else full
+        values["rope_parameters"] = both if model_type in ("gemma3_text", "gemma3n_text") else full
     config = transformers.AutoConfig.for_model(model_type, **values)
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     randomize(
         model,
         seed=seed,
-        norm=0.0
-        if model_type.startswith(("gemma2", "gemma3")) or model_type == "gemma" or "qwen3_5" in model_type
-        else 1.0,
+        norm=0.0 if model_type in ("gemma", "gemma2", "gemma3_text") or "qwen3_5" in model_type else 1.0,
     )
     model = model.float().eval()
     model.save_pretrained(directory)
@@ -299,11 +297,15 @@ def _session(path: Path) -> Any:
 
 
 def reference_logits(model: Any, tokens: Sequence[int]) -> np.ndarray:
-    """transformers' logits for one sequence without a cache, float32 [S, V]."""
+    """transformers' logits for one sequence without a past, float32 [S, V].
+
+    Layers that read another's keys find them in the cache alone (Gemma 3n), so that there has to be one for them.
+    """
     import torch
 
+    shared = bool(getattr(model.config.get_text_config(), "num_kv_shared_layers", 0))
     with torch.no_grad():
-        logits: np.ndarray = model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0].numpy()
+        logits: np.ndarray = model(input_ids=torch.tensor([list(tokens)]), use_cache=shared).logits[0].numpy()
     return logits
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.architecture.altup import altup_spec, mlp_sizes, with_mlps
 from edgedistill.architecture.experts import experts_spec, mixture_layers
 from edgedistill.architecture.family import Family, Key, flag
 from edgedistill.architecture.family_table import FAMILIES
@@ -105,7 +106,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
             f"config.json has {family.attention_scale_base.name} = {scale_base:g}; a positive number is expected.",
             hint="Compare config.json with the original model's.",
         )
-    per_layer_size, per_layer_vocab = second_embedding(config) if family.own_sizes else (0, 0)
+    per_layer_size, per_layer_vocab = second_embedding(config, family) if family.own_sizes else (0, 0)
     return ModelSpec(
         family=model_type,
         hidden_size=hidden_size,
@@ -141,9 +142,10 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         sub_norms=family.sub_norms,
         rounded_inputs=bool(config.get(ROUNDED_INPUTS)),
         value_norm=family.own_sizes,
-        layer_scalars=family.own_sizes,
+        layer_scalars=family.layer_scalars,
         per_layer_size=per_layer_size,
         per_layer_vocab=per_layer_vocab,
+        altup=altup_spec(config) if family.altup else None,
     )
 
 
@@ -161,7 +163,7 @@ def _attention_scale(config: Mapping[str, Any], family: Family, scale_base: floa
 
 def _older_spelling(config: Mapping[str, Any], family: Family) -> Mapping[str, Any]:
     """LFM2's first checkpoints have names of their own for three keys; Gemma 4's RoPE may go without saying."""
-    if family.own_sizes:
+    if family.layer_scalars:
         return {**config, "rope_parameters": mapping(config, "rope_parameters") or ROPE_PARAMETERS}
     if not family.adjusted_mlp:
         return config
@@ -170,6 +172,8 @@ def _older_spelling(config: Mapping[str, Any], family: Family) -> Mapping[str, A
 
 
 def _mlp_size(config: Mapping[str, Any], family: Family) -> int:
+    if family.altup:
+        return max(mlp_sizes(config, family.intermediate_size))
     size = integer(config, family.intermediate_size)
     return adjusted_mlp(config, size) if family.adjusted_mlp else size
 
@@ -227,7 +231,9 @@ def _layers(
     windows = _windows(config, family, count)
     rotated = _rotated(config, family, windows)
     full_layers = tuple(index for index, window in enumerate(windows) if window is None)
-    wide = head_dim_of_full_layers(config, full_layers) if family.own_sizes else head_dim
+    wide = head_dim
+    if family.full_head_dim:
+        wide = head_dim_of_full_layers(config, full_layers, family.full_head_dim)
     _check_head_dim(wide)
     ropes: dict[str, RopeSpec] = {}
     for kind, (params, base) in _rope_parameters(config, family).items():
@@ -252,7 +258,9 @@ def _layers(
         )
         for index, (rotates, window) in enumerate(zip(rotated, windows, strict=True))
     )
-    return with_sizes(config, layers, wide, _mlp_size(config, family)) if family.own_sizes else layers
+    if family.altup:
+        layers = with_mlps(config, layers, mlp_sizes(config, family.intermediate_size))
+    return with_sizes(config, family, layers, wide, _mlp_size(config, family)) if family.own_sizes else layers
 
 
 def _rotated(config: Mapping[str, Any], family: Family, windows: tuple[int | None, ...]) -> tuple[bool, ...]:

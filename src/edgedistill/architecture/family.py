@@ -128,7 +128,11 @@ class Family:
         experts: The mixture of experts, if the family has one. ``recurrent``: layers without attention, likewise.
         sub_norms: See ``ModelSpec``.
         adjusted_mlp: The MLP's inner size is worked out from the stated one (LFM2).
-        own_sizes: Layers differ in their sizes, share keys and read a second embedding (Gemma 4); ``layer_sizes``.
+        own_sizes: Layers differ in their sizes, share keys, norm values and read a second embedding (Gemma 3n and 4);
+            ``layer_sizes``. ``shared_layers``: how many of the last ones share keys, where config.json is silent.
+        full_head_dim: Default size of heads of full attention, where those of other layers differ from it.
+        layer_scalars: See ``ModelSpec``.
+        altup: There are several residual streams, and what else the module ``altup`` describes (Gemma 3n).
         fused_qkv, fused_gate_up: Stored as one tensor under this name.
         names: Module names that differ from Llama's, by Llama's name; whole ones begin with ``model.``.
         ignored: Tensors that may be there and that no arithmetic uses, as suffixes.
@@ -178,6 +182,10 @@ class Family:
     recurrent: Recurrent | None = None
     adjusted_mlp: bool = False
     own_sizes: bool = False
+    shared_layers: int = 0
+    full_head_dim: int | None = None
+    layer_scalars: bool = False
+    altup: bool = False
     fused_qkv: str | None = None
     fused_gate_up: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)

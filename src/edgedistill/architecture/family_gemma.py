@@ -44,21 +44,42 @@ GEMMA3 = replace(
     # transformers' Gemma 3 keeps this key and never applies it: neither reading would be safe.
     refused={"attn_logit_softcapping": "a logit cap that Gemma 3 does not apply"},
 )
-GEMMA4 = replace(
+GEMMA3N = replace(
     GEMMA2,
-    head_dim=256,
+    kv_heads=2,
     norm_offset=0.0,
-    max_position_embeddings=131072,
+    rope_theta=1e6,
+    max_position_embeddings=32768,
     qk_norm="head",
-    full_every=6,
+    full_every=5,
     sliding_window=512,
+    sliding_rope="local_base",
     attention_scale_base=None,
     attention_scale=1.0,
     attn_softcap=None,
-    final_softcap=None,
     own_sizes=True,
-    # Of layers that read another's keys and values.
-    ignored=tuple(f".self_attn.{name}.weight" for name in ("k_proj", "v_proj", "k_norm")),
+    shared_layers=15,
+    altup=True,
+    # Of layers that read another's keys and values; and a scale that there may be for nothing.
+    ignored=(
+        *(f".self_attn.{name}.{kind}" for name in ("k_proj", "v_proj") for kind in ("weight", "bias")),
+        ".self_attn.k_norm.weight",
+        ".altup.correct_output_scale",
+    ),
+    refused={"attn_logit_softcapping": "a logit cap that Gemma 3n does not apply"},
+)
+GEMMA4 = replace(
+    GEMMA3N,
+    kv_heads=4,
+    rope_theta=10000.0,
+    max_position_embeddings=131072,
+    full_every=6,
+    sliding_rope="same",
+    final_softcap=None,
+    shared_layers=0,
+    full_head_dim=512,
+    layer_scalars=True,
+    altup=False,
     refused={
         "attn_logit_softcapping": "a logit cap that Gemma 4 does not apply",
         "attention_k_eq_v": "values made by the keys' matrix",

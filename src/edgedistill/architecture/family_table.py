@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgedistill.architecture.family import Experts, Family, Key, Recurrent
-from edgedistill.architecture.family_gemma import GEMMA, GEMMA2, GEMMA3, GEMMA4
+from edgedistill.architecture.family_gemma import GEMMA, GEMMA2, GEMMA3, GEMMA3N, GEMMA4
 
 _ATTENTION_BIAS = Key("attention_bias", False)
 _MLP_BIAS = Key("mlp_bias", False)
@@ -159,6 +159,7 @@ FAMILIES: dict[str, Family] = {
     "gemma": replace(GEMMA, kv_heads=16),
     "gemma2": GEMMA2,
     "gemma3_text": GEMMA3,
+    "gemma3n_text": GEMMA3N,
     "gemma4_text": GEMMA4,
     "granite": _GRANITE,
     "granitemoe": replace(_GRANITE, mlp_bias=False, experts=_GRANITE_EXPERTS),

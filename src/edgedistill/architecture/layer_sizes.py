@@ -1,8 +1,9 @@
-"""Layers that differ in more than their window: Gemma 4's heads, shared keys and second embedding.
+"""Layers that differ in more than their window: heads, shared keys and second embedding of Gemma 3n and 4.
 
-The source is transformers ``models/gemma4`` (``Gemma4TextConfig``). Layers of full attention have wider heads than
-those with a window; the last ``num_kv_shared_layers`` read keys and values of the last layer of their kind before them,
-and have a wider MLP if ``use_double_wide_mlp``.
+The sources are transformers ``models/gemma3n`` and ``models/gemma4`` (``Gemma3nTextConfig``, ``Gemma4TextConfig``).
+The last ``num_kv_shared_layers`` read keys and values of the last layer of their kind before them. In Gemma 4, layers
+of full attention have wider heads than those with a window, and layers that share keys a wider MLP if
+``use_double_wide_mlp``.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from edgedistill.errors import CheckpointError, UnsupportedModelError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edgedistill.architecture.family import Family
     from edgedistill.architecture.spec import LayerSpec
 
-_GLOBAL_HEAD_DIM = 512
 _HINT = "Compare config.json with the original model's."
 ROPE_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
@@ -27,8 +28,13 @@ ROPE_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
 """What the config class has where config.json names none."""
 
 
-def head_dim_of_full_layers(config: Mapping[str, Any], full: tuple[int, ...]) -> int:
+def head_dim_of_full_layers(config: Mapping[str, Any], full: tuple[int, ...], default: int) -> int:
     """Elements of a head in the layers ``full``: ``global_head_dim``, or ``per_layer_config`` (transformers 5.24).
+
+    Args:
+        config: The content of config.json.
+        full: Indices of layers.
+        default: Where config.json has neither.
 
     Raises:
         CheckpointError: A size is no number, or differs among them.
@@ -36,7 +42,7 @@ def head_dim_of_full_layers(config: Mapping[str, Any], full: tuple[int, ...]) ->
     """
     by_layer = mapping(config, "per_layer_config")
     if not by_layer:
-        return integer(config, "global_head_dim", _GLOBAL_HEAD_DIM)
+        return integer(config, "global_head_dim", default)
     names = {str(index) for index in full}
     sizes = set()
     for name in by_layer:
@@ -58,34 +64,36 @@ def head_dim_of_full_layers(config: Mapping[str, Any], full: tuple[int, ...]) ->
 
 
 def with_sizes(
-    config: Mapping[str, Any], layers: tuple[LayerSpec, ...], head_dim: int, inner: int
+    config: Mapping[str, Any], family: Family, layers: tuple[LayerSpec, ...], head_dim: int, inner: int
 ) -> tuple[LayerSpec, ...]:
     """``layers`` with the sizes that are not the model's, and with whose keys they read.
 
     Args:
         config: The content of config.json.
-        layers: With their windows.
+        family: The model's row.
+        layers: With their windows, and with MLPs of their own sizes if the family has ``altup``.
         head_dim: Elements of a head in layers of full attention.
         inner: Inner size of the model's MLP.
 
     Raises:
-        CheckpointError: The last layer has a window, or layers read keys of a kind that none before them has.
+        CheckpointError: The last layer of a Gemma 4 has a window, or layers read keys of a kind that none before them
+            has.
     """
-    shared = number(config, "num_kv_shared_layers", 0)
-    if shared not in range(len(layers)) or layers[-1].sliding_window is not None:
+    shared = number(config, "num_kv_shared_layers", family.shared_layers)
+    ends_full = layers[-1].sliding_window is None
+    if shared not in range(len(layers)) or not (ends_full or family.altup):
         raise CheckpointError(
             f"config.json has num_kv_shared_layers = {shared:g} for {len(layers)} layers, of which the last has "
-            f"{'a' if layers[-1].sliding_window else 'no'} window; fewer than all, and a last one without a window, "
-            "are expected.",
+            f"{'no' if ends_full else 'a'} window; fewer than all, and a last one without a window, are expected.",
             hint=_HINT,
         )
     first = len(layers) - int(shared)
-    wide = bool(config.get("use_double_wide_mlp"))
+    wide = bool(config.get("use_double_wide_mlp")) and not family.altup
     makers = {layer.sliding_window is None: layer.index for layer in layers[:first]}
     found = []
     for layer in layers:
         is_full = layer.sliding_window is None
-        sized = replace(layer, head_dim=head_dim if is_full else None)
+        sized = replace(layer, head_dim=head_dim if is_full and family.full_head_dim else None)
         if layer.index >= first:
             if is_full not in makers:
                 raise CheckpointError(
@@ -93,16 +101,24 @@ def with_sizes(
                     "its kind before it whose keys it could read.",
                     hint=_HINT,
                 )
-            sized = replace(sized, keys_of=makers[is_full], intermediate_size=2 * inner if wide else None)
+            sized = replace(sized, keys_of=makers[is_full])
+            sized = replace(sized, intermediate_size=2 * inner) if wide else sized
         found.append(sized)
     return tuple(found)
 
 
-def second_embedding(config: Mapping[str, Any]) -> tuple[int, int]:
+def second_embedding(config: Mapping[str, Any], family: Family) -> tuple[int, int]:
     """Elements that each layer reads of the second embedding, and the rows of that; 0 and 0: there is none.
 
-    Raises UnsupportedModelError if it has no row for some tokens.
+    Raises:
+        CheckpointError: A Gemma 3n has none.
+        UnsupportedModelError: A Gemma 4 has no row for some tokens; for those of images and sound, which come last,
+            Gemma 3n reads the first row.
     """
+    if family.altup:
+        return integer(config, "hidden_size_per_layer_input", 256), integer(
+            config, "vocab_size_per_layer_input", 262144
+        )
     size = int(number(config, "hidden_size_per_layer_input", 256))
     if size <= 0:
         return 0, 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 _REASONS = {
     "minicpm3": "its attention is latent (low-rank queries, keys and values)",
-    **dict.fromkeys(("gemma3n", "gemma3n_text"), "it has four residual streams (AltUp), which are not known"),
     **dict.fromkeys(
         ("nemotron_h", "falcon_h1", "jamba", "bamba", "zamba2", "mamba2"),
         "it has Mamba layers, which are known of Granite 4-h alone",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from edgedistill.architecture.altup import AltUpSpec
     from edgedistill.architecture.recurrent import RecurrentSpec
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu2", "xielu"]
@@ -88,7 +89,8 @@ class LayerSpec:
 
     ``mixture``: a mixture of experts in place of the MLP. ``recurrent``: what it has in place of attention, whose
     fields then mean nothing. ``head_dim``, ``intermediate_size``: where they are not the model's. ``keys_of``: an
-    earlier layer, whose keys and values it reads in place of its own.
+    earlier layer, whose keys and values it reads in place of its own. ``gate_deviations``: the MLP's gate counts as far
+    as it exceeds the mean over the layer by so many standard deviations (Gemma 3n); None: all of it.
     """
 
     index: int
@@ -99,6 +101,7 @@ class LayerSpec:
     head_dim: int | None = None
     intermediate_size: int | None = None
     keys_of: int | None = None
+    gate_deviations: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +124,11 @@ class ModelSpec:
         experts: What the layers that are a ``mixture`` have.
         sub_norms: Norms before the last matrices of attention and MLP too (BitNet).
         rounded_inputs: Inputs of the layers' matrices are rounded to 8 bits per token (BitNet).
-        value_norm: Values are normed per head, without weights (Gemma 4).
+        value_norm: Values are normed per head, without weights (Gemma 3n and 4).
         layer_scalars: What a layer gives to the next one is multiplied by a number of its own (Gemma 4).
         per_layer_size: Elements that each layer reads of a second embedding of every token; 0: there is none.
-        per_layer_vocab: Rows of that embedding.
+        per_layer_vocab: Rows of that embedding; tokens behind them read the first one.
+        altup: There are several residual streams, and a learned residual beside attention (Gemma 3n).
     """
 
     family: str
@@ -164,12 +168,19 @@ class ModelSpec:
     layer_scalars: bool = False
     per_layer_size: int = 0
     per_layer_vocab: int = 0
+    altup: AltUpSpec | None = None
 
     @property
     def widest_mlp(self) -> int:
         """Inner elements that a token's MLP has, of all active experts together, or of the one that all share."""
         active = self.experts.active * self.experts.intermediate_size if self.experts else 0
         return max(self.intermediate_size, active, self.experts.shared_size if self.experts else 0)
+
+    @property
+    def carried_size(self) -> int:
+        """Elements that a token has between layers beside the residual: other streams, and its second embedding."""
+        streams = self.altup.streams - 1 if self.altup else 0
+        return streams * self.hidden_size + self.num_hidden_layers * self.per_layer_size
 
     @property
     def q_size(self) -> int:
@@ -216,7 +227,7 @@ class ModelSpec:
     @property
     def has_own_sizes(self) -> bool:
         """Whether layers differ in their sizes or read each other's keys (see ``layer_sizes``)."""
-        return self.layer_scalars
+        return self.layer_scalars or self.altup is not None
 
     def of_layer(self, index: int) -> ModelSpec:
         """This model, with the sizes that the layer has."""

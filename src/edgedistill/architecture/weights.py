@@ -11,6 +11,7 @@ from edgedistill.errors import CheckpointError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from edgedistill.architecture.altup import AltUpSpec
     from edgedistill.architecture.recurrent import Mamba2Spec, RecurrentSpec
     from edgedistill.architecture.spec import ExpertsSpec, ModelSpec
     from edgedistill.checkpoint.types import TensorSource
@@ -29,6 +30,8 @@ def logical_weights(spec: ModelSpec) -> tuple[LogicalWeight, ...]:
     weights = [embed]
     if spec.per_layer_size:
         weights += _per_layer(spec)
+    if spec.altup:
+        weights += _streams(spec.altup, h)
     for index in range(spec.num_hidden_layers):
         weights += _layer(spec.of_layer(index), index)
     weights += _norm(spec, "final_norm", "model.norm", h, bias=spec.norm_bias)
@@ -89,6 +92,10 @@ def _layer(spec: ModelSpec, index: int) -> list[LogicalWeight]:
         weights += _attention(spec, name, source, own_keys=spec.layers[index].keys_of is None)
     else:
         weights += _recurrent(recurrent, name, source, h)
+    if spec.altup:
+        linear("laurel.left", ("laurel.linear_left",), (spec.altup.laurel_rank, h), False)
+        linear("laurel.right", ("laurel.linear_right",), (h, spec.altup.laurel_rank), False)
+        norm("laurel.norm", "laurel.post_laurel_norm", h)
     if not spec.parallel:
         norm("post_attention_norm", "post_attention_layernorm", h)
     if spec.norm_placement == "sandwich":
@@ -113,14 +120,45 @@ def _layer(spec: ModelSpec, index: int) -> list[LogicalWeight]:
 
 
 def _end(spec: ModelSpec, name: str, source: str) -> list[LogicalWeight]:
-    """What reads the second embedding, and the layer's scalar."""
+    """What predicts and corrects residual streams, what reads the second embedding, and the layer's scalar."""
     h, size = spec.hidden_size, spec.per_layer_size
-    weights: list[LogicalWeight] = []
+    weights = _altup(spec, spec.altup, name, source) if spec.altup else []
     if size:
         weights += _linear(name, source, "per_layer.gate", ("per_layer_input_gate",), (size, h), False)
         weights += _linear(name, source, "per_layer.out", ("per_layer_projection",), (h, size), False)
         weights += _norm(spec, f"{name}.per_layer.norm", f"{source}.post_per_layer_input_norm", h, bias=False)
-    return [*weights, LogicalWeight(f"{name}.scalar", "bias", (1,), (f"{source}.layer_scalar",))]
+    if spec.layer_scalars:
+        weights.append(LogicalWeight(f"{name}.scalar", "bias", (1,), (f"{source}.layer_scalar",)))
+    return weights
+
+
+def _altup(spec: ModelSpec, altup: AltUpSpec, name: str, source: str) -> list[LogicalWeight]:
+    """The router of a layer's streams, and its matrices of coefficients, tiny and in float32."""
+    h, streams, own = spec.hidden_size, altup.streams, f"{source}.altup"
+    matrices = (
+        ("router", (streams, h), "modality_router"),
+        ("predict", (streams**2, streams), "prediction_coefs"),
+        ("correct", (streams, streams), "correction_coefs"),
+    )
+    weights = _norm(spec, f"{name}.altup.router_norm", f"{own}.router_norm", h, bias=False)
+    weights += [
+        LogicalWeight(f"{name}.altup.{role}", "router", shape, (f"{own}.{tensor}.weight",))
+        for role, shape, tensor in matrices
+    ]
+    if altup.scaled:
+        weights.append(LogicalWeight(f"{name}.altup.scale", "bias", (h,), (f"{own}.correct_output_scale",)))
+    return weights
+
+
+def _streams(altup: AltUpSpec, hidden: int) -> list[LogicalWeight]:
+    """What makes the further streams of the embedding, all in one matrix, and what takes each of them back."""
+    others = range(altup.streams - 1)
+    made = tuple(f"model.altup_projections.{index}.weight" for index in others)
+    taken = (f"model.altup_unembed_projections.{index}.weight" for index in others)
+    return [
+        LogicalWeight("altup.in", "linear", (len(others) * hidden, hidden), made),
+        *(LogicalWeight(f"altup.out.{index}", "linear", (hidden, hidden), (name,)) for index, name in enumerate(taken)),
+    ]
 
 
 def _per_layer(spec: ModelSpec) -> list[LogicalWeight]:

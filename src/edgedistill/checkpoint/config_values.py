@@ -18,6 +18,7 @@ _MOST = {
     "num_attention_heads": 1 << 17,
     "num_key_value_heads": 1 << 17,
     "intermediate_size": 1 << 20,
+    "altup_num_inputs": 64,
     "max_position_embeddings": 1 << 26,
 }
 """More than any model has: what follows loops over some of these numbers and allocates by others."""

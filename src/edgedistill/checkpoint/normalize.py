@@ -39,6 +39,8 @@ _GUESSES = re.compile(r"(^|\.)mtp\.")
 _SCORES = {"score", "classifier", "classification_head", "regression_head", "reward_head", "rm_head", "v_head",
            "value_head", "qa_outputs"}  # fmt: skip
 _LAYERS = re.compile(r"(^|\.)layers\.\d")
+# transformers 4 puts the wrapper's name behind each "model" of a Gemma 3n's text model that it saves by itself.
+_RENAMED_TWICE = ("per_layer_model.language_model_projection.", "per_layer_model_projection.")
 # What the text part is called where it is a module of a larger model, and what the same text model is called alone.
 TEXT_TYPES = {
     "qwen2_vl": "qwen2",
@@ -49,6 +51,7 @@ TEXT_TYPES = {
     "qwen3_vl_text": "qwen3",
     "qwen3_5": "qwen3_5_text",
     "gemma3": "gemma3_text",
+    "gemma3n": "gemma3n_text",
     "gemma4": "gemma4_text",
 }
 
@@ -182,7 +185,7 @@ def _rename(names: list[str]) -> tuple[dict[str, str], list[str]]:
         return {}, names
     body = bodies[0]
     inside = [name for name in names if name.startswith(body) and name not in heads]
-    stored = {f"model.{name.removeprefix(body)}": name for name in inside}
+    stored = {f"model.{name.removeprefix(body).replace(*_RENAMED_TWICE)}": name for name in inside}
     stored |= dict.fromkeys([HEAD] if heads else [], "".join(heads))
     taken = set(stored.values())
     if body == "":  # a model saved without its head: everything is its body

@@ -47,6 +47,8 @@ class ModelLike(Protocol):
     @property
     def widest_mlp(self) -> int: ...
     @property
+    def carried_size(self) -> int: ...
+    @property
     def num_hidden_layers(self) -> int: ...
     @property
     def num_attention_heads(self) -> int: ...
@@ -141,7 +143,7 @@ def predict(
         private, mapped, reclaimable = private + parts[0], mapped + parts[1], reclaimable + parts[2]
     tokens = min(prefill_chunk, context_length)
     heads = model.num_attention_heads
-    per_token = 3 * model.widest_mlp + 6 * model.hidden_size + 4 * heads * model.head_dim
+    per_token = 3 * model.widest_mlp + 6 * model.hidden_size + 4 * heads * model.head_dim + model.carried_size
     scores = heads * tokens * context_length
     # The allocator keeps what the widest steps of several widths needed: half as much again as the largest alone.
     activations = 6 * tokens * per_token + 4 * scores

@@ -292,6 +292,7 @@ def layer_shape(spec: ModelSpec, layer: LayerSpec, profile: Profile) -> str:
         spec.qkv_bias, spec.o_bias, spec.mlp_bias, spec.attention_sinks, layer.mixture,
         cache.scales if cache.is_quantized else "", *((spec.rounded_inputs,) if spec.sub_norms else ()),
         *((layer.recurrent,) if layer.recurrent else ()), *((spec.per_layer_size,) if spec.has_own_sizes else ()),
+        *((spec.altup, layer.gate_deviations is None) if spec.altup else ()),
     )  # fmt: skip
     digest = hashlib.sha256(repr(kind).encode()).hexdigest()[:8]
     spec = spec.of_layer(layer.index)

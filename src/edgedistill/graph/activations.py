@@ -1,4 +1,4 @@
-"""Activations that ONNX has no operator for."""
+"""Activations of MLPs, and what is done to their inputs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,42 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from edgedistill.architecture.spec import Activation
     from edgedistill.graph.builder import GraphBuilder
+    from edgedistill.graph.weights import WeightEmitter
 
 XIELU_BETA = 0.5
 XIELU_EPS = -1e-6
 """Constants of every published xIELU model; a checkpoint carries them as tensors of their own."""
+
+
+def activate(
+    b: GraphBuilder, weights: WeightEmitter, kind: Activation, x: ir.Value, *, name: str, output: str
+) -> ir.Value:
+    """The activation ``kind`` of ``x`` float32 of any shape, called ``output``; ``name`` prefixes what it needs."""
+    if kind == "silu":
+        # ONNX Runtime fuses this pair into one operator.
+        return b.call("Mul", [x, b.call("Sigmoid", [x], f"{name}.sigmoid")], output)
+    if kind == "relu2":
+        positive = b.call("Relu", [x], f"{name}.relu")
+        return b.call("Mul", [positive, positive], output)
+    if kind == "xielu":
+        alphas = [weights.vector(b, f"{name}.{part}") for part in ("alpha_p", "alpha_n")]
+        return xielu(b, x, *alphas, name=name, output=output)
+    return b.call("Gelu", [x], output, approximate="tanh" if kind == "gelu_tanh" else "none")
+
+
+def outstanding(b: GraphBuilder, x: ir.Value, deviations: float, name: str) -> ir.Value:
+    """How far ``x`` float32 [B, S, I] exceeds its mean over I by more than ``deviations`` standard deviations, else 0
+    (transformers ``models/gemma3n``, ``_gaussian_topk``); values are called ``name`` and so on.
+    """
+    last = b.constant("axis_last", np.array([-1], dtype=np.int64))
+    factor = b.constant(f"{name}.deviations", np.array(deviations, dtype=np.float32))
+    centered = b.call("Sub", [x, b.call("ReduceMean", [x, last], f"{name}.mean", keepdims=1)], f"{name}.centered")
+    squared = b.call("Mul", [centered, centered], f"{name}.squared")
+    deviation = b.call("Sqrt", [b.call("ReduceMean", [squared, last], f"{name}.variance", keepdims=1)], f"{name}.std")
+    cutoff = b.call("Mul", [deviation, factor], f"{name}.cutoff")
+    return b.call("Relu", [b.call("Sub", [centered, cutoff], f"{name}.above")], name)
 
 
 def xielu(b: GraphBuilder, x: ir.Value, alpha_p: ir.Value, alpha_n: ir.Value, *, name: str, output: str) -> ir.Value:

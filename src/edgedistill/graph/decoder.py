@@ -44,7 +44,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from edgedistill.graph.activations import rounded, xielu
+from edgedistill.graph.activations import activate, outstanding, rounded
+from edgedistill.graph.altup import Streams
 from edgedistill.graph.attention import AttentionInputs, attention
 from edgedistill.graph.builder import MICROSOFT, GraphBuilder
 from edgedistill.graph.experts import mixture
@@ -110,6 +111,7 @@ class Decoder:
         self._b = b
         self._spec = spec
         self._weights = weights
+        self._streams = Streams(b, spec, spec.altup, weights) if spec.altup else None
 
     def embed(self, input_ids: ir.Value) -> ir.Value:
         hidden = self._weights.embedding(self._b, input_ids, "embed", output="embedding")
@@ -122,13 +124,23 @@ class Decoder:
         """All layers and the final norm, and the present caches. The residual is added inside the norm after it."""
         spec = self._spec
         next_norms = [*(f"layers.{i}.input_norm" for i in range(1, spec.num_hidden_layers)), "final_norm"]
-        normed, residual = self.enter(hidden, 0), hidden
+        streams, residual = None, hidden
+        if self._streams:
+            streams = self._streams.begin(hidden)
+            residual = self._streams.active(streams, "layers.0.altup.active")
+        normed = self.enter(residual, 0)
         present: list[ir.Value] = []
         per_layer = per_layer_inputs(self._b, spec, self._weights, input_ids, hidden)
         for layer, next_norm in zip(spec.layers, next_norms, strict=True):
             update, residual, key_value = self.layer(layer, normed, residual, inputs)
             present += key_value
-            if spec.has_own_sizes:
+            if self._streams and streams and per_layer:
+                total = self._add(update, residual, f"layers.{layer.index}.sum")
+                residual = streams = self._streams.leave(layer, total, streams, per_layer, output=f"{next_norm}.sum")
+                if next_norm != "final_norm":
+                    residual = self._streams.active(streams, f"layers.{layer.index + 1}.altup.active")
+                normed = self.norm(residual, next_norm)
+            elif spec.has_own_sizes:
                 total = self._add(update, residual, f"layers.{layer.index}.sum")
                 residual = leave(self._b, spec, self._weights, layer, total, per_layer, output=f"{next_norm}.sum")
                 normed = self.norm(residual, next_norm)
@@ -163,7 +175,10 @@ class Decoder:
             return self._mlp(layer, normed, f"{name}.mlp"), residual, key_value
         if spec.norm_placement != "pre":
             update = self.norm(update, f"{name}.post_attention_norm")
-        if self._post:
+        if self._streams:
+            residual = self._streams.with_laurel(layer, normed, update, residual)
+            normed = self.norm(residual, f"{name}.{spec.mlp_input}")
+        elif self._post:
             residual = self._add(update, residual, f"{name}.attn.sum")
             normed = self._b.call("Identity", [residual], f"{name}.{spec.mlp_input}.out")
         else:
@@ -232,8 +247,11 @@ class Decoder:
             return self._with_shared(self._spec.experts, x, out, name) if self._spec.experts.shared_size else out
         up = self._linear(x, f"{name}.up")
         if not self._spec.gated_mlp:
-            return self._linear(self._activate(up, name, f"{name}.gated"), f"{name}.down")
-        active = self._activate(self._linear(x, f"{name}.gate"), name, f"{name}.active")
+            return self._linear(self._active(up, name, f"{name}.gated"), f"{name}.down")
+        gate = self._linear(x, f"{name}.gate")
+        if layer.gate_deviations is not None:
+            gate = outstanding(self._b, gate, layer.gate_deviations, f"{name}.gate.sparse")
+        active = self._active(gate, name, f"{name}.active")
         gated = self._b.call("Mul", [active, up], f"{name}.gated")
         return self._linear(self.norm(gated, f"{name}.sub_norm") if self._spec.sub_norms else gated, f"{name}.down")
 
@@ -243,26 +261,15 @@ class Decoder:
         def linear(value: ir.Value, role: str) -> ir.Value:
             return self._weights.linear(self._b, value, f"{name}.shared.{role}", output=f"{name}.shared.{role}.out")
 
-        active = self._activate(linear(x, "gate"), f"{name}.shared", f"{name}.shared.active")
+        active = self._active(linear(x, "gate"), f"{name}.shared", f"{name}.shared.active")
         out = linear(self._b.call("Mul", [active, linear(x, "up")], f"{name}.shared.gated"), "down")
         if experts.shared_gated:
             weight = self._b.call("Sigmoid", [linear(x, "router")], f"{name}.shared.weight")
             out = self._b.call("Mul", [out, weight], f"{name}.shared.weighted")
         return self._b.call("Add", [routed, out], f"{name}.out")
 
-    def _activate(self, x: ir.Value, name: str, output: str) -> ir.Value:
-        """The activation of ``x``, called ``output``."""
-        kind = self._spec.activation
-        if kind == "silu":
-            # ONNX Runtime fuses this pair into one operator.
-            return self._b.call("Mul", [x, self._b.call("Sigmoid", [x], f"{name}.sigmoid")], output)
-        if kind == "relu2":
-            positive = self._b.call("Relu", [x], f"{name}.relu")
-            return self._b.call("Mul", [positive, positive], output)
-        if kind == "xielu":
-            weights = [self._weights.vector(self._b, f"{name}.{part}") for part in ("alpha_p", "alpha_n")]
-            return xielu(self._b, x, *weights, name=name, output=output)
-        return self._b.call("Gelu", [x], output, approximate="tanh" if kind == "gelu_tanh" else "none")
+    def _active(self, x: ir.Value, name: str, output: str) -> ir.Value:
+        return activate(self._b, self._weights, self._spec.activation, x, name=name, output=output)
 
     def _linear(self, x: ir.Value, name: str) -> ir.Value:
         bias = f"{name}.bias" if self._spec.mlp_bias else None

@@ -1,10 +1,12 @@
-"""Gemma 4's second embedding, of which every layer reads its own part, and the number that ends a layer."""
+"""The second embedding of Gemma 3n and 4, of which every layer reads its own part, and the number that ends a layer."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from edgedistill.graph.activations import activate
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -22,7 +24,7 @@ def per_layer_inputs(
     """What the layers read of the tokens besides ``hidden``: float32 [B, S, layers, size]; None: nothing.
 
     (norm(in(hidden) / sqrt(H)) + embed(ids) * sqrt(size)) / sqrt(2), as ``project_per_layer_inputs`` of transformers'
-    Gemma 4 has it. ``hidden`` float32 [B, S, H] is the embedding.
+    Gemma 3n and 4 has it. ``hidden`` float32 [B, S, H] is the embedding. Tokens without a row read the first one.
     """
     size = spec.per_layer_size
     if not size:
@@ -42,10 +44,38 @@ def per_layer_inputs(
         epsilon=spec.rms_norm_eps,
         stash_type=1,
     )
+    if spec.per_layer_vocab < spec.vocab_size:
+        count, first = (
+            b.constant(f"per_layer.{part}", np.array(value, dtype=np.int64))
+            for part, value in (("rows", spec.per_layer_vocab), ("first_row", 0))
+        )
+        known = b.call("Less", [input_ids, count], "per_layer.known")
+        input_ids = b.call("Where", [known, input_ids, first], "per_layer.ids")
     rows = weights.embedding(b, input_ids, "per_layer.embed", output="per_layer.embedding")
     rows = scaled(rows, size**0.5, "per_layer.embedding.scaled")
     rows = b.call("Reshape", [rows, shape], "per_layer.embedding.by_layer")
     return scaled(b.call("Add", [read, rows], "per_layer.sum"), 2**-0.5, INPUTS)
+
+
+def read_part(
+    b: GraphBuilder, spec: ModelSpec, weights: WeightEmitter, layer: LayerSpec, x: ir.Value, per_layer: ir.Value
+) -> ir.Value:
+    """norm(out(activation(gate(x)) * part)) of ``x`` float32 [B, S, H] and the layer's part of ``per_layer``."""
+    name = f"layers.{layer.index}.per_layer"
+    index = b.constant(f"{name}.index", np.array(layer.index, dtype=np.int64))
+    part = b.call("Gather", [per_layer, index], f"{name}.part", axis=2)
+    gate = weights.linear(b, x, f"{name}.gate", output=f"{name}.gate.out")
+    active = activate(b, weights, spec.activation, gate, name=name, output=f"{name}.active")
+    gated = b.call("Mul", [active, part], f"{name}.gated")
+    out = weights.linear(b, gated, f"{name}.out", output=f"{name}.out.out")
+    return b.call(
+        "SimplifiedLayerNormalization",
+        [out, weights.vector(b, f"{name}.norm")],
+        f"{name}.norm.out",
+        axis=-1,
+        epsilon=spec.rms_norm_eps,
+        stash_type=1,
+    )
 
 
 def leave(
@@ -58,26 +88,12 @@ def leave(
     *,
     output: str,
 ) -> ir.Value:
-    """The end of a layer, behind its MLP: (h + norm(out(gelu(gate(h)) * part))) * scalar, called ``output``.
+    """The end of a layer of Gemma 4, behind its MLP: (h + ``read_part`` of it) * scalar, called ``output``.
 
     ``hidden`` float32 [B, S, H]; the layer's part of ``per_layer`` (see ``per_layer_inputs``) is left out where there
     is none.
     """
-    name = f"layers.{layer.index}.per_layer"
     if per_layer is not None:
-        index = b.constant(f"{name}.index", np.array(layer.index, dtype=np.int64))
-        part = b.call("Gather", [per_layer, index], f"{name}.part", axis=2)
-        gate = weights.linear(b, hidden, f"{name}.gate", output=f"{name}.gate.out")
-        active = b.call("Gelu", [gate], f"{name}.active", approximate="tanh")
-        gated = b.call("Mul", [active, part], f"{name}.gated")
-        out = weights.linear(b, gated, f"{name}.out", output=f"{name}.out.out")
-        normed = b.call(
-            "SimplifiedLayerNormalization",
-            [out, weights.vector(b, f"{name}.norm")],
-            f"{name}.norm.out",
-            axis=-1,
-            epsilon=spec.rms_norm_eps,
-            stash_type=1,
-        )
-        hidden = b.call("Add", [hidden, normed], f"{name}.sum")
+        read = read_part(b, spec, weights, layer, hidden, per_layer)
+        hidden = b.call("Add", [hidden, read], f"layers.{layer.index}.per_layer.sum")
     return b.call("Mul", [hidden, weights.vector(b, f"layers.{layer.index}.scalar")], output)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.checkpoint.gguf import delta
+from edgedistill.checkpoint.gguf import altup, delta
 from edgedistill.checkpoint.gguf.architectures import ARCHITECTURES, GgufArchitecture
 from edgedistill.checkpoint.gguf.header import Keys
 from edgedistill.checkpoint.gguf.rope import ROPE_FACTORS, rope_scaling
@@ -36,7 +36,7 @@ _GLOBAL_NAMES = {
     "output.weight": "lm_head.weight",
 }
 _BLOCK = re.compile(r"blk\.(\d+)\.([\w.]+?)(?:\.(weight|bias))?")
-_NO_SUFFIX = (".sinks", ".A_log", ".dt_bias")
+_NO_SUFFIX = (".sinks", ".A_log", ".dt_bias", ".correct_output_scale")
 
 
 def find_architecture(header: GgufHeader) -> GgufArchitecture:
@@ -151,7 +151,9 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
     config: dict[str, Any] = {
         "model_type": architecture.model_type,
         "hidden_size": hidden,
-        "intermediate_size": keys.integer("feed_forward_length"),
+        "intermediate_size": keys.each("feed_forward_length", layers)
+        if architecture.windows == "gemma3n"
+        else keys.integer("feed_forward_length"),
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": max(kv_heads) if kv_heads else keys.integer("attention.head_count_kv", heads),
@@ -171,21 +173,28 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
     config |= {key: value for key, name in architecture.reals.items() if (value := keys.real(name, 0.0))}
     _recurrent(config, keys, architecture, kv_heads)
     _experts(config, keys, architecture)
+    if header.metadata.get("granite.rope.scaling.finetuned") is False:
+        raise UnsupportedModelError(
+            "The GGUF model is a Granite without positions, which is not supported.", hint=_HINT
+        )
+    _particular(config, keys, architecture, header)
+    return config
+
+
+def _particular(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture, header: GgufHeader) -> None:
+    """Windows, and what one architecture alone has."""
     if architecture.model_type == "stablelm":
         config["use_parallel_residual"] = "blk.0.ffn_norm.weight" not in header.tensors
     if architecture.model_type == "minicpm":
         _minicpm(config, keys)
     if architecture.model_type == "ministral3":
         _query_scaling(config, keys)
-    if header.metadata.get("granite.rope.scaling.finetuned") is False:
-        raise UnsupportedModelError(
-            "The GGUF model is a Granite without positions, which is not supported.", hint=_HINT
-        )
     if architecture.windows == "gemma":
         _gemma(config, keys)
+    elif architecture.windows == "gemma3n":
+        config |= altup.altup_config(keys, header)
     elif architecture.windows != "none":
         _windows(config, keys, architecture)
-    return config
 
 
 def _recurrent(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture, kv_heads: list[int]) -> None:

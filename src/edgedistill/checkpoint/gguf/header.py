@@ -254,7 +254,14 @@ class Keys:
             raise self._bad(key, value, f"a whole number, or a truth value for each of {count} layers")
         return [(index + 1) % value != 0 for index in range(count)]
 
-    def each(self, key: str, count: int, default: int) -> list[int]:
+    def reals(self, key: str, count: int) -> list[float]:
+        """A number for each of ``count`` layers, of any sign and size."""
+        value = self._metadata.get(f"{self._prefix}.{key}")
+        if not isinstance(value, np.ndarray) or value.size != count or value.dtype.kind != "f" or np.isnan(value).any():
+            raise self._bad(key, value, f"a number for each of {count} layers")
+        return [float(number) for number in value]
+
+    def each(self, key: str, count: int, default: int | None = None) -> list[int]:
         """A whole number from 0 for each of ``count`` layers."""
         value = self._metadata.get(f"{self._prefix}.{key}", default)
         if isinstance(value, np.ndarray) and value.size == count and count and value.dtype.kind in "iu":

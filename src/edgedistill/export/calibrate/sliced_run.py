@@ -227,10 +227,12 @@ def _load(directory: Path, manifest: Manifest, limit: int) -> tuple[ir.Model, li
 
     model = ir.load(directory / Widening.in_directory(directory).graph(MODEL))
     cuts = list(pieces(manifest, limit))
+    # Where there are several residual streams, what flows between layers has one axis more.
+    shaped = ".out" if any(weight.name == "altup.in" for weight in manifest.weights) else ""
     for value in ir.convenience.create_value_mapping(model.graph).values():
         if value.name in {name for cut in cuts for name in cut.outputs if _flows(name)}:
             value.type = ir.TensorType(ir.DataType.FLOAT)
-            if "norm" in value.name:
+            if "norm" in value.name and value.name.endswith(shaped):
                 value.shape = ir.Shape(["batch", "sequence", manifest.model.hidden_size])
     return model, cuts
 
