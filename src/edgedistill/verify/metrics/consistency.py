@@ -1,12 +1,14 @@
 """How much a model agrees with itself on one prompt: majority share, agreement, answer entropy, each with an interval.
 
 Sources: Wilson (1927) and Clopper and Pearson (1934) for the share; Hoeffding (1948) for the variance of the
-U-statistic C; Miller (1955) and Grassberger (arXiv physics/0307138) for the entropy.
+U-statistic C; Miller (1955) and Grassberger (arXiv physics/0307138) for the entropy, Zhang (Neural Computation 24,
+2012) and Good (Biometrika 1953) for what samples do not show of it.
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,12 +22,16 @@ from edgedistill.verify.types import Estimate, Interval
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-UNSEEN_ANSWERS = 2
-"""Number of unseen answers over which the unseen probability is spread, in the upper bound of an entropy of zero."""
+RAREST = 1e-3
+"""Probability of the rarest answer that the upper ends of entropies allow for. Without any such number nothing bounds
+an entropy from above: a mass that was not seen, however small, may be spread over any number of answers.
+"""
+
+UNDERSAMPLED = 0.15
+"""Share of samples whose answer came once, beyond which there is no upper end: answers may well be rarer than that."""
 
 _ROUNDS = 12  # of a bound that depends on itself; it falls and settles fast
 _FEW = 15  # samples beside the majority, below which the normal approximation of an error fails
-_UNDERSAMPLED = 0.15  # share of answers seen once, beyond which no upper end of the entropy is given
 
 
 def require_samples(tally: Tally, least: int) -> None:
@@ -159,41 +165,76 @@ def garbage_bits(tally: Tally) -> float:
 def answer_entropy(tally: Tally, level: float = LEVEL) -> Estimate:
     """Grassberger's entropy of the answers plus ``garbage_bits``, in bits, kept within [0, log2 N].
 
-    Interval: with at least 15 samples beside the majority, normal with the delta-method variance
-    (sum p log2^2 p - H^2) / N, and Miller's bias as slack on both sides; no upper end (infinite) where more than 15 %
-    of the samples are answers seen once. With fewer, the exact interval [l, u] of the mass beside the majority gives
-    h(l) <= H <= h(u) + u log2 K, h the binary entropy and K the other classes: those seen, and as many unseen ones as
-    there are classes seen once (at least 1; 2 where none was seen). All samples equal is the one-sided case of it,
-    whose upper end is what the data allow instead of 0.00.
+    The upper end allows for answers that were not seen, none of them rarer than ``RAREST``. It is infinite where more
+    than 15 % of the samples (30 % with fewer than 15 samples beside the majority) are answers that came once.
+
+    - Fewer than 15 samples beside the majority: with the exact interval [l, u] of their mass, h(l) <= H, h the binary
+      entropy; above, the lesser of ``spread_bits(u)`` and h(u) + u log2 K + ``spread_bits(s)`` - h(s), K being the
+      other classes seen and one for all unseen ones, whose mass is at most s, exact for the answers that came once
+      (Good: the unseen mass is no larger in the mean). All samples equal is the one-sided case of it: not 0.00.
+    - More: normal with the delta-method variance (sum p log2^2 p - H^2) / N; below around the estimate, with Miller's
+      bias as slack; above, on a scale of logarithms since few samples beside the majority are skewed, around the terms
+      of Zhang's series below N, which have an unbiased estimate, plus the most that the rest of it holds,
+      ``rest_bits(N)`` s.
     """
     value, extra = entropy_value(tally), garbage_bits(tally)
     n = class_counts(tally)
     rest = tally.total - int(n.max())
     singletons = int(np.count_nonzero(tally.answers == 1))
+    rare = singletons / tally.total
+    tail = 0.5 - level / 2
+    once = clopper_pearson_upper(singletons, tally.total, 1 - tail / 2)
     if rest < _FEW:
-        one_sided = rest == 0
-        confidence = level if one_sided else 0.5 + level / 2
-        high = clopper_pearson_upper(rest, tally.total, confidence)
+        confidence = level if rest == 0 else 1 - tail
         low = clopper_pearson_lower(rest, tally.total, confidence)
-        others = len(n) - 1
-        spread = math.log2(others + max(UNSEEN_ANSWERS, 2 * singletons))
-        top = (binary_bits(high) if high < 0.5 else 1.0) + high * spread
-        bottom = binary_bits(min(low, 0.5))
-        if singletons / tally.total > 2 * _UNDERSAMPLED:
+        high = clopper_pearson_upper(rest, tally.total, confidence)
+        seen = clopper_pearson_upper(rest, tally.total, 1 - tail / 2)
+        apart = _coin(seen) + seen * math.log2(len(n)) + spread_bits(once) - _coin(once)
+        top = min(spread_bits(high), apart) if rest else spread_bits(high)
+        if rare > 2 * UNDERSAMPLED:
             top = math.inf
-        method = "unseen mass, one-sided" if one_sided else "mass beside the majority"
+        method = "mass beside the majority" if rest else "unseen mass, one-sided"
+        bottom = binary_bits(min(low, 0.5))
         return Estimate(value, Interval(min(bottom, value), max(value, top + extra), level, method))
     p = n / tally.total
     entropy = float(-(p * np.log2(p)).sum())
     variance = max(0.0, float((p * np.log2(p) ** 2).sum()) - entropy**2) / tally.total
     # Near a uniform distribution the first-order term vanishes; the second-order one is (K - 1) / (2 N^2 ln^2 2).
     variance += (len(n) - 1) / (2 * tally.total**2 * math.log(2) ** 2)
-    half = normal_quantile(0.5 + level / 2) * math.sqrt(variance)
+    half = normal_quantile(1 - tail) * math.sqrt(variance)
+    shown = shown_bits(tally)
     # The correction of the bias may be off by its own first-order size (G of odd counts is too low, of even ones too
-    # high). If many answers were seen only once, there is no upper bound (Good's unseen mass).
+    # high).
     slack = len(n) / (2 * tally.total * math.log(2))
-    high = math.inf if singletons / tally.total > _UNDERSAMPLED else value + half + slack
-    return Estimate(value, Interval(max(0.0, value - half - slack), high, level, "delta method"))
+    top = math.inf if rare > UNDERSAMPLED else shown * math.exp(half / shown) + extra + once * rest_bits(tally.total)
+    return Estimate(value, Interval(max(0.0, value - half - slack), max(value, top), level, "delta method"))
+
+
+def spread_bits(mass: float) -> float:
+    """The most bits of a distribution with so much mass beside its largest class, in classes of ``RAREST``."""
+    return _coin(mass) + (mass * math.log2(mass / RAREST) if mass > RAREST else 0.0)
+
+
+def _coin(mass: float) -> float:
+    """The most bits that a coin of at most this probability has."""
+    return binary_bits(mass) if mass < 0.5 else 1.0
+
+
+def shown_bits(tally: Tally) -> float:
+    """Zhang's series H = sum_v z_v / v, z_v = sum_a p_a (1 - p_a)^v, up to v = N - 1: bits, unbiased; garbage of a kind
+    is one class.
+    """
+    n = class_counts(tally).astype(np.int64)
+    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, tally.total + 1))])
+    nats = float((n / tally.total * (harmonic[tally.total - 1] - harmonic[n - 1])).sum())
+    return nats / math.log(2)
+
+
+@lru_cache
+def rest_bits(samples: int) -> float:
+    """Zhang's terms from N on, over z_(N-1), in bits, for an answer as rare as ``RAREST``; less for any other one."""
+    terms = np.arange(samples, samples + int(20 / RAREST))
+    return float(((1 - RAREST) ** (terms - samples + 1) / terms).sum()) / math.log(2)
 
 
 def entropy_value(tally: Tally) -> float:

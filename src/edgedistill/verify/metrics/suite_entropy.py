@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgedistill.verify.metrics.consistency import (
+    UNDERSAMPLED,
     class_counts,
     entropy_value,
     garbage_bits,
     miller_madow_bits,
     plug_in_bits,
+    rest_bits,
+    shown_bits,
 )
 from edgedistill.verify.stats.betting import mean_bets
 from edgedistill.verify.stats.intervals import LEVEL
@@ -37,15 +39,6 @@ if TYPE_CHECKING:
     from edgedistill.verify.stats.answer_counts import Tally
 
     Floats = npt.NDArray[np.float64]
-
-RAREST = 1e-3
-"""Probability of the rarest answer that the upper end allows for. Without such a number an entropy has no upper bound:
-an unseen probability, however small, may be spread over any number of answers.
-"""
-
-UNDERSAMPLED = 0.15
-"""Share of samples with an answer seen once, beyond which there is no upper end: answers may be rarer than
-``RAREST``."""
 
 _GARBAGE_BIAS = 0.6 / math.log(2)
 """Upper bound, in bits times samples, of the mean excess of k log2 k over m log2 m, for a count k of mean m."""
@@ -95,11 +88,8 @@ def suite_entropies(prompts: Sequence[Tally], level: float = LEVEL) -> SuiteEntr
 
 
 def _shown(count: Tally) -> tuple[float, float]:
-    """Bits of the terms below N, unbiased, and the share of samples whose class came once."""
-    n = class_counts(count).astype(np.int64)
-    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, count.total + 1))])
-    nats = float((n / count.total * (harmonic[count.total - 1] - harmonic[n - 1])).sum())
-    return nats / math.log(2), np.count_nonzero(n == 1) / count.total
+    """Bits of the terms below N, and the share of samples whose class came once."""
+    return shown_bits(count), np.count_nonzero(class_counts(count) == 1) / count.total
 
 
 def _most_bits(samples: int) -> float:
@@ -111,10 +101,3 @@ def _sure_garbage(count: Tally) -> float:
     """Bits that garbage adds at least; ``garbage_bits`` is slightly too high in the mean."""
     kinds = (count.unparsed > 0) + (count.truncated > 0)
     return max(0.0, garbage_bits(count) - kinds * _GARBAGE_BIAS / count.total)
-
-
-@lru_cache
-def rest_bits(samples: int) -> float:
-    """g: the terms from N on, over z_(N-1), in bits, for an answer as rare as ``RAREST``; less for any other one."""
-    terms = np.arange(samples, samples + int(20 / RAREST))
-    return float(((1 - RAREST) ** (terms - samples + 1) / terms).sum()) / math.log(2)
