@@ -142,6 +142,27 @@ def test_holm_divides_alpha_by_the_hypotheses_that_are_left() -> None:
     assert holm([0.001, 0.026, 0.030], 0.05) == ([True, False, False], [0.05 / 3, 0.05 / 2, 0.05 / 2])
 
 
+def test_holm_with_weights_gives_each_its_share_of_what_is_left() -> None:
+    assert holm([0.024, 0.012, 0.012], 0.05, [2, 1, 1]) == ([True, True, True], [0.025, 0.025, 0.05])
+    assert holm([0.024, 0.030, 0.040], 0.05, [2, 1, 1]) == ([True, False, False], [0.025, 0.025, 0.025])
+    assert holm([0.026, 0.013, 0.013], 0.05, [2, 1, 1]) == ([False] * 3, [0.025, 0.0125, 0.0125])
+    # Nothing but the hypotheses and their weights decides, and more weight rejects no less.
+    assert holm([0.012, 0.024, 0.012], 0.05, [1, 2, 1])[0] == [True, True, True]
+    assert holm([0.010, 0.5], 0.05, [1, 9]) == ([False, False], [0.005, 0.045])
+
+
+def test_the_weighted_procedure_errs_no_more_often_than_alpha() -> None:
+    """Uniform p-values, independent, of which some hypotheses are false: any true one rejected is an error."""
+    rng, weights = np.random.default_rng(0), [4.0, 2.0, 1.0, 0.5, 0.5]
+    for false in ([], [0], [2, 3]):
+        errors = 0
+        for _ in range(2000):
+            p = rng.random(5)
+            p[false] *= 1e-3
+            errors += any(was for at, was in enumerate(holm(p.tolist(), 0.05, weights)[0]) if at not in false)
+        assert errors <= 2000 * 0.05 + 4 * (2000 * 0.05 * 0.95) ** 0.5
+
+
 def test_the_order_of_prompts_depends_on_ids_and_seed_alone() -> None:
     ids = [f"p{i}" for i in range(50)]
     assert prompt_order(ids, 3) == prompt_order(ids[::-1], 3)

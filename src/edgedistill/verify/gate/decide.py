@@ -1,8 +1,8 @@
 """The verdict on a quantized model: pass, fail, or inconclusive with what would decide it.
 
 Passing takes every endpoint shown within its margin, each at alpha: an intersection-union test, so alpha is not split.
-Failing takes one endpoint shown beyond its margin; since any one would do, the hypotheses share alpha (Holm 1979). A
-difference that is merely not significant decides nothing.
+Failing takes one endpoint shown beyond its margin; since any one would do, the hypotheses share alpha (Holm 1979, by
+``endpoints.WEIGHTS``). A difference that is merely not significant decides nothing.
 
 Every test is a bet on bounded observations (``stats.betting``), valid at any number of them, whatever their
 distribution. The estimand is one of two:
@@ -193,7 +193,8 @@ def decide(
     within = [endpoint.within() for endpoint in found]
     beyond = [endpoint.beyond() for endpoint in found]
     shared = levels or Levels(alpha, alpha)
-    rejected, each = holm([p for sides in beyond for p in sides], shared.beyond)
+    weights = [weight for endpoint in found for weight in endpoint.shares()]
+    rejected, each = holm([p for sides in beyond for p in sides], shared.beyond, weights)
     how = _How(comparison, shared.within, estimand, sequential)
     results, at = [], 0
     for endpoint, passing, failing in zip(found, within, beyond, strict=True):

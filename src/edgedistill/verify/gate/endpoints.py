@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,6 +18,8 @@ from edgedistill.verify.metrics.paired import AGREES, Observations
 from edgedistill.verify.stats.betting import Bets
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgedistill.profile.profile import VerifyMargins
     from edgedistill.verify.metrics.paired import Comparison
 
@@ -66,6 +69,14 @@ class Margins:
         return self
 
 
+WEIGHTS: Mapping[Name, float] = MappingProxyType(
+    {"accuracy": 4.0, "distance": 2.0, "agreement": 1.0, "entropy": 1.0, "length": 1.0, "tokens": 1.0, "garbage": 1.0}
+)
+"""How the endpoints share alpha where any of them fails a bundle. Most goes to what a bundle is made for, right
+answers, and then to the same answers: damage by few bits shows there first.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One endpoint on all prompts.
@@ -101,6 +112,11 @@ class Endpoint:
         low, high = self.low, self.high
         found = [] if low is None else [self.bets.p(low, above=False)]
         return found if high is None else [*found, self.bets.p(high, above=True)]
+
+    def shares(self) -> list[float]:
+        """The weight of each limit, in the same order."""
+        limits = (self.low is not None) + (self.high is not None)
+        return [WEIGHTS[self.name] / limits] * limits
 
     def power(self, truth: float, alpha: float, *, scale: float = 1.0) -> float:
         """P(pass) if the parameter is ``truth``, with the spread that was observed and ``scale`` times as many

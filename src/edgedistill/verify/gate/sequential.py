@@ -70,14 +70,18 @@ class SequentialGate:
         count, alpha = len(seen.prompts), self._alpha
         within = {endpoint.name: max(endpoint.within()) for endpoint in found}
         beyond = [(endpoint.name, p) for endpoint in found for p in endpoint.beyond()]
-        rejected, levels = holm([p for _, p in beyond], alpha)
+        weights = [weight for endpoint in found for weight in endpoint.shares()]
+        rejected, levels = holm([p for _, p in beyond], alpha, weights)
+        least: dict[Name, float] = {}
+        for (name, _), level in zip(beyond, levels, strict=True):
+            least[name] = min(level, least.get(name, level))
         failed = {name for (name, _), fails in zip(beyond, rejected, strict=True) if fails}
         against = {endpoint.name: min(p for name, p in beyond if name == endpoint.name) for endpoint in found}
         outcomes: dict[Name, Outcome] = {
             name: "fail" if name in failed else "pass" if p <= alpha else "inconclusive" for name, p in within.items()
         }
         missing = [
-            min(_further(within[name], alpha, count), _further(against[name], min(levels), count))
+            min(_further(within[name], alpha, count), _further(against[name], least[name], count))
             for name, outcome in outcomes.items()
             if outcome == "inconclusive"
         ]

@@ -12,11 +12,11 @@ DEFINITIONS = MappingProxyType(
         "agreement": "Unbiased probability that two samples of a prompt give the same answer. Samples without an "
         "answer agree with nothing.",
         "entropy": "Grassberger's estimate of the entropy of the answers, in bits. Samples without an answer count as "
-        "all different, so that a prompt that yields only garbage has log2 N bits and not 0. Where all samples "
-        "agree, the upper end is what unseen answers could still add. For a suite it is the mean over prompts. The "
-        "interval of the mean allows for answers that few samples of a prompt miss: its lower end covers the part of "
-        "the entropy that so many samples show without bias, its upper end assumes that no answer is rarer than 1 in "
-        "1,000, and is unbounded where more than 15 % of the samples have an answer that occurred once.",
+        "all different, so that a prompt that yields only garbage has log2 N bits and not none. The upper end is "
+        "what answers that were not seen could still add, if none is rarer than 1 in 1,000; it is unbounded where more "
+        "than 15 % of the samples are answers that came once. Of a suite it is the mean of the prompts' estimates, "
+        "whose interval allows for what few samples of a prompt miss: its lower end is of the part of the entropy that "
+        "so many samples show without bias.",
         "entropy_plug_in": "Entropy of the observed shares, in bits; biased low. Samples without an answer are one "
         "class (unparsed) or two (truncated).",
         "entropy_miller_madow": "Plug-in entropy plus (classes - 1) / (2 N ln 2), in bits.",
@@ -93,7 +93,7 @@ DEFINITIONS = MappingProxyType(
         "gate_pass": "Every endpoint has to be shown within its margin, each at alpha (intersection-union test): alpha "
         "is not split.",
         "gate_fail": "One endpoint shown beyond its margin is enough; since any one would do, the tests of failure "
-        "share alpha by Holm's procedure.",
+        "share alpha by Holm's procedure: accuracy four parts, the distance of answers two, the others one.",
         "blind_spot": "Harm to fewer than this share of prompts may not show on any prompt of the suite (at alpha).",
     }
 )

@@ -214,18 +214,25 @@ def mean_bets(values: npt.ArrayLike, low: float, high: float) -> Bets:
     return Bets(top, np.ones_like(top), low, high)
 
 
-def holm(p_values: Sequence[float], alpha: float) -> tuple[list[bool], list[float]]:
-    """Which hypotheses Holm's procedure rejects (Scandinavian Journal of Statistics 1979), and the level at which each
-    was tested: alpha over the number of hypotheses left. The first one that stands sets the level of all the rest.
+def holm(
+    p_values: Sequence[float], alpha: float, weights: Sequence[float] | None = None
+) -> tuple[list[bool], list[float]]:
+    """Which hypotheses Holm's procedure rejects (Scandinavian Journal of Statistics 1979, with weights: its section 5),
+    and the level at which each was tested: its share of alpha among the hypotheses left. The first one that stands sets
+    the levels of all the rest.
+
+    Args:
+        weights: Positive, fixed before the data; equal by default.
     """
+    shares = [1.0] * len(p_values) if weights is None else list(weights)
     rejected, levels = [False] * len(p_values), [alpha] * len(p_values)
     going = True
-    left = len(p_values)
-    for index in sorted(range(len(p_values)), key=p_values.__getitem__):
-        levels[index] = alpha / left
+    left = sum(shares)
+    for index in sorted(range(len(p_values)), key=lambda at: p_values[at] / shares[at]):
+        levels[index] = min(alpha, alpha * shares[index] / left)
         going = going and p_values[index] <= levels[index]
         rejected[index] = going
-        left -= going
+        left -= shares[index] if going else 0.0
     return rejected, levels
 
 
