@@ -178,18 +178,6 @@ def test_errors_of_a_classifier_coincide_and_are_no_collapse() -> None:
     assert found.collapse.favourite_share is None
 
 
-def test_free_texts_of_two_kinds_are_not_said_to_ignore_the_question() -> None:
-    """A model that says yes or no by the question, in a suite that does not say that these are labels."""
-    suite = Suite("s", tuple(replace(prompt, extract="text") for prompt in suite_of(None).prompts))
-    model = [{"yes": 1.0} if i % 2 else {"no": 1.0} for i in range(PROMPTS)]
-    groups = draw(model, SAMPLES, np.random.default_rng(0))
-    found = summarise_suite(suite, [sample for group in groups.values() for sample in group])
-    assert found.verdict is not None
-    assert "depend on the question" not in found.verdict_reason
-    assert "many prompts share an answer" in found.verdict_reason
-    assert "gold answers or `choices` would" in found.verdict_reason
-
-
 @pytest.mark.parametrize("prompts", [2, 3, 4])
 def test_fewer_prompts_than_five_make_nothing_certain(prompts: int) -> None:
     for distributions in ([{"42": 1.0}] * prompts, [{gold: 1.0} for gold in GOLD[:prompts]]):
@@ -247,3 +235,37 @@ def test_missing_and_strange_samples_are_refused() -> None:
         summarise_suite(Suite("s", suite.prompts[:39]), rows)
     with pytest.raises(VerifyError, match="at least 2"):
         summarise_suite(suite, [s for s in rows if s.index == 0])
+
+
+def free_texts(distributions: list[dict[str, float]]) -> SuiteResult:
+    """Whole texts are the answers, and nothing says which are right."""
+    suite = Suite("s", tuple(replace(prompt, extract="text") for prompt in suite_of(None, len(distributions)).prompts))
+    groups = draw(distributions, SAMPLES, np.random.default_rng(0))
+    return summarise_suite(suite, [sample for group in groups.values() for sample in group])
+
+
+@pytest.mark.parametrize("sure", [1.0, 0.93])
+def test_a_healthy_classifier_that_writes_its_labels_as_free_texts_gets_no_word(sure: float) -> None:
+    """A suite that does not say that these are labels: right and wrong cannot be told, a collapse could."""
+    found = free_texts([{word: sure, other: 1 - sure} for word, other in [("yes", "no"), ("no", "yes")] * 20])
+    assert found.verdict is not None
+    assert found.verdict.name is None
+    assert "needs gold answers" in found.verdict_reason
+    assert "Many prompts share a text" in found.verdict_reason
+    assert "gold answers or `choices` would tell which" in found.verdict_reason
+
+
+def test_free_texts_that_do_not_depend_on_the_question_are_collapse() -> None:
+    for texts in ({"yes": 1.0}, {"I cannot help with that.": 0.97, "Sorry.": 0.03}, {"yes": 0.85, "no": 0.15}):
+        found = free_texts([texts] * PROMPTS)
+        assert found.verdict is not None
+        assert found.verdict.name == "collapsed", texts
+        assert "Many prompts share a text" not in found.verdict_reason
+    own = free_texts([{f"story {i}": 0.95, f"tale {i}": 0.05} for i in range(PROMPTS)])
+    assert own.verdict is not None
+    assert own.verdict.name is None
+    assert "Many prompts share" not in own.verdict_reason
+    wild = free_texts([{f"{i}-{k}": 1 / 500 for k in range(500)} for i in range(PROMPTS)])
+    assert wild.verdict is not None
+    assert wild.verdict.name == "diffuse"
+    assert "depend on the question" not in wild.verdict_reason

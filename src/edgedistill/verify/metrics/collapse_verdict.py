@@ -8,7 +8,7 @@ that always gives the same label to a prompt carries all of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ _OF: dict[Yardstick, str] = {
 
 _HARDLY = "they hardly depend on the question"
 _SHARED = (
-    "many prompts share an answer, as they do where a model gives a constant or shuffles labels, and where few labels "
-    "are right. This does not tell which: gold answers or `choices` would"
+    " Many prompts share a text, as they do where few labels are right, and where a model has one reply for every kind "
+    "of question: gold answers or `choices` would tell which."
 )
 
 
@@ -114,11 +114,9 @@ def verdict(
     enough = prompts >= FEWEST
     certain = _clears(agreement, limits.agreement) and enough
     share = f"two samples agree with probability {agreement.value:.3f}"
-    own = yardstick == "own" and texts is None  # what was compared says nothing about labels that prompts share
     collapsed, sure, evidence = _collapsed(information, texts, limits, yardstick)
     if not consistent:
-        means = "many prompts share an answer, too" if own else f"{_HARDLY} either"
-        also = f"; the {evidence}, so that {means}" if collapsed and sure else ""
+        also = f"; the {evidence}, so that {_HARDLY} either" if collapsed and sure else ""
         return Verdict("diffuse", certain, f"On average {share}, less than {limits.agreement:g}{also}.")
     certain = certain and sure
     if collapsed and yardstick == "labels" and not sure and not constant:
@@ -127,7 +125,7 @@ def verdict(
         )
         return Verdict(None, False, reason)
     if collapsed:
-        reason = f"Although {share}, the {evidence}: {_SHARED if own else _HARDLY}."
+        reason = f"Although {share}, the {evidence}: {_HARDLY}."
         if constant:
             reason += " There is one answer to everything, which may be right everywhere: gold answers would tell."
         return Verdict("collapsed", certain and not constant, reason)
@@ -138,7 +136,10 @@ def verdict(
         part = _partly(favourite, limits, certain=enough, gold=accuracy is not None)
     if copied is not None and accuracy is None and copied[1].value >= limits.copied:
         evidence += f", but {copied[1].value:.0%} of them are the {copied[0]} of the prompt, as a copier's would be"
-    return part or _right_or_wrong(accuracy, limits, share, evidence, certain=certain)
+    found = part or _right_or_wrong(accuracy, limits, share, evidence, certain=certain)
+    if found.name is None and texts is not None and texts.value >= limits.collision:
+        found = replace(found, reason=found.reason + _SHARED)
+    return found
 
 
 def _right_or_wrong(

@@ -154,7 +154,7 @@ def summarise_suite(
             ratio,
             accuracy,
             deterministic=deterministic,
-            texts=collapse.off_prompt_collision if collapse is not None and _has_checks(suite) else None,
+            texts=collapse.off_prompt_collision if collapse is not None and _has_texts(suite) else None,
             yardstick=_yardstick(suite),
             favourite=_favourite(suite, collapse, book),
             constant=_yardstick(suite) == "labels" and collapse is not None and collapse.top_share.value == 1,
@@ -273,8 +273,10 @@ def _collapse(
 
 
 def _yardstick(suite: Suite) -> Yardstick:
-    """What the information of answers is compared with: labels are expected to coincide, whole texts are not."""
-    if _has_checks(suite) or all(prompt.extract == "text" for prompt in suite.prompts):
+    """What the information of answers is compared with: texts that follow instructions are not expected to coincide,
+    labels are, and without gold answers a text may be one.
+    """
+    if _has_checks(suite):
         return "own"
     return "gold" if suite.has_gold else "labels"
 
@@ -291,6 +293,12 @@ def _copied(suite: Suite, groups: Mapping[str, Sequence[Sample]], level: float, 
     if any(prompt.checks or prompt.answers or prompt.tolerance or prompt.choices for prompt in suite.prompts):
         return None  # verdicts of checks are no copies, and more than one answer may be right
     return copies(suite.prompts, list(groups.values()), level=level, seed=seed)
+
+
+def _has_texts(suite: Suite) -> bool:
+    """Whether whole texts are what is compared, and nothing says which are right."""
+    free = all(prompt.extract == "text" and not prompt.choices for prompt in suite.prompts)
+    return _has_checks(suite) or (free and not suite.has_gold)
 
 
 def _has_checks(suite: Suite) -> bool:
