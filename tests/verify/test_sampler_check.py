@@ -11,7 +11,7 @@ import pytest
 
 from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.runtime.sampling import NoiseSource, choose
-from edgedistill.verify.models.sampler_check import WHOLE, check_sampler
+from edgedistill.verify.models.sampler_check import SHORT, WHOLE, check_sampler
 from edgedistill.verify.stats.sampler_audit import DRAWS
 from edgedistill.verify.types import Drawn, Message, ModelIdentity, Prompt, Sample
 
@@ -103,13 +103,26 @@ def test_a_small_run_has_a_smaller_one() -> None:
     assert model.tokens <= 48
 
 
-@pytest.mark.parametrize("replies", [8, 5000])
-def test_it_grows_where_a_model_leaves_little_choice(replies: int) -> None:
+def test_it_grows_where_a_model_leaves_little_choice_and_a_run_is_long() -> None:
     model = OneDistribution(nearly_certain(), Counted())
     # At this temperature the other token has 1 in 2,000.
-    assert audited(model, PROMPTS, DrawSettings(temperature=0.6), replies=replies).sound
+    assert audited(model, PROMPTS, DrawSettings(temperature=0.6), replies=5000).sound
     assert model.tokens > 3 * WHOLE.tokens * WHOLE.prompts
     assert model.noise.many == DRAWS, "of the replies that are judged, and of no shorter ones"
+
+
+@pytest.mark.parametrize("replies", [8, 320, 2400, 20_000])
+@pytest.mark.parametrize("temperature", [0.02, 0.3, 1.0])
+def test_a_model_without_choice_makes_it_no_larger_part_of_a_run(replies: int, temperature: float) -> None:
+    """However cold: whole replies of every seed are the same ones, of whatever length."""
+    model = OneDistribution(nearly_certain())
+    settings = DrawSettings(temperature=temperature, max_new_tokens=512)
+    found = audited(model, PROMPTS, settings, replies=replies)
+    assert found.sound
+    assert found.varies is (True if temperature == 1.0 else found.varies)
+    if temperature == 0.02:
+        assert found.varies is None, "there is nothing by which seeds could be told apart, which is said"
+    assert model.tokens <= max(SHORT.most, 0.01 * replies * 64)
 
 
 @pytest.mark.parametrize("logits", [spread_out(), nearly_certain()])

@@ -6,7 +6,7 @@ This module draws the replies and tokens; the tests on them are in ``stats.sampl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -48,10 +48,25 @@ class Size:
     samples: int
     tokens: int
 
+    @property
+    def most(self) -> int:
+        """Tokens that are drawn at most."""
+        return (2 + OTHER_SEEDS) * self.prompts * self.samples * self.tokens
+
 
 SHORT, FIRST, WHOLE = Size(2, 1, 8), Size(4, 2, 16), Size(4, 2, 48)
-FEW_REPLIES = 1000
-"""A run with fewer replies begins with the short audit, since the longer one would take more than 2 % of it."""
+PART = 0.01
+"""Of the tokens of a run that the audit draws at most, unless that is fewer than the shortest has. Its batches are
+small, so that it takes about twice that part of the time.
+"""
+
+USUAL_TOKENS = 64
+"""Of a reply, supposed before any is drawn: few, so that the audit stays small."""
+
+SEEDS_OF_THE_ROW = 2000
+"""Other seeds that draw one token each from the least certain distribution, where whole replies left too little choice
+to tell seeds apart: enough unless the likeliest token has more than 99.5 %.
+"""
 
 
 def check_sampler(
@@ -66,15 +81,16 @@ def check_sampler(
     """Draw a few short replies twice with one seed, and with other seeds until one differs; then many tokens from one
     known distribution: the most uncertain one in these replies, cut to its most likely tokens.
 
-    It begins with short replies, and repeats with longer ones only if these leave too little choice to tell seeds
-    apart.
+    It begins small, and takes longer replies only where these leave too little choice to tell seeds apart, and where
+    they are a small part of the run. What the longest that it may take cannot tell either, many seeds are asked about
+    the one distribution.
 
     Args:
         model: Draws and scores on this machine.
         prompts: Of the suite; the first few are used.
         settings: Of the run.
         draws: Tokens drawn from the known distribution.
-        replies: Number of replies that the run will draw; below ``FEW_REPLIES`` the audit begins shorter. None: many.
+        replies: Number of replies that the run will draw, of which the audit is a small part. None: many.
         progress: Receives replies.
 
     Raises:
@@ -88,16 +104,26 @@ def check_sampler(
         )
     if not prompts:
         raise VerifyError("There are no prompts to audit the sampler with.")
-    sizes = (FIRST, WHOLE) if replies is None or replies >= FEW_REPLIES else (SHORT, WHOLE)
+    sizes = _sizes(settings, replies)
     progress = progress or NullProgress()
     for size in sizes:
         most = (2 + OTHER_SEEDS) * size.prompts * size.samples
         progress.begin(f"auditing the sampler of {model.identity.name}", most, "items")
-        found = _audit(model, prompts, settings, size, draws, progress, last=size is WHOLE)
+        found = _audit(model, prompts, settings, size, draws, progress, last=size is sizes[-1])
         progress.end()
         if found is not None:
             return found
     raise AssertionError("the last size is judged")
+
+
+def _sizes(settings: DrawSettings, replies: int | None) -> list[Size]:
+    """The audits that are tried one after the other, all together a small part of the run."""
+    if replies is None:
+        return [FIRST, WHOLE]
+    left = PART * replies * min(settings.max_new_tokens, USUAL_TOKENS)
+    if FIRST.most > left:
+        return [SHORT]
+    return [FIRST, WHOLE] if FIRST.most + WHOLE.most <= left else [FIRST]
 
 
 def _audit(
@@ -147,7 +173,22 @@ def _audit(
     if len(known) > TOKENS_OF_THE_ROW:  # a row of a large vocabulary takes minutes to draw from, and tells no more
         known = known[np.sort(np.argpartition(-known, TOKENS_OF_THE_ROW)[:TOKENS_OF_THE_ROW])]
     counts, probabilities = _many(model, prompts[0].id, known, position, short, draws)
-    return audit_sampler(first, again, others, repeat, counts, probabilities)
+    found = audit_sampler(first, again, others, repeat, counts, probabilities)
+    if found.varies is not None:
+        return found
+    return replace(found, varies=_seeds_of_the_row(model, prompts[0].id, known, position, short))
+
+
+def _seeds_of_the_row(
+    model: NoisyModel, prompt_id: str, logits: npt.NDArray[np.float32], position: int, settings: DrawSettings
+) -> bool | None:
+    """Whether other seeds draw another token from one distribution; None where that would be luck."""
+    keys = np.array([model.noise.keys((settings.seed + n) % 2**64, prompt_id, [0])[0] for n in range(SEEDS_OF_THE_ROW)])
+    rows = np.broadcast_to(logits, (len(keys), len(logits)))
+    drawn = choose(rows, settings.generation, keys, np.full(len(keys), position, dtype=np.int64)).tolist()
+    options = candidates(logits, settings.generation)
+    chance = float(np.exp(options.logprobs[options.ids == drawn[0]].sum()))
+    return seeds_differ([drawn[:1]], [[[token]] for token in drawn[1:]], [chance])
 
 
 def _walk(
