@@ -13,7 +13,7 @@ PROMPTS, SAMPLES = 40, 16
 
 
 def judge(prompts: list[Prompt], distributions: list[dict[str, float]]) -> SuiteResult:
-    gold = None if prompts[0].gold is None else [str(prompt.gold) for prompt in prompts]
+    gold = None if prompts[0].answer is None else [str(prompt.answer) for prompt in prompts]
     groups = draw(distributions, SAMPLES, np.random.default_rng(0), gold=gold)
     return summarise_suite(Suite("s", tuple(prompts)), [s for group in groups.values() for s in group])
 
