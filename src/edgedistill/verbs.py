@@ -215,7 +215,7 @@ def tune(
         progress: Receiver of progress.
 
     Raises:
-        MissingExtraError: PyTorch, transformers or the exporter's packages are not installed.
+        MissingExtraError: PyTorch or the exporter's packages are not installed.
         EdgedistillError: A bundle that cannot be tuned, another original, or too little memory.
     """
     require_export("tune")

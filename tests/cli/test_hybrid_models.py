@@ -15,10 +15,11 @@ from exporting import export
 from hybrid_checkpoints import WRITERS
 from shared import made_once
 
-from edgedistill.bundle.bundle import Bundle
+from edgedistill.bundle.bundle import MODEL, Bundle
 from edgedistill.export.calibrate import sliced_run
 from edgedistill.runtime.model import open_bundle
 from edgedistill.traces.traces import Traces
+from edgedistill.tune.arrays import StoredArrays
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,12 +75,19 @@ def test_calibration_lowers_the_damage(name: str, tmp_path: Path) -> None:
     assert 0 < solved < 0.9 * searched
 
 
-def test_tune_refuses(source: Path, exported: Path, tmp_path: Path) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("Ann has 3 apples and buys 4 more apples. " * 50)
-    start = ("tune", exported, "--reference", source, "-o", tmp_path / "out", "--calibration", text)
-    assert "tuning does not know" in here(*start, "--steps", 2).one_error()
-    assert not (tmp_path / "out").exists()
+def test_tune_lowers_the_divergence(source: Path, exported: Path, tmp_path: Path) -> None:
+    text, out = tmp_path / "text.txt", tmp_path / "tuned"
+    words = np.random.default_rng(0).choice(["Ann", "apples", "has", "3", "and", "buys", "four", "of", "the"], 900)
+    text.write_text(" ".join(words))
+    options = ("--steps", 12, "--batch-tokens", 512, "--length", 96, "--learning-rate", 0.01, "--norm-rate", 0.01)
+    done = here("tune", exported, "--reference", source, "-o", out, "--calibration", text, *options, "--json").json
+    assert done["after"]["kl"] < 0.95 * done["before"]["kl"]
+    arrays = StoredArrays(exported / MODEL)
+    changed = {n for n in arrays.places if arrays.read(exported, n).tobytes() != arrays.read(out, n).tobytes()}
+    layer = f"layers.0.{next(part for part in ('conv', 'delta', 'mamba') if f'layers.0.{part}.out.q' in arrays)}"
+    assert {f"{layer}.in.scales", f"{layer}.out.scales"} <= changed
+    assert not any(name.endswith((".q", "kernel", ".gates")) for name in changed)
+    assert here("run", out, "How many apples?", "-n", 4, "--json").json["stats"]["new_tokens"] == 4
 
 
 def test_the_trial_in_slices_is_the_whole_graph(exported: Path) -> None:
@@ -102,7 +110,10 @@ def test_run_chat_and_layouts(exported: Path, tmp_path: Path) -> None:
     assert "cannot be taken back" in noted.err
     said = here("chat", exported, "--plain", "-n", 6, stdin="the there then three\n/regenerate\nand then\n")
     assert said.code == 0, said.err
-    assert "recurrent" in here("run", exported, "x", "--prompt-cache").one_error()
+    options = ("-n", 3, "--temperature", 0, "--prompt-cache", "--json")
+    asked = [here("run", exported, "How many apples?", *options, home=tmp_path).json for _ in range(2)]
+    assert asked[0]["tokens"] == asked[1]["tokens"]
+    assert asked[1]["stats"]["cached_tokens"] > 0
     assert "recurrent" in here("layout", exported, "hub", "-o", tmp_path / "hub").one_error()
     assert not (tmp_path / "hub").exists()
 

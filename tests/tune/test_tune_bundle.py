@@ -167,6 +167,7 @@ def test_the_module_computes_what_the_bundle_computes(
     name: str, tied: bool, tiny_checkpoint_dir: Path, tmp_path: Path
 ) -> None:
     from edgedistill.architecture.families import build_spec, logical_weights
+    from edgedistill.architecture.tensors import model_tensors
     from edgedistill.tune import kernels
     from edgedistill.tune.student import Student
     from edgedistill.tune.teacher import padded
@@ -180,8 +181,9 @@ def test_the_module_computes_what_the_bundle_computes(
         spec = build_spec(checkpoint.config)
         formats = {weight.name: weight.format for weight in bundle.manifest.weights}
         student = Student(
-            path, StoredArrays(path / MODEL), formats, spec, logical_weights(spec), checkpoint, train_zero_points=True
-        )
+            path, StoredArrays(path / MODEL), formats, spec, logical_weights(spec),
+            model_tensors(checkpoint.config, spec, checkpoint.tensors), context=256, train_zero_points=True,
+        )  # fmt: skip
     assert student.frozen == [n for n, fmt in formats.items() if fmt.is_w8a8]
     ids = np.random.default_rng(0).integers(0, spec.vocab_size, 20)
     hidden = student.hidden(padded([ids]))[0].detach()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from edgedistill.bundle.manifest import Manifest
 
 DEFAULT_STEPS = 300
+STATE_CHUNK = 64
+"""Tokens whose outputs a layer with a state computes together."""
 
 
 @dataclass(frozen=True, slots=True)

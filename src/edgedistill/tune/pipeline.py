@@ -15,28 +15,28 @@ from edgedistill.architecture.tensors import model_tensors
 from edgedistill.bundle.bundle import MODEL, MODEL_CARD, TOKENIZER, Bundle
 from edgedistill.bundle.staging import Staging, check_target, disk_errors
 from edgedistill.checkpoint.open import open_checkpoint
-from edgedistill.errors import BudgetError, BundleError, UnsupportedModelError, UsageError
+from edgedistill.errors import BundleError, UnsupportedModelError, UsageError
 from edgedistill.export import manifest as record
 from edgedistill.export import trial_run as probe
+from edgedistill.extras import missing
 from edgedistill.progress import NullProgress
 from edgedistill.runtime.model import Model
-from edgedistill.system.cgroup import available_memory
 from edgedistill.tune.arrays import StoredArrays
+from edgedistill.tune.memory import check_memory
 from edgedistill.tune.options import TuneOptions, TuneResult, with_tuning
 from edgedistill.tune.sources import own_traces, traces_for
 from edgedistill.verify.models.bundle import bundle_identity
-from edgedistill.verify.models.torch_weights import import_torch
 from edgedistill.verify.references.open import original_name
 
 if TYPE_CHECKING:
-    from edgedistill.architecture.spec import LogicalWeight, ModelSpec
+    from edgedistill.architecture.spec import ModelSpec
+    from edgedistill.architecture.tensors import ModelTensors
     from edgedistill.bundle.manifest import Manifest
     from edgedistill.checkpoint.open import Checkpoint
     from edgedistill.progress import Progress
     from edgedistill.traces.traces import Traces
 
 CHECKPOINT = ".tuning.pt"
-_ACTIVATIONS = 0.5  # share of the memory left that activations may take before layers are computed twice
 _MISMATCH_KL = 0.25
 
 
@@ -65,7 +65,7 @@ def tune_bundle(
         progress: Receiver of progress.
 
     Raises:
-        MissingExtraError: PyTorch or transformers is not installed.
+        MissingExtraError: PyTorch is not installed.
         BundleError: Not a bundle, one of the fallback exporter, or one that does not belong to the reference.
         UsageError: Nothing in the bundle is quantized.
         CalibrationError: Traces that are too few or of another tokenizer; a training that diverges.
@@ -79,15 +79,15 @@ def tune_bundle(
     _check_bundle(source)
     name = str(reference) if reference is not None else original_name(source)
     with open_checkpoint(name, adapter=Path(adapter) if adapter else None, offline=True) as checkpoint:
-        spec = _check_reference(source, checkpoint)
-        import_torch()  # before minutes of drawing traces
+        spec, tensors = _check_reference(source, checkpoint)
+        _require_torch()  # before minutes of drawing traces
         reference_hash = checkpoint.hash_source(progress)
         with Staging(out, force=force, keep=True) as staging, disk_errors(staging.path):
             staging.resume_or_clear(_fingerprint(source, reference_hash, file, options))
             traces = traces_for(
                 staging.path, name, adapter=adapter, file=file, bundle=source, options=options, progress=progress
             )
-            return _tune(source, staging, checkpoint, spec, traces, options, progress)
+            return _tune(source, staging, checkpoint, spec, tensors, traces, options, progress)
 
 
 def _tune(
@@ -95,6 +95,7 @@ def _tune(
     staging: Staging,
     checkpoint: Checkpoint,
     spec: ModelSpec,
+    tensors: ModelTensors,
     traces: Traces,
     options: TuneOptions,
     progress: Progress,
@@ -103,22 +104,22 @@ def _tune(
     from edgedistill.tune.student import Student
     from edgedistill.tune.teacher import Teacher, deployed_divergence
 
-    weights = logical_weights(spec)
+    weights, context = logical_weights(spec), source.manifest.model.context_length
     stored = StoredArrays(source.file(MODEL))
     formats = {weight.name: weight.format for weight in source.manifest.weights}
-    recompute = _check_memory(spec, weights, options)
+    recompute = check_memory(spec, weights, options)
     train, held_out = traces.split(options.held_out)
     progress.begin("loading both models", 0, "items")
     student = Student(
-        source.path, stored, formats, spec, weights, checkpoint,
-        train_zero_points=options.zero_point_rate > 0, recompute=recompute,
+        source.path, stored, formats, spec, weights, tensors,
+        context=context, train_zero_points=options.zero_point_rate > 0, recompute=recompute,
     )  # fmt: skip
     if not student.matrices:
         raise BundleError(
             f"{source.path.name} stores its quantized matrices in a form that tuning does not know.",
             hint="Export the bundle again with this version.",
         )
-    teacher = Teacher(checkpoint)
+    teacher = Teacher(spec, weights, tensors, context=context)
     progress.end()
     with Model(source) as model:
         before = deployed_divergence(model, teacher, held_out.sequences, progress)
@@ -201,14 +202,22 @@ def _check_bundle(source: Bundle) -> None:
         )
 
 
-def _check_reference(source: Bundle, checkpoint: Checkpoint) -> ModelSpec:
-    """The architecture that bundle and reference share; raises BundleError where they do not."""
+def _require_torch() -> None:
+    try:
+        import torch  # noqa: F401, TID251
+    except ImportError as error:
+        raise missing("tune needs PyTorch, which is not installed.", "torch") from error
+
+
+def _check_reference(source: Bundle, checkpoint: Checkpoint) -> tuple[ModelSpec, ModelTensors]:
+    """The architecture that bundle and reference share, and the reference's tensors; raises BundleError where they
+    share none.
+    """
     spec = build_spec(checkpoint.config)
     tensors = model_tensors(checkpoint.config, spec, checkpoint.tensors)
-    unknown = spec.states or spec.experts or spec.sub_norms or spec.rounded_inputs or spec.has_own_sizes
-    if unknown or not tensors.is_plain:
+    if spec.sub_norms or spec.rounded_inputs or spec.has_own_sizes:
         raise UnsupportedModelError(
-            f"Models of type {spec.family} store their weights in a layout, or have layers, that tuning does not know.",
+            f"Models of type {spec.family} have layers that tuning does not know.",
             hint=f"Export with {'--quality high' if spec.has_own_sizes else '--calibrate'} instead.",
         )
     check_tensors(spec, tensors)
@@ -232,40 +241,11 @@ def _check_reference(source: Bundle, checkpoint: Checkpoint) -> ModelSpec:
     expected = next((f.sha256 for f in source.manifest.files if f.name == TOKENIZER), "")
     if found != expected:
         raise BundleError("Bundle and reference have different tokenizers.", hint=hint)
-    return spec
+    return spec, tensors
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:
     return "missing" if shape is None else " x ".join(str(size) for size in shape)
-
-
-def _check_memory(spec: ModelSpec, weights: tuple[LogicalWeight, ...], options: TuneOptions) -> bool:
-    """Whether layers have to be computed twice for lack of memory; raises BudgetError where even that is too much.
-
-    The reference takes 4 bytes a weight, codes one, scales with their gradients and Adam's moments at most one more (at
-    block 16); the head's gradient and a slice of logits come on top.
-    """
-    parameters = sum(_size(weight.shape) for weight in weights)
-    largest = max(_size(weight.shape) for weight in weights)
-    fixed = 6 * parameters + 12 * largest + 4 * 128 * 6 * spec.vocab_size
-    tokens = max(options.batch_tokens, options.length)
-    per_layer = 4 * (10 * spec.hidden_size + 4 * spec.intermediate_size + 4 * spec.q_size)
-    once = tokens * per_layer
-    available = available_memory()
-    if fixed + once > available:
-        raise BudgetError(
-            f"Tuning this model takes about {(fixed + once) / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are "
-            "available.",
-            hint="Close other programs, or use a smaller --batch-tokens.",
-        )
-    return once * spec.num_hidden_layers > _ACTIVATIONS * (available - fixed)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
 
 
 def _fingerprint(source: Bundle, reference: str, calibration: Path | None, options: TuneOptions) -> str:

@@ -1,7 +1,7 @@
-"""A bundle as a PyTorch module: the original's architecture, the bundle's codes, and trainable scales and norms.
+"""A bundle with gradients: the original's architecture, the bundle's codes, and trainable scales and norms.
 
-transformers builds the module; the forward passes of its matrices are replaced. Packed matrices (query, key and value)
-are one matrix whose rows the parts share, a tied embedding is one matrix that is used twice.
+Its weights go by their logical names, as in the graph: packed matrices (query, key and value) are one matrix, a tied
+embedding is one that is used twice.
 
 Imports PyTorch through ``kernels.py``: only functions may import this file.
 """
@@ -9,7 +9,6 @@ Imports PyTorch through ``kernels.py``: only functions may import this file.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,9 @@ from edgedistill.errors import BundleError
 from edgedistill.quantize import dequantize_rows
 from edgedistill.quantize.spec import array_specs
 from edgedistill.tune import kernels
+from edgedistill.tune.decoder import ALL, Decoder
 from edgedistill.tune.kernels import BlockMatrix
-from edgedistill.verify.models.torch_weights import empty_module
+from edgedistill.tune.teacher import read_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgedistill.architecture.spec import LogicalWeight, ModelSpec
-    from edgedistill.checkpoint.open import Checkpoint
+    from edgedistill.checkpoint.types import TensorSource
     from edgedistill.quantize.spec import WeightFormat
     from edgedistill.tune.arrays import StoredArrays
 
@@ -50,15 +50,16 @@ class Vector:
 
 
 class Student:
-    """The bundle's model with everything trainable at its stored value.
+    """The bundle's model with everything trainable at its stored value; the ``Weights`` of a ``Decoder``.
 
     Args:
         directory: The bundle.
         stored: Its arrays.
-        formats: Format of every weight by logical name, from the manifest.
+        formats: Format of every matrix by logical name, from the manifest.
         spec, weights: The architecture, from the reference's config.
-        reference: Gives the module's config, and the values of matrices that the bundle stores in a form that is not
-            tuned (they stay as they are).
+        reference: Gives the values of matrices that the bundle stores in a form that is not tuned (they stay as they
+            are), by the names of ``weights``.
+        context: The bundle's.
         train_zero_points: Whether zero points are trained where they are stored.
         recompute: Keep no activations inside the layers, compute them again for the gradient.
     """
@@ -70,56 +71,29 @@ class Student:
         formats: Mapping[str, WeightFormat],
         spec: ModelSpec,
         weights: tuple[LogicalWeight, ...],
-        reference: Checkpoint,
+        reference: TensorSource,
         *,
+        context: int,
         train_zero_points: bool,
         recompute: bool = False,
     ) -> None:
-        self._stored, self._spec = stored, spec
+        self._stored = stored
         self.cap = spec.final_logit_softcapping
         self.matrices: dict[str, BlockMatrix] = {}
         self.vectors: dict[str, Vector] = {}
         self.frozen: list[str] = []
         self._plain: dict[str, torch.Tensor] = {}
-        self._places: dict[str, list[tuple[Any, str, slice, float]]] = {}
-        self._model = empty_module(reference)
-        self._decoder = self._model.get_decoder()
+        self._decoder = Decoder(spec, self, context=context, recompute=recompute)
         for weight in weights:
-            if weight.is_matrix:
-                self._add_matrix(weight, formats[weight.name], directory, reference, train_zero_points)
+            if not weight.is_matrix:
+                self._add_float(weight, directory)
+            elif (matrix := self._block_matrix(weight, formats[weight.name], directory, train_zero_points)) is not None:
+                self.matrices[weight.name] = matrix
             else:
-                self._add_vector(weight, directory)
+                self._plain[weight.name] = self._plain_matrix(weight, formats[weight.name], directory, reference)
         self._head = "embed" if spec.tie_word_embeddings else "lm_head"
-        if recompute:
-            for layer in self._decoder.layers:
-                layer.forward = functools.partial(torch.utils.checkpoint.checkpoint, layer.forward, use_reentrant=False)
-        left = [n for n, p in self._decoder.named_parameters() if p.is_meta]
-        if left:
-            raise BundleError(f"The bundle has no weights for {left[0]} of the reference's architecture.")
 
     # ---- building -------------------------------------------------------------------------------------------
-
-    def _add_matrix(
-        self, weight: LogicalWeight, fmt: WeightFormat, directory: Path, reference: Checkpoint, zero_points: bool
-    ) -> None:
-        modules = [self._model.get_submodule(part.removesuffix(".weight")) for part in weight.parts]
-        sizes = [int(module.weight.shape[0]) for module in modules]
-        if (matrix := self._block_matrix(weight, fmt, directory, zero_points)) is not None:
-            self.matrices[weight.name] = matrix
-        else:
-            self._plain[weight.name] = self._plain_matrix(weight, fmt, directory, reference)
-        start = 0
-        for module, size in zip(modules, sizes, strict=True):
-            rows = slice(start, start + size)
-            start += size
-            if matrix is None:
-                _freeze(module, self._plain[weight.name][rows])
-            elif weight.kind == "embedding":
-                module.forward = functools.partial(_embed, module, matrix)
-            else:
-                module.forward = functools.partial(_project, module, matrix, rows)
-            if matrix is not None:
-                del module._parameters["weight"]
 
     def _block_matrix(
         self, weight: LogicalWeight, fmt: WeightFormat, directory: Path, zero_points: bool
@@ -144,7 +118,7 @@ class Student:
         return BlockMatrix(arrays, fmt, k, train_zero_points=zero_points)
 
     def _plain_matrix(
-        self, weight: LogicalWeight, fmt: WeightFormat, directory: Path, reference: Checkpoint
+        self, weight: LogicalWeight, fmt: WeightFormat, directory: Path, reference: TensorSource
     ) -> torch.Tensor:
         """A matrix that is not trained, float32 [N, K]: as stored, or the reference's where its form is not known."""
         stored = self._stored
@@ -154,38 +128,44 @@ class Student:
         if fmt.is_w8a8 and f"{weight.name}.q" in stored:
             arrays = {suffix: stored.read(directory, f"{weight.name}.{suffix}") for suffix in ("q", "scales")}
             return torch.from_numpy(dequantize_rows(arrays, fmt, weight.shape[1]))
-        parts = [reference.tensors.read_rows(p, 0, reference.tensors.info(p).shape[0]) for p in weight.parts]
-        return torch.from_numpy(np.concatenate(parts))
+        return read_weight(reference, weight)
 
-    def _add_vector(self, weight: LogicalWeight, directory: Path) -> None:
+    def _add_float(self, weight: LogicalWeight, directory: Path) -> None:
+        """A vector, which is trained; a router or a convolution's kernel, which is not."""
         if weight.name not in self._stored:
             raise BundleError(
-                f"The bundle's graph has no vector {weight.name}; the reference's architecture has one.",
+                f"The bundle's graph has no {weight.kind} {weight.name}; the reference's architecture has one.",
                 hint="Give the model that the bundle was exported from as --reference.",
             )
-        base = torch.from_numpy(self._stored.read(directory, weight.name).astype(np.float32))
+        # The experts' have an axis more in the graph.
+        values = self._stored.read(directory, weight.name).astype(np.float32).reshape(weight.shape)
+        base = torch.from_numpy(values)
+        if weight.kind in ("router", "kernel"):
+            self._plain[weight.name] = base
+            return
         shift = torch.zeros_like(base, requires_grad=True)
         self.vectors[weight.name] = Vector(base, float(base.square().mean().sqrt()), shift)
-        start = 0
-        for part in weight.parts:
-            owner, _, attribute = part.rpartition(".")
-            module = self._model.get_submodule(owner)
-            size = int(module._parameters.pop(attribute).shape[0])
-            self._places.setdefault(weight.name, []).append(
-                (module, attribute, slice(start, start + size), weight.offset)
-            )
-            start += size
 
     # ---- running --------------------------------------------------------------------------------------------
 
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
         """Hidden states float32 [B, S, H] after the final norm, for int64 ids [B, S] padded on the right."""
-        for name, vector in self.vectors.items():
-            value = vector.value()
-            for module, attribute, rows, offset in self._places[name]:
-                # Gemma's norms add 1 to their weight; the bundle stores the sum.
-                setattr(module, attribute, value[rows] - offset if offset else value[rows])
-        return self._decoder(input_ids=ids, use_cache=False).last_hidden_state
+        return self._decoder.hidden(ids)
+
+    def linear(self, x: torch.Tensor, name: str, *, rows: slice = ALL, bias: bool = False) -> torch.Tensor:
+        """See ``Weights``."""
+        offset = self.vector(f"{name}.bias")[rows] if bias else None
+        if name in self.matrices:
+            return kernels.linear(x, self.matrices[name], rows, offset)
+        return torch.nn.functional.linear(x, self._plain[name][rows], offset)
+
+    def embedding(self, ids: torch.Tensor, name: str) -> torch.Tensor:
+        """See ``Weights``."""
+        return kernels.embedding(ids, self.matrices[name]) if name in self.matrices else self._plain[name][ids]
+
+    def vector(self, name: str) -> torch.Tensor:
+        """See ``Weights``; carries the gradient of what is trained."""
+        return self.vectors[name].value() if name in self.vectors else self._plain[name]
 
     @property
     def head(self) -> BlockMatrix | torch.Tensor:
@@ -209,18 +189,3 @@ class Student:
         for name, vector in self.vectors.items():
             place = self._stored.places[name]
             yield name, vector.value().detach().numpy().astype(place.dtype).reshape(place.shape)
-
-
-def _freeze(module: Any, values: torch.Tensor) -> None:
-    module._parameters["weight"] = torch.nn.Parameter(values, requires_grad=False)
-
-
-def _embed(module: Any, matrix: BlockMatrix, ids: torch.Tensor) -> torch.Tensor:
-    out = kernels.embedding(ids, matrix)
-    # Gemma's embedding multiplies its output.
-    scale = getattr(module, "embed_scale", None)
-    return out if scale is None else out * scale
-
-
-def _project(module: Any, matrix: BlockMatrix, rows: slice, x: torch.Tensor) -> torch.Tensor:
-    return kernels.linear(x, matrix, rows, module.bias)

@@ -15,16 +15,17 @@ import torch  # noqa: TID251
 
 from edgedistill.errors import BundleError
 from edgedistill.runtime.session import DecoderSession
+from edgedistill.tune.decoder import ALL, Decoder
 from edgedistill.tune.options import Deployed
 from edgedistill.verify.metrics.token_divergence import concatenate, divergence, summarise
-from edgedistill.verify.models.torch_weights import build_module
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from edgedistill.checkpoint.open import Checkpoint
+    from edgedistill.architecture.spec import LogicalWeight, ModelSpec
+    from edgedistill.checkpoint.types import TensorSource
     from edgedistill.progress import Progress
     from edgedistill.runtime.model import Model
     from edgedistill.verify.metrics.token_divergence import TokenDivergence
@@ -33,20 +34,41 @@ if TYPE_CHECKING:
 
 
 class Teacher:
-    """The reference in float32.
+    """The reference in float32; the ``Weights`` of a ``Decoder``.
+
+    Args:
+        spec, weights: Its architecture.
+        tensors: Its tensors, by the names of ``weights``.
+        context: The bundle's.
 
     Attributes:
         head: float32 [V, H].
         cap: Soft cap of the logits, or None.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        """Raises CheckpointError for weights that do not fit."""
-        model = build_module(checkpoint, stream=False)
-        self._decoder = model.get_decoder()
-        self.head = model.get_output_embeddings().weight.detach()
-        self.cap: float | None = getattr(model.config, "final_logit_softcapping", None)
+    def __init__(
+        self, spec: ModelSpec, weights: tuple[LogicalWeight, ...], tensors: TensorSource, *, context: int
+    ) -> None:
+        """Raises CheckpointError for weights that cannot be read."""
+        self._weights = {weight.name: read_weight(tensors, weight) for weight in weights}
+        self._decoder = Decoder(spec, self, context=context)
+        self.head = self._weights["embed" if spec.tie_word_embeddings else "lm_head"]
+        self.cap = spec.final_logit_softcapping
         self._kept: dict[bytes, torch.Tensor] = {}
+
+    def linear(self, x: torch.Tensor, name: str, *, rows: slice = ALL, bias: bool = False) -> torch.Tensor:
+        """See ``Weights``."""
+        return torch.nn.functional.linear(
+            x, self._weights[name][rows], self._weights[f"{name}.bias"][rows] if bias else None
+        )
+
+    def embedding(self, ids: torch.Tensor, name: str) -> torch.Tensor:
+        """See ``Weights``."""
+        return self._weights[name][ids]
+
+    def vector(self, name: str) -> torch.Tensor:
+        """See ``Weights``."""
+        return self._weights[name]
 
     def hidden(self, sequences: Sequence[Ids], *, keep: bool = True) -> list[torch.Tensor]:
         """Hidden states float32 [n, H] after the final norm, for each sequence of n tokens."""
@@ -55,7 +77,7 @@ class Teacher:
         if missing:
             ids = padded([sequences[i] for i in missing])
             with torch.no_grad():
-                states = self._decoder(input_ids=ids, use_cache=False).last_hidden_state
+                states = self._decoder.hidden(ids)
             for row, i in enumerate(missing):
                 own = states[row, : len(sequences[i])].clone()
                 out[i] = own
@@ -71,8 +93,19 @@ class Teacher:
         return np.asarray(logits.numpy(), dtype=np.float32)
 
 
+def read_weight(tensors: TensorSource, weight: LogicalWeight) -> torch.Tensor:
+    """A weight of the reference, float32 of its shape; raises CheckpointError as the source does."""
+    out = np.empty(weight.shape, np.float32)
+    start = 0
+    for part in weight.parts:
+        count = tensors.info(part).shape[0]
+        out[start : start + count] = tensors.read_rows(part, 0, count)
+        start += count
+    return torch.from_numpy(out + np.float32(weight.offset) if weight.offset else out)
+
+
 def padded(sequences: Sequence[Ids]) -> torch.Tensor:
-    """int64 [B, S], padded on the right with zeros: attention is causal, so that padding changes nothing before it."""
+    """int64 [B, S], padded on the right with zeros: no layer looks ahead, so that padding changes nothing before it."""
     out = np.zeros((len(sequences), max(len(sequence) for sequence in sequences)), dtype=np.int64)
     for row, sequence in enumerate(sequences):
         out[row, : len(sequence)] = sequence
