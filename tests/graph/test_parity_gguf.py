@@ -51,6 +51,7 @@ FILES = {
     "gpt-oss": ("gpt_oss",),
     "lfm2": ("lfm2", "lfm2-adjusted"),
     "qwen35": ("qwen3_5",),
+    "granitehybrid": ("granite4-h", "granite4-h-bias", "granite4-h-experts"),
 }
 VOCABULARY = 320
 # What llama.cpp knows without metadata: values that a GGUF file cannot have otherwise.

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # What the converter's classes do beyond the names (conversion/*.py).
-PERMUTED = ("llama", "mistral3", "smollm3", "granite", "granitemoe", "arcee", "minicpm")
+PERMUTED = ("llama", "mistral3", "smollm3", "granite", "granitemoe", "granitehybrid", "arcee", "minicpm")
 SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron", "qwen35")
 # Config keys of an expert's inner size.
 EXPERTS = {
     "qwen3moe": "moe_intermediate_size",
     "olmoe": "intermediate_size",
     "granitemoe": "intermediate_size",
+    "granitehybrid": "intermediate_size",
     "qwen2moe": "moe_intermediate_size",
     "gpt-oss": "intermediate_size",
     "llama": "intermediate_size",  # Mixtral
@@ -48,9 +49,13 @@ def write_model(path: Path, arch: str, model: Any) -> None:
         add_delta(writer, config)
     writer.add_head_count(heads)
     kinds = config.get("layer_types")
+    if arch in ("lfm2", "granitehybrid"):
+        attends = [kind in ("full_attention", "attention") for kind in kinds]
+        writer.add_head_count_kv([kv_heads if attention else 0 for attention in attends])
     if arch == "lfm2":
-        writer.add_head_count_kv([kv_heads if kind == "full_attention" else 0 for kind in kinds])
         writer.add_shortconv_l_cache(config["conv_L_cache"])
+    elif arch == "granitehybrid":
+        add_mamba(writer, config)
     else:
         writer.add_head_count_kv(kv_heads)
     writer.add_key_length(head_dim)
@@ -69,7 +74,9 @@ def write_model(path: Path, arch: str, model: Any) -> None:
     if arch == "gemma3n":
         add_altup(writer, config)
         arrays = with_stacked_streams(arrays, config)
-    if arch in EXPERTS and "num_experts_per_tok" in config:
+    if arch == "granitehybrid":
+        arrays = dict(pair for name, array in arrays.items() for pair in of_granite_hybrid(name, array, config).items())
+    if arch in EXPERTS and config.get("num_experts_per_tok") and config.get("num_local_experts") != 0:
         add_experts(writer, config, EXPERTS[arch])
         arrays = with_stacked_experts(arrays, arch)
     for kept, stored in arrays.items():
@@ -148,6 +155,35 @@ def with_stacked_streams(arrays: dict[str, np.ndarray], config: dict[str, Any]) 
         matrices = [arrays[f"{module}.{index}.weight"] for index in range(config["altup_num_inputs"] - 1)]
         found[f"{module}.weight"] = np.stack(matrices)
     return found | {second: np.pad(arrays[second], ((0, missing), (0, 0)))}
+
+
+def add_mamba(writer: GGUFWriter, config: dict[str, Any]) -> None:
+    writer.add_ssm_conv_kernel(config["mamba_d_conv"])
+    writer.add_ssm_state_size(config["mamba_d_state"])
+    writer.add_ssm_group_count(config["mamba_n_groups"])
+    writer.add_ssm_inner_size(config["mamba_expand"] * config["hidden_size"])
+    writer.add_ssm_time_step_rank(config["mamba_n_heads"])
+    if not config["num_local_experts"]:
+        writer.add_expert_shared_feed_forward_length(config["shared_intermediate_size"])
+    writer.add_rope_scaling_finetuned(config["position_embedding_type"] == "rope")
+
+
+def of_granite_hybrid(name: str, array: np.ndarray, config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """A as minus its exponential, A and D as columns, the norm by group; gate and up of the shared MLP apart."""
+    module = name.partition(".mamba.")[2]
+    if module in ("A_log", "D"):
+        return {name: (-np.exp(array) if module == "A_log" else array)[:, None]}
+    if module == "norm.weight":
+        return {name: array.reshape(config["mamba_n_groups"], -1)}
+    if module == "dt_bias":
+        return {name.replace(".dt_bias", ".dt_proj.bias"): array}
+    if ".shared_mlp." in name and not config["num_local_experts"]:
+        layer = name.partition(".shared_mlp.")[0]
+        if "output_linear" in name:
+            return {f"{layer}.mlp.down_proj.weight": array}
+        gate, up = np.split(array, 2)
+        return {f"{layer}.mlp.gate_proj.weight": gate, f"{layer}.mlp.up_proj.weight": up}
+    return {name: array}
 
 
 def add_experts(writer: GGUFWriter, config: dict[str, Any], size: str) -> None:
@@ -260,7 +296,7 @@ def llama3_factors(rope: dict[str, Any], base: float, rotated: int) -> np.ndarra
 
 
 def add_features(writer: GGUFWriter, arch: str, config: dict[str, Any]) -> None:
-    if arch in ("granite", "granitemoe"):
+    if arch in ("granite", "granitemoe", "granitehybrid"):
         writer.add_attention_scale(config["attention_multiplier"])
         writer.add_embedding_scale(config["embedding_multiplier"])
         writer.add_residual_scale(config["residual_multiplier"])

@@ -135,7 +135,8 @@ def _layer(config: Mapping[str, Any], family: Family, spec: ModelSpec, index: in
             refs[whole] = TensorRef(whole, 0, rows)
             refs[f"{prefix}mamba.dt_proj.{kind}"] = TensorRef(whole, rows)
     mixture = spec.layers[index].mixture
-    if family.fused_gate_up and not mixture:
+    # GGUF files of some families have gate and up apart.
+    if family.fused_gate_up and not mixture and f"{prefix}mlp.gate_proj.weight" not in stored:
         inner = spec.intermediate_size
         for part, first in (("gate_proj", 0), ("up_proj", inner)):
             for kind in ("weight", "bias"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgedistill.checkpoint.gguf import altup, delta
+from edgedistill.checkpoint.gguf import altup, delta, mamba
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -187,6 +187,20 @@ ARCHITECTURES: dict[str, GgufArchitecture] = {
         experts={},
         shared="shared_intermediate_size",
         shared_type="granitemoeshared",
+    ),
+    "granitehybrid": GgufArchitecture(
+        "granitemoehybrid",
+        interleaved=True,
+        names=mamba.NAMES
+        | _EXPERTS
+        | _SHARED
+        | {"ffn_gate_inp": "block_sparse_moe.router.layer", "ffn_down": "shared_mlp.output_linear"},
+        biases={"attention_bias": "attn_q", "mamba_proj_bias": "ssm_in", "mamba_conv_bias": "ssm_conv1d"},
+        reals=_GRANITE,
+        experts={},
+        experts_type="granitemoehybrid",
+        shared="shared_intermediate_size",
+        recurrent="mamba",
     ),
     "gpt-oss": GgufArchitecture(
         "gpt_oss",

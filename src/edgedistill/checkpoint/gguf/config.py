@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.checkpoint.gguf import altup, delta
+from edgedistill.checkpoint.gguf import altup, delta, mamba
 from edgedistill.checkpoint.gguf.architectures import ARCHITECTURES, GgufArchitecture
 from edgedistill.checkpoint.gguf.header import Keys
 from edgedistill.checkpoint.gguf.rope import ROPE_FACTORS, rope_scaling
@@ -36,7 +36,7 @@ _GLOBAL_NAMES = {
     "output.weight": "lm_head.weight",
 }
 _BLOCK = re.compile(r"blk\.(\d+)\.([\w.]+?)(?:\.(weight|bias))?")
-_NO_SUFFIX = (".sinks", ".A_log", ".dt_bias", ".correct_output_scale")
+_NO_SUFFIX = (".sinks", ".A_log", ".dt_bias", ".correct_output_scale", "mamba.D")
 
 
 def find_architecture(header: GgufHeader) -> GgufArchitecture:
@@ -95,6 +95,8 @@ def map_tensors(header: GgufHeader, architecture: GgufArchitecture, config: Mapp
             rows, columns = delta.rows_of(module, config), delta.columns_of(module, config)
             log = module.endswith(".A_log")
             parts[target] = replace(parts[target], rows=rows, columns=columns, logarithm=log)
+        elif module.startswith("mamba."):
+            parts[target] = mamba.part_of(module, stored)
     return parts
 
 
@@ -168,8 +170,8 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
     }
     if original := keys.integer("rope.scaling.original_context_length", 0):
         config["original_max_position_embeddings"] = original
-    for key, module in architecture.biases.items():
-        config[key] = f"blk.0.{module}.bias" in header.tensors
+    biases = {name.split(".", 2)[2] for name in header.tensors if name.startswith("blk.") and name.endswith(".bias")}
+    config |= {key: f"{module}.bias" in biases for key, module in architecture.biases.items()}
     config |= {key: value for key, name in architecture.reals.items() if (value := keys.real(name, 0.0))}
     _recurrent(config, keys, architecture, kv_heads)
     _experts(config, keys, architecture)
@@ -207,6 +209,8 @@ def _recurrent(config: dict[str, Any], keys: Keys, architecture: GgufArchitectur
         config["layer_types"] = ["full_attention" if count else architecture.recurrent for count in kv_heads]
     if architecture.recurrent == "linear_attention":
         config |= delta.delta_config(keys)
+    elif architecture.recurrent == "mamba":
+        config |= mamba.mamba_config(keys, config["hidden_size"])
     else:
         config |= {"conv_L_cache": keys.integer("shortconv.l_cache"), "block_auto_adjust_ff_dim": False}
 

@@ -245,6 +245,13 @@ class Keys:
             raise self._bad(key, value, "text")
         return value
 
+    def flag(self, key: str, default: bool) -> bool:
+        """A truth value."""
+        value = self._get(key, default)
+        if not isinstance(value, bool):
+            raise self._bad(key, value, "true or false")
+        return value
+
     def flags(self, key: str, count: int, default: int) -> list[bool]:
         """A truth value for each of ``count`` layers, or a number n (``default``): false for every n-th."""
         value = self._metadata.get(f"{self._prefix}.{key}", default)
