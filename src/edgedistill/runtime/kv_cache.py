@@ -198,7 +198,7 @@ class KVCache:
         self.states.swap(a, b)
 
     def append(self, row: int, tokens: npt.NDArray[np.int64], entries: Sequence[npt.NDArray[Any]]) -> None:
-        """Add stored entries to ``row``, of a model without states.
+        """Add stored entries to ``row``; states, if there are any, have to be given to it then (``states.put``).
 
         Args:
             tokens: int64 [n].

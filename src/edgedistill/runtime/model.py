@@ -317,16 +317,11 @@ class Model(Prompting):
         """Use the prompt cache on disk from now on; ``directory``: None for the user's cache.
 
         Raises:
-            GenerationError: A bundle of the optimum exporter, whose cache is not kept, or one with recurrent layers.
+            GenerationError: A bundle of the optimum exporter, whose cache is not kept.
         """
         if not isinstance(self.session, DecoderSession):
             raise GenerationError(
                 "The prompt cache needs a bundle of the native exporter; this one is optimum's.",
-                hint="Leave the prompt cache off.",
-            )
-        if self.session.geometry.states:
-            raise GenerationError(
-                "The prompt cache keeps keys and values, and no states, which this model's recurrent layers have.",
                 hint="Leave the prompt cache off.",
             )
         self.prompt_cache = PromptCache(self.bundle, self.session, directory)

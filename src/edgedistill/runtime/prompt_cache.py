@@ -10,6 +10,9 @@ A file is compared with its SHA-256, and its tokens with those that are wanted, 
 one is deleted and its tokens are computed. Files are written beside their place and renamed, are readable by the user
 alone, and the ones that were not used for longest go first where all take more than the limit.
 
+Layers without keys and values have states, which stand for a whole beginning and cannot be cut: files of their own
+(``prompt_states``) hold the copies that the sequence kept, and stored blocks are used as far as there is a state.
+
 Entries are bit for bit what the computation left. Those of a prompt come from exact steps and reproduce it; those of a
 reply on the fast path are the ones that the reply itself was decoded with, as in a cache that stayed in memory.
 """
@@ -23,7 +26,7 @@ import os
 import platform
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +36,11 @@ import onnxruntime as ort
 from edgedistill._version import __version__
 from edgedistill.atomic_file import replacing
 from edgedistill.catalog.builtin import cache_dir
+from edgedistill.runtime.prompt_states import StateFiles
 from edgedistill.system.processor import read_processor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import IO
 
     import numpy.typing as npt
@@ -101,6 +105,8 @@ class PromptCache:
             "session": [session.config.graph_optimization_level, BLOCK],
         }
         self._root = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:40]
+        shapes = [shape for _, shape in session.geometry.states]
+        self._states = StateFiles(self.directory, self._root, shapes) if shapes else None
 
     def load(self, decoder: Decoder, prompt: Sequence[int], *, exact: bool) -> int:
         """Put stored entries into ``decoder``, as far as they continue the beginning that it shares with ``prompt``.
@@ -114,25 +120,45 @@ class PromptCache:
             Tokens that were loaded.
         """
         wanted = np.asarray(prompt[: self._geometry.limit][:-1], dtype=np.int64)
-        common = known = _common(decoder.cached(exact=exact), wanted)
-        files, used = self._files_by_parent(), []
+        common = known = decoder.cache.reach(0, _common(decoder.cached(exact=exact), wanted))
+        parts: Iterable[_Stored] = self._following(wanted, common, exact=exact)
+        states = None
+        if self._states is not None:
+            parts = list(parts)
+            end = common + sum(len(part.tokens) for part in parts)
+            states = self._states.find(wanted, common, end, exact=exact)
+        used = []
+        for part in parts:
+            left = len(part.tokens) if self._states is None else (states.length if states else common) - known
+            if left <= 0:
+                break
+            if known == common:
+                decoder.truncate(common)
+            entries = [entry[:, :left] for entry in part.entries]
+            decoder.restore(part.tokens[:left], entries, exact=part.exact and (states is None or states.exact))
+            known += min(left, len(part.tokens))
+            used.append(part.path)
+        if states is not None:
+            decoder.cache.states.put(0, states.length, states.arrays)
+            used.append(states.path)
+        _touch(used)
+        return known - common
+
+    def _following(self, wanted: Ids, known: int, *, exact: bool) -> Iterator[_Stored]:
+        """What is stored of ``wanted`` from the token ``known`` on, block by block, as far as it goes."""
+        files = self._files_by_parent()
         for start, parent, block in self._blocks(wanted):
-            if start + BLOCK <= common:
+            if start + BLOCK <= known:
                 continue
             found = self._best(files.get(parent, []), block, exact=exact)
             count = 0 if found is None else _common(found.tokens, block)
             if found is None or start + count <= known:
-                break
-            if known == common:
-                decoder.truncate(common)
+                return
             part = slice(known - start, count)
-            decoder.restore(found.tokens[part], [entry[:, part] for entry in found.entries], exact=found.exact)
+            yield replace(found, tokens=found.tokens[part], entries=[entry[:, part] for entry in found.entries])
             known = start + count
-            used.append(found.path)
             if count < BLOCK:
-                break
-        _touch(used)
-        return known - common
+                return
 
     def store(self, decoder: Decoder) -> None:
         """Keep what ``decoder`` holds, where it is not kept yet."""
@@ -154,6 +180,9 @@ class PromptCache:
                 for other in files.get(parent, []):
                     if other != path and self._is_beginning(other, block, exact=kind == "exact"):
                         _unlink(other)
+            if self._states is not None:
+                for length, arrays in decoder.cache.states.known(0, len(tokens)):
+                    used.append(self._states.write(tokens[:length], arrays, exact=length <= exact))
             _touch(used)
             self._shrink()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -84,6 +84,20 @@ class RecurrentStates:
             # The one whose loss costs the least: a short way to the one before it, for its distance from the end.
             costs = [(b - a) / (ends[-1] - b) for a, b in zip([0, *ends], ends[:-1], strict=False)]
             del copies[int(np.argmin(costs))]
+
+    def known(self, row: int, length: int) -> Iterator[tuple[int, Sequence[Floats]]]:
+        """The copies of ``row``, and its states now, after ``length`` tokens: tokens, and each state float32."""
+        for one in self._copies[row]:
+            if one.length < length:
+                yield one.length, one.arrays
+        if self.arrays and length:
+            yield length, [array[row] for array in self.arrays]
+
+    def put(self, row: int, length: int, arrays: Sequence[Floats]) -> None:
+        """Give ``row``, which has come to ``length`` tokens, the states of that many."""
+        for own, stored in zip(self.arrays, arrays, strict=True):
+            own[row] = stored
+        self.keep(row, length)
 
     def keep_after(self, counts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
         """``keep`` where a step added several tokens, or the last one of an interval: int64 [B] each."""
