@@ -1,17 +1,21 @@
 """Compares hybrid models with an attention model of the same size: decode, prefill and memory by length of the context.
 
-    python bench/hybrid.py [--threads 1] [--rounds 5] [--held 256 4096] [--quick]
+    python bench/hybrid.py [--threads 1] [--rounds 5] [--held 256 4096] [--memory 32768] [--hidden 256] [--quick]
 
 Three random models with matrices of about the same size, in int4: Qwen3's layers, LFM2's (two of three are short
 convolutions) and Qwen3.5's (three of four are gated delta rules). Weights are random, and caches are marked as full
 without being computed, since neither changes the time of a step. Each round measures all models in turn. With one
 thread processor time is measured, which other programs on the machine hardly change.
+
+With ``--memory``, every model really computes so many tokens, in a process of its own, whose private memory is read
+before and after: what a long text adds to a process, with copies of states and the kernels' own memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -124,9 +128,38 @@ def rates(decoder: Decoder, tokens: int, clock: Callable[[], float]) -> tuple[fl
     return decode, prefill
 
 
+def private() -> int:
+    """Bytes of this process that no file stands for."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+    raise SystemExit("memory is measured on Linux only: leave --memory out")
+
+
+def child(path: Path, tokens: int, threads: int) -> dict[str, int]:
+    """Private bytes of this process behind the first chunk, and behind ``tokens``."""
+    with open_bundle(path, threads=threads) as model:
+        assert isinstance(model.session, DecoderSession)
+        decoder, found = model.session.decoder(), {}
+        for start in range(0, tokens, CHUNK):
+            decoder.feed([3 + token % 1000 for token in range(start, min(tokens, start + CHUNK))], exact=True)
+            if not start:
+                found["before"] = private()
+        return found | {"after": private(), "tokens": decoder.length}
+
+
+def memory_of(path: Path, tokens: int, threads: int) -> dict[str, int]:
+    """``child`` in a process of its own."""
+    command = [sys.executable, __file__, "--child", str(path), "--memory", str(tokens), "--threads", str(threads)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Everything, JSON-able."""
-    hidden, layers, context = (256, 4, 1024) if args.quick else (1024, 12, 32768)
+    layers, context = (4, 1024) if args.quick else (12, 32768)
+    hidden = args.hidden or (256 if args.quick else 1024)
     held = [n for n in args.held if n + CHUNK <= context]
     clock = time.process_time if args.threads == 1 else time.perf_counter
     result: dict[str, Any] = {"threads": args.threads, "context": context, "models": {}}
@@ -141,6 +174,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             manifest = made.manifest
             size = manifest.kv_cache.bytes_per_token * context + manifest.model.state_bytes
             result["models"][name] = {"parameters": manifest.parameters, "bytes": size, "speed": {}}
+            if args.memory:
+                sys.stderr.write(f"{args.memory} tokens of {name}\n")
+                result["models"][name]["memory"] = memory_of(path, min(args.memory, context), args.threads)
         for tokens in held:
             sys.stderr.write(f"{tokens} tokens held\n")
             decoders = {}
@@ -170,6 +206,12 @@ def show(result: dict[str, Any]) -> None:
     lines += [f"| model | parameters | a sequence of {result['context']} tokens |", "|---|---|---|"]
     for name, model in result["models"].items():
         lines.append(f"| {name} | {model['parameters'] / 1e6:.0f} M | {format_bytes(model['bytes'])} |")
+    if all("memory" in model for model in result["models"].values()):
+        lines += ["", "| private memory of a process | first chunk | tokens | behind them | more |", "|---" * 5 + "|"]
+        for name, model in result["models"].items():
+            before, after = model["memory"]["before"], model["memory"]["after"]
+            cells = [format_bytes(before), model["memory"]["tokens"], format_bytes(after), format_bytes(after - before)]
+            lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
     sys.stdout.write("\n".join(lines) + "\n")
 
 
@@ -179,9 +221,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--held", type=int, nargs="+", default=[256, 4096, 16384, 32768 - CHUNK], metavar="TOKENS")
+    parser.add_argument("--hidden", type=int, help="hidden size (1024)")
+    parser.add_argument("--memory", type=int, default=0, metavar="TOKENS", help="measure memory over so many tokens")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="small models and 1024 tokens: does it run?")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
+    if args.child:
+        sys.stdout.write(json.dumps(child(args.child, args.memory, args.threads)) + "\n")
+        return
     result = measure(args)
     show(result)
     if args.json:
