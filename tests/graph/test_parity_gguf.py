@@ -50,7 +50,9 @@ FILES = {
     "qwen2moe": ("qwen2_moe",),
     "gpt-oss": ("gpt_oss",),
     "lfm2": ("lfm2", "lfm2-adjusted"),
+    "lfm2moe": ("lfm2_moe",),
     "qwen35": ("qwen3_5",),
+    "qwen35moe": ("qwen3_5_moe",),
     "granitehybrid": ("granite4-h", "granite4-h-bias", "granite4-h-experts"),
 }
 VOCABULARY = 320
@@ -89,3 +91,14 @@ def test_logits_of_a_gguf_file(arch: str, case: str, tmp_path: Path) -> None:
     found = Decoder(exported, 1).step([tokens])[0]
     assert expected.std() > 0.3
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)
+
+
+def test_blocks_that_only_guess_further_tokens_are_left_out(tmp_path: Path) -> None:
+    """As the converter writes Qwen3.5's, behind those of the model."""
+    model = save_random_model(tmp_path / "hf", "qwen3", vocab_size=VOCABULARY)
+    write_model(tmp_path / "model.gguf", "qwen3", model, guessing=2)
+    tokens = random_tokens(20)
+    with open_checkpoint(str(tmp_path / "model.gguf")) as checkpoint:
+        assert checkpoint.config["num_hidden_layers"] == model.config.num_hidden_layers
+        exported = export_source(checkpoint.config, checkpoint.tensors, tmp_path / "out")
+    np.testing.assert_allclose(Decoder(exported, 1).step([tokens])[0], reference_logits(model, tokens), atol=2e-4)

@@ -59,6 +59,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "qwen3_5": ({"model_type": "qwen3_5_text", "rope": MROPE | {"mrope_interleaved": True}, "num_hidden_layers": 4,
                  "head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16,
                  "linear_value_head_dim": 16}, QWEN_VISION, {}),
+    "qwen3_5_moe": ({"model_type": "qwen3_5_moe_text", "rope": MROPE | {"mrope_interleaved": True},
+                     "num_hidden_layers": 4, "head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+                     "linear_key_head_dim": 16, "linear_value_head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2,
+                     "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32}, QWEN_VISION, {}),
     "mistral3": ({"model_type": "mistral", "sliding_window": None}, PIXTRAL | {"model_type": "pixtral"}, {}),
 }  # fmt: skip
 
@@ -102,7 +106,7 @@ def save_wrapped(directory: Path, kind: str, **changed: Any) -> Any:
     )
     torch.manual_seed(0)
     model = transformers.AutoModelForImageTextToText.from_config(config, attn_implementation="eager")
-    randomize(model, norm=0.0 if kind == "gemma3" or kind == "qwen3_5" else 1.0)
+    randomize(model, norm=0.0 if kind == "gemma3" or kind.startswith("qwen3_5") else 1.0)
     model = model.float().eval()
     model.save_pretrained(directory)
     return model

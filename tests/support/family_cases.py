@@ -280,6 +280,22 @@ CASES |= {
     ),
 }
 
+LFM2_MOE = LFM2 | {
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "num_dense_layers": 2,
+}
+
+CASES |= {
+    "lfm2_moe": ("lfm2_moe", LFM2_MOE),
+    "lfm2_moe-scaled": (
+        "lfm2_moe",
+        LFM2_MOE
+        | {"use_expert_bias": False, "norm_topk_prob": False, "routed_scaling_factor": 1.7, "num_dense_layers": 0},
+    ),
+}
+
 QWEN3_5 = {
     "num_hidden_layers": 4,
     "head_dim": 32,
@@ -303,6 +319,20 @@ CASES |= {
             "linear_conv_kernel_dim": 3,
         },
     ),
+}
+
+CASES |= {
+    "qwen3_5_moe": (
+        "qwen3_5_moe_text",
+        QWEN3_5
+        | {
+            "num_experts": 6,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "shared_expert_intermediate_size": 48,
+            "linear_value_head_dim": 16,
+        },
+    )
 }
 
 GRANITE4_H = {
@@ -335,5 +365,5 @@ CASES |= {
     "granite4-h-experts": ("granitemoehybrid", GRANITE4_H | {"num_local_experts": 5, "num_experts_per_tok": 2}),
 }
 
-NEWER = {"gemma4_text", "ministral3", "qwen3_5_text"}
+NEWER = {"gemma4_text", "lfm2_moe", "ministral3", "qwen3_5_moe_text", "qwen3_5_text"}
 """Families that transformers 4 does not know."""

@@ -9,7 +9,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gguf import MODEL_ARCH_NAMES, GGUFWriter, RopeScalingType, get_tensor_name_map
+from gguf import MODEL_ARCH_NAMES, ExpertGatingFuncType, GGUFWriter, RopeScalingType, get_tensor_name_map
 from gguf_fixtures import add_bpe, finish, interleave
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # What the converter's classes do beyond the names (conversion/*.py).
 PERMUTED = ("llama", "mistral3", "smollm3", "granite", "granitemoe", "granitehybrid", "arcee", "minicpm")
-SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron", "qwen35")
+SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron", "qwen35", "qwen35moe")
 # Config keys of an expert's inner size.
 EXPERTS = {
     "qwen3moe": "moe_intermediate_size",
@@ -25,15 +25,17 @@ EXPERTS = {
     "granitemoe": "intermediate_size",
     "granitehybrid": "intermediate_size",
     "qwen2moe": "moe_intermediate_size",
+    "qwen35moe": "moe_intermediate_size",
     "gpt-oss": "intermediate_size",
+    "lfm2moe": "moe_intermediate_size",
     "llama": "intermediate_size",  # Mixtral
 }
 MIXTRAL = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
 LAYER_NORM = {"cohere2": "layer_norm_eps", "nemotron": "norm_eps", "stablelm": "layer_norm_eps"}
 
 
-def write_model(path: Path, arch: str, model: Any) -> None:
-    """Write the random ``model`` to ``path`` under the architecture ``arch``."""
+def write_model(path: Path, arch: str, model: Any, *, guessing: int = 0) -> None:
+    """Write the random ``model`` to ``path`` under the architecture ``arch``; ``guessing``: blocks that only guess."""
     config = model.config.to_dict()
     writer = GGUFWriter(path, arch)
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
@@ -42,17 +44,26 @@ def write_model(path: Path, arch: str, model: Any) -> None:
     rotated = int(head_dim * rope.get("partial_rotary_factor", 1.0))
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_block_count(config["num_hidden_layers"] + guessing)
+    if guessing:
+        writer.add_nextn_predict_layers(guessing)
+    for block in range(config["num_hidden_layers"], config["num_hidden_layers"] + guessing):
+        for name in ("attn_norm", "nextn.enorm"):
+            writer.add_tensor(f"blk.{block}.{name}.weight", np.ones(config["hidden_size"], np.float32))
     size = model.model.layers[0].feed_forward.w1.out_features if arch == "lfm2" else config["intermediate_size"]
-    writer.add_feed_forward_length(size)
-    if arch == "qwen35":
+    if arch != "qwen35moe":
+        writer.add_feed_forward_length(size)
+    if arch.startswith("qwen35"):
         add_delta(writer, config)
     writer.add_head_count(heads)
     kinds = config.get("layer_types")
-    if arch in ("lfm2", "granitehybrid"):
+    if arch in ("lfm2", "lfm2moe", "granitehybrid"):
         attends = [kind in ("full_attention", "attention") for kind in kinds]
         writer.add_head_count_kv([kv_heads if attention else 0 for attention in attends])
-    if arch == "lfm2":
+    if arch == "lfm2moe":
+        writer.add_leading_dense_block_count(config["num_dense_layers"])
+        writer.add_expert_gating_func(ExpertGatingFuncType.SIGMOID)
+    if arch.startswith("lfm2"):
         writer.add_shortconv_l_cache(config["conv_L_cache"])
     elif arch == "granitehybrid":
         add_mamba(writer, config)
@@ -63,7 +74,7 @@ def write_model(path: Path, arch: str, model: Any) -> None:
     if arch in LAYER_NORM:
         writer.add_layer_norm_eps(config[LAYER_NORM[arch]])
     else:
-        writer.add_layer_norm_rms_eps(config["norm_eps" if arch == "lfm2" else "rms_norm_eps"])
+        writer.add_layer_norm_rms_eps(config["norm_eps" if arch.startswith("lfm2") else "rms_norm_eps"])
     writer.add_rope_dimension_count(rotated)
     add_rope(writer, arch, config, rope, rotated)
     add_features(writer, arch, config)

@@ -147,6 +147,8 @@ def randomize(model: Any, *, seed: int = 0, norm: float = 1.0) -> None:
         for name, buffer in model.named_buffers():
             if name.endswith("layer_scalar"):
                 buffer.copy_(1.0 + 0.3 * torch.randn(buffer.shape, generator=generator))
+            elif name.endswith("expert_bias"):
+                buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
 
 
 @dataclass

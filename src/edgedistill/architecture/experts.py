@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgedistill.architecture.family import flag
 from edgedistill.architecture.spec import ExpertsSpec
 from edgedistill.architecture.tensor_refs import Neighbours, TensorRef
-from edgedistill.checkpoint.config_values import integer
+from edgedistill.checkpoint.config_values import integer, number
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ def experts_spec(config: Mapping[str, Any], family: Experts | None, hidden_size:
         up_offset=family.up_offset,
         shared_size=int(family.shared.number(config)) if family.shared else 0,
         shared_gated=family.shared_gate is not None,
+        sigmoid=family.sigmoid,
+        selection=family.selection is not None and family.selection[0].flag(config),
+        scaling=family.scaling.number(config) if family.scaling else 1.0,
     )
 
 
@@ -75,6 +78,9 @@ def mixture_layers(config: Mapping[str, Any], family: Experts | None, count: int
     """Whether each layer is a mixture."""
     if family is None or _has_none(config, family):
         return (False,) * count
+    if family.dense_first:
+        first = number(config, family.dense_first.name, family.dense_first.default)  # 0 is a sensible value here
+        return tuple(index >= first for index in range(count))
     if not family.some_layers:
         return (True,) * count
     step = integer(config, "decoder_sparse_step", 1)
@@ -92,6 +98,8 @@ def expert_refs(family: Family, spec: ModelSpec, index: int, stored: set[str], f
     refs: dict[str, Ref] = {
         f"{prefix}mlp.router.{kind}": TensorRef(f"{prefix}{experts.router}.{kind}") for kind in ("weight", "bias")
     }
+    if experts.selection:
+        refs[f"{prefix}mlp.router.selection"] = TensorRef(f"{prefix}{experts.selection[1]}")
     refs |= _shared(experts, spec.experts, prefix, factor, stored)
     for expert in range(spec.experts.count):
         name = f"{prefix}mlp.experts.{expert}"

@@ -165,7 +165,7 @@ def _older_spelling(config: Mapping[str, Any], family: Family) -> Mapping[str, A
     """LFM2's first checkpoints have names of their own for three keys; Gemma 4's RoPE may go without saying."""
     if family.layer_scalars:
         return {**config, "rope_parameters": mapping(config, "rope_parameters") or ROPE_PARAMETERS}
-    if not family.adjusted_mlp:
+    if family.recurrent is None or family.recurrent.layer_type != "conv":
         return config
     older = {"tie_embedding": "tie_word_embeddings", "block_ff_dim": "intermediate_size", "theta": "rope_theta"}
     return {**config, **{new: config[old] for old, new in older.items() if config.get(old) is not None}}

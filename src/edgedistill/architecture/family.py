@@ -47,6 +47,7 @@ class Experts:
         normalized: See ``ExpertsSpec``.
         optional: A count of 0 says that the model has none.
         some_layers: Which layers are mixtures is said by ``decoder_sparse_step`` and ``mlp_only_layers``, not all are.
+        dense_first: Key of the number of layers before the first mixture.
         router: Module of the router.
         separate: Modules gate, up and down of expert ``{}``, each stored by itself.
         stacked: Names of the tensors gate-up [E, 2I, H] (gate before up) and down [E, H, I] of all experts.
@@ -55,6 +56,7 @@ class Experts:
         shared: Key of the inner size of an expert that all tokens share; None: there is none.
         shared_names: Its modules gate, up and down; two: gate and up in one tensor, and down.
         shared_gate: Module of the logit that it is weighted by; None: it is not.
+        sigmoid: See ``ExpertsSpec``. ``selection``: key of its flag, and its tensor. ``scaling``: key.
     """
 
     count: Key = Key("num_experts", 128)
@@ -63,6 +65,7 @@ class Experts:
     normalized: bool | Key = True
     optional: bool = False
     some_layers: bool = False
+    dense_first: Key | None = None
     router: str = "mlp.gate"
     separate: tuple[str, str, str] = (
         "mlp.experts.{}.gate_proj",
@@ -78,6 +81,9 @@ class Experts:
     shared: Key | None = None
     shared_names: tuple[str, ...] = ()
     shared_gate: str | None = None
+    sigmoid: bool = False
+    selection: tuple[Key, str] | None = None
+    scaling: Key | None = None
 
 
 @dataclass(frozen=True, slots=True)

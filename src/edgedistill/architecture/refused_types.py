@@ -8,10 +8,7 @@ _REASONS = {
         ("nemotron_h", "falcon_h1", "jamba", "bamba", "zamba2", "mamba2"),
         "it has Mamba layers, which are known of Granite 4-h alone",
     ),
-    **dict.fromkeys(
-        ("qwen3_5_moe", "qwen3_5_moe_text", "qwen3_next", "lfm2_moe"),
-        "its layers are recurrent and have experts, which is known of Granite 4-h alone",
-    ),
+    "qwen3_next": "its recurrent layers store queries, keys, values and gates in an order that is not known",
     "phimoe": "its router masks logits by a threshold",
 }
 

@@ -59,7 +59,8 @@ class QueryScaling:
 class ExpertsSpec:
     """A mixture of experts: of ``count`` gated MLPs, the ``active`` ones of the largest router logits, weighted.
 
-    Weights are the softmax of all logits, divided by their sum over the active experts if ``normalized``. An expert is
+    Weights are the softmax of all logits, divided by their sum over the active experts if ``normalized``. With
+    ``sigmoid`` they are each logit's sigmoid, divided likewise, times ``scaling``. An expert is
     ``down(g * sigmoid(sigmoid_scale * g) * (u + up_offset))`` with g = min(gate(x), limit), u = clip(up(x), limit).
 
     Attributes:
@@ -68,6 +69,8 @@ class ExpertsSpec:
         limit: None: nothing is clamped.
         shared_size: Inner size of the expert that all tokens share, whose result is added; 0: there is none.
         shared_gated: Its result is multiplied by the sigmoid of a logit of its own (Qwen 2 MoE).
+        selection: With ``sigmoid``, a number of every expert's is added where the active ones are chosen, and only
+            there (LFM2 MoE).
     """
 
     count: int
@@ -81,6 +84,9 @@ class ExpertsSpec:
     up_offset: float = 0.0
     shared_size: int = 0
     shared_gated: bool = False
+    sigmoid: bool = False
+    selection: bool = False
+    scaling: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

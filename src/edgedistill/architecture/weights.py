@@ -268,6 +268,8 @@ def _mixture(spec: ModelSpec, experts: ExpertsSpec, name: str, source: str) -> l
     weights = [LogicalWeight(f"{name}.router", "router", (count, h), (f"{source}.router.weight",))]
     if experts.router_bias:
         weights.append(LogicalWeight(f"{name}.router.bias", "bias", (count,), (f"{source}.router.bias",)))
+    if experts.selection:
+        weights.append(LogicalWeight(f"{name}.router.selection", "bias", (count,), (f"{source}.router.selection",)))
     for role, rows, columns in (("gate_up", 2 * inner, h), ("down", h, inner)):
         modules = [f"{source}.experts.{expert}.{role}_proj" for expert in range(count)]
         parts = tuple(f"{module}.weight" for module in modules)

@@ -50,6 +50,7 @@ TEXT_TYPES = {
     "qwen3_vl": "qwen3",
     "qwen3_vl_text": "qwen3",
     "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
     "gemma3": "gemma3_text",
     "gemma3n": "gemma3n_text",
     "gemma4": "gemma4_text",

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 XIELU_BETA, XIELU_EPS = 0.5, -1e-6
 """Constants of every published xIELU model."""
+SHARE_EPS = 1e-6
+"""Added to the sum of sigmoids that divides them (LFM2 MoE)."""
 ALL = slice(None)
 
 
@@ -148,11 +150,10 @@ class Decoder:
         weights = self._weights
         flat = x.flatten(0, 1)
         logits = weights.linear(flat, f"{name}.router", bias=experts.router_bias)
-        chosen = logits.topk(experts.active, -1)
-        shares = chosen.values.softmax(-1) if experts.normalized else logits.softmax(-1).gather(-1, chosen.indices)
+        chosen, shares = self._routed(logits, experts, name)
         out = torch.zeros_like(flat)
         for expert in range(experts.count):
-            token, place = (chosen.indices == expert).nonzero(as_tuple=True)
+            token, place = (chosen == expert).nonzero(as_tuple=True)
             if len(token):
                 one = self._expert(flat[token], experts, expert, f"{name}.experts")
                 out = out.index_add(0, token, one * shares[token, place, None])
@@ -164,6 +165,20 @@ class Decoder:
         if experts.shared_gated:
             shared = shared * weights.linear(x, f"{name}.shared.router").sigmoid()
         return out + shared
+
+    def _routed(self, logits: torch.Tensor, experts: ExpertsSpec, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """The active experts int64 [tokens, active] by router logits float32 [tokens, E], and their shares."""
+        if not experts.sigmoid:
+            chosen = logits.topk(experts.active, -1)
+            shares = chosen.values.softmax(-1) if experts.normalized else logits.softmax(-1).gather(-1, chosen.indices)
+            return chosen.indices, shares
+        scores = logits.sigmoid()
+        ranked = scores + self._weights.vector(f"{name}.router.selection") if experts.selection else scores
+        active = ranked.topk(experts.active, -1).indices
+        shares = scores.gather(-1, active)
+        if experts.normalized:
+            shares = shares / (shares.sum(-1, keepdim=True) + SHARE_EPS)
+        return active, shares * experts.scaling
 
     def _expert(self, x: torch.Tensor, experts: ExpertsSpec, expert: int, name: str) -> torch.Tensor:
         """One expert of ``x`` float32 [tokens, H]; see ``ExpertsSpec``."""

@@ -131,7 +131,7 @@ class Student:
         return read_weight(reference, weight)
 
     def _add_float(self, weight: LogicalWeight, directory: Path) -> None:
-        """A vector, which is trained; a router or a convolution's kernel, which is not."""
+        """A vector, which is trained, or what is not: a router, what is added to its choice, a kernel."""
         if weight.name not in self._stored:
             raise BundleError(
                 f"The bundle's graph has no {weight.kind} {weight.name}; the reference's architecture has one.",
@@ -140,7 +140,7 @@ class Student:
         # The experts' have an axis more in the graph.
         values = self._stored.read(directory, weight.name).astype(np.float32).reshape(weight.shape)
         base = torch.from_numpy(values)
-        if weight.kind in ("router", "kernel"):
+        if weight.kind in ("router", "kernel") or weight.name.endswith(".selection"):
             self._plain[weight.name] = base
             return
         shift = torch.zeros_like(base, requires_grad=True)

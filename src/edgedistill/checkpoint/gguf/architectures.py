@@ -45,6 +45,19 @@ _EXPERTS = {
     "ffn_up_exps": "mlp.experts.up_proj",
     "ffn_down_exps": "mlp.experts.down_proj",
 }
+_LFM2 = {
+    "attn_norm": "operator_norm",
+    "attn_output": "self_attn.out_proj",
+    "attn_q_norm": "self_attn.q_layernorm",
+    "attn_k_norm": "self_attn.k_layernorm",
+    "ffn_norm": "ffn_norm",
+    "ffn_gate": "feed_forward.w1",
+    "ffn_up": "feed_forward.w3",
+    "ffn_down": "feed_forward.w2",
+    "shortconv.conv": "conv.conv",
+    "shortconv.in_proj": "conv.in_proj",
+    "shortconv.out_proj": "conv.out_proj",
+}
 _SHARED = {
     "ffn_gate_shexp": "mlp.shared_experts.gate_proj",
     "ffn_up_shexp": "mlp.shared_experts.up_proj",
@@ -217,21 +230,27 @@ ARCHITECTURES: dict[str, GgufArchitecture] = {
     "qwen35": GgufArchitecture(
         "qwen3_5_text", norm_shift=1.0, names=delta.NAMES, biases={}, recurrent="linear_attention"
     ),
+    "qwen35moe": GgufArchitecture(
+        "qwen3_5_moe_text",
+        norm_shift=1.0,
+        names=delta.NAMES | _EXPERTS | _SHARED | {"ffn_gate_inp": "mlp.gate"},
+        biases={},
+        experts={},
+        shared="shared_expert_intermediate_size",
+        recurrent="linear_attention",
+    ),
+    "lfm2moe": GgufArchitecture(
+        "lfm2_moe",
+        names=_LFM2 | _EXPERTS | {"ffn_gate_inp": "feed_forward.gate", "exp_probs_b": "feed_forward.expert_bias"},
+        model_names={"token_embd_norm.weight": "model.embedding_norm.weight"},
+        biases={"conv_bias": "shortconv.in_proj", "use_expert_bias": "exp_probs_b"},
+        eps="norm_eps",
+        experts={"norm_topk_prob": True},
+        recurrent="conv",
+    ),
     "lfm2": GgufArchitecture(
         "lfm2",
-        names={
-            "attn_norm": "operator_norm",
-            "attn_output": "self_attn.out_proj",
-            "attn_q_norm": "self_attn.q_layernorm",
-            "attn_k_norm": "self_attn.k_layernorm",
-            "ffn_norm": "ffn_norm",
-            "ffn_gate": "feed_forward.w1",
-            "ffn_up": "feed_forward.w3",
-            "ffn_down": "feed_forward.w2",
-            "shortconv.conv": "conv.conv",
-            "shortconv.in_proj": "conv.in_proj",
-            "shortconv.out_proj": "conv.out_proj",
-        },
+        names=_LFM2,
         model_names={"token_embd_norm.weight": "model.embedding_norm.weight"},
         biases={"conv_bias": "shortconv.in_proj"},
         eps="norm_eps",

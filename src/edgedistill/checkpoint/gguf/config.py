@@ -36,7 +36,7 @@ _GLOBAL_NAMES = {
     "output.weight": "lm_head.weight",
 }
 _BLOCK = re.compile(r"blk\.(\d+)\.([\w.]+?)(?:\.(weight|bias))?")
-_NO_SUFFIX = (".sinks", ".A_log", ".dt_bias", ".correct_output_scale", "mamba.D")
+_NO_SUFFIX = (".sinks", ".A_log", ".dt_bias", ".correct_output_scale", "mamba.D", ".expert_bias")
 
 
 def find_architecture(header: GgufHeader) -> GgufArchitecture:
@@ -70,11 +70,14 @@ def map_tensors(header: GgufHeader, architecture: GgufArchitecture, config: Mapp
     """
     names, others = architecture.block_names, _GLOBAL_NAMES | dict(architecture.model_names)
     heads = {"self_attn.q_proj": config["num_attention_heads"], "self_attn.k_proj": config["num_key_value_heads"]}
+    guessing = Keys(header.metadata).integer("nextn_predict_layers", 0)
     parts: dict[str, GgufPart] = {}
     for name, stored in header.tensors.items():
         if name in ROPE_FACTORS or name.endswith((".attn_rot_embd.weight", ".rope_freqs.weight")):
             continue
         match = _BLOCK.fullmatch(name)
+        if match and guessing and int(match[1]) >= config["num_hidden_layers"]:
+            continue
         if match and match[2] in names:
             module = names[match[2]]
             suffix = "" if module.endswith(_NO_SUFFIX) else f".{match[3]}"
@@ -147,15 +150,16 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
         raise UnsupportedModelError(
             f"The GGUF model rotates {rotated} of {head_dim} elements of a head; expected all of them."
         )
-    layers = keys.integer("block_count")
+    layers = _block_count(keys)
     kv_heads = keys.each("attention.head_count_kv", layers, heads) if architecture.recurrent else []
     norm = "layer_norm" if architecture.layer_norm else "layer_norm_rms"
     config: dict[str, Any] = {
         "model_type": architecture.model_type,
         "hidden_size": hidden,
+        # Not stated where all layers are mixtures (Qwen3.5).
         "intermediate_size": keys.each("feed_forward_length", layers)
         if architecture.windows == "gemma3n"
-        else keys.integer("feed_forward_length"),
+        else keys.integer("feed_forward_length", keys.integer("expert_feed_forward_length", 0) or None),
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": max(kv_heads) if kv_heads else keys.integer("attention.head_count_kv", heads),
@@ -199,6 +203,11 @@ def _particular(config: dict[str, Any], keys: Keys, architecture: GgufArchitectu
         _windows(config, keys, architecture)
 
 
+def _block_count(keys: Keys) -> int:
+    """Blocks of the model, without those behind them that only guess the tokens after the next one (Qwen3.5)."""
+    return max(0, keys.integer("block_count") - keys.integer("nextn_predict_layers", 0))
+
+
 def _recurrent(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture, kv_heads: list[int]) -> None:
     """Layers without key/value heads, if the architecture has them."""
     if architecture.recurrent is None:
@@ -213,6 +222,7 @@ def _recurrent(config: dict[str, Any], keys: Keys, architecture: GgufArchitectur
         config |= mamba.mamba_config(keys, config["hidden_size"])
     else:
         config |= {"conv_L_cache": keys.integer("shortconv.l_cache"), "block_auto_adjust_ff_dim": False}
+        config["num_dense_layers"] = keys.integer("leading_dense_block_count", 0)
 
 
 def _windows(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture) -> None:
@@ -240,7 +250,8 @@ def _experts(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture)
         )
     config["model_type"] = architecture.experts_type or architecture.model_type
     size = keys.integer("expert_feed_forward_length", 0) or config["intermediate_size"]
-    key = "moe_intermediate_size" if config["model_type"] in ("qwen2_moe", "qwen3_moe") else "intermediate_size"
+    own_key = ("qwen2_moe", "qwen3_moe", "qwen3_5_moe_text", "lfm2_moe")
+    key = "moe_intermediate_size" if config["model_type"] in own_key else "intermediate_size"
     config |= {"num_experts": count, "num_experts_per_tok": keys.integer("expert_used_count"), key: size}
     config |= architecture.experts
     shared = keys.integer("expert_shared_feed_forward_length", 0)
