@@ -108,6 +108,7 @@ def write_model(path: Path, arch: str, model: Any, *, guessing: int = 0) -> None
                 array = interleave(array, count)
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         target = f"{target}.weight" if target and target.endswith(("attn_sinks", "altup_correct_scale")) else target
+        target = f"{target}.bias" if target and target.endswith("exp_probs_b") else target
         assert target is not None, f"the converter has no name for {name} in {arch}"
         writer.add_tensor(target, np.ascontiguousarray(array))
     for part, values in activations.items():
@@ -214,7 +215,8 @@ def with_stacked_experts(arrays: dict[str, np.ndarray], arch: str) -> dict[str, 
         if "shared" in name:
             found |= of_shared_expert(name, array)
             continue
-        layer, _, module = name.partition(".mlp.experts." if ".mlp." in name else ".block_sparse_moe.")
+        block = next((part for part in ("mlp.experts", "feed_forward.experts") if part in name), "block_sparse_moe")
+        layer, _, module = name.partition(f".{block}.")
         for short, whole in MIXTRAL.items():
             module = module.removeprefix("experts.").replace(f".{short}.", f".{whole}.") if short in module else module
         target = f"{layer}.mlp.experts"

@@ -43,7 +43,8 @@ def test_chunks_give_what_single_tokens_give(delta: bool, length: int) -> None:
     gradients = []
     for rule in (scan, token_by_token):
         leaves = [leaf.clone().requires_grad_() for leaf in inputs]
-        out = rule(*leaves[:4], leaves[4] if delta else None)
+        query, key, value, decay, *rest = leaves
+        out = rule(query, key, value, decay, rest[0] if rest else None)
         gradients.append((out.detach(), *torch.autograd.grad((out * wanted).sum(), leaves)))
     for found, expected in zip(*gradients, strict=True):
         assert torch.isfinite(found).all()

@@ -47,11 +47,6 @@ class ModelTensors:
         self._stored = set(source.names())
         self._reader = RefReader(source)
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether every tensor is stored as it is asked for."""
-        return not self._refs
-
     def names(self) -> Iterable[str]:
         """Names that can be read: what is mapped, then everything that is stored under its own name."""
         mapped = [name for name, ref in self._refs.items() if self._stored.issuperset(ref.names)]

@@ -1,0 +1,85 @@
+"""Models with recurrent layers through what plans, measures and compares: plan, a budget of bits, compare, selftest."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from cli_support import here
+from hybrid_checkpoints import WRITERS
+from shared import made_once
+
+from edgedistill.bundle.bundle import Bundle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BITS = 6.0
+
+
+@pytest.fixture(scope="module", params=sorted(WRITERS))
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_once(tmp_path_factory, f"checkpoint/tiny-{request.param}", WRITERS[request.param])
+
+
+@pytest.fixture(scope="module")
+def sized(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of so many bits a weight, by the measured effect of each matrix."""
+
+    def make(out: Path) -> Path:
+        options = ("--context", 256, "--bits-per-weight", BITS, "--no-verify")
+        done = here("export", source, "-o", out, *options)
+        assert done.code == 0, done.err
+        return out
+
+    return made_once(tmp_path_factory, f"bundles/{source.name}-sized", make)
+
+
+def test_plan_counts_states(source: Path, sized: Path) -> None:
+    states = Bundle.open(sized).manifest.model.state_bytes
+    rows = here("plan", source, "--format", "int4-b32,fp32", "--context", "64,512", "--no-measure", "--json").json[
+        "rows"
+    ]
+    assert [row["format"] for row in rows] == ["int4-b32", "fp32"]
+    small, large = (row["memory"]["512"] for row in rows)
+    assert small["file_bytes"] < large["file_bytes"]
+    per_token = (small["kv_bytes"] - rows[0]["memory"]["64"]["kv_bytes"]) / 448
+    assert small["kv_bytes"] - 512 * per_token >= states > 0
+
+
+def test_a_budget_chooses_formats_by_the_measured_effect(sized: Path) -> None:
+    manifest = Bundle.open(sized).manifest
+    assert manifest.bits_per_weight <= BITS
+    recurrent = [w for w in manifest.weights if w.name.split(".")[2:3] in (["conv"], ["delta"], ["mamba"])]
+    chosen = {w.format.label() for w in manifest.weights if not w.format.is_float}
+    assert len(chosen) > 1
+    assert any(not w.format.is_float for w in recurrent)
+    assert here("inspect", sized, "--verify").code == 0
+
+
+def test_a_budget_by_estimated_effects(source: Path, tmp_path: Path) -> None:
+    options = (
+        "--context",
+        256,
+        "--bits-per-weight",
+        BITS,
+        "--sensitivity",
+        "estimated",
+        "--no-verify",
+        "--no-calibrate",
+    )
+    assert here("export", source, "-o", tmp_path / "out", *options).code == 0
+    assert Bundle.open(tmp_path / "out").manifest.bits_per_weight <= BITS
+
+
+def test_compare_orders_formats(source: Path, tmp_path: Path) -> None:
+    options = ("--max-tokens", 64, "--decode-tokens", 8, "--rounds", 1, "--new-tokens", 4, "--out", tmp_path / "out")
+    done = here("compare", source, "--format", "int8-b64,int2", *options, home=tmp_path)
+    assert done.code == 0, done.err
+    rows = {row["format"]: row for row in json.loads((tmp_path / "out" / "compare.json").read_text())["rows"]}
+    assert rows["int8-b64"]["scoring"]["kl"] < rows["int2"]["scoring"]["kl"]
+
+
+def test_selftest_passes(sized: Path) -> None:
+    assert here("selftest", sized).code == 0
