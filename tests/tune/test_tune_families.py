@@ -29,18 +29,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = parse_format("int4-b16-asym-search-acc1")
-REFUSED = {"bitnet", "gemma4_text"}
+REFUSED = {"bitnet", "gemma3n_text", "gemma4_text"}
 TWICE = ("gemma2", "granite4-h", "lfm2", "qwen3", "qwen3_moe")
 """Cases whose layers are computed a second time for the gradient, too."""
 
 
-def test_layers_that_tuning_does_not_know_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", ["bitnet", "gemma3n"])
+def test_layers_that_tuning_does_not_know_are_refused(case: str, tmp_path: Path) -> None:
     """The other one of ``REFUSED`` needs a newer transformers, and has a test of its own."""
-    save_random_model(tmp_path, "bitnet", **CASES["bitnet"][1])
+    save_random_model(tmp_path, CASES[case][0], **CASES[case][1])
     tensors = open_safetensors(tmp_path)
     checkpoint: Any = SimpleNamespace(config=json.loads((tmp_path / "config.json").read_text()), tensors=tensors)
     try:
-        with pytest.raises(UnsupportedModelError, match=r"bitnet have layers that tuning does not know.*calibrate"):
+        with pytest.raises(UnsupportedModelError, match=r"(bitnet|gemma3n_text) have layers that tuning does not know"):
             _check_reference(SimpleNamespace(), checkpoint)  # type: ignore[arg-type]
     finally:
         tensors.close()
