@@ -9,6 +9,7 @@ import pytest
 from checkpoint_fixtures import tokenizer
 from exporting import export
 from family_cases import CASES
+from gguf_parity import write_model
 from parity_support import random_tokens, reference_logits, save_random_model
 
 import edgedistill
@@ -18,6 +19,9 @@ from edgedistill.errors import UnsupportedModelError
 from edgedistill.export.calibrate import sliced_run
 from edgedistill.runtime.session import DecoderSession
 from edgedistill.tune.pipeline import _check_reference
+from edgedistill.verify.models.torch import TorchModel
+from edgedistill.verify.sampling.protocol import Slice
+from edgedistill.verify.suites.registry import load_suite
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +85,17 @@ def test_the_reference_reads_the_rows_that_there_are(source: tuple[Path, Any]) -
     assert np.abs(of_known_rows(source[1], ids) - reference_logits(source[1], ids)).max() < 1e-5
 
 
+def test_rows_that_continue_one_prompt_as_trajectories_do(bundle: Bundle) -> None:
+    """Layers without keys of their own read, for every row, those that its own tokens made."""
+    prompt, rows = random_tokens(20), [random_tokens(9, seed) for seed in (1, 2, 3)]
+    decoder = DecoderSession(bundle).decoder()
+    decoder.feed_all(prompt, exact=True)
+    batch = decoder.select([0, 0, 0])
+    found = [batch.step(np.array([[row[index]] for row in rows]), exact=True)[:, 0].copy() for index in range(9)]
+    expected = [prefilled(bundle, [*prompt, *row])[20:] for row in rows]
+    assert np.abs(np.stack(found, axis=1) - np.stack(expected)).max() < 1e-4
+
+
 @pytest.mark.parametrize("limit", [1, 100_000])
 def test_slices_give_what_the_whole_gives(bundle: Bundle, limit: int) -> None:
     """What flows between slices has an axis for the streams; export tries large bundles this way."""
@@ -104,6 +119,21 @@ def test_quantized_with_a_cache_of_8_bits(
     ids = random_tokens(24)
     whole = prefilled(bundle, ids)
     assert np.abs(prefilled(Bundle.open(made.path), ids) - whole).mean() < (0.15 if bits == 8 else 0.6) * whole.std()
+
+
+def test_the_original_in_pytorch_scores_as_the_bundle_does(tmp_path: Path) -> None:
+    """What ``verify`` compares with: layers without keys of their own read those of others there too."""
+    model = save_random_model(tmp_path / "hf", "gemma3n_text", **SIZES | {"vocab_size_per_layer_input": 320})
+    (tmp_path / "hf" / "tokenizer.json").write_text(tokenizer().to_str(), encoding="utf-8")
+    write_model(tmp_path / "model.gguf", "gemma3n", model)
+    made = Bundle.open(export(tmp_path / "hf", tmp_path / "b", format="fp32", kv_cache="float32").path)
+    prompt, reply = load_suite("arithmetic").prompts[0], random_tokens(5)
+    for name in ("hf", "model.gguf"):
+        with TorchModel.open(str(tmp_path / name), stream=False) as original:
+            ids = list(original.replies.encode(prompt, None).ids)
+            (found,) = original.score(prompt, [reply], [Slice(0, 5)], thinking=None)
+        expected = prefilled(made, [*ids, *reply[:-1]])[len(ids) - 1 :]
+        assert np.abs(found - expected).max() < 1e-4
 
 
 def test_what_is_not_done_says_so(source: tuple[Path, Any], bundle: Bundle, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def without_vision(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
     from transformers.models.gemma3n import modeling_gemma3n
 
-    class Models(modeling_gemma3n.AutoModel):  # type: ignore[name-defined,misc]
+    class Models(modeling_gemma3n.AutoModel):  # type: ignore[misc]
         @classmethod
         def from_config(cls, config: Any, **options: Any) -> Any:
             if config.model_type == "gemma3n_vision":

@@ -93,12 +93,6 @@ def model_tensors(config: Mapping[str, Any], spec: ModelSpec, source: TensorSour
     stored = set(source.names())
     for index in range(spec.num_hidden_layers):
         refs |= _layer(config, family, spec.of_layer(index), index, stored)
-    for module in ("model.altup_projections", "model.altup_unembed_projections"):
-        if spec.altup and f"{module}.weight" in stored:  # all in one tensor, as GGUF files have them
-            refs |= {
-                f"{module}.{index}.weight": TensorRef(f"{module}.weight", expert=index)
-                for index in range(spec.altup.streams - 1)
-            }
     scale = family.logits_scale.number(config) if family.logits_scale else 1.0
     scale /= family.logits_divisor.number(config) if family.logits_divisor else 1.0
     if scale != 1.0:

@@ -58,17 +58,28 @@ class Streams:
             output: Name of the result.
         """
         b, name = self._b, f"layers.{layer.index}.altup"
-        corrected = self._corrected(predicted, computed, layer.index)
-        read = self.active(corrected, f"{name}.corrected.active")
+        weighted = self._weighted(computed, layer.index, "correct")
+        active = self.active(predicted, f"{name}.active")
+        error = b.call("Sub", [computed, active], f"{name}.error")
+        index = b.constant("altup.active.kept", np.array([self._altup.active], dtype=np.int64))
+        one = b.constant("altup.one", np.array(1, dtype=np.float32))
+        own = b.call("Add", [b.call("Gather", [weighted, index], f"{name}.own", axis=2), one], f"{name}.own.sum")
+        read = b.call("Add", [b.call("Mul", [error, own], f"{name}.own.error"), active], f"{name}.corrected")
         if self._altup.scaled:
             read = b.call("Mul", [read, self._weights.vector(b, f"{name}.scale")], f"{name}.corrected.scaled")
         part = read_part(b, self._spec, self._weights, layer, read, per_layer)
-        # All streams but the first take it, whichever is active.
-        rest = np.ones((self._altup.streams, 1), dtype=np.float32)
-        rest[0] = 0
-        part = b.call("Unsqueeze", [part, self._axis(2)], f"{name}.part")
-        part = b.call("Mul", [part, b.constant("altup.rest", rest)], f"{name}.part.rest")
-        streams = b.call("Add", [corrected, part], f"{name}.streams")
+        # Every stream takes the error, by 1 and its coefficient; all but the first take the part, whichever is active.
+        added = np.ones((self._altup.streams, 2), dtype=np.float32)
+        added[0, 1] = 0
+        columns = b.call("Unsqueeze", [weighted, self._axis(3)], f"{name}.columns")
+        columns = b.call("Mul", [columns, b.constant("altup.first", np.eye(1, 2, dtype=np.float32))], f"{name}.both")
+        columns = b.call("Add", [columns, b.constant("altup.added", added)], f"{name}.both.sum")
+        rows = [
+            b.call("Unsqueeze", [value, self._axis(2)], f"{name}.{which}.row")
+            for value, which in ((error, "error"), (part, "part"))
+        ]
+        changes = b.call("MatMul", [columns, b.call("Concat", rows, f"{name}.rows", axis=2)], f"{name}.changes")
+        streams = b.call("Add", [predicted, changes], f"{name}.streams")
         following = layer.index + 1
         if following == self._spec.num_hidden_layers:
             return self._merged(streams, output)
@@ -94,33 +105,21 @@ class Streams:
     def _predict(self, streams: ir.Value, layer: int, output: str) -> ir.Value:
         """Every stream and a sum of all, weighted by what the router makes of the active one."""
         b, count, name = self._b, self._altup.streams, f"layers.{layer}.altup.predict"
-        routed = self._routed(self.active(streams, f"{name}.active"), layer, f"{name}.modalities")
-        weighted = self._weights.linear(b, routed, name, output=f"{name}.out")
+        weighted = self._weighted(self.active(streams, f"{name}.active"), layer, "predict")
         square = b.constant("altup.square", np.array([0, 0, count, count], dtype=np.int64))
         weighted = b.call("Reshape", [weighted, square], f"{name}.coefficients")
-        return b.call("Add", [b.call("MatMul", [weighted, streams], f"{name}.product"), streams], output)
+        # The streams themselves: a sum of 4 x 4 numbers is cheaper than one of 4 x H.
+        itself = b.constant("altup.itself", np.eye(count, dtype=np.float32))
+        return b.call("MatMul", [b.call("Add", [weighted, itself], f"{name}.sum"), streams], output)
 
-    def _corrected(self, predicted: ir.Value, computed: ir.Value, layer: int) -> ir.Value:
-        """Every stream and the active one's error, weighted by what the router makes of what was computed."""
-        b, name = self._b, f"layers.{layer}.altup.correct"
-        routed = self._routed(computed, layer, f"{name}.modalities")
-        weighted = self._weights.linear(b, routed, name, output=f"{name}.out")
-        one = b.constant("altup.one", np.array(1, dtype=np.float32))
-        weighted = b.call("Add", [weighted, one], f"{name}.coefficients")
-        error = b.call("Sub", [computed, self.active(predicted, f"layers.{layer}.altup.active")], f"{name}.error")
-        columns = [
-            b.call("Unsqueeze", [value, self._axis(axis)], f"{name}.{which}")
-            for value, axis, which in ((error, 2, "error.nd"), (weighted, 3, "coefficients.nd"))
-        ]
-        return b.call("Add", [b.call("Mul", columns, f"{name}.product"), predicted], f"layers.{layer}.altup.corrected")
-
-    def _routed(self, x: ir.Value, layer: int, output: str) -> ir.Value:
-        """tanh(router(norm(x)) / H) of ``x`` float32 [B, S, H]: float32 [B, S, streams]."""
+    def _weighted(self, x: ir.Value, layer: int, role: str) -> ir.Value:
+        """The matrix ``role`` times tanh(router(norm(x)) / H), of ``x`` float32 [B, S, H]: a number for each row."""
         b, name = self._b, f"layers.{layer}.altup"
-        normed = self._norm(x, f"{name}.router_norm", f"{output}.normed")
-        routed = self._weights.linear(b, normed, f"{name}.router", output=f"{output}.routed")
+        normed = self._norm(x, f"{name}.router_norm", f"{name}.{role}.normed")
+        routed = self._weights.linear(b, normed, f"{name}.router", output=f"{name}.{role}.routed")
         factor = b.constant("altup.router.factor", np.array(1 / self._spec.hidden_size, dtype=np.float32))
-        return b.call("Tanh", [b.call("Mul", [routed, factor], f"{output}.scaled")], output)
+        modalities = b.call("Tanh", [b.call("Mul", [routed, factor], f"{name}.{role}.scaled")], f"{name}.{role}.tanh")
+        return self._weights.linear(b, modalities, f"{name}.{role}", output=f"{name}.{role}.out")
 
     def _merged(self, streams: ir.Value, output: str) -> ir.Value:
         """The mean of the first stream and of products with the others, called ``output``."""

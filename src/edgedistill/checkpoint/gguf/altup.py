@@ -6,13 +6,14 @@ stores the sparsity of each layer's MLP as standard deviations above the mean.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from edgedistill.checkpoint.gguf.header import GgufHeader, Keys
+    from edgedistill.checkpoint.gguf.header import GgufHeader, GgufTensor, Keys
 
 NAMES = {
     "altup_router": "altup.modality_router",
@@ -34,9 +35,22 @@ MODEL_NAMES = {
     "per_layer_model_proj.weight": "model.per_layer_model_projection.weight",
     "per_layer_proj_norm.weight": "model.per_layer_projection_norm.weight",
 }
+STACKED = ("model.altup_projections.weight", "model.altup_unembed_projections.weight")
 _LAYERS_WITH_KEYS = 20
 """What llama.cpp assumes of every file (src/models/gemma3n.cpp), as it does the cap on the logits."""
 _FINAL_CAP = 30.0
+
+
+def unstacked(name: str, stored: GgufTensor) -> dict[str, GgufTensor]:
+    """The matrices, by name, that ``stored`` [n, rows, columns], called ``name``, holds one behind the other."""
+    count, nbytes = stored.shape[0], stored.nbytes // stored.shape[0]
+    module = name.removesuffix(".weight")
+    return {
+        f"{module}.{index}.weight": replace(
+            stored, shape=stored.shape[1:], offset=stored.offset + index * nbytes, nbytes=nbytes
+        )
+        for index in range(count)
+    }
 
 
 def altup_config(keys: Keys, header: GgufHeader) -> dict[str, Any]:

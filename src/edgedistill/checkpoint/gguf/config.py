@@ -89,6 +89,9 @@ def map_tensors(header: GgufHeader, architecture: GgufArchitecture, config: Mapp
                 f"The GGUF file has a tensor {name}, which {architecture.model_type} models do not have.",
                 hint=_HINT,
             )
+        if target in altup.STACKED:
+            parts |= {part: GgufPart(matrix) for part, matrix in altup.unstacked(target, stored).items()}
+            continue
         count = heads.get(module, 0) if architecture.interleaved else 0
         if count and stored.shape[0] % (2 * count):
             raise CheckpointError(f"{name} has {stored.shape[0]} rows, which {count} heads cannot share evenly.")
