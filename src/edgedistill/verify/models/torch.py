@@ -255,7 +255,9 @@ class TorchModel(SampledModel):
             padded[row, : len(known)] = known
         with torch.inference_mode():
             inputs = torch.from_numpy(padded).to(self._device)
-            hidden = self._model.get_decoder()(input_ids=inputs, use_cache=False).last_hidden_state
+            # Layers that read another's keys find them in the cache alone (Gemma 3n in transformers 4).
+            shared = bool(getattr(self._model.config, "num_kv_shared_layers", 0))
+            hidden = self._model.get_decoder()(input_ids=inputs, use_cache=shared).last_hidden_state
             hidden = hidden[:, len(ids) - 1 :]
         for part in slices:
             positions = np.arange(part.start, part.stop)
