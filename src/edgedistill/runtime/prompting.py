@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import GenerationError
 from edgedistill.runtime.loading import load_grammar
+from edgedistill.runtime.structured.channels import begun_in_channels
 from edgedistill.runtime.structured.gate import ReasoningGate
 from edgedistill.runtime.structured.masks import MaskMaker
 from edgedistill.runtime.structured.opened_call import OpenedCallMask
@@ -129,6 +130,11 @@ class Prompting:
             called = [tool for tool in request.offered if request.tool_choice.name in (None, tool.name)]
             calls = calls_grammar(
                 self.tools.formats[0], called, self._masks.special, several=request.tool_choice.name is None
+            )  # fmt: skip
+        begun = begun_in_channels(self.grammar, self._masks.special, prompt, request.continuing)
+        if begun is not None and not request.raw:
+            return self._masks.mask(
+                request.constraint, calls=calls, required=required, channels=self.grammar, begun=begun
             )  # fmt: skip
         reasons = not request.raw and request.thinking is not False
         gate = ReasoningGate(

@@ -59,10 +59,17 @@ def events_within(
 
 
 def closing_events(model: Model, prompt: str, written: str) -> list[Event]:
-    """What ends the reasoning of a reply that is ``written`` so far; nothing where none is open."""
-    pair = opened_after(written, model.grammar, opened=opened_by(prompt, model.grammar))
+    """What ends the reasoning of a reply that is ``written`` so far; nothing where none is open.
+
+    Where replies are in channels, the header of the answer's channel comes with it.
+    """
+    grammar = model.grammar
+    pair = opened_after(written, grammar, opened=opened_by(prompt, grammar))
     if pair is None:
         return []
+    if grammar.repeats and grammar.answers:
+        header = max((answer.open for answer in grammar.answers), key=len)  # of a message of its own
+        return [Event("marker", text=pair.close + header)]
     return [Event("reasoning", text="\n"), Event("marker", text=pair.close), Event("answer", text="\n\n")]
 
 

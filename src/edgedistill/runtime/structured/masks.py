@@ -11,6 +11,7 @@ import numpy as np
 
 from edgedistill.errors import GenerationError
 from edgedistill.extras import missing
+from edgedistill.runtime.structured.channels import channels_grammar
 from edgedistill.runtime.text.detokenize import decode
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from edgedistill.runtime.structured.constraint import Constraint
     from edgedistill.runtime.structured.gate import ReasoningGate
+    from edgedistill.runtime.text.reasoning import ReasoningGrammar
 
     Bools = npt.NDArray[np.bool_]
 
@@ -124,6 +126,8 @@ class MaskMaker:
         calls: str | None = None,
         required: bool = True,
         gate: ReasoningGate | None = None,
+        channels: ReasoningGrammar | None = None,
+        begun: str = "",
         first: bool = False,
     ) -> GrammarMask:
         """A mask for one reply.
@@ -133,6 +137,8 @@ class MaskMaker:
             calls: Lark grammar of calls that may stand in place of an answer, or have to: see ``required``.
             required: Whether ``calls`` have to come.
             gate: Of its reasoning.
+            channels: The marks of its channels, if it is in channels; then there is no ``gate``.
+            begun: What of a reply in channels stands already.
             first: The mask begins with the first token of a text.
 
         Raises:
@@ -140,9 +146,13 @@ class MaskMaker:
         """
         _ = self.tokens  # before anything else of llguidance is asked for
         about = "form of a call" if constraint is None else constraint.about
-        answer = None if constraint is None else _grammar(constraint)
+        answer = None if constraint is None or (required and calls is not None) else _grammar(constraint)
+        if channels is not None:
+            whole = channels_grammar(channels, self.special, calls, answered=answer is not None)
+            mask = GrammarMask(self, self.matcher(json.dumps(_within(whole, answer)), about), None)
+            return mask.after(self._tokenizer.encode(begun, add_special_tokens=False).ids)
         if calls is not None:
-            answer = _either(calls, None if required else answer)
+            answer = _within(calls.replace("start: calls", "start: calls | @answer", 1) if answer else calls, answer)
         if answer is None:
             raise ValueError("a mask needs a form")
         if gate is not None and not gate.passed and (constraint is None or constraint.kind == "json_schema"):
@@ -169,15 +179,11 @@ def _grammar(constraint: Constraint) -> Any:
     return json.loads(text) if text.startswith("{") else {"grammars": [{"lark_grammar": text}]}
 
 
-def _either(calls: str, answer: dict[str, Any] | None) -> dict[str, Any]:
-    found = {"grammars": [{"lark_grammar": calls}]}
-    return found if answer is None else _within(calls.replace("start: calls", "start: calls | @answer", 1), answer)
-
-
-def _within(lark: str, answer: dict[str, Any]) -> dict[str, Any]:
-    """``lark``, which speaks of ``@answer``."""
-    [first, *rest] = answer["grammars"]
-    return {"grammars": [{"lark_grammar": lark}, {**first, "name": "answer"}, *rest]}
+def _within(lark: str, answer: dict[str, Any] | None) -> dict[str, Any]:
+    """``lark``, which names ``@answer`` unless there is none."""
+    [first, *rest] = answer["grammars"] if answer is not None else [None]
+    named = [] if first is None else [{**first, "name": "answer"}]
+    return {"grammars": [{"lark_grammar": lark}, *named, *rest]}
 
 
 def _line(error: object) -> str:
@@ -199,6 +205,11 @@ class GrammarMask:
         self._begins: frozenset[int] = frozenset()
         """Tokens that begin reasoning, or go on with its mark, and no answer."""
         self._consume_rest()
+
+    def after(self, tokens: list[int]) -> GrammarMask:
+        """This mask, once ``tokens`` have been drawn; raises GenerationError where they do not fit."""
+        self._consume(tokens)
+        return self
 
     @property
     def finished(self) -> bool:

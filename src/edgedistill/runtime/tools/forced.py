@@ -74,6 +74,15 @@ def _rules(
     return [f"{name}calls: {start}", call, *rules, *writer.rules]
 
 
+def lark_text(literal: str, special: Mapping[str, int]) -> str:
+    """A text as Lark's strings, its special tokens (``special``: by their text) by number; empty for an empty text."""
+    marks = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
+    return " ".join(
+        f"<[{special[part]}]>" if part in special else json.dumps(part, ensure_ascii=False)
+        for part in (re.split(f"({marks})", literal) if marks else [literal]) if part
+    )  # fmt: skip
+
+
 class _Writer:
     """Writes the rules of calls in one form.
 
@@ -86,17 +95,11 @@ class _Writer:
         self._body = body
         self.prefix = prefix
         self._special = special
-        marks = sorted(special, key=len, reverse=True)
-        self._marks = re.compile(f"({'|'.join(map(re.escape, marks))})") if marks else None
         self.rules: list[str] = []
 
     def text(self, literal: str) -> str:
-        """A text as Lark's strings, its special tokens by number; empty for an empty text."""
-        parts = self._marks.split(literal) if self._marks is not None else [literal]
-        return " ".join(
-            f"<[{self._special[part]}]>" if part in self._special else json.dumps(part, ensure_ascii=False)
-            for part in parts if part
-        )  # fmt: skip
+        """See ``lark_text``."""
+        return lark_text(literal, self._special)
 
     def call(self, number: int, tool: Tool) -> str:
         """The rule of a call of ``tool``."""
