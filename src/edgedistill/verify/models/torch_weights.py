@@ -9,8 +9,10 @@ have free.
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgedistill.architecture.families import build_spec, is_known
 from edgedistill.checkpoint.rope_spelling import readable_rope
 from edgedistill.errors import CheckpointError, MissingExtraError, UnsupportedModelError, UsageError
 from edgedistill.extras import how_to_install
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from edgedistill.checkpoint.open import Checkpoint
 
 Device = Literal["cpu", "cuda", "mps"]
+_KEYS = re.compile(r"\.layers\.(\d+)\.self_attn\.(?:[kv]_proj|k_norm)\.")
 DEVICES: tuple[Device, ...] = ("cpu", "cuda", "mps")
 
 
@@ -138,10 +141,22 @@ def _parameters_on_meta(torch: Any) -> Iterator[None]:
 
 
 def _read(torch: Any, checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> Any:
+    if _is_unread(checkpoint, name):
+        return torch.zeros(shape)
     found = checkpoint.tensors.info(name).shape
     if found != shape:
         raise CheckpointError(f"{name} has the shape {found}; transformers expects {shape}.")
     return torch.from_numpy(checkpoint.tensors.read_rows(name, 0, shape[0]))
+
+
+def _is_unread(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether ``name`` makes keys of a layer that reads another's: transformers 4 has such matrices in a Gemma 3n and
+    never uses them; transformers 5 does not save them.
+    """
+    made = _KEYS.search(name)
+    if made is None or not checkpoint.config.get("num_kv_shared_layers") or not is_known(checkpoint.config):
+        return False
+    return build_spec(checkpoint.config).layers[int(made[1])].keys_of is not None
 
 
 def _set(torch: Any, module: Any, name: str, value: Any) -> None:
