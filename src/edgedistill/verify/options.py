@@ -242,6 +242,22 @@ def spread(prompts: Sequence[Prompt], most: int | None) -> list[Prompt]:
     return [prompts[int(i)] for i in np.linspace(0, len(prompts) - 1, most)]
 
 
+def wider_margins(margins: Margins, asked: Mapping[str, float]) -> list[str]:
+    """A sentence about margins of a bundle's own profile that are wider than usual and that nobody asked for: a bundle
+    does not set the measure that it is taken by without a word.
+    """
+    usual = Margins()
+    wider = [
+        f"{entry.name} {getattr(margins, entry.name):g} instead of {getattr(usual, entry.name):g}"
+        for entry in dataclasses.fields(Margins)
+        if entry.name not in asked and getattr(margins, entry.name) > getattr(usual, entry.name)
+        if entry.name != "shorter_ratio"
+    ]
+    if not wider:
+        return []
+    return [f"The bundle's profile has wider margins than usual: {', '.join(wider)} (--margin sets others)."]
+
+
 def resolve_margins(base: Margins, overrides: Mapping[str, float]) -> Margins:
     """The profile's margins with the overrides.
 

@@ -10,15 +10,46 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from edgedistill.errors import VerifyError
 from edgedistill.verify.gate.reach import fewest_prompts
 from edgedistill.verify.suites.registry import enlarged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgedistill.verify.gate.endpoints import Margins
+    from edgedistill.verify.gate.endpoints import Estimand, Margins
     from edgedistill.verify.options import VerifyOptions
     from edgedistill.verify.types import Prompt, Suite
+
+
+class Distinct(NamedTuple):
+    """Prompts of which the verdict takes each once, and sentences for the user about the others."""
+
+    prompts: list[Prompt]
+    notes: list[str]
+
+
+def distinct(prompts: Sequence[Prompt], estimand: Estimand) -> Distinct:
+    """Prompts that ask the same under another id: copies are no independent draws of what will be asked, so that a
+    verdict about prompts like these takes the first of each. Of these prompts each counts as often as it is there.
+
+    Raises:
+        VerifyError: fewer than 2 different prompts are left.
+    """
+    first = {(prompt.messages, prompt.choices): prompt for prompt in reversed(prompts)}
+    kept = [prompt for prompt in prompts if first[prompt.messages, prompt.choices] is prompt]
+    copies = len(prompts) - len(kept)
+    if not copies:
+        return Distinct(list(prompts), [])
+    told = f"{copies} of {len(prompts)} prompts ask what another one asks, under another id"
+    if estimand == "suite":
+        return Distinct(list(prompts), [f"{told}: such a question counts as often as it occurs."])
+    if len(kept) < 2:
+        raise VerifyError(
+            f"All {len(prompts)} prompts ask the same; a verdict about prompts like these needs at least 2.",
+            hint="Use a suite of different questions, or --estimand suite.",
+        )
+    return Distinct(kept, [f"{told}: the verdict about prompts like these takes each question once."])
 
 
 class Enough(NamedTuple):

@@ -18,10 +18,10 @@ from edgedistill.verify.cluster.model import SpreadBundle, spread_over
 from edgedistill.verify.gate.endpoints import Margins
 from edgedistill.verify.models.bundle import BundleModel, open_sampled
 from edgedistill.verify.models.endpoint import EndpointModel, is_address
-from edgedistill.verify.options import AuditOptions, VerifyOptions, resolve_margins, spread
+from edgedistill.verify.options import AuditOptions, VerifyOptions, resolve_margins, spread, wider_margins
 from edgedistill.verify.pilot import LAST_REPLY, pilot_prompts
 from edgedistill.verify.plan import planned
-from edgedistill.verify.population import with_enough
+from edgedistill.verify.population import distinct, with_enough
 from edgedistill.verify.references.baseline import BaselineModel, as_dictated, other_versions
 from edgedistill.verify.references.open import open_reference
 from edgedistill.verify.report.build import Provenance, analyse
@@ -130,6 +130,8 @@ def verify_models(
         before, settings = options.both_settings(suite.sampling, *defaults)
     margins = resolve_margins(bundle_margins(bundle), options.margins)
     require_margins(suite, options.margins)
+    prompts, copies = distinct(prompts, options.about)
+    notes += [*wider_margins(margins, options.margins), *copies]
     if not isinstance(reference, BaselineModel) and (more := with_enough(suite, prompts, margins, options)):
         suite, prompts = more.suite, list(more.suite.prompts)
         notes.append(more.sentence)

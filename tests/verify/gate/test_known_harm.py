@@ -130,6 +130,27 @@ def test_a_loss_beyond_the_margin_fails_and_its_interval_says_so() -> None:
     assert row.change.interval.high < -0.02
 
 
+@pytest.mark.parametrize(("prompts", "samples", "lost", "gained", "word"), [
+    (40, 16, 140, 30, "fail"), (150, 32, 54, 19, "fail"), (150, 8, 54, 19, "inconclusive"), (150, 64, 29, 19, "pass"),
+])  # fmt: skip
+def test_a_loss_by_three_bits_fails_where_its_interval_can_lie_beyond_the_margin(
+    prompts: int, samples: int, lost: int, gained: int, word: str
+) -> None:
+    """Of 1,000 pairs so many turn wrong and right: 11 points, and what tiny-reasoner loses by int3 (3.5 points)."""
+    turns = np.random.default_rng(0).permutation(1000)[np.arange(prompts * samples) % 1000].reshape(prompts, samples)
+    before, after = (
+        {
+            f"p{i}": [sample(f"p{i}", j, "w" if low <= turn < high else "g", "g") for j, turn in enumerate(turns[i])]
+            for i in range(prompts)
+        }
+        for low, high in ((lost, lost + gained), (0, lost))
+    )
+    row = decide(compare(before, after, limit=LIMIT), Margins()).endpoints[0]
+    assert row.change.interval is not None
+    assert row.outcome == word
+    assert (row.change.interval.high < -0.02) == (word == "fail")
+
+
 def test_a_better_bundle_is_called_better() -> None:
     gold = ["g"] * 60
     comparison = pair([{"g": 0.8, "w": 0.2}] * 60, [{"g": 0.84, "w": 0.16}] * 60, 64, gold=gold)

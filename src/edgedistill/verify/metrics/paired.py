@@ -116,7 +116,8 @@ def compare(
         limit: The most tokens that a reply may have; a longer one raises it.
 
     Raises:
-        VerifyError: different prompts, fewer than 2 prompts, fewer than 2 samples, or different numbers of samples.
+        VerifyError: different prompts, fewer than 2 prompts, fewer than 2 samples, or different numbers of samples,
+            or samples of other numbers.
     """
     _require_pairs(reference, quantized)
     prompts = tuple(reference)
@@ -238,4 +239,9 @@ def _require_pairs(reference: Mapping[str, Sequence[Sample]], quantized: Mapping
                 f"Prompt `{prompt}` has {n} sample(s) of the reference and {m} of the quantized model; expected "
                 "the same number, at least 2.",
                 hint="Use --samples 16 or more.",
+            )
+        if [one.index for one in reference[prompt]] != [one.index for one in quantized[prompt]]:
+            raise VerifyError(
+                f"The samples of prompt `{prompt}` have other numbers in the reference than in the quantized model; "
+                "expected the same ones in the same order, since samples of one number share their noise."
             )

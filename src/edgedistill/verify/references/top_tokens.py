@@ -78,6 +78,8 @@ def coarse_divergence(top: TopTokens, logits: Iterable[Logits]) -> TokenDivergen
 
 
 def _coarse(top: TopTokens, logits: Logits) -> TokenDivergence:
+    if np.isnan(top.logprobs).any() or np.isnan(top.tail).any():
+        raise VerifyError("The reference's stored distributions hold NaN; expected numbers. Make the baseline again.")
     if not np.isfinite(logits.max(axis=1)).all():
         raise VerifyError("Found logits that are NaN or not finite; the model's arithmetic is broken.")
     if len(top.ids) != len(logits) or (top.ids.size and int(top.ids.max()) >= logits.shape[1]):
