@@ -134,7 +134,7 @@ def test_a_damaged_bundle_ends_early_and_says_when() -> None:
 
 
 def test_a_slight_damage_takes_more_looks() -> None:
-    found, _, _ = drawing(0.95, 0.88, 64)
+    found, _, _ = drawing(0.95, 0.9, 64)
     assert verdict(found) == "fail"
     assert 4 < found.samples < 64
 
