@@ -1,4 +1,4 @@
-"""The page of the hardware profiles: profiles/README.md, which lies beside the profiles."""
+"""The page of the hardware profiles: profiles/README.md, which is beside the profiles."""
 
 from __future__ import annotations
 

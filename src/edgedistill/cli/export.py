@@ -59,7 +59,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--exporter",
         choices=("auto", "own", "optimum"),
         default="auto",
-        help="own graph builder, optimum for other architectures, or auto (default)",
+        help="own: edgedistill's exporter; optimum: optimum-onnx, for other architectures; auto (default): own if it "
+        "knows the model",
     )
     parser.add_argument("--format", metavar="F", help="one format instead of the profile's rules")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""``edgedistill families``: the model families that the own exporter knows, and what tests have shown about each."""
+"""``edgedistill families``: the model families that edgedistill's own exporter knows, and what tests show of each."""
 
 from __future__ import annotations
 

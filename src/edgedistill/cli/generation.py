@@ -47,7 +47,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of everything that generates; None means the bundle's own default."""
     sampling = parser.add_argument_group("sampling (defaults come with the bundle)")
     add_sampling(sampling)
-    sampling.add_argument("--repetition-penalty", type=float, metavar="R", help="1 is off")
+    sampling.add_argument(
+        "--repetition-penalty", type=float, metavar="R", help="above 1: tokens seen before are less likely (1: off)"
+    )
     sampling.add_argument("--stop", action="append", metavar="TEXT", help="end before this text (repeatable)")
     running = parser.add_argument_group("running")
     running.add_argument("--system", metavar="TEXT", help="system prompt")

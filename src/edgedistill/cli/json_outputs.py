@@ -171,14 +171,14 @@ class PulledBundle(TypedDict):
 
 
 class Pulled(TypedDict):
-    """Where a built-in model lies."""
+    """The path of a built-in model."""
 
     name: str
     path: str
 
 
 class Found(TypedDict):
-    """Where a model lies: the built-in one and the bundles that were made of it."""
+    """The paths of a model: the built-in one and the bundles that were made of it."""
 
     name: str
     paths: list[str]

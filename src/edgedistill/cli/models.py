@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     pulling = actions.add_parser("pull", help="fetch a model into the user's cache", allow_abbrev=False)
     pulling.add_argument("name", metavar="NAME", help="name from the list")
     pulling.add_argument("--force", action="store_true", help="download it again")
-    where = actions.add_parser("where", help="print where a model and its bundles in the cache lie", allow_abbrev=False)
+    where = actions.add_parser("where", help="print the paths of a model and of its cached bundles", allow_abbrev=False)
     removing = actions.add_parser("remove", help="remove them from the cache", allow_abbrev=False)
     for action in (where, removing):
         action.add_argument("name", metavar="NAME", help="name from the list")

@@ -101,6 +101,14 @@ class Parser(argparse.ArgumentParser):
         found = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
         return list(found[0].choices.values()) if found else []
 
+    def describe_verbs(self) -> None:
+        """Give every subcommand its line in the overview as the description on its own page."""
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for shown in action._choices_actions:
+                    if shown.help:
+                        action.choices[shown.dest].description = f"{shown.help[:1].upper()}{shown.help[1:]}."
+
     def leaves(self) -> list[Parser]:
         """The parsers of its subcommands; itself, if it has none."""
         return self.verbs() or [self]
@@ -207,6 +215,7 @@ def _configure(parser: Parser, verb: Verb) -> None:
     module = load_verb(verb.name)
     module.configure(parser)
     parser.epilog = module.EXAMPLES
+    parser.describe_verbs()
     for one in parser.leaves():
         one.epilog, one.formatter_class = module.EXAMPLES, argparse.RawDescriptionHelpFormatter
         group = one.add_argument_group("output")
@@ -229,7 +238,8 @@ def _top_parser() -> Parser:
         prog="edgedistill",
         usage="edgedistill [--help] [--version] COMMAND ...",
         description="Export, quantize, verify and chat with small reasoning-distilled language models on the CPU\n"
-        f"you have.\n\n{commands}\n\nedgedistill COMMAND --help explains a command.",
+        "you have. A bundle is the directory that an export makes: ONNX graphs, weights, tokenizer and a\n"
+        f"manifest.\n\n{commands}\n\nedgedistill COMMAND --help explains a command.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -16,7 +16,7 @@ examples:
   edgedistill tui --serve                 # in a browser, at http://localhost:8000
   edgedistill tui --serve --port 9000
 
-Sessions, known bundles and the default bundle lie in the user's data directory; EDGEDISTILL_DATA moves them.
+Sessions, known bundles and the default bundle are in the user's data directory; EDGEDISTILL_DATA moves them.
 --serve prints an address with a token, new with every run: whoever has it can use the UI until the server ends."""
 
 

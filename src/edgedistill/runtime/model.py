@@ -321,7 +321,7 @@ class Model(Prompting):
         """
         if not isinstance(self.session, DecoderSession):
             raise GenerationError(
-                "The prompt cache needs a bundle of the native exporter; this one is optimum's.",
+                "The prompt cache needs a bundle of edgedistill's own exporter; this one is optimum's.",
                 hint="Leave the prompt cache off.",
             )
         self.prompt_cache = PromptCache(self.bundle, self.session, directory)

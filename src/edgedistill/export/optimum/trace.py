@@ -108,8 +108,8 @@ def check_supported(config: Mapping[str, Any]) -> None:
         tasks = {}
     if TASK not in tasks:
         raise UnsupportedModelError(
-            f"Neither the own exporter nor optimum-onnx can export text generation for a model of type '{model_type}'"
-            f"{reason(model_type)}.",
+            "Neither edgedistill's own exporter nor optimum-onnx can export text generation for a model of type "
+            f"'{model_type}'{reason(model_type)}.",
             hint="See what is known: edgedistill families",
         )
 
