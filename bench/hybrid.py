@@ -129,11 +129,12 @@ def rates(decoder: Decoder, tokens: int, clock: Callable[[], float]) -> tuple[fl
 
 
 def private() -> int:
-    """Bytes of this process that no file stands for."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) * 1024
-    raise SystemExit("memory is measured on Linux only: leave --memory out")
+    """Bytes of this process that no file stands for; large caches are anonymous mappings, which count as shared."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon", "RssShmem"))]
+    if not found:
+        raise SystemExit("memory is measured on Linux only: leave --memory out")
+    return sum(found)
 
 
 def child(path: Path, tokens: int, threads: int) -> dict[str, int]:
