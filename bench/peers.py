@@ -5,11 +5,16 @@
 The peers are built in an environment of their own (--env); nothing of theirs is installed here. Every engine's turn is
 a process of its own (peers_turn.py), all engines in turn in every round, in alternating order: what counts is the ratio
 within a round, of which the median and the range are given. Weights: SmolLM2-135M dithered off its 4-bit grid, and
-random ones of Qwen3's shapes, for speed alone. llama.cpp and OpenVINO read a Q4_0 GGUF, onnxruntime-genai our int4-b32
-bundle. Private memory is anonymous memory over that of the process before loading; the peak is the process's. Beside
-decode stands the roofline: bandwidth of memory, measured by this program, over the bytes of the weights file. An engine
-that cannot be installed, or that fails, is said and left out. Where other work runs, threads that wait for each other
-make times say nothing: --processor-time counts the seconds of a single thread on the processor.
+random ones of Qwen3's shapes, for speed alone. Ours are a bundle in int4-b32 and the default export (without
+calibration, which changes no shape); llama.cpp and OpenVINO read a Q4_0 GGUF, llama.cpp a Q4_K_M one too, and
+onnxruntime-genai our int4-b32 bundle. Private memory is anonymous memory over that of the process before loading; the
+peak is the process's. Beside decode stands the roofline: bandwidth of memory, measured by this program, over the bytes
+of the weights file. An engine that cannot be installed, or that fails, is said and left out. Where other work runs,
+threads that wait for each other make times say nothing: --processor-time counts the seconds of a single thread on the
+processor.
+
+llama-cpp-python is compiled where there is no wheel; --llama-wheel takes that of llama-cpp-py-sync instead, which is
+built for AVX2 (and needs glibc 2.38).
 
 On a processor with AVX-512 the same run shows what one with AVX2 does:
 
@@ -38,13 +43,16 @@ from originals import original
 from quality_gguf import qwen3_gguf
 
 from edgedistill import export
+from edgedistill.bundle.bundle import MODEL, WEIGHTS
 from edgedistill.runtime.session import physical_cores
 from edgedistill.system.cgroup import available_memory
 from edgedistill.system.hardware import memory_bandwidth
 from edgedistill.system.processor import read_processor
 
 PEERS = ("llama-cpp-python", "openvino-genai", "onnxruntime-genai")
+LLAMA_WHEEL = "llama-cpp-py-sync"
 OURS, LLAMA, OPENVINO, GENAI = "edgedistill", "llama.cpp", "OpenVINO", "onnxruntime-genai"
+OURS_DEFAULT, LLAMA_K = f"{OURS}, default", f"{LLAMA}, Q4_K_M"
 FORMAT = "int4-b32"
 MODELS = ("smollm2-135m", *(name for name in ("qwen3-0.6b", "qwen3-1.7b", "qwen3-4b") if name in SHAPES))
 CONTEXTS, BATCHES = (64, 256, 1024, 8192), (1, 2, 4, 8, 16)
@@ -58,12 +66,12 @@ def say(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def environment(directory: Path) -> Path:
+def environment(directory: Path, llama: str = PEERS[0]) -> Path:
     """The Python of the peers' environment, with every peer that can be installed; the others are said."""
     python = directory / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
-    for peer in PEERS:
+    for peer in (llama, *PEERS[1:]):
         stamp = directory / f".{peer}"
         if stamp.exists():
             continue
@@ -77,34 +85,55 @@ def environment(directory: Path) -> Path:
 
 
 def weights(name: str, work: Path, contexts: tuple[int, ...], python: Path, threads: int) -> dict[str, Path]:
-    """What every engine loads for ``name``."""
+    """What every row of the table loads for ``name``; a row's engine is what its name begins with."""
     context = max(contexts) + 128
-    bundle, q4 = work / f"{name}-{FORMAT}-{context}", work / f"{name}-Q4_0.gguf"
     if name in SHAPES:
-        source = work / name
+        source, full = work / name, work / f"{name}-bf16.gguf"
         if not source.exists():
             say(f"make {name}")
             make_checkpoint(source, SHAPES[name])
-        full = work / f"{name}-bf16.gguf"
-        if not q4.exists():
-            qwen3_gguf(source, full)
     else:
         source = full = Path(original(name, work))
-    if not bundle.exists():
-        say(f"export {name}")
-        export(str(source), bundle, format=FORMAT, context=context, calibrate=False, verify=False)
-    if not q4.exists():
-        say(f"quantize {name} for llama.cpp")
-        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from quality_gguf import quantized; "
-        code += f"from pathlib import Path; quantized(Path({str(full)!r}), Path({str(q4)!r}), 'Q4_0', {threads})"
-        if subprocess.run([str(python), "-c", code], check=False, stdout=subprocess.DEVNULL).returncode:
-            say("  llama.cpp cannot quantize here: it is left out, and OpenVINO, which reads its files")
-            return {OURS: bundle, GENAI: bundle}
-    return {OURS: bundle, GENAI: bundle, LLAMA: q4, OPENVINO: q4}
+    found = {}
+    for row, formats in ((OURS, FORMAT), (OURS_DEFAULT, None)):
+        found[row] = bundle = work / f"{name}-{formats or 'default'}-{context}"
+        if not bundle.exists():
+            say(f"export {bundle.name}")
+            options = {"calibrate": False, "distance": False, "verify": False}
+            export(str(source), bundle, format=formats, context=context, **options)
+    found[GENAI] = found[OURS]
+    for row, kind in ((LLAMA, "Q4_0"), (LLAMA_K, "Q4_K_M")):
+        file = work / f"{name}-{kind}.gguf"
+        if not file.exists():
+            if name in SHAPES:
+                qwen3_gguf(source, full)
+            say(f"quantize {file.name}")
+            code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path; "
+            code += "from quality_gguf import quantized; "
+            code += f"quantized(Path({str(full)!r}), Path({str(file)!r}), {kind!r}, {threads})"
+            done = subprocess.run([str(python), "-c", code], check=False, capture_output=True, text=True)
+            if done.returncode:
+                say(f"  llama.cpp cannot quantize here, so its files are left out: {last_line(done.stderr)}")
+                return found
+        found[row] = file
+    return found | {OPENVINO: found[LLAMA]}
 
 
-def turn(engine: str, model: Path, python: Path, args: argparse.Namespace) -> Turn | None:
+def last_line(text: str) -> str:
+    """What a program said last."""
+    return (text.strip().splitlines() or ["no message"])[-1]
+
+
+def file_bytes(path: Path) -> int:
+    """Bytes of a GGUF, or of a bundle's graph and weights."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum((path / name).stat().st_size for name in (MODEL, WEIGHTS))
+
+
+def turn(row: str, model: Path, python: Path, args: argparse.Namespace) -> Turn | None:
     """One process; None where the engine fails, which is said."""
+    engine = row.partition(",")[0]
     command = [sys.executable if engine == OURS else str(python), str(Path(__file__).with_name("peers_turn.py"))]
     command += [engine, str(model), "--threads", str(args.threads), "--new-tokens", str(args.new_tokens)]
     command += ["--context", *map(str, args.contexts), "--batch", *map(str, args.batches)]
@@ -112,7 +141,7 @@ def turn(engine: str, model: Path, python: Path, args: argparse.Namespace) -> Tu
     variables = dict(os.environ) | ({"LD_PRELOAD": str(args.preload.resolve())} if args.preload else {})
     done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
     if done.returncode:
-        say(f"  {engine} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        say(f"  {row} failed: {last_line(done.stderr)}")
         return None
     found: Turn = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -138,18 +167,18 @@ def tables(name: str, rounds: list[dict[str, Turn]], models: dict[str, Path], ba
     """Markdown: absolute medians, and ours over each engine's within the rounds."""
     contexts = list(next(iter(rounds[0].values()))["prefill"])
     head = ["engine", *(f"prefill {c}" for c in contexts), *(f"decode at {c}" for c in contexts)]
-    lines = [f"### {name}", "", "| " + " | ".join([*head, "load s", "private MB", "peak MB"]) + " |"]
-    lines.append("|---|" + "---:|" * (len(head) + 2))
+    lines = [f"### {name}", "", "| " + " | ".join([*head, "load s", "file MB", "private MB", "peak MB"]) + " |"]
+    lines.append("|---|" + "---:|" * (len(head) + 3))
     ratios = []
-    for engine in models:
+    for engine, model in models.items():
         turns = [one[engine] for one in rounds if engine in one]
         if not turns:
             continue
         cells = [spread([t[kind][c] for t in turns]) for kind in ("prefill", "decode") for c in contexts]
-        cells += [spread([t["load"] for t in turns], 2)]
+        cells += [spread([t["load"] for t in turns], 2), f"{file_bytes(model) / 1e6:.0f}"]
         cells += [spread([t[kind] / 1e6 for t in turns]) for kind in ("private", "peak")]
-        lines.append(f"| {turns[0]['version']} | " + " | ".join(cells) + " |")
-        if engine != OURS:
+        lines.append(f"| {', '.join([turns[0]['version'], *engine.split(', ')[1:]])} | " + " | ".join(cells) + " |")
+        if engine not in (OURS, OURS_DEFAULT):
             both = [one for one in rounds if engine in one and OURS in one]
             cells = [
                 spread([one[OURS][kind][c] / one[engine][kind][c] for one in both], 2)
@@ -168,7 +197,7 @@ def tables(name: str, rounds: list[dict[str, Turn]], models: dict[str, Path], ba
         cells = [f"{rows}: {spread([t['batch'][rows] for t in ours])}" for rows in ours[0]["batch"]]
         lines += ["", f"Tokens per second in all by batch size, edgedistill: {'; '.join(cells)}."]
     if bandwidth:
-        size = sum(path.stat().st_size for path in models[OURS].glob("*") if path.suffix in (".onnx", ".data", ".bin"))
+        size = file_bytes(models[OURS])
         bound = f"{bandwidth:.1f} GB/s over {size / 1e6:.0f} MB are {bandwidth * 1e9 / size:.0f} tokens/s"
         lines += ["", f"Roofline: {bound}."]
     return "\n".join(lines)
@@ -193,6 +222,7 @@ def main() -> None:
     parser.add_argument("--contexts", type=int, nargs="+", help="tokens of the prompts (default: 64 to 8192)")
     parser.add_argument("--new-tokens", type=int, default=48)
     parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--llama-wheel", action="store_true", help="llama.cpp from a wheel for AVX2, not compiled")
     parser.add_argument("--env", type=Path, default=Path("bench-results/peers-env"), help="the peers' environment")
     parser.add_argument("--work", type=Path, default=Path("bench-results/peers"))
     parser.add_argument(
@@ -208,7 +238,7 @@ def main() -> None:
     names = ["smollm2-135m"] if args.quick else args.models
     args.rounds = min(args.rounds, 3) if args.quick else args.rounds
     args.work.mkdir(parents=True, exist_ok=True)
-    python = environment(args.env)
+    python = environment(args.env, LLAMA_WHEEL if args.llama_wheel else PEERS[0])
     # What else the machine does takes bandwidth too, and no clock of one process can tell.
     bandwidth = None if args.processor_time else memory_bandwidth(args.threads, available_memory())
     parts = [

@@ -8,6 +8,7 @@ Imports nothing of edgedistill unless the engine is edgedistill: it also runs in
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 import time
@@ -40,6 +41,49 @@ class LlamaCpp:
         # The likeliest token as every engine here finds it; the wrapper's own sampler sorts the vocabulary in Python.
         logits = self._cpp.llama_get_logits_ith(self._llama.ctx, -1)
         self._llama.eval([int(np.ctypeslib.as_array(logits, (self.vocab,)).argmax())])
+
+
+class LlamaCppWheel:
+    """The same by the C functions of llama-cpp-py-sync's wheel, which is built for AVX2."""
+
+    def __init__(self, model: str, threads: int, longest: int) -> None:
+        from llama_cpp_py_sync import __llama_cpp_tag__
+        from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
+
+        self._ffi, self._lib = ffi, lib = get_ffi(), get_lib()
+        silent = ffi.callback("ggml_log_callback", lambda *_: None)
+        self._kept = [silent]
+        lib.llama_log_set(silent, ffi.NULL)
+        lib.llama_backend_init()
+        self._model = lib.llama_model_load_from_file(model.encode(), lib.llama_model_default_params())
+        params = lib.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_threads, params.n_threads_batch = longest, 512, threads, threads
+        self._context = lib.llama_init_from_model(self._model, params) if self._model else ffi.NULL
+        if not self._context:
+            raise SystemExit(f"llama.cpp cannot load {model}")
+        self.version = f"llama.cpp {__llama_cpp_tag__}"
+        self.vocab = int(lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self._model)))
+
+    def prefill(self, ids: list[int]) -> None:
+        self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), False)
+        for start in range(0, len(ids), 512):
+            self._decode(ids[start : start + 512])
+
+    def step(self) -> None:
+        logits = self._lib.llama_get_logits_ith(self._context, -1)
+        values = np.frombuffer(self._ffi.buffer(logits, 4 * self.vocab), dtype=np.float32)
+        self._decode([int(values.argmax())])
+
+    def _decode(self, ids: list[int]) -> None:
+        tokens = self._ffi.new("llama_token[]", ids)
+        if self._lib.llama_decode(self._context, self._lib.llama_batch_get_one(tokens, len(ids))):
+            raise SystemExit("llama.cpp cannot decode")
+
+
+def llama(model: str, threads: int, longest: int) -> Any:
+    """llama.cpp as it is installed."""
+    kind = LlamaCpp if importlib.util.find_spec("llama_cpp") else LlamaCppWheel
+    return kind(model, threads, longest)
 
 
 class OpenVino:
@@ -120,7 +164,7 @@ class Ours:
         return lambda: decoder.step(token)
 
 
-ENGINES = {"llama.cpp": LlamaCpp, "OpenVINO": OpenVino, "onnxruntime-genai": Genai, "edgedistill": Ours}
+ENGINES = {"llama.cpp": llama, "OpenVINO": OpenVino, "onnxruntime-genai": Genai, "edgedistill": Ours}
 
 
 def memory() -> dict[str, int]:

@@ -32,22 +32,40 @@ def is_available() -> bool:
 
 
 def quantized(source: Path, target: Path, name: str, threads: int) -> Path:
-    """``source`` (float32) in llama.cpp's format ``name``, by its own quantizer without an importance matrix."""
-    import llama_cpp
+    """``source`` (float32) in llama.cpp's format ``name``, by its own quantizer without an importance matrix.
 
+    By llama-cpp-python, or by the wheel of llama-cpp-py-sync where that is not installed.
+    """
     if target.is_file():
         return target
     partial = target.with_suffix(".partial")
-    silent = llama_cpp.llama_log_callback(lambda *_: None)
-    llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = getattr(llama_cpp, FORMATS[name])
-    params.nthread = threads
-    status = llama_cpp.llama_model_quantize(str(source).encode(), str(partial).encode(), ctypes.byref(params))
+    run = _by_package if is_available() else _by_wheel
+    status = run(str(source).encode(), str(partial).encode(), FORMATS[name], threads)
     if status:
         raise SystemExit(f"error: llama.cpp could not make {name} of {source.name} (status {status}).")
     partial.replace(target)
     return target
+
+
+def _by_package(source: bytes, target: bytes, name: str, threads: int) -> int:
+    import llama_cpp
+
+    silent = llama_cpp.llama_log_callback(lambda *_: None)
+    llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = getattr(llama_cpp, name)
+    params.nthread = threads
+    return int(llama_cpp.llama_model_quantize(source, target, ctypes.byref(params)))
+
+
+def _by_wheel(source: bytes, target: bytes, name: str, threads: int) -> int:
+    from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
+
+    ffi, lib = get_ffi(), get_lib()
+    params = ffi.new("llama_model_quantize_params *", lib.llama_model_quantize_default_params())
+    params.ftype = getattr(lib, name)
+    params.nthread = threads
+    return int(lib.llama_model_quantize(source, target, params))
 
 
 def tensor_bytes(path: Path) -> int:

@@ -16,16 +16,19 @@ def test_an_engine_that_fails_is_left_out(
     tiny_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(BENCH))
-    from peers import LLAMA, OURS, measure, tables
+    from peers import LLAMA, OURS, OURS_DEFAULT, measure, tables
 
-    models = {LLAMA: tiny_bundle_dir / "no.gguf", OURS: tiny_bundle_dir}
+    models = {LLAMA: tiny_bundle_dir / "no.gguf", OURS: tiny_bundle_dir, OURS_DEFAULT: tiny_bundle_dir}
     args = Namespace(rounds=1, threads=1, new_tokens=2, contexts=(8,), batches=(2,), preload=None, processor_time=True)
     rounds = measure(models, Path(sys.executable), args)
-    assert list(rounds[0]) == [OURS]
+    assert sorted(rounds[0]) == [OURS, OURS_DEFAULT]
     assert rounds[0][OURS]["decode"]["8"] > 0
     assert "llama.cpp failed" in capsys.readouterr().err
     page = tables("tiny", rounds, models, 10.0)
-    assert page.splitlines()[4].startswith("| edgedistill ")
+    rows = page.splitlines()[4:6]
+    assert [row.split(" | ")[0].endswith(", default") for row in rows] == [False, True]
+    size = sum((tiny_bundle_dir / name).stat().st_size for name in ("model.onnx", "weights.bin"))
+    assert f"| {size / 1e6:.0f} |" in rows[0]
     assert "by batch size" in page
     assert "Roofline: 10.0 GB/s" in page
 
