@@ -93,6 +93,7 @@ def test_notebooks_show_results_as_tables(tiny_checkpoint_dir: Path, tiny_bundle
     assert "<td>bits per weight</td>" in made._repr_html_()
     plan = edgedistill.plan(tiny_checkpoint_dir, format="int8,fp32", context=64, measure=False)._repr_html_()
     assert plan.count("<tr>") == 3
+    assert "<th>weights in memory</th>" in plan
     assert "<th>memory at 64</th>" in plan
     with edgedistill.open_bundle(tiny_bundle_dir) as model:
         options = edgedistill.TrajectoryOptions(count=3, answers="free")

@@ -266,13 +266,13 @@ def columns(report: PlanReport) -> tuple[list[str], list[list[str]]]:
     prefill = sorted({at for row in report.rows if row.speed for at in row.speed.prefill_tps})
     ceilings = any(row.ceiling_tps is not None for row in report.rows)
     headers = ["format", *(["profile"] if several else []), "bits/weight", "file"]
-    headers += [f"memory at {at}" for at in memory] + ["KV/token"]
+    headers += ["weights in memory", *(f"memory at {at}" for at in memory), "KV/token"]
     headers += [f"decode at {at}" for at in decode] + [f"prefill of {at}" for at in prefill]
     headers += [*(["target's bound"] if ceilings else []), "fits"]
     cells = []
     for row in report.rows:
         cell = [row.name, *([row.profile] if several else []), f"{row.bits_per_weight:.2f}"]
-        cell.append(format_bytes(row.file_bytes))
+        cell += [format_bytes(row.file_bytes), format_bytes(next(iter(row.memory.values())).weights_private)]
         cell += [format_bytes(row.memory[at].ram_bytes) if at in row.memory else "" for at in memory]
         cell.append(format_bytes(row.kv_bytes_per_token))
         rates = (row.speed.decode_tps, row.speed.prefill_tps) if row.speed else ({}, {})
