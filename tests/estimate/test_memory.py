@@ -73,7 +73,9 @@ def test_parts_add_up_and_mean_what_they_say() -> None:
     scales = 2 * stored  # float16 in the file, float32 in memory
     norms = 30 * 576 * 4
     tables = 2 * 1000 * 32 * 4  # cos and sin, float32, half a head wide
-    assert budget.weights_private == codes + 3 * scales + norms + tables
+    embedding = 4 * 49152 * 576 // 32  # its scales are read with its rows; those of products are not read again
+    assert budget.weights_private == codes + 2 * scales + embedding + norms + tables
+    assert budget.weights_opening == scales - embedding
     assert budget.activation_bytes >= 9 * 100 * 1000 * 4
     table = budget.to_dict()
     assert budget.weights_reclaimable == spec_codes(plan, "embed")
@@ -220,10 +222,12 @@ def test_opening_holds_widened_codes_beside_their_packed_copies(weight_format) -
     short, long = (predict(spec, plan, context_length=length) for length in (64, 4096))
     bits = parse_format(weight_format).kernel_bits
     elements = sum(w.shape[0] * w.shape[1] for w in plan.weights if len(w.shape) == 2 and w.weight_name != "embed")
-    assert short.weights_opening == long.weights_opening == elements * bits // 8
+    scales = 4 * elements // 32
+    assert short.weights_opening == long.weights_opening == elements * bits // 8 + scales
     assert short.needed_bytes == short.opening_bytes > long.opening_bytes - long.weights_opening
     assert long.needed_bytes == long.opening_bytes - long.weights_opening + long.kv_bytes + long.activation_bytes
-    assert predict(spec, plan_weights(weights, parse_format("int8")), context_length=64).weights_opening == 0
+    as_kernels_take_them = plan_weights(weights, parse_format("int8-b32-s32"))
+    assert predict(spec, as_kernels_take_them, context_length=64).weights_opening == 0
 
 
 def test_an_untied_embedding_in_planes_is_in_memory_once() -> None:
@@ -239,7 +243,7 @@ def test_an_untied_embedding_in_planes_is_in_memory_once() -> None:
 def test_a_limit_that_opening_alone_exceeds_is_said_to_be_that() -> None:
     profile = load_profile("laptop-cpu").with_overrides(weight_format=parse_format("int6"), context_length=512)
     with pytest.raises(
-        BudgetError, match=r"9\.\d\d GB of memory while it opens, in which codes of 3, 5 or 6"
+        BudgetError, match=r"9\.\d\d GB of memory while it opens, in which codes and scales are w"
     ) as caught:
         check(*QWEN_4, profile)
     assert "--format int4" in str(caught.value.hint)

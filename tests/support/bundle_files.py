@@ -6,20 +6,26 @@ import dataclasses
 import shutil
 from typing import TYPE_CHECKING
 
-from edgedistill.bundle.bundle import MANIFEST, file_entry
+from edgedistill.bundle.bundle import MANIFEST, MODEL, file_entry
 from edgedistill.bundle.manifest import Manifest
+from edgedistill.runtime.bit_planes import Widening
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def copy_bundle(bundle: Path, out: Path, **contents: bytes) -> Path:
-    """A copy with other contents of some files (``model_onnx`` for model.onnx), listed as they are."""
+    """A copy with other contents of some files, listed as they are; ``model_onnx`` is the graph that is opened."""
     shutil.copytree(bundle, out)
     for name, content in contents.items():
-        (out / name.replace("_", ".")).write_bytes(content)
+        (out / (opened_graph(out) if name == "model_onnx" else name.replace("_", "."))).write_bytes(content)
     relist(out)
     return out
+
+
+def opened_graph(bundle: Path) -> str:
+    """Name of the graph that the runtime opens: model.onnx, or the one that stands for it."""
+    return Widening.in_directory(bundle).graph(MODEL)
 
 
 def relist(bundle: Path, *more: str) -> None:

@@ -6,10 +6,8 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import onnx
-from bundle_files import relist
+from bundle_files import opened_graph, relist
 from onnx import TensorProto, helper
-
-from edgedistill.bundle.bundle import MODEL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,13 +16,14 @@ if TYPE_CHECKING:
 def _with(bundle: Path, out: Path, nodes: list[onnx.NodeProto], first: str) -> Path:
     """A copy of ``bundle`` whose logits wait for ``nodes``, the last of which makes the float32 scalar ``first``."""
     shutil.copytree(bundle, out)
-    model = onnx.load(str(out / MODEL), load_external_data=False)
+    graph = out / opened_graph(out)
+    model = onnx.load(str(graph), load_external_data=False)
     for node in model.graph.node:
         for at, name in enumerate(node.output):
             if name == "logits":
                 node.output[at] = "logits of the model"
     model.graph.node.extend([*nodes, helper.make_node("Add", ["logits of the model", first], ["logits"])])
-    (out / MODEL).write_bytes(model.SerializeToString())
+    graph.write_bytes(model.SerializeToString())
     relist(out)
     return out
 

@@ -8,6 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from bundle_files import opened_graph
 
 from edgedistill.bundle import staging
 from edgedistill.bundle.bundle import MODEL_CARD, Bundle
@@ -61,7 +62,7 @@ def test_a_slow_or_large_model_is_left_out_and_says_why(tiny_bundle_dir: Path, m
 
 
 def test_a_crash_of_the_verification_leaves_the_bundle(exported: ExportResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    (exported.path / "model.onnx").write_bytes(b"no graph")  # opening it fails in the other process
+    (exported.path / opened_graph(exported.path)).write_bytes(b"no graph")  # opening it fails in the other process
     monkeypatch.setattr(Bundle, "open", lambda path: Bundle(path, exported.manifest))
     result = workflow.record_verification(exported)
     assert result.manifest.verification["status"] == "failed"

@@ -1,7 +1,9 @@
-"""widened.json as typed data: the graphs of a bundle that need matrices reassembled from bit planes.
+"""widened.json as typed data: the graphs of a bundle that need matrices reassembled from bit planes, and scales widened
+to float32.
 
 ``model.onnx`` unpacks codes of 3, 5 and 6 bits by nodes of its own, which any ONNX Runtime folds on loading, at ten
-times the weights' memory. The same graph without those nodes lies beside it, for a runtime that supplies the matrices.
+times the weights' memory, and widens scales in the same way. The same graph without those nodes lies beside it, for a
+runtime that supplies the matrices and the scales.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from edgedistill.quantize.packing import widened_shape
 from edgedistill.quantize.spec import WeightFormat  # noqa: TC001 # read at run time
 from edgedistill.schema import limits
 
-VERSION = 1
+VERSION = 2
+"""Version 1 has no scales."""
 Dimension = Annotated[int, limits(low=1, high=1 << 31)]
 
 
@@ -51,12 +54,35 @@ class WidenedMatrix:
 
 
 @dataclass(frozen=True, slots=True)
+class WidenedScales:
+    """Scales of one matrix to supply as float32: the ``initializer``'s name, ``shape`` [N, K] and ``format`` of the
+    matrix, and the ``offsets`` in the file ``location`` of ``scales`` and, with ``scale_bits`` 8, ``scale_unit``.
+    """
+
+    initializer: str
+    shape: tuple[Dimension, Dimension]
+    format: WeightFormat
+    location: FileName
+    offsets: tuple[Count, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.offsets) != {8: 2, 16: 1}.get(self.format.scale_bits, 0):
+            raise ValueError(f"{self.initializer} are not scales to be widened")
+
+    @property
+    def initializer_shape(self) -> tuple[int, int]:
+        """[N, blocks]."""
+        return self.shape[0], self.format.blocks(self.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
 class WidenedGraph:
-    """The graph ``name``, which computes what ``stands_for`` does once its ``matrices`` are supplied."""
+    """The graph ``name``, which computes what ``stands_for`` does once its ``matrices`` and ``scales`` are supplied."""
 
     name: FileName
     stands_for: FileName
     matrices: tuple[WidenedMatrix, ...]
+    scales: tuple[WidenedScales, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +99,6 @@ def to_json(graphs: tuple[WidenedGraph, ...]) -> str:
 def from_json(text: str | bytes) -> tuple[WidenedGraph, ...]:
     """Parse and check; raises BundleError. Nothing in a version that is not known: such graphs are left alone."""
     raw = FORM.parse_object(text, WIDENED)
-    if raw.get("version") != VERSION:
+    if raw.get("version") not in (1, VERSION):
         return ()
     return FORM.decode(_Document, raw, WIDENED).graphs

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.bundle.bundle import Bundle
-from edgedistill.bundle.opening_memory import is_supplied, opening_bytes
+from edgedistill.bundle.opening_memory import in_planes, is_supplied, opening_bytes
 from edgedistill.bundle.signature import trusted_key as required_key
 from edgedistill.bundle.verification_record import distance_sentence, sentence
 from edgedistill.cli import console
@@ -168,7 +168,7 @@ def _activations(weights: Sequence[WeightEntry]) -> str:
 def _opening(manifest: Manifest) -> list[tuple[str, str]]:
     """What widening codes of 3, 5 or 6 bits takes, if there are any."""
     size = opening_bytes(manifest)
-    if not size:
+    if not size or not any(in_planes(weight.format) for weight in manifest.weights):
         return []
     how = "by the runtime" if is_supplied(manifest) else "by the graph (an export with this version takes less)"
     return [("opening", f"up to {format_bytes(size)} of memory: codes in bit planes are widened {how}")]

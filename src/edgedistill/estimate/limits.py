@@ -51,7 +51,7 @@ def check(
     if budget.needed_bytes > ram:
         when = f"at {budget.context_length} tokens, {_gb(budget.kv_bytes)} of it KV cache"
         if budget.needed_bytes == budget.opening_bytes:
-            when = "while it opens, in which codes of 3, 5 or 6 bits are widened"
+            when = "while it opens, in which codes and scales are widened"
         excess.append(f"{_gb(budget.needed_bytes)} of memory {when} (profile {profile.name} allows {_gb(ram)})")
     if not excess:
         return budget

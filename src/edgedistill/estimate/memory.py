@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from edgedistill.bundle.opening_memory import in_planes, supplied_bytes
+from edgedistill.bundle.opening_memory import LOOKED_UP, drops_scales, in_planes, supplied_bytes
 from edgedistill.json_codec import Record
 from edgedistill.quantize.plan import PREFILL, Plan, plan_weights
 from edgedistill.runtime.state import with_copies
@@ -33,10 +33,6 @@ TOKENIZER_FILE_BYTES_PER_ENTRY = 80
 MAPPED_BY_ONE_READ = 2 << 20
 """Bytes of a mapped file that a first read can make resident: what lies together in the page cache. 2 MiB and 64 KiB
 seen (Linux 6.18, ext4); being clean, they are given back where memory is short."""
-
-
-LOOKED_UP = ("embed", "per_layer.embed")
-"""Matrices whose rows are looked up by token; only the first may be multiplied too, where it is tied."""
 
 
 class ModelLike(Protocol):
@@ -80,7 +76,7 @@ class Budget(Record):
         activation_bytes: Largest set of intermediate tensors in one prefill chunk.
         logits_bytes: Logits of the last position, bound for the steps of several widths, and the sampler's copies.
         base_bytes: Interpreter, libraries and tokenizer.
-        weights_opening: Matrices put together from planes, until their packed copies are made.
+        weights_opening: Matrices put together from planes, and widened scales, until their packed copies are made.
     """
 
     DERIVED = ("ram_bytes",)
@@ -128,7 +124,8 @@ def predict(
     Prepacking copies every matrix that is multiplied: the codes once and, for scales and block sums, twice the
     scales (q + 2 * scales; measured 72, 54, 123, 110 and 385 MiB for matrices of 62, 51, 108, 102 and 384 MiB in
     int4-b32-asym, int4-b128-asym, int8-b32-sym, int8-b64-sym and fp32, with float32 scales). Scales stay in use
-    beside that: mapped where they lie as float32, else in memory. Of the mapped file the zero points stay in use. A
+    beside that where kernels or look-ups read them: mapped where they lie as float32, else in memory; others are
+    memory until they are packed (``drops_scales``). Of the mapped file the zero points stay in use. A
     tied embedding that is put together from planes exists once more (an untied one only so), and one in float32
     stays mapped beside its packed copy. Rows of an embedding that is not in float32 are read from the mapped file
     as their tokens occur, which soon makes most of it resident (``MAPPED_BY_ONE_READ``); an untied one is nowhere
@@ -193,7 +190,7 @@ def matrix_memory(weight: PlannedWeight, *, tied: bool, context_length: int) -> 
             reclaimable = min(codes, looked_up)
     if fmt.scale_bits == 32:
         mapped += scales
-    else:
+    elif not drops_scales(weight.weight_name, fmt):
         private += scales
     mapped += 0 if fmt.symmetric else blocks * fmt.kernel_bits // 8
     return private, mapped, reclaimable

@@ -269,7 +269,8 @@ def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> Non
 
     These are the runtime's own, with a quantized cache if ``kv`` has scales; the second form for prefill, if the plan
     has one; those for onnxruntime-genai and for other programs (portable), whose caches stay float32; and, where
-    matrices are stored as bit planes, a variant of each runtime graph that takes widened matrices, with widened.json.
+    matrices are stored as bit planes or scales in fewer than 32 bits, a variant of each runtime graph that takes them
+    widened, with widened.json.
     """
     import onnx_ir
 
@@ -288,10 +289,11 @@ def write_graphs(directory: Path, plan: Plan, kv: KvScales | None = None) -> Non
     widened = []
     for name, (formats, places) in forms.items():
         write(name, WeightEmitter(formats, places))
-        if any(in_planes(weight.format) for weight in formats.values()):
-            emitter = WeightEmitter(formats, places, supply=True)
+        if any(in_planes(weight.format) or weight.format.widens_scales for weight in formats.values()):
+            emitter = WeightEmitter(formats, places, supply=True, supply_scales=True)
             write(files.WIDENED_MODELS[name], emitter)
-            widened.append(WidenedGraph(files.WIDENED_MODELS[name], name, emitter.supplied))
+            graph = WidenedGraph(files.WIDENED_MODELS[name], name, emitter.supplied, emitter.supplied_scales)
+            widened.append(graph)
     if widened:
         (directory / files.WIDENED).write_text(to_json(tuple(widened)), encoding="utf-8")
 

@@ -90,14 +90,16 @@ class GraphBuilder:
             self._add(name, tensor)
         return self.initializers[name]
 
-    def supplied(self, name: str, location: str, shape: tuple[int, ...]) -> ir.Value:
-        """A uint8 initializer that is handed over when the graph is opened.
+    def supplied(
+        self, name: str, location: str, shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.UINT8
+    ) -> ir.Value:
+        """An initializer that is handed over when the graph is opened.
 
         It lies beyond the end of every file, so that opening the graph without it is an error; ONNX Runtime wants the
         file ``location`` to exist all the same.
         """
         if name not in self.initializers:
-            dtype, size = ir.DataType.UINT8, math.prod(shape)
+            size = math.prod(shape) * int(dtype.itemsize)
             tensor = ir.ExternalTensor(location, _NOWHERE, size, dtype, shape=ir.Shape(shape), name=name)
             self._add(name, tensor)
         return self.initializers[name]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import onnx_ir as ir
 
+from edgedistill.bundle.bit_planes import WidenedScales
 from edgedistill.graph import bit_planes as emit_planes
 from edgedistill.graph import experts as emit_experts
 from edgedistill.graph import offsets as emit_offsets
@@ -43,17 +44,32 @@ class WeightEmitter:
         stored: Place of every array by array name (see ``quantize.spec.array_specs``).
         supply: Leave matrices whose codes lie in planes to whoever opens the graph (see ``supplied``), instead of
             putting them together by nodes.
+        supply_scales: So too scales in fewer than 32 bits, of matrices that are only multiplied (``supplied_scales``).
     """
 
-    def __init__(self, plan: Mapping[str, Planned], stored: Mapping[str, Stored], *, supply: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Mapping[str, Planned],
+        stored: Mapping[str, Stored],
+        *,
+        supply: bool = False,
+        supply_scales: bool = False,
+    ) -> None:
         self._plan = plan
         self._stored = stored
         self._supplied: dict[str, WidenedMatrix] | None = {} if supply else None
+        self._scales: dict[str, WidenedScales] | None = {} if supply_scales else None
+        self._looked_up: set[str] = set()
 
     @property
     def supplied(self) -> tuple[WidenedMatrix, ...]:
         """The matrices used so far that have to be supplied."""
         return tuple((self._supplied or {}).values())
+
+    @property
+    def supplied_scales(self) -> tuple[WidenedScales, ...]:
+        """The scales used so far that have to be supplied."""
+        return tuple((self._scales or {}).values())
 
     def vector(self, b: GraphBuilder, name: str) -> ir.Value:
         """A norm or bias, float32 [N]."""
@@ -145,6 +161,7 @@ class WeightEmitter:
             codes, scales, _ = self._channels(b, name, fmt)
             return emit_w8a8.rows(b, ids, codes, scales, output=output)
         padded = fmt.blocks(k) * fmt.block_size
+        self._looked_up.add(name)
         codes, scales, zero_points = self._operands(b, name, fmt)
         if len(fmt.planes) > 1:
             rows = emit_planes.rows(
@@ -179,8 +196,9 @@ class WeightEmitter:
     ) -> tuple[ir.Value, ir.Value, ir.Value | None]:
         """Codes, scales and zero points of a quantized matrix as the kernels want them.
 
-        Scales in fewer bits are widened by nodes over constants, which ONNX Runtime folds on loading. ``by_expert``:
-        experts and rows of each, which MoE's kernels want as two axes, and blocks of a row in one.
+        Scales in fewer bits are supplied, or widened by nodes over constants, which ONNX Runtime folds on loading: so
+        those of rows that are looked up and of experts, which stay in use. ``by_expert``: experts and rows of each,
+        which MoE's kernels want as two axes, and blocks of a row in one.
         """
 
         def stored(suffix: str) -> ir.Value:
@@ -188,13 +206,24 @@ class WeightEmitter:
             shape = None if by_expert is None else (*by_expert, *place.spec.shape[1:])
             return b.external(f"{name}.{suffix}", place, shape)
 
-        scales = stored("scales")
-        if fmt.scale_bits != 32:
-            scales = b.once("Cast", [scales], f"{name}.scales.wide", to=ir.DataType.FLOAT)
-        if fmt.scale_bits == 8:
-            scales = b.once("Mul", [scales, stored("scale_unit")], f"{name}.scales.product")
+        if self._scales is not None and fmt.widens_scales and by_expert is None and name not in self._looked_up:
+            self._scales[name] = wide = self._widened_scales(name, fmt)
+            scales = b.supplied(wide.initializer, wide.location, wide.initializer_shape, ir.DataType.FLOAT)
+        else:
+            scales = stored("scales")
+            if fmt.widens_scales:
+                scales = b.once("Cast", [scales], f"{name}.scales.wide", to=ir.DataType.FLOAT)
+            if fmt.scale_bits == 8:
+                scales = b.once("Mul", [scales, stored("scale_unit")], f"{name}.scales.product")
         zero_points = None if fmt.symmetric else stored("zero_points")
         return self._codes(b, name, fmt, by_expert), scales, zero_points
+
+    def _widened_scales(self, name: str, fmt: WeightFormat) -> WidenedScales:
+        suffixes = ("scales", "scale_unit") if fmt.scale_bits == 8 else ("scales",)
+        places = [self._stored[f"{name}.{suffix}"] for suffix in suffixes]
+        offsets = tuple(place.offset for place in places)
+        n, k = self._plan[name].shape
+        return WidenedScales(f"{name}.scales.widened", (n, k), fmt, places[0].location, offsets)
 
     def _codes(self, b: GraphBuilder, name: str, fmt: WeightFormat, by_expert: tuple[int, int] | None) -> ir.Value:
         """uint8 [N, blocks, block * kernel_bits / 8]; by expert: [E, rows, K * kernel_bits / 8]."""

@@ -73,6 +73,11 @@ class WeightFormat:
     def is_float(self) -> bool:
         return self.bits == 32
 
+    @property
+    def widens_scales(self) -> bool:
+        """Whether kernels take other scales than the file has: float32 instead of fewer bits."""
+        return not self.is_float and not self.is_w8a8 and self.scale_bits != 32
+
     def columns(self, k: int) -> int:
         """Columns of the stored matrix for ``k`` input features: with ``offsets`` one more for each block."""
         return k + math.ceil(k / self.block_size) if self.offsets else k

@@ -1,4 +1,5 @@
-"""Reassembles matrices from bit planes for the graphs that need it: reads, widens, hands them to ONNX Runtime.
+"""Reassembles matrices from bit planes for the graphs that need it: reads, widens, hands them to ONNX Runtime, and
+their scales (``scales.py``) with them.
 
 The arrays are shared with ONNX Runtime by DLPack, which counts references: what a session has packed for its kernels is
 freed once nobody here refers to it, and what it goes on reading stays.
@@ -15,6 +16,7 @@ from edgedistill.bundle.bit_planes import from_json
 from edgedistill.bundle.bundle import WIDENED
 from edgedistill.errors import BundleError
 from edgedistill.quantize.packing import widen_rows, widened_shape
+from edgedistill.runtime.scales import Scales
 from edgedistill.workers import Workers
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ _SLICE_CODES = 1 << 19
 
 
 class Widening:
-    """Graphs that stand for others, and their matrices.
+    """Graphs that stand for others, their matrices and scales.
 
     Args:
         folder: Where the files with the planes lie.
@@ -44,6 +46,7 @@ class Widening:
         self._threads = threads
         self._graphs = {graph.stands_for: graph for graph in graphs}
         self._kept: dict[WidenedMatrix, ort.OrtValue] = {}
+        self._scales: Scales | None = None
 
     @classmethod
     def in_directory(cls, folder: Path, *, threads: int = 1) -> Self:
@@ -57,7 +60,9 @@ class Widening:
         if not bundle.has_file(WIDENED):
             return cls(files.location, ())
         graphs = from_json(files.read(WIDENED).decode("utf-8", errors="replace"))
-        for name in {graph.name for graph in graphs} | {m.location for graph in graphs for m in graph.matrices}:
+        places = {matrix.location for graph in graphs for matrix in graph.matrices}
+        places |= {scales.location for graph in graphs for scales in graph.scales}
+        for name in {graph.name for graph in graphs} | places:
             files.require_listed(name)
         return cls(files.location, graphs, threads=threads)
 
@@ -73,12 +78,22 @@ class Widening:
             BundleError: The weights end before a plane.
         """
         found = self._graphs.get(name)
-        wanted = [matrix for matrix in found.matrices if matrix.initializer in names] if found else []
-        return widened_values(self._folder, wanted, threads=self._threads)
+        if found is None:
+            return {}
+        wanted = [matrix for matrix in found.matrices if matrix.initializer in names]
+        scales = [one for one in found.scales if one.initializer in names]
+        values = widened_values(self._folder, wanted, threads=self._threads)
+        return values | Scales(self._folder, scales, threads=self._threads).values
+
+    def is_needed(self, name: str) -> bool:
+        """Whether ``name`` cannot well be opened by itself: its matrices lie in planes."""
+        found = self._graphs.get(name)
+        return found is not None and bool(found.matrices)
 
     def supply(self, name: str) -> tuple[str, dict[str, ort.OrtValue]]:
         """The graph to open instead of ``name`` and what to supply to it by initializer; ``name`` itself and nothing
-        where no graph stands for it. What later graphs want too is kept until they are supplied.
+        where no graph stands for it. What later graphs want too is kept until they are supplied. Call ``packed`` once
+        it is open.
 
         Raises:
             BundleError: The weights end before a plane.
@@ -91,7 +106,14 @@ class Widening:
         values = kept | widened_values(self._folder, missing, threads=self._threads)
         later = {matrix for other in self._graphs.values() for matrix in other.matrices}
         self._kept = {matrix: values[matrix.initializer] for matrix in graph.matrices if matrix in later}
-        return graph.name, values
+        self._scales = Scales(self._folder, graph.scales, threads=self._threads)
+        return graph.name, values | self._scales.values
+
+    def packed(self) -> None:
+        """The session that was supplied last is open: what it does not read again is given back."""
+        if self._scales is not None:
+            self._scales.drop()
+            self._scales = None
 
 
 def widened_values(folder: Path, matrices: Sequence[WidenedMatrix], *, threads: int = 1) -> dict[str, ort.OrtValue]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgedistill.bundle.bundle import TOKENIZER, WEIGHTS
-from edgedistill.bundle.opening_memory import is_supplied, opening_bytes
+from edgedistill.bundle.opening_memory import in_planes, is_supplied, opening_bytes
 from edgedistill.catalog.reasoning import find_grammar, with_tags
 from edgedistill.checkpoint.tokenizer.load import load_tokenizer as from_json
 from edgedistill.errors import BudgetError, BundleError, UsageError
@@ -36,8 +36,8 @@ def require_memory(bundle: Bundle) -> None:
     """
     manifest, name, available = bundle.manifest, bundle.path.name, available_memory()
     kept, opening = int(manifest.predicted.get("weights_private", 0)), opening_bytes(manifest)
-    if kept > available and is_kept(bundle):
-        kept = int(_WHILE_PACKING * bundle.file(WEIGHTS).stat().st_size)
+    if max(kept, opening) > available and is_kept(bundle):
+        kept, opening = int(_WHILE_PACKING * bundle.file(WEIGHTS).stat().st_size), 0
     if kept > available:
         raise BudgetError(
             f"The weights of {name} take {kept / 1e9:.2f} GB of memory; {available / 1e9:.2f} GB are available.",
@@ -45,10 +45,13 @@ def require_memory(bundle: Bundle) -> None:
         )
     if opening > available:
         better = "" if is_supplied(manifest) else "export it again with this version, which opens it in less, "
+        widened, smaller = "scales", "larger blocks, such as --format int4-b128"
+        if any(in_planes(weight.format) for weight in manifest.weights):
+            widened, smaller = "codes of 3, 5 or 6 bits", "--format int4 or int8"
         raise BudgetError(
-            f"Opening {name} takes {opening / 1e9:.2f} GB of memory for a moment, in which its codes of 3, 5 or 6 bits "
-            f"are widened; {available / 1e9:.2f} GB are available.",
-            hint=f"Close other programs, {better}or export with --format int4 or int8.",
+            f"Opening {name} takes {opening / 1e9:.2f} GB of memory for a moment, in which its {widened} are widened; "
+            f"{available / 1e9:.2f} GB are available.",
+            hint=f"Close other programs, {better}or export with {smaller}.",
         )
 
 

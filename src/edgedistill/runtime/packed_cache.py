@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.atomic_file import write_whole
 from edgedistill.bundle import own_directory
-from edgedistill.bundle.bundle import MODEL, PREFILL_MODEL, WIDENED, Bundle
+from edgedistill.bundle.bundle import MODEL, PREFILL_MODEL, Bundle
+from edgedistill.bundle.opening_memory import in_planes
 from edgedistill.bundle.regular_files import FileState
 from edgedistill.catalog.builtin import cache_dir
 from edgedistill.errors import BundleError, UsageError
@@ -33,6 +34,8 @@ from edgedistill.units import parse_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from edgedistill.bundle.manifest import Manifest
 
 VARIABLE = "EDGEDISTILL_PACKED_CACHE"
 GRAPH, WEIGHTS, RECORD = "graph.onnx", "packed.bin", "entry.json"
@@ -169,11 +172,15 @@ class PackedCache:
 def is_kept(bundle: Bundle) -> bool:
     """Whether opening ``bundle`` as its profile says maps packed weights from the user's cache; raises UsageError."""
     cache, manifest = PackedCache.of_environment(), bundle.manifest
-    if cache is None or not bundle.states or manifest.model.signature == "optimum" or bundle.has_file(WIDENED):
+    if cache is None or not bundle.states or manifest.model.signature == "optimum" or _is_widened(manifest):
         return False
     level = str(manifest.profile.get("session", {}).get("graph_optimization_level", "all"))
     forms = [name for name in (MODEL, PREFILL_MODEL) if bundle.has_file(name)]
     return all(cache.find(entry_key(bundle, name, {"level": level})) is not None for name in forms)
+
+
+def _is_widened(manifest: Manifest) -> bool:
+    return any(in_planes(weight.format) for weight in manifest.weights)
 
 
 def entry_key(bundle: Bundle, name: str, options: dict[str, Any]) -> str:

@@ -152,12 +152,16 @@ def open_graph(
 ) -> tuple[ort.InferenceSession, int]:
     """Session over a bundle's graph, or over the one that stands for it in ``widening``; see ``open_session``.
 
-    With a ``bundle`` the user's cache of packed weights is used, if there is one and nothing has to be supplied.
+    With a ``bundle`` the user's cache of packed weights is used, if there is one and no matrix has to be supplied.
     """
-    name, supplied = (name, {}) if widening is None else widening.supply(name)
-    cache = PackedCache.of_environment() if bundle is not None and bundle.states and not supplied else None
+    needed = widening is not None and widening.is_needed(name)
+    cache = PackedCache.of_environment() if bundle is not None and bundle.states and not needed else None
     if cache is None or bundle is None:
-        return open_session(files.graph(name), config, name=name, folder=files.location, supplied=supplied)
+        name, supplied = (name, {}) if widening is None else widening.supply(name)
+        opened = open_session(files.graph(name), config, name=name, folder=files.location, supplied=supplied)
+        if widening is not None:
+            widening.packed()
+        return opened
     key = packed_cache.entry_key(bundle, name, {"level": config.graph_optimization_level})
     if (entry := cache.find(key)) is not None:
         with contextlib.suppress(BundleError):  # one that cannot be read is made anew

@@ -93,5 +93,5 @@ def test_what_cannot_be_measured_is_refused_before_or_reported_by_the_process(
     with pytest.raises(BundleError, match="nothing"):
         next(trace(tmp_path / "nowhere"))
     damaged = copy_bundle(tiny_bundle("int4-b32"), tmp_path / "damaged", model_onnx=b"")
-    with pytest.raises(BundleError, match=r"cannot load model\.onnx"):
+    with pytest.raises(BundleError, match=r"cannot load model-widened\.onnx"):
         list(trace(damaged))

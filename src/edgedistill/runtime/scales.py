@@ -1,0 +1,109 @@
+"""Widens the scales of matrices for the graphs that leave them out, and gives their memory back once they are packed.
+
+What ONNX Runtime does not read again lies in a mapping of its own, whose pages are given back to the system after the
+session has been opened: the addresses stay valid, and a session is only ever asked for what its kernels have packed.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+
+from edgedistill.errors import BundleError
+from edgedistill.runtime.scale_use import reads_scales
+from edgedistill.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgedistill.bundle.bit_planes import WidenedScales
+
+    Floats = npt.NDArray[np.float32]
+
+_ALIGNED = 64
+"""Bytes that arrays begin at a multiple of."""
+
+
+class Scales:
+    """Float32 scales by initializer.
+
+    Args:
+        folder: Where their files lie.
+        wanted: Which.
+        threads: That widen them.
+
+    Raises:
+        BundleError: A file ends before them.
+    """
+
+    def __init__(self, folder: Path, wanted: Sequence[WidenedScales], *, threads: int = 1) -> None:
+        self._mapping = _mapping(sum(_size(one) for one in wanted if _is_dropped(one)))
+        arrays, at = [], 0
+        for one in wanted:
+            if self._mapping is not None and _is_dropped(one):
+                count = math.prod(one.initializer_shape)
+                arrays.append(np.frombuffer(self._mapping, np.float32, count, at).reshape(one.initializer_shape))
+                at += _size(one)
+            else:
+                arrays.append(np.empty(one.initializer_shape, np.float32))
+        with Workers(threads) as pool:
+            done = [pool.submit(_fill, folder, one, array) for one, array in zip(wanted, arrays, strict=True)]
+            for part in done:
+                part.result()
+        self.values = {
+            one.initializer: ort.OrtValue.from_dlpack(array) for one, array in zip(wanted, arrays, strict=True)
+        }
+
+    def drop(self) -> None:
+        """Give back the memory of what is packed now and not read again; it may not be used for another session."""
+        self.values = {}
+        if self._mapping is not None:
+            # Private pages without a file: they would read as zeros, were they read.
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+            self._mapping = None
+
+
+def _is_dropped(scales: WidenedScales) -> bool:
+    fmt = scales.format
+    return sys.platform == "linux" and not reads_scales(fmt, fmt.columns(scales.shape[1]))
+
+
+def _size(scales: WidenedScales) -> int:
+    """Bytes, up to where the next ones begin."""
+    return -(-4 * math.prod(scales.initializer_shape) // _ALIGNED) * _ALIGNED
+
+
+def _mapping(size: int) -> mmap.mmap | None:
+    if not size:
+        return None
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def _fill(folder: Path, scales: WidenedScales, out: Floats) -> None:
+    """What ONNX Runtime folds Cast and Mul to, bit for bit."""
+    fmt = scales.format
+    stored = np.dtype(np.float16 if fmt.scale_bits == 16 else np.int8 if fmt.symmetric else np.uint8)
+    found = _read(folder, scales, 0, stored, out.size).reshape(out.shape)
+    np.copyto(out, found)
+    if fmt.scale_bits == 8:
+        out *= _read(folder, scales, 1, np.dtype(np.float32), len(out))[:, None]
+
+
+def _read(folder: Path, scales: WidenedScales, place: int, dtype: np.dtype[np.generic], count: int) -> npt.NDArray[Any]:
+    with (folder / scales.location).open("rb", buffering=0) as stream:
+        stream.seek(scales.offsets[place])
+        found = np.fromfile(stream, dtype, count)
+    if found.size != count:
+        raise BundleError(
+            f"{scales.location} ends before {scales.initializer}.",
+            hint="Copy the bundle again or export it again.",
+        )
+    return found
