@@ -7,14 +7,20 @@ import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 
+from edgedistill import file_lock
 from edgedistill.bundle import own_directory
 from edgedistill.bundle.bundle import MANIFEST, Bundle, file_entry
 from edgedistill.bundle.manifest import KVCacheInfo, Manifest, ModelInfo
+from edgedistill.bundle.signature import SIGNATURE
 from edgedistill.bundle.staging import Staging, check_target, free_disk, os_error, remove_bundle
 from edgedistill.errors import OutputError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 
 def manifest_of(root: Path, names: list[str]) -> Manifest:
@@ -220,3 +226,94 @@ def test_the_manifest_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Path, "unlink", unlink)
     remove_bundle(tmp_path / "b")
     assert gone == [MANIFEST, "data"]
+
+
+def test_directories_and_links_in_the_staging_go_and_what_a_link_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "users").mkdir()
+    (tmp_path / "users" / "photo").write_text("precious")
+    with Staging(tmp_path / "b") as staging:
+        (staging.path / "data").write_text("one")
+        (staging.path / "scratch" / "deeper").mkdir(parents=True)
+        (staging.path / "scratch" / "deeper" / "file").write_text("x")
+        (staging.path / "link").symlink_to(tmp_path / "users")
+        staging.commit(manifest_of(staging.path, ["data"]))
+    assert {p.name for p in (tmp_path / "b").iterdir()} == {"data", MANIFEST}
+    assert (tmp_path / "users" / "photo").read_text() == "precious"
+
+
+def test_work_that_is_to_be_kept_is_there_after_an_error(tmp_path: Path) -> None:
+    for keep in (True, False):
+        with pytest.raises(ValueError, match="bad"), Staging(tmp_path / "b", keep=keep) as staging:
+            resumed = staging.resume_or_clear("a")
+            assert resumed is not keep, "the second run finds what the first one kept"
+            raise ValueError("bad")
+        assert staging.path.exists() is keep
+
+
+def test_the_lock_ends_with_the_block_even_if_somebody_still_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locks, real = [], file_lock.acquire
+
+    def acquire(path: Path) -> BaseFileLock:
+        locks.append(real(path))
+        return locks[-1]
+
+    monkeypatch.setattr(file_lock, "acquire", acquire)
+    with Staging(tmp_path / "b"):
+        assert locks[0].is_locked
+    (tmp_path / ".b.partial").write_text("precious")
+    with pytest.raises(OutputError, match="is not an unfinished export"), Staging(tmp_path / "b"):
+        pytest.fail("a file is in the way")
+    assert [lock.is_locked for lock in locks] == [False, False]
+
+
+def test_a_parent_that_cannot_be_written_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def access(path: Path, mode: int) -> bool:
+        asked.append((path, mode))
+        return False
+
+    monkeypatch.setattr(os, "access", access)
+    with pytest.raises(OutputError, match=f"^{tmp_path} is not writable"):
+        check_target(tmp_path / "x" / "b", force=False)
+    assert asked == [(tmp_path, os.W_OK | os.X_OK)], "to make a directory takes both"
+
+
+def test_what_a_killed_replacement_left_is_put_back_or_removed_at_the_next_start(tmp_path: Path) -> None:
+    """Among directories of the user's with names like it, which stay, in whatever order they are listed."""
+    out = tmp_path / "b"
+    users = {f".b.{n}2345678.old" for n in range(5)}
+    for name in users:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "photo").write_text("precious")
+    (tmp_path / ".b.abcdefgh.old").mkdir()
+    write_bundle(out, "one")
+    for n in range(5):
+        own_directory.make(tmp_path / f".b.{n}abcdefg.old")
+        (tmp_path / f".b.{n}abcdefg.old" / "data").write_text("older")
+    with Staging(out, force=True):
+        assert {p.name for p in tmp_path.iterdir()} == {"b", ".b.partial", *users}
+    own_directory.mark(out)
+    out.rename(tmp_path / ".b.01234567.old")
+    with pytest.raises(OutputError, match="already holds a bundle"), Staging(out):
+        pytest.fail("the old bundle is back, so that nothing may be written")
+    assert Bundle.open(out, check="full")
+    assert not (out / own_directory.MARKER).exists()
+    assert {p.name for p in tmp_path.iterdir()} - users <= {"b", ".b.partial"}
+    assert all((tmp_path / name / "photo").read_text() == "precious" for name in users)
+
+
+def test_what_this_program_writes_beside_a_bundle_is_replaced_with_it(tmp_path: Path) -> None:
+    out = tmp_path / "b"
+    write_bundle(out, "one")
+    for name in ("README.md", SIGNATURE, ".README.md.0123456789abcdef.partial", own_directory.MARKER):
+        (out / name).write_text("x")
+    write_bundle(out, "two", force=True)
+    assert {p.name for p in out.iterdir()} == {"data", MANIFEST}
+    (out / ".README.md.0123.partial").write_text("x")
+    with pytest.raises(OutputError, match=r"holds '\.README\.md\.0123\.partial'"):
+        write_bundle(out, "three", force=True)

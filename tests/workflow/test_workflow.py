@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from typing import TYPE_CHECKING
@@ -13,13 +12,12 @@ from bundle_files import opened_graph
 from edgedistill.bundle import staging
 from edgedistill.bundle.bundle import MODEL_CARD, Bundle
 from edgedistill.bundle.verification_record import section, sentence
-from edgedistill.errors import BundleError, OutputError, UnsupportedModelError
+from edgedistill.errors import UnsupportedModelError
 from edgedistill.export.options import ExportOptions
 from edgedistill.verify.quick import quick_check
 from edgedistill.workflow import export as workflow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from edgedistill.export.pipeline import ExportResult
@@ -86,52 +84,15 @@ def test_errors_of_the_export_are_its_own(tmp_path: Path, tiny_checkpoint_dir: P
         workflow.export(source, tmp_path / "out", ExportOptions(exporter="own"))
 
 
-def steps(monkeypatch: pytest.MonkeyPatch, after: Callable[[int], None]) -> None:
-    """Calls ``after`` with the number of each replacement, before it is made."""
-    real, count = staging.replace_file, []
-
-    def replace(directory: Path, name: str, text: str) -> None:
-        count.append(name)
-        after(len(count))
-        real(directory, name, text)
-
-    monkeypatch.setattr(staging, "replace_file", replace)
-
-
-@pytest.mark.parametrize("at", [1, 2, 3])
-def test_a_change_that_is_interrupted_anywhere_leaves_a_valid_bundle(
-    exported: ExportResult, monkeypatch: pytest.MonkeyPatch, at: int
-) -> None:
-    def interrupt(step: int) -> None:
-        assert Bundle.open(exported.path, check="full")
-        if step == at:
-            raise KeyboardInterrupt
-
-    steps(monkeypatch, interrupt)
-    after = dataclasses.replace(exported.manifest, verification={"status": "checked"})
-    with pytest.raises(KeyboardInterrupt):
-        staging.amend(exported.path, exported.manifest, after, {MODEL_CARD: "new"})
-    assert Bundle.open(exported.path, check="full").manifest.verification == {}
-
-
-def test_a_full_disk_is_said_and_costs_the_record_only(exported: ExportResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(step: int) -> None:
+def test_a_full_disk_costs_the_record_only(exported: ExportResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str) -> None:
         raise OSError(28, "No space left on device")
 
-    steps(monkeypatch, full)
-    with pytest.raises(OutputError, match="No space left"):
-        staging.amend(exported.path, exported.manifest, exported.manifest, {})
+    monkeypatch.setattr(staging, "write_whole", full)
     monkeypatch.setattr(workflow, "_look", lambda *_: {"status": "skipped", "reason": "x"})
     result = workflow.record_verification(exported)
     assert "No space left" in result.manifest.verification["not_recorded"]
     assert Bundle.open(exported.path, check="full").manifest == exported.manifest
-
-
-def test_another_bundle_in_the_meantime_is_not_touched(exported: ExportResult, tiny_checkpoint_dir: Path) -> None:
-    options = ExportOptions(verify=False, check=False, force=True, format="int8")
-    workflow.export(tiny_checkpoint_dir, exported.path, options)
-    with pytest.raises(BundleError, match="another bundle"):
-        staging.amend(exported.path, exported.manifest, exported.manifest, {})
 
 
 def test_words_for_every_kind_of_record() -> None:

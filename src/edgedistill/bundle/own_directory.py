@@ -39,7 +39,7 @@ def make(path: Path) -> None:
 def mark(path: Path) -> None:
     """Put a marker into the directory ``path``; raises OSError, FileExistsError where there is one already."""
     found = os.lstat(path)
-    content = {"tool": _TOOL, "pid": os.getpid(), "uid": _uid(), "inode": found.st_ino, "nonce": secrets.token_hex(16)}
+    content = {"tool": _TOOL, "uid": _uid(), "inode": found.st_ino}
     descriptor = os.open(path / MARKER, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         json.dump(content, stream)

@@ -29,7 +29,7 @@ from edgedistill.bundle.signature import SIGNATURE
 from edgedistill.errors import BundleError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -129,7 +129,6 @@ class Staging:
         self.keep = keep
         self.path = self.out.parent / f".{self.out.name}.partial"
         self._lock: BaseFileLock | None = None
-        self._committed = False
 
     def __enter__(self) -> Staging:
         check_target(self.out, force=self.force)
@@ -198,7 +197,6 @@ class Staging:
                     own_directory.remove_entry(entry)
             _fsync(self.path)
             self._replace() if self.out.is_dir() else self.path.rename(self.out)
-            self._committed = True
             with contextlib.suppress(OSError):  # hidden, and no part of the bundle
                 (self.out / MARKER).unlink()
             _fsync(self.out.parent)
@@ -237,8 +235,8 @@ class Staging:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
-        if not self._committed and not interrupted and not self.keep:
-            with contextlib.suppress(OSError):
+        if not interrupted and not self.keep:
+            with contextlib.suppress(OSError):  # after a commit there is none, or what could not be removed then
                 own_directory.remove(self.path)
         self._unlock()
 
@@ -276,17 +274,17 @@ def os_error(error: OSError, path: Path) -> OutputError:
     return OutputError(f"Cannot write {path}: {error.strerror or error}.", hint="Choose another output directory.")
 
 
-def amend(path: Path, before: Manifest, after: Manifest, texts: Mapping[str, str]) -> Manifest:
-    """Replace the manifest of the bundle at ``path`` and some text files; the manifest as written.
+def amend(path: Path, before: Manifest, after: Manifest, card: str) -> Manifest:
+    """Replace the manifest and the model card of the bundle at ``path``; the manifest as written.
 
-    A file that the manifest lists cannot be replaced together with its hash in one step. So the manifest forgets it
-    first (texts for people need not be listed), then the file is replaced, then the manifest learns it again; each step
-    is a rename.
+    A file that the manifest lists cannot be replaced together with its hash in one step. So the manifest forgets the
+    card first (the one text that need not be listed), then the card is replaced, then the manifest learns it again;
+    each step is a rename.
 
     Args:
         before: The manifest that is expected there.
-        after: The one to write; its entries of ``texts`` are brought up to date.
-        texts: Contents of files in the bundle, by name.
+        after: The one to write; its entry of the card is brought up to date.
+        card: Text of the model card.
 
     Raises:
         BundleError: There is no bundle, or another one than ``before`` by now.
@@ -294,13 +292,11 @@ def amend(path: Path, before: Manifest, after: Manifest, texts: Mapping[str, str
     """
     if Bundle.open(path).manifest != before:
         raise BundleError(f"{path} was replaced by another bundle in the meantime.")
-    others = tuple(entry for entry in after.files if entry.name not in texts)
+    others = tuple(entry for entry in after.files if entry.name != MODEL_CARD)
     try:
-        if texts:
-            replace_file(path, MANIFEST, dataclasses.replace(before, files=others).to_json())
-        for name, text in texts.items():
-            replace_file(path, name, text)
-        entries = (*others, *(file_entry(path, name) for name in texts))
+        replace_file(path, MANIFEST, dataclasses.replace(before, files=others).to_json())
+        replace_file(path, MODEL_CARD, card)
+        entries = (*others, file_entry(path, MODEL_CARD))
         done = dataclasses.replace(after, files=tuple(sorted(entries, key=lambda entry: entry.name)))
         replace_file(path, MANIFEST, done.to_json())
     except OSError as error:

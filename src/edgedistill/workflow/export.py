@@ -91,7 +91,7 @@ def record_verification(
     manifest = dataclasses.replace(result.manifest, verification=found)
     try:
         card = (result.path / MODEL_CARD).read_text(encoding="utf-8")
-        manifest = amend(result.path, result.manifest, manifest, {MODEL_CARD: with_verification(card, manifest)})
+        manifest = amend(result.path, result.manifest, manifest, with_verification(card, manifest))
     except (EdgedistillError, OSError) as error:
         # The bundle is valid without it; the caller still learns what was found, and that it is not in the bundle.
         manifest = dataclasses.replace(result.manifest, verification={**found, "not_recorded": str(error)})
