@@ -1,42 +1,46 @@
 """``make mutation``: how many small changes of the code that the project's promises rest on do its tests notice?
 
-mutmut changes one operator, constant or call at a time and runs the tests that reach it. A subject has thousands of
-such mutants, so a random sample of each is tried, drawn with ``--seed``; ``--sample 0`` tries all. Results stay in
-``build/mutation``: ``--show`` prints the survivors as differences. The score is the share of mutants that a test caught
-or that ran out of time. A survivor is a missing test, or a mutant that changes nothing. Messages of errors and what
-another platform runs are not mutated: no test should repeat the one, none here can notice the other.
+Everything is imported once; of every mutant a forked process changes the code in place and runs the tests that execute
+the changed lines, cheapest first, until one fails. A subject has thousands of mutants, so a random sample of each is
+tried, drawn with ``--seed``; ``--sample 0`` tries all. A mutant that takes many times the processor time of its tests
+counts as noticed; so does one that ends the process. A survivor, printed as a difference, is a missing test, code that
+nobody needs, or a mutant that changes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import difflib
+import functools
+import gc
+import importlib
 import json
 import os
 import random
+import resource
 import shutil
-import subprocess
+import signal
 import sys
-from dataclasses import dataclass
+import tempfile
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import coverage
+import hypothesis
+import pytest
+from _pytest.runner import runtestprotocol
+from mutants import Mutant, mutants, put_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    Reached = dict[Path, dict[int, set[int]]]
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("src", "tui", "profiles", "tests", "docs", "examples", "bench", "README.md", "Makefile")
-UNCHANGED = (r"""^\s*f?["'].*["'][,)]*$""", r"hint=", r"Error\(", r"renamex_np|msvcrt")
-"""Lines that are not mutated (regular expressions): texts, errors, calls of macOS and Windows."""
-MUTMUT = (sys.executable, "-m", "mutmut")
-CONFTEST = """\
-import sys
-
-sys.setrecursionlimit(10_000)
-
-
-def pytest_make_parametrize_id(val, argname):
-    return argname if isinstance(val, str) else None
-"""
-"""The copy's conftest.py: mutmut puts two calls of its own around every call, which deepens recursion, and names
-tests on pytest's command line, which takes no id that holds any text."""
+SOURCE = ROOT / "src" / "edgedistill"
+LEAST, TIMES, WALL = 2.0, 5.0, 300
+"""Processor seconds of a mutant: at least, and as a multiple of its tests'. Seconds that it may sleep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,64 +58,149 @@ SUBJECTS = {
     ),
     "answers": Subject(("answers/*.py",), ("tests/answers",)),
     "stats": Subject(("verify/stats/*.py",), ("tests/verify/stats", "tests/verify/gate/test_sequential.py")),
-    "gate": Subject(("verify/gate/*.py",), ("tests/verify/gate/test_gate.py", "tests/verify/gate/test_sequential.py")),
+    "gate": Subject(
+        ("verify/gate/*.py",),
+        ("tests/verify/gate/test_gate.py", "tests/verify/gate/test_sequential.py", "tests/verify/gate/test_reach.py"),
+    ),
 }
 
 
-def prepare(place: Path, subject: Subject) -> None:
-    """A copy of the tree at ``place`` with a configuration of its own."""
-    shutil.rmtree(place / "mutants", ignore_errors=True)  # it remembers tests by ids, which may have changed
-    place.mkdir(parents=True, exist_ok=True)
-    for name in COPIED:
-        source, target = ROOT / name, place / name
-        if source.is_dir():
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(source, target)
-    config = {
-        "source_paths": ["src"],
-        "only_mutate": [f"src/edgedistill/{name}" for name in subject.files],
-        "do_not_mutate_patterns": list(UNCHANGED),
-        "also_copy": ["conftest.py", *(name for name in COPIED if name not in ("src", "tests"))],
-        "pytest_add_cli_args": ["-n0", "-m", "not slow"],
-        "pytest_add_cli_args_test_selection": list(subject.tests),
-    }
-    (place / "conftest.py").write_text(CONFTEST, encoding="utf-8")
-    lines = [f"{name} = {json.dumps(value)}" for name, value in config.items()]
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    (place / "pyproject.toml").write_text("\n".join([project, "[tool.mutmut]", *lines, ""]), encoding="utf-8")
+@dataclass(slots=True, eq=False)
+class Run:
+    """A pytest plugin that tries mutants of a subject in the place of running its tests."""
+
+    subject: Subject
+    sample: int
+    seed: int
+    processes: int
+    known: int = 0
+    tried: int = 0
+    late: int = 0
+    survivors: list[str] = field(default_factory=list)
+    error: str = ""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        """The same examples in every process, and none made smaller: that a test fails is all that counts."""
+        phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
+        hypothesis.settings.register_profile("mutation", derandomize=True, deadline=None, phases=phases)
+        hypothesis.settings.load_profile("mutation")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Try the mutants."""
+        paths = sorted(path for pattern in self.subject.files for path in SOURCE.glob(pattern))
+        sources = {path: path.read_text(encoding="utf-8") for path in paths}
+        names = {path: ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts) for path in paths}
+        modules = {path: importlib.import_module(name.removesuffix(".__init__")) for path, name in names.items()}
+        gc.freeze()
+        found = [(path, mutant) for path in paths for mutant in mutants(sources[path])]
+        self.known = len(found)
+        if self.sample:
+            found = random.Random(self.seed).sample(found, min(self.sample, len(found)))
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            costs, reached = self._measure(session.items, paths, place)
+            if self.error:
+                return True
+
+            def tried(path: Path, mutant: Mutant, tests: list[int]) -> bool:
+                put_in(mutant, sources[path], modules[path])
+                return all(_passes(session.items[test]) for test in tests)
+
+            jobs = []
+            for number, (path, mutant) in enumerate(found):
+                tests = sorted(_chosen(mutant, reached[path]), key=costs.__getitem__)
+                limit = LEAST + TIMES * sum(costs[test] for test in tests)
+                jobs.append((number, functools.partial(tried, path, mutant, tests), limit))
+            for number, status, _ in _forked(jobs, self.processes, place):
+                self.tried += 1
+                self.late += os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGALRM)
+                if status == 0:
+                    path, mutant = found[number]
+                    where = f"{path.relative_to(SOURCE)}:{mutant.lines[0]} in {mutant.function or 'the module'}"
+                    self.survivors.append(f"{where}\n{mutant.difference(sources[path])}")
+                    print(f"survived: {self.survivors[-1]}", file=sys.__stderr__, flush=True)
+        return True
+
+    def _measure(self, items: list[pytest.Item], paths: list[Path], place: Path) -> tuple[list[float], Reached]:
+        """Processor seconds of every test, and by file and line the tests that execute it."""
+
+        def measured(number: int) -> bool:
+            warnings.simplefilter("ignore")  # a test that reaches none of the files
+            watch = coverage.Coverage(data_file=None, config_file=False, include=[str(path) for path in paths])
+            watch.start()
+            passed = _passes(items[number])
+            watch.stop()
+            lines = {name: watch.get_data().lines(name) for name in watch.get_data().measured_files()}
+            (place / f"{number}.json").write_text(json.dumps(lines), encoding="utf-8")
+            return passed
+
+        costs = [0.0] * len(items)
+        reached: Reached = {path: {} for path in paths}
+        jobs = [(number, functools.partial(measured, number), 600.0) for number in range(len(items))]
+        for number, status, seconds in _forked(jobs, self.processes, place):
+            if status:
+                self.error = f"{items[number].nodeid} fails without any change"
+                continue
+            costs[number] = seconds
+            for name, lines in json.loads((place / f"{number}.json").read_bytes()).items():
+                for line in lines:
+                    reached[Path(name)].setdefault(line, set()).add(number)
+        print(f"{len(items)} tests take {sum(costs):.0f} processor seconds", flush=True)
+        for number in sorted(range(len(items)), key=costs.__getitem__)[-12:]:
+            print(f"{costs[number]:.1f} {items[number].nodeid}")
+        return costs, reached
 
 
-def mutmut(place: Path, *arguments: str, quiet: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run mutmut in ``place``, with one thread a process."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    pipe = subprocess.PIPE if quiet else None
-    return subprocess.run(
-        [*MUTMUT, *arguments], cwd=place, env=environment, stdout=pipe, stderr=pipe, text=True, check=False
-    )
+def _chosen(mutant: Mutant, reached: dict[int, set[int]]) -> set[int]:
+    """Tests that execute the mutant's lines; of what an import runs, all that execute the file."""
+    if mutant.function is None:
+        return set().union(*reached.values())
+    for first, last in (mutant.lines, mutant.statement):
+        if found := set().union(*(reached.get(line, ()) for line in range(first, last + 1))):
+            return found
+    return set()
 
 
-def outcomes(place: Path) -> dict[str, str]:
-    """What became of every mutant so far, by name."""
-    shown = mutmut(place, "results", "--all", "true", quiet=True).stdout or ""
-    pairs = (line.strip().rpartition(": ") for line in shown.splitlines() if ": " in line)
-    return {name: outcome for name, _, outcome in pairs if "__mutmut_" in name}
+def _passes(item: pytest.Item) -> bool:
+    reports = runtestprotocol(item, log=False, nextitem=None)
+    return not any(report.failed for report in reports)
 
 
-def difference(place: Path, mutant: str) -> str:
-    """What a mutant changes, from the file in which mutmut keeps all variants of a function side by side."""
-    module, _, variant = mutant.rpartition(".")
-    source = (place / "mutants" / "src" / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
-    original = variant.rpartition("__mutmut_")[0] + "__mutmut_orig"
-    bodies = {
-        node.name: ast.unparse(node).splitlines()[1:]
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name in (original, variant)
-    }
-    lines = difflib.unified_diff(bodies.get(original, []), bodies.get(variant, []), lineterm="", n=0)
-    return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
+def _forked(
+    jobs: Iterable[tuple[int, Callable[[], bool], float]], processes: int, place: Path
+) -> Iterator[tuple[int, int, float]]:
+    """Run jobs (number, what, processor seconds) in forked processes: number, exit status (0: true), seconds used."""
+    running: dict[int, int] = {}
+
+    def ended() -> tuple[int, int, float]:
+        pid, status, used = os.wait4(-1, 0)
+        shutil.rmtree(place / str(pid), ignore_errors=True)
+        return running.pop(pid), status, used.ru_utime + used.ru_stime
+
+    for number, action, limit in jobs:
+        if len(running) >= processes:
+            yield ended()
+        pid = os.fork()
+        if pid == 0:
+            _child(action, limit, place)
+        running[pid] = number
+    while running:
+        yield ended()
+
+
+def _child(action: Callable[[], bool], limit: float, place: Path) -> None:
+    code = 1
+    try:
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(place / str(os.getpid()))
+        (place / str(os.getpid())).mkdir()
+        resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 2))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.alarm(WALL)
+        code = 0 if action() else 1
+    finally:
+        os._exit(code)
 
 
 def main() -> None:
@@ -120,34 +209,21 @@ def main() -> None:
     parser.add_argument("--subject", action="append", choices=sorted(SUBJECTS), help="one of them; default: all")
     parser.add_argument("--sample", type=int, default=150, metavar="N", help="mutants of each (150); 0: all")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another sample")
-    parser.add_argument("--children", type=int, default=os.cpu_count(), metavar="N", help="processes")
-    parser.add_argument("--show", action="store_true", help="print what survived as differences")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), metavar="N", help="at the same time")
     args = parser.parse_args()
-    table = []
-    for name in args.subject or SUBJECTS:
-        place = ROOT / "build" / "mutation" / name
-        prepare(place, SUBJECTS[name])
-        # A name that is none makes the mutants and the statistics of the tests without trying any.
-        mutmut(place, "run", "--max-children", str(args.children), "none", quiet=True)
-        known = sorted(outcomes(place))
-        if not known:
-            sys.exit(f"error: mutmut made no mutants of {name}; see: cd {place} && mutmut run")
-        chosen = known if not args.sample else random.Random(args.seed).sample(known, min(args.sample, len(known)))
-        mutmut(place, "run", "--max-children", str(args.children), *chosen)
-        found = {mutant: outcome for mutant, outcome in outcomes(place).items() if mutant in set(chosen)}
-        tried = [outcome for outcome in found.values() if outcome in ("killed", "timeout", "survived", "segfault")]
-        if not tried:
-            sys.exit(f"error: no mutant of {name} was tried; the tests fail without one: cd {place} && mutmut run")
-        lived = sorted(mutant for mutant, outcome in found.items() if outcome in ("survived", "no tests"))
-        caught = len(tried) - tried.count("survived")
-        table.append((name, len(known), len(chosen), caught, len(lived), caught / max(1, caught + len(lived))))
-        for mutant in lived:
-            print(f"survived: {mutant}")
-            if args.show:
-                print(difference(place, mutant))
-    print(f"{'subject':<10} {'mutants':>8} {'tried':>6} {'caught':>7} {'survived':>9} {'score':>6}")
-    for name, mutants, tried_, caught, survived, score in table:
-        print(f"{name:<10} {mutants:>8} {tried_:>6} {caught:>7} {survived:>9} {score:>6.1%}")
+    runs = {name: Run(SUBJECTS[name], args.sample, args.seed, args.processes) for name in args.subject or SUBJECTS}
+    for name, run in runs.items():
+        tests = [str(ROOT / test) for test in run.subject.tests]
+        options = ["-n0", "-m", "not slow", "-qq", "--no-header", "--no-summary", f"--rootdir={ROOT}"]
+        pytest.main([*options, *tests], plugins=[run])
+        if run.error or not run.tried:
+            sys.exit(f"error: {run.error or f'no mutant of {name} was tried'}")
+    print(f"{'subject':<10} {'mutants':>8} {'tried':>6} {'noticed':>8} {'in time':>8} {'survived':>9} {'score':>6}")
+    for name, run in runs.items():
+        lived = len(run.survivors)
+        noticed = run.tried - lived
+        in_time, score = noticed - run.late, noticed / run.tried
+        print(f"{name:<10} {run.known:>8} {run.tried:>6} {noticed:>8} {in_time:>8} {lived:>9} {score:>6.1%}")
 
 
 if __name__ == "__main__":
