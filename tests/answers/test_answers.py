@@ -114,7 +114,7 @@ def test_extraction_never_fails(text: str, rule: str) -> None:
         ("The answer is **3.5**.", "7/2"),
         ("The answer is 5. Wait, that is wrong. The answer is 6.", "6"),
         (r"The answer is $\frac{3}{4}$.", "3/4"),
-        ("The answer is 3 1/2 cups.", "7/2"),
+        ("The answer is 3 1/2 cups.", "7/2 cup"),
         (r"Hence we get $-\frac{3}{4}$", "-3/4"),
         ("Answer: Paris", "paris"),
         ("the final answer is 10 apples because 5 + 5", "10"),

@@ -33,7 +33,7 @@ _MONEY = frozenset(
 
 _WORD = r"[^\W\d_]+(?:['’-][^\W\d_]+)*"
 _UNIT = re.compile(
-    r"(?:(square|sq\.?|cubic|cu\.?|quadrat|平方|立方)[ -]?)?"
+    r"(square[ -]|sq\.?[ -]?|cubic[ -]|cu[. -]+|quadrat[ -]?|平方|立方)?"
     r"(%|[€£¥￥₹₩₽฿₫₺¢]|[^\W\d_]+/[^\W\d_]+(?:\^\(?\d\)?)?|deg(?:rees?)? (?:[Cc]elsius|[Ff]ahrenheit|[CF]\b)|deg ?[CF]?(?![a-z])|(?:per|por|pour|phần) \w+|"
     + _WORD
     + r"(?: per \w+)?)"
@@ -99,7 +99,8 @@ def quantity(text: str, *, decimal_comma: bool = False) -> tuple[str, str] | Non
         if text and (not own or own == "%" or len(parts) > 3):
             return None
         text = re.sub(r"^(?:and|und|y|et|e|и)\s+", "", text)
-    if len({name for _, name in parts}) < len(parts):
+    names = {name for _, name in parts}
+    if len(names) < len(parts) or (len(parts) > 1 and "" in names):
         return None
     key = " ".join(_spell(value, name) for value, name in parts)
     name = parts[-1][1]
@@ -161,8 +162,6 @@ def _scale(rest: str) -> tuple[int, str]:
             if near is None:
                 break
             word = near
-        if factor * SCALES[word] > 10**15:
-            break
         factor *= SCALES[word]
         rest = rest[found.start(1) + len(word) :]
         rest = re.sub(r"^ (?:de|di|of)(?= )", "", rest)
