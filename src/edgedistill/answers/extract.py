@@ -228,7 +228,7 @@ def _one_number(sentence: str, decimal_comma: bool) -> Answer | None:
     if (
         len(found) != 1
         or _WORDY.search(text)
-        or re.search(r"[<>^|{}\[\]\\=]|\bsqrt\b|\bpi\b|[A-Za-z]\d|\d(?:st|nd|rd|th)\b|\d[:/]", text)
+        or re.search(r"[<>^|{}\[\]\\=]|\bsqrt\b|\bpi\b|[A-Za-z]\d|\d(?:st|nd|rd|th)\b|\d[:/]|\d ?[ap]\.?m\b", text)
     ):
         return None
     rest = text[found[0].start() :]
@@ -246,6 +246,8 @@ def _last_line(text: str, expected: AnswerType | None) -> Answer | None:
         lines.pop()
     if not lines:
         return None
+    if ":" in lines[-1] and is_heading(lines[-1]):
+        return None  # announced, and never said
     line = re.sub(r"^(?:#{1,6}|A:)\s+", "", lines[-1])
     line = re.sub(r"(?<=\d)!+$", "", line)
     if len(lines) == 1 and expected is None and (letter := _LETTER_WITH_REASON.match(line)) is not None:
@@ -337,6 +339,7 @@ def _last_number(text: str) -> Answer | None:
     """The last number of a text, with a unit or percent sign behind it."""
     for line in reversed(text.splitlines()):
         spelled = plain(_MARKER.sub("", line)) if len(line) <= 4096 else line[-4096:]
+        spelled = re.sub(r"\((\d+)\)/\((\d+)\)", r"\1/\2", spelled)
         found = list(_NUMBER.finditer(spelled))
         if not found:
             continue

@@ -33,7 +33,7 @@ class Answer:
 
 
 _OUTER = " \t\r\n.,;:!?\"'`*_…。"
-_RELATION = re.compile(r"<=|>=|!=|~=|->|[<>=]|\bin\b")
+_RELATION = re.compile(r"<=|>=|!=|~=|->|[<>=]|\bin\b(?= ?(?:[(\[{]|[A-Z]\b))")
 _FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _HEDGE = re.compile(
     r"(?:approximately|approx\.?|about|around|roughly|nearly|exactly|equal to|equals|simply|just|only|therefore|thus|hence|so|"
@@ -70,7 +70,7 @@ _AND = re.compile(rf"\s+(?:{_WORDS_AND}|{_WORDS_OR})\s+|{_LETTER_AND}|\s*(?:和|
 _OR = re.compile(rf"\s+{_WORDS_OR}\s+|或|または|또는")
 _LEADING_AND = re.compile(rf"^(?:{_WORDS_AND}|{_WORDS_OR}|[yeo](?=\s+[^\s=<>+*/^-]))\s+")
 _NAMED = re.compile(r"(?:[xX]|\([a-z](?:, ?[a-z]){1,3}\)|[^\W\d_]{2,}(?: [^\W\d_]+){0,4})\s*=\s*(?=\S)|x in (?=[(\[{])")
-_ARTICLE = re.compile(r"(?:the|an?)\s+(?=\w)", re.IGNORECASE)
+_ARTICLE = re.compile(r"^(?:the|an?)\s+(?=\w)", re.IGNORECASE)
 _OPEN, _CLOSE = "([{⟦", ")]}⟧"
 _MAX_ITEMS = 64
 
@@ -158,6 +158,7 @@ def _typed(text: str, decimal_comma: bool, depth: int) -> tuple[AnswerType, str]
         return found  # type: ignore[return-value]
     return (
         _bracketed(text, depth)
+        or _both_signs(text, depth)
         or _relation(text, decimal_comma, depth)
         or _items(text, decimal_comma, depth)
         or _formula(text)
@@ -174,23 +175,25 @@ def _text(text: str) -> str:
     return re.sub(r"\s+", " ", _outer(_ARTICLE.sub("", text, count=1))).casefold()
 
 
-def _split(text: str, separators: str) -> list[str]:
-    """Cut at separators outside brackets."""
+def _split(text: str, separators: str, *, decimal_comma: bool = False) -> list[str]:
+    """Cut at separators outside brackets and numbers."""
     parts, depth, start = [], 0, 0
     for at, character in enumerate(text):
         if character in _OPEN:
             depth += 1
         elif character in _CLOSE:
             depth -= 1
-        elif character in separators and depth <= 0 and not _inside_number(text, at):
+        elif character in separators and depth <= 0 and not _inside_number(text, at, decimal_comma):
             parts.append(text[start:at])
             start = at + 1
     return [part.strip() for part in (*parts, text[start:])]
 
 
-def _inside_number(text: str, at: int) -> bool:
-    """Whether a comma groups thousands: 1,200 and 12,345.6; not 1, 200."""
+def _inside_number(text: str, at: int, decimal_comma: bool) -> bool:
+    """Whether a comma groups thousands: 1,200 and 12,345.6; not 1, 200. Or is a decimal's: 2,5; not 1,2,3."""
     before, after = text[:at], text[at + 1 :]
+    if decimal_comma:
+        return re.search(r"(?<![\d,])\d+$", before) is not None and re.match(r"\d+(?!\d|,\d)", after) is not None
     return (
         text[at] == ","
         and re.search(r"(?<![\d,.])\d{1,3}(?:,\d{3})*$", before) is not None
@@ -236,17 +239,20 @@ def _one_bracket(text: str) -> bool:
     return False
 
 
+def _both_signs(text: str, depth: int) -> tuple[AnswerType, str] | None:
+    """Plus or minus a value is a list of both."""
+    if (found := re.fullmatch(r"(.{0,40}?=)?\s*\+-\s*([^,;]+)", text)) is None:
+        return None
+    name = found[1] or ""
+    values = (_typed(f"{name}{sign}({found[2]})", False, depth + 1)[1] for sign in ("", "-"))
+    return "list", ",".join(sorted(values))
+
+
 def _items(text: str, decimal_comma: bool, depth: int) -> tuple[AnswerType, str] | None:
     """Lists without brackets. Two entries ("6 and 8", "-5, 5") have no order, nor have those joined by "or"; three or
     more have one.
     """
-    if (found := re.fullmatch(r"(.{0,40}?=)?\s*\+-\s*([^,;]+)", text)) is not None:
-        name = found[1] or ""
-        value = _typed(f"{name}{found[2]}", False, depth + 1)[1]
-        other = _typed(f"{name}-({found[2]})", False, depth + 1)[1]
-        return "list", ",".join(sorted((value, other)))
-    # A comma without a space between figures is a decimal's where the language writes it so; typed above.
-    pieces = _split(text, ",;")
+    pieces = _split(text, ",;", decimal_comma=decimal_comma)
     parts: list[str] = []
     for piece in pieces:
         halves = [half for half in _AND.split(_LEADING_AND.sub("", piece)) if half.strip()]
@@ -275,7 +281,7 @@ _NAMED_X = re.compile(r"^[xX]\s*=\s*(?=\S)")
 def _relation(text: str, decimal_comma: bool, depth: int) -> tuple[AnswerType, str] | None:
     """Equations, inequalities and chains of them, smaller side first; a name (x, or words) of one value is left out."""
     named = _NAMED.match(text)
-    if len(_split(text, ",;")) > 1 or _AND.search(text):
+    if len(_split(text, ",;", decimal_comma=decimal_comma)) > 1 or _AND.search(text):
         return None
     if named is not None and not _RELATION.search(text[named.end() :]):
         return _typed(text[named.end() :].strip(), decimal_comma, depth + 1)
@@ -310,8 +316,10 @@ def _side(side: str, decimal_comma: bool, depth: int) -> str | None:
 def _equation(sides: list[str], values: list[str], signs: list[str]) -> tuple[AnswerType, str]:
     exact = values[: signs.index("~=") + 1] if "~=" in signs else values
     named = re.fullmatch(r"[A-Za-z](?:_\w+)?(?:\([a-z]\))?", exact[0]) is not None
+    if len(exact) == 1 and not named:  # the exact value, or a name in words of an approximate one
+        return _typed(sides[1 if _typed(sides[0], False, 1)[0] == "text" else 0], False, 1)
     if len(exact) == 1:
-        return _typed(sides[0], False, 1)
+        exact = values[:2]
     if (
         not named
         and re.fullmatch(r"-?\d+(?:/\d+)?", exact[-1])
