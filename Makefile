@@ -80,8 +80,7 @@ coverage: $(DEV) ## the not-slow tests with branch coverage, a table and htmlcov
 wheel-test: | $(BIN)/python ## build the wheel, install it into an empty environment, export and run there
 	$(BIN)/python tests/support/wheel_check.py $(ARGS)
 
-mutation: $(DEV) ## small changes of gate, statistics, reader of answers and staging: how many the tests notice (ARGS="--sample 600 --show")
-	$(BIN)/pip install $(PIP_OPTIONS) --constraint constraints.txt mutmut
+mutation: $(DEV) ## small changes of gate, statistics, reader of answers and staging: how many the tests notice (ARGS="--sample 600 --seed 1")
 	$(BIN)/python tests/support/mutation.py $(ARGS)
 
 lock: | $(BIN)/python ## constraints.txt anew: the newest versions that the extras and constraints-dev.txt allow (ARGS=--upgrade)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 UNCHANGED = {
     r"renamex_np|msvcrt|os\.name|hasattr\(os|getattr\(os": "what another platform runs",
-    r"encoding=": "this machine's encoding is the one that is named",
 }
 """Lines (regular expressions) whose changes no test on this machine can notice, and why."""
 
@@ -44,6 +43,7 @@ _OPPOSITES = {
     )
     for one, other in (pair.split(), pair.split()[::-1])
 }  # fmt: skip
+_GUARDS = ("strict", "encoding", "hint")  # of lengths that are equal, the machine's own encoding, a text for people
 _SENTENCE = re.compile(r"\w \w+ \w")
 _OPERATORS = ast.operator | ast.cmpop | ast.boolop | ast.unaryop
 _SKIPPED = ("annotation", "returns", "decorator_list", "format_spec", "ctx", "type_comment")
@@ -79,8 +79,8 @@ class Mutant:
 
     def difference(self, source: str) -> str:
         """The changed lines."""
-        texts = [ast.unparse(tree).splitlines() for tree in (ast.parse(source), self.tree(source))]
-        lines = list(difflib.unified_diff(*texts, lineterm="", n=0))[2:]
+        before, after = (ast.unparse(tree).splitlines() for tree in (ast.parse(source), self.tree(source)))
+        lines = list(difflib.unified_diff(before, after, lineterm="", n=0))[2:]
         return "\n".join(f"    {line}" for line in lines if not line.startswith("@@"))
 
 
@@ -109,6 +109,8 @@ def _walk(
         if not any(re.search(pattern, "\n".join(text[lines[0] - 1 : lines[1]])) for pattern in UNCHANGED):
             for other in _changes(node, inside=function is not None):
                 yield Mutant(path, ast.copy_location(other, node), lines, statement, function)
+    if isinstance(node, ast.keyword) and node.arg in _GUARDS:
+        return
     inner = scope
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         inner = f"{scope}.{node.name}".lstrip(".")
@@ -155,7 +157,7 @@ def _changes(node: ast.AST, *, inside: bool) -> Iterator[ast.AST]:
             yield ast.Attribute(value, _OPPOSITES[name], ast.Load())
         case ast.Call(func=func, args=args, keywords=keywords):
             for index, keyword in enumerate(keywords):
-                if keyword.arg not in (None, "hint"):
+                if keyword.arg is not None and keyword.arg not in _GUARDS:
                     yield ast.Call(func, args, keywords[:index] + keywords[index + 1 :])
         case ast.Expr() | ast.Continue() | ast.Break() if inside:
             yield ast.Break() if isinstance(node, ast.Continue) else ast.Pass()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
+import hashlib
 import importlib
 import json
 import os
@@ -21,6 +22,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +34,8 @@ import pytest
 from _pytest.runner import runtestprotocol
 from mutants import Mutant, mutants, put_in
 
+from edgedistill.atomic_file import write_whole
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "edgedistill"
+KEPT = ROOT / "build" / "mutation"
 LEAST, TIMES, WALL = 2.0, 5.0, 300
 """Processor seconds of a mutant: at least, and as a multiple of its tests'. Seconds that it may sleep."""
 
@@ -51,17 +56,17 @@ class Subject:
     tests: tuple[str, ...]
 
 
+def _tests(folder: str, names: str) -> tuple[str, ...]:
+    return tuple(f"tests/{folder}/test_{name}.py" for name in names.split())
+
+
 SUBJECTS = {
     "staging": Subject(
-        ("bundle/staging.py", "bundle/own_directory.py"),
-        ("tests/bundle/test_staging.py", "tests/bundle/test_own_directory.py"),
+        ("bundle/staging.py", "bundle/own_directory.py"), _tests("bundle", "staging own_directory amend appearing")
     ),
     "answers": Subject(("answers/*.py",), ("tests/answers",)),
     "stats": Subject(("verify/stats/*.py",), ("tests/verify/stats", "tests/verify/gate/test_sequential.py")),
-    "gate": Subject(
-        ("verify/gate/*.py",),
-        ("tests/verify/gate/test_gate.py", "tests/verify/gate/test_sequential.py", "tests/verify/gate/test_reach.py"),
-    ),
+    "gate": Subject(("verify/gate/*.py",), _tests("verify/gate", "gate gate_results sequential reach")),
 }
 
 
@@ -110,7 +115,7 @@ class Run:
 
             jobs = []
             for number, (path, mutant) in enumerate(found):
-                tests = sorted(_chosen(mutant, reached[path]), key=costs.__getitem__)
+                tests = sorted(_chosen(mutant, reached[path], range(len(costs))), key=costs.__getitem__)
                 limit = LEAST + TIMES * sum(costs[test] for test in tests)
                 jobs.append((number, functools.partial(tried, path, mutant, tests), limit))
             for number, status, _ in _forked(jobs, self.processes, place):
@@ -120,11 +125,15 @@ class Run:
                     path, mutant = found[number]
                     where = f"{path.relative_to(SOURCE)}:{mutant.lines[0]} in {mutant.function or 'the module'}"
                     self.survivors.append(f"{where}\n{mutant.difference(sources[path])}")
-                    print(f"survived: {self.survivors[-1]}", file=sys.__stderr__, flush=True)
+                    print(f"survived: {self.survivors[-1]}", flush=True)
         return True
 
     def _measure(self, items: list[pytest.Item], paths: list[Path], place: Path) -> tuple[list[float], Reached]:
-        """Processor seconds of every test, and by file and line the tests that execute it."""
+        """Processor seconds of every test, and by file and line the tests that execute it; kept for the next sample."""
+        KEPT.mkdir(parents=True, exist_ok=True)
+        sources = b"".join(path.read_bytes() for path in paths)
+        texts = [item.nodeid.encode() + item.path.read_bytes() + sources for item in items]
+        notes = [KEPT / f"{hashlib.sha256(text).hexdigest()}.json" for text in texts]
 
         def measured(number: int) -> bool:
             warnings.simplefilter("ignore")  # a test that reaches none of the files
@@ -133,30 +142,31 @@ class Run:
             passed = _passes(items[number])
             watch.stop()
             lines = {name: watch.get_data().lines(name) for name in watch.get_data().measured_files()}
-            (place / f"{number}.json").write_text(json.dumps(lines), encoding="utf-8")
+            write_whole(notes[number], json.dumps([time.process_time(), lines]))
             return passed
 
-        costs = [0.0] * len(items)
-        reached: Reached = {path: {} for path in paths}
-        jobs = [(number, functools.partial(measured, number), 600.0) for number in range(len(items))]
-        for number, status, seconds in _forked(jobs, self.processes, place):
+        jobs = [(n, functools.partial(measured, n), 600.0) for n, note in enumerate(notes) if not note.exists()]
+        for number, status, _ in _forked(jobs, self.processes, place):
             if status:
                 self.error = f"{items[number].nodeid} fails without any change"
-                continue
-            costs[number] = seconds
-            for name, lines in json.loads((place / f"{number}.json").read_bytes()).items():
+                notes[number].unlink(missing_ok=True)
+                return [], {}
+        costs = []
+        reached: Reached = {path: {} for path in paths}
+        for number, note in enumerate(notes):
+            seconds, files = json.loads(note.read_bytes())
+            costs.append(seconds)
+            for name, lines in files.items():
                 for line in lines:
                     reached[Path(name)].setdefault(line, set()).add(number)
         print(f"{len(items)} tests take {sum(costs):.0f} processor seconds", flush=True)
-        for number in sorted(range(len(items)), key=costs.__getitem__)[-12:]:
-            print(f"{costs[number]:.1f} {items[number].nodeid}")
         return costs, reached
 
 
-def _chosen(mutant: Mutant, reached: dict[int, set[int]]) -> set[int]:
-    """Tests that execute the mutant's lines; of what an import runs, all that execute the file."""
+def _chosen(mutant: Mutant, reached: dict[int, set[int]], every: range) -> set[int] | range:
+    """Tests that execute the mutant's lines; of what an import runs, which other files may use, all."""
     if mutant.function is None:
-        return set().union(*reached.values())
+        return every
     for first, last in (mutant.lines, mutant.statement):
         if found := set().union(*(reached.get(line, ()) for line in range(first, last + 1))):
             return found
@@ -195,6 +205,9 @@ def _child(action: Callable[[], bool], limit: float, place: Path) -> None:
     try:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(place / str(os.getpid()))
         (place / str(os.getpid())).mkdir()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
         resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 2))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.alarm(WALL)
@@ -214,7 +227,7 @@ def main() -> None:
     runs = {name: Run(SUBJECTS[name], args.sample, args.seed, args.processes) for name in args.subject or SUBJECTS}
     for name, run in runs.items():
         tests = [str(ROOT / test) for test in run.subject.tests]
-        options = ["-n0", "-m", "not slow", "-qq", "--no-header", "--no-summary", f"--rootdir={ROOT}"]
+        options = ["-n0", "-m", "not slow", "-qq", "--no-header", "--no-summary", "--capture=no", f"--rootdir={ROOT}"]
         pytest.main([*options, *tests], plugins=[run])
         if run.error or not run.tried:
             sys.exit(f"error: {run.error or f'no mutant of {name} was tried'}")
