@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from test_staging import manifest_of
 
+from edgedistill.atomic_file import write_whole
 from edgedistill.bundle import staging
 from edgedistill.bundle.bundle import MANIFEST, Bundle
 from edgedistill.bundle.manifest import Manifest
 from edgedistill.bundle.staging import amend
 from edgedistill.errors import BundleError, OutputError
+
+Steps = list[tuple[str, list[str]]]
 
 
 @pytest.fixture
@@ -32,15 +35,15 @@ def changed(manifest: Manifest) -> Manifest:
     return dataclasses.replace(manifest, tool={"edgedistill": "2"})
 
 
-def steps(monkeypatch: pytest.MonkeyPatch, root: Path, fails_at: int = 0, error: BaseException | None = None) -> list:
+def steps(monkeypatch: pytest.MonkeyPatch, root: Path, fails_at: int = 0, error: BaseException | None = None) -> Steps:
     """Names of the files that are written, each with what the manifest lists then; the bundle is valid all the time."""
-    found, real = [], staging.write_whole
+    found: Steps = []
 
     def write(path: Path, text: str) -> None:
         Bundle.open(root, check="full")
         if error is not None and len(found) + 1 == fails_at:
             raise error
-        real(path, text)
+        write_whole(path, text)
         found.append((path.name, [entry.name for entry in Bundle.open(root, check="full").manifest.files]))
 
     monkeypatch.setattr(staging, "write_whole", write)

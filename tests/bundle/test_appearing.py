@@ -76,3 +76,16 @@ def test_what_is_there_is_never_replaced(tmp_path: Path, kind: str) -> None:
     with pytest.raises(OutputError, match="replaces nothing"), appearing(out):
         pytest.fail("nothing may be written before")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_nothing_is_removed_from_a_directory_without_the_mark(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").write_text("precious")
+    for remove in (own_directory.clear, own_directory.remove):
+        with pytest.raises(OSError, match="replaced by something else"):
+            remove(tmp_path / "photos")
+    assert (tmp_path / "photos" / "1.jpg").read_text() == "precious"
+    own_directory.mark(tmp_path / "photos")
+    assert (tmp_path / "photos" / MARKER).stat().st_mode & 0o777 == 0o600
+    own_directory.remove(tmp_path / "photos")
+    assert not (tmp_path / "photos").exists()

@@ -317,3 +317,11 @@ def test_what_this_program_writes_beside_a_bundle_is_replaced_with_it(tmp_path: 
     (out / ".README.md.0123.partial").write_text("x")
     with pytest.raises(OutputError, match=r"holds '\.README\.md\.0123\.partial'"):
         write_bundle(out, "three", force=True)
+
+
+def test_a_damaged_note_of_the_plan_is_another_plan(tmp_path: Path) -> None:
+    with Staging(tmp_path / "b", keep=True) as staging:
+        staging.resume_or_clear("a")
+        (staging.path / ".fingerprint").write_bytes(b"\xff\xfe")
+        assert not staging.resume_or_clear("a")
+        assert staging.resume_or_clear("a")

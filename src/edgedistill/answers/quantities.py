@@ -99,8 +99,8 @@ def quantity(text: str, *, decimal_comma: bool = False) -> tuple[str, str] | Non
         if text and (not own or own == "%" or len(parts) > 3):
             return None
         text = re.sub(r"^(?:and|und|y|et|e|и)\s+", "", text)
-    names = {name for _, name in parts}
-    if len(names) < len(parts) or (len(parts) > 1 and "" in names):
+    units = {name for _, name in parts}
+    if len(units) < len(parts) or (len(parts) > 1 and "" in units):
         return None
     key = " ".join(_spell(value, name) for value, name in parts)
     name = parts[-1][1]

@@ -137,3 +137,16 @@ def test_replies_of_a_server_have_a_length_without_token_ids() -> None:
     told = out_of_reach(60, Margins(), 16, estimand="suite", alpha=0.05, gold=False, length=64 / 8192)
     assert "if replies are as long as the pilot's (0.78 % of their limit)" in told
     assert "--max-new-tokens" in told
+
+
+def test_a_design_that_is_looked_at_on_the_way_takes_more() -> None:
+    wide = Margins(accuracy=0.2, agreement=0.2, entropy_bits=0.5, length_ratio=1.5, truncation=0.2, distance=0.4)
+    fewest = {
+        sequential: fewest_prompts(wide, 8, estimand="population", alpha=0.05, gold=True, sequential=sequential)[1]
+        for sequential in (False, True)
+    }
+    assert fewest[False] < fewest[True]
+    for sequential in (False, True):
+        told = out_of_reach(fewest[False], wide, 8, estimand="population", alpha=0.05, gold=True, sequential=sequential)
+        assert bool(told) is sequential
+    assert f"takes {fewest[True]} at its margin" in told

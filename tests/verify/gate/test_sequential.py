@@ -124,3 +124,31 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         gate.update(replace(first, accuracy=None))
     with pytest.raises(VerifyError, match="alpha"):
         SequentialGate(MARGINS, alpha=0.0)
+
+
+def test_parts_one_after_the_other_are_the_whole() -> None:
+    """Of any number of samples from the fewest on: what is short is filled with entries that count for nothing."""
+    rng = np.random.default_rng(6)
+    before, gold = skilled(6, rng)
+    after = damaged(before, gold, 0.3)
+    left, right = (draw(model, 7, rng, gold=gold) for model in (before, after))
+    counts = dict(zip(left, (4, 5, 4, 4, 7, 4), strict=True))
+    left, right = ({p: model[p][:n] for p, n in counts.items()} for model in (left, right))
+    ids = list(left)
+    halves = [
+        compare({p: left[p] for p in some}, {p: right[p] for p in some}, limit=limit)
+        for some, limit in ((ids[:3], 300), (ids[3:], 400))
+    ]
+    whole, found = compare(left, right, limit=400), joined(*halves)
+    assert (found.prompts, found.samples, found.limit) == (whole.prompts, 4, 400)
+    for name in ("accuracy", "garbage", "agreement", "distance", "tokens"):
+        one, other = getattr(found, name), getattr(whole, name)
+        assert one.count == other.count
+        for array in ("top", "weights", "bottom"):
+            assert np.array_equal(getattr(one, array), getattr(other, array)), (name, array)
+    for name in ("accuracy", "agreement", "garbage", "tokens", "coverage"):
+        for side in ("reference", "quantized"):
+            assert np.array_equal(getattr(getattr(found, side), name), getattr(getattr(whole, side), name))
+    bare = [replace(half, accuracy=None, reference=replace(half.reference, accuracy=None)) for half in halves]
+    assert joined(*bare).accuracy is None
+    assert joined(*bare).reference.accuracy is None
