@@ -120,6 +120,7 @@ class Run:
                 jobs.append((number, functools.partial(tried, path, mutant, tests), limit))
             for number, status, _ in _forked(jobs, self.processes, place):
                 self.tried += 1
+                print(f"{self.tried} of {len(found)} tried", flush=True, end="\r")
                 self.late += os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGALRM)
                 if status == 0:
                     path, mutant = found[number]
