@@ -94,7 +94,8 @@ def _fill(folder: Path, scales: WidenedScales, out: Floats) -> None:
     found = _read(folder, scales, 0, stored, out.size).reshape(out.shape)
     np.copyto(out, found)
     if fmt.scale_bits == 8:
-        out *= _read(folder, scales, 1, np.dtype(np.float32), len(out))[:, None]
+        with np.errstate(all="ignore"):  # of a damaged file, as the graph would
+            out *= _read(folder, scales, 1, np.dtype(np.float32), len(out))[:, None]
 
 
 def _read(folder: Path, scales: WidenedScales, place: int, dtype: np.dtype[np.generic], count: int) -> npt.NDArray[Any]:
