@@ -60,6 +60,16 @@ def test_sizes_by_layer_say_the_same_as_one_size() -> None:
     assert build_spec(sized).head_dims[1] == 512
 
 
+def test_heads_that_are_stored_once_and_read_as_often_as_the_others() -> None:
+    shared = {"attention_k_eq_v": True, "num_global_key_value_heads": 1, "use_bidirectional_attention": "vision"}
+    spec = build_spec(CONFIG | shared)
+    assert [layer.kv_repeats for layer in spec.layers] == [1, 2] * 3
+    assert [layer.values_are_keys for layer in spec.layers] == [False, True] * 3
+    sized = {name: value for name, value in (CONFIG | shared).items() if "global" not in name}
+    by_layer = {f"0{index}": {"head_dim": 32, "num_key_value_heads": 1} for index in (1, 3, 5)}
+    assert build_spec(sized | {"per_layer_config": by_layer}) == spec
+
+
 def test_without_a_second_embedding() -> None:
     spec = build_spec(CONFIG | {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0})
     assert not any("per_layer" in weight.name for weight in logical_weights(spec))
@@ -77,12 +87,17 @@ def test_without_a_second_embedding() -> None:
         ({"layer_types": ["full_attention"] * 5 + ["sliding_attention"]}, CheckpointError, "the last has a window"),
         ({"vocab_size_per_layer_input": 59}, UnsupportedModelError, "59 rows in the embedding of the layers"),
         ({"per_layer_config": {"0": {"head_dim": 32}}}, UnsupportedModelError, "sizes of its own for layer 0"),
-        ({"per_layer_config": {"1": {"num_key_value_heads": 1}}}, UnsupportedModelError, "for layer 1"),
+        ({"per_layer_config": {"1": {"intermediate_size": 1}}}, UnsupportedModelError, "for layer 1"),
+        (
+            {"attention_k_eq_v": True, "num_global_key_value_heads": 3},
+            UnsupportedModelError,
+            "have 3 key/value heads, the others 2",
+        ),
         ({"per_layer_config": {"1": {"head_dim": 32}}}, CheckpointError, "1 sizes of heads for 1 layers"),
         ({"global_head_dim": 24}, UnsupportedModelError, "heads have 24 elements"),
         ({"per_layer_config": {"1": 32}}, CheckpointError, "an object is expected"),
-        ({"attention_k_eq_v": True}, UnsupportedModelError, "values made by the keys' matrix"),
-        ({"enable_moe_block": True}, UnsupportedModelError, "a mixture of experts beside the MLP"),
+        ({"use_bidirectional_attention": "all"}, UnsupportedModelError, "bidirectional attention"),
+        ({"enable_moe_block": True}, UnsupportedModelError, "gated by GELU, which ONNX Runtime has no kernel for"),
     ],
 )
 def test_refused(values: dict[str, Any], error: type[EdgedistillError], message: str) -> None:

@@ -83,6 +83,10 @@ def found(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
         (Kind.Q5_0, "int5-b32-sym-kept", 0.0),
         (Kind.Q6_K, "int6-b16-sym-kept", 2e-4),
         (Kind.Q3_K, "int3-b16-sym-kept", 1e-4),
+        (Kind.IQ4_NL, "int8-b32-sym-kept", 0.0),
+        (Kind.IQ4_XS, "int8-b32-sym-kept", 2e-4),
+        (Kind.TQ1_0, "int2-b256-sym-kept", 0.0),
+        (Kind.TQ2_0, "int2-b256-sym-kept", 0.0),
         # Beside a minimum in each block; a step is 0.03, 0.015, 0.003 and 0.003 wide.
         (Kind.Q4_1, "int4-b32-asym-kept-offsets", 2e-3),
         (Kind.Q5_1, "int5-b32-asym-kept-offsets", 5e-4),
@@ -113,6 +117,17 @@ def test_the_default_keeps_what_is_as_wide_as_the_profile_asks(tmp_path: Path) -
     wide = quantized_gguf(tmp_path / "wide.gguf", "llama", Kind.Q8_0)
     narrow = export(wide, tmp_path / "narrow")  # 8 bits of the source where the profile wants 4
     assert all(e.format.method != "kept" for e in narrow.manifest.weights if ".mlp." in e.name)
+
+
+@pytest.mark.parametrize("kind", [Kind.Q2_K, Kind.IQ2_XXS, Kind.IQ2_S, Kind.IQ3_S, Kind.IQ4_XS])
+def test_kinds_that_do_not_stay_are_quantized_anew_and_say_so(kind: Kind, tmp_path: Path) -> None:
+    """With as many bits as the profile asks for, which are as many or more."""
+    result = export(quantized_gguf(tmp_path / "m.gguf", "qwen3", kind), tmp_path / "out", calibrate=False)
+    formats = [entry.format for entry in result.manifest.weights if ".mlp." in entry.name]
+    assert all(fmt.method != "kept" and fmt.bits >= 4 for fmt in formats)
+    matrices = sum(not entry.format.is_float for entry in result.manifest.weights)
+    why = "" if kind == Kind.IQ4_XS else f", {matrices} of them because their blocks or their order of columns"
+    assert f"{matrices} quantized matrices of the source are rounded a second time{why}" in " ".join(result.notes)
 
 
 def test_a_bundle_with_kept_codes_answers(tmp_path: Path) -> None:

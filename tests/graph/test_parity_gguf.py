@@ -30,6 +30,7 @@ FILES = {
     "gemma2": ("gemma2",),
     "gemma3": ("gemma3", "gemma3-linear"),
     "gemma3n": ("gemma3n", "gemma3n-streams"),
+    "gemma4": ("gemma4", "gemma4-keys-as-values"),
     "granite": ("granite", "granite-tied"),
     "olmo2": ("olmo2", "olmo2-theta", "olmo3", "olmo3-yarn"),
     "exaone4": ("exaone4", "exaone4-full"),
@@ -62,6 +63,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "gemma2": {"query_pre_attn_scalar": 16},
     "gemma3": {"query_pre_attn_scalar": 16},
     "gemma3n-streams": {"altup_correct_scale": True},
+    "gemma4": {"vocab_size_per_layer_input": VOCABULARY},
     "gemma3-linear": {"query_pre_attn_scalar": 16, "layer_types": None, "num_hidden_layers": 7},
 }
 

@@ -132,6 +132,20 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "rope": {"rope_type": "linear", "factor": 8.0},
         },
     ),
+    # As in the largest ones: values are what the keys' matrix gives, and full layers have fewer heads of them.
+    "gemma4-keys-as-values": (
+        "gemma4_text",
+        {
+            "num_hidden_layers": 4,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "global_head_dim": 32,
+            "sliding_window": 6,
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+            "use_bidirectional_attention": "vision",
+            "hidden_size_per_layer_input": 0,
+        },
+    ),
     "gemma": ("gemma", {}),
     "granite": (
         "granite",

@@ -123,6 +123,8 @@ def encode(array: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:
     """The stored bytes of ``array``; of K-quants, which the package does not write, random blocks of its shape."""
     if kind in (GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q5_K):
         return k_quants(array.shape, kind)
+    if kind.name.startswith("IQ") or kind == GGMLQuantizationType.Q2_K:
+        return other_blocks(array.shape, kind)
     if kind not in (GGMLQuantizationType.Q6_K, GGMLQuantizationType.Q3_K):
         stored: np.ndarray = quantize(array, kind)
         return stored
@@ -131,6 +133,19 @@ def encode(array: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:
     blocks = rng.integers(0, 256, (array.shape[0], array.shape[1] // 256, size)).astype(np.uint8)
     blocks[..., -2:] = rng.uniform(1e-5, 1e-4, (*blocks.shape[:2], 1)).astype("<f2").view(np.uint8)
     return blocks.reshape(array.shape[0], -1)
+
+
+def other_blocks(shape: tuple[int, ...], kind: GGMLQuantizationType) -> np.ndarray:
+    """Random blocks of a kind whose float16 scale comes first, or (Q2_K) last, before that of its minima."""
+    rng = np.random.default_rng(shape[0])
+    block, size = GGML_QUANT_SIZES[kind]
+    blocks = rng.integers(0, 256, (shape[0], shape[1] // block, size)).astype(np.uint8)
+    units = rng.uniform(1e-5, 1e-4, (*blocks.shape[:2], 2)).astype("<f2").view(np.uint8)
+    if kind == GGMLQuantizationType.Q2_K:
+        blocks[..., -4:] = units
+    else:
+        blocks[..., :2] = units[..., :2]
+    return blocks.reshape(shape[0], -1)
 
 
 def k_quants(shape: tuple[int, ...], kind: GGMLQuantizationType) -> np.ndarray:

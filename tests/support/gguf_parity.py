@@ -52,7 +52,7 @@ def write_model(path: Path, arch: str, model: Any, *, guessing: int = 0) -> None
             writer.add_tensor(f"blk.{block}.{name}.weight", np.ones(config["hidden_size"], np.float32))
     size = model.model.layers[0].feed_forward.w1.out_features if arch == "lfm2" else config["intermediate_size"]
     if arch != "qwen35moe":
-        writer.add_feed_forward_length(size)
+        writer.add_feed_forward_length(gemma4_inner(model) if arch == "gemma4" else size)
     if arch.startswith("qwen35"):
         add_delta(writer, config)
     writer.add_head_count(heads)
@@ -67,15 +67,21 @@ def write_model(path: Path, arch: str, model: Any, *, guessing: int = 0) -> None
         writer.add_shortconv_l_cache(config["conv_L_cache"])
     elif arch == "granitehybrid":
         add_mamba(writer, config)
+    elif arch == "gemma4":
+        add_gemma4(writer, model)
     else:
         writer.add_head_count_kv(kv_heads)
-    writer.add_key_length(head_dim)
-    writer.add_value_length(head_dim)
+    if arch != "gemma4":
+        writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
     if arch in LAYER_NORM:
         writer.add_layer_norm_eps(config[LAYER_NORM[arch]])
     else:
         writer.add_layer_norm_rms_eps(config["norm_eps" if arch.startswith("lfm2") else "rms_norm_eps"])
-    writer.add_rope_dimension_count(rotated)
+    if arch == "gemma4":
+        rope = {"rope_theta": rope["rope_theta"]}
+    else:
+        writer.add_rope_dimension_count(rotated)
     add_rope(writer, arch, config, rope, rotated)
     add_features(writer, arch, config)
     names = get_tensor_name_map(next(key for key, name in MODEL_ARCH_NAMES.items() if name == arch),
@@ -106,6 +112,7 @@ def write_model(path: Path, arch: str, model: Any, *, guessing: int = 0) -> None
         for module, count in (("q_proj", heads), ("k_proj", kv_heads)):
             if arch in PERMUTED and f".{module}." in name:
                 array = interleave(array, count)
+        name = f"{name}.weight" if name.endswith("layer_scalar") else name
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         target = f"{target}.weight" if target and target.endswith(("attn_sinks", "altup_correct_scale")) else target
         target = f"{target}.bias" if target and target.endswith("exp_probs_b") else target
@@ -116,6 +123,31 @@ def write_model(path: Path, arch: str, model: Any, *, guessing: int = 0) -> None
     # The tokenizer has more tokens than the models of the parity tests: their embedding is filled up.
     add_bpe(writer, "gpt-2", config["vocab_size"])
     finish(writer)
+
+
+def gemma4_inner(model: Any) -> list[int]:
+    return [layer.mlp.gate_proj.out_features for layer in model.model.layers]
+
+
+def add_gemma4(writer: GGUFWriter, model: Any) -> None:
+    """Heads of two sizes, shared keys, and the divisors that leave a part of wide heads unrotated."""
+    config, whole, layers = model.config, model.config.to_dict(), [layer.self_attn for layer in model.model.layers]
+    kinds = [kind == "sliding_attention" for kind in config.layer_types]
+    wide = layers[kinds.index(False)]
+    writer.add_shared_kv_layers(config.num_kv_shared_layers)
+    writer.add_embedding_length_per_layer_input(config.hidden_size_per_layer_input)
+    writer.add_sliding_window_pattern(kinds)
+    for add in (writer.add_key_length, writer.add_value_length, writer.add_rope_dimension_count):
+        add(wide.head_dim)
+    for add in (writer.add_key_length_swa, writer.add_value_length_swa):
+        add(whole["head_dim"])
+    global_heads = wide.k_proj.out_features // wide.head_dim
+    writer.add_head_count_kv([whole["num_key_value_heads"] if local else global_heads for local in kinds])
+    rotated = int(wide.head_dim * config.rope_parameters["full_attention"]["partial_rotary_factor"] / 2)
+    factors = [1.0] * rotated + [1e30] * (wide.head_dim // 2 - rotated)
+    writer.add_tensor("rope_freqs.weight", np.array(factors, np.float32))
+    if config.final_logit_softcapping:
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
 
 
 def add_delta(writer: GGUFWriter, config: dict[str, Any]) -> None:
@@ -289,7 +321,7 @@ def add_rope(writer: GGUFWriter, arch: str, config: dict[str, Any], rope: dict[s
     elif arch == "phi3":
         writer.add_rope_scaling_orig_ctx_len(config["original_max_position_embeddings"])
     local = config.get("rope_local_base_freq")
-    if arch in ("gemma3", "gemma3n") and local is None:
+    if arch in ("gemma3", "gemma3n", "gemma4") and local is None:
         local = config["rope_parameters"]["sliding_attention"]["rope_theta"]
     if local is not None:
         writer.add_float32(f"{arch}.rope.freq_base_swa", local)

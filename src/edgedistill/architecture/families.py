@@ -13,7 +13,7 @@ from edgedistill.architecture.altup import altup_spec, mlp_sizes, with_mlps
 from edgedistill.architecture.experts import experts_spec, mixture_layers
 from edgedistill.architecture.family import Family, Key, flag
 from edgedistill.architecture.family_table import FAMILIES
-from edgedistill.architecture.layer_sizes import ROPE_PARAMETERS, head_dim_of_full_layers, second_embedding, with_sizes
+from edgedistill.architecture.layer_sizes import ROPE_PARAMETERS, FullLayers, full_layers, second_embedding, with_sizes
 from edgedistill.architecture.recurrent import adjusted_mlp, recurrent_layers
 from edgedistill.architecture.refused_types import reason
 from edgedistill.architecture.rope import rope_spec
@@ -197,6 +197,8 @@ def _reject_foreign(config: Mapping[str, Any], model_type: str, family: Family) 
     known |= {"attn_logit_softcapping", "final_logit_softcapping"} if family.caps else set()
     known |= {"num_experts", "num_local_experts"} if family.experts else set()
     for key, meaning in {**_FOREIGN, **family.refused}.items():
+        if key == "use_bidirectional_attention" and config.get(key) == "vision":
+            continue  # of the tokens of images, among themselves
         if (key not in known or key in family.refused) and config.get(key):
             raise UnsupportedModelError(
                 f"The config of this {model_type} model sets {key} = {config[key]!r} ({meaning}), which is not "
@@ -230,10 +232,12 @@ def _layers(
 ) -> tuple[LayerSpec, ...]:
     windows = _windows(config, family, count)
     rotated = _rotated(config, family, windows)
-    full_layers = tuple(index for index, window in enumerate(windows) if window is None)
-    wide = head_dim
+    sizes = FullLayers(head_dim)
     if family.full_head_dim:
-        wide = head_dim_of_full_layers(config, full_layers, family.full_head_dim)
+        kv_heads = integer(config, "num_key_value_heads", family.kv_heads)
+        unbounded = tuple(index for index, window in enumerate(windows) if window is None)
+        sizes = full_layers(config, unbounded, kv_heads, family.full_head_dim)
+    wide = sizes.head_dim
     _check_head_dim(wide)
     ropes: dict[str, RopeSpec] = {}
     for kind, (params, base) in _rope_parameters(config, family).items():
@@ -260,7 +264,7 @@ def _layers(
     )
     if family.altup:
         layers = with_mlps(config, layers, mlp_sizes(config, family.intermediate_size))
-    return with_sizes(config, family, layers, wide, _mlp_size(config, family)) if family.own_sizes else layers
+    return with_sizes(config, family, layers, sizes, _mlp_size(config, family)) if family.own_sizes else layers
 
 
 def _rotated(config: Mapping[str, Any], family: Family, windows: tuple[int | None, ...]) -> tuple[bool, ...]:

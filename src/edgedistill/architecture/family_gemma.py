@@ -82,7 +82,6 @@ GEMMA4 = replace(
     altup=False,
     refused={
         "attn_logit_softcapping": "a logit cap that Gemma 4 does not apply",
-        "attention_k_eq_v": "values made by the keys' matrix",
-        "enable_moe_block": "a mixture of experts beside the MLP",
+        "enable_moe_block": "a mixture of experts gated by GELU, which ONNX Runtime has no kernel for",
     },
 )

@@ -2,13 +2,14 @@
 
 The sources are transformers ``models/gemma3n`` and ``models/gemma4`` (``Gemma3nTextConfig``, ``Gemma4TextConfig``).
 The last ``num_kv_shared_layers`` read keys and values of the last layer of their kind before them. In Gemma 4, layers
-of full attention have wider heads than those with a window, and layers that share keys a wider MLP if
+of full attention have wider heads than those with a window, and with ``attention_k_eq_v`` fewer of keys, whose matrix
+makes the values too; layers that share keys have a wider MLP if
 ``use_double_wide_mlp``.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.checkpoint.config_values import integer, mapping, number
@@ -28,43 +29,69 @@ ROPE_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
 """What the config class has where config.json names none."""
 
 
-def head_dim_of_full_layers(config: Mapping[str, Any], full: tuple[int, ...], default: int) -> int:
-    """Elements of a head in the layers ``full``: ``global_head_dim``, or ``per_layer_config`` (transformers 5.24).
+@dataclass(frozen=True, slots=True)
+class FullLayers:
+    """Sizes of the layers of full attention: elements of a head, times that a key/value head is there (see
+    ``LayerSpec``), and whether keys are values."""
+
+    head_dim: int
+    kv_repeats: int = 1
+    values_are_keys: bool = False
+
+
+def full_layers(config: Mapping[str, Any], full: tuple[int, ...], kv_heads: int, default: int) -> FullLayers:
+    """Sizes of the layers ``full``: of ``global_head_dim`` and its like, or ``per_layer_config`` (transformers 5.24).
 
     Args:
         config: The content of config.json.
         full: Indices of layers.
-        default: Where config.json has neither.
+        kv_heads: The model's number of key/value heads.
+        default: Elements of a head where config.json says nothing.
 
     Raises:
         CheckpointError: A size is no number, or differs among them.
         UnsupportedModelError: Layers differ in something else.
     """
     by_layer = mapping(config, "per_layer_config")
+    shared = bool(config.get("attention_k_eq_v"))
     if not by_layer:
-        return integer(config, "global_head_dim", default)
-    names = {str(index) for index in full}
+        head_dim = integer(config, "global_head_dim", default)
+        own = integer(config, "num_global_key_value_heads", kv_heads, null=kv_heads) if shared else kv_heads
+        return FullLayers(head_dim, _repeats(kv_heads, own), shared)
+    names = {int(index): index for index in by_layer if str(index).isdigit()}
     sizes = set()
-    for name in by_layer:
+    for index, name in names.items():
         entry = mapping(by_layer, name)
-        if name not in names or entry.keys() - {"head_dim"}:
+        if index not in full or entry.keys() - {"head_dim", "num_key_value_heads"}:
             raise UnsupportedModelError(
                 f"config.json has sizes of its own for layer {name[:20]} ({', '.join(sorted(entry))[:80]}); a head_dim "
-                "for layers of full attention is expected.",
+                "and num_key_value_heads for layers of full attention are expected.",
                 hint=_HINT,
             )
-        sizes.add(integer(entry, "head_dim"))
+        sizes.add((integer(entry, "head_dim"), integer(entry, "num_key_value_heads", kv_heads)))
     if len(sizes) != 1 or len(by_layer) != len(full):
         raise CheckpointError(
             f"per_layer_config of config.json has {len(sizes)} sizes of heads for {len(by_layer)} layers; one size for "
             f"all {len(full)} layers of full attention is expected.",
             hint=_HINT,
         )
-    return sizes.pop()
+    head_dim, own = sizes.pop()
+    return FullLayers(head_dim, _repeats(kv_heads, own), shared)
+
+
+def _repeats(kv_heads: int, own: int) -> int:
+    """Caches have one number of heads: those of fewer heads hold each of them several times."""
+    if kv_heads % own:
+        raise UnsupportedModelError(
+            f"Layers of full attention have {own} key/value heads, the others {kv_heads}; a divisor of that is "
+            "expected.",
+            hint=_HINT,
+        )
+    return kv_heads // own
 
 
 def with_sizes(
-    config: Mapping[str, Any], family: Family, layers: tuple[LayerSpec, ...], head_dim: int, inner: int
+    config: Mapping[str, Any], family: Family, layers: tuple[LayerSpec, ...], sizes: FullLayers, inner: int
 ) -> tuple[LayerSpec, ...]:
     """``layers`` with the sizes that are not the model's, and with whose keys they read.
 
@@ -72,7 +99,7 @@ def with_sizes(
         config: The content of config.json.
         family: The model's row.
         layers: With their windows, and with MLPs of their own sizes if the family has ``altup``.
-        head_dim: Elements of a head in layers of full attention.
+        sizes: Of the layers of full attention.
         inner: Inner size of the model's MLP.
 
     Raises:
@@ -93,7 +120,14 @@ def with_sizes(
     found = []
     for layer in layers:
         is_full = layer.sliding_window is None
-        sized = replace(layer, head_dim=head_dim if is_full and family.full_head_dim else None)
+        sized = layer
+        if is_full and family.full_head_dim:
+            sized = replace(
+                layer,
+                head_dim=sizes.head_dim,
+                kv_repeats=sizes.kv_repeats,
+                values_are_keys=sizes.values_are_keys,
+            )
         if layer.index >= first:
             if is_full not in makers:
                 raise CheckpointError(

@@ -96,7 +96,9 @@ class LayerSpec:
     ``mixture``: a mixture of experts in place of the MLP. ``recurrent``: what it has in place of attention, whose
     fields then mean nothing. ``head_dim``, ``intermediate_size``: where they are not the model's. ``keys_of``: an
     earlier layer, whose keys and values it reads in place of its own. ``gate_deviations``: the MLP's gate counts as far
-    as it exceeds the mean over the layer by so many standard deviations (Gemma 3n); None: all of it.
+    as it exceeds the mean over the layer by so many standard deviations (Gemma 3n); None: all of it. ``kv_repeats``:
+    times that each key/value head is there, since it is stored once and the model has so many more (a query head reads
+    the same one either way). ``values_are_keys``: values are what the keys' matrix gives.
     """
 
     index: int
@@ -108,6 +110,8 @@ class LayerSpec:
     intermediate_size: int | None = None
     keys_of: int | None = None
     gate_deviations: float | None = None
+    kv_repeats: int = 1
+    values_are_keys: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,9 +100,12 @@ class RefReader:
         if ref.kernel and len(found) == 3 and found[1] == 1:
             found = (found[0], found[2])
         rows = found[0] - ref.start if ref.rows is None else ref.rows
-        if ref.start + rows > found[0]:
+        needed = rows
+        if ref.order is not None and ref.stride:
+            needed = -(-rows // len(ref.order)) * ref.stride
+        if ref.start + needed > found[0]:
             raise CheckpointError(
-                f"The tensor '{ref.name}' has {found[0]} rows; config.json asks for at least {ref.start + rows}.",
+                f"The tensor '{ref.name}' has {found[0]} rows; config.json asks for at least {ref.start + needed}.",
                 hint="The checkpoint and config.json do not belong together.",
             )
         return (rows, *found[1:])

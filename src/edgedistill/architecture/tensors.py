@@ -144,20 +144,25 @@ def _attention(family: Family, spec: ModelSpec, index: int, named: Mapping[str, 
     """Queries, keys and values of a layer, whose other names are ``named``."""
     prefix = f"model.layers.{index}."
     refs: dict[str, TensorRef] = {}
-    order = _order(family, spec, index)
+    order, own_sizes = _order(family, spec, index), family.own_sizes
     sizes = {"q": spec.q_size, "k": spec.kv_size, "v": spec.kv_size}
     start = 0
     for which, size in sizes.items():
         own_order = None if which == "v" else order
+        source, stride = which, 0
+        if own_sizes and which != "q":
+            source = "k" if spec.layers[index].values_are_keys else which
+            own_order, stride = _repeated(spec, index)
         for kind in ("weight", "bias"):
             name = f"{prefix}self_attn.{which}_proj.{kind}"
             if family.fused_qkv:
                 refs[name] = TensorRef(f"{prefix}{family.fused_qkv}.{kind}", start, size, own_order)
-            elif own_order is not None:
-                refs[name] = TensorRef(name, order=own_order)
+            elif source != which or own_order is not None:
+                stored = f"{prefix}self_attn.{source}_proj.{kind}"
+                refs[name] = TensorRef(stored, rows=size if stride else None, order=own_order, stride=stride)
         start += size
         norm = f"{prefix}self_attn.{which}_norm.weight"
-        if own_order is not None and spec.qk_norm != "none":
+        if own_order is not None and not stride and spec.qk_norm != "none":
             refs[norm] = TensorRef(named[norm].name if norm in named else norm, order=own_order)
     if spec.output_gate:  # its rows lie behind the queries' in every head
         head = spec.head_dim
@@ -167,6 +172,15 @@ def _attention(family: Family, spec: ModelSpec, index: int, named: Mapping[str, 
             for name, rows in (("q_proj", inside), ("gate_proj", np.arange(head, 2 * head))):
                 refs[f"{prefix}self_attn.{name}.{kind}"] = TensorRef(stored, 0, spec.q_size, rows, 2 * head)
     return refs
+
+
+def _repeated(spec: ModelSpec, index: int) -> tuple[Order | None, int]:
+    """Order and stride of the rows of key/value heads that are there several times; None and 0: once."""
+    repeats = spec.layers[index].kv_repeats
+    if repeats == 1:
+        return None, 0
+    rows = np.arange(spec.kv_size // repeats).reshape(-1, spec.head_dim)
+    return np.repeat(rows, repeats, axis=0).reshape(-1), rows.size
 
 
 def _order(family: Family, spec: ModelSpec, index: int) -> Order | None:

@@ -1,9 +1,9 @@
 """Lets matrices of a quantized source keep their codes and scales, where a format of the bundle can hold them.
 
-Possible for GGUF's Q4_0, Q5_0, Q8_0, Q3_K and Q6_K, MXFP4, AWQ, GPTQ without reordered columns and packed
-compressed-tensors, which have blocks of codes with a scale and an integer zero point, and for GGUF's Q4_1, Q5_1, Q4_K
-and Q5_K, whose offset is not a multiple of the scale (``WeightFormat.offsets``). Quantizing such a matrix again would
-round twice and gain nothing.
+Possible for GGUF's Q4_0, Q5_0, Q8_0, Q3_K, Q6_K, TQ1_0 and TQ2_0, IQ4_NL and IQ4_XS (in 8 bits), MXFP4, AWQ, GPTQ
+without reordered columns and packed compressed-tensors, which have blocks of codes with a scale and an integer zero
+point, and for GGUF's Q4_1, Q5_1, Q4_K and Q5_K, whose offset is not a multiple of the scale
+(``WeightFormat.offsets``). Quantizing such a matrix again would round twice and gain nothing.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def keep_quantization(
         if asked:
             raise UsageError(
                 "--keep-quantization: the source has no matrix whose quantization can be kept.",
-                hint="It works with GGUF's Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q3_K to Q6_K, MXFP4, AWQ, GPTQ without "
-                "act-order, and packed compressed-tensors.",
+                hint="It works with GGUF's Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q3_K to Q6_K, IQ4 and TQ, MXFP4, AWQ, GPTQ "
+                "without act-order, and packed compressed-tensors.",
             )
         return profile, _anew(weights, found, checkpoint.tensors)
     rules = tuple(Rule(name, fmt) for name, fmt in found.items())

@@ -262,6 +262,37 @@ def test_sentencepiece_ids(text: str, prefix: bool) -> None:
     assert rebuilt.decode(ids) == text
 
 
+def test_a_vocabulary_of_gemma_4_has_its_own_merges() -> None:
+    """The ids of tokenizers' own BPE with these merges, whose order is not that of the scores; the beginning always."""
+    vocab = {"<unk>": 0, "<bos>": 1, "<eos>": 2, "<turn|>": 3} | {f"<0x{b:02X}>": 4 + b for b in range(256)}
+    pieces_ = ["\u2581", "a", "b", "c", "\n", "bc", "ab", "\u2581a", "abc", "\n\n"]
+    vocab |= {piece: 260 + place for place, piece in enumerate(pieces_)}
+    merges = ["b c", "\u2581 a", "a b", "a bc", "\n \n"]
+    metadata = {
+        "tokenizer.ggml.model": "gemma4",
+        "tokenizer.ggml.tokens": list(vocab),
+        "tokenizer.ggml.scores": np.full(len(vocab), -1000, np.float32),
+        "tokenizer.ggml.token_type": np.array([2, 3, 3, 3, *[6] * 256, *[1] * len(pieces_)], np.int32),
+        "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.add_space_prefix": False,
+        "tokenizer.ggml.add_bos_token": False,
+    }
+    rebuilt = Tokenizer.from_buffer(build_tokenizer(metadata))
+    bpe = models.BPE(vocab, [tuple(merge.split(" ")) for merge in merges], unk_token="<unk>", byte_fallback=True)
+    original = Tokenizer(bpe)
+    for text in ("abc ab abca", "cab\n\n\nbc a", "é abc"):
+        expected = original.encode(text.replace(" ", "\u2581")).ids
+        assert rebuilt.encode(text, add_special_tokens=False).ids == expected
+        assert rebuilt.decode(expected) == text
+    special = read_special_tokens(metadata)
+    assert special.add_bos
+    assert special.eos_token_ids == (2, 3)
+    with pytest.raises(CheckpointError, match="'a x', which its vocabulary has no tokens for"):
+        build_tokenizer(metadata | {"tokenizer.ggml.merges": ["a x"]})
+
+
 def test_sentencepiece_special_tokens() -> None:
     rebuilt = SPM_TOKENIZERS[True]
     ids = rebuilt.encode("<s>the<mark>the</s>").ids

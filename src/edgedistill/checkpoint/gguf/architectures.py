@@ -7,12 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgedistill.checkpoint.gguf import altup, delta, mamba
+from edgedistill.checkpoint.gguf import altup, delta, gemma4, mamba
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Windows = Literal["none", "all", "pattern", "gemma", "gemma3n"]
+Windows = Literal["none", "all", "pattern", "gemma", "gemma3n", "gemma4"]
 
 _LLAMA_NAMES = {
     "attn_norm": "input_layernorm",
@@ -80,7 +80,7 @@ class GgufArchitecture:
         reals: Config keys of multipliers, by GGUF key.
         eps: Config key of the norms' epsilon; the GGUF key is that of RMSNorm unless ``layer_norm``.
         windows: No sliding windows; the same in all layers; a pattern, every fourth layer full by default; those of
-            Gemma; those of Gemma 3n, with which come more keys (``altup``).
+            Gemma; those of Gemma 3n and 4, with which come more keys (``altup``, ``gemma4``).
         full_every: Distance of the full layers of a pattern that the file does not state.
         experts: Constants of a mixture of experts that the file does not state; None: there is none.
         shared: Config key of the inner size of an expert that all tokens share; ``shared_type``: model type of a file
@@ -138,6 +138,9 @@ ARCHITECTURES: dict[str, GgufArchitecture] = {
     "gemma3": GgufArchitecture("gemma3_text", norm_shift=1.0, names=_SANDWICH, windows="gemma"),
     "gemma3n": GgufArchitecture(
         "gemma3n_text", names=_SANDWICH | altup.NAMES, model_names=altup.MODEL_NAMES, windows="gemma3n"
+    ),
+    "gemma4": GgufArchitecture(
+        "gemma4_text", names=_SANDWICH | gemma4.NAMES, model_names=gemma4.MODEL_NAMES, biases={}, windows="gemma4"
     ),
     "granite": GgufArchitecture(
         "granite",

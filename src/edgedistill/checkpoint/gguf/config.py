@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.checkpoint.gguf import altup, delta, mamba
+from edgedistill.checkpoint.gguf import altup, delta, gemma4, mamba
 from edgedistill.checkpoint.gguf.architectures import ARCHITECTURES, GgufArchitecture
 from edgedistill.checkpoint.gguf.header import Keys
 from edgedistill.checkpoint.gguf.rope import ROPE_FACTORS, rope_scaling
@@ -36,7 +36,9 @@ _GLOBAL_NAMES = {
     "output.weight": "lm_head.weight",
 }
 _BLOCK = re.compile(r"blk\.(\d+)\.([\w.]+?)(?:\.(weight|bias))?")
-_NO_SUFFIX = (".sinks", ".A_log", ".dt_bias", ".correct_output_scale", "mamba.D", ".expert_bias")
+_NO_SUFFIX = (
+    ".sinks", ".A_log", ".dt_bias", ".correct_output_scale", "mamba.D", ".expert_bias", "layer_scalar",
+)  # fmt: skip
 
 
 def find_architecture(header: GgufHeader) -> GgufArchitecture:
@@ -154,14 +156,15 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
             f"The GGUF model rotates {rotated} of {head_dim} elements of a head; expected all of them."
         )
     layers = _block_count(keys)
-    kv_heads = keys.each("attention.head_count_kv", layers, heads) if architecture.recurrent else []
+    by_layer = architecture.recurrent or architecture.windows == "gemma4"
+    kv_heads = keys.each("attention.head_count_kv", layers, heads) if by_layer else []
     norm = "layer_norm" if architecture.layer_norm else "layer_norm_rms"
     config: dict[str, Any] = {
         "model_type": architecture.model_type,
         "hidden_size": hidden,
         # Not stated where all layers are mixtures (Qwen3.5).
         "intermediate_size": keys.each("feed_forward_length", layers)
-        if architecture.windows == "gemma3n"
+        if architecture.windows in ("gemma3n", "gemma4")
         else keys.integer("feed_forward_length", keys.integer("expert_feed_forward_length", 0) or None),
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
@@ -186,6 +189,10 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
         raise UnsupportedModelError(
             "The GGUF model is a Granite without positions, which is not supported.", hint=_HINT
         )
+    if architecture.windows == "gemma4":
+        return config | gemma4.gemma4_config(config, keys, header, rope_factors, kv_heads)
+    if architecture.windows == "gemma3n":
+        return config | altup.altup_config(keys, header)
     _particular(config, keys, architecture, header)
     return config
 
@@ -198,12 +205,7 @@ def _particular(config: dict[str, Any], keys: Keys, architecture: GgufArchitectu
         _minicpm(config, keys)
     if architecture.model_type == "ministral3":
         _query_scaling(config, keys)
-    if architecture.windows == "gemma":
-        _gemma(config, keys)
-    elif architecture.windows == "gemma3n":
-        config |= altup.altup_config(keys, header)
-    elif architecture.windows != "none":
-        _windows(config, keys, architecture)
+    _windows(config, keys, architecture)
 
 
 def _block_count(keys: Keys) -> int:
@@ -229,6 +231,11 @@ def _recurrent(config: dict[str, Any], keys: Keys, architecture: GgufArchitectur
 
 
 def _windows(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture) -> None:
+    if architecture.windows == "none":
+        return
+    if architecture.windows == "gemma":
+        _gemma(config, keys)
+        return
     window = keys.integer("attention.sliding_window", 0)
     if architecture.sliding_type and (not window or config["model_type"] == architecture.experts_type):
         return

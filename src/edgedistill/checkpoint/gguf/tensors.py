@@ -40,6 +40,12 @@ GRIDS = {
     GGMLQuantizationType.Q5_1: Grid(5, 32, symmetric=False, offsets=True),
     GGMLQuantizationType.Q4_K: Grid(4, 32, symmetric=False, offsets=True),
     GGMLQuantizationType.Q5_K: Grid(5, 32, symmetric=False, offsets=True),
+    # Sixteen values at unequal distances, all of them integers from -127 to 113.
+    GGMLQuantizationType.IQ4_NL: Grid(8, 32, symmetric=True),
+    GGMLQuantizationType.IQ4_XS: Grid(8, 32, symmetric=True),
+    # -1, 0 and 1.
+    GGMLQuantizationType.TQ1_0: Grid(2, 256, symmetric=True),
+    GGMLQuantizationType.TQ2_0: Grid(2, 256, symmetric=True),
     # Doubled, its values are integers from -12 to 12.
     GGMLQuantizationType.MXFP4: Grid(5, 32, symmetric=True),
 }
@@ -209,8 +215,17 @@ def read_scales(file: RawFile, stored: GgufTensor, start: int, stop: int) -> Sca
     if stored.kind == GGMLQuantizationType.MXFP4:
         scales: Scales = np.ldexp(np.float32(1), by_block[..., 0].astype(np.int32) - 128)
         return scales.reshape(shape)
+    if stored.kind in (GGMLQuantizationType.TQ1_0, GGMLQuantizationType.TQ2_0):
+        return by_block[..., -2:].copy().view("<f2")[..., 0].astype(np.float32).reshape(shape)
     if stored.kind not in (GGMLQuantizationType.Q6_K, GGMLQuantizationType.Q3_K):
-        return by_block[..., :2].copy().view("<f2")[..., 0].astype(np.float32).reshape(shape)
+        unit = by_block[..., :2].copy().view("<f2").astype(np.float32)
+        if stored.kind != GGMLQuantizationType.IQ4_XS:
+            return unit[..., 0].reshape(shape)
+        # Eight factors of 6 bits: four below in the bytes 4 to 7, two above in the word before them.
+        below, above = by_block[..., 4:8], by_block[..., 2:4].copy().view("<u2")
+        eight = np.stack([below & 15, below >> 4], axis=-1).reshape(*below.shape[:-1], 8)
+        eight |= ((above >> np.arange(0, 16, 2, dtype=np.uint16) & 3) << 4).astype(np.uint8)
+        return ((eight.astype(np.float32) - 32) * unit).reshape(shape)
     # A super-block ends with 16 signed factors, of 8 or 6 bits, and the float16 that they are multiplied with.
     unit = by_block[..., -2:].copy().view("<f2").astype(np.float32)
     if stored.kind == GGMLQuantizationType.Q6_K:

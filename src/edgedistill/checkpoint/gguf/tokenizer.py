@@ -1,7 +1,7 @@
 """The tokenizer of a GGUF file as tokenizer.json, with its special tokens and chat template.
 
 ``gpt2`` vocabularies are byte-level BPE with a named pre-tokenizer; ``llama`` ones are SentencePiece BPE, where a
-score per token takes the place of merges.
+score per token takes the place of merges; ``gemma4`` ones are that with merges.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ NO_PRE = (
 
 _RETURN = "<|return|>"
 """Ends a reply of gpt-oss, whose ``<|end|>`` ends every message, its reasoning too."""
+_GEMMA4 = "gemma4"
+"""A vocabulary in the manner of SentencePiece, whose merges are listed."""
 # Token types of GGUF (gguf.TokenType).
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5
 
@@ -56,21 +58,25 @@ def build_tokenizer(metadata: Mapping[str, Any]) -> bytes:
             raise CheckpointError("The GGUF file has no tokenizer.ggml.merges.", hint="Download it again.")
         pre = _pre_tokenizer(metadata)
         return build_byte_level_bpe(vocabulary.texts, merges, pre, special=special, added=added)
-    if model == "llama":
+    if model in ("llama", _GEMMA4):
         scores = _numbers(metadata, "scores", len(vocabulary.types))
         if scores is None:
             raise CheckpointError("The GGUF file has no tokenizer.ggml.scores.", hint="Download it again.")
+        merges = metadata.get("tokenizer.ggml.merges") if model == _GEMMA4 else None
+        if model == _GEMMA4 and not isinstance(merges, list):
+            raise CheckpointError("The GGUF file has no tokenizer.ggml.merges.", hint="Download it again.")
         unknown = _token_id(metadata, "unknown", vocabulary, 0)
         return build_sentencepiece_bpe(
             vocabulary.texts,
             [float(score) for score in scores],
             unknown=None if unknown is None else vocabulary.texts[unknown],
-            add_prefix_space=bool(metadata.get("tokenizer.ggml.add_space_prefix", True)),
+            merges=merges,
+            add_prefix_space=bool(metadata.get("tokenizer.ggml.add_space_prefix", model == "llama")),
             special=special,
             added=added,
         )
     raise UnsupportedModelError(
-        f"The tokenizer of the GGUF file is of kind {model!r}; expected 'gpt2' or 'llama'.",
+        f"The tokenizer of the GGUF file is of kind {model!r}; expected 'gpt2', 'llama' or 'gemma4'.",
         hint="Export from the original Hugging Face checkpoint, which has a tokenizer.json.",
     )
 
@@ -95,6 +101,7 @@ def read_special_tokens(metadata: Mapping[str, Any]) -> SpecialTokens:
     add_bos = metadata.get("tokenizer.ggml.add_bos_token")
     if not isinstance(add_bos, bool):
         add_bos = sentencepiece or _pre_tokenizer(metadata) in ADD_BOS
+    add_bos = add_bos or metadata.get("tokenizer.ggml.model") == _GEMMA4  # whatever the file says, as in llama.cpp
 
     def text(index: int | None) -> str | None:
         return None if index is None else vocabulary.texts.get(index)

@@ -21,6 +21,7 @@ def build_sentencepiece_bpe(
     scores: Sequence[float],
     *,
     unknown: str | None,
+    merges: Sequence[str] | None = None,
     add_prefix_space: bool,
     special: Iterable[int] = (),
     added: Iterable[int] = (),
@@ -31,11 +32,12 @@ def build_sentencepiece_bpe(
         tokens: Text by id, spaces as ``▁``, bytes as ``<0x0A>``.
         scores: Score by id.
         unknown: Text of the unknown token.
+        merges: ``left right`` pairs by falling priority, where the vocabulary lists them; None: by the scores.
         add_prefix_space: A space is put before the text and after every special token.
         special: Ids that text decoding may leave out.
         added: Ids that are matched as a whole but are ordinary text.
 
-    Raises CheckpointError if the vocabulary cannot spell all bytes.
+    Raises CheckpointError if the vocabulary cannot spell all bytes, or lacks a token of a merge.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
@@ -55,7 +57,7 @@ def build_sentencepiece_bpe(
     tokenizer = Tokenizer(
         models.BPE(
             vocab=vocab,
-            merges=_merges(vocab, scores, apart),
+            merges=_merges(vocab, scores, apart) if merges is None else _listed(merges, vocab),
             unk_token=unknown,
             fuse_unk=True,
             byte_fallback=True,
@@ -73,6 +75,17 @@ def build_sentencepiece_bpe(
     )
     text: str = tokenizer.to_str()
     return text.encode("utf-8")
+
+
+def _listed(merges: Sequence[str], vocab: Mapping[str, int]) -> list[tuple[str, str]]:
+    pairs = []
+    for merge in merges:
+        left, _, right = merge.partition(" ")
+        if not {left, right, left + right} <= vocab.keys():
+            raise CheckpointError(f"A merge of the tokenizer is {merge!r}, which its vocabulary has no tokens for.",
+                                  hint="Download the file again.")  # fmt: skip
+        pairs.append((left, right))
+    return pairs
 
 
 def _merges(vocab: Mapping[str, int], scores: Sequence[float], apart: set[str]) -> list[tuple[str, str]]:
