@@ -51,14 +51,15 @@ def test_awq() -> None:
     np.testing.assert_allclose(read(Stored(parts), {"quant_method": "awq", "bits": 4}), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("key", ["checkpoint_format", "format"])
 @pytest.mark.parametrize("version", ["gptq", "gptq_v2"])
-def test_gptq(version: str) -> None:
+def test_gptq(version: str, key: str) -> None:
     codes, zeros, scales, expected = values()
     stored = zeros if version == "gptq_v2" else zeros - 1
     order = np.random.default_rng(1).permutation(K)
     parts = {"m.qweight": pack(codes[order], 0), "m.qzeros": pack(stored, 1), "m.scales": scales,
              "m.g_idx": (order // GROUP).astype(np.int32)}  # fmt: skip
-    config = {"quant_method": "gptq", "bits": 4, "checkpoint_format": version}
+    config = {"quant_method": "gptq", "bits": 4, key: version}
     np.testing.assert_allclose(read(Stored(parts), config), expected[:, order], rtol=1e-6)
 
 
@@ -103,7 +104,8 @@ def test_integers_of_eight_bits_with_a_scale_for_every_row(asymmetric: bool) -> 
     rng = np.random.default_rng(0)
     codes = rng.integers(-128, 128, (N, K)).astype(np.int8)
     scale, points = rng.uniform(0.01, 0.1, (N, 1)).astype(np.float32), rng.integers(-9, 9, (N, 1)).astype(np.int8)
-    parts = {"m.weight": codes, "m.weight_scale": scale} | ({"m.weight_zero_point": points} if asymmetric else {})
+    parts: dict[str, np.ndarray] = {"m.weight": codes, "m.weight_scale": scale}
+    parts |= {"m.weight_zero_point": points} if asymmetric else {}
     found = read(Stored(parts), {"quant_method": "compressed-tensors", "format": "int-quantized"})
     expected = (codes.astype(np.float32) - (points if asymmetric else 0)) * scale
     np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -95,10 +95,12 @@ def _scheme(stated: Mapping[str, Any]) -> Scheme:
         if isinstance(block, list) and len(block) == 2 and all(type(size) is int and size > 0 for size in block):
             return Scheme("bytes", block=(block[0], block[1]))
         raise CheckpointError(f"config.json has weight_block_size = {block!r}; two sizes are expected.", hint=_HINT)
-    if method == "awq" and bits == 4 and str(stated.get("version", "gemm")).lower() == "gemm":
+    # transformers 5 calls AWQ's ``version`` and GPTQ's ``checkpoint_format`` both ``format``.
+    if method == "awq" and bits == 4 and str(stated.get("version") or stated.get("format") or "gemm").lower() == "gemm":
         return Scheme("awq", 4)
     if method == "gptq" and bits in (2, 4, 8):
-        return Scheme("gptq", int(bits), 0 if stated.get("checkpoint_format") == "gptq_v2" else 1)
+        shifted = "gptq_v2" not in (stated.get("checkpoint_format"), stated.get("format"))
+        return Scheme("gptq", int(bits), int(shifted))
     if method == "compressed-tensors":
         layout = str(stated.get("format"))
         if layout in ("float-quantized", "int-quantized", "naive-quantized"):
