@@ -119,15 +119,23 @@ def test_the_default_keeps_what_is_as_wide_as_the_profile_asks(tmp_path: Path) -
     assert all(e.format.method != "kept" for e in narrow.manifest.weights if ".mlp." in e.name)
 
 
-@pytest.mark.parametrize("kind", [Kind.Q2_K, Kind.IQ2_XXS, Kind.IQ2_S, Kind.IQ3_S, Kind.IQ4_XS])
+@pytest.mark.parametrize("kind", [Kind.Q2_K, Kind.IQ2_XXS, Kind.IQ2_S, Kind.IQ3_S])
 def test_kinds_that_do_not_stay_are_quantized_anew_and_say_so(kind: Kind, tmp_path: Path) -> None:
     """With as many bits as the profile asks for, which are as many or more."""
     result = export(quantized_gguf(tmp_path / "m.gguf", "qwen3", kind), tmp_path / "out", calibrate=False)
     formats = [entry.format for entry in result.manifest.weights if ".mlp." in entry.name]
     assert all(fmt.method != "kept" and fmt.bits >= 4 for fmt in formats)
     matrices = sum(not entry.format.is_float for entry in result.manifest.weights)
-    why = "" if kind == Kind.IQ4_XS else f", {matrices} of them because their blocks or their order of columns"
+    why = f", {matrices} of them because their blocks or their order of columns"
     assert f"{matrices} quantized matrices of the source are rounded a second time{why}" in " ".join(result.notes)
+
+
+def test_values_at_unequal_distances_stay_where_the_profile_wants_eight_bits(tmp_path: Path) -> None:
+    result = export(quantized_gguf(tmp_path / "m.gguf", "qwen3", Kind.IQ4_XS), tmp_path / "out", calibrate=False)
+    formats = {entry.name: entry.format for entry in result.manifest.weights if not entry.format.is_float}
+    assert formats["layers.0.mlp.gate"].bits == 4
+    assert {fmt.label() for fmt in formats.values() if fmt.bits == 8} == {"int8-b32-sym-kept"}
+    assert "6 quantized matrices of the source are rounded a second time." in " ".join(result.notes)
 
 
 def test_a_bundle_with_kept_codes_answers(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if recorded is not None and hasattr(item, "callspec") and item.config.getoption(_OPTION, default=False):
         found = item.config.stash[_KEY]
         key = recorded(item.callspec.params)
-        if not report.skipped:  # a skipped test says nothing
+        if report.failed or (report.when == "call" and report.passed):  # a skipped test says nothing, nor its teardown
             found[key] = found.get(key, True) and report.passed
     return report
 
