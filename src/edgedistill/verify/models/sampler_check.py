@@ -153,9 +153,6 @@ def _audit(
         return [drawn[key] for key in keys]
 
     first = run(short.seed)
-    others: list[list[tuple[int, ...]]] = []
-    while len(others) < OTHER_SEEDS and (not others or others[-1] == first):
-        others.append(run((short.seed + len(others) + 1) % 2**64))
     repeat: list[float] = []
     widest: tuple[float, npt.NDArray[np.float32] | None, int] = (-1.0, None, 0)
     for prompt in asked:
@@ -164,6 +161,11 @@ def _audit(
             probability, entropy, logits, position = _walk(model, prompt, tokens, short)
             repeat.append(probability)
             widest = max(widest, (entropy, logits, position), key=lambda found: found[0])
+    # One other seed where even all of them could repeat the replies by luck: the rest would tell no more.
+    seeds = OTHER_SEEDS if seeds_differ(first, [first] * OTHER_SEEDS, repeat) is False else 1
+    others: list[list[tuple[int, ...]]] = []
+    while len(others) < seeds and (not others or others[-1] == first):
+        others.append(run((short.seed + len(others) + 1) % 2**64))
     if not last and seeds_differ(first, others, repeat) is None:
         return None
     again = run(short.seed)
@@ -183,10 +185,14 @@ def _seeds_of_the_row(
     model: NoisyModel, prompt_id: str, logits: npt.NDArray[np.float32], position: int, settings: DrawSettings
 ) -> bool | None:
     """Whether other seeds draw another token from one distribution; None where that would be luck."""
+    options = candidates(logits, settings.generation)
+    likeliest = int(options.ids[options.logprobs.argmax()])
+    certain = [float(np.exp(options.logprobs.max()))]
+    if seeds_differ([[likeliest]], [[[likeliest]]] * (SEEDS_OF_THE_ROW - 1), certain) is None:
+        return None  # all of them may well draw the same token
     keys = np.array([model.noise.keys((settings.seed + n) % 2**64, prompt_id, [0])[0] for n in range(SEEDS_OF_THE_ROW)])
     rows = np.broadcast_to(logits, (len(keys), len(logits)))
     drawn = choose(rows, settings.generation, keys, np.full(len(keys), position, dtype=np.int64)).tolist()
-    options = candidates(logits, settings.generation)
     chance = float(np.exp(options.logprobs[options.ids == drawn[0]].sum()))
     return seeds_differ([drawn[:1]], [[[token]] for token in drawn[1:]], [chance])
 
