@@ -112,16 +112,14 @@ def test_it_grows_where_a_model_leaves_little_choice_and_a_run_is_long() -> None
 
 
 @pytest.mark.parametrize("replies", [8, 320, 2400, 20_000])
-@pytest.mark.parametrize("temperature", [0.02, 0.3, 1.0])
+@pytest.mark.parametrize("temperature", [0.02, 0.1, 0.2])
 def test_a_model_without_choice_makes_it_no_larger_part_of_a_run(replies: int, temperature: float) -> None:
     """However cold: whole replies of every seed are the same ones, of whatever length."""
     model = OneDistribution(nearly_certain())
     settings = DrawSettings(temperature=temperature, max_new_tokens=512)
     found = audited(model, PROMPTS, settings, replies=replies)
     assert found.sound
-    assert found.varies is (True if temperature == 1.0 else found.varies)
-    if temperature == 0.02:
-        assert found.varies is None, "there is nothing by which seeds could be told apart, which is said"
+    assert found.varies is None, "there is nothing by which seeds could be told apart, which is said"
     assert model.tokens <= max(SHORT.most, 0.01 * replies * 64)
 
 

@@ -63,6 +63,9 @@ small, so that it takes about twice that part of the time.
 USUAL_TOKENS = 64
 """Of a reply, supposed before any is drawn: few, so that the audit stays small."""
 
+COLD = 0.3
+"""Temperature below which longer replies are as equal as short ones: replies begin alike and part later above it."""
+
 SEEDS_OF_THE_ROW = 2000
 """Other seeds that draw one token each from the least certain distribution, where whole replies left too little choice
 to tell seeds apart: enough unless the likeliest token has more than 99.5 %.
@@ -81,8 +84,8 @@ def check_sampler(
     """Draw a few short replies twice with one seed, and with other seeds until one differs; then many tokens from one
     known distribution: the most uncertain one in these replies, cut to its most likely tokens.
 
-    It begins small, and takes longer replies only where these leave too little choice to tell seeds apart, and where
-    they are a small part of the run. What the longest that it may take cannot tell either, many seeds are asked about
+    It begins small, and takes longer replies only where these leave too little choice to tell seeds apart, of a cold
+    model only where they are a small part of the run. What the longest that it may take cannot tell either, many seeds are asked about
     the one distribution.
 
     Args:
@@ -117,13 +120,14 @@ def check_sampler(
 
 
 def _sizes(settings: DrawSettings, replies: int | None) -> list[Size]:
-    """The audits that are tried one after the other, all together a small part of the run."""
+    """The audits that are tried one after the other; the longest one only where replies differ before they end, or
+    where it is a small part of the run.
+    """
     if replies is None:
         return [FIRST, WHOLE]
     left = PART * replies * min(settings.max_new_tokens, USUAL_TOKENS)
-    if FIRST.most > left:
-        return [SHORT]
-    return [FIRST, WHOLE] if FIRST.most + WHOLE.most <= left else [FIRST]
+    first = SHORT if FIRST.most > left else FIRST
+    return [first, WHOLE] if settings.temperature >= COLD or first.most + WHOLE.most <= left else [first]
 
 
 def _audit(
