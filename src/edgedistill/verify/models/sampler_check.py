@@ -85,8 +85,8 @@ def check_sampler(
     known distribution: the most uncertain one in these replies, cut to its most likely tokens.
 
     It begins small, and takes longer replies only where these leave too little choice to tell seeds apart, of a cold
-    model only where they are a small part of the run. What the longest that it may take cannot tell either, many seeds are asked about
-    the one distribution.
+    model only where they are a small part of the run. What the longest that it may take cannot tell either, many seeds
+    are asked about the one distribution.
 
     Args:
         model: Draws and scores on this machine.
