@@ -165,6 +165,9 @@ def test_layers_without_position_encoding() -> None:
         ({"model_type": "llama", "rope_scaling": {"rope_type": "axial"}}, "RoPE kind 'axial'"),
         ({"model_type": "llama", "hidden_act": "quick_gelu"}, "activation 'quick_gelu'; expected one of silu"),
         ({"model_type": "llama", "head_dim": 12}, "heads have 12 elements"),
+        ({"model_type": "olmo2", "partial_rotary_factor": 0.5}, "olmo2 model has partial_rotary_factor = 0.5.*Remove"),
+        ({"model_type": "llama", "rope_scaling": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor = 0.5"),
+        ({"model_type": "qwen3", "rope_parameters": {"partial_rotary_factor": 0.25}}, "partial_rotary_factor = 0.25"),
         ({"model_type": "gemma3_text", "attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
         ({"model_type": "gemma3_text", "use_bidirectional_attention": True}, "bidirectional"),
         (

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from parity_support import CONTEXT, export, save_random_model
+from family_cases import CASES
+from parity_support import CONTEXT, Decoder, export, random_tokens, reference_logits, save_random_model
 
+from edgedistill.architecture.families import build_spec
 from edgedistill.architecture.rope import distinct_ropes, rope_spec
 from edgedistill.architecture.spec import RopeSpec
 from edgedistill.errors import CheckpointError, UnsupportedModelError
@@ -89,6 +93,36 @@ def test_partial_rotation() -> None:
     assert [frequency > 0 for frequency in found.inv_freq] == [True] * 4 + [False] * 4
     with pytest.raises(CheckpointError, match=r"partial_rotary_factor = 0\.01"):
         rope_spec({}, head_dim=16, theta=10000.0, max_position_embeddings=64, partial=0.01)
+
+
+@pytest.mark.next
+@pytest.mark.parametrize("case", ["phi3", "stablelm", "glm", "nemotron", "qwen3_5"])
+def test_families_that_rotate_a_part_read_its_share_from_the_config(case: str, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    family, values = CASES[case]
+    sizes = {"head_dim": 32, "hidden_size": 128, "partial_rotary_factor": 0.75}
+    model = save_random_model(tmp_path / "model", family, **values | sizes)
+    tokens = random_tokens(24)
+    logits = Decoder(export(tmp_path / "model", tmp_path / "out"), 1).step([tokens])[0]
+    np.testing.assert_allclose(logits, reference_logits(model, tokens), rtol=0, atol=1e-3)
+
+
+@pytest.mark.next
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "gemma2", "granite", "olmo2", "qwen3_moe"])
+def test_no_transformers_rotates_a_part_of_other_families_heads(family: str, tmp_path: Path) -> None:
+    """It ignores the key (5) or fails (4); a part rotated as Phi does it would be another model's logits."""
+    pytest.importorskip("transformers")
+    whole = save_random_model(tmp_path / "whole", family, **CASES[family][1])
+    partly = save_random_model(tmp_path / "partly", family, **CASES[family][1], partial_rotary_factor=0.5)
+    tokens = random_tokens(24)
+    if int(version("transformers").split(".")[0]) < 5:
+        with pytest.raises(RuntimeError, match="must match the size"):
+            reference_logits(partly, tokens)
+    else:
+        np.testing.assert_array_equal(reference_logits(partly, tokens), reference_logits(whole, tokens))
+    config = json.loads((tmp_path / "partly/config.json").read_text())
+    with pytest.raises(UnsupportedModelError, match=rf"RoPE of this {family} model has partial_rotary_factor = 0\.5"):
+        build_spec(config)
 
 
 def test_longrope_has_a_set_of_frequencies_for_each_side_of_its_switch() -> None:

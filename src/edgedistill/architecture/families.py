@@ -289,8 +289,19 @@ def _rotated_by_interval(config: Mapping[str, Any], count: int) -> tuple[bool, .
 
 
 def _partial(config: Mapping[str, Any], params: Mapping[str, Any], family: Family) -> float:
-    """Share of each head that is rotated: of the RoPE parameters (transformers 5), the config, or the family."""
-    return number(params, "partial_rotary_factor", number(config, "partial_rotary_factor", family.partial_rotary))
+    """Share of each head that is rotated: of the RoPE parameters (transformers 5), the config, or the family.
+
+    Other families ignore the key in transformers 5 and fail with it in transformers 4, so no share is right there.
+    """
+    key = "partial_rotary_factor"
+    partial = number(params, key, number(config, key, family.partial_rotary or 1.0))
+    if partial != 1.0 and family.partial_rotary is None and params.get("rope_type") != "proportional":
+        raise UnsupportedModelError(
+            f"The RoPE of this {config['model_type']} model has {key} = {partial:g}; models of this type rotate whole "
+            "heads, and transformers ignores the key or fails, depending on its version.",
+            hint=f"Remove {key} from config.json if the model was trained on whole heads.",
+        )
+    return partial
 
 
 def _rope_parameters(config: Mapping[str, Any], family: Family) -> dict[str, tuple[Mapping[str, Any], float]]:

@@ -118,7 +118,7 @@ class Family:
         norm_eps: Key of the norms' epsilon.
         qkv_bias, o_bias, mlp_bias: Fixed, or the key that says.
         interleaved_rope: Rotary pairs are neighbours (0, 1), (2, 3), ... instead of halves of the head.
-        partial_rotary: Default share of each head that is rotated.
+        partial_rotary: Default share of each head that is rotated; None: whole heads, whatever the config says.
         windows: ``none``; ``all`` layers of the same sliding window; ``optional`` (``use_sliding_window`` with
             ``layer_types`` or ``max_window_layers``); ``pattern`` (``layer_types`` or every n-th layer full).
         no_rope: Layers without RoPE: every n-th (SmolLM3), those of full attention (EXAONE 4, Cohere 2), or all unless
@@ -166,7 +166,7 @@ class Family:
     o_bias: bool | Key = False
     mlp_bias: bool | Key = False
     interleaved_rope: bool = False
-    partial_rotary: float = 1.0
+    partial_rotary: float | None = None
     windows: Windows = "none"
     sliding_window: int | None = None
     full_every: int = 0

@@ -268,6 +268,7 @@ FAMILIES: dict[str, Family] = {
     "phi3": Family(
         max_position_embeddings=4096,
         norm_eps=_EPS_5,
+        partial_rotary=1.0,
         windows="all",
         fused_qkv="self_attn.qkv_proj",
         fused_gate_up="mlp.gate_up_proj",
