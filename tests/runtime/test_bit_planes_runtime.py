@@ -128,11 +128,12 @@ def test_what_is_wrong_with_the_table_or_the_planes_is_said(tiny_bundle: Callabl
         (path / WIDENED).write_text(bad)
         with pytest.raises(BundleError, match=r"widened\.json"):
             open_tiny_unchecked(path)
-    table = json.loads(good)
-    table["graphs"][0]["matrices"][0]["offsets"][0] = 1 << 40
-    (path / WIDENED).write_text(json.dumps(table))
-    with pytest.raises(BundleError, match=r"weights.bin ends before embed"):
-        open_tiny_unchecked(path)
+    for key, value in (("offsets", [1 << 40, 0]), ("shape", [1 << 31, 64]), ("shape", [1 << 31, 1 << 31])):
+        table = json.loads(good)
+        table["graphs"][0]["matrices"][0][key] = value
+        (path / WIDENED).write_text(json.dumps(table))
+        with pytest.raises(BundleError, match=r"weights.bin ends before embed"):
+            open_tiny_unchecked(path)
     (path / WIDENED).write_text(good.replace('"version": 2', '"version": 99'))
     assert_equal(open_tiny_unchecked(path), open_tiny(tiny_bundle("int3-b32-asym-search")))
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
@@ -15,10 +15,11 @@ from bundle_files import copy_bundle
 from runtime_support import open_tiny
 
 from edgedistill.bundle import own_directory
-from edgedistill.bundle.bundle import Bundle
+from edgedistill.bundle.bit_planes import from_json
+from edgedistill.bundle.bundle import WIDENED, Bundle
 from edgedistill.cli import main
 from edgedistill.errors import BudgetError, BundleError, UsageError
-from edgedistill.runtime import loading, packed_cache
+from edgedistill.runtime import loading, packed_cache, session
 from edgedistill.runtime.packed_cache import GRAPH, RECORD, WEIGHTS, PackedCache, entry_key
 from edgedistill.runtime.session import DecoderSession
 
@@ -89,6 +90,29 @@ def test_without_the_variable_nothing_is_kept(
     monkeypatch.setenv(packed_cache.VARIABLE, "much")
     with pytest.raises(UsageError, match="is 'much', which is not a size"):
         open_tiny(tiny_bundle("int4-b32"))
+
+
+@pytest.mark.parametrize("harm", ["no room", "a full disk"])
+def test_where_no_entry_can_be_made_scales_are_given_back_as_without(
+    tiny_bundle: Callable[[str], Path], kept: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    path = tiny_bundle("int4-b32")
+    supplied: list[set[str]] = []
+    open_session = session.open_session
+
+    def watch(*args: Any, **options: Any) -> Any:
+        if options.get("save") is not None:
+            raise BundleError("ONNX Runtime cannot load model.onnx: no space left.")
+        supplied.append(set(options["supplied"]))
+        return open_session(*args, **options)
+
+    monkeypatch.setattr(session, "open_session", watch)
+    if harm == "no room":
+        monkeypatch.setenv(packed_cache.VARIABLE, "1kB")
+    open_tiny(path)
+    (graph,) = from_json((path / WIDENED).read_text())
+    assert supplied == [{one.initializer for one in graph.scales}]
+    assert entries(kept) == []
 
 
 def test_matrices_in_planes_are_opened_as_without(tiny_bundle: Callable[[str], Path], kept: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import mmap
 import platform
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime as ort
 import pytest
-from bundle_files import relist
+from bundle_files import copy_bundle, relist
 from runtime_support import open_tiny
 from test_bit_planes_runtime import as_made_before, assert_equal, logits
 
@@ -22,10 +25,10 @@ from edgedistill.quantize.plan import parse_format
 from edgedistill.runtime import loading, scales
 from edgedistill.runtime.bit_planes import Widening
 from edgedistill.runtime.scale_use import reads_scales
+from edgedistill.system.huge_pages import filled_regions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 FORMATS = ["int4-b32", "int4-b16-sym-rtn-s8", "int8-b32-asym-rtn-s8", "int4-b32-asym-rtn-s8-acc1", "int2-b64"]
 X86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="what kernels of x86-64 read")
@@ -54,12 +57,12 @@ def test_what_kernels_do_not_read_again_is_given_back(
         made.append(array)
         return share(array)
 
-    reads_scales(parse_format(weight_format), 64)  # has an array of its own the first time
+    reads_scales(parse_format(weight_format), (64, 64))  # has an array of its own the first time
     monkeypatch.setattr(ort.OrtValue, "from_dlpack", noted)
     session = open_tiny(tiny_bundle(weight_format))
     expected = logits(session)
     assert len(made) == 10
-    assert [bool(array.any()) for array in made] == [reads_scales(parse_format(weight_format), 64)] * 10
+    assert [bool(array.any()) for array in made] == [reads_scales(parse_format(weight_format), (64, 64))] * 10
     for array in made:
         if not array.any():
             array.fill(np.nan)
@@ -68,15 +71,16 @@ def test_what_kernels_do_not_read_again_is_given_back(
 
 
 @X86
-@pytest.mark.parametrize("columns", [96, 91])
-def test_kernels_that_read_scales_are_told_from_those_that_do_not(columns: int) -> None:
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("shape", [(64, 96), (64, 91), (384, 91)])
+def test_kernels_that_read_scales_are_told_from_those_that_do_not(shape: tuple[int, int], threads: int) -> None:
     for name in ("int4-b32", "int4-b32-sym", "int4-b128", "int8-b64", "int2-b64"):
         fmt = parse_format(name)
-        assert not reads_scales(fmt, columns), name
+        assert not reads_scales(fmt, shape, threads=threads), name
         assert drops_scales("layers.0.mlp.up", fmt), name
     for name in ("int4-b32-acc1", "int8-b64-acc1", "int2-b16"):
         fmt = parse_format(name)
-        assert reads_scales(fmt, columns), name
+        assert reads_scales(fmt, shape, threads=threads), name
         assert not drops_scales("layers.0.mlp.up", fmt), name
 
 
@@ -84,9 +88,40 @@ def test_scales_are_kept_where_it_cannot_be_tried(
     tiny_bundle: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = logits(open_tiny(tiny_bundle("int4-b32")))
-    monkeypatch.setattr(scales, "reads_scales", lambda *_: True)
+    monkeypatch.setattr(scales, "reads_scales", lambda *_, **__: True)
     for kept, dropped in zip(logits(open_tiny(tiny_bundle("int4-b32"))), expected, strict=True):
         np.testing.assert_array_equal(kept, dropped)
+
+
+class _Locked(mmap.mmap):
+    """Of a process that keeps all of its memory in place (mlockall)."""
+
+    def madvise(self, option: int, start: int = 0, length: int = 0) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+
+@LINUX
+def test_locked_memory_is_kept(tiny_bundle: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = logits(open_tiny(tiny_bundle("int4-b32")))
+    monkeypatch.setattr(scales, "_mapping", lambda size: _Locked(-1, size))
+    for kept, dropped in zip(logits(open_tiny(tiny_bundle("int4-b32"))), expected, strict=True):
+        np.testing.assert_array_equal(kept, dropped)
+
+
+@LINUX
+def test_what_is_given_back_is_no_part_of_a_region_with_weights() -> None:
+    size = mmap.PAGESIZE * 3
+    around = [mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(8)]
+    mapping = scales._mapping(size)
+    around += [mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(8)]
+    assert mapping is not None
+    first = np.frombuffer(mapping, np.uint8).ctypes.data
+    found = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    (region,) = [line for line in found if line[0].startswith(f"{first:x}-")]
+    assert region[0] == f"{first:x}-{first + size:x}"
+    smaps = Path("/proc/self/smaps").read_text()
+    assert not any(start <= first < stop for start, stop in filled_regions(smaps))
+    assert bytes(mapping[:]) == bytes(size)
 
 
 def test_parts_of_a_graph_get_their_scales_alone(tiny_bundle: Callable[[str], Path]) -> None:
@@ -101,16 +136,17 @@ def test_parts_of_a_graph_get_their_scales_alone(tiny_bundle: Callable[[str], Pa
     np.testing.assert_array_equal(found[wanted.initializer].numpy(), codes.astype(np.float32) * unit[:, None])
 
 
-def test_scales_beyond_the_file_are_said(tiny_bundle: Callable[[str], Path], tmp_path: Path) -> None:
-    path = as_made_before(tiny_bundle("int4-b32"), tmp_path / "copy")
-    for name in (WIDENED, "model-widened.onnx"):
-        (path / name).write_bytes((tiny_bundle("int4-b32") / name).read_bytes())
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("offsets", [1 << 40]), ("offsets", [10**18 - 1]), ("shape", [1 << 31, 64]), ("shape", [1 << 31, 1 << 31])],
+)
+def test_scales_beyond_the_file_are_said_before_memory_is_taken(
+    tiny_bundle: Callable[[str], Path], tmp_path: Path, key: str, value: list[int]
+) -> None:
+    path = copy_bundle(tiny_bundle("int4-b32"), tmp_path / "copy")
     table = json.loads((path / WIDENED).read_text())
-    table["graphs"][0]["scales"][0]["offsets"][0] = 1 << 40
+    table["graphs"][0]["scales"][0][key] = value
     (path / WIDENED).write_text(json.dumps(table))
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["files"] += [{"name": n, "size": 0, "sha256": ""} for n in (WIDENED, "model-widened.onnx")]
-    (path / "manifest.json").write_text(json.dumps(manifest))
     relist(path)
     with pytest.raises(BundleError, match=r"weights.bin ends before layers\.0"):
         open_tiny(path)

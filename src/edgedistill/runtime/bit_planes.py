@@ -16,7 +16,7 @@ from edgedistill.bundle.bit_planes import from_json
 from edgedistill.bundle.bundle import WIDENED
 from edgedistill.errors import BundleError
 from edgedistill.quantize.packing import widen_rows, widened_shape
-from edgedistill.runtime.scales import Scales
+from edgedistill.runtime.scales import Scales, require_whole
 from edgedistill.workers import Workers
 
 if TYPE_CHECKING:
@@ -122,6 +122,9 @@ def widened_values(folder: Path, matrices: Sequence[WidenedMatrix], *, threads: 
     Raises:
         BundleError: A file ends before a plane.
     """
+    for matrix in matrices:
+        rows = zip(matrix.offsets, (_plane_row(matrix, width) for width in matrix.format.planes), strict=True)
+        require_whole(folder, matrix, [offset + matrix.shape[0] * size for offset, size in rows])
     arrays = [np.empty(widened_shape(matrix.shape, matrix.format), np.uint8) for matrix in matrices]
     with Workers(threads) as pool:
         done = [
@@ -144,7 +147,7 @@ def _fill(folder: Path, matrix: WidenedMatrix, start: int, out: npt.NDArray[np.u
     planes = []
     with (folder / matrix.location).open("rb", buffering=0) as stream:
         for width, offset in zip(matrix.format.planes, matrix.offsets, strict=True):
-            size = blocks * matrix.format.block_size * width // 8
+            size = _plane_row(matrix, width)
             stream.seek(offset + start * size)
             packed = np.fromfile(stream, np.uint8, rows * size)
             if packed.size != rows * size:
@@ -154,6 +157,11 @@ def _fill(folder: Path, matrix: WidenedMatrix, start: int, out: npt.NDArray[np.u
                 )
             planes.append(packed.reshape(rows, blocks, -1))
     widen_rows(planes, matrix.format, out)
+
+
+def _plane_row(matrix: WidenedMatrix, width: int) -> int:
+    """Bytes of a row in a plane of so many bits."""
+    return matrix.format.blocks(matrix.shape[1]) * matrix.format.block_size * width // 8
 
 
 def _rows_at_a_time(matrix: WidenedMatrix) -> int:

@@ -152,31 +152,38 @@ def open_graph(
 ) -> tuple[ort.InferenceSession, int]:
     """Session over a bundle's graph, or over the one that stands for it in ``widening``; see ``open_session``.
 
-    With a ``bundle`` the user's cache of packed weights is used, if there is one and no matrix has to be supplied.
+    With a ``bundle`` the user's cache of packed weights is used, if there is one with room and no matrix has to be
+    supplied.
     """
     needed = widening is not None and widening.is_needed(name)
     cache = PackedCache.of_environment() if bundle is not None and bundle.states and not needed else None
     if cache is None or bundle is None:
-        name, supplied = (name, {}) if widening is None else widening.supply(name)
-        opened = open_session(files.graph(name), config, name=name, folder=files.location, supplied=supplied)
-        if widening is not None:
-            widening.packed()
-        return opened
+        return _open_supplied(files, name, config, widening)
     key = packed_cache.entry_key(bundle, name, {"level": config.graph_optimization_level})
     if (entry := cache.find(key)) is not None:
         with contextlib.suppress(BundleError):  # one that cannot be read is made anew
             saved = replace(config, graph_optimization_level="disable")
             return open_session(entry.graph, saved, name=name, folder=entry.folder)
-    graph = files.graph(name)
     with cache.making(key, bundle) as folder:
-        try:
-            opened = open_session(graph, config, name=name, folder=files.location, save=folder)
-        except BundleError:
-            if folder is None:
-                raise
-            shutil.rmtree(folder)  # the disk may be full: there will be no entry
-            opened = open_session(graph, config, name=name, folder=files.location)
+        opened = None
+        if folder is not None:
+            try:
+                opened = open_session(files.graph(name), config, name=name, folder=files.location, save=folder)
+            except BundleError:
+                shutil.rmtree(folder)  # the disk may be full: there will be no entry
+        if opened is None:
+            opened = _open_supplied(files, name, config, widening)
         files.require_all_same()  # what was packed is what was checked
+    return opened
+
+
+def _open_supplied(
+    files: LoadingFiles, name: str, config: SessionConfig, widening: Widening | None
+) -> tuple[ort.InferenceSession, int]:
+    name, supplied = (name, {}) if widening is None else widening.supply(name)
+    opened = open_session(files.graph(name), config, name=name, folder=files.location, supplied=supplied)
+    if widening is not None:
+        widening.packed()
     return opened
 
 
