@@ -190,6 +190,8 @@ ONE = np.ones((2, 32), np.float32)
         ({f"{LAYER}.lora_A.weight": ONE}, "only one of lora_A and lora_B"),
         ({f"{LAYER}.lora_A.weight": ONE, f"{LAYER}.lora_B.weight": ONE.T}, "but the tensor has shape"),
         ({f"{LAYER}.lora_A.weight": ONE, f"{LAYER}.lora_B.weight": np.ones((64, 3), np.float32)}, "but the tensor"),
+        ({f"{LAYER}.lora_A.weight": ONE[0, 0], f"{LAYER}.lora_B.weight": ONE.T}, "has rank 0 and alpha 4"),
+        ({f"{LAYER}.lora_A.weight": ONE, f"{LAYER}.lora_B.weight": ONE[0, 0]}, "but the tensor has shape"),
         ({f"{LAYER}.lora_magnitude_vector": ONE}, "only one of lora_A and lora_B"),
         ({f"{LAYER}.lora_C.weight": ONE}, "lora_C.weight, which is not supported"),
         (
@@ -221,6 +223,17 @@ def test_adapters_that_do_not_fit(base: Path, tmp_path: Path, tensors: dict[str,
         open_checkpoint(str(base), adapter=adapter) as checkpoint,
     ):
         checkpoint.tensors.read_rows(TARGET, 0, 64)
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [("org/model", "org/model"), ("/home/me/llama", "llama"), ("C:\\Users\\me\\llama", "llama"), ("~/llama", "llama")],
+)
+def test_no_path_of_the_machine_that_trained_it(base: Path, tmp_path: Path, stated: str, expected: str) -> None:
+    adapter = write_adapter(tmp_path / "a", base_model_name_or_path=stated)
+    with open_checkpoint(str(base), adapter=adapter) as checkpoint:
+        assert checkpoint.source.adapter is not None
+        assert checkpoint.source.adapter["base_model"] == expected
 
 
 def test_incomplete_directories(base: Path, tmp_path: Path) -> None:

@@ -98,6 +98,41 @@ def test_compressed_tensors_whose_groups_differ_in_bits_and_whose_rows_are_fille
     assert [opened.info(f"{name}.weight").shape for name in "ab"] == [(N, 60), (N, 60)]
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+def test_integers_of_groups_of_columns_in_another_order(ordered: bool) -> None:
+    """A weight_g_idx that was never filled in is all -1, and the groups lie in order."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(-128, 128, (N, K)).astype(np.int8)
+    scale = rng.uniform(0.01, 0.1, (N, K // GROUP)).astype(np.float32)
+    group = np.repeat(np.arange(K // GROUP), GROUP) if ordered else rng.permutation(np.arange(K) // GROUP)
+    stored = np.full(K, -1, np.int32) if ordered else group.astype(np.int32)
+    parts: dict[str, np.ndarray] = {"m.weight": codes, "m.weight_scale": scale, "m.weight_g_idx": stored}
+    found = read(Stored(parts), {"quant_method": "compressed-tensors", "format": "int-quantized"})
+    np.testing.assert_allclose(found, codes * scale[:, group], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("weight_shape", np.array([N, 4 * K], np.int32)),
+        ("weight_shape", np.array([N * K], np.int32)),
+        ("weight_scale", np.ones((N - 1, 2), np.float32)),
+        ("weight_scale", np.ones((N, 0), np.float32)),
+        ("weight_scale", np.ones((N, 3), np.float32)),
+        ("weight_zero_point", np.zeros((1, 2), np.int32)),
+        ("weight_g_idx", np.full(K, 9, np.int32)),
+        ("weight_g_idx", np.zeros(K - 1, np.int32)),
+    ],
+)
+def test_parts_of_compressed_tensors_that_do_not_fit_are_said(part: str, value: np.ndarray) -> None:
+    codes, zeros, scales, _ = values()
+    parts = {"m.weight_packed": pack(codes.T, 1), "m.weight_scale": scales.T, "m.weight_zero_point": pack(zeros.T, 0),
+             "m.weight_shape": np.array([N, K], np.int32), f"m.{part}": value}  # fmt: skip
+    with pytest.raises(CheckpointError, match=r"m\b.*(fit|pair of rows)"):
+        _, opened = open_quantized({"quantization_config": PACKED}, Stored(parts))  # type: ignore[arg-type]
+        opened.read_rows("m.weight", 0, N)
+
+
 @pytest.mark.parametrize("asymmetric", [False, True])
 def test_integers_of_eight_bits_with_a_scale_for_every_row(asymmetric: bool) -> None:
     """compressed-tensors' int-quantized, as in checkpoints of 8-bit weights and activations."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.checkpoint.lora_source import Changes, Delta, LoraSource
@@ -146,7 +146,8 @@ def _add_module(
             f"{'a' if 'magnitude' in parts else 'no'} lora_magnitude_vector for {module}.",
             hint="Copy the adapter again.",
         )
-    scaling = _scaling(config, found.original, adapter.info(parts["A"]).shape[0])
+    rank, *_ = adapter.info(parts["A"]).shape or (0,)
+    scaling = _scaling(config, found.original, rank)
     turned = bool(config.get("fan_in_fan_out")) and module.rpartition(".")[2] in _CONV1D
     changes.deltas[f"{module}.weight"] = Delta(
         parts["A"], parts["B"], scaling, found.embedding, turned, parts.get("magnitude")
@@ -205,8 +206,9 @@ def _scaling(config: dict[str, Any], module: str, rank: int) -> float:
 
 def _facts(directory: Path, config: dict[str, Any], changes: Changes) -> dict[str, Any]:
     trained_on = config.get("base_model_name_or_path")
-    if isinstance(trained_on, str) and (PurePath(trained_on).is_absolute() or trained_on.startswith(".")):
-        trained_on = PurePath(trained_on).name  # a path of the machine it was trained on
+    if isinstance(trained_on, str) and (PurePosixPath(trained_on).is_absolute() or trained_on[:1] in (".", "~")
+                                        or PureWindowsPath(trained_on).drive):  # fmt: skip
+        trained_on = PureWindowsPath(trained_on).name  # a path of the machine it was trained on
     return {
         "name": directory.resolve().name,
         "base_model": trained_on,

@@ -239,9 +239,8 @@ class LoraSource:
     def _check_delta(self, name: str, delta: Delta) -> None:
         shape = self.info(name).shape if name in self._changes.replaced else self._base_shape(name)
         a, b = self._adapter.info(delta.a).shape, self._adapter.info(delta.b).shape
-        turned = delta.embedding or delta.transposed
-        found = (a[1], b[0]) if turned and len(a) == len(b) == 2 else (b[0], a[-1])
-        if len(a) != 2 or len(b) != 2 or a[0] != b[1] or found != shape:
+        whole = a[1:] + b[:1] if delta.embedding or delta.transposed else b[:1] + a[1:]
+        if len(a) != 2 or len(b) != 2 or a[0] != b[1] or whole != shape:
             raise CheckpointError(
                 f"The adapter changes {name} by {list(b)} x {list(a)}, but the tensor has shape {list(shape)}.",
                 hint=_OTHER_BASE,

@@ -201,7 +201,8 @@ class QuantizedTensors:
         if last is None or last[0] != module:
             n = self._shape(module)[0]
             if self._scheme.kind == "packed":
-                scales = self._floats(f"{module}.weight_scale").reshape(n, -1)
+                scales = self._floats(f"{module}.weight_scale")
+                scales = scales.reshape(len(scales), -1)
                 zero_points = self._packed_zeros(module, scales.shape)
             else:
                 scales = np.ascontiguousarray(self._floats(f"{module}.scales").T)
@@ -232,10 +233,13 @@ class QuantizedTensors:
 
     def _groups(self, module: str, k: int, groups: int) -> npt.NDArray[np.int64]:
         """The group int64 [k] of each column; raises CheckpointError for one that has no scale."""
-        part = "weight_g_idx" if self._scheme.kind == "packed" else "g_idx"
+        ours = self._scheme.kind in ("packed", "bytes")
+        part, in_order = "weight_g_idx" if ours else "g_idx", np.arange(k) // -(-k // groups)
         if f"{module}.{part}" not in self._source.names():
-            return np.arange(k) // (k // groups)
+            return in_order
         found = self._whole(f"{module}.{part}").astype(np.int64)
+        if ours and (found == -1).any():  # never filled in: the groups are in order (compressed-tensors, forward.py)
+            return in_order
         if found.shape != (k,) or found.min() < 0 or found.max() >= groups:
             raise _unfit(module, (groups,), self._shape(module))
         return found
@@ -259,7 +263,11 @@ class QuantizedTensors:
     def _columns(self, module: str) -> int:
         """Columns of a matrix of compressed-tensors, whose last word may be filled up; 0: it does not say."""
         name = f"{module}.weight_shape"
-        return int(self._source.read_stored(name, 0, 2)[1]) if name in self._source.names() else 0
+        if name not in self._source.names():
+            return 0
+        if self._source.info(name).shape != (2,):
+            raise CheckpointError(f"{name} is no pair of rows and columns.", hint=_HINT)
+        return max(0, int(self._source.read_stored(name, 0, 2)[1]))
 
     def _bits(self, module: str) -> int:
         """Bits of a code: those of the scheme, or of compressed-tensors whose groups differ, by the matrix' size."""
@@ -288,8 +296,12 @@ class QuantizedTensors:
         def spread(values: Floats) -> Floats:
             if values.size == 1:
                 return values
-            return np.repeat(values[np.arange(start, stop) // block[0]], block[1], axis=1)[:, :k]
+            by_row: Floats = values[np.arange(start, stop) // block[0]]
+            return by_row if values.shape[1] == 1 else by_row[:, group]
 
+        group = np.arange(k) // block[1]
+        if f"{module}.weight_g_idx" in self._source.names():
+            group = self._groups(module, k, scales.shape[1])
         if f"{module}.weight_zero_point" in self._source.names():
             rows -= spread(self._small(f"{module}.weight_zero_point"))
         rows *= spread(scales)
@@ -308,12 +320,12 @@ class QuantizedTensors:
 
     def _compressed(self, module: str) -> Floats:
         bits, (n, k) = self._bits(module), self._shape(module)
-        scales = self._floats(f"{module}.weight_scale").reshape(n, -1)
+        scales, zero_points = self._grid(module)
         q = _unpack(self._whole(f"{module}.weight_packed"), bits, axis=1)[:, :k]
-        if k % scales.shape[1]:
+        if q.shape != (n, k) or not scales.shape[1] or k % scales.shape[1]:
             raise _unfit(module, scales.shape, (n, k))
         group = self._groups(module, k, scales.shape[1])
-        values: Floats = (q - self._packed_zeros(module, scales.shape)[:, group]).astype(np.float32) * scales[:, group]
+        values: Floats = (q - zero_points[:, group]).astype(np.float32) * scales[:, group]
         return values
 
     def _whole(self, name: str) -> Codes:

@@ -24,7 +24,7 @@ def per_layer_inputs(
     """What the layers read of the tokens besides ``hidden``: float32 [B, S, layers, size]; None: nothing.
 
     (norm(in(hidden) / sqrt(H)) + embed(ids) * sqrt(size)) / sqrt(2), as ``project_per_layer_inputs`` of transformers'
-    Gemma 3n and 4 has it. ``hidden`` float32 [B, S, H] is the embedding. Tokens without a row read the first one.
+    Gemma 3n and 4 have it. ``hidden`` float32 [B, S, H] is the embedding. Tokens without a row read the first one.
     """
     size = spec.per_layer_size
     if not size:
