@@ -1,4 +1,4 @@
-"""Modes scored like models: answers, their trials, M@K to D@K, cost, stored answers."""
+"""Procedures scored like models: answers, their trials, M@K to D@K, cost, stored answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedistill.errors import UsageError
+from edgedistill.errors import UsageError, VerifyError
 from edgedistill.runtime.batch.request import DrawSettings
 from edgedistill.trajectories import solve
 from edgedistill.trajectories.result import Trajectory
@@ -35,7 +35,7 @@ def trial(correct, vote, *, tokens=100, passed=0):
     return Trial(tuple(correct), vote, len(correct), False, "majority", tokens, passed, tokens - 10, 0.5)
 
 
-def test_a_vote_has_the_trajectories_of_the_single_mode(sampled, prompts) -> None:
+def test_a_vote_has_the_trajectories_of_the_single_procedure(sampled, prompts) -> None:
     model = sampled()
     single = list(ProcedureModel(model, Procedure("single")).draw(prompts, 4, SETTINGS))
     voted = list(ProcedureModel(model, Procedure("vote", 2)).draw(prompts, 2, SETTINGS))
@@ -82,7 +82,7 @@ def test_the_scores_are_means_over_prompts() -> None:
     assert single.mean_at_k is not None
 
 
-def test_the_change_of_a_mode_is_paired_by_prompt() -> None:
+def test_the_change_of_a_procedure_is_paired_by_prompt() -> None:
     before = [drawn(p, 0, trial([True, True], True)) for p in "abcd"]
     after = [
         drawn("d", 0, trial([True, True], True)),
@@ -123,7 +123,7 @@ def test_the_predicted_saving_is_the_real_one(sampled, prompts) -> None:
     assert stopped.final == full.final
 
 
-def test_a_mode_is_gated_against_the_same_mode_and_resumed(reasoner, tmp_path, monkeypatch) -> None:
+def test_a_procedure_is_gated_against_the_same_one_and_resumed(reasoner, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Run, "audit_sampler", lambda *_, **__: None)  # has its own tests, and takes its time
     bundle, reference = reasoner("int4-b32"), reasoner("fp32")
     report = verify_procedure(bundle, Procedure("vote", 2), reference=reference, options=OPTIONS, store=tmp_path)
@@ -144,6 +144,28 @@ def test_a_mode_is_gated_against_the_same_mode_and_resumed(reasoner, tmp_path, m
     alone = verify_procedure(bundle, Procedure("single"), options=OPTIONS, store=tmp_path)
     assert (alone.kind, alone.gate, alone.procedure.reference, alone.procedure.change) == ("audit", None, None, None)
     assert alone.procedure.bundle.vote_at_k is None
+
+
+def test_a_procedure_is_judged_on_the_same_basis_as_single_replies(reasoner, sampled, monkeypatch) -> None:
+    """A question under several ids counts once about prompts like these; another original is refused."""
+    monkeypatch.setattr(Run, "audit_sampler", lambda *_, **__: None)
+    suite = load_suite("arithmetic")
+    asked = suite.prompts[:2]
+    copies = tuple(replace(prompt, id=f"{prompt.id}-again") for prompt in asked)
+    twice = replace(suite, prompts=(*asked, *copies), variants=())
+    options = replace(OPTIONS, prompts=None, estimand="population")
+    models = {"bundle": reasoner("int4-b32"), "reference": reasoner("fp32")}
+    report = verify_procedure(procedure=Procedure("single"), suite=twice, options=options, **models)
+    assert report.suite.prompts == 2
+    assert any(note.startswith("2 of 4 prompts ask what another one asks") for note in report.notes)
+    assert report.gate is not None
+    other = sampled("fp32")
+    elsewhere = replace(other.identity, details={**other.identity.details, "source": "another-model"})
+    monkeypatch.setattr(other, "identity", elsewhere)
+    monkeypatch.setattr(other, "close", lambda: None)
+    monkeypatch.setattr(procedure_runner, "open_reference", lambda *_: other)
+    with pytest.raises(VerifyError, match="expected the same original"):
+        verify_procedure(procedure=Procedure("single"), suite=twice, options=options, **models)
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import BudgetError, EdgedistillError
 from edgedistill.progress import NullProgress
+from edgedistill.verify.basis import bundle_margins
 from edgedistill.verify.models.bundle import open_sampled
 from edgedistill.verify.options import VerifyOptions, spread
 from edgedistill.verify.references.open import open_reference
 from edgedistill.verify.report.build import Provenance, analyse
 from edgedistill.verify.report.extras import ModelSamples
-from edgedistill.verify.run import bundle_margins
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites.registry import load_suite
 

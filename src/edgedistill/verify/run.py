@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill.errors import UsageError
 from edgedistill.progress import NullProgress, say
+from edgedistill.verify.basis import basis_of
 from edgedistill.verify.cluster.model import SpreadBundle, spread_over
-from edgedistill.verify.gate.endpoints import Margins
 from edgedistill.verify.models.bundle import BundleModel, open_sampled
 from edgedistill.verify.models.endpoint import EndpointModel, is_address
-from edgedistill.verify.options import AuditOptions, VerifyOptions, resolve_margins, spread, wider_margins
+from edgedistill.verify.options import AuditOptions, VerifyOptions, spread
 from edgedistill.verify.pilot import LAST_REPLY, pilot_prompts
 from edgedistill.verify.plan import planned
-from edgedistill.verify.population import distinct, with_enough
+from edgedistill.verify.population import with_enough
 from edgedistill.verify.references.baseline import BaselineModel, as_dictated, other_versions
 from edgedistill.verify.references.open import open_reference
 from edgedistill.verify.report.build import Provenance, analyse
@@ -33,20 +33,23 @@ from edgedistill.verify.sampling.protocol import require_same_source, require_sa
 from edgedistill.verify.sampling.shipped import compare_shipped
 from edgedistill.verify.screening import as_screened, screened_plan
 from edgedistill.verify.stages import Run
-from edgedistill.verify.suites.registry import load_suite, require_gold
+from edgedistill.verify.suites.registry import load_suite
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from edgedistill.progress import Progress
     from edgedistill.runtime.batch.request import DrawSettings
     from edgedistill.verify.cluster.client import Cluster
+    from edgedistill.verify.gate.decide import Levels
+    from edgedistill.verify.gate.endpoints import Margins
+    from edgedistill.verify.gate.sequential import SequentialState
     from edgedistill.verify.models.torch_weights import Device
     from edgedistill.verify.report.model import VerifyReport
     from edgedistill.verify.sampling.deadline import Clock
     from edgedistill.verify.sampling.protocol import SampledModel
     from edgedistill.verify.stats.sampler_audit import SamplerAudit
-    from edgedistill.verify.types import Prompt, ShippedDifference, Suite
+    from edgedistill.verify.types import Drawn, Prompt, ShippedDifference, Suite
 
 
 def verify(
@@ -128,10 +131,8 @@ def verify_models(
         known = bundle if bundle.shipped is not None else reference
         defaults = reference.generation_defaults, known.generation_defaults
         before, settings = options.both_settings(suite.sampling, *defaults)
-    margins = resolve_margins(bundle_margins(bundle), options.margins)
-    require_margins(suite, options.margins)
-    prompts, copies = distinct(prompts, options.about)
-    notes += [*wider_margins(margins, options.margins), *copies]
+    margins, prompts, about = basis_of(bundle, suite, prompts, options)
+    notes += about
     if not isinstance(reference, BaselineModel) and (more := with_enough(suite, prompts, margins, options)):
         suite, prompts = more.suite, list(more.suite.prompts)
         notes.append(more.sentence)
@@ -162,28 +163,58 @@ def verify_models(
     asked = [prompt for prompt in prompts if any(drawn.sample.prompt_id == prompt.id for drawn in bundle_drawn)]
     divergences = run.divergences(reference, bundle, asked, reference_drawn, bundle_drawn)
     devices = run.devices(bundle, prompts)
-    opinion = run.opinion(asked, reference_drawn, bundle_drawn)
-    report = analyse(
-        run.suite,
-        run.settings_of(margins),
-        ModelSamples(bundle.identity, bundle_drawn, opinion=opinion, shipped=bundle.shipped),
-        ModelSamples(
-            reference.identity,
-            reference_drawn,
-            opinion=opinion,
-            shipped=reference.shipped,
-            settings=run.settings_of(margins, reference=True),
-        ),
-        margins=margins,
-        provenance=Provenance.here(),
+    report = compared(
+        run,
+        (bundle, bundle_drawn),
+        (reference, reference_drawn),
+        asked,
+        margins,
         divergences=divergences,
         sampler=sampler,
         sequential=state,
         levels=drawing.levels if state is None else None,
-        notes=run.notes,
     )
     report = replace(report, devices=devices, reference_sampler=reference_sampler, shipped=shipped)
     return report if drawing.failed is None else as_screened(report)
+
+
+def compared(
+    run: Run,
+    bundle: tuple[SampledModel, Sequence[Drawn]],
+    reference: tuple[SampledModel, Sequence[Drawn]],
+    prompts: Sequence[Prompt],
+    margins: Margins,
+    *,
+    sampler: SamplerAudit | None,
+    sequential: SequentialState | None,
+    divergences: Sequence[PromptDivergences] = (),
+    levels: Levels | None = None,
+) -> VerifyReport:
+    """The report on two models and their samples; ``prompts`` are those with samples, the rest as for ``analyse``."""
+    opinion = run.opinion(prompts, reference[1], bundle[1])
+    after, before = (
+        ModelSamples(
+            model.identity,
+            drawn,
+            opinion=opinion,
+            shipped=model.shipped,
+            settings=run.settings_of(margins, reference=of_reference),
+        )
+        for (model, drawn), of_reference in ((bundle, False), (reference, True))
+    )
+    return analyse(
+        run.suite,
+        run.settings_of(margins),
+        after,
+        before,
+        margins=margins,
+        provenance=Provenance.here(),
+        divergences=divergences,
+        sampler=sampler,
+        sequential=sequential,
+        levels=levels,
+        notes=run.notes,
+    )
 
 
 def _as_drawn(run: Run, options: VerifyOptions, drawing: Drawing) -> Run:
@@ -304,18 +335,3 @@ def audit_model(
         notes=run.notes,
     )
     return replace(report, devices=devices)
-
-
-def require_margins(suite: Suite, asked: Mapping[str, float]) -> None:
-    """Raises SuiteError for a margin in the options that does not apply to the suite."""
-    if "accuracy" in asked:
-        require_gold(suite, "the margin `accuracy`")
-
-
-def bundle_margins(bundle: BundleModel | EndpointModel) -> Margins:
-    """The margins of the profile that the bundle was made for; the default ones for a server."""
-    if isinstance(bundle, EndpointModel):
-        return Margins()
-    table = bundle.model.bundle.manifest.profile.get("verify", {})
-    known = {name: float(value) for name, value in table.items() if name in Margins.__dataclass_fields__}
-    return Margins(**known)

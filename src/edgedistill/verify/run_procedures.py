@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 
 from edgedistill.errors import UsageError
 from edgedistill.progress import NullProgress
+from edgedistill.verify.basis import basis_of
 from edgedistill.verify.metrics.procedure_score import ProcedureReport, procedure_change, procedure_score
 from edgedistill.verify.models.bundle import BundleModel, open_sampled
 from edgedistill.verify.models.procedure import ProcedureModel
-from edgedistill.verify.options import AuditOptions, VerifyOptions, resolve_margins
+from edgedistill.verify.options import AuditOptions, VerifyOptions
 from edgedistill.verify.references.open import open_reference
 from edgedistill.verify.report.build import Provenance, analyse
 from edgedistill.verify.report.extras import ModelSamples
 from edgedistill.verify.report.model import TokenReport, VerifyReport
-from edgedistill.verify.run import bundle_margins, differences, require_margins
-from edgedistill.verify.sampling.protocol import require_same_vocabulary
+from edgedistill.verify.run import compared, differences
+from edgedistill.verify.sampling.protocol import require_same_source, require_same_vocabulary
 from edgedistill.verify.stages import Run
 from edgedistill.verify.suites.registry import load_suite
 
@@ -80,6 +81,7 @@ def verify_procedure(
                 )
             reference_model = ProcedureModel(opened, procedure)
             require_same_vocabulary(reference_model.identity, bundle_model.identity)
+            require_same_source(reference_model.identity, bundle_model.identity)
         return _run(bundle_model, reference_model, loaded, options, store, progress)
 
 
@@ -102,47 +104,36 @@ def _run(
             "Decoding is deterministic at these settings, so all trajectories would be equal.",
             hint="Use --temperature 0.6 and a top-k above 1.",
         )
-    margins = None
+    basis = None
     if reference_model is not None:
-        asked = options.margins if isinstance(options, VerifyOptions) else {}
-        margins = resolve_margins(bundle_margins(bundle_model.bundle), asked)
-        require_margins(suite, asked)
+        gated = options if isinstance(options, VerifyOptions) else VerifyOptions()
+        basis = basis_of(bundle_model.bundle, suite, prompts, gated)
+        prompts = basis.prompts
     run = Run(suite, settings, options, store, progress, reference_settings=of_reference)
+    run.notes += [] if basis is None else basis.notes
     sampler = run.audit_sampler(bundle_model.bundle, prompts)
-    reference_sampler = (
-        None if reference_model is None else run.audit_sampler(reference_model.bundle, prompts, reference=True)
-    )
-    before, state = None, None
-    if (
-        reference_model is not None
-        and margins is not None
-        and isinstance(options, VerifyOptions)
-        and options.sequential
-    ):
-        before, after, state = run.until_decided(reference_model, bundle_model, prompts, margins)
-    else:
-        before = None if reference_model is None else run.draw(reference_model, prompts, reference=True)
+    reference_sampler, before, state = None, None, None
+    if reference_model is None or basis is None:
         after = run.draw(bundle_model, prompts)
-    opinion = run.opinion(prompts, after, before or ())
-    report = analyse(
-        suite,
-        run.settings_of(margins),
-        ModelSamples(bundle_model.identity, after, opinion=opinion, shipped=bundle_model.shipped),
-        None
-        if reference_model is None or before is None
-        else ModelSamples(
-            reference_model.identity,
-            before,
-            opinion=opinion,
-            shipped=reference_model.shipped,
-            settings=run.settings_of(margins, reference=True),
-        ),
-        margins=margins,
-        provenance=Provenance.here(),
-        sampler=sampler,
-        sequential=state,
-        notes=run.notes,
-    )
+        report = analyse(
+            suite,
+            run.settings_of(None),
+            ModelSamples(
+                bundle_model.identity, after, opinion=run.opinion(prompts, after), shipped=bundle_model.shipped
+            ),
+            provenance=Provenance.here(),
+            sampler=sampler,
+            notes=run.notes,
+        )
+    else:
+        reference_sampler = run.audit_sampler(reference_model.bundle, prompts, reference=True)
+        if isinstance(options, VerifyOptions) and options.sequential:
+            before, after, state = run.until_decided(reference_model, bundle_model, prompts, basis.margins)
+        else:
+            before = run.draw(reference_model, prompts, reference=True)
+            after = run.draw(bundle_model, prompts)
+        both = (bundle_model, after), (reference_model, before)
+        report = compared(run, *both, prompts, basis.margins, sampler=sampler, sequential=state)
     procedure = bundle_model.procedure
     level, seed = report.settings.level, settings.seed
     scored = ProcedureReport(

@@ -49,8 +49,10 @@ DEFINITIONS = MappingProxyType(
         "hallucination_variance": "Variance over samples of being wrong, split into parts between and within prompts. "
         "Within = 0: every prompt is either always right or always wrong.",
         "information": "Mutual information of prompt and answer in bits, less what permuted labels give. The share "
-        "compares it with the information of the gold answers or, without them, of a different answer to each prompt, "
-        "also less what permuted labels give: otherwise a perfect model with few samples would seem to know little. "
+        "compares it with the information of the gold answers; without them, with what answers as frequent as the "
+        "model's own could tell; where whole texts are compared because answers are results of checks, with a "
+        "different text for each prompt. These are also less what permuted labels give: otherwise a perfect model with "
+        "few samples would seem to know little. "
         "The share is near 0 for a model that gives the same answer to everything, and 1 for one that is always right; "
         "in between, few samples of a prompt make it somewhat too low.",
         "top_share": "Share of the most frequent answer over all prompts; the interval allows for having picked the "
