@@ -243,8 +243,8 @@ def spread(prompts: Sequence[Prompt], most: int | None) -> list[Prompt]:
 
 
 def wider_margins(margins: Margins, asked: Mapping[str, float]) -> list[str]:
-    """A sentence about margins of a bundle's own profile that are wider than usual and that nobody asked for: a bundle
-    does not set the measure that it is taken by without a word.
+    """A sentence for the user about the margins of a bundle's profile that are wider than the defaults and that the
+    options do not contain (``asked``): otherwise a bundle could loosen its own test unnoticed.
     """
     usual = Margins()
     wider = [

@@ -23,15 +23,17 @@ if TYPE_CHECKING:
 
 
 class Distinct(NamedTuple):
-    """Prompts of which the verdict takes each once, and sentences for the user about the others."""
+    """The prompts that a verdict takes, and sentences for the user about copies among them."""
 
     prompts: list[Prompt]
     notes: list[str]
 
 
 def distinct(prompts: Sequence[Prompt], estimand: Estimand) -> Distinct:
-    """Prompts that ask the same under another id: copies are no independent draws of what will be asked, so that a
-    verdict about prompts like these takes the first of each. Of these prompts each counts as often as it is there.
+    """Leave out prompts that ask the same as an earlier one under another id, and tell the user.
+
+    Copies are not independent draws from the population of prompts, so a verdict about prompts like these takes only
+    the first of each. A verdict about these prompts keeps all of them.
 
     Raises:
         VerifyError: fewer than 2 different prompts are left.

@@ -56,19 +56,19 @@ class Size:
 
 SHORT, FIRST, WHOLE = Size(2, 1, 8), Size(4, 2, 16), Size(4, 2, 48)
 PART = 0.01
-"""Of the tokens of a run that the audit draws at most, unless that is fewer than the shortest has. Its batches are
-small, so that it takes about twice that part of the time.
+"""Largest share of the run's tokens that the audit draws, except that it is never smaller than ``SHORT``. Its batches
+are small, so that it takes about twice that share of the time.
 """
 
 USUAL_TOKENS = 64
-"""Of a reply, supposed before any is drawn: few, so that the audit stays small."""
+"""Assumed length of a reply, before any is drawn; low, so that the audit stays small."""
 
 COLD = 0.3
-"""Temperature below which longer replies are as equal as short ones: replies begin alike and part later above it."""
+"""Below this temperature longer replies are as alike as short ones; above it, replies that begin alike differ later."""
 
 SEEDS_OF_THE_ROW = 2000
-"""Other seeds that draw one token each from the least certain distribution, where whole replies left too little choice
-to tell seeds apart: enough unless the likeliest token has more than 99.5 %.
+"""Number of seeds that draw one token each from the most uncertain distribution, if whole replies left too little
+choice to tell seeds apart. It is enough unless the most likely token has more than 99.5 %.
 """
 
 
@@ -84,9 +84,9 @@ def check_sampler(
     """Draw a few short replies twice with one seed, and with other seeds until one differs; then many tokens from one
     known distribution: the most uncertain one in these replies, cut to its most likely tokens.
 
-    It begins small, and takes longer replies only where these leave too little choice to tell seeds apart, of a cold
-    model only where they are a small part of the run. What the longest that it may take cannot tell either, many seeds
-    are asked about the one distribution.
+    It begins with short replies. If these leave too little choice to tell seeds apart it draws longer ones, at a low
+    temperature only if they are a small part of the run. If that does not tell seeds apart either, many seeds draw one
+    token each from the known distribution.
 
     Args:
         model: Draws and scores on this machine.
@@ -120,8 +120,8 @@ def check_sampler(
 
 
 def _sizes(settings: DrawSettings, replies: int | None) -> list[Size]:
-    """The audits that are tried one after the other; the longest one only where replies differ before they end, or
-    where it is a small part of the run.
+    """Sizes that are tried in order. The longest one is left out at a temperature below ``COLD``, where longer replies
+    are of little use, unless it is a small part of the run.
     """
     if replies is None:
         return [FIRST, WHOLE]
@@ -165,7 +165,7 @@ def _audit(
             probability, entropy, logits, position = _walk(model, prompt, tokens, short)
             repeat.append(probability)
             widest = max(widest, (entropy, logits, position), key=lambda found: found[0])
-    # One other seed where even all of them could repeat the replies by luck: the rest would tell no more.
+    # If even all other seeds could repeat the replies by chance, one is enough: the rest would add nothing.
     seeds = OTHER_SEEDS if seeds_differ(first, [first] * OTHER_SEEDS, repeat) is False else 1
     others: list[list[tuple[int, ...]]] = []
     while len(others) < seeds and (not others or others[-1] == first):
@@ -188,7 +188,7 @@ def _audit(
 def _seeds_of_the_row(
     model: NoisyModel, prompt_id: str, logits: npt.NDArray[np.float32], position: int, settings: DrawSettings
 ) -> bool | None:
-    """Whether other seeds draw another token from one distribution; None where that would be luck."""
+    """Whether other seeds draw another token from one distribution; None if equal tokens could be chance."""
     options = candidates(logits, settings.generation)
     likeliest = int(options.ids[options.logprobs.argmax()])
     certain = [float(np.exp(options.logprobs.max()))]
