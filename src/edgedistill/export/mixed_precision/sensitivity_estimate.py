@@ -53,8 +53,6 @@ if TYPE_CHECKING:
 
 DEPTHS = 4
 """Number of layers whose matrices are followed to the logits; the first and the last are among them."""
-_ROWS = 1024
-"""Rows of a matrix, evenly spaced, by which formats are compared."""
 _KIND = "estimate"
 
 
@@ -215,7 +213,7 @@ class _Run:
         """Keep, by format, the ratio of the output's error to that with the reference format."""
         if weight.name in self._known:
             return
-        rows = rows[:: max(1, len(rows) // _ROWS)]
+        rows = rows[:: max(1, len(rows) // sensitivity.SAMPLED_ROWS)]
 
         def error(fmt: WeightFormat) -> float:
             if fmt.is_float:
