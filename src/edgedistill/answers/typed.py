@@ -158,7 +158,7 @@ def _typed(text: str, decimal_comma: bool, depth: int) -> tuple[AnswerType, str]
         return found  # type: ignore[return-value]
     return (
         _bracketed(text, depth)
-        or _both_signs(text, depth)
+        or _both_signs(text, decimal_comma, depth)
         or _relation(text, decimal_comma, depth)
         or _items(text, decimal_comma, depth)
         or _formula(text)
@@ -239,12 +239,13 @@ def _one_bracket(text: str) -> bool:
     return False
 
 
-def _both_signs(text: str, depth: int) -> tuple[AnswerType, str] | None:
+def _both_signs(text: str, decimal_comma: bool, depth: int) -> tuple[AnswerType, str] | None:
     """Plus or minus a value is a list of both."""
-    if (found := re.fullmatch(r"(.{0,40}?=)?\s*\+-\s*([^,;]+)", text)) is None:
+    found = re.fullmatch(r"(.{0,40}?=)?\s*\+-\s*(.+)", text)
+    if found is None or _AND.search(text) or len(_split(found[2], ",;", decimal_comma=decimal_comma)) > 1:
         return None
     name = found[1] or ""
-    values = (_typed(f"{name}{sign}({found[2]})", False, depth + 1)[1] for sign in ("", "-"))
+    values = (_typed(f"{name}{sign}{found[2]}", decimal_comma, depth + 1)[1] for sign in ("", "-"))
     return "list", ",".join(sorted(values))
 
 
