@@ -47,7 +47,9 @@ def test_bounds_of_a_span() -> None:
     assert read_span("2,5").key == "2,5"
     assert read_span("2,5 und 3,5", decimal_comma=True).key == "5/2,7/2"
     assert read_span("y = 2,5", decimal_comma=True).key == "y=5/2"
-    assert read_span(r"x = \pm 2,5", decimal_comma=True).key == read_span("x = 2,5 oder x = -2,5", decimal_comma=True).key
+    assert (
+        read_span(r"x = \pm 2,5", decimal_comma=True).key == read_span("x = 2,5 oder x = -2,5", decimal_comma=True).key
+    )
     assert read_span(r"\pm 1 + 2").key == "-1+2,1+2", "the sign is of the first term"
 
 
