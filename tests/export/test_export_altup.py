@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 import edgedistill
 from edgedistill.bundle.bundle import Bundle
 from edgedistill.checkpoint.open import open_checkpoint
+from edgedistill.cli import main
 from edgedistill.errors import UnsupportedModelError
 from edgedistill.export.calibrate import sliced_run
 from edgedistill.runtime.session import DecoderSession
@@ -141,11 +142,20 @@ def test_the_original_in_pytorch_scores_as_the_bundle_does(tmp_path: Path) -> No
         assert np.abs(found - expected).max() < 1e-4
 
 
-def test_what_is_not_done_says_so(source: tuple[Path, Any], bundle: Bundle, tmp_path: Path) -> None:
+def test_what_is_not_done_says_so(
+    source: tuple[Path, Any], bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = edgedistill.export(source[0], tmp_path / "b", format="int4", verify=False, check=False)
-    assert made.notes == ("Layers of gemma3n_text share keys: they are quantized without calibration.",)
-    with pytest.raises(UnsupportedModelError, match=r"layers of gemma3n_text share keys.*--format and without --calib"):
+    assert made.notes == (
+        "Layers of gemma3n_text have several residual streams: they are quantized without calibration.",
+    )
+    assert main(["inspect", str(made.path)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("calibration"))
+    assert line.split() == ["calibration", "none"]
+    with pytest.raises(UnsupportedModelError, match=r"of gemma3n_text have several.*--format and without --calib"):
         edgedistill.export(source[0], tmp_path / "out", format="int4", calibrate=True)
+    with pytest.raises(UnsupportedModelError, match=r"A budget was asked for.*--format or a --quality"):
+        edgedistill.export(source[0], tmp_path / "out", bits_per_weight=4.0)
     with (
         open_checkpoint(str(source[0])) as checkpoint,
         pytest.raises(UnsupportedModelError, match=r"type gemma3n_text .* tuning does not know"),

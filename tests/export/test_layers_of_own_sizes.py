@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from checkpoint_fixtures import tokenizer
+from checkpoint_fixtures import TEXT, tokenizer
 from exporting import export
 from family_cases import CASES
 from parity_support import random_tokens, reference_logits, save_random_model
+from tokenizers import Tokenizer
 
 import edgedistill
 from edgedistill.bundle.bundle import Bundle
@@ -17,6 +18,7 @@ from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.errors import BundleError, UnsupportedModelError
 from edgedistill.export.calibrate import sliced_run
 from edgedistill.export.layouts import check
+from edgedistill.quantize.gptq import QUICK
 from edgedistill.runtime.session import DecoderSession
 from edgedistill.tune.pipeline import _check_reference
 
@@ -42,6 +44,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 def bundle(source: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     out = tmp_path_factory.mktemp("bundles") / "fp32"
     return Bundle.open(export(source[0], out, format="fp32", kv_cache="float32").path)
+
+
+def test_a_bundle_of_floats_is_no_distance_from_the_original(source: tuple[Path, Any], tmp_path: Path) -> None:
+    made = edgedistill.export(source[0], tmp_path / "b", format="fp32", kv_cache="float32", verify=False)
+    assert made.manifest.distance["kl"] < 1e-6
+    assert made.manifest.distance["top1"] == 1.0
 
 
 def prefilled(bundle: Bundle, ids: list[int]) -> np.ndarray:
@@ -98,21 +106,44 @@ def test_a_cache_of_8_bits_and_its_calibration_in_slices(
 def test_quantized_with_a_second_form_for_prompts(source: tuple[Path, Any], bundle: Bundle, tmp_path: Path) -> None:
     made = edgedistill.export(source[0], tmp_path / "b", format="int8-b32-sym", prefill="w8a8", verify=False)
     assert {w.name: w.format.bits for w in made.manifest.weights}["per_layer.embed"] == 8
-    assert made.manifest.distance == {}
+    assert 0 < made.manifest.distance["kl"] < 0.1
     ids = random_tokens(24)
     whole = prefilled(bundle, ids)
     assert np.abs(prefilled(Bundle.open(made.path), ids) - whole).mean() < 0.1 * whole.std()
 
 
-def test_the_default_is_not_calibrated_and_says_so(source: tuple[Path, Any], tmp_path: Path) -> None:
-    made = edgedistill.export(source[0], tmp_path / "b", format="int4", verify=False, check=False)
-    assert made.notes == ("Layers of gemma4_text share keys: they are quantized without calibration.",)
-    assert made.manifest.calibration == {}
+@pytest.mark.parametrize("thorough", [False, True])
+def test_calibration_brings_the_logits_nearer(
+    source: tuple[Path, Any], bundle: Bundle, tmp_path: Path, *, thorough: bool
+) -> None:
+    """Past layers that read another's keys: every matrix of the layers, those of the second embedding too."""
+    rng = np.random.default_rng(0)
+    words = " ".join(TEXT).split()
+    texts = tmp_path / "texts.txt"
+    texts.write_text(" ".join(rng.choice(words, 1500)), encoding="utf-8")
+    how: dict[str, Any] = {"calibration": texts} | ({} if thorough else {"gptq": QUICK})
+    made = edgedistill.export(
+        source[0], tmp_path / "b", format="int4-b32", kv_cache="float32", verify=False, check=False, **how
+    )
+    plain = export(source[0], tmp_path / "plain", format="int4-b32", kv_cache="float32", check=False)
+    methods = {w.name: w.format.method for w in made.manifest.weights if not w.format.is_float}
+    assert methods.pop("per_layer.embed") == methods.pop("per_layer.in") == methods.pop("embed") == "search"
+    assert set(methods.values()) == {"gptq"}
+    assert not made.manifest.calibration["failed"]
+    reader = Tokenizer.from_file(str(source[0] / "tokenizer.json"))
+    ids = reader.encode(" ".join(rng.choice(words, 60))).ids[:90]
+    whole = prefilled(bundle, ids)
+
+    def error(directory: Path) -> float:
+        return float(np.square(prefilled(Bundle.open(directory), ids) - whole).mean())
+
+    assert error(made.path) < (0.7 if thorough else 0.95) * error(plain.path)
+    assert not list(made.path.glob(".*"))
 
 
 def test_what_is_not_done_says_so(source: tuple[Path, Any], bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"layers of gemma4_text share keys.*--format and without --calib"):
-        edgedistill.export(source[0], tmp_path / "out", format="int4", calibrate=True)
+    with pytest.raises(UnsupportedModelError, match=r"layers of gemma4_text share keys.*--format or a --quality"):
+        edgedistill.export(source[0], tmp_path / "out", bits_per_weight=4.0)
     assert not (tmp_path / "out").exists()
     with (
         open_checkpoint(str(source[0])) as checkpoint,

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.architecture.family_table import FAMILIES
 from edgedistill.bundle.bundle import Bundle
 from edgedistill.bundle.opening_memory import in_planes, is_supplied, opening_bytes
 from edgedistill.bundle.signature import trusted_key as required_key
@@ -132,7 +133,7 @@ def _print_model(bundle: Bundle) -> None:
             f"{format_bytes(manifest.kv_cache.bytes_per_token * model.context_length)} at {model.context_length}",
         ),
         *([("states", f"{format_bytes(model.state_bytes)} a sequence, float32")] if model.states else []),
-        ("calibration", _calibration(manifest.calibration)),
+        ("calibration", _calibration(manifest.calibration, model.family)),
         ("distance", distance_sentence(manifest.distance)),
         ("verified", sentence(manifest.verification)),
         ("tuned", _tuned(manifest.tuning)),
@@ -174,10 +175,11 @@ def _opening(manifest: Manifest) -> list[tuple[str, str]]:
     return [("opening", f"up to {format_bytes(size)} of memory: codes in bit planes are widened {how}")]
 
 
-def _calibration(record: dict[str, Any]) -> str:
+def _calibration(record: dict[str, Any], family: str) -> str:
     """What the layers were calibrated with, in words."""
     if not record:
-        return "none (see: edgedistill export --calibrate)"
+        known = FAMILIES.get(family)
+        return "none" if known and known.altup else "none (see: edgedistill export --calibrate)"
     quick = not record.get("gptq", {}).get("sequential", True)
     how = " (quickly; see: edgedistill export --calibrate)" if quick else ""
     return f"{record['tokens']} tokens in {record['sequences']} sequences, {record['origin']}{how}"

@@ -16,7 +16,7 @@ from edgedistill.export.calibrate import sliced_run
 from edgedistill.export.calibrate.hidden_states import Part, batches, embedding_rows
 from edgedistill.export.mixed_precision.sensitivity import kl_sum, log_softmax
 from edgedistill.export.writer import Job, slices, write_scratch
-from edgedistill.graph.parts import OUTPUT, build_layer
+from edgedistill.graph.parts import KEYS_AND_VALUES, OUTPUT, PER_LAYER, build_layer
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.quantize.plan import plan_weights
 from edgedistill.quantize.spec import FLOAT32
@@ -63,10 +63,10 @@ def measure(
     Returns:
         ``kl``: KL(original || bundle), mean over positions, in nats; ``top1``: share of positions where both have the
         same most likely token; ``tokens``: number of positions. Empty where tokenizer or template give too little text,
-        and for models whose layers share keys or differ in size.
+        and for models with several residual streams (Gemma 3n).
     """
     sequences = held_out(checkpoint, plan.context_length)
-    if not sequences or plan.spec.has_own_sizes:
+    if not sequences or plan.spec.altup:
         return {}
     progress.begin("comparing with the original", plan.spec.num_hidden_layers, "items")
     with scratch(directory, ".original-") as folder:
@@ -83,6 +83,11 @@ def measure(
     progress.end()
     tokens = sum(map(len, sequences))
     return {"kl": max(0.0, kl / tokens), "top1": agreeing / tokens, "tokens": tokens}
+
+
+def _shared(index: int) -> tuple[str, str]:
+    """Names of the keys and values that a layer computes, in its graph."""
+    return (f"layers.{index}.attn.k", f"layers.{index}.attn.v")
 
 
 def held_out(checkpoint: Checkpoint, longest: int) -> list[Ids]:
@@ -116,18 +121,29 @@ class _Original:
         spec = self._plan.spec
         parts = list(batches(self._sequences))
         hidden = [self._embedded(part.ids) for part in parts]
+        second = [self._second_embedding(part.ids, values) for part, values in zip(parts, hidden, strict=True)]
+        made: dict[int, list[list[Floats]]] = {layer.keys_of: [] for layer in spec.layers if layer.keys_of is not None}
         for index in range(spec.num_hidden_layers):
             layer = [weight for weight in self._weights if weight.name.startswith(f"layers.{index}.")]
             model = build_layer(
                 spec,
                 self._decoded(layer),
                 index,
+                (OUTPUT, *_shared(index)) if index in made else (),
                 positions=len(self._sequences[0]),
                 context=self._plan.context_length,
             )
             session = Part(model, self._folder / _GRAPH, threads=self._threads, prepack=False)
+            maker, outputs = spec.layers[index].keys_of, [OUTPUT, *(_shared(index) if index in made else ())]
             for at, part in enumerate(parts):
-                hidden[at] = session.run([OUTPUT], part.feeds(spec, hidden[at]))[0]
+                feeds = part.feeds(spec.of_layer(index), hidden[at])
+                if spec.per_layer_size:
+                    feeds[PER_LAYER] = second[at][:, :, index]
+                if maker is not None:
+                    feeds |= dict(zip(KEYS_AND_VALUES, made[maker][at], strict=True))
+                hidden[at], *others = session.run(outputs, feeds)
+                if others:
+                    made[index].append(others)
             progress.advance(1)
         rows = zip(parts, hidden, strict=True)
         return [values[row, :length] for part, values in rows for row, length in enumerate(part.lengths)]
@@ -161,6 +177,24 @@ class _Original:
         table = embedding_rows(self._weight("embed"), self._source, known)
         table *= np.float32(self._plan.spec.embedding_scale or 1.0)
         found: Floats = table[np.searchsorted(known, ids)]
+        return found
+
+    def _second_embedding(self, ids: Ids, hidden: Floats) -> Floats:
+        """What the layers read of a second embedding (see ``graph.per_layer``): float32 [B, S, layers, size], or size 0
+        if the model has none."""
+        spec = self._plan.spec
+        if not spec.per_layer_size:
+            return np.zeros((*ids.shape, 0), np.float32)
+        shape = (*ids.shape, spec.num_hidden_layers, spec.per_layer_size)
+        ids = np.where(ids < spec.per_layer_vocab, ids, 0)
+        matrix, known = self._weight("per_layer.in"), np.unique(ids)
+        rows = embedding_rows(self._weight("per_layer.embed"), self._source, known)
+        read = hidden @ self._source.read_rows(matrix.parts[0], 0, matrix.shape[0]).T
+        read = (read * np.float32(spec.hidden_size**-0.5)).reshape(shape)
+        read /= np.sqrt(np.square(read).mean(axis=-1, keepdims=True) + np.float32(spec.rms_norm_eps))
+        read *= self._vector("per_layer.norm")
+        looked_up = rows[np.searchsorted(known, ids)].reshape(shape) * np.float32(spec.per_layer_size**0.5)
+        found: Floats = (read + looked_up) * np.float32(2**-0.5)
         return found
 
     def _decoded(self, weights: Sequence[LogicalWeight]) -> WeightEmitter:

@@ -129,7 +129,8 @@ def export(
             options = feasible
             profile, traces = resolve_profile(options), options.traces
             notes = (
-                f"Layers of {checkpoint.config['model_type']} share keys: they are quantized without calibration.",
+                f"Layers of {checkpoint.config['model_type']} have several residual streams: they are quantized "
+                "without calibration.",
             )
         if budget is not None and traces is not None:
             source_hash = checkpoint.hash_source(progress)
@@ -236,17 +237,27 @@ def _check_calibration(profile: Profile) -> None:
 
 
 def calibratable(config: Mapping[str, Any], options: ExportOptions) -> ExportOptions:
-    """``options``, without a quick calibration for models whose layers share keys or differ in size.
+    """``options``, without a quick calibration for models with several residual streams (Gemma 3n).
 
     Raises:
-        UnsupportedModelError: Such a model, and the user requested calibration or a budget.
+        UnsupportedModelError: The user requested calibration of such a model, or a budget for one whose layers read
+            more than the layer before them (Gemma 3n and 4).
     """
-    if not options.calibrated or not is_known(config) or not build_spec(config).has_own_sizes:
+    if not options.calibrated or not is_known(config):
+        return options
+    spec = build_spec(config)
+    if options.budget is not None and spec.has_own_sizes:
+        raise UnsupportedModelError(
+            f"A budget was asked for; layers of {spec.family} share keys and read a second embedding, and how "
+            "sensitive each of their matrices is cannot be measured.",
+            hint="Export this model with a --format or a --quality.",
+        )
+    if spec.altup is None:
         return options
     if options.thorough:
         raise UnsupportedModelError(
-            f"Calibration, or a budget, was asked for; layers of {config['model_type']} share keys and read a second "
-            "embedding, and are quantized without either.",
+            f"Calibration was asked for; layers of {spec.family} have several residual streams, and are quantized "
+            "without it.",
             hint="Export this model with a --format and without --calibrate.",
         )
     return replace(options, calibration=None, gptq=None)

@@ -46,7 +46,7 @@ class Streams:
         return self._b.once("Gather", [streams, index], name, axis=2)
 
     def leave(
-        self, layer: LayerSpec, computed: ir.Value, predicted: ir.Value, per_layer: ir.Value, *, output: str
+        self, layer: LayerSpec, computed: ir.Value, predicted: ir.Value, part: ir.Value, *, output: str
     ) -> ir.Value:
         """The streams behind a layer, predicted for the next one; behind the last: their mean [B, S, H].
 
@@ -54,7 +54,7 @@ class Streams:
             layer: It.
             computed: What it made of the active stream, float32 [B, S, H].
             predicted: The streams that were predicted for it.
-            per_layer: See ``per_layer_inputs``.
+            part: What the layer reads of the second embedding, float32 [B, S, size].
             output: Name of the result.
         """
         b, name = self._b, f"layers.{layer.index}.altup"
@@ -67,8 +67,9 @@ class Streams:
         read = b.call("Add", [b.call("Mul", [error, own], f"{name}.own.error"), active], f"{name}.corrected")
         if self._altup.scaled:
             read = b.call("Mul", [read, self._weights.vector(b, f"{name}.scale")], f"{name}.corrected.scaled")
-        part = read_part(b, self._spec, self._weights, layer, read, per_layer)
-        # Every stream takes the error, by 1 and its coefficient; all but the first take the part, whichever is active.
+        second = read_part(b, self._spec, self._weights, layer, read, part)
+        # Every stream takes the error, by 1 and its coefficient; all but the first take the part of the second
+        # embedding, whichever is active.
         added = np.ones((self._altup.streams, 2), dtype=np.float32)
         added[0, 1] = 0
         columns = b.call("Unsqueeze", [weighted, self._axis(3)], f"{name}.columns")
@@ -76,7 +77,7 @@ class Streams:
         columns = b.call("Add", [columns, b.constant("altup.added", added)], f"{name}.both.sum")
         rows = [
             b.call("Unsqueeze", [value, self._axis(2)], f"{name}.{which}.row")
-            for value, which in ((error, "error"), (part, "part"))
+            for value, which in ((error, "error"), (second, "part"))
         ]
         changes = b.call("MatMul", [columns, b.call("Concat", rows, f"{name}.rows", axis=2)], f"{name}.changes")
         streams = b.call("Add", [predicted, changes], f"{name}.streams")

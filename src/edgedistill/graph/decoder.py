@@ -50,7 +50,7 @@ from edgedistill.graph.attention import AttentionInputs, attention
 from edgedistill.graph.builder import MICROSOFT, GraphBuilder
 from edgedistill.graph.experts import mixture
 from edgedistill.graph.inputs import GraphInputs
-from edgedistill.graph.per_layer import leave, per_layer_inputs
+from edgedistill.graph.per_layer import leave, part_of_layer, per_layer_inputs
 from edgedistill.graph.recurrent import recurrent
 
 if TYPE_CHECKING:
@@ -134,15 +134,16 @@ class Decoder:
         for layer, next_norm in zip(spec.layers, next_norms, strict=True):
             update, residual, key_value = self.layer(layer, normed, residual, inputs)
             present += key_value
-            if self._streams and streams and per_layer:
+            part = part_of_layer(self._b, layer, per_layer)
+            if self._streams and streams and part:
                 total = self._add(update, residual, f"layers.{layer.index}.sum")
-                residual = streams = self._streams.leave(layer, total, streams, per_layer, output=f"{next_norm}.sum")
+                residual = streams = self._streams.leave(layer, total, streams, part, output=f"{next_norm}.sum")
                 if next_norm != "final_norm":
                     residual = self._streams.active(streams, f"layers.{layer.index + 1}.altup.active")
                 normed = self.norm(residual, next_norm)
             elif spec.has_own_sizes:
                 total = self._add(update, residual, f"layers.{layer.index}.sum")
-                residual = leave(self._b, spec, self._weights, layer, total, per_layer, output=f"{next_norm}.sum")
+                residual = leave(self._b, spec, self._weights, layer, total, part, output=f"{next_norm}.sum")
                 normed = self.norm(residual, next_norm)
             elif spec.norm_placement == "post" and next_norm != "final_norm":
                 residual = self._add(update, residual, f"{next_norm}.sum")

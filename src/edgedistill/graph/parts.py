@@ -14,6 +14,7 @@ import onnx_ir as ir
 from edgedistill.graph.attention import AttentionInputs
 from edgedistill.graph.builder import MICROSOFT, GraphBuilder
 from edgedistill.graph.decoder import IR_VERSION, OPSET, Decoder
+from edgedistill.graph.per_layer import leave, per_layer_inputs
 from edgedistill.graph.recurrent import StateInputs
 
 if TYPE_CHECKING:
@@ -22,15 +23,23 @@ if TYPE_CHECKING:
     from edgedistill.graph.weights import WeightEmitter
 
 OUTPUT = "hidden.out"
+PER_LAYER = "per_layer"
+"""Input of a layer: float32 [B, S, size], its part of a second embedding."""
+KEYS_AND_VALUES = ("shared.key", "shared.value")
+"""Inputs of a layer that reads another's: float32 [B, S, kv_heads * head] each, keys before RoPE."""
 _SUPPLIED = "edgedistill.supplied"
 
 
 def inputs_of(spec: ModelSpec, weight: str) -> str:
     """Name of the value that the matrix ``weight`` multiplies; what experts' ``down`` multiplies has none."""
-    block = next(block for block in (".attn.", ".conv.", ".delta.", ".mamba.", ".mlp.") if block in weight)
+    blocks = (".attn.", ".conv.", ".delta.", ".mamba.", ".mlp.", ".per_layer.")
+    block = next(block for block in blocks if block in weight)
     layer, _, part = weight.partition(block)
+    if block == ".per_layer.":
+        return f"{layer}.sum" if part == "gate" else f"{layer}.per_layer.gated"
     return {
         "qkv": f"{layer}.input_norm.out",
+        "query": f"{layer}.input_norm.out",
         "output_gate": f"{layer}.input_norm.out",
         "o": f"{layer}.attn.{'sub_norm.out' if spec.sub_norms else 'out'}",
         "gate": f"{layer}.{spec.mlp_input}.out",
@@ -53,6 +62,17 @@ def build_embedding(spec: ModelSpec, weights: WeightEmitter) -> ir.Model:
     return _model(b, [ids], [_named(b, hidden, spec.hidden_size)], spec, weights)
 
 
+def build_second_embedding(spec: ModelSpec, weights: WeightEmitter) -> ir.Model:
+    """input_ids int64 [B, S] to ``per_layer.inputs`` float32 [B, S, layers, size]."""
+    b = GraphBuilder()
+    ids = _value("input_ids", ir.DataType.INT64, ["batch", "sequence"])
+    found = per_layer_inputs(b, spec, weights, ids, Decoder(b, spec, weights).embed(ids))
+    assert found is not None
+    found.type = ir.TensorType(ir.DataType.FLOAT)
+    found.shape = ir.Shape(["batch", "sequence", spec.num_hidden_layers, spec.per_layer_size])
+    return _model(b, [ids], [found], spec, weights)
+
+
 def build_layer(
     spec: ModelSpec,
     weights: WeightEmitter,
@@ -65,7 +85,8 @@ def build_layer(
     """One layer over whole sequences.
 
     Inputs: ``hidden`` float32 [B, S, H], ``seqlens_k`` int32 [B] (length - 1), ``query_seqlens`` int32 [B] (length),
-    ``total_sequence_length`` int32 [] (S), ``past.key`` and ``past.value`` float32 [B, kv_heads, S, head], any content.
+    ``total_sequence_length`` int32 [] (S), ``past.key`` and ``past.value`` float32 [B, kv_heads, S, head], any content;
+    ``PER_LAYER`` and ``KEYS_AND_VALUES`` where the layer reads those.
 
     Args:
         spec, weights: See ``build_graph``.
@@ -80,14 +101,15 @@ def build_layer(
     hidden = _value("hidden", ir.DataType.FLOAT, ["batch", "sequence", spec.hidden_size])
     lengths = [_value(name, ir.DataType.INT32, ["batch"]) for name in ("seqlens_k", "query_seqlens")]
     total = _value("total_sequence_length", ir.DataType.INT32, [])
-    cache: list[str | int] = ["batch", spec.num_key_value_heads, "sequence", spec.head_dim]
+    layer, own = spec.layers[index], spec.of_layer(index)
+    cache: list[str | int] = ["batch", spec.num_key_value_heads, "sequence", own.head_dim]
     past = [_value(f"past.{kind}", ir.DataType.FLOAT, cache) for kind in ("key", "value")]
     unused = (past[0], past[1])
     attention_inputs = AttentionInputs(
         lengths[0],
         total,
         lengths[1],
-        {index: unused},
+        {index if layer.keys_of is None else layer.keys_of: unused},
         lambda _: (
             _value("present.key", ir.DataType.FLOAT, cache),
             _value("present.value", ir.DataType.FLOAT, cache),
@@ -96,17 +118,27 @@ def build_layer(
         context=context,
         states=_no_states(b, spec, hidden, lengths[1]),
     )
-    normed = decoder.enter(hidden, index)
-    update, residual, _ = decoder.layer(spec.layers[index], normed, hidden, attention_inputs)
-    out = b.call("Add", [update, residual], "hidden.sum")
-    named = _named(b, out, spec.hidden_size)
     inputs = [hidden, *lengths, total, *past]
+    if layer.keys_of is not None:
+        made = [_value(name, ir.DataType.FLOAT, ["batch", "sequence", own.kv_size]) for name in KEYS_AND_VALUES]
+        attention_inputs.made[layer.keys_of] = (made[0], made[1])
+        inputs += made
+    normed = decoder.enter(hidden, index)
+    update, residual, _ = decoder.layer(layer, normed, hidden, attention_inputs)
+    if spec.has_own_sizes:
+        part = _value(PER_LAYER, ir.DataType.FLOAT, ["batch", "sequence", spec.per_layer_size])
+        inputs += [part] if spec.per_layer_size else []
+        behind = b.call("Add", [update, residual], f"layers.{index}.sum")
+        out = leave(b, spec, weights, layer, behind, part if spec.per_layer_size else None, output="hidden.sum")
+    else:
+        out = b.call("Add", [update, residual], "hidden.sum")
+    named = _named(b, out, spec.hidden_size)
     if not taps:
         return _model(b, inputs, [named], spec, weights)
-    made = {value.name: value for node in b.nodes for value in node.outputs}
+    by_name = {value.name: value for node in b.nodes for value in node.outputs}
     outputs = []
     for name in taps:
-        value = made[name]
+        value = by_name[name]
         value.type = ir.TensorType(ir.DataType.FLOAT)
         value.shape = ir.Shape(["batch", "sequence", None])
         outputs.append(value)

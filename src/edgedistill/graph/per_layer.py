@@ -57,13 +57,20 @@ def per_layer_inputs(
     return scaled(b.call("Add", [read, rows], "per_layer.sum"), 2**-0.5, INPUTS)
 
 
-def read_part(
-    b: GraphBuilder, spec: ModelSpec, weights: WeightEmitter, layer: LayerSpec, x: ir.Value, per_layer: ir.Value
-) -> ir.Value:
-    """norm(out(activation(gate(x)) * part)) of ``x`` float32 [B, S, H] and the layer's part of ``per_layer``."""
+def part_of_layer(b: GraphBuilder, layer: LayerSpec, per_layer: ir.Value | None) -> ir.Value | None:
+    """A layer's part float32 [B, S, size] of ``per_layer_inputs``; None if there is none."""
+    if per_layer is None:
+        return None
     name = f"layers.{layer.index}.per_layer"
     index = b.constant(f"{name}.index", np.array(layer.index, dtype=np.int64))
-    part = b.call("Gather", [per_layer, index], f"{name}.part", axis=2)
+    return b.call("Gather", [per_layer, index], f"{name}.part", axis=2)
+
+
+def read_part(
+    b: GraphBuilder, spec: ModelSpec, weights: WeightEmitter, layer: LayerSpec, x: ir.Value, part: ir.Value
+) -> ir.Value:
+    """norm(out(activation(gate(x)) * part)) of ``x`` float32 [B, S, H] and the layer's ``part`` [B, S, size]."""
+    name = f"layers.{layer.index}.per_layer"
     gate = weights.linear(b, x, f"{name}.gate", output=f"{name}.gate.out")
     active = activate(b, weights, spec.activation, gate, name=name, output=f"{name}.active")
     gated = b.call("Mul", [active, part], f"{name}.gated")
@@ -84,16 +91,16 @@ def leave(
     weights: WeightEmitter,
     layer: LayerSpec,
     hidden: ir.Value,
-    per_layer: ir.Value | None,
+    part: ir.Value | None,
     *,
     output: str,
 ) -> ir.Value:
     """The end of a layer of Gemma 4, behind its MLP: (h + ``read_part`` of it) * scalar, called ``output``.
 
-    ``hidden`` float32 [B, S, H]; the layer's part of ``per_layer`` (see ``per_layer_inputs``) is left out where there
-    is none.
+    ``hidden`` float32 [B, S, H]; ``part`` float32 [B, S, size] is what the layer reads of the second embedding, None
+    where there is none.
     """
-    if per_layer is not None:
-        read = read_part(b, spec, weights, layer, hidden, per_layer)
+    if part is not None:
+        read = read_part(b, spec, weights, layer, hidden, part)
         hidden = b.call("Add", [hidden, read], f"layers.{layer.index}.per_layer.sum")
     return b.call("Mul", [hidden, weights.vector(b, f"layers.{layer.index}.scalar")], output)

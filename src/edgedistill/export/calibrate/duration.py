@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from edgedistill.quantize.spec import WeightFormat
 
 STAGES = (
-    ("attn.qkv", "attn.output_gate"), ("attn.o",), ("conv.in",), ("conv.out",), ("delta.in",), ("delta.out",),
-    ("mamba.in",), ("mamba.out",),
+    ("attn.qkv", "attn.query", "attn.output_gate"), ("attn.o",), ("conv.in",), ("conv.out",),
+    ("delta.in",), ("delta.out",), ("mamba.in",), ("mamba.out",),
     ("mlp.gate", "mlp.up", "mlp.shared.gate", "mlp.shared.up"), ("mlp.down",), ("mlp.shared.down",),
+    ("per_layer.gate",), ("per_layer.out",),
 )  # fmt: skip
 """Matrices of a layer in the order in which they act; those of one stage have the same inputs."""
 _OVERHEAD = 1.3

@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgedistill.export.calibrate.duration import STAGES, estimate_seconds, measure_rates
 from edgedistill.export.calibrate.hidden_states import Part, Stream, batches, embedding_rows
+from edgedistill.export.calibrate.shared_inputs import SharedInputs, second_embedding
 from edgedistill.export.writer import Job, StoredArray, WeightsWriter, write_scratch
-from edgedistill.graph.parts import OUTPUT, build_embedding, build_layer, inputs_of
+from edgedistill.graph.parts import OUTPUT, build_embedding, build_layer, build_second_embedding, inputs_of
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.progress import say
 from edgedistill.quantize.gptq import GptqOptions, Moments, Solver
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from edgedistill.architecture.spec import LogicalWeight
     from edgedistill.checkpoint.types import TensorSource
+    from edgedistill.export.calibrate.hidden_states import Batch
     from edgedistill.export.calibrate.smoothing import Fold
     from edgedistill.export.plan import Plan
     from edgedistill.progress import Progress
@@ -129,6 +131,10 @@ class _Run:
         self._tokens, self._end = tokens, 0.0
         self._original = Stream(self._directory / ".hidden.original", tokens, plan.spec.hidden_size)
         self._quantized = Stream(self._directory / ".hidden.quantized", tokens, plan.spec.hidden_size)
+        self._shared = {
+            stream: SharedInputs(self._directory, plan.spec, tokens, name)
+            for stream, name in ((self._original, "original"), (self._quantized, "quantized"))
+        }
 
     def all_layers(self) -> None:
         by_layer: dict[int, list[LogicalWeight]] = {}
@@ -172,8 +178,11 @@ class _Run:
             say(self._progress, f"calibrating: {each} a layer, about {format_seconds(rest)} for the remaining {left}")
 
     def close(self) -> None:
-        self._original.remove()
-        self._quantized.remove()
+        if (second := self._shared[self._original].per_layer) is not None:
+            second.remove()
+        for stream, shared in self._shared.items():
+            stream.remove()
+            shared.remove()
         for name in (_GRAPH, _SCRATCH):
             (self._directory / name).unlink(missing_ok=True)
 
@@ -210,9 +219,13 @@ class _Run:
             (self._original, self._emitter(scratch, frozenset())),
             (self._quantized, self._emitter(scratch, matrices)),
         ):
-            session = self._session(self._part(emitter, index))
+            shared = self._shared[stream]
+            outputs = [OUTPUT, *shared.outputs(index)]
+            session = self._session(self._part(emitter, index, tuple(outputs) if outputs[1:] else ()))
             for part in batches(self._sequences):
-                stream.put(part, session.run([OUTPUT], part.feeds(self._plan.spec, stream.get(part)))[0])
+                hidden, *made = session.run(outputs, self._feeds(stream, index, part))
+                shared.keep(index, part, made)
+                stream.put(part, hidden)
 
     def _together(
         self, index: int, weights: Sequence[LogicalWeight], scratch: Mapping[str, StoredArray], *, last: bool
@@ -221,20 +234,22 @@ class _Run:
         spec = self._plan.spec
         taps = {w.name: inputs_of(spec, w.name) for w in weights}
         wanted = list(dict.fromkeys(taps.values()))
-        outputs = wanted if last else [*wanted, OUTPUT]
+        shared = self._shared[self._original]
+        outputs = wanted if last else [*wanted, *shared.outputs(index), OUTPUT]
         if not outputs:
             return
         session = self._session(self._part(self._emitter(scratch, frozenset()), index, tuple(outputs)))
         second: dict[str, Floats] = {}
         tokens = 0
         for part in batches(self._sequences):
-            found = session.run(outputs, part.feeds(spec, self._original.get(part)))
+            found = session.run(outputs, self._feeds(self._original, index, part))
             for tap, values in zip(wanted, found, strict=False):
                 x = part.valid(values)
                 moments = second.setdefault(tap, np.zeros((x.shape[1], x.shape[1]), np.float32))
                 for cut in self._options.groups(x.shape[1]):
                     moments[cut, cut] += x[:, cut].T @ x[:, cut]
             if not last:
+                shared.keep(index, part, found[len(wanted) : -1])
                 self._original.put(part, found[-1])
             tokens += int(part.lengths.sum())
         del session
@@ -247,14 +262,13 @@ class _Run:
 
     def _moments(self, index: int, tap: str, scratch: Mapping[str, StoredArray], written: set[str]) -> Moments:
         """Second moments of the values named ``tap``, with the layer's ``written`` matrices already quantized."""
-        spec = self._plan.spec
         original = self._session(self._part(self._emitter(scratch, frozenset()), index, (tap,)))
         quantized = self._session(self._part(self._emitter(scratch, written), index, (tap,)))
         second = cross = np.zeros(0, np.float32)
         tokens = 0
         for part in batches(self._sequences):
-            x = part.valid(original.run([tap], part.feeds(spec, self._original.get(part)))[0])
-            y = part.valid(quantized.run([tap], part.feeds(spec, self._quantized.get(part)))[0])
+            x = part.valid(original.run([tap], self._feeds(self._original, index, part))[0])
+            y = part.valid(quantized.run([tap], self._feeds(self._quantized, index, part))[0])
             if not tokens:
                 second = np.zeros((y.shape[1], y.shape[1]), np.float32)
                 cross = np.zeros_like(second)
@@ -265,6 +279,10 @@ class _Run:
         second /= tokens
         cross /= tokens
         return Moments(second, cross, tokens)
+
+    def _feeds(self, stream: Stream, index: int, part: Batch) -> dict[str, npt.NDArray[Any]]:
+        own = self._plan.spec.of_layer(index)
+        return part.feeds(own, stream.get(part)) | self._shared[stream].feeds(index, part)
 
     def _part(self, emitter: WeightEmitter, index: int, taps: tuple[str, ...] = ()) -> ir.Model:
         plan = self._plan
@@ -306,7 +324,15 @@ class _Run:
     # ---- streams ----------------------------------------------------------------------------------------------
 
     def _embed(self) -> None:
-        """Start both streams: one with rows of the original embedding, one with the output of the quantized one."""
+        """Start both streams: one with rows of the original embedding, one with the output of the quantized one.
+
+        Both read the second embedding as quantized.
+        """
+        if self._plan.spec.per_layer_size:
+            session = self._session(build_second_embedding(self._plan.spec, self._emitter({}, frozenset())))
+            second = second_embedding(self._directory, self._plan.spec, session, self._sequences)
+            for shared in self._shared.values():
+                shared.per_layer = second
         embed = next(w for w in self._plan.weights if w.name == "embed")
         ids = np.unique(np.concatenate(self._sequences))
         table = embedding_rows(embed, self._source, ids) * np.float32(self._plan.spec.embedding_scale or 1.0)

@@ -53,7 +53,7 @@ class Batch:
         return values[self.mask]
 
     def feeds(self, spec: ModelSpec, hidden: Floats) -> dict[str, npt.NDArray[Any]]:
-        """Inputs of ``graph.parts.build_layer`` for hidden states float32 [B, S, H]."""
+        """Inputs of ``graph.parts.build_layer`` for hidden states float32 [B, S, H]; ``spec`` has the layer's sizes."""
         batch, width = self.ids.shape
         cache = np.zeros((batch, spec.num_key_value_heads, width, spec.head_dim), np.float32)
         return {
@@ -89,10 +89,11 @@ class Stream:
         self._path = path
         self._map: Any = np.memmap(path, np.float32, "w+", shape=(tokens, size))
 
-    def get(self, part: Batch) -> Floats:
-        """The states of a batch, float32 [B, S, H], zeros at padding."""
-        out = np.zeros((*part.ids.shape, self._map.shape[1]), np.float32)
-        out[part.mask] = self._map[part.tokens]
+    def get(self, part: Batch, columns: slice = slice(None)) -> Floats:
+        """The states of a batch, float32 [B, S, H], or those of their ``columns``; zeros at padding."""
+        values = self._map[part.tokens, columns]
+        out = np.zeros((*part.ids.shape, values.shape[1]), np.float32)
+        out[part.mask] = values
         return out
 
     def put(self, part: Batch, hidden: Floats) -> None:
