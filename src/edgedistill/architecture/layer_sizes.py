@@ -3,8 +3,7 @@
 The sources are transformers ``models/gemma3n`` and ``models/gemma4`` (``Gemma3nTextConfig``, ``Gemma4TextConfig``).
 The last ``num_kv_shared_layers`` read keys and values of the last layer of their kind before them. In Gemma 4, layers
 of full attention have wider heads than those with a window, and with ``attention_k_eq_v`` fewer of keys, whose matrix
-makes the values too; layers that share keys have a wider MLP if
-``use_double_wide_mlp``.
+makes the values too; layers that share keys have a wider MLP if ``use_double_wide_mlp``.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def full_layers(config: Mapping[str, Any], full: tuple[int, ...], kv_heads: int,
         head_dim = integer(config, "global_head_dim", default)
         own = integer(config, "num_global_key_value_heads", kv_heads, null=kv_heads) if shared else kv_heads
         return FullLayers(head_dim, _repeats(kv_heads, own), shared)
-    names = {int(index): index for index in by_layer if str(index).isdigit()}
+    names = {int(index): index for index in by_layer if str(index).isdecimal()}
     sizes = set()
     for index, name in names.items():
         entry = mapping(by_layer, name)

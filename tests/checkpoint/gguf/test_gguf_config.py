@@ -140,6 +140,10 @@ def test_gemma2_soft_caps(tmp_path: Path) -> None:
         ("llama", {"rope.freq_base": -1.0}, "expected a finite number from 0"),
         ("llama", {"attention.head_count": 0}, "0 attention heads"),
         ("llama", {"block_count": 4000000000}, "claims 4000000000 layers, the weights have"),
+        ("llama", {"nextn_predict_layers": 9}, "claims -7 layers, the weights have"),
+        ("gemma4", {"block_count": 0}, "claims 0 layers, the weights have"),
+        ("gemma4", {"block_count": (1 << 32) - 1}, "claims 4294967295 layers, the weights have"),
+        ("lfm2moe", {"block_count": 0}, "claims 0 layers, the weights have"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, arch: str, metadata: dict[str, Any], match: str) -> None:
@@ -148,9 +152,10 @@ def test_what_is_refused(tmp_path: Path, arch: str, metadata: dict[str, Any], ma
         open_checkpoint(str(tmp_path / "m.gguf"))
 
 
-def test_tensors_that_an_architecture_does_not_have(tmp_path: Path) -> None:
-    write_gguf(tmp_path / "m.gguf", extra={"blk.0.ssm_in.weight": np.ones((4, 4), np.float32)})
-    with pytest.raises(UnsupportedModelError, match=r"tensor blk.0.ssm_in.weight, which llama models do not have"):
+@pytest.mark.parametrize("name", ["blk.0.ssm_in.weight", "blk.bias"])
+def test_tensors_that_an_architecture_does_not_have(tmp_path: Path, name: str) -> None:
+    write_gguf(tmp_path / "m.gguf", extra={name: np.ones((4, 4), np.float32)})
+    with pytest.raises(UnsupportedModelError, match=rf"tensor {name}, which llama models do not have"):
         open_checkpoint(str(tmp_path / "m.gguf"))
 
 

@@ -155,7 +155,7 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
         raise UnsupportedModelError(
             f"The GGUF model rotates {rotated} of {head_dim} elements of a head; expected all of them."
         )
-    layers = _block_count(keys)
+    layers = _block_count(keys, header)
     by_layer = architecture.recurrent or architecture.windows == "gemma4"
     kv_heads = keys.each("attention.head_count_kv", layers, heads) if by_layer else []
     norm = "layer_norm" if architecture.layer_norm else "layer_norm_rms"
@@ -180,8 +180,9 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
     }
     if original := keys.integer("rope.scaling.original_context_length", 0):
         config["original_max_position_embeddings"] = original
-    biases = {name.split(".", 2)[2] for name in header.tensors if name.startswith("blk.") and name.endswith(".bias")}
-    config |= {key: f"{module}.bias" in biases for key, module in architecture.biases.items()}
+    blocks = (match for name in header.tensors if (match := _BLOCK.fullmatch(name)))
+    biases = {match[2] for match in blocks if match[3] == "bias"}
+    config |= {key: module in biases for key, module in architecture.biases.items()}
     config |= {key: value for key, name in architecture.reals.items() if (value := keys.real(name, 0.0))}
     _recurrent(config, keys, architecture, kv_heads)
     _experts(config, keys, architecture)
@@ -208,9 +209,15 @@ def _particular(config: dict[str, Any], keys: Keys, architecture: GgufArchitectu
     _windows(config, keys, architecture)
 
 
-def _block_count(keys: Keys) -> int:
+def _block_count(keys: Keys, header: GgufHeader) -> int:
     """Blocks of the model, without those behind them that only guess the tokens after the next one (Qwen3.5)."""
-    return max(0, keys.integer("block_count") - keys.integer("nextn_predict_layers", 0))
+    count = keys.integer("block_count") - keys.integer("nextn_predict_layers", 0)
+    if not 0 < count <= len(header.tensors):
+        raise CheckpointError(
+            f"The GGUF file claims {count} layers, the weights have {len(header.tensors)} tensors.",
+            hint="Download it again.",
+        )
+    return count
 
 
 def _recurrent(config: dict[str, Any], keys: Keys, architecture: GgufArchitecture, kv_heads: list[int]) -> None:
