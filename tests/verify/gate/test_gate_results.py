@@ -17,6 +17,7 @@ from edgedistill.verify.gate.decide import (
     Levels,
     collapse_endpoint,
     decide,
+    ends,
     observed,
     require_alpha,
 )
@@ -247,3 +248,48 @@ def test_alpha_is_a_level(alpha: float, fine: bool) -> None:
     else:
         with pytest.raises(VerifyError, match="alpha"):
             require_alpha(alpha)
+
+
+def test_right_answers_have_four_elevenths_of_alpha_and_the_same_answers_two() -> None:
+    found = endpoints(some_comparison(0.1, 3, 10, 6), replace(MARGINS, shorter_ratio=0.9))
+    shares = {one.name: one.shares() for one in found}
+    total = sum(map(sum, shares.values()))
+    assert {name: sum(each) / total for name, each in shares.items()} == pytest.approx(
+        dict.fromkeys(shares, 1 / 11) | {"accuracy": 4 / 11, "distance": 2 / 11}
+    )
+    assert {name: len(each) for name, each in shares.items()} == {
+        "accuracy": 1, "distance": 1, "agreement": 2, "entropy": 2, "length": 2, "tokens": 2, "garbage": 1,
+    }  # fmt: skip
+    assert all(len(set(each)) == 1 for each in shares.values())
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "levels", "inconclusive", "passing"),
+    [
+        (-0.1, 0.2, [0.01, 0.02], (0.02, 0.01), (0.05, 0.05)),
+        (-0.1, None, [0.01], (0.05, 0.01), (0.05, 0.01)),
+        (None, 0.2, [0.01], (0.01, 0.05), (0.01, 0.05)),
+    ],
+)
+def test_each_end_of_an_interval_has_the_level_of_its_task(
+    low: float | None,
+    high: float | None,
+    levels: list[float],
+    inconclusive: tuple[float, float],
+    passing: tuple[float, float],
+) -> None:
+    """A limit on one side: alpha there and Holm's level on the other; on both sides Holm's levels unless it passes."""
+    bets = mean_bets(np.tile([-0.2, 0.3], 40), -1.0, 1.0)
+    endpoint = Endpoint("agreement", bets, 0.0, low, high)
+    for outcome in ("inconclusive", "fail"):
+        found = ends(endpoint, outcome, levels, 0.05)
+        assert found == (bets.lower(inconclusive[0]), bets.upper(inconclusive[1]), 1 - sum(inconclusive))
+    lowest, highest, level = ends(endpoint, "pass", levels, 0.05)
+    assert level == pytest.approx(1 - sum(passing))
+    assert lowest == (bets.lower(passing[0]) if low is None else max(low, bets.lower(passing[0])))
+    assert highest == (bets.upper(passing[1]) if high is None else min(high, bets.upper(passing[1])))
+
+
+def test_a_passing_interval_ends_at_the_limit_that_bisection_stops_short_of() -> None:
+    endpoint = Endpoint("agreement", mean_bets(np.tile([-0.2, 0.3], 40), -1.0, 1.0), 0.0, 0.04, 0.06)
+    assert ends(endpoint, "pass", [0.01, 0.01], 0.05)[:2] == (0.04, 0.06)

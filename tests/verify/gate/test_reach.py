@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from simulated import draw, sample
 
+from edgedistill.verify.gate import reach
 from edgedistill.verify.gate.decide import decide
-from edgedistill.verify.gate.endpoints import Estimand, Margins
+from edgedistill.verify.gate.endpoints import Estimand, Margins, endpoints
 from edgedistill.verify.gate.reach import fewest_prompts, out_of_reach, unchanged
 from edgedistill.verify.metrics.paired import compare
 from edgedistill.verify.options import VerifyOptions
@@ -48,6 +49,31 @@ def test_a_design_that_nothing_can_pass_is_told() -> None:
     assert "--estimand suite" in told
     assert not out_of_reach(40, Margins(), 16, estimand="suite", alpha=0.05, gold=True)
     assert "more samples help" in out_of_reach(3, Margins(), 2, estimand="suite", alpha=0.05, gold=False)
+
+
+@pytest.mark.parametrize("estimand", ["suite", "population"])
+@pytest.mark.parametrize("gold", [False, True])
+def test_what_is_assumed_is_a_model_compared_with_itself(estimand: Estimand, *, gold: bool) -> None:
+    drawn = draw([{"g": 1.0}] * 9, 6, np.random.default_rng(0), gold=["g"] * 9 if gold else None)
+    pairs = zip(
+        endpoints(unchanged(9, 6, gold=gold, length=0.25), Margins(), estimand),
+        endpoints(compare(drawn, drawn, limit=400), Margins(), estimand),
+        strict=True,
+    )
+    for assumed, found in pairs:
+        assert (assumed.name, assumed.bets.count) == (found.name, found.bets.count)
+        assert assumed.bets.estimate == pytest.approx(found.bets.estimate)
+        assert assumed.within() == pytest.approx(found.within(), rel=0.2 if found.name == "tokens" else 1e-9)
+
+
+def test_beyond_a_million_prompts_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "MOST", 128)
+    for estimand, most in (("suite", False), ("population", True)):
+        needed = fewest_prompts(Margins(), 16, estimand=estimand, alpha=0.05, gold=True)[1]  # type: ignore[arg-type]
+        assert (needed == 129) is most
+        told = out_of_reach(4, Margins(), 16, estimand=estimand, alpha=0.05, gold=True)  # type: ignore[arg-type]
+        assert (" takes more than 128 at its margin" in told) is most
+        assert "with 4 prompts: the endpoint" in told
 
 
 def test_replies_much_shorter_than_their_limit_take_more_prompts() -> None:
@@ -149,4 +175,5 @@ def test_a_design_that_is_looked_at_on_the_way_takes_more() -> None:
     for sequential in (False, True):
         told = out_of_reach(fewest[False], wide, 8, estimand="population", alpha=0.05, gold=True, sequential=sequential)
         assert bool(told) is sequential
+    assert not out_of_reach(fewest[False], wide, 8, estimand="population", alpha=0.05, gold=True)
     assert f"takes {fewest[True]} at its margin" in told

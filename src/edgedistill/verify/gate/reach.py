@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgedistill.verify.gate.endpoints import Estimand, Margins
 
 MOST = 1 << 20
+"""Larger numbers of prompts are not told apart."""
 
 
 def unchanged(prompts: int, samples: int, *, gold: bool, length: float = 1.0) -> Comparison:
@@ -51,7 +52,7 @@ def fewest_prompts(
     sequential: bool = False,
     length: float = 1.0,
 ) -> tuple[str, int]:
-    """The endpoint that takes the most prompts to pass where nothing differs, and how many.
+    """The endpoint that takes the most prompts to pass where nothing differs, and how many; MOST + 1 for any more.
 
     Args:
         samples: Of each prompt, at least 2.
@@ -64,7 +65,9 @@ def fewest_prompts(
         return max((max(one.within()), one.name) for one in endpoints(same, margins, estimand, ordered=sequential))
 
     low, high = 1, 2
-    while hardest(high)[0] > alpha and high < MOST:
+    while hardest(high)[0] > alpha:
+        if high == MOST:
+            return hardest(high)[1], MOST + 1
         low, high = high, 2 * high
     name = hardest(low)[1]
     while high - low > 1:
@@ -98,6 +101,7 @@ def out_of_reach(
     )
     if needed <= prompts:
         return ""
+    wanted = f"more than {MOST:,}" if needed > MOST else str(needed)
     about = "--estimand suite asks about these prompts only" if estimand == "population" else "more samples help"
     condition = ""
     if name == "tokens":
@@ -105,5 +109,5 @@ def out_of_reach(
         about += ", and so does a limit (--max-new-tokens) nearer to the replies"
     return (
         f"Not even a bundle that gives the reference's replies to the letter could pass with {prompts} prompts"
-        f"{condition}: the endpoint {name} takes {needed} at its margin. Use a larger suite or a wider margin; {about}."
+        f"{condition}: the endpoint {name} takes {wanted} at its margin. Use a larger suite or a wider margin; {about}."
     )
