@@ -65,18 +65,18 @@ def log_capital(x: Floats, bound: float, shares: Floats, weights: Floats | None 
         float64 [...].
     """
     if x.ndim == 1:  # one call for all stakes
-        grown = np.log1p(np.multiply.outer(shares / bound, x))
+        grown = np.log1p(np.maximum(np.multiply.outer(shares / bound, x), -1 + 1e-12))
         return _mixture(grown.sum(axis=-1) if weights is None else grown @ weights)
     logs = []
     for share in shares:
-        grown = np.log1p(share * x / bound)
+        grown = np.log1p(np.maximum(share * x / bound, -1 + 1e-12))
         logs.append((grown if weights is None else weights * grown).sum(axis=-1))
     return _mixture(np.stack(logs, axis=-1))
 
 
 def log_capital_path(x: Floats, bound: float, shares: Floats) -> Floats:
     """The same after every observation, float64 [..., observations]."""
-    steps = [np.cumsum(np.log1p(share * x / bound), axis=-1) for share in shares]
+    steps = [np.cumsum(np.log1p(np.maximum(share * x / bound, -1 + 1e-12)), axis=-1) for share in shares]
     return _mixture(np.stack(steps, axis=-1))
 
 
@@ -200,7 +200,7 @@ class Bets:
         target, best = math.log(len(shares) / alpha), 0.0
         p = self.weights / self.count
         for share in shares:
-            grown = np.log1p(share * x / bound)
+            grown = np.log1p(np.maximum(share * x / bound, -1 + 1e-12))
             mean = float(p @ grown)
             error = math.sqrt(max(0.0, float(p @ grown**2) - mean**2) * self.count * scale)
             gap = mean * self.count * scale - target

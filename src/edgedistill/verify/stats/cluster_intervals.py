@@ -52,7 +52,7 @@ def effective_number(share: float, residuals: Floats, sizes: Floats, level: floa
     spread = float((residuals**4).sum()) - squares**2 / count
     degrees = min(count - 1.0, 2 * squares**2 / spread) if spread > 0 else count - 1.0
     variance = count / (count - 1) * squares
-    return min(most, max(least, number_of_error(share, variance, degrees, level)))
+    return min(most, max(least, number_of_error(share, variance, max(1.0, degrees), level)))
 
 
 def number_of_error(share: float, variance: float, degrees: float, level: float = LEVEL) -> float:
