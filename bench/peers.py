@@ -99,8 +99,7 @@ def weights(name: str, work: Path, contexts: tuple[int, ...], python: Path, thre
         found[row] = bundle = work / f"{name}-{formats or 'default'}-{context}"
         if not bundle.exists():
             say(f"export {bundle.name}")
-            options = {"calibrate": False, "distance": False, "verify": False}
-            export(str(source), bundle, format=formats, context=context, **options)
+            export(str(source), bundle, format=formats, context=context, calibrate=False, distance=False, verify=False)
     found[GENAI] = found[OURS]
     for row, kind in ((LLAMA, "Q4_0"), (LLAMA_K, "Q4_K_M")):
         file = work / f"{name}-{kind}.gguf"

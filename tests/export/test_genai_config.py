@@ -81,7 +81,7 @@ def own_greedy(exported: Exported, prompt: list[int], length: int, eos: tuple[in
 
 
 @pytest.mark.parametrize("fmt", ["fp32", "int4-b32-asym", "int8"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("gemma3n_text", "gemma4_text")])
 def test_same_greedy_tokens(family: str, fmt: str, tmp_path: Path) -> None:
     # Untied, because a random tied model likes to repeat its last token; tied ones follow below.
     values: dict[str, Any] = {"vocab_size": 300, "hidden_size": 64, "sliding_window": 12, "tie_word_embeddings": False}

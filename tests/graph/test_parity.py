@@ -213,7 +213,8 @@ def test_parts_one_after_another_are_the_whole(case: Case) -> None:
 
     ids = np.array([case.tokens, [*case.tokens[:11], *[0] * 29]])
     lengths = np.array([40, 11], np.int32)
-    second, made = None, {}
+    second: np.ndarray | None = None
+    made: dict[int, list[np.ndarray]] = {}
     if spec.per_layer_size:
         (second,) = run(build_second_embedding(spec, emitter), [INPUTS], {"input_ids": ids})
     (hidden,) = run(build_embedding(spec, emitter), ["hidden.out"], {"input_ids": ids})

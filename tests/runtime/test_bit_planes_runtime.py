@@ -16,6 +16,7 @@ from bundle_files import relist
 from checkpoint_fixtures import qwen3_tensors, write_directory, write_safetensors
 from exporting import export
 from runtime_support import open_tiny
+from widened_graphs import as_made_before, assert_equal, logits
 
 from edgedistill.bundle.bundle import MODEL, PREFILL_MODEL, WIDENED, WIDENED_MODELS, Bundle
 from edgedistill.bundle.opening_memory import folded_bytes, is_supplied, opening_bytes, supplied_bytes
@@ -30,32 +31,6 @@ if TYPE_CHECKING:
     from edgedistill.runtime.session import DecoderSession
 
 FORMATS = ["int3-b32-asym-search", "int3-b64-sym-rtn", "int5-b32-asym-s8", "int6-b64-sym-rtn-s32", "int6-b16-asym-rtn"]
-
-
-def as_made_before(bundle: Path, out: Path) -> Path:
-    """The bundle as an earlier version wrote it: graphs that put matrices together by themselves, and no others."""
-    shutil.copytree(bundle, out)
-    added = {WIDENED, *WIDENED_MODELS.values()}
-    manifest = json.loads((out / "manifest.json").read_text())
-    manifest["files"] = [entry for entry in manifest["files"] if entry["name"] not in added]
-    manifest["predicted"].pop("weights_opening", None)
-    (out / "manifest.json").write_text(json.dumps(manifest))
-    for name in added:
-        (out / name).unlink(missing_ok=True)
-    return out
-
-
-def logits(session: DecoderSession) -> list[Any]:
-    """Of a prefill, of single steps and of a batch."""
-    tokens = np.random.default_rng(1).integers(3, 250, 40).tolist()
-    one = session.decoder()
-    found = [one.feed(tokens).copy(), *(one.feed([token]).copy() for token in (7, 9, 11))]
-    return [*found, one.feed([5, 6], exact=True).copy()]
-
-
-def assert_equal(first: DecoderSession, second: DecoderSession) -> None:
-    for ours, theirs in zip(logits(first), logits(second), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("weight_format", FORMATS)

@@ -15,7 +15,7 @@ import onnxruntime as ort
 import pytest
 from bundle_files import copy_bundle, relist
 from runtime_support import open_tiny
-from test_bit_planes_runtime import as_made_before, assert_equal, logits
+from widened_graphs import as_made_before, assert_equal, logits
 
 from edgedistill.bundle.bit_planes import from_json
 from edgedistill.bundle.bundle import MODEL, WIDENED, Bundle

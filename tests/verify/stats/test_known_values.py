@@ -70,7 +70,7 @@ def test_moved_bets_have_the_parameter_and_keep_their_bounds() -> None:
     assert one.moved(0.4).top == pytest.approx([0.3, -0.1, 1.0])
     assert one.moved(one.estimate).top == pytest.approx(one.top)
     ratio = Bets(np.array([0.2, 0.6]), np.ones(2), 0.0, 1.0, np.array([0.5, 0.5]))
-    assert (ratio.estimate, ratio.count) == (pytest.approx(0.8), 2.0)
+    assert [ratio.estimate, ratio.count] == pytest.approx([0.8, 2.0])
     more, less = ratio.moved(1.6), ratio.moved(0.4)
     assert more.top == pytest.approx([0.2, 0.6])
     assert more.bottom == pytest.approx([0.25, 0.25])
@@ -94,7 +94,7 @@ def test_ends_where_there_is_no_estimate_are_the_bounds() -> None:
 def test_weights_are_numbers_of_observations() -> None:
     few = Bets(np.array([0.5, -0.1]), np.array([30.0, 10.0]), -1.0, 1.0)
     many = mean_bets([0.5] * 30 + [-0.1] * 10, -1.0, 1.0)
-    assert (few.count, few.estimate) == (40.0, pytest.approx(0.35))
+    assert [few.count, few.estimate] == pytest.approx([40.0, 0.35])
     assert few.log_e(0.1, above=True) == pytest.approx(many.log_e(0.1, above=True))
     assert (few.lower(0.05), few.upper(0.05)) == pytest.approx((many.lower(0.05), many.upper(0.05)))
 
