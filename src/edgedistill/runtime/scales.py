@@ -70,7 +70,7 @@ class Scales:
     def drop(self) -> None:
         """Give back the memory of what is packed now and not read again; it may not be used for another session."""
         self.values = {}
-        if self._mapping is not None:
+        if sys.platform == "linux" and self._mapping is not None:
             # They would read as zeros, were they read.
             with contextlib.suppress(OSError):  # memory that is locked stays
                 self._mapping.madvise(mmap.MADV_DONTNEED)
@@ -103,10 +103,9 @@ def _mapping(size: int) -> mmap.mmap | None:
     empty, which ``system/huge_pages.py`` leaves alone, or fills again. It does not join those of /dev/zero, the same
     memory by another name.
     """
-    if not size:
-        return None
-    with contextlib.suppress(OSError), Path("/dev/zero").open("r+b", buffering=0) as zeros:
-        return mmap.mmap(zeros.fileno(), size, flags=mmap.MAP_PRIVATE)
+    if sys.platform == "linux" and size:
+        with contextlib.suppress(OSError), Path("/dev/zero").open("r+b", buffering=0) as zeros:
+            return mmap.mmap(zeros.fileno(), size, flags=mmap.MAP_PRIVATE)
     return None
 
 
