@@ -36,6 +36,7 @@ FILES = {
     "exaone4": ("exaone4", "exaone4-full"),
     "ernie4_5": ("ernie4_5",),
     "hunyuan-dense": ("hunyuan", "hunyuan-alpha"),
+    "chatglm": ("glm",),
     "glm4": ("glm4",),
     "phi3": ("phi3", "phi3-partial-short", "phi3-partial-long", "phi3-window"),
     "cohere2": ("cohere2",),

@@ -155,6 +155,7 @@ ARCHITECTURES: dict[str, GgufArchitecture] = {
         "hunyuan_v1_dense",
         names={"attn_q_norm": "self_attn.query_layernorm", "attn_k_norm": "self_attn.key_layernorm"},
     ),
+    "chatglm": GgufArchitecture("glm", names=_FUSED_MLP),
     "glm4": GgufArchitecture(
         "glm4",
         names=_FUSED_MLP
