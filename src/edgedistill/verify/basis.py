@@ -36,9 +36,9 @@ def basis_of(
         SuiteError: A margin in the options does not apply to the suite.
         VerifyError: Fewer than 2 different prompts for a verdict about prompts like these.
     """
+    margins = resolve_margins(bundle_margins(bundle), options.margins)
     if "accuracy" in options.margins:
         require_gold(suite, "the margin `accuracy`")
-    margins = resolve_margins(bundle_margins(bundle), options.margins)
     kept, copies = distinct(prompts, options.about)
     return Basis(margins, kept, [*wider_margins(margins, options.margins), *copies])
 
