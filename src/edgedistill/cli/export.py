@@ -28,8 +28,8 @@ models:
   Qwen/Qwen3-0.6B          a Hugging Face Hub id
 
 formats:
-  fp32, int8, int4, with details as in int4-b128-sym-rtn: block size, symmetric (sym) or with zero points (asym),
-  scale search (search) or round to nearest (rtn);
+  fp32, int8, int6, int5, int4, int3 or int2, with details as in int4-b128-sym-rtn: block size, symmetric (sym) or with
+  zero points (asym), scale search (search) or round to nearest (rtn);
   w8a8: activations in 8 bits too, fast where many tokens are computed at once
 
 examples:
@@ -59,8 +59,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--exporter",
         choices=("auto", "own", "optimum"),
         default="auto",
-        help="own: edgedistill's exporter; optimum: optimum-onnx, for other architectures; auto (default): own if it "
-        "knows the model",
+        help="own: the native exporter; optimum: the fallback exporter (optimum-onnx), for other architectures; auto "
+        "(default): own if it knows the model",
     )
     parser.add_argument("--format", metavar="F", help="one format instead of the profile's rules")
     parser.add_argument(
@@ -83,14 +83,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--calibrate",
         action=argparse.BooleanOptionalAction,
         help="quantize the layers so that their outputs change least on the model's own replies: closest to the "
-        "original; takes minutes for 135 M parameters (default: quickly, on built-in text; --no-calibrate: not at all, "
-        "three times faster and further from the original)",
+        "original; takes minutes for 135 M parameters (default: a quick calibration on built-in text; --no-calibrate: "
+        "none, which is faster and further from the original)",
     )
     parser.add_argument(
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="the same with this text instead (plain, or JSONL with text, messages, or prompt and reply)",
+        help="calibrate on this text instead (plain, or JSONL with text, messages, or prompt and reply)",
     )
     parser.add_argument("--calibration-tokens", type=int, metavar="N", help="tokens to calibrate with (16384)")
     sizes = parser.add_mutually_exclusive_group()
@@ -114,19 +114,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-quantization",
         action=argparse.BooleanOptionalAction,
-        help="store matrices of a quantized MODEL (GGUF Q4, Q5, Q8, Q3_K to Q6_K, AWQ, GPTQ) with its codes instead of "
+        help="store matrices of a quantized MODEL (most types of GGUF, MXFP4, AWQ, GPTQ) with its codes instead of "
         "rounding twice (default: where the profile asks for as many bits or more)",
     )
     parser.add_argument(
         "--allow-unused",
         action="store_true",
-        help="export although the checkpoint has tensors that its config leaves out",
+        help="export even if the checkpoint has tensors that its config does not use",
     )
     parser.add_argument(
         "--layout",
         metavar="L",
-        help="make no bundle but what other programs open: optimum, transformers.js, genai, or hub for all of them "
-        "(see: edgedistill layout --help)",
+        help="make a layout for other programs instead of a bundle: optimum, transformers.js, genai, or hub for all of "
+        "them (see: edgedistill layout --help)",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument(
@@ -136,7 +136,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--no-distance",
         dest="distance",
         action="store_false",
-        help="do not measure how far the bundle is from the original on 512 tokens of held-out text",
+        help="do not measure the divergence from the original on 512 tokens of held-out text",
     )
     parser.add_argument(
         "--no-verify",

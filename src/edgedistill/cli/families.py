@@ -1,4 +1,4 @@
-"""``edgedistill families``: the model families that edgedistill's own exporter knows, and what tests show of each."""
+"""``edgedistill families``: the model families that the native exporter knows, and what tests show of each."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ examples:
 
 levels:
   config read    the family is in the table
-  logits equal   a tiny random model saved by that version of transformers gives its logits
-  real weights   a trained model gives transformers' greedy tokens
-GGUF: names of llama.cpp's architecture; * gives the logits of the checkpoint that it was written from"""
+  logits equal   a tiny random model, saved by that version of transformers, gives transformers' logits
+  real weights   a trained model also gives transformers' greedy tokens
+GGUF: names of the family in GGUF files; *: a file written from a checkpoint gives the checkpoint's logits"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

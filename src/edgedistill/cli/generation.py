@@ -84,7 +84,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=_speculate,
         metavar="auto|off|identical|N",
         help="guess tokens from the text so far and compute several in one run where that is faster; N: at most N in a "
-        "run; identical (default): as auto where no token can change by it, which is with --numerics exact",
+        "run; identical (default): only where it cannot change a token, which is with --numerics exact",
     )
     running.add_argument("--draft", type=Path, metavar="BUNDLE", help=DRAFT_HELP)
     running.add_argument(

@@ -55,7 +55,7 @@ VERBS = (
     Verb("sign", "sign a bundle, so that devices can refuse any other (extra: sign)", _MAKE),
     Verb("layout", "write a bundle as optimum, transformers.js or onnxruntime-genai expect it (extra: export)", _MAKE),
     Verb("push", "upload a bundle to the Hub", _MAKE),
-    Verb("pull", "bring a bundle from the Hub to a directory", _USE),
+    Verb("pull", "download a bundle from the Hub", _USE),
     Verb("run", "answer one prompt with a bundle", _USE),
     Verb("chat", "talk to a bundle in the terminal", _USE),
     Verb("serve", "answer programs over HTTP, as OpenAI's API does (extra: server)", _USE),

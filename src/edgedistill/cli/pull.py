@@ -1,4 +1,4 @@
-"""``edgedistill pull``: bring a bundle from the Hub to a directory."""
+"""``edgedistill pull``: download a bundle from the Hub."""
 
 from __future__ import annotations
 

@@ -43,53 +43,70 @@ browser see: edgedistill chat --serve"""
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``serve``."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=MODEL_HELP)
-    parser.add_argument("--json", action="store_true", help="print the address as JSON once it is listened on")
+    parser.add_argument("--json", action="store_true", help="print the address as JSON when the server listens")
     reach = parser.add_argument_group("who may ask")
-    reach.add_argument("--host", default="127.0.0.1", help="where to listen; others than this machine need a key")
-    reach.add_argument("--port", type=int, default=8080, metavar="N", help="8080 by default; 0 takes a free one")
-    reach.add_argument("--api-key", metavar="KEY", help=f"what clients have to send; better in the variable {KEY}")
+    reach.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1); others need a key")
+    reach.add_argument("--port", type=int, default=8080, metavar="N", help="port to listen on (8080); 0: a free one")
+    reach.add_argument("--api-key", metavar="KEY", help=f"key that clients have to send; better in {KEY}")
     reach.add_argument(
-        "--allow-host", action="append", metavar="NAME", help="a further name it is asked by (repeatable)"
+        "--allow-host", action="append", metavar="NAME", help="also accept requests for this host name (repeatable)"
     )
     reach.add_argument(
         "--cors-origin",
         action="append",
         metavar="ORIGIN",
-        help="web page that may ask, such as https://box (repeatable)",
+        help="web page that may send requests, such as https://box (repeatable)",
     )
     reach.add_argument("--name", metavar="NAME", help="name of the model for clients (default: the bundle's directory)")
     limits = parser.add_argument_group("limits")
     limits.add_argument(
-        "--parallel", type=int, default=8, metavar="N", help="sequences at a time, memory permitting (8)"
+        "--parallel", type=int, default=8, metavar="N", help="most sequences decoded at a time, memory permitting (8)"
     )
-    limits.add_argument("--queue", type=int, default=64, metavar="N", help="requests that wait; more are refused (64)")
-    limits.add_argument("--context", type=int, metavar="N", help="most tokens of prompt and answer (the bundle's)")
+    limits.add_argument(
+        "--queue", type=int, default=64, metavar="N", help="most requests that wait; more are refused (64)"
+    )
+    limits.add_argument("--context", type=int, metavar="N", help="longest prompt plus answer, in tokens (the bundle's)")
     limits.add_argument("--max-body", type=float, default=4.0, metavar="MB", help="largest request, in 10^6 bytes (4)")
-    limits.add_argument("--request-timeout", type=float, default=600.0, metavar="S", help="longest request (600)")
-    limits.add_argument("--grace", type=float, default=10.0, metavar="S", help="for running requests at the end (10)")
+    limits.add_argument(
+        "--request-timeout", type=float, default=600.0, metavar="S", help="longest request, in seconds (600)"
+    )
+    limits.add_argument(
+        "--grace", type=float, default=10.0, metavar="S", help="seconds for running requests when the server ends (10)"
+    )
     running = parser.add_argument_group("running")
     running.add_argument(
         "--numerics", choices=("fast", "exact"), default="fast",
-        help="exact: an answer never depends on what runs beside it; slower",
+        help="exact: an answer never depends on other requests; slower",
     )  # fmt: skip
     running.add_argument(
-        "--prefill-chunk", type=int, default=64, metavar="N", help="prompt tokens between two tokens of the others (64)"
+        "--prefill-chunk", type=int, default=64, metavar="N",
+        help="tokens of a prompt that are computed between two tokens of other requests (64)",
+    )  # fmt: skip
+    running.add_argument(
+        "--draft", type=Path, metavar="BUNDLE", help=f"{generation.DRAFT_HELP}; only for a request that runs alone"
     )
-    running.add_argument("--draft", type=Path, metavar="BUNDLE", help=f"{generation.DRAFT_HELP}; for lone requests")
     running.add_argument("--threads", type=int, metavar="N", help="threads (default: the bundle's profile)")
     running.add_argument(
-        "--reasoning-tags", nargs=2, metavar=("OPEN", "CLOSE"), help="instead of the marks that the bundle knows"
-    )
+        "--reasoning-tags", nargs=2, metavar=("OPEN", "CLOSE"),
+        help="what opens and closes reasoning, instead of the marks in the bundle",
+    )  # fmt: skip
     thinking = running.add_mutually_exclusive_group()
     thinking.add_argument(
-        "--think", action="store_true", default=None, help="have the model reason, where a request does not say"
+        "--think", action="store_true", default=None, help="have the model reason, unless a request says otherwise"
     )
-    thinking.add_argument("--no-think", dest="think", action="store_false", help="have it answer at once, likewise")
-    running.add_argument(
-        "--think-budget", type=int, default=0, metavar="N", help="tokens of reasoning, likewise (0: no limit)"
+    thinking.add_argument(
+        "--no-think", dest="think", action="store_false", help="have it answer at once, unless a request says otherwise"
     )
     running.add_argument(
-        "--template-var", action="append", default=[], metavar="NAME=VALUE", help="for every prompt (repeatable)"
+        "--think-budget", type=int, default=0, metavar="N",
+        help="most tokens of reasoning, unless a request says otherwise (0: no limit)",
+    )  # fmt: skip
+    running.add_argument(
+        "--template-var",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="variable of the chat template (repeatable)",
     )
     running.add_argument("--verify", action="store_true", help="compare the bundle's SHA-256 sums first")
     add_trusted_key(running)

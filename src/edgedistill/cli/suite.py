@@ -44,7 +44,9 @@ NEW: tuple[dict[str, Any], ...] = (
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    check = actions.add_parser("check", help="what was read, how it is scored, what would not be", allow_abbrev=False)
+    check = actions.add_parser(
+        "check", help="show how a file is read and scored, and what could not be scored", allow_abbrev=False
+    )
     show = actions.add_parser("show", help="prompts with their right answers", allow_abbrev=False)
     for one in (check, show):
         one.add_argument("suite", metavar="SUITE", help="a file, a directory, or a built-in suite")

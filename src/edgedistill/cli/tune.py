@@ -25,7 +25,7 @@ examples:
   edgedistill tune my-bundle --reference ./my-student -o my-tuned --minutes 30
   edgedistill tune my-bundle -o my-tuned --calibration dialogues.jsonl --on-policy 0.25
 
-An interrupted run (Ctrl-C) is taken up when the same command is run again."""
+After Ctrl-C, the same command continues the run."""
 
 _NAMES = (
     ("steps", int, "N", "updates (300)"),

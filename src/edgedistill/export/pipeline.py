@@ -186,7 +186,7 @@ def resolve_profile(options: ExportOptions) -> Profile:
 
     Raises:
         UsageError: A quality together with a format or a budget; calibration of something that does not depend on it,
-            or with the optimum exporter.
+            or with the fallback exporter.
         ProfileError: No such profile.
     """
     profile = options.profile if isinstance(options.profile, Profile) else load_profile(options.profile)
@@ -265,7 +265,7 @@ def calibratable(config: Mapping[str, Any], options: ExportOptions) -> ExportOpt
 
 def _uncalibrated() -> UsageError:
     return UsageError(
-        "Calibration, or a budget, was asked for; the optimum exporter quantizes without either.",
+        "Calibration, or a budget, was asked for; the fallback exporter quantizes without either.",
         hint="Export this model with a --format and without --calibrate.",
     )
 
@@ -282,7 +282,7 @@ def _kept(checkpoint: Checkpoint, profile: Profile, options: ExportOptions) -> t
     if asked and (options.thorough or options.exporter == "optimum"):
         raise UsageError(
             "--keep-quantization was asked for together with "
-            f"{'calibration, which quantizes anew' if options.thorough else 'the optimum exporter'}.",
+            f"{'calibration, which quantizes anew' if options.thorough else 'the fallback exporter'}.",
             hint="Leave one of them out.",
         )
     decided = options.format is not None or options.block_size is not None

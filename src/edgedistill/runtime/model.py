@@ -245,7 +245,7 @@ class Model(Prompting):
         """Answer several prompts together, ``batch`` at a time; one that ends makes room for the next.
 
         The keywords are those of ``generate``. With ``exact`` numerics every generation is that of ``generate`` with
-        the same seed, bit for bit. Times in the statistics are those of the batch. A bundle of the optimum exporter
+        the same seed, bit for bit. Times in the statistics are those of the batch. A bundle of the fallback exporter
         answers one prompt after the other, and so does any with a budget of reasoning or with ``logprobs``.
 
         Raises:
@@ -317,11 +317,11 @@ class Model(Prompting):
         """Use the prompt cache on disk from now on; ``directory``: None for the user's cache.
 
         Raises:
-            GenerationError: A bundle of the optimum exporter, whose cache is not kept.
+            GenerationError: A bundle of the fallback exporter, whose cache is not kept.
         """
         if not isinstance(self.session, DecoderSession):
             raise GenerationError(
-                "The prompt cache needs a bundle of edgedistill's own exporter; this one is optimum's.",
+                "The prompt cache needs a bundle of the native exporter; this one is the fallback exporter's.",
                 hint="Leave the prompt cache off.",
             )
         self.prompt_cache = PromptCache(self.bundle, self.session, directory)

@@ -54,7 +54,7 @@ def tune_bundle(
     """Train scales, zero points, norms and biases of a bundle towards its original; codes stay as they are.
 
     Args:
-        bundle: Quantized bundle of edgedistill's own exporter. It is not changed.
+        bundle: Quantized bundle of the native exporter. It is not changed.
         out: Bundle directory to make. An interrupted run with the same arguments is taken up.
         reference: The original: built-in name, directory, GGUF file or Hub id (nothing is downloaded). None: what the
             bundle's manifest names.
@@ -192,7 +192,7 @@ def _check_bundle(source: Bundle) -> None:
     if source.manifest.model.signature != "edgedistill":
         raise BundleError(
             f"{source.path.name} was made by the fallback exporter, whose graph cannot be tuned.",
-            hint="Tuning needs a model that edgedistill's own exporter knows (edgedistill export --exporter own).",
+            hint="Tuning needs a model that the native exporter knows (edgedistill export --exporter own).",
         )
     if all(weight.format.is_float or weight.format.is_w8a8 for weight in source.manifest.weights):
         raise UsageError(

@@ -168,7 +168,7 @@ def test_rope_parameters_that_transformers_rejects(scaling: dict[str, Any], tmp_
 @needs_optimum
 @pytest.mark.parametrize("model_type", ["rwkv", "bert", "made_up", None])
 def test_architectures_that_nobody_knows(model_type: str | None) -> None:
-    message = f"Neither edgedistill's own exporter nor optimum-onnx.*type '{model_type}'"
+    message = f"Neither the native exporter nor optimum-onnx.*type '{model_type}'"
     with pytest.raises(UnsupportedModelError, match=message):
         fallback.check_supported({"model_type": model_type})
 

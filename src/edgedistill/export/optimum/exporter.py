@@ -47,17 +47,17 @@ class FallbackExporter:
         """
         if profile.kv_cache.is_quantized:
             raise UsageError(
-                f"The optimum exporter writes a float32 KV cache; {profile.kv_cache.dtype} was requested.",
+                f"The fallback exporter writes a float32 KV cache; {profile.kv_cache.dtype} was requested.",
                 hint="Export this model with --kv-cache float32.",
             )
         if any(fmt.is_w8a8 for fmt in (profile.weights.default, *(rule.format for rule in profile.weights.rules))):
             raise UsageError(
-                "The optimum exporter has weight-only formats; W8A8 was requested.",
+                "The fallback exporter has weight-only formats; W8A8 was requested.",
                 hint="Export this model with --format int8.",
             )
         if profile.weights.prefill is not None:
             raise UsageError(
-                "The optimum exporter makes one graph; a second form for prefill was requested.",
+                "The fallback exporter makes one graph; a second form for prefill was requested.",
                 hint="Leave `weights.prefill` out of the profile, and --prefill off the command line.",
             )
         optimum.check_supported(checkpoint.config)
@@ -78,7 +78,7 @@ class FallbackExporter:
         available, free = available_memory(), free_disk(out)
         if memory > available:
             raise BudgetError(
-                f"The optimum exporter loads the whole model: about {memory / _GB:.1f} GB of memory are needed, "
+                f"The fallback exporter loads the whole model: about {memory / _GB:.1f} GB of memory are needed, "
                 f"{available / _GB:.1f} GB are available.",
                 hint="Use a machine with more memory. (Families that edgedistill exports itself are streamed and need "
                 "about 1 GB: edgedistill families)",

@@ -108,7 +108,7 @@ def check_supported(config: Mapping[str, Any]) -> None:
         tasks = {}
     if TASK not in tasks:
         raise UnsupportedModelError(
-            "Neither edgedistill's own exporter nor optimum-onnx can export text generation for a model of type "
+            "Neither the native exporter nor optimum-onnx can export text generation for a model of type "
             f"'{model_type}'{reason(model_type)}.",
             hint="See what is known: edgedistill families",
         )

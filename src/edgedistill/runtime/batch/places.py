@@ -245,7 +245,7 @@ class SharedPlaces:
 
 
 class SinglePlace:
-    """The one sequence of a graph that takes no batch (the optimum exporter's)."""
+    """The one sequence of a graph that takes no batch (the fallback exporter's)."""
 
     size = 1
 
