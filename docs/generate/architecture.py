@@ -1,4 +1,4 @@
-"""The page of the architecture: the rooms in the order of the import contract, each with its docstring's first line."""
+"""The page of the architecture: packages in the order of the import contract, with their docstrings' first lines."""
 
 from __future__ import annotations
 
