@@ -29,6 +29,7 @@ TWO_CHANNELS = "<|channel|>analysis<|message|>2<|end|><|start|>assistant<|channe
         ("", (), "open-thoughts/OpenThinker-7B", OPEN_THINKER),
         ("{{ '<thought>' }}", (), "", "<thought>2+2</thought>4"),
         ("Write 'Here is my thought process:'", (), "", "Here is my thought process:2+2Here is my response:4"),
+        ("Write 'Here is my thought process:'", (), "", "Here's my thought process: 2+2\nHere's my response: 4"),
         ("<think></think><response></response>", (), "", "<think>2+2</think>\n<response>4</response>"),
         ("<think></think><answer></answer>", (), "", "<think>2+2</think>\n<answer>\n4\n</answer>"),
         ("", ("<think>", "<answer>"), "", "<think>2+2</think><answer>4</answer>"),
@@ -38,6 +39,9 @@ TWO_CHANNELS = "<|channel|>analysis<|message|>2<|end|><|start|>assistant<|channe
         ("", ("<seed:think>",), "", "<seed:think>2+2</seed:think>4"),
         ("", ("<|channel|>", "<|message|>"), "", HARMONY),
         ("", ("<|channel|>", "<|message|>"), "", HARMONY.replace("analysis", "commentary")),
+        # An answer whose form was asked for.
+        ("", ("<|channel|>", "<|message|>"), "", HARMONY.replace("final", "final <|constrain|>json")),
+        ("", ("<|channel|>", "<|message|>"), "", HARMONY.replace("final", "final <|constrain|>JSON")),
         ("", ("<|channel|>", "<|message|>"), "", TWO_CHANNELS + "<|channel|>final<|message|>4"),
         ("", ("<|START_THINKING|>",), "", "<|START_THINKING|>2+2<|END_THINKING|><|START_RESPONSE|>4<|END_RESPONSE|>"),
         ("", ("◁think▷",), "", "◁think▷2+2◁/think▷4"),

@@ -85,7 +85,10 @@ _HARMONY = ReasoningGrammar(
         TagPair(f"{head}<|channel|>{channel}<|message|>", "<|end|>")
         for head in _HEADS for channel in ("analysis", "commentary")
     ),
-    tuple(TagPair(f"{head}<|channel|>final<|message|>", "") for head in _HEADS),
+    tuple(
+        TagPair(f"{head}<|channel|>final{form}<|message|>", "")
+        for form in ("", " <|constrain|>json", " <|constrain|>JSON") for head in _HEADS
+    ),
     repeats=True,
 )  # fmt: skip
 
@@ -113,7 +116,10 @@ FAMILIES: dict[str, _Family] = {
         ("[BEGIN FINAL RESPONSE]",),
     ),
     "Granite 3.2": _Family(
-        _pair("Here is my thought process:", "Here is my response:"), ("Here is my thought process:",)
+        ReasoningGrammar(
+            tuple(TagPair(f"{here} my thought process:", f"{here} my response:") for here in ("Here is", "Here's"))
+        ),
+        ("Here is my thought process:",),
     ),
     "Granite 3.3": _Family(_pair(*_THINK, ("<response>", "</response>")), ("<think>", "<response>")),
     "Marco-o1": _Family(_pair("<Thought>", "</Thought>", ("<Output>", "</Output>")), ("<Thought>",), name=r"marco-?o1"),

@@ -68,7 +68,8 @@ def closing_events(model: Model, prompt: str, written: str) -> list[Event]:
     if pair is None:
         return []
     if grammar.repeats and grammar.answers:
-        header = max((answer.open for answer in grammar.answers), key=len)  # of a message of its own
+        plain = grammar.answers[0].open
+        header = max((pair.open for pair in grammar.answers if pair.open.endswith(plain)), key=len)  # its own message
         return [Event("marker", text=pair.close + header)]
     return [Event("reasoning", text="\n"), Event("marker", text=pair.close), Event("answer", text="\n\n")]
 

@@ -71,6 +71,11 @@ def test_default_tags_reassemble(text: str) -> None:
     [
         ("<think>2+2 is 4</think>\n\n4", None, "2+2 is 4", "4", True),
         ("2+2 is 4\n</think>\n\n4", THINK, "2+2 is 4", "4", True),  # the template has written the opening tag
+        ("<think>\n2+2 is 4\n</think>\n\n4", THINK, "2+2 is 4", "4", True),  # and the model writes it again
+        ("\n<think>never ends", THINK, "never ends", "", False),
+        ("<thi", THINK, "<thi", "", False),
+        ("so <think>a</think>b", THINK, "so <think>a", "b", True),
+        ("<think><think>a</think>b", THINK, "<think>a", "b", True),
         ("<think>never ends", None, "never ends", "", False),
         ("never ends", THINK, "never ends", "", False),
         ("no tags at all", None, "", "no tags at all", True),

@@ -61,13 +61,15 @@ class ReasoningSplitter:
     """Incremental splitter; feed it text as it comes and finish it once.
 
     Inside reasoning only the closing mark of its own pair counts: an opening mark there is text, and so is any mark of
-    reasoning in the answer.
+    reasoning in the answer. Some models write the mark again that the prompt has ended with: at the very beginning it
+    is a mark.
     """
 
     def __init__(self, grammar: ReasoningGrammar = DEFAULT_GRAMMAR, *, opened: TagPair | None = None) -> None:
         """``opened``: the pair that the prompt has opened already (see ``opened_by``)."""
         self._grammar = grammar
         self._state: State = "start" if opened is None else "reasoning"
+        self._repeatable = opened is not None
         self._pair = opened
         """The pair whose end is waited for: of reasoning, or around the answer."""
         self._thought = False
@@ -120,6 +122,8 @@ class ReasoningSplitter:
         buffer = self._held
         if self._state == "start":
             return self._at_start(segments, buffer, final=final)
+        if self._repeatable and self._pair is not None:
+            return self._after_prompt(segments, buffer, self._pair.open, final=final)
         mark = self._pair.close if self._pair is not None else ""
         start = buffer.find(mark) if mark else -1
         if start < 0:
@@ -128,6 +132,15 @@ class ReasoningSplitter:
         self._take(segments, start)
         self._take(segments, len(mark), "marker")
         self._leave(mark)
+        return True
+
+    def _after_prompt(self, segments: list[Segment], buffer: str, mark: str, *, final: bool) -> bool:
+        rest = buffer.lstrip()
+        if not final and len(rest) < len(mark) and mark.startswith(rest):
+            return False
+        self._repeatable = False
+        if rest.startswith(mark):
+            self._take(segments, len(buffer) - len(rest) + len(mark), "marker")
         return True
 
     def _at_start(self, segments: list[Segment], buffer: str, *, final: bool) -> bool:
