@@ -200,3 +200,62 @@ def test_what_is_not_read_is_refused() -> None:
     source.tensors["m.scales"] = scales[:, :-1]
     with pytest.raises(CheckpointError, match="do not fit"):
         read(source, {"quant_method": "gptq", "bits": 4})
+
+
+@pytest.mark.parametrize("stated", [[8, 32], None, "another"])
+def test_a_last_block_that_is_cut(stated: list[int] | str | None) -> None:
+    """20 rows in blocks of 8: three blocks that are no thirds of the rows, which only the config can tell."""
+    import torch
+
+    weights = torch.randn(20, 80, generator=torch.Generator().manual_seed(0)).to(torch.float8_e4m3fn)
+    scales = np.random.default_rng(2).uniform(0.5, 2, (3, 3)).astype(np.float32)
+    parts: dict[str, np.ndarray] = {"m.weight": weights.view(torch.uint8).numpy(), "m.weight_scale": scales}
+    source = Stored(parts, {"m.weight": "F8_E4M3"})
+    groups: dict[str, Any] = {"group_0": {"weights": {"num_bits": 8, "block_structure": stated and [8, 32]}}}
+    if stated == "another":
+        groups["group_1"] = {"weights": {"num_bits": 8, "strategy": "channel"}}
+    config = {"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": groups}
+    _, opened = open_quantized({"quantization_config": config}, source)  # type: ignore[arg-type]
+    if stated != [8, 32]:
+        with pytest.raises(CheckpointError, match="do not fit"):
+            opened.read_rows("m.weight", 0, 20)
+        return
+    expected = weights.float().numpy() * np.repeat(np.repeat(scales, 8, 0), 32, 1)[:20, :80]
+    np.testing.assert_allclose(opened.read_rows("m.weight", 0, 20), expected, rtol=1e-6)
+
+
+def test_fp8_with_scales_of_activations_beside_it() -> None:
+    """As Ministral 3 is published: one scale a matrix, and one of its input that a bundle does not use."""
+    parts: dict[str, np.ndarray] = {
+        "m.weight": np.full((N, K), 0x38, np.uint8),
+        "m.weight_scale_inv": np.array(0.5, np.float32),
+        "m.activation_scale": np.array(3, np.float32),
+    }
+    config = {"quant_method": "fp8", "activation_scheme": "static", "weight_block_size": None}
+    np.testing.assert_array_equal(read(Stored(parts, {"m.weight": "F8_E4M3"}), config), np.full((N, K), 0.5))
+
+
+@pytest.mark.parametrize("layout", ["marlin", "bitblas"])
+@pytest.mark.parametrize("key", ["checkpoint_format", "format"])
+def test_other_layouts_of_gptq_are_not_read_as_its_own(layout: str, key: str) -> None:
+    codes, zeros, scales, _ = values()
+    parts = {"m.qweight": pack(codes, 0), "m.qzeros": pack(zeros, 1), "m.scales": scales}
+    with pytest.raises(UnsupportedModelError, match=f"gptq, {layout} with 4 bits"):
+        read(Stored(parts), {"quant_method": "gptq", "bits": 4, key: layout})
+
+
+@pytest.mark.parametrize(
+    ("locations", "online"), [(["weight_input", "weight_output"], None), (["weight_input", "input"], "input"),
+                              (["weight_output", "q_attn"], "q_attn")],
+)  # fmt: skip
+def test_rotations_of_activations_are_refused(locations: list[str], online: str | None) -> None:
+    """Those of weights alone are in the weights that are stored."""
+    codes, zeros, scales, expected = values()
+    parts = {"m.weight_packed": pack(codes.T, 1), "m.weight_scale": scales.T, "m.weight_zero_point": pack(zeros.T, 0)}
+    applied = [{"location": location, "targets": ["Linear"]} for location in locations]
+    config = PACKED | {"transform_config": {"config_groups": {"u": {"type": "hadamard", "apply": applied}}}}
+    if online is None:
+        np.testing.assert_allclose(read(Stored(parts), config), expected, rtol=1e-6)
+        return
+    with pytest.raises(UnsupportedModelError, match=f"rotates activations.*{online}"):
+        read(Stored(parts), config)

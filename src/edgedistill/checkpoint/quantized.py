@@ -18,6 +18,7 @@ from edgedistill.checkpoint.bitnet import open_bitnet
 from edgedistill.checkpoint.config_values import mapping
 from edgedistill.checkpoint.grid import Grid
 from edgedistill.checkpoint.mxfp4 import Mxfp4Tensors
+from edgedistill.checkpoint.packed_codes import e4m3, e5m2, unpack
 from edgedistill.checkpoint.safetensors import check_finite, check_rows, widen
 from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import CheckpointError, UnsupportedModelError
@@ -40,7 +41,7 @@ _WHOLE = ("F8_E4M3", "F8_E5M2", "I8")
 _PARTS = ("qweight", "qzeros", "scales", "g_idx", "weight_packed", "weight_scale", "weight_scale_inv",
           "weight_zero_point", "weight_shape", "weight_g_idx", "input_scale", "input_scale_ub", "input_zero_point",
           "output_scale", "k_scale", "v_scale")  # fmt: skip
-_NO_WEIGHTS = (".input_scale", ".output_scale", ".k_scale", ".v_scale", ".q_scale")
+_NO_WEIGHTS = (".input_scale", ".activation_scale", ".output_scale", ".k_scale", ".v_scale", ".q_scale")
 """Scales of activations and caches, which a bundle has its own of."""
 _HINT = "Use the original checkpoint of the model, or a GGUF file of it."
 
@@ -88,6 +89,7 @@ def open_quantized(config: dict[str, Any], source: SafetensorsSource) -> tuple[d
 def _scheme(stated: Mapping[str, Any]) -> Scheme:
     method = str(stated.get("quant_method", "unknown method"))
     bits = stated.get("bits", stated.get("w_bit", 4))
+    _refuse_rotations(stated)
     if method in ("fp8", "fbgemm_fp8") or (method == "modelopt" and stated.get("quant_algo") == "FP8"):
         block = stated.get("weight_block_size")
         if block is None:
@@ -98,14 +100,16 @@ def _scheme(stated: Mapping[str, Any]) -> Scheme:
     # transformers 5 calls AWQ's ``version`` and GPTQ's ``checkpoint_format`` both ``format``.
     if method == "awq" and bits == 4 and str(stated.get("version") or stated.get("format") or "gemm").lower() == "gemm":
         return Scheme("awq", 4)
-    if method == "gptq" and bits in (2, 4, 8):
-        shifted = "gptq_v2" not in (stated.get("checkpoint_format"), stated.get("format"))
-        return Scheme("gptq", int(bits), int(shifted))
+    if method == "gptq":
+        layout = str(stated.get("checkpoint_format") or stated.get("format") or "gptq").lower()
+        if bits in (2, 4, 8) and layout in ("gptq", "gptq_v2"):
+            return Scheme("gptq", int(bits), int(layout == "gptq"))
+        method = f"{method}, {layout}"
     if method == "compressed-tensors":
         layout = str(stated.get("format"))
-        if layout in ("float-quantized", "int-quantized", "naive-quantized"):
-            return Scheme("bytes")
         groups = [group for group in mapping(stated, "config_groups").values() if isinstance(group, dict)]
+        if layout in ("float-quantized", "int-quantized", "naive-quantized"):
+            return Scheme("bytes", block=_same_block([mapping(group, "weights") for group in groups]))
         known = [mapping(group, "weights").get("num_bits") for group in groups]
         packed = [one for one in known if isinstance(one, int) and one in (2, 4, 8)]
         if layout == "pack-quantized" and packed == known != []:
@@ -116,6 +120,26 @@ def _scheme(stated: Mapping[str, Any]) -> Scheme:
         "4, 8 bits) or compressed-tensors (pack-quantized, float-quantized, int-quantized).",
         hint=_HINT,
     )
+
+
+def _same_block(weights: list[Mapping[str, Any]]) -> tuple[int, int] | None:
+    """Rows and columns that share a scale, where all groups state the same block."""
+    found = {tuple(stated) if isinstance(stated := one.get("block_structure"), list) else () for one in weights}
+    block = found.pop() if len(found) == 1 else ()
+    return block if len(block) == 2 and all(type(size) is int and size > 0 for size in block) else None
+
+
+def _refuse_rotations(stated: Mapping[str, Any]) -> None:
+    """Raise UnsupportedModelError where activations are rotated while the model runs (QuIP, SpinQuant): the weights
+    alone are another model. Rotations of weights alone are in the weights."""
+    rotations = mapping(mapping(stated, "transform_config"), "config_groups")
+    applied = [one for scheme in rotations.values() if isinstance(scheme, dict) for one in scheme.get("apply") or ()]
+    places = [str(one.get("location")) for one in applied if isinstance(one, dict)]
+    if online := next((place for place in places if not place.startswith("weight_")), None):
+        raise UnsupportedModelError(
+            f"The checkpoint rotates activations at run time (transform_config, {online}), which is not supported.",
+            hint=_HINT,
+        )
 
 
 class QuantizedTensors:
@@ -216,15 +240,15 @@ class QuantizedTensors:
         """Zero points [groups, N] of AWQ and GPTQ."""
         stored = self._whole(f"{module}.qzeros")
         if self._scheme.kind == "awq":
-            return _unpack(stored, 4, axis=1, order=_AWQ_ORDER)
-        return _unpack(stored, self._scheme.bits, axis=1) + self._scheme.zero_shift
+            return unpack(stored, 4, axis=1, order=_AWQ_ORDER)
+        return unpack(stored, self._scheme.bits, axis=1) + self._scheme.zero_shift
 
     def _packed_zeros(self, module: str, shape: tuple[int, ...]) -> Codes:
         """Zero points of compressed-tensors, of the shape [N, groups] of the scales."""
         bits, name = self._bits(module), f"{module}.weight_zero_point"
         if name not in self._source.names():
             return np.full(shape, 1 << (bits - 1), np.int32)
-        return _unpack(self._whole(name), bits, axis=0)[: shape[0]]
+        return unpack(self._whole(name), bits, axis=0)[: shape[0]]
 
     def _in_order(self, module: str, groups: int) -> bool:
         """Whether every group consists of neighbouring columns."""
@@ -280,7 +304,7 @@ class QuantizedTensors:
         """Rows of a matrix of eight-bit floats or integers, with a scale for all, every row or every block."""
         name = f"{module}.weight"
         stored, dtype = self._source.read_stored(name, start, stop), self._source.info(name).dtype
-        table = {"F8_E4M3": _e4m3, "F8_E5M2": _e5m2}.get(dtype)
+        table = {"F8_E4M3": e4m3, "F8_E5M2": e5m2}.get(dtype)
         rows: Floats = stored.astype(np.float32) if table is None else table()[stored]
         inverse = f"{module}.weight_scale_inv"
         scale_name = inverse if inverse in self._source.names() else f"{module}.weight_scale"
@@ -289,8 +313,12 @@ class QuantizedTensors:
                 raise CheckpointError(f"The checkpoint has no {scale_name} for its integers.", hint=_HINT)
             return rows
         scales, (n, k) = self._small(scale_name), self._shape(module)
-        block = self._scheme.block or (-(-n // scales.shape[0]), -(-k // scales.shape[1]))
-        if scales.size > 1 and (-(-n // block[0]), -(-k // block[1])) != scales.shape:
+        if not scales.size:
+            raise _unfit(module, scales.shape, (n, k))
+        # Where no block is stated, all blocks are whole: a last one that is cut could belong to several sizes.
+        block = self._scheme.block or (max(1, n // scales.shape[0]), max(1, k // scales.shape[1]))
+        whole = self._scheme.block or (n % scales.shape[0], k % scales.shape[1]) == (0, 0)
+        if scales.size > 1 and not (whole and (-(-n // block[0]), -(-k // block[1])) == scales.shape):
             raise _unfit(module, scales.shape, (n, k))
 
         def spread(values: Floats) -> Floats:
@@ -312,7 +340,7 @@ class QuantizedTensors:
             return self._compressed(module)
         codes, scales, z = self._whole(f"{module}.qweight"), self._floats(f"{module}.scales"), self._zeros(module)
         bits, (n, k) = self._scheme.bits, self._shape(module)
-        q = _unpack(codes, 4, axis=1, order=_AWQ_ORDER) if self._scheme.kind == "awq" else _unpack(codes, bits, axis=0)
+        q = unpack(codes, 4, axis=1, order=_AWQ_ORDER) if self._scheme.kind == "awq" else unpack(codes, bits, axis=0)
         if q.shape != (k, n) or z.shape != scales.shape or scales.shape[1] != n or k % scales.shape[0]:
             raise _unfit(module, scales.shape, (n, k))
         group = self._groups(module, k, len(scales))
@@ -321,7 +349,7 @@ class QuantizedTensors:
     def _compressed(self, module: str) -> Floats:
         bits, (n, k) = self._bits(module), self._shape(module)
         scales, zero_points = self._grid(module)
-        q = _unpack(self._whole(f"{module}.weight_packed"), bits, axis=1)[:, :k]
+        q = unpack(self._whole(f"{module}.weight_packed"), bits, axis=1)[:, :k]
         if q.shape != (n, k) or not scales.shape[1] or k % scales.shape[1]:
             raise _unfit(module, scales.shape, (n, k))
         group = self._groups(module, k, scales.shape[1])
@@ -350,31 +378,3 @@ def _unfit(module: str, scales: tuple[int, ...], shape: tuple[int, int]) -> Chec
         f"The scales {list(scales)} of {module} do not fit its weight {list(shape)}.",
         hint="The checkpoint is damaged, or its quantization_config belongs to another one.",
     )
-
-
-def _unpack(values: Codes, bits: int, *, axis: int, order: tuple[int, ...] | None = None) -> Codes:
-    """Codes of ``bits`` bits out of int32 words, lowest first, along ``axis``; AWQ stores them in ``order``."""
-    shifts = np.arange(0, 32, bits, dtype=np.int32)
-    if order is not None:
-        # Word position j holds column order[j]; columns in order are read from position argsort(order).
-        shifts = shifts[np.argsort(order)]
-    spread = (np.expand_dims(values, axis + 1) >> shifts.reshape((-1,) + (1,) * (values.ndim - axis - 1))) & (
-        (1 << bits) - 1
-    )
-    shape = list(values.shape)
-    shape[axis] *= shifts.size
-    return spread.reshape(shape)
-
-
-def _e4m3() -> Floats:
-    """float32 of every byte of float8_e4m3fn: no infinities, NaN at 0x7f and 0xff (OCP OFP8)."""
-    code = np.arange(256)
-    sign, exponent, mantissa = np.where(code & 128, -1.0, 1.0), (code >> 3) & 15, code & 7
-    value = np.where(exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent - 7.0))
-    value[(code & 127) == 127] = np.nan
-    return (sign * value).astype(np.float32)
-
-
-def _e5m2() -> Floats:
-    """float32 of every byte of float8_e5m2, which is the upper half of a float16."""
-    return (np.arange(256, dtype=np.uint16) << 8).view(np.float16).astype(np.float32)
