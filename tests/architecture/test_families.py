@@ -235,3 +235,56 @@ def test_tensors_missing_or_of_another_shape() -> None:
         CheckpointError, match=r"no tensor 'model.layers.2.mlp.up_proj.weight'; one of shape \[80, 48\]"
     ):
         check_tensors(spec, Headers({k: v for k, v in shapes.items() if "2.mlp.up" not in k}))
+
+
+@pytest.mark.parametrize(("layers", "experts", "said"), [(3, 1 << 20, True), (1024, 200, True), (94, 512, False)])
+def test_more_experts_than_any_model_has_are_said_before_anything_loops_over_them(
+    layers: int, experts: int, said: bool
+) -> None:
+    stated = config(
+        "qwen3_moe", num_hidden_layers=layers, num_experts=experts, moe_intermediate_size=32, hidden_size=64
+    )
+    if said:
+        with pytest.raises(CheckpointError, match=f"claims {layers * experts} experts in all layers"):
+            build_spec(stated)
+    else:
+        assert build_spec(stated).layers[-1].mixture
+
+
+@pytest.mark.parametrize(
+    ("family", "key"),
+    [("granite", "attention_multiplier"), ("granite", "logits_scaling"), ("gemma2", "query_pre_attn_scalar")],
+)
+@pytest.mark.parametrize("value", [0, 0.0, -0.5])
+def test_multipliers_that_are_divided_by_or_mean_something_else_at_zero(family: str, key: str, value: float) -> None:
+    """ONNX Runtime's attention takes a scale of 0 for none given."""
+    with pytest.raises(CheckpointError, match=rf"{key} = {value:g}; a positive number"):
+        build_spec(config(family, **{key: value}))
+
+
+@pytest.mark.parametrize("stated", [{}, {"rope_parameters": None}])
+@pytest.mark.parametrize(
+    ("family", "kind", "theta", "others"),
+    [
+        ("gpt_oss", "yarn", 150000.0, {"factor": 32.0, "truncate": False, "original_max_position_embeddings": 4096}),
+        (
+            "apertus",
+            "llama3",
+            12e6,
+            {"factor": 8.0, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 8192},
+        ),
+        ("ministral3", "yarn", 1e6, {"factor": 16.0, "mscale": 1, "mscale_all_dim": 1}
+         | {"original_max_position_embeddings": 16384, "llama_4_scaling_beta": 0.1}),
+    ],
+)  # fmt: skip
+def test_rope_of_a_family_where_the_config_is_silent(
+    family: str, kind: str, theta: float, others: dict[str, Any], stated: dict[str, Any]
+) -> None:
+    """As their config classes have it; as the text part of a larger model, transformers writes down nothing else."""
+    more = {"activation_key": "xielu", "num_experts_per_tok": 1, "hidden_size": 64}
+    spoken = build_spec(config(family, **more, rope_parameters={"rope_type": kind, "rope_theta": theta} | others))
+    assert build_spec(config(family, **more, **stated)) == spoken
+    older = build_spec(config(family, **more, **stated, rope_scaling=None))  # as transformers 4 says that there is none
+    assert older.layers[-1].rope is not None
+    assert spoken.layers[-1].rope is not None
+    assert (older.layers[-1].rope.kind, spoken.layers[-1].rope.kind) == ("default", kind)

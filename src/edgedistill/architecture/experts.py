@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 BLOCK = 16
 """The smallest block of weights that the kernels have: it has to divide both sizes of an expert."""
+_MOST_EXPERTS = 1 << 17
+"""More than the layers of any model have together (the largest have some 25,000): what follows loops over them."""
 
 
 def experts_spec(config: Mapping[str, Any], family: Experts | None, hidden_size: int) -> ExpertsSpec | None:
@@ -75,9 +77,19 @@ def _has_none(config: Mapping[str, Any], family: Experts) -> bool:
 
 
 def mixture_layers(config: Mapping[str, Any], family: Experts | None, count: int) -> tuple[bool, ...]:
-    """Whether each layer is a mixture."""
+    """Whether each layer is a mixture; raises CheckpointError for more experts than any model has."""
     if family is None or _has_none(config, family):
         return (False,) * count
+    mixture = _mixture_layers(config, family, count)
+    if (experts := _count(config, family) * sum(mixture)) > _MOST_EXPERTS:
+        raise CheckpointError(
+            f"The config claims {experts} experts in all layers; at most {_MOST_EXPERTS} are expected.",
+            hint="Compare config.json with the original model's.",
+        )
+    return mixture
+
+
+def _mixture_layers(config: Mapping[str, Any], family: Experts, count: int) -> tuple[bool, ...]:
     if family.dense_first:
         first = number(config, family.dense_first.name, family.dense_first.default)  # 0 is a sensible value here
         return tuple(index >= first for index in range(count))

@@ -13,7 +13,7 @@ from edgedistill.architecture.altup import altup_spec, mlp_sizes, with_mlps
 from edgedistill.architecture.experts import experts_spec, mixture_layers
 from edgedistill.architecture.family import Family, Key, flag
 from edgedistill.architecture.family_table import FAMILIES
-from edgedistill.architecture.layer_sizes import ROPE_PARAMETERS, FullLayers, full_layers, second_embedding, with_sizes
+from edgedistill.architecture.layer_sizes import FullLayers, full_layers, second_embedding, with_sizes
 from edgedistill.architecture.recurrent import adjusted_mlp, recurrent_layers
 from edgedistill.architecture.refused_types import reason
 from edgedistill.architecture.rope import rope_spec
@@ -100,12 +100,13 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
             f"The model uses the activation '{activation}'; expected one of {', '.join(_ACTIVATIONS)}.", hint=_HINT
         )
     max_position_embeddings = integer(config, "max_position_embeddings", family.max_position_embeddings)
+    for key in (family.attention_scale_base, family.attention_scale, family.logits_divisor):
+        if isinstance(key, Key) and not 0 < key.number(config) < math.inf:
+            raise CheckpointError(
+                f"config.json has {key.name} = {key.number(config):g}; a positive number is expected.",
+                hint="Compare config.json with the original model's.",
+            )
     scale_base = family.attention_scale_base.number(config) if family.attention_scale_base else float(head_dim)
-    if family.attention_scale_base and not 0 < scale_base < math.inf:
-        raise CheckpointError(
-            f"config.json has {family.attention_scale_base.name} = {scale_base:g}; a positive number is expected.",
-            hint="Compare config.json with the original model's.",
-        )
     per_layer_size, per_layer_vocab = second_embedding(config, family) if family.own_sizes else (0, 0)
     return ModelSpec(
         family=model_type,
@@ -162,9 +163,9 @@ def _attention_scale(config: Mapping[str, Any], family: Family, scale_base: floa
 
 
 def _older_spelling(config: Mapping[str, Any], family: Family) -> Mapping[str, Any]:
-    """LFM2's first checkpoints have names of their own for three keys; Gemma 4's RoPE may go without saying."""
-    if family.layer_scalars:
-        return {**config, "rope_parameters": mapping(config, "rope_parameters") or ROPE_PARAMETERS}
+    """LFM2's first checkpoints have names of their own for three keys; a family's usual RoPE may go without saying."""
+    if family.rope_parameters and not mapping(config, "rope_parameters") and "rope_scaling" not in config:
+        return {**config, "rope_parameters": family.rope_parameters}
     if family.recurrent is None or family.recurrent.layer_type != "conv":
         return config
     older = {"tie_embedding": "tie_word_embeddings", "block_ff_dim": "intermediate_size", "theta": "rope_theta"}

@@ -114,6 +114,7 @@ class Family:
     Attributes:
         rope_theta, head_dim, kv_heads, max_position_embeddings, tie_word_embeddings, activation: Defaults of the
             config class, for keys that config.json leaves out. ``activation_key``: where the activation is named.
+        rope_parameters: Likewise, where config.json has neither these nor the older ``rope_scaling``.
         norm, norm_bias, norm_offset, norm_placement, parallel, qk_norm, gated_mlp, output_gate: See ``ModelSpec``.
         norm_eps: Key of the norms' epsilon.
         qkv_bias, o_bias, mlp_bias: Fixed, or the key that says.
@@ -146,6 +147,7 @@ class Family:
     """
 
     rope_theta: float = 10000.0
+    rope_parameters: Mapping[str, Any] = field(default_factory=dict)
     head_dim: int | None = None
     kv_heads: int | None = None
     max_position_embeddings: int = 32768

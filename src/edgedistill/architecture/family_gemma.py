@@ -80,6 +80,10 @@ GEMMA4 = replace(
     full_head_dim=512,
     layer_scalars=True,
     altup=False,
+    rope_parameters={
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0},
+    },
     refused={
         "attn_logit_softcapping": "a logit cap that Gemma 4 does not apply",
         "enable_moe_block": "a mixture of experts gated by GELU, which ONNX Runtime has no kernel for",

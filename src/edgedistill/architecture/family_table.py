@@ -1,13 +1,13 @@
 """The table of families: what each ``model_type`` fixes, read from transformers' ``models/<type>`` (configuration for
 defaults, modeling for the arithmetic).
 
-To add a family: a row here, a row in ``checkpoint.gguf.config`` if llama.cpp knows it, and a random config in the
-parity tests.
+To add one: a row here, a row in ``gguf.architectures`` if llama.cpp knows it, a random config in the parity tests.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from edgedistill.architecture.family import Experts, Family, Key, Recurrent
 from edgedistill.architecture.family_gemma import GEMMA, GEMMA2, GEMMA3, GEMMA3N, GEMMA4
@@ -17,6 +17,11 @@ _MLP_BIAS = Key("mlp_bias", False)
 _USE_BIAS = Key("use_bias", False)
 _EPS_5 = Key("rms_norm_eps", 1e-5)
 _LAYER_NORM_EPS = Key("layer_norm_eps", 1e-5)
+
+
+def _rope(kind: str, factor: float, original: int, **others: float) -> dict[str, Any]:
+    return {"rope_type": kind, "factor": factor, "original_max_position_embeddings": original, **others}
+
 
 _LLAMA = Family(qkv_bias=_ATTENTION_BIAS, o_bias=_ATTENTION_BIAS, mlp_bias=_MLP_BIAS, max_position_embeddings=2048)
 _QWEN3 = Family(
@@ -28,13 +33,7 @@ _QWEN3 = Family(
     windows="optional",
     sliding_window=4096,
 )
-_OLMO2 = replace(
-    _LLAMA,
-    mlp_bias=False,
-    norm_eps=_EPS_5,
-    norm_placement="post",
-    qk_norm="full",
-)
+_OLMO2 = replace(_LLAMA, mlp_bias=False, norm_eps=_EPS_5, norm_placement="post", qk_norm="full")
 _GLM = Family(
     kv_heads=2,
     head_dim=128,
@@ -105,7 +104,15 @@ FAMILIES: dict[str, Family] = {
     "ministral": Family(
         kv_heads=8, windows="pattern", sliding_window=4096, full_every=0, max_position_embeddings=131072
     ),
-    "ministral3": Family(kv_heads=8, head_dim=128, max_position_embeddings=262144, norm_eps=_EPS_5, windows="all"),
+    "ministral3": Family(
+        kv_heads=8,
+        head_dim=128,
+        rope_theta=1e6,
+        rope_parameters=_rope("yarn", 16.0, 16384, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.1),
+        max_position_embeddings=262144,
+        norm_eps=_EPS_5,
+        windows="all",
+    ),
     "qwen2": Family(kv_heads=32, qkv_bias=True, windows="optional", sliding_window=4096),
     "qwen3": _QWEN3,
     "qwen3_moe": replace(
@@ -160,6 +167,7 @@ FAMILIES: dict[str, Family] = {
         kv_heads=8,
         head_dim=64,
         rope_theta=150000.0,
+        rope_parameters=_rope("yarn", 32.0, 4096, truncate=False),
         max_position_embeddings=131072,
         norm_eps=_EPS_5,
         qkv_bias=Key("attention_bias", True),
@@ -196,11 +204,7 @@ FAMILIES: dict[str, Family] = {
     "gemma4_text": GEMMA4,
     "granite": _GRANITE,
     "granitemoe": replace(_GRANITE, mlp_bias=False, experts=_GRANITE_EXPERTS),
-    "granitemoeshared": replace(
-        _GRANITE,
-        mlp_bias=False,
-        experts=_GRANITE_SHARED,
-    ),
+    "granitemoeshared": replace(_GRANITE, mlp_bias=False, experts=_GRANITE_SHARED),
     # Granite 4: with Mamba layers (-h) or without, with experts beside the shared MLP or without.
     "granitemoehybrid": replace(
         _GRANITE,
@@ -298,6 +302,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "apertus": Family(
         rope_theta=12e6,
+        rope_parameters=_rope("llama3", 8.0, 8192, low_freq_factor=1.0, high_freq_factor=4.0),
         max_position_embeddings=65536,
         activation="xielu",
         norm_eps=_EPS_5,

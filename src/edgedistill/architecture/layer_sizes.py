@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from edgedistill.architecture.spec import LayerSpec
 
 _HINT = "Compare config.json with the original model's."
-ROPE_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
-    "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
-    "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0},
-}
-"""What the config class has where config.json names none."""
 
 
 @dataclass(frozen=True, slots=True)
