@@ -259,3 +259,27 @@ def test_tokenizer_that_outgrew_the_adapter(base: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"but model.embed_tokens.weight has 320 rows"):
         open_checkpoint(str(base), adapter=adapter)
     shutil.rmtree(adapter)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_dora_of_an_output_that_is_all_zeros(base: Path, tmp_path: Path, turned: bool) -> None:
+    """PEFT divides 0 by 0 there: every number of that output is none. The other outputs can be read."""
+    module = "embed_tokens" if turned else "lm_head"
+    from edgedistill.checkpoint.lora_source import Changes, Delta, LoraSource
+    from edgedistill.checkpoint.safetensors import open_safetensors_file
+
+    weights = np.ones((6, 4), np.float32)
+    weights[:, 2] = weights[3] = 0
+    stored, adapted = tmp_path / "base.safetensors", tmp_path / "adapter.safetensors"
+    write_safetensors(stored, {f"{module}.weight": weights})
+    a, b = np.zeros((2, 6 if turned else 4), np.float32), np.zeros((4 if turned else 6, 2), np.float32)
+    write_safetensors(adapted, {"a": a, "b": b, "m": np.ones(len(b), np.float32)})
+    changes = Changes(deltas={f"{module}.weight": Delta("a", "b", 1.0, embedding=turned, magnitude="m")})
+    source = LoraSource(open_safetensors_file(stored), open_safetensors_file(adapted), changes, {})
+    with pytest.raises(CheckpointError, match=rf"DoRA divides the outputs of {module}\.weight by their lengths"):
+        source.read_rows(f"{module}.weight", 0, 6)
+    if not turned:
+        np.testing.assert_allclose(
+            source.read_rows(f"{module}.weight", 0, 3) ** 2, np.full((3, 4), [1 / 3, 1 / 3, 0, 1 / 3])
+        )
+    source.close()

@@ -164,9 +164,9 @@ class LoraSource:
             return rows
         magnitude = self._adapter.read_rows(delta.magnitude, 0, self._adapter.info(delta.magnitude).shape[0])
         if delta.embedding or delta.transposed:
-            rows *= magnitude / self._column_norms(name)
+            rows *= magnitude / _lengths(name, self._column_norms(name))
         else:
-            rows *= magnitude[start:stop, None] / np.linalg.norm(rows, axis=1, keepdims=True)
+            rows *= (magnitude[start:stop] / _lengths(name, np.linalg.norm(rows, axis=1)))[:, None]
         return rows
 
     def grid(self, name: str) -> Grid | None:
@@ -277,3 +277,13 @@ class LoraSource:
             raise CheckpointError(
                 f"The adapter changes {name}, which the base model does not have.", hint=_OTHER_BASE
             ) from error
+
+
+def _lengths(name: str, lengths: Floats) -> Floats:
+    """``lengths`` of a matrix' outputs; raises CheckpointError where DoRA would divide by 0 or by what is no number."""
+    if not (np.isfinite(lengths) & (lengths > 0)).all():
+        raise CheckpointError(
+            f"DoRA divides the outputs of {name} by their lengths, one of which is 0 or not finite.",
+            hint="PEFT gives no number there either: use another adapter or base model.",
+        )
+    return lengths

@@ -134,6 +134,7 @@ def test_gemma2_soft_caps(tmp_path: Path) -> None:
         ("llama", {"rope.dimension_count": 8}, "rotates 8 of 16"),
         ("llama", {"attention.value_length": 8}, "differ in size"),
         ("llama", {"general.type": "adapter"}, "of type 'adapter'"),
+        ("qwen2", {"attention.causal": False}, "embeds texts and writes none"),
         ("llama", {"split.count": 3}, "one of 3 parts"),
         ("llama", {"block_count": "two"}, "llama.block_count is 'two', expected a whole number"),
         ("llama", {"attention.layer_norm_rms_epsilon": float("nan")}, "expected a finite number"),

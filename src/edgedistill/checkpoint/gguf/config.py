@@ -190,6 +190,11 @@ def build_config(header: GgufHeader, architecture: GgufArchitecture, rope_factor
         raise UnsupportedModelError(
             "The GGUF model is a Granite without positions, which is not supported.", hint=_HINT
         )
+    if not keys.flag("attention.causal", True):
+        raise UnsupportedModelError(
+            "Tokens of the GGUF model see later ones (attention.causal is false): it embeds texts and writes none.",
+            hint="Export the language model that it was made from.",
+        )
     if architecture.windows == "gemma4":
         return config | gemma4.gemma4_config(config, keys, header, rope_factors, kv_heads)
     if architecture.windows == "gemma3n":
