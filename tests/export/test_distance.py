@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ import edgedistill
 from edgedistill.bundle.bundle import Bundle
 from edgedistill.bundle.verification_record import distance_sentence
 from edgedistill.checkpoint.open import open_checkpoint
+from edgedistill.errors import ExportError
 from edgedistill.export.calibrate import sliced_run
 from edgedistill.export.distance import TOKENS, held_out
 from edgedistill.runtime.session import DecoderSession
@@ -20,6 +21,7 @@ from edgedistill.traces.prompts import built_in_texts
 from edgedistill.verify.metrics.token_divergence import divergence
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -73,3 +75,19 @@ def test_held_out_texts_are_no_calibration_texts() -> None:
     for text in built_in_texts(render, held_out=True):
         words = text.split()
         assert all(" ".join(words[i : i + 6]) not in calibration for i in range(len(words) - 5))
+
+
+def test_logits_that_are_no_numbers_are_no_distance_of_zero(
+    tiny_checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = sliced_run.logits
+
+    def broken(*args: Any, **named: Any) -> Iterator[np.ndarray]:
+        for values in found(*args, **named):
+            values[-1, 7] = np.nan
+            yield values
+
+    monkeypatch.setattr(sliced_run, "logits", broken)
+    with pytest.raises(ExportError, match="no numbers"):
+        edgedistill.export(tiny_checkpoint_dir, tmp_path / "b", format="fp32", verify=False)
+    assert not (tmp_path / "b").exists()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pytest
 from exporting import export
-from parity_support import save_random_model
+from parity_support import BASE, save_random_model
 
+from edgedistill.architecture.families import build_spec
 from edgedistill.bundle.bundle import GENAI_MODEL, MODEL, Bundle
 from edgedistill.errors import ExportError, UsageError
 from edgedistill.export.calibrate import kv_cache as kv_calibrate
@@ -165,6 +166,20 @@ def test_slices_see_the_same_maxima_as_the_whole(reference: Model) -> None:
     assert {p.name for p in reference.bundle.path.iterdir()} == {
         "manifest.json", *(f.name for f in reference.bundle.manifest.files)
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("context", [64, 4096])
+def test_keys_are_turned_back_by_the_frequencies_that_the_graph_has(context: int) -> None:
+    """LongRoPE has two sets, one of them for contexts of more than 64 tokens here."""
+    rope = {"rope_type": "longrope", "factor": 64.0, "original_max_position_embeddings": 64}
+    rope |= {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    spec = build_spec(BASE | {"model_type": "llama", "max_position_embeddings": 4096, "rope_scaling": rope})
+    found = kv_calibrate.frequencies(spec, context)
+    expected = (10000.0 ** -(np.arange(0, 16, 2) / 16)) / (1.0 if context == 64 else 4.0)
+    assert len(found) == 3
+    for frequencies in found:
+        assert frequencies is not None
+        np.testing.assert_allclose(frequencies, expected, rtol=1e-5)
 
 
 def test_the_trial_in_slices_knows_the_quantized_cache(quantized: Model) -> None:

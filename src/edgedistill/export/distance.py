@@ -6,12 +6,13 @@ with its output matrix read some rows at a time, and the bundle's own graph in s
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgedistill.architecture.families import logical_weights
-from edgedistill.errors import EdgedistillError
+from edgedistill.errors import EdgedistillError, ExportError
 from edgedistill.export.calibrate import sliced_run
 from edgedistill.export.calibrate.hidden_states import Part, batches, embedding_rows
 from edgedistill.export.mixed_precision.sensitivity import kl_sum, log_softmax
@@ -82,6 +83,11 @@ def measure(
                 kl += kl_sum(log_softmax(expected[part]), log_softmax(found[part]))
     progress.end()
     tokens = sum(map(len, sequences))
+    if not math.isfinite(kl):
+        raise ExportError(
+            "Beside the original on other texts, the bundle or the original gave logits that are no numbers.",
+            hint="Try other formats (--format fp32 tells which of the two it is), or --no-check to keep the bundle.",
+        )
     return {"kl": max(0.0, kl / tokens), "top1": agreeing / tokens, "tokens": tokens}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from exporting import export
+from family_cases import CASES
 from parity_support import save_random_model
 
 from edgedistill.bundle.bundle import Bundle
@@ -65,10 +66,16 @@ GROUPS = {
     "cohere2": 2,  # one norm before attention and MLP
     "glm4": 3, "phi3": 3, "granite": 3,
     "nemotron": 2, "apertus": 2,  # no product before the last matrix
+    "gemma3n_text": 2,  # what stands beside attention reads the first norm, too, and adds it
+    "qwen2_moe": 1,  # a router reads the second norm
+    "stablelm": 2,  # in parallel
 }  # fmt: skip
 SPECIAL: dict[str, dict[str, Any]] = {
     "llama": {"mlp_bias": True},
     "granite": {"residual_multiplier": 0.6, "logits_scaling": 1.5},
+    "gemma3n_text": CASES["gemma3n"][1],
+    "qwen2_moe": CASES["qwen2_moe"][1],
+    "stablelm": CASES["stablelm-parallel"][1],
 }
 
 

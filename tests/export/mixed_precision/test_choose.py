@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from exporting import export
 
+from edgedistill.architecture.spec import LogicalWeight
 from edgedistill.checkpoint.open import open_checkpoint
+from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import BudgetError, UsageError
 from edgedistill.estimate.memory import predict
 from edgedistill.export.mixed_precision import sensitivity
@@ -17,6 +20,7 @@ from edgedistill.export.mixed_precision.choose import SizeBudget, choose_formats
 from edgedistill.export.options import ExportOptions
 from edgedistill.export.plan import make_plan
 from edgedistill.profile.profile import load_profile
+from edgedistill.quantize import dequantize_rows, quantize_rows
 from edgedistill.quantize.plan import Plan, parse_format
 from edgedistill.traces.traces import Traces
 from edgedistill.units import parse_bytes
@@ -54,6 +58,35 @@ def test_scaled_damage_is_near_the_measured_one(traces: Traces, monkeypatch: pyt
     ranks = np.corrcoef(np.argsort(np.argsort(a)), np.argsort(np.argsort(b)))[0, 1]
     assert ranks > 0.9
     assert 0.7 < np.median(a / b) < 1.4
+
+
+class Matrix:
+    """A source of one matrix."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def info(self, name: str) -> TensorInfo:
+        return TensorInfo(name, self.values.shape, "F32")
+
+    def read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        return self.values[start:stop].copy()
+
+
+@pytest.mark.parametrize("labels", [("int2-b32-asym-search", "int8-b32-sym-search"), ("int8-b32-sym-search",)])
+def test_a_matrix_on_the_grid_of_the_reference_is_measured_in_another_format(labels: tuple[str, ...]) -> None:
+    """One that was quantized in four bits before: nothing could be scaled by an error of nearly 0."""
+    values = np.random.default_rng(0).normal(size=(64, 96)).astype(np.float32)
+    reference, formats = sensitivity.REFERENCE, [parse_format(label) for label in labels]
+    stored = dequantize_rows(quantize_rows(values, reference), reference, 96)
+    unit = (LogicalWeight("layers.0.attn.o", "linear", (64, 96), ("w",)),)
+    assert sensitivity.reference_of(unit, Matrix(values), formats, 1) == reference  # type: ignore[arg-type]
+    assert sensitivity.reference_of(unit, Matrix(stored), formats, 1) == formats[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kl", "damage"), [(0.25, 0.25), (-1e-9, 0.0), (math.nan, 1e6), (math.inf, 1e6)])
+def test_a_kl_that_is_no_number_is_no_damage_of_zero(kl: float, damage: float) -> None:
+    assert sensitivity.nats(kl) == damage
 
 
 def test_measurements_are_kept_and_go_on(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:

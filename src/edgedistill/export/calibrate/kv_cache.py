@@ -79,10 +79,7 @@ def calibrate(
     request = {
         "manifest": _with_present_files(directory, manifest).to_json(),
         "sequences": None if sequences is None else [np.asarray(s).tolist() for s in sequences],
-        "inv_freq": [
-            None if rope is None else list(rope.inv_freq)
-            for rope in (spec.layers[index].rope for index in spec.attention_layers)
-        ],
+        "inv_freq": frequencies(spec, manifest.model.context_length),
     }
     progress.begin("calibrating the KV cache", 0, "tokens")
     try:
@@ -105,6 +102,12 @@ def calibrate(
     granularity: Granularity = "per-tensor" if cache.scales == "per-tensor" else "per-channel"
     scales = kv_scales(key, value, bits=cache.bits, granularity=granularity)
     return Calibration(scales, outcome["source"], outcome["tokens"])
+
+
+def frequencies(spec: ModelSpec, context: int) -> list[list[float] | None]:
+    """Rotary frequencies of each attention layer in a bundle of this context, None where nothing is rotated."""
+    ropes = [spec.layers[index].rope for index in spec.attention_layers]
+    return [None if rope is None else list(rope.frequencies(context)) for rope in ropes]
 
 
 def _with_present_files(directory: Path, manifest: Manifest) -> Manifest:

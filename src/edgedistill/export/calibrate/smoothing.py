@@ -74,6 +74,8 @@ def groups(spec: ModelSpec, planned: Mapping[str, PlannedWeight]) -> tuple[Group
         readers = {f"{name}.input_norm": attention if recurrent is None else (f"{name}.conv.in",)}
         if isinstance(recurrent, GatedDeltaSpec | Mamba2Spec):  # its gates read the norm, too, and stay in float32
             readers.clear()
+        if spec.altup:  # what stands beside attention reads the norm, too, and adds it to the stream
+            readers.clear()
         if not mixture:  # what a router reads is not smoothed, and its experts are never W8A8
             readers[f"{name}.{spec.mlp_input}"] = (*readers.get(f"{name}.{spec.mlp_input}", ()), *mlp)
         if spec.norm_placement != "post":  # else no norm before the matrices could take the factors

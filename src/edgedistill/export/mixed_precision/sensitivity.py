@@ -4,7 +4,8 @@ Reference sequences run once through the float32 model layer by layer; every lay
 probabilities are kept in files. For each matrix its layer runs again with that matrix in a reference format, in the
 kernels that will be deployed, then the following layers and the head in float32. The damage is the mean KL divergence
 of the model's output. For other formats it is multiplied by the ratio of tr(dW H dW^T), with H the second moments of
-the matrix's input: to lowest order KL is quadratic in dW. Embedding and head are measured in every format. Float32
+the matrix's input: to lowest order KL is quadratic in dW. Embedding and head are measured in every format. A matrix
+that the reference format hardly changes is measured in the coarsest candidate. Float32
 weights are in one scratch file that sessions map (``session.disable_prepacking``), so memory does not grow with the
 model.
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +56,12 @@ if TYPE_CHECKING:
     Unit = tuple[LogicalWeight, ...]
 
 REFERENCE = parse_format("int4-b32-asym-search")
+_TELLING = 1e-3
+"""Where the error of ``REFERENCE`` is a smaller share of a coarser format's, it says nothing about that one: a matrix
+that was quantized in four bits before lies on its grid."""
+_FEW_ROWS = 64
+_NOT_FINITE = 1e6
+"""Nats: the damage of a matrix whose quantization gives logits that are no numbers."""
 TOKENS = 1024
 LENGTH = 512
 HEAD_TOKENS = 128
@@ -206,11 +214,13 @@ class _Run:
         weight = unit[0]
         if not weight.name.startswith("layers."):
             return {fmt.label(): self._direct(unit, fmt) for fmt in formats}
-        direct = self._direct(unit, REFERENCE)
+        reference = reference_of(unit, self._source, formats, self._threads)
+        direct = self._direct(unit, reference)
         if weight.kind == "experts":
             some = [sampled_rows(one, self._source) for one in unit]
-            errors = weight_errors(some, unit, [REFERENCE, *formats], self._threads)
-            return {fmt.label(): direct * errors[fmt.label()] / errors[REFERENCE.label()] for fmt in formats}
+            errors = weight_errors(some, unit, [reference, *formats], self._threads)
+            base = errors[reference.label()]
+            return {fmt.label(): direct * errors[fmt.label()] / base if base else 0.0 for fmt in formats}
         index = int(weight.name.split(".")[1])
         tap = inputs_of(self._plan.spec, weight.name)
         session = self._session(self._part(self._float, index, (tap,)))
@@ -226,7 +236,7 @@ class _Run:
             change = rows - dequantize_rows(quantize_rows(rows, fmt, threads=self._threads), fmt, rows.shape[1])
             return float(np.einsum("ij,ij->", change @ second, change, dtype=np.float64))
 
-        base = error(REFERENCE)
+        base = error(reference)
         return {fmt.label(): direct * error(fmt) / base if base else 0.0 for fmt in formats}
 
     def _direct(self, unit: Unit, fmt: WeightFormat) -> float:
@@ -253,7 +263,7 @@ class _Run:
         total = 0.0
         for part in self._slices():
             total += kl_sum(self._reference[part], log_softmax(self._logits(head, hidden[part])))
-        return max(0.0, total / self._tokens)
+        return nats(total / self._tokens)
 
     def _embed(self, emitter: WeightEmitter) -> Floats:
         session = self._session(build_embedding(self._plan.spec, emitter))
@@ -280,11 +290,27 @@ class _Run:
         return Part(model, self._folder / "part.onnx", threads=self._threads, prepack=False)
 
 
-def sampled_rows(weight: LogicalWeight, source: TensorSource) -> Floats:
-    """About ``SAMPLED_ROWS`` rows of a matrix, evenly spaced over the parts that it consists of."""
+def reference_of(unit: Unit, source: TensorSource, formats: Sequence[WeightFormat], threads: int) -> WeightFormat:
+    """The format in which a unit is measured: ``REFERENCE``, or the coarsest of ``formats`` where that one's error says
+    nothing about theirs."""
+    coarsest = min(formats, key=lambda fmt: (fmt.bits, -fmt.block_size))
+    if coarsest.is_float:
+        return REFERENCE
+    rows = [sampled_rows(weight, source, _FEW_ROWS) for weight in unit]
+    errors = weight_errors(rows, unit, [REFERENCE, coarsest], threads)
+    return coarsest if errors[REFERENCE.label()] <= _TELLING * errors[coarsest.label()] else REFERENCE
+
+
+def sampled_rows(weight: LogicalWeight, source: TensorSource, count: int = SAMPLED_ROWS) -> Floats:
+    """About ``count`` rows of a matrix, evenly spaced over the parts that it consists of."""
     parts = weight.parts[:: max(1, len(weight.parts) // 16)]
-    each = max(1, SAMPLED_ROWS // len(parts))
+    each = max(1, count // len(parts))
     return np.concatenate([source.read_rows(p, 0, min(each, source.info(p).shape[0])) for p in parts])
+
+
+def nats(kl: float) -> float:
+    """A mean KL as a damage: rounding errors below 0 are 0, and what is no number is worse than anything measured."""
+    return max(0.0, kl) if math.isfinite(kl) else _NOT_FINITE
 
 
 def kl_sum(reference: Floats, other: Floats) -> float:

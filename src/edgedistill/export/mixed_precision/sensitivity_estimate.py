@@ -140,9 +140,10 @@ class _Run:
         ids = np.concatenate(self._sequences)
         used, inverse = np.unique(ids, return_inverse=True)
         rows = embedding_rows(weight, self._source, used)
-        self._compare(weight, rows, np.diag(np.ones(rows.shape[1], np.float32)))
+        reference = self._reference((weight,))
+        self._compare(weight, rows, np.diag(np.ones(rows.shape[1], np.float32)), reference)
         scale = np.float32(self._plan.spec.embedding_scale or 1.0)
-        return (rows * scale)[inverse], (self._rounded(rows, sensitivity.REFERENCE) * scale)[inverse]
+        return (rows * scale)[inverse], (self._rounded(rows, reference) * scale)[inverse]
 
     def _layer(
         self, index: int, hidden: Floats, streams: dict[str, Floats], *, follow: bool, progress: Progress
@@ -166,7 +167,8 @@ class _Run:
         for unit in together:
             weight = unit[0]
             if follow or weight.name not in self._known:
-                changed = self._through(self._session(self._one_changed(unit, stored, index)), hidden)
+                reference = self._reference(unit)
+                changed = self._through(self._session(self._one_changed(unit, stored, index, reference)), hidden)
                 if follow:
                     streams[weight.name] = changed
                 if weight.name not in self._known:
@@ -174,9 +176,10 @@ class _Run:
                     squared = np.einsum("ij,ij->i", change, change, dtype=np.float64)
                     local = float(np.mean(squared / np.maximum(size, 1e-30)))
                     if weight.kind == "experts":
-                        self._compare_experts(unit, local)
+                        self._compare_experts(unit, local, reference)
                     else:
-                        self._compare(weight, self._rows(weight), seconds[taps[weight.name]], local=local)
+                        second = seconds[taps[weight.name]]
+                        self._compare(weight, self._rows(weight), second, reference, local=local)
             progress.advance(1)
         return out, streams
 
@@ -202,14 +205,19 @@ class _Run:
             for label, session in others.items():
                 direct[label] += sensitivity.kl_sum(reference, _log_probabilities(session, hidden[part]))
         if todo:
-            means = {label: max(0.0, value / len(hidden)) for label, value in direct.items()}
+            means = {label: sensitivity.nats(value / len(hidden)) for label, value in direct.items()}
             self._keep(name, known | means)
         progress.advance(1 if self._plan.spec.tie_word_embeddings else 2)
-        return {stream: max(0.0, total / len(hidden)) for stream, total in totals.items()}
+        return {stream: sensitivity.nats(total / len(hidden)) for stream, total in totals.items()}
 
     # ---- formats -----------------------------------------------------------------------------------------------
 
-    def _compare(self, weight: LogicalWeight, rows: Floats, second: Floats, *, local: float = 0.0) -> None:
+    def _reference(self, unit: sensitivity.Unit) -> WeightFormat:
+        return sensitivity.reference_of(unit, self._source, self._formats, self._threads)
+
+    def _compare(
+        self, weight: LogicalWeight, rows: Floats, second: Floats, reference: WeightFormat, *, local: float = 0.0
+    ) -> None:
         """Keep, by format, the ratio of the output's error to that with the reference format."""
         if weight.name in self._known:
             return
@@ -221,16 +229,16 @@ class _Run:
             change = rows - self._rounded(rows, fmt)
             return float(np.einsum("ij,ij->", change @ second, change, dtype=np.float64))
 
-        base = error(sensitivity.REFERENCE)
+        base = error(reference)
         ratios = {"error " + f.label(): error(f) / base if base else 0.0 for f in self._formats}
         self._keep(weight.name, {"local": local, **ratios})
 
-    def _compare_experts(self, unit: sensitivity.Unit, local: float) -> None:
+    def _compare_experts(self, unit: sensitivity.Unit, local: float, reference: WeightFormat) -> None:
         """The same for a layer's experts, by the error of their weights: their inputs are not recorded."""
         rows = [sensitivity.sampled_rows(weight, self._source) for weight in unit]
-        errors = sensitivity.weight_errors(rows, unit, [sensitivity.REFERENCE, *self._formats], self._threads)
-        base = errors[sensitivity.REFERENCE.label()]
-        ratios = {f"error {f.label()}": errors[f.label()] / base for f in self._formats}
+        errors = sensitivity.weight_errors(rows, unit, [reference, *self._formats], self._threads)
+        base = errors[reference.label()]
+        ratios = {f"error {f.label()}": errors[f.label()] / base if base else 0.0 for f in self._formats}
         self._keep(unit[0].name, {"local": local, **ratios})
 
     def _keep(self, name: str, values: dict[str, float]) -> None:
@@ -250,7 +258,7 @@ class _Run:
         unit: sensitivity.Unit,
         stored: Mapping[str, StoredArray],
         index: int | None,
-        fmt: WeightFormat = sensitivity.REFERENCE,
+        fmt: WeightFormat,
     ) -> ir.Model:
         """Graph of the layer ``index``, or of the head (None), with ``unit`` alone quantized."""
         # The head has a file per format: its sessions are open at the same time.
