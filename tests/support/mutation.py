@@ -66,7 +66,7 @@ SUBJECTS = {
     ),
     "answers": Subject(("answers/*.py",), ("tests/answers",)),
     "stats": Subject(("verify/stats/*.py",), ("tests/verify/stats", "tests/verify/gate/test_sequential.py")),
-    "gate": Subject(("verify/gate/*.py",), _tests("verify/gate", "gate gate_results sequential reach")),
+    "gate": Subject(("verify/gate/*.py",), _tests("verify/gate", "gate gate_edges gate_results sequential reach")),
 }
 
 

@@ -59,8 +59,8 @@ def test_interval_and_verdict_agree(estimand: str) -> None:
     """Within the margin exactly if the endpoint passes, beyond it exactly if it fails."""
     rng, seen = np.random.default_rng(1), set()
     margins = replace(MARGINS, shorter_ratio=0.9)
-    for _ in range(12):
-        comparison = models(int(rng.integers(20, 160)), float(rng.choice([0.0, 0.05, 0.3])), rng)
+    for _ in range(6):
+        comparison = models(int(rng.integers(20, 120)), float(rng.choice([0.0, 0.05, 0.3])), rng)
         result = decide(comparison, margins, estimand=estimand)  # type: ignore[arg-type]
         for row, endpoint in zip(result.endpoints, endpoints(comparison, margins, estimand), strict=True):  # type: ignore[arg-type]
             interval = row.change.interval
@@ -79,9 +79,9 @@ def test_interval_and_verdict_agree(estimand: str) -> None:
 
 def test_the_reference_against_itself_passes_and_never_fails() -> None:
     rng = np.random.default_rng(0)
-    found = [decide(models(60, 0.0, rng), MARGINS).outcome for _ in range(20)]
+    found = [decide(models(60, 0.0, rng), MARGINS).outcome for _ in range(8)]
     assert found.count("fail") == 0
-    assert found.count("pass") >= 13
+    assert found.count("pass") >= 5
 
 
 def test_failing_divides_alpha_over_the_limits_of_all_endpoints() -> None:
@@ -106,12 +106,12 @@ def test_outcomes_follow_the_damage() -> None:
     rng = np.random.default_rng(3)
     shares = []
     for loss in (0.0, 0.05, 0.12, 0.30):
-        found = [decide(models(60, loss, rng), MARGINS).outcome for _ in range(5)]
+        found = [decide(models(60, loss, rng), MARGINS).outcome for _ in range(3)]
         shares.append((found.count("fail"), found.count("pass")))
     fails, passes = zip(*shares, strict=True)
     assert list(fails) == sorted(fails)
     assert list(passes) == sorted(passes, reverse=True)
-    assert (fails[0], fails[-1], passes[-1]) == (0, 5, 0)
+    assert (fails[0], fails[-1], passes[-1]) == (0, 3, 0)
 
 
 @pytest.mark.parametrize("estimand", ["suite", "population"])
@@ -132,9 +132,9 @@ def test_what_would_decide_decides(estimand: str) -> None:
     decided = sum(
         decide(models(prompts, 0.0, rng, samples=samples), tight, estimand=estimand).endpoints[0].outcome  # type: ignore[arg-type]
         != "inconclusive"
-        for _ in range(10)
+        for _ in range(5)
     )
-    assert decided >= 5
+    assert decided >= 3
 
 
 def is_inside(endpoint: Endpoint) -> bool:
@@ -234,10 +234,10 @@ def test_bounds_are_the_least_and_the_most_that_can_be_observed() -> None:
 
 def test_coupling_makes_the_same_samples_decide_more() -> None:
     rng, passes = np.random.default_rng(6), {0.0: 0, 0.95: 0}
-    for _ in range(8):
+    for _ in range(5):
         for coupled in passes:
             passes[coupled] += decide(models(40, 0.0, rng, coupled=coupled), MARGINS).outcome == "pass"
-    assert passes[0.95] >= passes[0.0] + 4
+    assert passes[0.95] >= passes[0.0] + 3
 
 
 def test_few_prompts_pass_for_themselves_and_not_for_others() -> None:

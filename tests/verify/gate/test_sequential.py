@@ -44,8 +44,8 @@ def run(comparisons: list[Comparison]) -> SequentialGate:
 
 def test_it_stops_early_on_both_sides() -> None:
     rng = np.random.default_rng(0)
-    fine = [run(parts(200, 0.0, rng)).state() for _ in range(5)]
-    broken = [run(parts(200, 0.6, rng)).state() for _ in range(5)]
+    fine = [run(parts(150, 0.0, rng)).state() for _ in range(2)]
+    broken = [run(parts(100, 0.6, rng)).state() for _ in range(2)]
     assert {state.outcome for state in fine} == {"pass"}
     assert {state.outcome for state in broken} == {"fail"}
     assert max(state.prompts for state in fine) < 150
@@ -73,7 +73,7 @@ def test_looking_on_the_way_and_deciding_at_once_agree() -> None:
 
 def test_an_unchanged_model_never_fails_at_any_look() -> None:
     rng = np.random.default_rng(2)
-    assert sum(run(parts(60, 0.0, rng)).state().outcome == "fail" for _ in range(40)) == 0
+    assert sum(run(parts(60, 0.0, rng)).state().outcome == "fail" for _ in range(8)) == 0
 
 
 def test_failing_divides_alpha_over_the_limits_of_all_endpoints() -> None:

@@ -308,7 +308,7 @@ def _result(
         margin=round(math.log2(limit), 12) if endpoint.name == "entropy" else endpoint.shown(limit),
         p_pass=p[0],
         p_fail=p[1],
-        decide=_decider(endpoint, min(levels), how) if outcome == "inconclusive" else None,
+        decide=_decider(endpoint, levels[0], how) if outcome == "inconclusive" else None,
         power=endpoint.power(endpoint.null, how.alpha),
         least=0.0
         if endpoint.name not in ("length", "tokens") or endpoint.low is None
@@ -362,7 +362,7 @@ def _decider(endpoint: Endpoint, level: float, how: _How) -> Decider:
     for _ in range(24):
         middle = 0.5 * (low + high)
         low, high = (low, middle) if chance(math.exp(middle)) >= POWER else (middle, high)
-    total = max(have + 1, math.ceil(have * math.exp(high)))
+    total = math.ceil(have * math.exp(high))
     if not suite:
         return Decider(total, total - have, None, None)
     total *= 2 if endpoint.name in PAIRED else 1

@@ -191,5 +191,5 @@ def relative_change(tokens: Observations) -> Observations:
     long reply outweighs the others.
     """
     before = np.zeros_like(tokens.top) if tokens.bottom is None else tokens.bottom
-    change = (tokens.top - before) / np.maximum(np.maximum(tokens.top, before), 1e-9)
+    change = (tokens.top - before) / np.maximum(np.maximum(tokens.top, before), np.finfo(np.float64).tiny)
     return Observations(np.asarray(change, np.float64), tokens.weights, tokens.count)

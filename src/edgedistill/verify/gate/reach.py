@@ -21,7 +21,7 @@ MOST = 1 << 20
 """Larger numbers of prompts are not told apart."""
 
 
-def unchanged(prompts: int, samples: int, *, gold: bool, length: float = 1.0) -> Comparison:
+def unchanged(prompts: int, samples: int, *, gold: bool, length: float) -> Comparison:
     """Two models that give the same unanimous answers, right where there is gold; ``length``: share of the limit."""
     ones, zeros = np.ones(prompts), np.zeros(prompts)
     right = ones if gold else None

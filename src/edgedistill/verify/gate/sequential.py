@@ -72,16 +72,14 @@ class SequentialGate:
         beyond = [(endpoint.name, p) for endpoint in found for p in endpoint.beyond()]
         weights = [weight for endpoint in found for weight in endpoint.shares()]
         rejected, levels = holm([p for _, p in beyond], alpha, weights)
-        least: dict[Name, float] = {}
-        for (name, _), level in zip(beyond, levels, strict=True):
-            least[name] = min(level, least.get(name, level))
+        level = {name: each for (name, _), each in zip(beyond, levels, strict=True)}
         failed = {name for (name, _), fails in zip(beyond, rejected, strict=True) if fails}
         against = {endpoint.name: min(p for name, p in beyond if name == endpoint.name) for endpoint in found}
         outcomes: dict[Name, Outcome] = {
             name: "fail" if name in failed else "pass" if p <= alpha else "inconclusive" for name, p in within.items()
         }
         missing = [
-            min(_further(within[name], alpha, count), _further(against[name], least[name], count))
+            min(_further(within[name], alpha, count), _further(against[name], level[name], count))
             for name, outcome in outcomes.items()
             if outcome == "inconclusive"
         ]
@@ -105,18 +103,16 @@ def joined(first: Comparison, second: Comparison) -> Comparison:
     """One comparison after the other. Raises VerifyError for another number of samples, or gold on one part only."""
     if first.samples != second.samples:
         raise VerifyError(f"Found {second.samples} samples a prompt after {first.samples}; expected the same.")
-    if (first.accuracy is None) != (second.accuracy is None):
+    scored = [one.accuracy for one in (first, second) if one.accuracy is not None]
+    if len(scored) == 1:
         raise VerifyError("Found gold answers on some prompts only; expected them on all or none.")
-    accuracy = None
-    if first.accuracy is not None and second.accuracy is not None:
-        accuracy = _appended(first.accuracy, second.accuracy)
     return Comparison(
         prompts=first.prompts + second.prompts,
         samples=first.samples,
         limit=max(first.limit, second.limit),
         reference=_both(first.reference, second.reference),
         quantized=_both(first.quantized, second.quantized),
-        accuracy=accuracy,
+        accuracy=_appended(*scored) if scored else None,
         garbage=_appended(first.garbage, second.garbage),
         agreement=_appended(first.agreement, second.agreement),
         distance=_appended(first.distance, second.distance),
@@ -125,11 +121,9 @@ def joined(first: Comparison, second: Comparison) -> Comparison:
 
 
 def _both(first: PerPrompt, second: PerPrompt) -> PerPrompt:
-    right = None
-    if first.accuracy is not None and second.accuracy is not None:
-        right = np.concatenate([first.accuracy, second.accuracy])
+    right = [one.accuracy for one in (first, second) if one.accuracy is not None]
     return PerPrompt(
-        right,
+        np.concatenate(right) if right else None,
         np.concatenate([first.agreement, second.agreement]),
         np.concatenate([first.garbage, second.garbage]),
         np.concatenate([first.tokens, second.tokens]),
@@ -143,9 +137,8 @@ def _appended(first: Observations, second: Observations) -> Observations:
     most = max(first.top.shape[1], second.top.shape[1])
     first, second = (_widened(part, most) for part in (first, second))
     weights = np.concatenate([first.weights, second.weights])
-    bottom = None
-    if first.bottom is not None and second.bottom is not None:
-        bottom = np.concatenate([first.bottom, second.bottom])
+    bottoms = [part.bottom for part in (first, second) if part.bottom is not None]
+    bottom = np.concatenate(bottoms) if bottoms else None
     return replace(first, top=np.concatenate([first.top, second.top]), weights=weights, bottom=bottom)
 
 

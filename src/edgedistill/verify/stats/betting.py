@@ -40,6 +40,7 @@ SEQUENTIAL_COUNT = 1024
 """Observations that the stakes of a sequential test are meant for."""
 
 _STEPS = 34  # of a bisection
+_LEAST = -1 + 1e-12  # what is left of a stake that an observation beyond its bounds would lose
 _MOST_RATIO = 1e6
 
 
@@ -48,7 +49,7 @@ def stakes(count: float) -> Floats:
 
     Where the variance is as large as the bounds allow, the best stake at level 0.05 is 2.4 / sqrt(count).
     """
-    halvings = max(0, math.floor(math.log2(max(1.0, LARGEST * math.sqrt(count) / 1.2))))
+    halvings = math.floor(math.log2(max(1.0, LARGEST * math.sqrt(count) / 1.2)))
     return np.asarray(LARGEST * 0.5 ** np.arange(halvings + 1), np.float64)
 
 
@@ -59,25 +60,23 @@ def log_capital(x: Floats, bound: float, shares: Floats, weights: Floats | None 
         x: float64 [..., observations], each at least -bound.
         bound: Positive.
         shares: Of ``stakes``.
-        weights: float64 [..., observations], broadcast: how much each counts.
+        weights: float64 [observations]: how much each counts.
 
     Returns:
         float64 [...].
     """
-    if x.ndim == 1:  # one call for all stakes
-        grown = np.log1p(np.maximum(np.multiply.outer(shares / bound, x), -1 + 1e-12))
-        return _mixture(grown.sum(axis=-1) if weights is None else grown @ weights)
-    logs = []
-    for share in shares:
-        grown = np.log1p(np.maximum(share * x / bound, -1 + 1e-12))
-        logs.append((grown if weights is None else weights * grown).sum(axis=-1))
-    return _mixture(np.stack(logs, axis=-1))
+    grown = _growth(x, bound, shares)
+    return _mixture(grown.sum(axis=-1) if weights is None else grown @ weights)
 
 
 def log_capital_path(x: Floats, bound: float, shares: Floats) -> Floats:
     """The same after every observation, float64 [..., observations]."""
-    steps = [np.cumsum(np.log1p(np.maximum(share * x / bound, -1 + 1e-12)), axis=-1) for share in shares]
-    return _mixture(np.stack(steps, axis=-1))
+    return _mixture(np.cumsum(_growth(x, bound, shares), axis=-1).swapaxes(-1, -2))
+
+
+def _growth(x: Floats, bound: float, shares: Floats) -> Floats:
+    """Natural log of what each observation makes of each stake, float64 [..., stakes, observations]."""
+    return np.asarray(np.log1p(np.maximum((shares / bound)[:, None] * x[..., None, :], _LEAST)))
 
 
 def _mixture(logs: Floats) -> Floats:
@@ -199,8 +198,7 @@ class Bets:
         shares = self.shares if self.ordered else stakes(self.count * scale)
         target, best = math.log(len(shares) / alpha), 0.0
         p = self.weights / self.count
-        for share in shares:
-            grown = np.log1p(np.maximum(share * x / bound, -1 + 1e-12))
+        for grown in _growth(x, bound, shares):
             mean = float(p @ grown)
             error = math.sqrt(max(0.0, float(p @ grown**2) - mean**2) * self.count * scale)
             gap = mean * self.count * scale - target
