@@ -48,6 +48,7 @@ def test_equal_tokens_of_other_seeds_are_a_fault_only_where_chance_would_not_giv
     assert seeds_differ(FIRST, [FIRST], [0.9, 0.9]) is None
     assert seeds_differ(FIRST, [FIRST], [0.0, 1.0]) is False  # probabilities of 0 have a logarithm here
     assert seeds_differ(FIRST, [FIRST], [1e-9, 1.0]) is False
+    assert seeds_differ(FIRST, [FIRST], [1e-4, 1.0]) is None, "one in ten thousand is not below it"
     # The chance is the product over prompts and over seeds.
     few, many = [[FIRST] * n for n in (3, 300)]
     assert seeds_differ(FIRST, few, [0.95, 0.95]) is None
@@ -78,7 +79,7 @@ def test_rare_classes_are_pooled() -> None:
     found = chi_square(np.array([1, 2, 1]), np.array([1.0, 1.0, 1.0]))
     assert (found.statistic, found.degrees, found.p_value) == (0.0, 0, 1.0)
     # Exactly five expected is a class of its own.
-    assert chi_square(np.array([5, 95]), np.array([0.05, 0.95])).degrees == 1
+    assert chi_square(np.array([5, 5, 70]), np.array([5.0, 5.0, 70.0])).degrees == 2
 
 
 def test_impossible_draws_and_none_at_all() -> None:

@@ -141,8 +141,8 @@ def leave_out(clusters: npt.ArrayLike, groups: int = GROUPS) -> Iterator[npt.NDA
     Args:
         clusters: [observations]: labels; equal ones stay together.
     """
-    member = np.unique(np.asarray(clusters), return_inverse=True)[1]
-    count = int(member.max()) + 1 if member.size else 0
+    labels, member = np.unique(np.asarray(clusters), return_inverse=True)
+    count = labels.size
     if count < 2:
         return
     # Neighbours in a suite are alike (bands of difficulty): every group takes some of each.

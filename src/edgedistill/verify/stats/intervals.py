@@ -15,7 +15,7 @@ from edgedistill.verify.stats.special_functions import beta_quantile, normal_cdf
 from edgedistill.verify.types import Estimate, Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -161,9 +161,8 @@ def bca_at(
     count = len(values)
     rng = np.random.default_rng(seed)
     drawn: list[Floats] = []
-    step = max(1, _CHUNK // count)
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
+    for start, stop in _parts(resamples, count):
+        rows = stop - start
         picks = rng.integers(0, count, size=(rows, count)) + count * np.arange(rows)[:, None]
         weights = np.bincount(picks.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
         drawn.append(statistic(weights, values))
@@ -190,11 +189,17 @@ def bca_at(
     return intervals
 
 
+def _parts(rows: int, columns: int) -> Iterator[tuple[int, int]]:
+    """Where the rows that are held at once begin and end."""
+    step = max(1, _CHUNK // columns)
+    for start in range(0, rows, step):
+        yield start, min(rows, start + step)
+
+
 def _leave_one_out(values: Floats, statistic: Statistic) -> Floats:
     count = len(values)
     parts = []
-    for start in range(0, count, max(1, _CHUNK // count)):
-        stop = min(count, start + max(1, _CHUNK // count))
+    for start, stop in _parts(count, count):
         weights = np.ones((stop - start, count))
         weights[np.arange(stop - start), np.arange(start, stop)] = 0.0
         parts.append(statistic(weights, values))

@@ -36,18 +36,15 @@ def beta_cdf(x: float, a: float, b: float) -> float:
 
 
 def _beta_fraction(x: float, a: float, b: float) -> float:
-    c, d = 1.0, 1.0 - (a + b) * x / (a + 1)
-    d = 1.0 / (d if abs(d) > _TINY else _TINY)
+    c, d = 1.0, 1.0 / (1.0 - (a + b) * x / (a + 1) or _TINY)
     value = d
     for m in range(1, _STEPS):
         for numerator in (
             m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
             -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
         ):
-            d = 1.0 + numerator * d
-            c = 1.0 + numerator / c
-            d = 1.0 / (d if abs(d) > _TINY else _TINY)
-            c = c if abs(c) > _TINY else _TINY
+            d = 1.0 / (1.0 + numerator * d or _TINY)
+            c = 1.0 + numerator / c or _TINY
             value *= d * c
         if abs(d * c - 1.0) < 1e-15:
             break
@@ -56,11 +53,10 @@ def _beta_fraction(x: float, a: float, b: float) -> float:
 
 @lru_cache(maxsize=1 << 16)
 def beta_quantile(p: float, a: float, b: float) -> float:
-    """The x with I_x(a, b) = p, to the last bits (a, b > 0): Newton's steps, bisection where they leave the bracket."""
+    """The x with I_x(a, b) = p, to 14 digits (a, b > 0): Newton's steps, bisection where they leave the bracket."""
     if p <= 0.0 or p >= 1.0:
         return 0.0 if p <= 0.0 else 1.0
-    low, high = 0.0, 1.0
-    x = min(max(a / (a + b), 1e-3), 1 - 1e-3)
+    low, x, high = 0.0, 0.5, 1.0
     scale = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     for _ in range(200):
         error = beta_cdf(x, a, b) - p
@@ -69,7 +65,7 @@ def beta_quantile(p: float, a: float, b: float) -> float:
         # A step that overflows or leaves the bracket is no step.
         step = error / math.exp(density) if -700 < density < 700 else math.inf
         following = x - step if low < x - step < high else 0.5 * (low + high)
-        if following in (low, high) or abs(following - x) <= 4e-16 * x:
+        if following in (low, high) or abs(following - x) <= 4e-15 * x:
             break
         x = following
     return x
