@@ -28,8 +28,8 @@ def render(value: Sum) -> str:
     return out or "0"
 
 
-def _order(term: tuple[Product, Fraction]) -> tuple[Fraction, str]:
-    degree = sum((exponent for _, exponent in term[0] if isinstance(exponent, Fraction)), start=Fraction(0))
+def _order(term: tuple[Product, Fraction]) -> tuple[Fraction | int, str]:
+    degree = sum((exponent for _, exponent in term[0] if isinstance(exponent, Fraction)))
     return -degree, _term(term[0], Fraction(1))
 
 
@@ -48,13 +48,9 @@ def _factor(base: str, exponent: Fraction | str) -> str:
     if exponent == 1:
         return base
     if exponent == Fraction(1, 2):
-        return f"sqrt({base.removeprefix('(').removesuffix(')') if _wrapped(base) else base})"
+        return f"sqrt{base}" if base.startswith("(") and base.endswith(")") else f"sqrt({base})"
     power = exponent if isinstance(exponent, str) else str(exponent)
     return f"{base}^{power}" if re.fullmatch(r"\d+|[A-Za-z]", power) else f"{base}^({power})"
-
-
-def _wrapped(base: str) -> bool:
-    return base.startswith("(") and base.endswith(")") and ")" not in base[1:-1]
 
 
 def number(value: Fraction | int) -> Sum:
@@ -89,7 +85,7 @@ def _single(value: Sum) -> tuple[Product, Fraction]:
 
 def multiply(first: Sum, second: Sum) -> Sum:
     for one, other in ((first, second), (second, first)):
-        if constant(one) == -1 and len(other) > 1:
+        if constant(one) == -1:
             return {mono: -coefficient for mono, coefficient in other.items()}
     (left, a), (right, b) = _single(first), _single(second)
     coefficient = _bounded(a * b)
@@ -105,7 +101,7 @@ def multiply(first: Sum, second: Sum) -> Sum:
             whole = math.floor(exponent)
             coefficient = _bounded(coefficient * _power_of(Fraction(int(base)), whole))
             factors[base] = exponent - whole
-    mono = tuple(sorted(((base, e) for base, e in factors.items() if e != 0), key=lambda item: (item[0], str(item[1]))))
+    mono = tuple(sorted(((base, e) for base, e in factors.items() if e != 0), key=lambda item: item[0]))
     return {mono: coefficient} if coefficient else {}
 
 
@@ -126,12 +122,11 @@ def _root(value: Fraction) -> Sum:
     inner = value.numerator * value.denominator
     if inner > 10**12:
         raise NotAFormula
-    outer, factor = 1, 2
-    while factor * factor <= inner and factor < 1000:
-        while inner % (factor * factor) == 0:
-            inner //= factor * factor
+    outer = 1
+    for factor in range(2, 1000):
+        while inner and inner % factor**2 == 0:
+            inner //= factor**2
             outer *= factor
-        factor += 1
     if (whole := math.isqrt(inner)) ** 2 == inner:
         outer, inner = outer * whole, 1
     coefficient = Fraction(outer, value.denominator)

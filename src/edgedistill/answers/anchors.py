@@ -72,17 +72,18 @@ class _Phrase:
     decimal_comma: bool
 
 
-def _phrases() -> list[_Phrase]:
-    """The patterns by the noun that each has to contain: looking for nouns is what makes a long text cheap to search."""
-    found = []
-    for table, comma in ((_POINT, False), (_COMMA, True)):
-        for nouns, phrase in table:
-            # Letters of scripts without spaces touch what comes before and after them.
-            pattern = re.compile(
-                rf"(?<![A-Za-zÀ-ÿА-я])(?:{phrase})(?!(?<=[A-Za-zÀ-ÿА-я])[A-Za-zÀ-ÿА-я])[\s:：*_=]*", re.IGNORECASE
-            )
-            found += [_Phrase(noun, pattern, comma) for noun in nouns.split("|")]
-    return found
+# Letters of scripts without spaces touch what comes before and after them.
+_PHRASES = [
+    _Phrase(
+        noun,
+        re.compile(rf"(?<![A-Za-zÀ-ÿА-я])(?:{phrase})(?!(?<=[A-Za-zÀ-ÿА-я])[A-Za-zÀ-ÿА-я])[\s:：*_=]*", re.IGNORECASE),
+        comma,
+    )
+    for table, comma in ((_POINT, False), (_COMMA, True))
+    for nouns, phrase in table
+    for noun in nouns.split("|")
+]
+"""By the noun that each has to contain: looking for nouns is what makes a long text cheap to search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +112,11 @@ def last_anchor(text: str) -> Anchor | None:
                 None,
             )
             if found is not None:
-                if last is None or (found.end(), -found.start()) > (last.end, -last.start):
+                if last is None or found.end() > last.end:
                     last = Anchor(found.start(), found.end(), phrase.decimal_comma)
                 break
     return last
 
-
-_PHRASES = _phrases()
 
 _NOUNS = (
     "answer|final answer|the answer|result|final result|solution|答案|最终答案|結果|结果|答|答え|解答|回答|정답|답|respuesta|respuesta final|resultado|réponse|"

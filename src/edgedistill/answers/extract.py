@@ -8,15 +8,13 @@ for. Reasoning has to be removed from the text before. Time is linear in the len
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from edgedistill.answers.anchors import is_heading, last_anchor
 from edgedistill.answers.plain import plain
 from edgedistill.answers.quantities import quantity
-from edgedistill.answers.typed import Answer, AnswerType, core, read_span
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from edgedistill.answers.sentences import EDGES, NUMBER, first_sentence, last_sentence, only_number, only_time
+from edgedistill.answers.typed import Answer, AnswerType, read_span
 
 AnswerRule = Literal["auto", "boxed", "hash", "phrase", "number", "choice", "text"]
 """How an answer is taken from a text; see ``extract``."""
@@ -27,14 +25,16 @@ MAX_TEXT = 65_536
 _BOXED = re.compile(r"\\f?boxed\s*\{")
 _BRACES = re.compile(r"\\f?boxed\s*\{|\\.|[{}]", re.DOTALL)
 _HASH = re.compile(r"####[ \t]*([^\n]+)")
-_STOP = re.compile(r"[.!?](?=[*_\"')\]$]*(?:\s|$))|[。！？।]")
-_ABBREVIATIONS = frozenset((
-    "mr", "mrs", "dr", "st", "vs", "ca", "no", "approx", "e.g", "i.e", "fig", "eq", "prof", "jr", "sr", "mt", "ft",
-    "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec",
-))  # fmt: skip
 _TAGGED = re.compile(r"<answer>([^<]{1,400})</answer>", re.IGNORECASE)
 _MARKER = re.compile(r"^\s*(?:[-*•+]|\d{1,2}[.)])\s+")
 _BULLET = re.compile(r"^\s*[-*•+]\s+")
+_ANNOUNCING = re.compile(r"[:：][\s*_]*$")
+_SET_OFF = re.compile(r"\*\*|[$\\|]")
+_FORMULA_BELOW = ("$$", "\\[")
+_CELL = " |"
+_RULE = re.compile(r"[-|:\s=*_`$]+|\\\]|\\\)")
+"""A line that says nothing: under a heading, between rows of a table, the end of a formula."""
+_BEHIND_MATH = re.compile(r"\s*(?:[,.;。，]|$|\(|because|since|so\b)")
 _BOLD = re.compile(r"\*\*([^*\n]{1,400})\*\*|__([^_\n]{1,400})__")
 _MATH = re.compile(r"\$\$?([^$\n]{1,400})\$\$?|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
 _LEAD = re.compile(
@@ -46,15 +46,6 @@ _LEAD = re.compile(
 )
 _COPULA = re.compile(
     r"\b(?:is|are|was|were|equals|be|ist|sind|es|son|est|sont|é|são|è|sono|là|adalah)\s+|[是为は]\s*(?=\S)"
-)
-_NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.])(?:(?<![\d)])[-−]\s?(?=[\d.$€£]))?[$€£]?\s?"
-    r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?!\d|\.\d)(?:[eE][+-]?\d{1,2}(?!\w))?(?:\s?/\s?\d+(?:\.\d+)?)?%?"
-)
-_WORDY = re.compile(
-    r"\b(?:not|no|never|cannot|can't|unknown|impossible|least|most|more|less|fewer|between|than|or|nor|from|to|twice|thrice|double|triple|half|"
-    r"third|quarter|dozens?|squared?|cubed?|root|power|times|plus|minus|negative|divided)\b|n't\b",
-    re.IGNORECASE,
 )
 _UNANSWERED = re.compile(r"\b(?:I (?:do not|don't|cannot|can't|am|'m)|I'm|sorry|let me|let's|we need)\b", re.IGNORECASE)
 _BETWEEN_BOXES = re.compile(
@@ -98,9 +89,15 @@ def read(text: str, rule: AnswerRule = "auto", expected: AnswerType | None = Non
     marked, text = text[-MAX_TEXT:], text[-MAX_TEXT // 4 :]
     if rule == "choice" or (rule == "auto" and expected == "letter"):
         return _choice(marked, text)
-    finders = {"boxed": _boxed, "hash": _hash, "phrase": _phrase, "number": _last_number}
     if rule != "auto":
-        return finders[rule](marked if rule in ("boxed", "hash") else text)
+        places = {
+            "boxed": (_boxed, marked),
+            "hash": (_hash, marked),
+            "phrase": (_phrase, text),
+            "number": (_last_number, text),
+        }
+        finder, place = places[rule]
+        return finder(place)
     for finder in (_boxed, _hash, _tagged):
         if (found := finder(marked)) is not None:
             return found
@@ -141,7 +138,7 @@ def _boxed(text: str) -> Answer | None:
     first = len(spans) - 1
     while first and _BETWEEN_BOXES.fullmatch(text[spans[first - 1][2] + 1 : spans[first][0]]):
         first -= 1
-    return read_span(", ".join(text[a:b] for _, a, b in spans[first:]), decimal_comma=False)
+    return read_span(", ".join(text[a:b] for _, a, b in spans[first:]))
 
 
 def _hash(text: str) -> Answer | None:
@@ -159,126 +156,71 @@ def _phrase(text: str) -> Answer | None:
     list.
     """
     anchor = last_anchor(text)
-    lines = text.splitlines()
     if anchor is None:
-        at = next((n for n in range(len(lines) - 2, -1, -1) if is_heading(lines[n])), None)
-        if at is None:
-            return None
-        return _announced("\n".join(lines[at + 1 :]), new_line=True, decimal_comma=False)
-    between = text[anchor.start : anchor.end]
-    return _announced(text[anchor.end :], new_line="\n" in between, decimal_comma=anchor.decimal_comma)
+        lines = text.splitlines()
+        headings = [below for below, line in enumerate(lines[:-1], start=1) if is_heading(line)]
+        return _announced(lines[headings[-1] :], new_line=True, decimal_comma=False) if headings else None
+    below = text.rfind("\n", anchor.start, anchor.end) + 1  # with the bullet or the bold that begins there
+    tail = text[below or anchor.end :].splitlines()
+    return _announced(tail, new_line=below > 0, decimal_comma=anchor.decimal_comma)
 
 
-def _announced(tail: str, *, new_line: bool, decimal_comma: bool) -> Answer | None:
-    lines = [line for line in tail.splitlines() if line.strip()]
+def _announced(tail: list[str], *, new_line: bool, decimal_comma: bool) -> Answer | None:
+    lines = [line.strip() for line in tail if line.strip()]
     if not lines:
         return None
     first = lines[0]
     if new_line:
-        entries = [line for line in lines if _BULLET.match(line)]
-        if 1 < len(entries) == len(lines) <= 12:
-            return read_span(
-                ", ".join(_sentence(_BULLET.sub("", line)) for line in entries), decimal_comma=decimal_comma
-            )
-        if len(lines) > 3 and not first.lstrip().startswith(("**", "$", "\\", "|")):
+        if len(lines) > 1 and all(_BULLET.match(line) for line in lines):
+            entries = (first_sentence(_BULLET.sub("", line)) for line in lines)
+            return read_span(", ".join(entries), decimal_comma=decimal_comma)
+        if len(lines) > 3 and not _SET_OFF.match(first):
             return None  # a solution begins here, not an answer
         first = _BULLET.sub("", first)
-    first = first.strip().strip("|")
-    if first in ("$$", "\\[") and len(lines) > 1:
+    if first in _FORMULA_BELOW and len(lines) > 1:
         first = lines[1]
+    first = first.strip(_CELL)
     math = _MATH.match(first)
-    if math is not None and re.match(r"\s*(?:[,.;。，]|$|\(|because|since|so\b)", first[math.end() :]):
+    if math is not None and _BEHIND_MATH.match(first, math.end()):
         return read_span(math.group(), decimal_comma=decimal_comma)
-    sentence = _sentence(first)
+    sentence = first_sentence(first)
     answer = read_span(sentence, decimal_comma=decimal_comma)
     if answer is not None and answer.type == "text":
-        return _one_number(sentence, decimal_comma) or answer
+        return only_number(sentence, decimal_comma) or answer
     return answer
-
-
-def _sentence(line: str) -> str:
-    """Up to the end of the sentence; the points of 3.5, p.m. and of initials end none."""
-    return next((line[:start] for start, _ in _stops(line)), line)
-
-
-def _stops(line: str) -> Iterator[tuple[int, int]]:
-    """Where sentences end."""
-    for stop in _STOP.finditer(line, 1):
-        start, end = stop.span()
-        if stop.group() == ".":
-            before, after = line[max(0, start - 24) : start], line[end : end + 3]
-            word = re.search(r"[\w.]*$", before)
-            last = word.group() if word else ""
-            initial = len(last) == 1 and last.isupper() and re.search(r"[A-Z][a-z]+ [A-Z]$", before) is not None
-            if last.casefold() in _ABBREVIATIONS or initial or re.match(r"\s[a-z]", after):
-                continue
-            if len(last) == 1 and last.isupper() and re.match(r"\s[A-Z]\.", after):
-                continue
-        elif stop.group() == "!" and re.search(r"(?:\d|\))$", line[:start]) and re.match(r"\s*[.$*]", line[end:]):
-            continue  # a factorial
-        yield start, end
-
-
-def _one_number(sentence: str, decimal_comma: bool) -> Answer | None:
-    """The only number among words that neither deny nor bound it ("he has 12 apples left"); None where the sentence
-    says more.
-    """
-    text = core(sentence)
-    found = list(_NUMBER.finditer(text))
-    if (
-        len(found) != 1
-        or _WORDY.search(text)
-        or re.search(r"[<>^|{}\[\]\\=]|\bsqrt\b|\bpi\b|[A-Za-z]\d|\d(?:st|nd|rd|th)\b|\d[:/]|\d ?[ap]\.?m\b", text)
-    ):
-        return None
-    rest = text[found[0].start() :]
-    counted = re.match(r"[-$€£]?\s?[\d.,]+%?(?:\s+[^\W\d_]+)?", rest)
-    for candidate in (rest, counted.group() if counted else "", found[0].group()):
-        if (typed := quantity(candidate.strip(" .,;"), decimal_comma=decimal_comma)) is not None:
-            return Answer(typed[0], typed[1], sentence)  # type: ignore[arg-type]
-    return None
 
 
 def _last_line(text: str, expected: AnswerType | None) -> Answer | None:
     """What the last line says: a cell of a table, bold, a formula, the line itself, a number among words."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    while lines and re.fullmatch(r"[-|:\s=*_`$]+|\\\]|\\\)", lines[-1]) and len(lines) > 1:
-        lines.pop()
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not _RULE.fullmatch(line.strip())]
     if not lines:
         return None
-    if ":" in lines[-1] and is_heading(lines[-1]):
-        return None  # announced, and never said
+    anchor = last_anchor(lines[-1])
+    announced = anchor is not None and not lines[-1][anchor.end :].strip(EDGES)
+    if announced or _ANNOUNCING.search(lines[-1]) or (lines[-1].startswith("#") and is_heading(lines[-1])):
+        return None  # and never said
     line = re.sub(r"^(?:#{1,6}|A:)\s+", "", lines[-1])
     line = re.sub(r"(?<=\d)!+$", "", line)
     if len(lines) == 1 and expected is None and (letter := _LETTER_WITH_REASON.match(line)) is not None:
         return Answer("letter", letter[1] or letter[2], line)
     if line.startswith("|"):
-        cells = [cell.strip() for cell in line.strip("|").split("|") if cell.strip()]
-        return read_span(cells[-1]) if cells else None
-    line = _MARKER.sub("", line) if _BULLET.match(line) or (expected is not None and len(lines) == 1) else line
-    if len(lines) > 1 and _MARKER.match(line) and _MARKER.match(lines[-2]):
+        return read_span([cell for cell in line.split("|") if cell.strip()][-1])
+    if _BULLET.match(line) or (_MARKER.match(lines[-2]) if len(lines) > 1 else expected is not None):
         line = _MARKER.sub("", line)
     bold = [found[1] or found[2] for found in _BOLD.finditer(line)]
-    if bold and (stated := read_span(bold[-1].rstrip(":"))) is not None and (stated.type != "text" or len(bold) == 1):
-        if stated.type == "text" and (number := _one_number(line, False)) is not None:
-            return number
-        if not bold[-1].endswith(":"):
+    if bold and not bold[-1].endswith(":") and (stated := read_span(bold[-1])) is not None:
+        if stated.type != "text":
             return stated
-    sentence = _last_sentence(line)
+        if len(bold) == 1:
+            return only_number(line, False) or stated
+    sentence = last_sentence(line)
     return (
         _formula(sentence)
         or _stated(sentence, whole=len(lines) == 1 and sentence == line)
-        or _one_number(_LEAD.sub("", sentence), False)
-        or (_among_words(line, sentence, expected, text))
+        or only_number(_LEAD.sub("", sentence), False)
+        or only_time(sentence)
+        or _among_words(line, sentence, expected, text)
     )
-
-
-def _last_sentence(line: str) -> str:
-    start = 0
-    for _, end in _stops(line):
-        if line[end:].strip(" .*_)$\"'"):
-            start = end
-    return line[start:].strip()
 
 
 def _formula(sentence: str) -> Answer | None:
@@ -296,7 +238,8 @@ def _formula(sentence: str) -> Answer | None:
         return None
     following = sentence[found[-1].end() :].strip(" .*,;")
     if following and answer.type in ("number", "fraction"):
-        return read_span(found[-1].group() + " " + following) or answer
+        counted = read_span(found[-1].group() + " " + following)
+        return answer if counted is None or counted.type == "list" else counted
     return answer
 
 
@@ -305,8 +248,9 @@ def _stated(sentence: str, *, whole: bool) -> Answer | None:
     text = _LEAD.sub("", sentence)
     if _UNANSWERED.search(text):
         return None
-    for candidate in (text, _COPULA.split(text)[-1] if len(_COPULA.findall(text)) == 1 else "", _after_colon(text)):
-        answer = read_span(candidate) if candidate.strip() else None
+    pieces = _COPULA.split(text)
+    for candidate in (text, pieces[1] if len(pieces) == 2 else text, text.rpartition(": ")[2]):
+        answer = read_span(candidate)
         if answer is not None and answer.type != "text" and not (candidate != text and answer.type == "letter"):
             return answer
     if whole and len(text.split()) <= 3 and not text.startswith("I ") and not re.search(r"\d", text):
@@ -316,35 +260,32 @@ def _stated(sentence: str, *, whole: bool) -> Answer | None:
     return None
 
 
-def _after_colon(text: str) -> str:
-    _, colon, tail = text.rpartition(": ")
-    return tail if colon else ""
-
-
 def _among_words(line: str, sentence: str, expected: AnswerType | None, text: str) -> Answer | None:
     if expected == "text":
         lead = re.match(r"\W*(yes|no|true|false)\b", text, re.IGNORECASE)
         if lead is not None:
             return read_span(lead[1])
         tail = _COPULA.split(_LEAD.sub("", sentence))[-1]
-        return read_span(tail) if tail.strip() and len(tail.split()) <= 6 and not _UNANSWERED.search(sentence) else None
+        return read_span(tail) if len(tail.split()) <= 6 and not _UNANSWERED.search(sentence) else None
     if expected in ("number", "fraction", "percent", "money", "unit"):
         return _last_number(line) or _last_number(text)
     # "12 + 30 = 42 of them", "first 3, then 4": without a type to look for, only what an equals sign says is an answer.
-    tail = line.rpartition("=")[2] if "=" in line else ""
-    return _one_number(tail, False) if tail else None
+    _, sign, tail = line.rpartition("=")
+    return only_number(tail, False) if sign else None
 
 
 def _last_number(text: str) -> Answer | None:
     """The last number of a text, with a unit or percent sign behind it."""
     for line in reversed(text.splitlines()):
-        spelled = plain(_MARKER.sub("", line)) if len(line) <= 4096 else line[-4096:]
+        spelled = plain(_MARKER.sub("", line[-4096:]))
         spelled = re.sub(r"\((\d+)\)/\((\d+)\)", r"\1/\2", spelled)
-        found = list(_NUMBER.finditer(spelled))
+        found = list(NUMBER.finditer(spelled))
         if not found:
             continue
         span = found[-1].group()
-        unit = re.match(r"\s*(?:%|[^\W\d_]{1,3}(?:\^\(?\d\)?)?(?![^\W_])|[^\W\d_]+)", spelled[found[-1].end() :])
+        unit = re.match(
+            r"\s*(?:[%€£¥₹]|[^\W\d_]{1,3}(?:/[^\W\d_]+|\^\(?\d\)?)?(?![^\W_])|[^\W\d_]+)", spelled[found[-1].end() :]
+        )
         for candidate in ((span + unit.group()) if unit else "", span):
             if candidate and (typed := quantity(candidate.strip())) is not None:
                 return Answer(typed[0], typed[1], span)  # type: ignore[arg-type]

@@ -51,7 +51,7 @@ def _fitted(answer: Answer, gold: str, tolerance: float | None) -> str:
         return key
     number, right = Fraction(value[1]), Fraction(gold_value[1])
     unit, gold_unit = value[2] or "", gold_value[2] or ""
-    if unit == "%" and not gold_unit and number / 100 == right:
+    if (unit, gold_unit) in (("%", ""), ("", "%")) and number == (right * 100 if unit else right / 100):
         return gold
     if wanted.type in _NUMERIC and answer.type in _MEASURED:
         unit = ""

@@ -31,6 +31,7 @@ _MONEY = frozenset(
     ("USD", "EUR", "GBP", "JPY", "CNY", "¥", "INR", "KRW", "RUB", "BRL", "THB", "VND", "TRY", "IDR", "cent")
 )
 
+_FEET_AND_INCHES = re.compile(r"^(\d+)['′] ?(\d{1,2}(?:\.\d+| \d+/\d+)?)[\"″]?$")
 _WORD = r"[^\W\d_]+(?:['’-][^\W\d_]+)*"
 _UNIT = re.compile(
     r"(square[ -]|sq\.?[ -]?|cubic[ -]|cu[. -]+|quadrat[ -]?|平方|立方)?"
@@ -57,6 +58,7 @@ def quantity(text: str, *, decimal_comma: bool = False) -> tuple[str, str] | Non
     Types are number, fraction, percent, money, unit; keys are "7/2", "12%", "5 EUR", "5 km", "2 h 30 min".
     """
     text = re.sub(r"\b(?:US|A|C|HK|NT|S)\$", "$", text)
+    text = _FEET_AND_INCHES.sub(r"\1 ft \2 inches", text)
     if len(text) > MAX_LENGTH:
         return None
     sign = ""
@@ -174,13 +176,14 @@ def _unit(rest: str) -> tuple[str | None, str]:
     touching = bool(rest) and not rest[0].isspace()
     if rest.startswith("!"):
         return None, ""
-    text = rest.strip(" .,;:!?")
+    text = rest.lstrip().rstrip(" .,;:!?")
     text = re.sub(r"^-(?=[A-Za-z])", "", text)
     if not text:
         return "", ""
     found = _UNIT.match(text)
     if found is not None:
-        name = _known(found[2], single=not touching or found[2] not in "xyznkabcdefij")
+        inches = found[2] == "in" and found.end() == len(text)  # "7 in", not "7 in total"
+        name = "in" if inches else _known(found[2], single=not touching or found[2] not in "xyznkabcdefij")
         if name is not None:
             power = found[3] or {"squared": "2", "cubed": "3"}.get(found[4] or "", "")
             if found[1]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import Literal
 
 from edgedistill.answers.expression import expression_key
@@ -69,10 +70,14 @@ _LETTER_AND = r"(?<=[\w)\]}%])\s+(?:y|e|o|ve)\s+(?![-+*/=<>^)])"
 _AND = re.compile(rf"\s+(?:{_WORDS_AND}|{_WORDS_OR})\s+|{_LETTER_AND}|\s*(?:和|或|と|または|그리고|와|또는)\s*")
 _OR = re.compile(rf"\s+{_WORDS_OR}\s+|或|または|또는")
 _LEADING_AND = re.compile(rf"^(?:{_WORDS_AND}|{_WORDS_OR}|[yeo](?=\s+[^\s=<>+*/^-]))\s+")
+_VARIABLE = re.compile(r"[A-Za-z](?:_\w+)?(?:\([a-z]\))?")
+_NAME_IN_WORDS = re.compile(r"[^\W\d_]{1,12}(?: [^\W\d_]{1,12}){0,2}")
 _NAMED = re.compile(r"(?:[xX]|\([a-z](?:, ?[a-z]){1,3}\)|[^\W\d_]{2,}(?: [^\W\d_]+){0,4})\s*=\s*(?=\S)|x in (?=[(\[{])")
 _ARTICLE = re.compile(r"^(?:the|an?)\s+(?=\w)", re.IGNORECASE)
 _OPEN, _CLOSE = "([{⟦", ")]}⟧"
-_MAX_ITEMS = 64
+_SEPARATORS = ",;"
+_MAX_DEPTH = 24
+"""Brackets inside each other; what has more is read as text."""
 
 
 def read_span(span: str, *, decimal_comma: bool = False) -> Answer | None:
@@ -98,7 +103,9 @@ def _read(span: str, decimal_comma: bool) -> Answer | None:
         letter = next(group for group in found.groups() if group)
         if letter.isupper() or text != letter:
             return Answer("letter", letter.upper(), span)
-    kind, key = _typed(text, decimal_comma, 0)
+    if max(_depths(text)) > _MAX_DEPTH:
+        return Answer("text", _text(text), span)
+    kind, key = _typed(text, decimal_comma)
     return Answer(kind, key, span) if key else None
 
 
@@ -133,57 +140,57 @@ def core(span: str) -> str:
 
 def _outer(text: str) -> str:
     """Without outer punctuation; a leading point belongs to a decimal, "!" after a figure or bracket is a factorial."""
-    stripped = text.strip(_OUTER)
-    if not stripped:
-        return ""
-    at = text.find(stripped)
-    if stripped[0].isdigit() and at and text[at - 1] == ".":
+    tail = text.lstrip(_OUTER)
+    stripped = tail.rstrip(_OUTER)
+    before, after = text.removesuffix(tail), tail.removeprefix(stripped)
+    if stripped[:1].isdigit() and before.endswith("."):
         stripped = "." + stripped
-    if (
-        re.fullmatch(r"(?:\d+|[a-z]|\(.*\))", stripped)
-        and text[at + len(stripped) :].startswith("!")
-        and "\n" not in text
-    ):
+    if re.fullmatch(r"(?:\d+|[a-z]|\(.*\))", stripped) and after.startswith("!"):
         stripped += "!"
     return stripped
 
 
-def _typed(text: str, decimal_comma: bool, depth: int) -> tuple[AnswerType, str]:
-    if not text or depth > 6:
-        return "text", text.casefold()
+def _typed(text: str, decimal_comma: bool) -> tuple[AnswerType, str]:
+    if not text:
+        return "text", text
     for kind, read in (("date", date_key), ("time", time_key), ("ratio", ratio_key)):
         if (key := read(text)) is not None:
             return kind, key  # type: ignore[return-value]
     if (found := quantity(text, decimal_comma=decimal_comma)) is not None:
         return found  # type: ignore[return-value]
     return (
-        _bracketed(text, depth)
-        or _both_signs(text, decimal_comma, depth)
-        or _relation(text, decimal_comma, depth)
-        or _items(text, decimal_comma, depth)
-        or _formula(text)
+        _bracketed(text, decimal_comma)
+        or _both_signs(text, decimal_comma)
+        or _relation(text, decimal_comma)
+        or _items(text, decimal_comma)
+        or _formula(text, decimal_comma)
         or ("text", _text(text))
     )
 
 
-def _formula(text: str) -> tuple[AnswerType, str] | None:
-    key = expression_key(text)
+def _key(text: str, decimal_comma: bool) -> str:
+    return _typed(text, decimal_comma)[1]
+
+
+def _formula(text: str, decimal_comma: bool) -> tuple[AnswerType, str] | None:
+    key = expression_key(re.sub(r"(?<=\d),(?=\d)", ".", text) if decimal_comma else text)
     return None if key is None else ("expression", key)
 
 
 def _text(text: str) -> str:
-    return re.sub(r"\s+", " ", _outer(_ARTICLE.sub("", text, count=1))).casefold()
+    return _outer(_ARTICLE.sub("", text)).casefold()
 
 
-def _split(text: str, separators: str, *, decimal_comma: bool = False) -> list[str]:
-    """Cut at separators outside brackets and numbers."""
-    parts, depth, start = [], 0, 0
-    for at, character in enumerate(text):
-        if character in _OPEN:
-            depth += 1
-        elif character in _CLOSE:
-            depth -= 1
-        elif character in separators and depth <= 0 and not _inside_number(text, at, decimal_comma):
+def _depths(text: str) -> list[int]:
+    """How many brackets are open behind each character."""
+    return list(accumulate((character in _OPEN) - (character in _CLOSE) for character in text))
+
+
+def _split(text: str, decimal_comma: bool) -> list[str]:
+    """Cut at commas and semicolons outside brackets and numbers."""
+    parts, start = [], 0
+    for at, depth in enumerate(_depths(text)):
+        if text[at] in _SEPARATORS and depth <= 0 and not _inside_number(text, at, decimal_comma):
             parts.append(text[start:at])
             start = at + 1
     return [part.strip() for part in (*parts, text[start:])]
@@ -201,29 +208,30 @@ def _inside_number(text: str, at: int, decimal_comma: bool) -> bool:
     )
 
 
-def _bracketed(text: str, depth: int) -> tuple[AnswerType, str] | None:
+def _bracketed(text: str, decimal_comma: bool) -> tuple[AnswerType, str] | None:
     """Sets, tuples, intervals, matrices, and unions of sets and intervals."""
-    if " union " in f" {text} ":
-        parts = sorted({_typed(part.strip(), False, depth + 1)[1] for part in re.split(r"\bunion\b", text)})
-        return "interval", " union ".join(parts)
+    if " union " in text:
+        united = {_typed(part.strip(), decimal_comma) for part in text.split(" union ")}
+        return None if "text" in dict(united) else ("interval", " union ".join(sorted(key for _, key in united)))
     if text[0] not in _OPEN or text[-1] not in _CLOSE or not _one_bracket(text):
         return None
     inner = text[1:-1].strip()
+    decimal_comma = decimal_comma and ";" in inner  # (2,5) is a pair in every language
+    parts = _split(inner, decimal_comma)
     if text[0] == "{":
         if "|" in inner or ":" in inner:
-            return "set", "{" + re.sub(r"\s+", "", inner).replace("|", ":") + "}"
-        items = {_typed(part, False, depth + 1)[1] for part in _split(inner, ",;") if part}
-        return "set", "{" + ",".join(sorted(items)) + "}"
+            return "set", "{" + inner.replace(" ", "").replace("|", ":") + "}"
+        return "set", "{" + ",".join(sorted({_key(part, decimal_comma) for part in parts if part})) + "}"
     if text[0] == "⟦":
         rows = [
-            ",".join(_typed(cell, False, depth + 1)[1] for cell in _split(row, ",") if cell)
-            for row in _split(inner, ";")
+            ",".join(_key(cell, False) for cell in _split(row, False) if cell)
+            for row in inner.split(";")
+            if row.strip()
         ]
-        return "tuple", "[" + ";".join(row for row in rows if row) + "]"
-    parts = _split(inner, ",;")
+        return "tuple", "[" + ";".join(rows) + "]"
     if len(parts) < 2:
-        return None if text[0] == "(" else ("list", f"[{_typed(inner, False, depth + 1)[1]}]")
-    keys = ",".join(_typed(part, False, depth + 1)[1] for part in parts[:_MAX_ITEMS])
+        return None if text[0] == "(" else ("list", f"[{_key(inner, decimal_comma)}]")
+    keys = ",".join(_key(part, decimal_comma) for part in parts)
     if (text[0], text[-1]) == ("[", "]") and len(parts) > 2:
         return "list", keys
     return ("tuple" if text[0] + text[-1] == "()" else "interval"), text[0] + keys + text[-1]
@@ -231,108 +239,74 @@ def _bracketed(text: str, depth: int) -> tuple[AnswerType, str] | None:
 
 def _one_bracket(text: str) -> bool:
     """Whether the first bracket closes with the last character."""
-    depth = 0
-    for at, character in enumerate(text):
-        depth += (character in _OPEN) - (character in _CLOSE)
-        if depth == 0:
-            return at == len(text) - 1
-    return False
+    *before, last = _depths(text)
+    return last == 0 and 0 not in before
 
 
-def _both_signs(text: str, decimal_comma: bool, depth: int) -> tuple[AnswerType, str] | None:
+def _both_signs(text: str, decimal_comma: bool) -> tuple[AnswerType, str] | None:
     """Plus or minus a value is a list of both."""
     found = re.fullmatch(r"(.{0,40}?=)?\s*\+-\s*(.+)", text)
-    if found is None or _AND.search(text) or len(_split(found[2], ",;", decimal_comma=decimal_comma)) > 1:
+    if found is None or _AND.search(text) or "+-" in found[2] or len(_split(found[2], decimal_comma)) > 1:
         return None
     name = found[1] or ""
-    values = (_typed(f"{name}{sign}{found[2]}", decimal_comma, depth + 1)[1] for sign in ("", "-"))
-    return "list", ",".join(sorted(values))
+    return "list", ",".join(sorted(_key(f"{name}{sign}{found[2]}", decimal_comma) for sign in ("", "-")))
 
 
-def _items(text: str, decimal_comma: bool, depth: int) -> tuple[AnswerType, str] | None:
+def _items(text: str, decimal_comma: bool) -> tuple[AnswerType, str] | None:
     """Lists without brackets. Two entries ("6 and 8", "-5, 5") have no order, nor have those joined by "or"; three or
     more have one.
     """
-    pieces = _split(text, ",;", decimal_comma=decimal_comma)
-    parts: list[str] = []
-    for piece in pieces:
-        halves = [half for half in _AND.split(_LEADING_AND.sub("", piece)) if half.strip()]
-        parts += halves
-    parts = [part.strip() for part in parts if part.strip()]
-    if all(_NAMED_X.match(part) or "=" not in part for part in parts):
-        parts = [_NAMED_X.sub("", part) for part in parts]
-    if not 2 <= len(parts) <= _MAX_ITEMS:
+    pieces = _split(text, decimal_comma)
+    parts = [half.strip() for piece in pieces for half in _AND.split(_LEADING_AND.sub("", piece)) if half.strip()]
+    if len(parts) < 2:
         return None
-    typed = [_typed(_outer(part), decimal_comma, depth + 1) for part in parts]
+    typed = [_typed(_outer(part), decimal_comma) for part in parts]
     if any(kind == "text" and re.search(r"\d", key) for kind, key in typed):
         return None
-    if all(kind == "text" for kind, _ in typed) and not (
-        len(pieces) > 2 or all(len(part.split()) < 4 for part in parts)
-    ):
-        return None
+    if len(pieces) <= 2 and any(kind == "text" and len(key.split()) > 3 for kind, key in typed):
+        return None  # a sentence
     keys = [key for _, key in typed]
     if _OR.search(text) or len(parts) == 2:
         keys = sorted(set(keys))
-    return ("list", ",".join(keys)) if len(keys) > 1 else (typed[0][0], keys[0])
+    return ("list", ",".join(keys)) if len(keys) > 1 else typed[0]
 
 
-_NAMED_X = re.compile(r"^[xX]\s*=\s*(?=\S)")
-
-
-def _relation(text: str, decimal_comma: bool, depth: int) -> tuple[AnswerType, str] | None:
+def _relation(text: str, decimal_comma: bool) -> tuple[AnswerType, str] | None:
     """Equations, inequalities and chains of them, smaller side first; a name (x, or words) of one value is left out."""
     named = _NAMED.match(text)
-    if len(_split(text, ",;", decimal_comma=decimal_comma)) > 1 or _AND.search(text):
+    if len(_split(text, decimal_comma)) > 1 or _AND.search(text):
         return None
     if named is not None and not _RELATION.search(text[named.end() :]):
-        return _typed(text[named.end() :].strip(), decimal_comma, depth + 1)
+        return _typed(text[named.end() :].strip(), decimal_comma)
     cuts = list(_RELATION.finditer(text))
-    if not cuts or len(cuts) > 8:
+    if not cuts:
         return None
     bounds = [0, *(end for cut in cuts for end in cut.span()), len(text)]
     sides = [text[a:b].strip() for a, b in zip(bounds[::2], bounds[1::2], strict=True)]
     signs = [cut.group() for cut in cuts]
-    if not all(sides):
+    typed = [_typed(side, decimal_comma) for side in sides]
+    if any(kind == "text" and not _NAME_IN_WORDS.fullmatch(side) for (kind, _), side in zip(typed, sides, strict=True)):
         return None
-    keys = [_side(side, decimal_comma, depth) for side in sides]
-    if any(key is None for key in keys):
-        return None
-    values = [str(key) for key in keys]
+    values = [key for _, key in typed]
     if set(signs) <= {"=", "~="}:
-        return _equation(sides, values, signs)
+        return _equation(typed, signs)
     if all(sign in (">", ">=") for sign in signs):
         values, signs = values[::-1], [_FLIP[sign] for sign in reversed(signs)]
     return "relation", "".join(value + sign for value, sign in zip(values, [*signs, ""], strict=True))
 
 
-def _side(side: str, decimal_comma: bool, depth: int) -> str | None:
-    kind, key = _typed(side, decimal_comma, depth + 1)
-    if kind != "text":
-        return key
-    return (
-        key if re.fullmatch(r"[^\W\d_]{1,12}(?: [^\W\d_]{1,12}){0,2}", side) and not _AND.search(f" {side} ") else None
-    )
-
-
-def _equation(sides: list[str], values: list[str], signs: list[str]) -> tuple[AnswerType, str]:
-    exact = values[: signs.index("~=") + 1] if "~=" in signs else values
-    named = re.fullmatch(r"[A-Za-z](?:_\w+)?(?:\([a-z]\))?", exact[0]) is not None
-    if len(exact) == 1 and not named:  # the exact value, or a name in words of an approximate one
-        return _typed(sides[1 if _typed(sides[0], False, 1)[0] == "text" else 0], False, 1)
+def _equation(typed: list[tuple[AnswerType, str]], signs: list[str]) -> tuple[AnswerType, str]:
+    """A chain of sides that are equal, or about equal, as one value or as a name and its value."""
+    exact = typed[: signs.index("~=") + 1] if "~=" in signs else typed
+    named = _VARIABLE.fullmatch(exact[0][1]) is not None
     if len(exact) == 1:
-        exact = values[:2]
-    if (
-        not named
-        and re.fullmatch(r"-?\d+(?:/\d+)?", exact[-1])
-        and not re.search(r"[A-Za-z]", exact[0].replace("sqrt", ""))
-    ):
-        return "number", exact[-1]  # 3 + 4 = 7
-    if len(exact) > 2 or not named:
-        if not named and len(exact) == 2:
-            if re.fullmatch(r"[A-Za-z](?:_\w+)?", exact[1]):
-                exact = exact[::-1]
-        else:
-            exact = [exact[0], exact[-1]]
-    if exact[0] in ("x", "X"):
-        return _typed(sides[values.index(exact[1])], False, 1)
-    return "relation", "=".join(exact)
+        if not named:  # the exact value, or a name in words of an approximate one
+            return typed[1] if typed[0][0] == "text" else typed[0]
+        exact = typed[:2]
+    (_, first), (kind, last) = exact[0], exact[-1]
+    if not named:
+        if re.fullmatch(r"-?\d+(?:/\d+)?", last) and not re.search(r"[A-Za-z]", first.replace("sqrt", "")):
+            return "number", last  # 3 + 4 = 7
+        if re.fullmatch(r"[A-Za-z](?:_\w+)?", last):
+            (kind, last), first = exact[0], last
+    return (kind, last) if first in ("x", "X") else ("relation", f"{first}={last}")

@@ -1,0 +1,98 @@
+"""Sentences of a reply: where they end, and the only number or time of day among the words of one."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from edgedistill.answers.quantities import quantity, time_key
+from edgedistill.answers.typed import Answer, core
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EDGES = " .,;…"
+NUMBER = re.compile(
+    r"(?<![A-Za-z0-9_.^])(?<!\^\()(?:(?<![\d)])[-−]\s?(?=[\d.$€£]))?[$€£]?\s?"
+    r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?!\d|\.\d)(?:[eE][+-]?\d{1,2}(?!\w))?(?:\s?/\s?\d+(?:\.\d+)?)?%?"
+)
+_STOP = re.compile(r"[.!?](?=[*_\"')\]$]*(?:\s|$))|[。！？।]")
+_ABBREVIATIONS = frozenset((
+    "mr", "mrs", "dr", "st", "vs", "ca", "no", "approx", "e.g", "i.e", "fig", "eq", "prof", "jr", "sr", "mt", "ft",
+    "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec",
+))  # fmt: skip
+_NAME_AND_INITIAL = re.compile(r"(?:[A-Z][a-z]+|\b[A-Z]\.) [A-Z]$")
+_INITIAL = re.compile(r"(?<![\w.])[A-Z]$")
+_NEXT_INITIAL = re.compile(r"\s[A-Z]\.")
+_GOES_ON = re.compile(r"\s[a-z]")
+_FACTORIAL = re.compile(r"(?<=[\d)])!(?=\s*[.$*])")
+_WORDY = re.compile(
+    r"\b(?:not|no|never|cannot|can't|unknown|impossible|least|most|more|less|fewer|between|than|or|nor|from|to|twice|thrice|double|triple|half|"
+    r"third|quarter|dozens?|squared?|cubed?|root|power|times|plus|minus|negative|divided)\b|n't\b",
+    re.IGNORECASE,
+)
+_TIME = re.compile(r"(?<![\w:.])\d{1,2}(?:[:.]\d{2})?\s?[ap]\.?m\b\.?|(?<=\bat )\d{1,2}:\d{2}(?![\w:])", re.IGNORECASE)
+_WHEN = re.compile(
+    r"\b(?:before|after|until|till|by|past|every|each|yesterday|tomorrow|(?:mon|tues|wednes|thurs|fri|satur|sun)days?)\b",
+    re.IGNORECASE,
+)
+
+
+def first_sentence(line: str) -> str:
+    """Up to the end of the sentence; the points of 3.5, p.m. and of initials end none."""
+    return next((line[:start] for start, _ in _stops(line)), line)
+
+
+def _stops(line: str) -> Iterator[tuple[int, int]]:
+    """Where sentences end."""
+    for stop in _STOP.finditer(line, 1):
+        start, end = stop.span()
+        if stop.group() == ".":
+            before = line[:start][-24:]
+            if (
+                re.split(r"[^\w.]", before)[-1].casefold() in _ABBREVIATIONS
+                or _NAME_AND_INITIAL.search(before)
+                or (_INITIAL.search(before) and _NEXT_INITIAL.match(line, end))
+                or _GOES_ON.match(line, end)
+            ):
+                continue
+        elif _FACTORIAL.match(line, start):
+            continue
+        yield start, end
+
+
+def last_sentence(line: str) -> str:
+    """The last one that says something."""
+    start = 0
+    for _, end in _stops(line):
+        if line[end:].strip(" .*_)$\"'"):
+            start = end
+    return line[start:].strip()
+
+
+def only_number(sentence: str, decimal_comma: bool) -> Answer | None:
+    """The only number among words that neither deny nor bound it ("he has 12 apples left"); None where the sentence
+    says more.
+    """
+    text = core(sentence)
+    found = list(NUMBER.finditer(text))
+    if (
+        len(found) != 1
+        or _WORDY.search(text)
+        or re.search(r"[<>^|{}\[\]\\=]|\bsqrt\b|\bpi\b|[A-Za-z]\d|\d(?:st|nd|rd|th)\b|\d[:/]|\d ?[ap]\.?m\b", text)
+    ):
+        return None
+    rest = text[found[0].start() :]
+    for candidate in (rest, " ".join(rest.split()[:2]), found[0].group()):
+        if (typed := quantity(candidate.strip(EDGES), decimal_comma=decimal_comma)) is not None:
+            return Answer(typed[0], typed[1], sentence)  # type: ignore[arg-type]
+    return None
+
+
+def only_time(text: str) -> Answer | None:
+    """The only time of day among words that say no more of when it is ("the train leaves at 3 pm")."""
+    times, words = _TIME.findall(core(text)), _TIME.sub("", core(text))
+    if len(times) != 1 or re.search(r"\d", words) or _WORDY.search(words) or _WHEN.search(words):
+        return None
+    key = time_key(times[0])
+    return None if key is None else Answer("time", key, text)
