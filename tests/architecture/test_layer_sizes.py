@@ -94,6 +94,7 @@ def test_without_a_second_embedding() -> None:
             "have 3 key/value heads, the others 2",
         ),
         ({"per_layer_config": {"\u00b2": {"head_dim": 32}}}, CheckpointError, "0 sizes of heads for 1 layers"),
+        ({"per_layer_config": {"1" * 5000: {"head_dim": 32}}}, CheckpointError, "0 sizes of heads for 1 layers"),
         ({"per_layer_config": {"1": {"head_dim": 32}}}, CheckpointError, "1 sizes of heads for 1 layers"),
         ({"global_head_dim": 24}, UnsupportedModelError, "heads have 24 elements"),
         ({"per_layer_config": {"1": 32}}, CheckpointError, "an object is expected"),

@@ -52,7 +52,7 @@ def full_layers(config: Mapping[str, Any], full: tuple[int, ...], kv_heads: int,
         head_dim = integer(config, "global_head_dim", default)
         own = integer(config, "num_global_key_value_heads", kv_heads, null=kv_heads) if shared else kv_heads
         return FullLayers(head_dim, _repeats(kv_heads, own), shared)
-    names = {int(index): index for index in by_layer if str(index).isdecimal()}
+    names = {int(index): index for index in by_layer if index.isdecimal() and len(index) < 10}
     sizes = set()
     for index, name in names.items():
         entry = mapping(by_layer, name)

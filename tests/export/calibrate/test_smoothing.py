@@ -69,6 +69,7 @@ GROUPS = {
     "gemma3n_text": 2,  # what stands beside attention reads the first norm, too, and adds it
     "qwen2_moe": 1,  # a router reads the second norm
     "stablelm": 2,  # in parallel
+    "lfm2": 3,
 }  # fmt: skip
 SPECIAL: dict[str, dict[str, Any]] = {
     "llama": {"mlp_bias": True},
@@ -76,6 +77,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "gemma3n_text": CASES["gemma3n"][1],
     "qwen2_moe": CASES["qwen2_moe"][1],
     "stablelm": CASES["stablelm-parallel"][1],
+    "lfm2": CASES["lfm2"][1],
 }
 
 

@@ -302,6 +302,9 @@ def test_columns_that_the_user_names(tmp_path: Path) -> None:
     assert prompt.messages[0].content.startswith("Which?\n\nA. red\nB. blue")
     with pytest.raises(SuiteError, match=r"`q\.txt` that --map names is missing; found 'q'"):
         only(path, columns=parse_map(["prompt=q.txt"]))
+    for place in ("\u00b2", "9" * 5000, "2"):
+        with pytest.raises(SuiteError, match=rf"`opts\.{place}` that --map names is missing"):
+            only(path, columns=parse_map([f"prompt=opts.{place}"]))
 
 
 def test_mapped_golds(tmp_path: Path) -> None:

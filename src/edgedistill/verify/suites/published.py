@@ -71,7 +71,7 @@ def read_mapped(
         if path in record:
             return record[path]
         for step in path.split("."):
-            if isinstance(value, list) and step.isdigit() and int(step) < len(value):
+            if isinstance(value, list) and step.isdecimal() and len(step) < 10 and int(step) < len(value):
                 value = value[int(step)]
             elif isinstance(value, dict) and step in value:
                 value = value[step]
