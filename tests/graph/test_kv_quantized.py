@@ -140,7 +140,7 @@ def test_an_export_twice_gives_the_same_bytes(quantized: Model, tiny_checkpoint_
     assert hashes[0] == hashes[1]
 
 
-@pytest.mark.parametrize("family", ["gemma3_text", "gemma2", "smollm3", "qwen2", "mistral"])
+@pytest.mark.parametrize("family", ["gemma3_text", "gemma2", "smollm3", "qwen2", "mistral", "hunyuan_v1_dense"])
 def test_families_keep_their_logits(family: str, tmp_path: Path) -> None:
     """Sliding windows, soft caps, layers without RoPE, biases: the quantized kernel knows them all."""
     save_random_model(tmp_path / "hf", family, vocab_size=300, sliding_window=12)
@@ -180,6 +180,17 @@ def test_keys_are_turned_back_by_the_frequencies_that_the_graph_has(context: int
     for frequencies in found:
         assert frequencies is not None
         np.testing.assert_allclose(frequencies, expected, rtol=1e-5)
+
+
+def test_keys_that_are_normed_behind_rope_turn_without_the_weights_of_the_norm() -> None:
+    """Hunyuan: short texts never see what the second of a slow pair of channels becomes, by its own weight."""
+    angles, weights = np.arange(10) * 0.001, np.array([-0.5, 8.0], np.float32)
+    keys = (weights * np.stack([np.cos(angles), np.sin(angles)], axis=-1)).astype(np.float32)[None]
+    key, value = kv_calibrate.maxima_of([(0, keys, keys)], [[0.001]], 4096, [weights.tolist()])
+    np.testing.assert_allclose(key[0], [[0.5, 8.0]], rtol=1e-5)
+    np.testing.assert_allclose(value[0], np.abs(keys).max(axis=1))
+    key, _ = kv_calibrate.maxima_of([(0, keys * [1, 0], keys)], [[0.001]], 4096, [[-0.5, 0.0]])
+    np.testing.assert_allclose(key[0], [[0.5, 0.0]], rtol=1e-5)
 
 
 def test_the_trial_in_slices_knows_the_quantized_cache(quantized: Model) -> None:

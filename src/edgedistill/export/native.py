@@ -243,8 +243,13 @@ class OwnExporter:
         cache = self._profile.kv_cache
         if not cache.is_quantized:
             return manifest
+        spec, tensors = self.plan.spec, self._checkpoint.tensors
+        norms = None
+        if spec.qk_norm == "head_after_rope":
+            names = [f"model.layers.{index}.self_attn.k_norm.weight" for index in spec.attention_layers]
+            norms = [tensors.read_rows(name, 0, spec.head_dim) for name in names]
         found = kv_calibrate.calibrate(
-            directory, manifest, self.plan.spec, cache, sequences=sequences, progress=progress
+            directory, manifest, spec, cache, key_norms=norms, sequences=sequences, progress=progress
         )
         write_graphs(directory, self.plan, found.scales)
         info = replace(

@@ -60,6 +60,7 @@ def calibrate(
     spec: ModelSpec,
     cache: KvCache,
     *,
+    key_norms: Sequence[npt.NDArray[np.float32]] | None = None,
     sequences: Sequence[npt.NDArray[np.int64]] | None = None,
     progress: Progress,
 ) -> Calibration:
@@ -70,6 +71,7 @@ def calibrate(
         manifest: Of that bundle; its list of files may be empty.
         spec: The model, for the rotary frequencies of its layers.
         cache: The requested format.
+        key_norms: Weights float32 [head_dim] of each attention layer's norm of keys, where it comes after RoPE.
         sequences: Token ids int64 [n] to run; None: texts that the model writes on built-in prompts.
         progress: Receives tokens.
 
@@ -80,6 +82,7 @@ def calibrate(
         "manifest": _with_present_files(directory, manifest).to_json(),
         "sequences": None if sequences is None else [np.asarray(s).tolist() for s in sequences],
         "inv_freq": frequencies(spec, manifest.model.context_length),
+        "key_norms": None if key_norms is None else [weights.tolist() for weights in key_norms],
     }
     progress.begin("calibrating the KV cache", 0, "tokens")
     try:
@@ -129,6 +132,7 @@ def maxima_of(
     cached: Iterable[tuple[int, npt.NDArray[np.float32], npt.NDArray[np.float32]]],
     inv_freq: Sequence[Sequence[float] | None],
     context: int,
+    key_norms: Sequence[Sequence[float]] | None = None,
 ) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]]:
     """Largest magnitudes of keys and of values per channel: for each attention layer float32 [heads, head_dim].
 
@@ -138,6 +142,7 @@ def maxima_of(
         inv_freq: Rotary frequencies by layer. Where they are known, a key counts with its largest magnitudes under
             rotation to any position of the context (see ``rotated_maxima``).
         context: Length of the context in tokens.
+        key_norms: Weights of a norm between RoPE and the cache, by layer: what turns is the key without them.
 
     Raises:
         ValueError: ``cached`` has nothing of a layer.
@@ -150,8 +155,10 @@ def maxima_of(
         if frequencies is None:
             largest = np.abs(keys).max(axis=1, initial=0)
         else:
+            weights = np.abs(np.asarray(key_norms[layer] if key_norms else 1, np.float32))
+            turned = np.divide(keys, weights, out=np.zeros_like(keys), where=weights > 0)
             positions = np.arange(keys.shape[1])
-            largest = rotated_maxima(keys, np.asarray(frequencies, np.float32), positions, context)
+            largest = weights * rotated_maxima(turned, np.asarray(frequencies, np.float32), positions, context)
         here = np.abs(values).max(axis=1, initial=0)
         known_key, known_value = key[layer], value[layer]
         key[layer] = largest if known_key is None else np.maximum(known_key, largest)
@@ -180,7 +187,8 @@ def write_maxima(path: str, request: dict[str, Any], progress: Progress) -> dict
         source = "given" if given else "own texts"
         cached = _through_session(model, [s[:limit] for s in sequences], progress)
     sequences = [s[:limit] for s in sequences if s]
-    found = dict(zip(("key", "value"), maxima_of(cached, request["inv_freq"], limit), strict=True))
+    maxima = maxima_of(cached, request["inv_freq"], limit, request["key_norms"])
+    found = dict(zip(("key", "value"), maxima, strict=True))
     with (directory / _MAXIMA).open("wb") as stream:
         arrays: dict[str, Any] = {f"{kind}.{i}": a for kind, parts in found.items() for i, a in enumerate(parts)}
         np.savez(stream, **arrays)
