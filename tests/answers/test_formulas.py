@@ -77,6 +77,10 @@ def test_the_order_of_terms_and_factors_does_not_matter(one: str, other: str) ->
         ("3 5", None), ("x 2", "2x"), ("x2", None), ("H2O", None), ("abc", None), ("abcd+1", None), ("abc+1", "abc+1"), ("cat dog", None), ("the 5th", None), ("x+", None), ("+", None),
         ("", None), (" ", None), ("x)", None), ("(x", None), ("()", None), ("x ? y", None), ("...", None), ("1+2", "1+2"), ("1 + (2)", "1+2"), ("3*4", "3*4"), ("0.5x", "x/2"), (".5x", "x/2"), ("-3", "-3"),
         ("9" * 60 + "x", "9" * 60 + "x"), ("9" * 61 + "x", None), ("(" * 20 + "x" + ")" * 20, "x"), ("(" * 30 + "x" + ")" * 30, None), ("x^2+x^3+1", "x^3+x^2+1"), ("y+x", "x+y"),
+        ("3*2^x", "3*2^x"), ("sqrt((n+1)!)", "sqrt((n+1)!)"), ("(x-x)y+z", "z"), ("sqrt(2x)^3", "(2x)^(3/2)"), ("sqrt(xy)sqrt(xy)", "(xy)"), ("sqrt(sin(x))", "sqrt(sin(x))"), ("1234^64x", f"{1234**64}x"), ("2^64*" * 63 + "2^63x", f"{2**4095}x"), ("2^64*" * 64 + "x", None), ("x" + "/2^64" * 63 + "/2^63", f"x/{2**4095}"), ("x" + "/2^64" * 64, None),
+        ("(xy^z)^2", "(x*y^z)^2"), ("sqrt(6)", "sqrt(6)"), ("sqrt(1018081)x", "1009x"), ("sqrt(50)x", "5sqrt(2)*x"), ("(" * 23 + "x" + ")" * 23, "x"), ("(" * 24 + "x" + ")" * 24, None), ("+".join(["(x)"] * 30), "30x"), ("(x)+" * 10 + "(" * 24 + "x" + ")" * 24, None),
+        ("+x", "x"), ("+-x", "(+-x)"), ("+ -x", "-x"), ("-+x", "-x"), ("3(4)", "3(4)"), ("x*-y", "-xy"), ("x/-2", "-x/2"), ("(x+y)'", "(x+y)'"), ("(x+y)!'", "(x+y)!'"), ("x+*2", None), ("g(x)", "g(x)"), ("h'(x,y)", "h'(x,y)"), ("f_1(x)", "f_1(x)"), ("P(A|B)", None),
+        ("overline(AB)", "overline(AB)"), ("hat(x)+1", "hat(x)+1"), ("bar(x)", "bar(x)"), ("widehat(AB)", "widehat(AB)"), ("2 pi x", "2pi*x"), ("x ", "x"), ("2 sin x", "2sin(x)"), ("cat 2", None), ("x cat", None),
         ("sqrt(x+1)", "sqrt(x+1)"), ("sqrt(x)sqrt(y)", "sqrt(x)*sqrt(y)"), ("x*sqrt(x)", "x^(3/2)"), ("sqrt(2)sqrt(3)", "sqrt(2)*sqrt(3)"), ("sqrt(2)sqrt(2)x", "2x"), ("sqrt(-1)", "sqrt(-1)"),
     ],
 )  # fmt: skip

@@ -62,6 +62,7 @@ def test_numbers_with_a_decimal_comma(text: str, value: str) -> None:
         ("1/2 apples", ("fraction", "1/2")), ("3 1/2 cups", ("unit", "7/2 cup")), ("5 dozen", None), ("5 or more", None), ("5 by 3", None),
         ("5x", None), ("2xy", None), ("5 x", None), ("5!", None), ("5 pi", None), ("5 sin", None), ("5 apples!", ("number", "5")), ("5.", ("number", "5")),
         ("5 (apples)", ("number", "5")), ("5 m (3", None), ("5 m)", ("unit", "5 m")), ("5 abc", ("number", "5")), ("5 ab", None), ("5ab cd", None),
+        ("5 " + "a" * 398, ("number", "5")), ("3 1/2", ("fraction", "7/2")), ("5d", None), ("5cats", ("number", "5")), ("5cat", None), ("5米长", ("unit", "5 m")), ("5, km", None), ("RMB5", ("money", "5 CNY")), ("￥5", ("money", "5 ¥")), ("5'11", ("unit", "5 ft 11 in")), ("5'111", None),
         ("5個", ("number", "5")), ("x", None), ("5 " + "a" * 400, None), ("5 apples, pears and plums", None),
     ],
 )  # fmt: skip
@@ -83,7 +84,7 @@ def test_a_decimal_comma_reaches_every_number() -> None:
         ("January 5, 2024", "2024-01-05"), ("Jan. 5th 2024.", "2024-01-05"), ("Friday, January 5", "--01-05"), ("5 January", "--01-05"),
         ("the 5th of January, 2024", "2024-01-05"), ("5 de enero de 2024", "2024-01-05"), ("5 января 2024 года", "2024-01-05"),
         ("31 December 1999", "1999-12-31"), ("32 January", None), ("January 0", None), ("2024-13-01", None), ("2024-12-32", None),
-        ("2024-00-01", None), ("2024-01-31", "2024-01-31"), ("3/4/2024", "3/4/2024"), ("03-04-24", "3/4/24"), ("3.4.2024", "3/4/2024"), ("5 apples", None),
+        ("2024-00-01", None), ("2024-01-01", "2024-01-01"), ("2024년 1월 5일", "2024-01-05"), ("2024-01-31", "2024-01-31"), ("3/4/2024", "3/4/2024"), ("03-04-24", "3/4/24"), ("3.4.2024", "3/4/2024"), ("5 apples", None),
         ("mai 3", "--05-03"), ("3/4", None), ("", None),
     ],
 )  # fmt: skip
@@ -126,6 +127,10 @@ def test_ratios(text: str, key: str | None) -> None:
         (r"\binom{5}{2}", "binom(5,2)"), (r"\vec{v}", "vec(v)"), (r"\{1,2\}", "{1,2}"), ("{1,2}", "{1,2}"), ("x^{2}", "x^(2)"), ("x_{1,2}", "x_(1,2)"), ("1{,}234", "1,234"),
         (r"90^\circ", "90 deg"), (r"90^{\circ}", "90 deg"), (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", "⟦1,2;3,4⟧"), ("x**2", "x^2"), ("**bold**", "bold"), ("5 x 10^3", "5*10^3"),
         (r"\$5~km", "5 km"), (r"50\%", "50%"), (r"a\\b", "a;b"), (r"\left( 1 \right)", "( 1 )"), (r"\unknown", "unknown"), (r"\frac{", "()/()"), ("$x$", "x"), (r"a\;b", "a b"),
+        (r"\frac {1} {2}", "(1)/(2)"), (r"\frac{1} 2", "(1)/(2)"), (r"\dbinom{5}{2}", "binom(5,2)"), (r"\tbinom 5 2", "binom(5,2)"), (r"\hat{x}", "hat(x)"), (r"\bar{x}", "bar(x)"), (r"\overline{AB}", "overline(AB)"), (r"\widehat{AB}", "widehat(AB)"), (r"7 \mod 3", "7 (mod 3)"),
+        (r"a\_b", "a_b"), (r"a\#b", "a#b"), (r"a\&b", "a&b"), (r"a\!b", "ab"), (r"a\,b", "a b"), (r"\mbox{cm}x", "cm x"), (r"\hbox{cm}x", "cm x"), (r"\mathrm{cm}x", "cm x"), (r"\textbf{a}b", "a b"), (r"\mathbf{a}b", "ab"), (r"\sqrt[", "sqrt()"), (r"\frac\frac1234", "( (1)/(2) )/(3) 4"), (r"\sqrt[3]", "root(3,)"),
+        ("a" + "{" * 40 + "x" + "}" * 40, "a" + "(" * 40 + "x" + ")" * 40), ("a" + "{" * 41 + "x" + "}" * 41, "a" + "(" * 40 + "()x" + ")" * 40 + "}"), ("{x}", "(x)"), ("2{1,2}", "2(1,2)"), ("5x10^3", "5*10^3"), ("5 X 10^3", "5*10^3"), ("90^{deg}", "90 deg"), ("x^ (deg )", "x deg"), ("2**-3", "2^-3"), ("a ** b", "a b"), ("2.\\bar{3}", "21/9"),
+
     ],
 )  # fmt: skip
 def test_one_spelling(text: str, spelled: str) -> None:

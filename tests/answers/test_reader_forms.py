@@ -74,7 +74,9 @@ def test_where_sentences_end(line: str, first: str, last: str) -> None:
         ("Die Antwort ist, dass er 1.234 Euro hat.", "1234 EUR"), ("The answer is that there were 5 at the table", "5"), ("He walked 5 km, as he told us", "5 km"), ("It costs us $12; so be it", "12"), ("We have 5 here: not 6", None), ("He has a2 and b", None),
         ("---", None), ("12\n\n***\n---", "12"), ("12 apples\n\\]", "12"), ("|x| 12|", "12"), ("| | Lima | |", "lima"), ("### Lima", "lima"), ("A: Lima", "lima"), ("1. Lima\n2. Quito", None), ("1. 5 km\n2. 7 km", "7 km"), ("- Lima", "lima"), ("Well.\n1. 7", "7"), ("7!", "7"),
         ("**Lima** and **Quito** are the capitals of them", None), ("**Lima** is the capital of all of it", "lima"), ("**Lima** has 12 people", "12"), ("We say: **Note:**", None), ("**12** is less than **x + 1**", "x+1"), ("**Lima:** 12 km", "12 km"),
-        ("It goes. It is 12 km. *)", "12 km"), ("Answer:\n* 6\n* 8", "6,8"), ("**Answer:**\n__6__\nas I said", "6"), ("We get $x = 3$ and this is all.", "3"), ("We get $x = 3$ and this is all there is.", "3"), ("$x=1$ and $y=2$ and $z=3$", "x=1,y=2,z=3".replace("x=1", "1")), ("We get $y$ as in $3$ km", "3 km"), ("Here $3$ dozens", "3 dozens"), ("$x + 1$ km", "x+1"),
+        ("It goes. It is 12 km. *)", "12 km"), ("Answer:\n* 6\n* 8", "6,8"), ("Total\nLima", "lima"), ("We add.\nTotal\nLima is it.", "lima is it"), ("Answer:\n\n- 6, as I said", "6"), ("\nAnswer: 12.\nI hope that it is clear to you all.", "12"), ("The answer is\n\\[\n12", "12"),
+        ("It is so.\n12!", "12"), ("- 6\n2. 12 km", "12 km"), ("**::** 12 km", "12 km"), ("Therefore 12 km it was for us", "12 km"), ("Thus, Lima", "lima"), ("$\\frac{1}{2}$ km", "1/2 km"), ("$3$; km.", "3 km"),
+        ("He said: so: 12 km", "12 km"), ("He said: 5 = x", "5"), ("a = 5 of them = 12 apples", "a=12"), ("$Lima$, so be it for all", None), ("**Answer:**\n__6__\nas I said", "6"), ("We get $x = 3$ and this is all.", "3"), ("We get $x = 3$ and this is all there is.", "3"), ("$x=1$ and $y=2$ and $z=3$", "x=1,y=2,z=3".replace("x=1", "1")), ("We get $y$ as in $3$ km", "3 km"), ("Here $3$ dozens", "3 dozens"), ("$x + 1$ km", "x+1"),
         ("It is not so. It is 5 km", "5 km"), ("The grade of it is K", None), ("We conclude that x = 3", "3"), ("This is what is 5", "5"), ("The sum of it: 12 km", "12 km"), ("I don't know: 12", None), ("New York City", "new york city"), ("New York City now", None), ("I think so", None), ("Go to a2", None), ("No, never in my life", "no"), ("True, it is what we saw", "true"),
         ("We see that 5 = 5 and 6 = six", None), ("3 + 4 = at least 7", None), ("<answer> 12 </answer> and so on", "12"),
         (r"\boxed{1} is a, \boxed{2}", "2"), (r"\boxed{1}\boxed{2}", "2"), (r"\boxed{2,5}", "2,5"), (r"\boxed{3} or $y = \boxed{4}$", "3,4"), (r"\boxed{1}; \boxed{2}; \boxed{3}", "1,2,3"),
@@ -90,18 +92,21 @@ def test_what_replies_state(reply: str, key: str | None) -> None:
         ("1,5\n\nok", "number", "5"), ("a 12 km/h", "number", "12 km/h"), ("5 m^2 of it", "number", "5 m^2"), ("x 3 %", "number", "3%"), ("of 12 people", "number", "12"), ("3 xyz", "number", "3"), ("12\n\n", "number", "12"), ("1) 12\n2) none", "number", "12"), (r"\frac{3}{4} km", "number", "3/4 km"),
         ("I like B\nso do we", "choice", "B"), ("(B) is it\nnothing else", "choice", "B"), ("nothing\n(b) is it", "choice", "B"), ("A bird and so on", "choice", None), ("A bird, B", "choice", "B"), ("it's I", "choice", "I"), ("I think so", "choice", None), ("**C**", "choice", "C"),
         ("The answer is: B\nA", "choice", "B"), ("#### A\n\\boxed{12}", "choice", "A"), ("Option a", "choice", "A"), ("选B", "choice", "B"), ("选 b 吧", "choice", "B"), (r"\boxed{the letter C}", "choice", "C"), ("\\boxed{'D'}", "choice", "D"), ("answer is e because so", "choice", "E"), (r"\boxed{b, as it is}", "choice", "B"),
+        ("Answer: B\nbut why is it so", "choice", "B"), (r"\boxed{OPTION **C**}", "choice", "C"), (r"\boxed{Option D}", "choice", "D"), (r"\boxed{Berlin} B", "choice", "B"), ("X is A\nnot me", "choice", "A"),
         ("A or B\nC or D\nnothing here", "choice", "D"), ("It is (c) or so\nnothing here", "choice", "C"), ("  \n ", "choice", None),
     ],
 )  # fmt: skip
 def test_rules_more(reply: str, rule: str, key: str | None) -> None:
-    assert extract(reply, rule) == key  # type: ignore[arg-type]
+    answer = read(reply, rule)  # type: ignore[arg-type]
+    assert (None if answer is None else answer.key) == key
+    assert answer is None or (answer.type == "letter") == (rule == "choice")
 
 
 @pytest.mark.parametrize(
     ("reply", "expected", "key"),
     [
         ("- Yes it may be", "text", "yes"), ("Therefore the town is in the south", "text", "in the south"), ("It is one two three four five six", "text", "one two three four five six"), ("It is one two three four five six seven", "text", None), ("I'm sure it is Lima", "text", None),
-        ("A. Because of it", "number", None), ("We are 12 of 15\nand so on", "percent", "15"), ("We are 12 of 15 €", "money", "15 EUR"), ("it 1/2 or 3/4 of it", "fraction", "3/4"), ("1. Lima", None, None),
+        ("A. Because of it", "number", None), ("We are 12 of 15\nand so on", "percent", "15"), ("We are 12 of 15 €", "money", "15 EUR"), ("He has 12 of 15 km", "unit", "15 km"), ("Thus Lima", "text", "lima"), ("it 1/2 or 3/4 of it", "fraction", "3/4"), ("1. Lima", None, None),
     ],
 )  # fmt: skip
 def test_expected_types_more(reply: str, expected: str | None, key: str | None) -> None:

@@ -87,7 +87,9 @@ def test_where_a_reply_states_its_answer(reply: str, key: str | None) -> None:
     ],
 )  # fmt: skip
 def test_rules(reply: str, rule: str, key: str | None) -> None:
-    assert extract(reply, rule) == key  # type: ignore[arg-type]
+    answer = read(reply, rule)  # type: ignore[arg-type]
+    assert (None if answer is None else answer.key) == key
+    assert answer is None or rule not in ("choice", "text") or answer.type == {"choice": "letter"}.get(rule, rule)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,6 @@ def power(base: Sum, exponent: Sum) -> Sum:
                 raised = tuple((name, e * power) for name, e in mono if isinstance(e, Fraction))
                 return multiply({raised: _power_of(coefficient, int(power))}, number(1))
     name = render(base)
-    if not re.fullmatch(r"\w+", name):
+    if not name.isdigit() and _single(base) != (((name, Fraction(1)),), Fraction(1)):
         name = f"({name})"
     return {((name, power if power is not None else render(exponent)),): Fraction(1)}

@@ -16,7 +16,9 @@ from edgedistill.answers.plain import FUNCTIONS, NAMES
 
 _TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d+)?|\.\d+)|([A-Za-z]+|[^\W\d_a-zA-Z]+)|(\+-|->|\.\.\.|[-+*/^_!()\[\]|,']))")
 _MAX_DEPTH = 24
-_OPAQUE_CALLS = frozenset(("binom", "overline", "vec", "hat", "bar", "widehat", "root", "sqrt", *FUNCTIONS))
+_OVER_LETTERS = frozenset(("overline", "vec", "hat", "bar", "widehat"))
+_OPAQUE_CALLS = frozenset(("binom", "root", "sqrt", *_OVER_LETTERS, *FUNCTIONS))
+_CALLED = "fghP"
 _APART = re.compile(
     r"(?<![A-Za-z])([A-Za-z]{2,})(?= +[\w(])|(?<=[\w)] )([A-Za-z]{2,})(?![A-Za-z])|(?<=\d)(?:st|nd|rd|th)\b"
 )
@@ -64,11 +66,11 @@ class _Parser:
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             raise NotAFormula
-        sign = 1
+        negative = False
         while self._peek() in ("+", "-"):
-            sign = -sign if self._take() == "-" else sign
+            negative ^= self._take() == "-"
         total = self._product()
-        if sign < 0:
+        if negative:
             total = algebra.multiply(algebra.number(-1), total)
         while self._peek() in ("+", "-", "+-"):
             operator = self._take()
@@ -89,8 +91,6 @@ class _Parser:
                 operator = self._take()
                 right = self._signed()
                 if operator == "/":
-                    if (value := algebra.constant(right)) is not None and value == 0:
-                        raise NotAFormula
                     right = algebra.power(right, algebra.number(-1))
                 else:
                     self.calculates = True
@@ -119,10 +119,8 @@ class _Parser:
     def _powered(self) -> Sum:
         base = self._primary()
         while self._peek() in ("!", "'"):
-            base = algebra.atom(
-                f"({algebra.render(base)})!" if len(base) > 1 else f"{algebra.render(base)}{self._peek()}"
-            )
-            self._take()
+            name = algebra.render(base)
+            base = algebra.atom((f"({name})" if len(base) > 1 else name) + self._take())
         if self._peek() == "^":
             self._take()
             self.calculates = True
@@ -166,11 +164,7 @@ class _Parser:
             return algebra.number(Fraction(token))
         if token in _OPAQUE_CALLS:
             return self._call(token)
-        if token in NAMES:
-            return algebra.atom(token)
-        if len(token) == 1:
-            return self._symbol(token)
-        raise NotAFormula
+        return algebra.atom(token) if token in NAMES else self._symbol(token)
 
     def _symbol(self, name: str) -> Sum:
         if self._peek() == "_":
@@ -178,7 +172,7 @@ class _Parser:
             name += "_" + self._subscript()
         while self._peek() == "'":
             name += self._take()
-        if name.rstrip("'") in ("f", "g", "h", "P") and self._peek() == "(":
+        if name[0] in _CALLED and self._peek() == "(":
             self._take()
             return algebra.atom(f"{name}({self._arguments()})")
         return algebra.atom(name)
@@ -204,7 +198,7 @@ class _Parser:
         if self._peek() == "^":
             self._take()
             power = self._exponent()
-        if name in ("overline", "vec", "hat", "bar", "widehat"):
+        if name in _OVER_LETTERS:
             return algebra.atom(f"{name}({self._letters()})")
         if self._peek() == "(":
             if name == "sqrt":
@@ -268,6 +262,4 @@ def _tokens(text: str) -> list[str]:
             raise NotAFormula  # "H2O", "x2"
         else:
             tokens.append(number or word or sign)
-    if not tokens:
-        raise NotAFormula
     return tokens

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from math import gcd
+from math import gcd, lcm
 
 from edgedistill.answers.plain import FUNCTIONS, NAMES
 from edgedistill.answers.words import MONTHS, NOT_COUNTED, SCALES, UNITS, UNITS_FOLDED
@@ -72,15 +72,13 @@ def quantity(text: str, *, decimal_comma: bool = False) -> tuple[str, str] | Non
         names = {
             "$": "USD",
             "百分之": "%",
-            "yüzde": "%",
             "Rs": "INR",
             "Rs.": "INR",
             "Rp": "IDR",
             "Rp.": "IDR",
             "R$": "BRL",
-            "RMB": "CNY",
         }
-        unit = names.get(prefix[0].strip()) or UNITS.get(prefix[0].strip(), "")
+        unit = names.get(prefix[0].strip()) or UNITS[prefix[0].strip()]
         text = text[prefix.end() :]
     parts: list[tuple[Fraction, str]] = []
     kind = "number"
@@ -92,10 +90,11 @@ def quantity(text: str, *, decimal_comma: bool = False) -> tuple[str, str] | Non
         value, rest, written = found
         scaled = _scale(rest)
         value, rest = value * scaled[0], scaled[1]
-        own, rest = _unit(rest)
-        if own is None:
+        beside = _unit(rest)
+        if beside is None:
             return None
-        kind = "fraction" if written == "fraction" else kind
+        own, rest = beside
+        kind = "fraction" if written else kind
         parts.append((value, own or unit))
         text = rest.strip()
         if text and (not own or own == "%" or len(parts) > 3):
@@ -119,33 +118,33 @@ def _spell(value: Fraction, unit: str) -> str:
     return f"{value}%" if unit == "%" else f"{value} {unit}"
 
 
-def _number(text: str, decimal_comma: bool) -> tuple[Fraction, str, str] | None:
-    """(value, what follows, how it was written) of a text that begins with a number."""
+def _number(text: str, decimal_comma: bool) -> tuple[Fraction, str, bool] | None:
+    """(value, what follows, whether it was written as a fraction) of a text that begins with a number."""
     if decimal_comma and (found := re.match(rf"([+-]?)\s*({_GERMAN})(?![\d.]*\d)", text)) is not None:
         digits = found[2].replace(".", "").replace(" ", "").replace(",", ".")
         if not re.fullmatch(r"0\.\d{3}", found[2]):
             value = Fraction(digits)
-            return (-value if found[1] == "-" else value), text[found.end() :], "number"
+            return (-value if found[1] == "-" else value), text[found.end() :], False
     if (found := _MIXED.match(text)) is not None and int(found[4]):
         value = int(found[2]) + Fraction(int(found[3]), int(found[4]))
-        return (-value if found[1] == "-" else value), text[found.end() :], "fraction"
+        return (-value if found[1] == "-" else value), text[found.end() :], True
     if (found := _FRACTION.match(text)) is not None and found.group().count("(") == found.group().count(")"):
         bottom = _decimal(found[5])
         if bottom == 0:
             return None
         value = _decimal(found[3]) / bottom
         negative = (found[1] == "-") ^ (found[2] == "-") ^ (found[4] == "-")
-        return (-value if negative else value), text[found.end() :], "fraction"
+        return (-value if negative else value), text[found.end() :], True
     if (found := _TEN.match(text)) is not None and abs(int(found[2])) <= _MAX_EXPONENT:
         value = Fraction(10) ** int(found[2])
-        return (-value if found[1] == "-" else value), text[found.end() :], "number"
+        return (-value if found[1] == "-" else value), text[found.end() :], False
     if (found := _PLAIN.match(text)) is None:
         return None
     exponent = int(found[3] or found[4] or 0)
     if abs(exponent) > _MAX_EXPONENT:
         return None
     value = _decimal(found[2]) * Fraction(10) ** exponent
-    return (-value if found[1] == "-" else value), text[found.end() :], "number"
+    return (-value if found[1] == "-" else value), text[found.end() :], False
 
 
 def _decimal(digits: str) -> Fraction:
@@ -170,12 +169,13 @@ def _scale(rest: str) -> tuple[int, str]:
     return factor, rest
 
 
-def _unit(rest: str) -> tuple[str | None, str]:
-    """The canonical unit at the beginning of what follows a number and the rest; "" where it is only nouns, None where
-    what follows makes it no number."""
+def _unit(rest: str) -> tuple[str, str] | None:
+    """The canonical unit at the beginning of what follows a number and the rest; ("", "") where it is only nouns, None
+    where what follows makes it no number.
+    """
     touching = bool(rest) and not rest[0].isspace()
     if rest.startswith("!"):
-        return None, ""
+        return None
     text = rest.lstrip().rstrip(" .,;:!?")
     text = re.sub(r"^-(?=[A-Za-z])", "", text)
     if not text:
@@ -183,7 +183,7 @@ def _unit(rest: str) -> tuple[str | None, str]:
     found = _UNIT.match(text)
     if found is not None:
         inches = found[2] == "in" and found.end() == len(text)  # "7 in", not "7 in total"
-        name = "in" if inches else _known(found[2], single=not touching or found[2] not in "xyznkabcdefij")
+        name = "in" if inches else _known(found[2])
         if name is not None:
             power = found[3] or {"squared": "2", "cubed": "3"}.get(found[4] or "", "")
             if found[1]:
@@ -192,17 +192,17 @@ def _unit(rest: str) -> tuple[str | None, str]:
             name = f"{name}^{power}" if power and name else name
             if not name or not re.match(r"\s*(?:(?:and|und|y|et|e|и)\s+)?[\d.]", following):
                 if not re.fullmatch(r"\s*\)?\s*", following) and not _nouns(following):
-                    return None, ""
+                    return None
                 return name, ""
             return name, following
     if touching and text[0].isascii() and len(text.split()[0]) < 4:
-        return None, ""  # 2xy is a formula
-    return ("", "") if _nouns(text) else (None, "")
+        return None  # 2xy is a formula
+    return ("", "") if _nouns(text) else None
 
 
-def _known(word: str, *, single: bool) -> str | None:
+def _known(word: str) -> str | None:
     word = word.strip()
-    if word in UNITS and (single or len(word) > 1):
+    if word in UNITS:
         return UNITS[word]
     if (folded := UNITS_FOLDED.get(word.casefold())) is not None:
         return folded
@@ -241,7 +241,7 @@ def date_key(text: str) -> str | None:
     """
     text = text.strip(" .")
     if (found := _ISO.fullmatch(text)) is not None:
-        year, month, day = (found[1], found[2], found[3]) if found[1] else (found[4], found[5], found[6])
+        year, month, day = (part for part in found.groups() if part)
         return _date(year, int(month), int(day))
     for pattern, month_at, day_at in ((_MONTH_DAY, 1, 2), (_DAY_MONTH, 2, 1)):
         found = pattern.fullmatch(text)
@@ -283,9 +283,7 @@ def ratio_key(text: str) -> str | None:
     parts = [Fraction(part) for part in re.findall(r"\d+(?:\.\d+)?", text)]
     if len(parts) > 6 or any(len(part) > 20 for part in re.findall(r"\d+", text)):
         return None
-    scale = 1
-    for part in parts:
-        scale = scale * part.denominator // gcd(scale, part.denominator)
+    scale = lcm(*(part.denominator for part in parts))
     whole = [int(part * scale) for part in parts]
     divisor = gcd(*whole)
     return ":".join(str(part // divisor) for part in whole) if divisor else None
