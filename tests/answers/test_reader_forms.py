@@ -126,6 +126,7 @@ def test_how_far_from_the_end_an_answer_is_looked_for(answer: str, rule: str, mo
 
 def test_a_whole_text_is_a_text() -> None:
     assert read(" 12  KM ", "text").type == "text"
+    assert read("The train leaves at 3 pm").type == "time"
     text = "So the final answer is 5"
     assert (last_anchor(text).start, last_anchor(text).end) == (3, 23)
     assert extract("A: The answer is 12. " + "So. " * 60) == "12"
