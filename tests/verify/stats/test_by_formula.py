@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -19,9 +20,18 @@ from edgedistill.verify.stats.cluster_intervals import (
     each_left_out,
     effective_number,
     jackknife_interval,
+    ratio_left_out,
     share_interval,
 )
-from edgedistill.verify.stats.intervals import bca_at, cluster_interval, prompt_mean, sample_mean, weighted_mean, wilson
+from edgedistill.verify.stats.intervals import (
+    bca_at,
+    cluster_interval,
+    prompt_mean,
+    sample_mean,
+    weighted_mean,
+    weighted_ratio,
+    wilson,
+)
 from edgedistill.verify.stats.special_functions import (
     beta_cdf,
     chi_square_quantile,
@@ -132,6 +142,7 @@ STATISTICS = {
     "mean": (weighted_mean, np.random.default_rng(5).gamma(1.0, size=(11, 1))),
     "ties": (weighted_mean, np.array([[0.0], [0.0], [1.0], [1.0], [1.0], [5.0]])),
     "most": (lambda weights, _: weights.max(axis=1), np.zeros((9, 1))),
+    "least": (lambda weights, _: weights.min(axis=1), np.zeros((9, 1))),
     "skew": (weighted_mean, np.array([[0.0]] * 7 + [[40.0]])),
     "some undefined": (lambda w, _: np.where(w[:, 0] > 0, w[:, 1] - w[:, 0], np.nan), np.zeros((5, 1))),
 }
@@ -164,6 +175,27 @@ def test_the_bootstrap_is_efrons_with_hesterbergs_expansion(
             continue
         at = stats.norm.cdf(bias + z / np.maximum(1e-3, 1 - acceleration * z))
         assert ends == pytest.approx(np.quantile(found, at), rel=1e-6, abs=1e-9)
+
+
+def test_what_is_undefined_has_no_interval_and_no_warning() -> None:
+    """On every resample, on the prompts as they are, or on neither."""
+    values = np.zeros((9, 2))
+    for often, at_all in ((math.nan, 1.0), (1.0, math.nan), (math.nan, math.nan)):
+
+        def statistic(weights: np.ndarray, _: np.ndarray, often: float = often, at_all: float = at_all) -> np.ndarray:
+            return np.where(weights.max(axis=1) > 1, often, at_all)
+
+        assert np.isnan(bca_at(values, statistic, (0.95, 0.5), resamples=20)).all()
+        assert cluster_interval(values, statistic, resamples=20) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = (
+            weighted_ratio(np.ones((1, 2)), np.array([[1.0, 0.0], [1.0, 0.0]])),
+            weighted_ratio(np.ones((1, 9)), values),
+        )
+        left = ratio_left_out([1.0, 2.0], [1.0, 0.0]), ratio_left_out([1.0, 0.0], [1.0, 0.0])
+    assert (found[0][0], math.isnan(found[1][0])) == (math.inf, True)
+    assert (left[0], math.isnan(left[1][0])) == ([math.inf, 1.0], True)
 
 
 def test_three_prompts_are_the_fewest_of_a_bootstrap() -> None:
