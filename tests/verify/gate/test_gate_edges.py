@@ -131,10 +131,16 @@ def test_two_prompts_are_the_fewest_and_enough_of_many_samples() -> None:
     many = {"estimand": "suite", "alpha": 0.05, "gold": True}
     assert fewest_prompts(Margins(), 8192, **many)[1] == 2  # type: ignore[arg-type]
     assert out_of_reach(2, Margins(), 8192, **many) == ""  # type: ignore[arg-type]
-    name, needed = fewest_prompts(Margins(), 64, **many)  # type: ignore[arg-type]
-    assert needed > 2
-    assert out_of_reach(needed, Margins(), 64, **many) == ""  # type: ignore[arg-type]
-    assert f"the endpoint {name} takes {needed} at" in out_of_reach(needed - 1, Margins(), 64, **many)  # type: ignore[arg-type]
+    found = {}
+    for shorter in (0.0, 0.99):  # of two limits the nearer one is the harder
+        margins = replace(Margins(), shorter_ratio=shorter)
+        name, needed = found[shorter] = fewest_prompts(margins, 64, **many)  # type: ignore[arg-type]
+        assert out_of_reach(needed, margins, 64, **many) == ""  # type: ignore[arg-type]
+        assert f"the endpoint {name} takes {needed} at" in out_of_reach(needed - 1, margins, 64, **many)  # type: ignore[arg-type]
+        for prompts, outcome in ((needed, "pass"), (needed - 1, "inconclusive")):
+            assert decide(unchanged(prompts, 64, gold=True, length=1.0), margins).outcome == outcome
+    assert 2 < found[0.0][1] < found[0.99][1]
+    assert found[0.99][0] in ("length", "tokens")
 
 
 @settings(max_examples=20, deadline=None)
