@@ -99,6 +99,12 @@ def test_runs_that_differ_have_each_their_own_capital() -> None:
             assert math.exp(path[at, n - 1]) == pytest.approx(capital(x[:n], 0.5, shares, np.ones(n)))
 
 
+def test_a_fortune_is_counted_in_logarithms() -> None:
+    """Of 5000 observations that nearly double the stake: the largest stake's capital, far beyond what a float holds."""
+    found = log_capital(np.full(5000, 0.9), 1.0, stakes(25.0))
+    assert found == pytest.approx(5000 * math.log1p(0.98 * 0.9) - math.log(len(stakes(25.0))))
+
+
 def test_an_observation_beyond_its_bounds_loses_the_stake_and_not_the_sign() -> None:
     """Of capital 1 in two stakes the larger one is gone: what is left is the smaller one's."""
     left = 0.5 * (1 - 0.49 * 1.5)
@@ -198,6 +204,15 @@ def test_what_is_undefined_has_no_interval_and_no_warning() -> None:
     assert (left[0], math.isnan(left[1][0])) == ([math.inf, 1.0], True)
 
 
+def test_a_mean_over_prompts_is_bootstrapped_at_its_level() -> None:
+    values = np.array([1.0, 2.0, 4.0, 4.5, 9.0])
+    for level in (0.5, 0.9):
+        found = prompt_mean(values, low=-99.0, high=99.0, level=level, seed=4, resamples=80).interval
+        assert found is not None
+        (ends,) = bca_at(values[:, None], weighted_mean, (level,), seed=4, resamples=80)
+        assert ((found.low, found.high), found.level, found.method) == (ends, level, "BCa over prompts")
+
+
 def test_three_prompts_are_the_fewest_of_a_bootstrap() -> None:
     values = np.array([[1.0], [2.0], [4.0]])
     assert cluster_interval(values, weighted_mean, resamples=50) is not None
@@ -224,6 +239,7 @@ def test_wilsons_ends_solve_the_score_test(hits: float, trials: int, level: floa
     for end in (found.low, found.high):
         assert abs(hits / trials - end) == pytest.approx(z * math.sqrt(end * (1 - end) / trials), abs=1e-9)
     assert found.low <= hits / trials <= found.high
+    assert (found.level, found.method) == (level, "Wilson")
 
 
 @given(
