@@ -211,6 +211,7 @@ def test_a_mean_over_prompts_is_bootstrapped_at_its_level() -> None:
         assert found is not None
         (ends,) = bca_at(values[:, None], weighted_mean, (level,), seed=4, resamples=80)
         assert ((found.low, found.high), found.level, found.method) == (ends, level, "BCa over prompts")
+        assert cluster_interval(values[:, None], weighted_mean, level=level, seed=4, resamples=80) == found
 
 
 def test_three_prompts_are_the_fewest_of_a_bootstrap() -> None:
