@@ -10,6 +10,7 @@ from edgedistill.catalog.reasoning import find_grammar, with_tags
 from edgedistill.checkpoint.tokenizer.load import load_tokenizer as from_json
 from edgedistill.errors import BudgetError, BundleError, UsageError
 from edgedistill.runtime.packed_cache import is_kept
+from edgedistill.runtime.session import give_back_memory
 from edgedistill.runtime.text.chat_template import ChatTemplate, PassThrough
 from edgedistill.system.cgroup import available_memory
 
@@ -61,6 +62,7 @@ def load_tokenizer(bundle: Bundle) -> Tokenizer:
     # Settings for training batches that a tokenizer.json may carry; a prompt is neither cut nor padded.
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    give_back_memory()  # what reading took: else it would lie beside the weights while they are packed, at the peak
     return tokenizer
 
 
