@@ -1,8 +1,9 @@
 """Named points of the curve of quality against size: recipes of formats by kind of matrix, as data.
 
 ``small`` and ``balanced`` are 4 bits with 8 where 4 hurt; ``high`` loses next to nothing but what rounding activations
-does. Where a profile's own weights have 4 bits, its block size and whether it has zero points are kept, since they are
-chosen for the kernels of its machines. ``bench/quality.py`` measures all of them; docs/benchmarks.md has the numbers.
+does. Where a profile's own weights have 4 bits, blocks are no smaller than its own, and whether it has zero points is
+kept, since they are chosen for its machines. ``bench/quality.py`` measures all of them; docs/benchmarks.md has the
+numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Quality = Literal["small", "balanced", "high"]
 QUALITIES: tuple[Quality, ...] = ("small", "balanced", "high")
 
-_FOUR, _EIGHT = "int4-b32-asym-search-s8", "int8-b32-sym-search-s8"
+_FOUR, _EIGHT = "int4-b32-asym-search-s8", "int8-b64-sym-search-s8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "small": Recipe(_FOUR, (("layers.*.attn.*", _EIGHT),)),
     "balanced": Recipe(_FOUR, (("lm_head", _EIGHT), ("embed", _EIGHT), ("layers.*.attn.*", _EIGHT))),
-    "high": Recipe(_EIGHT),
+    "high": Recipe("int8-b32-sym-search-s8"),
 }
 
 
@@ -53,7 +54,8 @@ def with_quality(profile: Profile, name: str) -> Profile:
         fmt = parse_format(label)
         if own.is_float or own.bits != 4:
             return fmt
-        return replace(fmt, block_size=own.block_size, symmetric=own.symmetric if fmt.bits == 4 else fmt.symmetric)
+        block = max(fmt.block_size, own.block_size)
+        return replace(fmt, block_size=block, symmetric=own.symmetric if fmt.bits == 4 else fmt.symmetric)
 
     rules = tuple(Rule(match, fitted(label)) for match, label in recipe.rules)
     return replace(profile, weights=replace(profile.weights, default=fitted(recipe.default), rules=rules))

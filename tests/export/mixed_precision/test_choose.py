@@ -15,7 +15,7 @@ from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.checkpoint.types import TensorInfo
 from edgedistill.errors import BudgetError, UsageError
 from edgedistill.estimate.memory import predict
-from edgedistill.export.mixed_precision import sensitivity
+from edgedistill.export.mixed_precision import choose, sensitivity
 from edgedistill.export.mixed_precision.choose import SizeBudget, choose_formats
 from edgedistill.export.options import ExportOptions
 from edgedistill.export.plan import make_plan
@@ -151,6 +151,17 @@ def test_a_memory_budget_is_of_the_bundle_in_use(traces: Traces) -> None:
     named = parse_bytes(str(caught.value).split("--max-memory ")[1].split(",")[0])
     planned, _ = chosen(traces, max_memory=named)
     assert predict(plan.spec, planned, context_length=plan.context_length).needed_bytes <= named
+
+
+def test_memory_goes_further_in_larger_blocks(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scales and sums of small blocks are memory that does less than as much of it spent on codes."""
+    with open_checkpoint("tiny-reasoner") as checkpoint:
+        plan = make_plan(checkpoint, load_profile("laptop-cpu"))
+    memory = predict(plan.spec, plan.planned, context_length=plan.context_length).needed_bytes
+    _, ours = chosen(traces, max_memory=memory)
+    monkeypatch.setattr(choose, "MEMORY_CANDIDATES", choose.CANDIDATES)
+    _, files = chosen(traces, max_memory=memory)
+    assert ours["predicted_kl"] < 0.8 * files["predicted_kl"]
 
 
 def test_budgets_that_cannot_be(traces: Traces, tmp_path: Path) -> None:

@@ -49,6 +49,13 @@ CANDIDATES = tuple(
     )
 )
 """Used where a profile names none (``[weights] candidates``)."""
+MEMORY_CANDIDATES = tuple(
+    parse_format(f"int{bits}-b{block}-{symmetry}-gptq-s8")
+    for bits, symmetry in ((4, "asym"), (8, "sym"))
+    for block in (128, 64, 32)
+)
+"""The same for a budget of memory. There codes of 5 and 6 bits count as 8, and a block has 8 bytes of scale and sum
+however its scale is stored: blocks of 128 in 8 bits take less than blocks of 16 in 4 and 32 in 8."""
 FEWER_BITS = tuple(parse_format(label) for label in ("int2-b32-asym-gptq-s8", "int3-b32-asym-gptq-s8"))
 """Added where the smallest of ``CANDIDATES`` is too large; at so few bits damages no longer simply add up."""
 CALIBRATED = 0.35
@@ -94,7 +101,8 @@ def choose_formats(
 
     Args:
         checkpoint: Of an architecture that the native exporter knows.
-        profile: Its candidates are used, or else ``CANDIDATES``; its own rules are replaced.
+        profile: Its candidates are used, or else ``CANDIDATES`` or, for memory, ``MEMORY_CANDIDATES``; its own rules
+            are replaced.
         traces: Calibration data; sensitivities are measured on some of its tokens.
         budget: The limit.
         source_hash: Identity of the checkpoint, for the cache of measurements.
@@ -112,7 +120,7 @@ def choose_formats(
     vectors = [w for w in plan.planned.weights if w.weight_name not in names]
     costs = _Costs(plan, profile, vectors, resident=budget.max_memory is not None)
     most = costs.affordable(budget)
-    candidates = profile.weights.candidates or CANDIDATES
+    candidates = profile.weights.candidates or (CANDIDATES if budget.max_memory is None else MEMORY_CANDIDATES)
     if most is not None and not profile.weights.candidates and costs.smallest(matrices, candidates) > most:
         candidates = (*FEWER_BITS, *candidates)
     twins = {fmt.label(): searched(fmt) for fmt in candidates}
