@@ -288,3 +288,21 @@ def test_rope_of_a_family_where_the_config_is_silent(
     assert older.layers[-1].rope is not None
     assert spoken.layers[-1].rope is not None
     assert (older.layers[-1].rope.kind, spoken.layers[-1].rope.kind) == ("default", kind)
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "mixtral", "granitemoe"])
+def test_experts_of_another_activation_than_their_kernel_has(family: str) -> None:
+    values = {"hidden_size": 64, "intermediate_size": 64, "num_experts": 4, "num_experts_per_tok": 2}
+    assert build_spec(config(family, **values, hidden_act="silu")).experts is not None
+    with pytest.raises(UnsupportedModelError, match="experts have the activation 'gelu'"):
+        build_spec(config(family, **values, hidden_act="gelu"))
+
+
+@pytest.mark.parametrize(
+    ("stated", "rotated"), [({}, True), ({"position_embedding_type": "rope"}, True)]
+    + [({"position_embedding_type": value}, False) for value in (None, "nope")],
+)  # fmt: skip
+def test_granite_with_experts_has_rope_unless_its_config_says_otherwise(stated: dict[str, Any], rotated: bool) -> None:
+    values = {"hidden_size": 64, "intermediate_size": 64, "num_local_experts": 4, "num_experts_per_tok": 2}
+    spec = build_spec(config("granitemoe", **values, **stated))
+    assert [layer.rope is not None for layer in spec.layers] == [rotated] * 3

@@ -99,6 +99,11 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         raise UnsupportedModelError(
             f"The model uses the activation '{activation}'; expected one of {', '.join(_ACTIVATIONS)}.", hint=_HINT
         )
+    experts = experts_spec(config, family.experts, hidden_size)
+    if experts is not None and _ACTIVATIONS[activation] != "silu":
+        raise UnsupportedModelError(
+            f"The experts have the activation '{activation}'; ONNX Runtime's kernel for them has silu.", hint=_HINT
+        )
     max_position_embeddings = integer(config, "max_position_embeddings", family.max_position_embeddings)
     for key in (family.attention_scale_base, family.attention_scale, family.logits_divisor):
         if isinstance(key, Key) and not 0 < key.number(config) < math.inf:
@@ -139,7 +144,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         final_logit_softcapping=optional_number(config, "final_logit_softcapping", family.final_softcap),
         query_scaling=_query_scaling(config),
         attention_sinks=family.attention_sinks,
-        experts=experts_spec(config, family.experts, hidden_size),
+        experts=experts,
         sub_norms=family.sub_norms,
         rounded_inputs=bool(config.get(ROUNDED_INPUTS)),
         value_norm=family.own_sizes,
@@ -271,8 +276,9 @@ def _layers(
 def _rotated(config: Mapping[str, Any], family: Family, windows: tuple[int | None, ...]) -> tuple[bool, ...]:
     """Whether each layer has RoPE."""
     count = len(windows)
-    if family.no_rope == "unless_stated":
-        return (config.get("position_embedding_type") == "rope",) * count
+    if family.no_rope in ("unless_stated", "stated"):
+        default = "rope" if family.no_rope == "stated" else None
+        return (config.get("position_embedding_type", default) == "rope",) * count
     if family.no_rope == "interval":
         return _rotated_by_interval(config, count)
     if family.no_rope == "full_layers" and any(window is not None for window in windows):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgedistill.architecture.spec import Norm, NormPlacement, QkNorm
 
 Windows = Literal["none", "all", "optional", "pattern"]
-NoRope = Literal["none", "interval", "full_layers", "unless_stated"]
+NoRope = Literal["none", "interval", "full_layers", "unless_stated", "stated"]
 SlidingRope = Literal["same", "local_base", "unscaled"]
 
 
@@ -123,7 +123,7 @@ class Family:
         windows: ``none``; ``all`` layers of the same sliding window; ``optional`` (``use_sliding_window`` with
             ``layer_types`` or ``max_window_layers``); ``pattern`` (``layer_types`` or every n-th layer full).
         no_rope: Layers without RoPE: every n-th (SmolLM3), those of full attention (EXAONE 4, Cohere 2), or all unless
-            ``position_embedding_type`` is rope (Granite 4).
+            ``position_embedding_type`` is rope (Granite 4), which ``stated`` has by default (Granite 3 with experts).
         intermediate_size: Key of the MLP's inner size.
         sliding_rope: RoPE of sliding layers: the same, of a local base (Gemma 3), or without scaling (OLMo 3).
         scaled_embedding: The embedding is multiplied by the square root of the hidden size (Gemma).

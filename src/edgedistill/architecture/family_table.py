@@ -203,8 +203,8 @@ FAMILIES: dict[str, Family] = {
     "gemma3n_text": GEMMA3N,
     "gemma4_text": GEMMA4,
     "granite": _GRANITE,
-    "granitemoe": replace(_GRANITE, mlp_bias=False, experts=_GRANITE_EXPERTS),
-    "granitemoeshared": replace(_GRANITE, mlp_bias=False, experts=_GRANITE_SHARED),
+    "granitemoe": replace(_GRANITE, mlp_bias=False, no_rope="stated", experts=_GRANITE_EXPERTS),
+    "granitemoeshared": replace(_GRANITE, mlp_bias=False, no_rope="stated", experts=_GRANITE_SHARED),
     # Granite 4: with Mamba layers (-h) or without, with experts beside the shared MLP or without.
     "granitemoehybrid": replace(
         _GRANITE,
