@@ -65,8 +65,9 @@ class Stages:
         print(sentence, flush=True)
 
 
-def prepared(shape: str, work: Path) -> tuple[Path, Path]:
-    """The bundle and its reference (an fp32 bundle or a baseline), made where they are missing."""
+def prepared(shape: str, work: Path, drawn: tuple[int, int]) -> tuple[Path, Path]:
+    """The bundle and its reference (an fp32 bundle or a baseline of ``drawn`` prompts and samples), made where they are
+    missing."""
     checkpoint, bundle = work / shape, work / f"{shape}-int4"
     if not checkpoint.exists():
         make_checkpoint(checkpoint, with_reply_length(SHAPES[shape], LENGTH), words=True)
@@ -77,8 +78,11 @@ def prepared(shape: str, work: Path) -> tuple[Path, Path]:
     if shape in BASELINED:
         reference = work / f"{shape}.baseline"
         if not reference.exists():
-            options = AuditOptions(prompts=16, samples=4, max_new_tokens=TOKENS)
+            prompts, samples = drawn
+            began = time.perf_counter()
+            options = AuditOptions(prompts=prompts, samples=samples, max_new_tokens=TOKENS)
             make_baseline(bundle, options=options, scored_samples=1).save(reference)
+            print(f"baseline of {prompts} x {samples}: {time.perf_counter() - began:.0f} s", flush=True)
     else:
         reference = work / f"{shape}-fp32"
         if not reference.exists():
@@ -86,9 +90,9 @@ def prepared(shape: str, work: Path) -> tuple[Path, Path]:
     return bundle, reference
 
 
-def measure(shape: str, budget: float, work: Path) -> str:
+def measure(shape: str, budget: float, work: Path, drawn: tuple[int, int]) -> str:
     """A row of the table."""
-    bundle, reference = prepared(shape, work)
+    bundle, reference = prepared(shape, work, drawn)
     stored = shape in BASELINED
     options = VerifyOptions(time_budget=budget, max_new_tokens=None if stored else TOKENS)
     stages, began = Stages(), time.perf_counter()
@@ -113,13 +117,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=list(BUDGETS), choices=sorted(SHAPES))
     parser.add_argument("--budget", type=parse_seconds, help="instead of 20m and 1h")
+    parser.add_argument("--baseline", nargs=2, type=int, default=(16, 4), metavar=("PROMPTS", "SAMPLES"))
     parser.add_argument("--work", type=Path, help="keeps checkpoints and bundles there (default: removed at the end)")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as scratch:
         work = args.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
-        rows = [measure(shape, args.budget or parse_seconds(BUDGETS.get(shape, "20m")), work) for shape in args.shapes]
+        rows = [
+            measure(shape, args.budget or parse_seconds(BUDGETS.get(shape, "20m")), work, tuple(args.baseline))
+            for shape in args.shapes
+        ]
     print("\n| shape | reference | budget, s | took, s | prompts x samples | outcome | sampler audit, s |")
     print("|---|---|---|---|---|---|---|")
     print("\n".join(rows))

@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgedistill.errors import UsageError, VerifyError
 from edgedistill.units import parse_seconds
+from edgedistill.verify.create_baseline import make_baseline
 from edgedistill.verify.models.bundle import BundleModel
-from edgedistill.verify.options import PRESETS, VerifyOptions
+from edgedistill.verify.options import PRESETS, AuditOptions, VerifyOptions
 from edgedistill.verify.pilot import Pilot, choose, plan_text, roughly
+from edgedistill.verify.references.baseline import BaselineModel
 from edgedistill.verify.run import verify_models
 from edgedistill.verify.suites.registry import load_suite
 
@@ -112,6 +115,16 @@ def test_a_run_is_cut_to_its_budget_and_says_so(
     assert report.settings.samples == 20, "an unlimited budget takes what is worth taking"
     assert any("A pilot of 12 replies chose 3 prompts with 20 samples" in note for note in report.notes)
     assert heard.sentences[0].startswith("Plan: 3 prompts, 20 samples of each, about ")
+
+
+def test_a_budget_takes_all_that_a_baseline_of_any_size_holds(
+    sampled: Callable[..., BundleModel], reasoner: Callable[[str], Path]
+) -> None:
+    held = AuditOptions(prompts=5, samples=3, max_new_tokens=90)
+    reference = BaselineModel(make_baseline(reasoner("int4-b32"), options=held, scored_samples=1))
+    report = verify_models(sampled(), reference, load_suite("arithmetic"), VerifyOptions(time_budget=1e6))
+    assert (report.suite.prompts, report.settings.samples) == (5, 3)
+    assert "chose 5 prompts with 3 samples each" in " ".join(report.notes)
 
 
 class PlannedError(Exception):

@@ -75,8 +75,8 @@ def planned(
     if options.time_budget is not None:
         alpha = levels_of(alpha, looks=0, ends=1)[1].within
         left = options.time_budget - (run.clock() - began)
-        stored = isinstance(reference, BaselineModel)
-        most = options.n_samples if stored else MOST_SAMPLES
+        stored = reference.baseline.samples if isinstance(reference, BaselineModel) else None
+        most = stored or MOST_SAMPLES
         limit = None if stored or options.max_new_tokens is not None else run.limit
         try:
             size = choose(pilot, left, prompts=len(prompts), samples=most, limit=limit, plan=plan)

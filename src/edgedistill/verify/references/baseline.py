@@ -149,13 +149,14 @@ def as_dictated(suite: Suite, reference: BaselineModel, bundle: SampledModel, op
     if samples is None:
         samples = min(plan.samples, baseline.samples) if fast else baseline.samples
     notes = _beyond_baseline(suite, len(known), baseline.samples, options)
-    # Numbers that are the preset's own leave the report its name.
-    as_planned = len(prompts) == _planned(suite, options)
-    options = replace(
-        options,
-        samples=None if options.samples is None and samples == plan.samples else samples,
-        prompts=options.prompts if as_planned or options.prompts is not None else len(prompts),
-    )
+    if options.time_budget is None:  # else the pilot chooses among what the baseline holds
+        # Numbers that are the preset's own leave the report its name.
+        as_planned = len(prompts) == _planned(suite, options)
+        options = replace(
+            options,
+            samples=None if options.samples is None and samples == plan.samples else samples,
+            prompts=options.prompts if as_planned or options.prompts is not None else len(prompts),
+        )
     return Dictated(options, prompts, settings, _own(suite, baseline, bundle, options), notes)
 
 
