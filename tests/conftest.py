@@ -107,7 +107,7 @@ def tiny_bundle_dir(tiny_checkpoint_dir: Path, tmp_path_factory: pytest.TempPath
     from exporting import export
 
     return made_once(
-        tmp_path_factory, "bundle/tiny", lambda out: export(tiny_checkpoint_dir, out, profile="laptop-cpu")
+        tmp_path_factory, "bundle/tiny", lambda out: export(tiny_checkpoint_dir, out, profile="laptop-cpu", check=True)
     )
 
 

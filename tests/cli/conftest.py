@@ -1,4 +1,4 @@
-"""What the commands that verify share: the fp32 bundle of the tiny checkpoint, and questions that it answers."""
+"""What tests of commands share: the fp32 bundle of the tiny checkpoint, questions that it answers, recurrent models."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cli_support import SUITE_PROMPTS
+from hybrid_checkpoints import WRITERS
 from shared import made_once
 
 if TYPE_CHECKING:
@@ -20,8 +21,14 @@ def reference(tiny_checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactor
     return made_once(
         tmp_path_factory,
         "reference/fp32",
-        lambda out: export(tiny_checkpoint_dir, out, profile="laptop-cpu", format="fp32"),
+        lambda out: export(tiny_checkpoint_dir, out, profile="laptop-cpu", format="fp32", check=True),
     )
+
+
+@pytest.fixture(scope="module", params=sorted(WRITERS))
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of each kind of recurrent layers."""
+    return made_once(tmp_path_factory, f"checkpoint/tiny-{request.param}", WRITERS[request.param])
 
 
 @pytest.fixture(scope="session")

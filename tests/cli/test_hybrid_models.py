@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module", params=sorted(WRITERS))
-def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_once(tmp_path_factory, f"checkpoint/tiny-{request.param}", WRITERS[request.param])
-
-
 @pytest.fixture(scope="module")
 def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Calibrated, as an export is that is left to itself; tried once, not verified."""
@@ -120,7 +115,7 @@ def test_run_chat_and_layouts(exported: Path, tmp_path: Path) -> None:
 
 def test_a_bundle_against_itself(exported: Path, suite: Path) -> None:
     """Batches that share prompts, forks of them, and scores of given tokens."""
-    options = ("--suite", suite, "--fast", "--samples", 4, "--no-store", "--json")
+    options = ("--suite", suite, "--fast", "--samples", 4, "--prompts", 8, "--no-store", "--json")
     report = here("verify", exported, "--reference", exported, *options).report
     assert report["sampler"]["reproduces"]
     assert report["pairs"]["length_ratio"]["value"] == 1.0

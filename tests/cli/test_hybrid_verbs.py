@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cli_support import here
-from hybrid_checkpoints import WRITERS
 from shared import made_once
 
 from edgedistill.bundle.bundle import Bundle
@@ -17,11 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BITS = 6.0
-
-
-@pytest.fixture(scope="module", params=sorted(WRITERS))
-def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_once(tmp_path_factory, f"checkpoint/tiny-{request.param}", WRITERS[request.param])
+BUDGET = ("--context", 256, "--bits-per-weight", BITS, "--calibration-tokens", 512, "--no-check", "--no-verify")
+"""Few tokens: what is drawn of the model's own replies, measured and solved for grows with them."""
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +25,7 @@ def sized(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of so many bits a weight, by the measured effect of each matrix."""
 
     def make(out: Path) -> Path:
-        options = ("--context", 256, "--bits-per-weight", BITS, "--no-verify")
-        done = here("export", source, "-o", out, *options)
+        done = here("export", source, "-o", out, *BUDGET)
         assert done.code == 0, done.err
         return out
 
@@ -58,22 +53,17 @@ def test_a_budget_chooses_formats_by_the_measured_effect(sized: Path) -> None:
 
 
 def test_a_budget_by_estimated_effects(source: Path, tmp_path: Path) -> None:
-    options = (
-        "--context",
-        256,
-        "--bits-per-weight",
-        BITS,
-        "--sensitivity",
-        "estimated",
-        "--no-verify",
-    )
-    assert here("export", source, "-o", tmp_path / "out", *options).code == 0
+    assert here("export", source, "-o", tmp_path / "out", *BUDGET, "--sensitivity", "estimated").code == 0
     assert Bundle.open(tmp_path / "out").manifest.bits_per_weight <= BITS
 
 
 def test_compare_orders_formats(source: Path, tmp_path: Path) -> None:
-    options = ("--max-tokens", 64, "--decode-tokens", 8, "--rounds", 1, "--new-tokens", 4, "--out", tmp_path / "out")
-    done = here("compare", source, "--format", "int8-b64,int2", *options, home=tmp_path)
+    (tmp_path / "text.txt").write_text("Ann has three apples and buys four of the other. " * 40)
+    done = here(
+        "compare", source, "--format", "int8-b64,int2", "--context", 256, "--tokens", tmp_path / "text.txt",
+        "--max-tokens", 64, "--decode-tokens", 8, "--rounds", 1, "--prompt-tokens", 16, "--new-tokens", 4,
+        "--out", tmp_path / "out", home=tmp_path,
+    )  # fmt: skip
     assert done.code == 0, done.err
     rows = {row["name"]: row for row in json.loads((tmp_path / "out" / "compare.json").read_text())["rows"]}
     assert rows["int8-b64"]["scoring"]["kl"] < rows["int2"]["scoring"]["kl"]

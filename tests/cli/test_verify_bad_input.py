@@ -165,7 +165,15 @@ def options(reference: Path, suite: Path) -> tuple[Any, ...]:
     return ("--reference", reference, "--suite", suite, *SMALL, "--json")
 
 
-def test_a_disk_that_fills_in_the_middle(tiny_bundle_dir: Path, options: tuple[Any, ...], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def unhindered(tiny_bundle_dir: Path, options: tuple[Any, ...]) -> Result:
+    """The same command without a store."""
+    return here("verify", tiny_bundle_dir, *options, "--no-store")
+
+
+def test_a_disk_that_fills_in_the_middle(
+    tiny_bundle_dir: Path, options: tuple[Any, ...], unhindered: Result, tmp_path: Path
+) -> None:
     """No file may grow beyond 20 KiB: the reference's samples do not fit, and later neither do the bundle's."""
     store = tmp_path / "store"
     command = ("verify", tiny_bundle_dir, *options)
@@ -179,7 +187,7 @@ def test_a_disk_that_fills_in_the_middle(tiny_bundle_dir: Path, options: tuple[A
     ((_, kept),) = stored_whole(store)
     assert 0 < kept < 4 * SUITE_PROMPTS
     assert f"The {kept} samples before are kept" in message
-    same(here(*command, "--store", store), here(*command, "--no-store"))
+    same(here(*command, "--store", store), unhindered)
     for keys in stored(store).values():
         assert len(keys) == len(set(keys)) == 4 * SUITE_PROMPTS
 
@@ -190,7 +198,11 @@ def stored_whole(directory: Path) -> list[tuple[str, int]]:
 
 
 def test_ctrl_c_in_the_middle(
-    tiny_bundle_dir: Path, options: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle_dir: Path,
+    options: tuple[Any, ...],
+    unhindered: Result,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from edgedistill.verify.sampling.store import SampleStore
 
@@ -210,7 +222,7 @@ def test_ctrl_c_in_the_middle(
     assert (done.code, done.out) == (130, "")
     assert done.err.splitlines()[-1] == "interrupted."
     assert sorted(len(keys) for keys in stored(tmp_path / "store").values()) == [50, 4 * SUITE_PROMPTS]
-    same(here(*command, "--store", tmp_path / "store"), here(*command, "--no-store"))
+    same(here(*command, "--store", tmp_path / "store"), unhindered)
     for path in (tmp_path / "store").iterdir():
         assert len(set(stored(tmp_path / "store")[path.name])) == 4 * SUITE_PROMPTS
         content = bytearray(path.read_bytes())

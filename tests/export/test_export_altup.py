@@ -12,6 +12,7 @@ from exporting import export
 from family_cases import CASES
 from gguf_parity import write_model
 from parity_support import random_tokens, reference_logits, save_random_model
+from runtime_support import continued, prefilled
 from safetensors.numpy import load_file, save_file
 
 import edgedistill
@@ -51,10 +52,6 @@ def bundle(source: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory) -
     return Bundle.open(export(source[0], out, format="fp32", kv_cache="float32").path)
 
 
-def prefilled(bundle: Bundle, ids: list[int]) -> np.ndarray:
-    return DecoderSession(bundle).decoder().feed_all(ids, exact=True)
-
-
 def of_known_rows(model: Any, ids: list[int]) -> np.ndarray:
     """Logits as transformers' whole model has them: tokens without a row in the second embedding read the first."""
     import torch
@@ -69,18 +66,12 @@ def of_known_rows(model: Any, ids: list[int]) -> np.ndarray:
 
 def test_greedy_64_tokens_of_the_runtime(source: tuple[Path, Any], bundle: Bundle) -> None:
     """Past the window, over the runtime's shared buffers, with tokens that have no row in the second embedding."""
-    decoder = DecoderSession(bundle).decoder()
-    tokens = random_tokens(30)
-    assert max(tokens) >= ROWS
-    logits = decoder.feed_all(tokens, exact=True)[-1]
-    found = []
-    for _ in range(64):
-        found.append(logits.copy())
-        tokens = [*tokens, int(logits.argmax())]
-        logits = decoder.feed_all(tokens[-1:], exact=True)[-1]
+    prompt = random_tokens(30)
+    assert max(prompt) >= ROWS
+    tokens, found = continued(bundle, prompt, 64)
     expected = of_known_rows(source[1], tokens[:-1])[29:]
     assert tokens[30:] == expected.argmax(axis=1).tolist()
-    assert np.abs(np.stack(found) - expected).max() < 1e-4
+    assert np.abs(found - expected).max() < 1e-4
 
 
 def test_the_reference_reads_the_rows_that_there_are(source: tuple[Path, Any]) -> None:

@@ -72,7 +72,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_exports_run(checkpoint: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     """The export's own trial compares the graph with what it stands for, step by step."""
-    made = export(checkpoint, tmp_path / "b", **options)
+    made = export(checkpoint, tmp_path / "b", check=True, **options)
     formats = {entry.name: entry.format for entry in made.manifest.weights}
     assert formats["layers.0.mlp.router"].is_float
     assert not any(fmt.is_w8a8 for name, fmt in formats.items() if ".experts." in name)

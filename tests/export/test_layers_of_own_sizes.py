@@ -10,6 +10,7 @@ from checkpoint_fixtures import TEXT, tokenizer
 from exporting import export
 from family_cases import CASES
 from parity_support import random_tokens, reference_logits, save_random_model
+from runtime_support import continued, prefilled
 from tokenizers import Tokenizer
 
 import edgedistill
@@ -52,23 +53,12 @@ def test_a_bundle_of_floats_is_no_distance_from_the_original(source: tuple[Path,
     assert made.manifest.distance["top1"] == 1.0
 
 
-def prefilled(bundle: Bundle, ids: list[int]) -> np.ndarray:
-    return DecoderSession(bundle).decoder().feed_all(ids, exact=True)
-
-
 def test_greedy_64_tokens_of_the_runtime(source: tuple[Path, Any], bundle: Bundle) -> None:
     """Past the window, over the runtime's shared buffers, which layers without keys write as well."""
-    decoder = DecoderSession(bundle).decoder()
-    tokens = random_tokens(30)
-    logits = decoder.feed_all(tokens, exact=True)[-1]
-    found = []
-    for _ in range(64):
-        found.append(logits.copy())
-        tokens = [*tokens, int(logits.argmax())]
-        logits = decoder.feed_all(tokens[-1:], exact=True)[-1]
+    tokens, found = continued(bundle, random_tokens(30), 64)
     expected = reference_logits(source[1], tokens[:-1])[29:]
     assert tokens[30:] == expected.argmax(axis=1).tolist()
-    assert np.abs(np.stack(found) - expected).max() < 1e-4
+    assert np.abs(found - expected).max() < 1e-4
 
 
 def test_only_layers_with_keys_of_their_own_have_a_cache(bundle: Bundle) -> None:

@@ -125,7 +125,7 @@ def test_too_little_memory_for_the_trial_is_seen_before_work(
 ) -> None:
     monkeypatch.setattr(own, "available_memory", lambda: 1000)
     with pytest.raises(BudgetError, match=r"memory.*are available.*--no-check"):
-        export(tiny_checkpoint_dir, tmp_path / "b")
+        export(tiny_checkpoint_dir, tmp_path / "b", check=True)
     assert list(tmp_path.iterdir()) == []
     export(tiny_checkpoint_dir, tmp_path / "b", check=False)
 
@@ -175,7 +175,7 @@ def test_trial_in_slices_is_recorded(tiny_bundle_dir: Path, tiny_checkpoint_dir:
 
     manifest = Bundle.open(tiny_bundle_dir).manifest
     prompt = Tokenizer.from_file(str(tiny_bundle_dir / "tokenizer.json")).encode(probe.PROMPT).ids
-    exact = export(tiny_checkpoint_dir, tmp_path / "b", format="fp32").manifest
+    exact = export(tiny_checkpoint_dir, tmp_path / "b", format="fp32", check=True).manifest
     assert sliced.decode(tmp_path / "b", exact, prompt, 2, limit=1) == exact.check["tokens"][:2]
     assert manifest.check["loaded"] == "whole"
 
@@ -183,7 +183,8 @@ def test_trial_in_slices_is_recorded(tiny_bundle_dir: Path, tiny_checkpoint_dir:
 _PEAK = """
 import sys
 from edgedistill import export
-print(export(sys.argv[1], sys.argv[2], check=False, verify=False, calibrate=False).peak_rss_bytes)
+options = {"format": "int8-b32-rtn", "check": False, "verify": False, "calibrate": False}
+print(export(sys.argv[1], sys.argv[2], **options).peak_rss_bytes)
 """
 
 
@@ -218,7 +219,7 @@ def test_unknown_architecture_falls_back_and_runs(tmp_path: Path, exporter: Expo
     shape: dict[str, Any] = {"num_hidden_layers": 2, "num_key_value_heads": None, "head_dim": 12, "vocab_size": 320}
     reference = save_random_model(source, "gpt_neox", **shape)
     (source / "tokenizer.json").write_text(tokenizer().to_str())
-    result = export(source, tmp_path / "b", exporter=exporter, format="fp32", allow_unused=True)
+    result = export(source, tmp_path / "b", exporter=exporter, format="fp32", allow_unused=True, check=True)
     assert result.manifest.model.signature == "optimum"
     assert {p.name for p in (tmp_path / "b").iterdir()} == {MANIFEST, *(f.name for f in result.manifest.files)}
     with open_bundle(tmp_path / "b") as model:

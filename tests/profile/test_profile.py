@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgedistill.errors import ProfileError, UsageError
@@ -93,6 +93,7 @@ def child(tmp_path, body):
     return write(tmp_path, "mine", f'extends = "laptop-cpu"\n{body}')
 
 
+@settings(max_examples=40)  # each builds a whole profile
 @given(profiles)
 def test_snapshots_roundtrip_through_json(profile) -> None:
     assert Profile.from_dict(json.loads(json.dumps(profile.to_dict()))) == profile

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import chat_templates
+import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -79,3 +80,19 @@ def open_tiny(path: Path, **config: Any) -> DecoderSession:
     bundle = Bundle.open(path)
     config = {"threads": 1, "kv_step": 16} | config
     return DecoderSession(bundle, SessionConfig(**config))
+
+
+def prefilled(bundle: Bundle, ids: list[int]) -> np.ndarray:
+    """Logits float32 [S, V] of all ``ids`` at once, by a session of its own."""
+    return DecoderSession(bundle).decoder().feed_all(ids, exact=True)
+
+
+def continued(bundle: Bundle, prompt: list[int], count: int) -> tuple[list[int], np.ndarray]:
+    """The prompt with ``count`` greedy tokens, and the logits float32 [count, V] that chose them."""
+    decoder, tokens, found = DecoderSession(bundle).decoder(), list(prompt), []
+    logits = decoder.feed_all(tokens, exact=True)[-1]
+    for _ in range(count):
+        found.append(logits.copy())
+        tokens.append(int(logits.argmax()))
+        logits = decoder.feed_all(tokens[-1:], exact=True)[-1]
+    return tokens, np.stack(found)

@@ -31,6 +31,7 @@ from edgedistill.workflow.calibration_traces import traces_for
 def cache(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEDISTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(sensitivity, "TOKENS", 256)  # a measurement of every matrix runs over them for every format
         yield
 
 
