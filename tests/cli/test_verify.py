@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -138,7 +139,9 @@ def test_sequential_and_the_replay_that_is_gone(tiny_bundle_dir: Path, reference
     assert any("Not even a bundle" in note for note in stopped["notes"])  # 32 prompts
 
 
-def test_an_audit_of_one_model_alone(tiny_bundle_dir: Path, suite: Path, tmp_path: Path) -> None:
+def test_an_audit_of_one_model_alone(
+    tiny_bundle_dir: Path, suite: Path, reasoner: Callable[[str], Path], tmp_path: Path
+) -> None:
     page = tmp_path / "audit.html"
     done = here("audit", tiny_bundle_dir, "--suite", suite, "--fast", *SMALL, "--html", page, "--json")
     report = done.report
@@ -150,7 +153,7 @@ def test_an_audit_of_one_model_alone(tiny_bundle_dir: Path, suite: Path, tmp_pat
     assert "temperature_sweep" in report["definitions"]
     again = here("audit", tiny_bundle_dir, "--suite", suite, "--fast", *SMALL)
     assert "the entropy with the temperature" in again.out or "entropy rises" in again.out
-    at_zero = here("audit", tiny_bundle_dir, "--suite", suite, *SMALL, "--temperature", 0)
+    at_zero = here("audit", reasoner("int4-b32"), "--prompts", 4, "--samples", 2, "--temperature", 0)
     assert "DETERMINISTIC-DECODING" in at_zero.out
     assert at_zero.code == 3
 
