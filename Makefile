@@ -23,7 +23,7 @@ PARALLEL := -n auto --dist worksteal --durations=10 -rs
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 PIP_OPTIONS := --disable-pip-version-check
 
-.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-load bench-runtime bench-plan bench-verify bench-verify-minutes bench-gate bench-quality bench-speculate bench-peers bench-serve bench-trajectories bench-answers bench-kv bench-hybrid bench-masks bench-prefill bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
+.PHONY: help demo test fuzz test-next families lint format types bench bench-export bench-load bench-runtime bench-plan bench-verify bench-verify-minutes bench-gate bench-quality bench-speculate bench-peers bench-serve bench-trajectories bench-answers bench-kv bench-hybrid bench-masks bench-prefill bench-operators bench-tune bench-sensitivity bench-tui torture docs coverage wheel-test mutation lock test-slow test-all screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -131,6 +131,9 @@ bench-hybrid: $(DEV) ## hybrid models beside an attention model of the same size
 
 bench-prefill: $(DEV) ## a W8A8 form for prompts next to 4 bits for everything: first token, prefill, decode, memory, quality (ARGS=--quick)
 	$(BIN)/python bench/prefill.py $(ARGS)
+
+bench-operators: $(DEV) ## the share of matrices and of attention in prompts of growing length, of the demo bundle or ARGS=BUNDLE
+	$(BIN)/python bench/operators.py $(or $(ARGS),$(DEMO_BUNDLE))
 
 bench-serve: $(DEV) ## throughput of the server at 1, 4 and 16 clients, beside one at a time (ARGS="--peer PYTHON": and llama-cpp-python's server)
 	$(BIN)/python bench/serve.py $(ARGS)
