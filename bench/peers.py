@@ -52,7 +52,7 @@ from edgedistill.system.processor import read_processor
 PEERS = ("llama-cpp-python", "openvino-genai", "onnxruntime-genai")
 LLAMA_WHEEL = "llama-cpp-py-sync"
 OURS, LLAMA, OPENVINO, GENAI = "edgedistill", "llama.cpp", "OpenVINO", "onnxruntime-genai"
-OURS_DEFAULT, LLAMA_K = f"{OURS}, default", f"{LLAMA}, Q4_K_M"
+OURS_DEFAULT, OURS_W8A8, LLAMA_K = f"{OURS}, default", f"{OURS}, w8a8", f"{LLAMA}, Q4_K_M"
 FORMAT = "int4-b32"
 MODELS = ("smollm2-135m", *(name for name in ("qwen3-0.6b", "qwen3-1.7b", "qwen3-4b") if name in SHAPES))
 CONTEXTS, BATCHES = (64, 256, 1024, 8192), (1, 2, 4, 8, 16)
@@ -84,9 +84,9 @@ def environment(directory: Path, llama: str = PEERS[0]) -> Path:
     return python
 
 
-def weights(name: str, work: Path, contexts: tuple[int, ...], python: Path, threads: int) -> dict[str, Path]:
+def weights(name: str, python: Path, args: argparse.Namespace) -> dict[str, Path]:
     """What every row of the table loads for ``name``; a row's engine is what its name begins with."""
-    context = max(contexts) + 128
+    work, context = args.work, max(args.contexts) + 128
     if name in SHAPES:
         source, full = work / name, work / f"{name}-bf16.gguf"
         if not source.exists():
@@ -95,7 +95,8 @@ def weights(name: str, work: Path, contexts: tuple[int, ...], python: Path, thre
     else:
         source = full = Path(original(name, work))
     found = {}
-    for row, formats in ((OURS, FORMAT), (OURS_DEFAULT, None)):
+    rows = {OURS: FORMAT, OURS_DEFAULT: None} | ({OURS_W8A8: "w8a8"} if args.w8a8 else {})
+    for row, formats in rows.items():
         found[row] = bundle = work / f"{name}-{formats or 'default'}-{context}"
         if not bundle.exists():
             say(f"export {bundle.name}")
@@ -109,7 +110,7 @@ def weights(name: str, work: Path, contexts: tuple[int, ...], python: Path, thre
             say(f"quantize {file.name}")
             code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path; "
             code += "from quality_gguf import quantized; "
-            code += f"quantized(Path({str(full)!r}), Path({str(file)!r}), {kind!r}, {threads})"
+            code += f"quantized(Path({str(full)!r}), Path({str(file)!r}), {kind!r}, {args.threads})"
             done = subprocess.run([str(python), "-c", code], check=False, capture_output=True, text=True)
             if done.returncode:
                 say(f"  llama.cpp cannot quantize here, so its files are left out: {last_line(done.stderr)}")
@@ -177,23 +178,23 @@ def tables(name: str, rounds: list[dict[str, Turn]], models: dict[str, Path], ba
         cells += [spread([t["load"] for t in turns], 2), f"{file_bytes(model) / 1e6:.0f}"]
         cells += [spread([t[kind] / 1e6 for t in turns]) for kind in ("private", "peak")]
         lines.append(f"| {', '.join([turns[0]['version'], *engine.split(', ')[1:]])} | " + " | ".join(cells) + " |")
-        if engine not in (OURS, OURS_DEFAULT):
-            both = [one for one in rounds if engine in one and OURS in one]
+        for ours in () if engine.startswith(OURS) else [row for row in (OURS, OURS_W8A8) if row in models]:
+            both = [one for one in rounds if engine in one and ours in one]
             cells = [
-                spread([one[OURS][kind][c] / one[engine][kind][c] for one in both], 2)
+                spread([one[ours][kind][c] / one[engine][kind][c] for one in both], 2)
                 for kind in ("prefill", "decode")
                 for c in contexts
             ]
-            ratios.append(f"| edgedistill / {engine} | " + " | ".join(cells) + " |")
+            ratios.append(f"| {ours} / {engine} | " + " | ".join(cells) + " |")
     lines += [
         "",
         "| ratio within a round | " + " | ".join(head[1:]) + " |",
         "|---|" + "---:|" * (len(head) - 1),
         *ratios,
     ]
-    ours = [one[OURS] for one in rounds if OURS in one]
-    if ours and ours[0]["batch"]:
-        cells = [f"{rows}: {spread([t['batch'][rows] for t in ours])}" for rows in ours[0]["batch"]]
+    batches = [one[OURS]["batch"] for one in rounds if OURS in one]
+    if batches and batches[0]:
+        cells = [f"{rows}: {spread([one[rows] for one in batches])}" for rows in batches[0]]
         lines += ["", f"Tokens per second in all by batch size, edgedistill: {'; '.join(cells)}."]
     if bandwidth:
         size = file_bytes(models[OURS])
@@ -222,6 +223,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=48)
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--llama-wheel", action="store_true", help="llama.cpp from a wheel for AVX2, not compiled")
+    parser.add_argument("--w8a8", action="store_true", help="our W8A8 bundle too: larger, and faster to read prompts")
     parser.add_argument("--env", type=Path, default=Path("bench-results/peers-env"), help="the peers' environment")
     parser.add_argument("--work", type=Path, default=Path("bench-results/peers"))
     parser.add_argument(
@@ -248,7 +250,7 @@ def main() -> None:
     ]
     for name in names:
         say(name)
-        models = weights(name, args.work, args.contexts, python, args.threads)
+        models = weights(name, python, args)
         parts.append(tables(name, measure(models, python, args), models, bandwidth))
         args.out.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     sys.stdout.write(args.out.read_text(encoding="utf-8"))

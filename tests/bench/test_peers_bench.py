@@ -33,6 +33,21 @@ def test_an_engine_that_fails_is_left_out(
     assert "Roofline: 10.0 GB/s" in page
 
 
+def test_ratios_of_the_w8a8_bundle_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    from peers import OPENVINO, OURS, OURS_W8A8, tables
+
+    def turn(rate: float) -> dict[str, object]:
+        one = {"version": "an engine 1.0", "prefill": {"64": rate}, "decode": {"64": 10.0}, "batch": {}}
+        return one | {"load": 1.0, "private": 1e6, "peak": 2e6}
+
+    models = dict.fromkeys((OURS, OURS_W8A8, OPENVINO), Path(__file__))
+    page = tables("a model", [{OURS: turn(90.0), OURS_W8A8: turn(120.0), OPENVINO: turn(100.0)}], models, None)
+    ratios = page.partition("ratio within a round")[2].splitlines()[2:]
+    assert ratios[0].startswith("| edgedistill / OpenVINO | 0.90 (0.90 to 0.90) |")
+    assert ratios[1].startswith("| edgedistill, w8a8 / OpenVINO | 1.20 (1.20 to 1.20) |")
+
+
 def test_a_sharded_checkpoint_as_gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch", exc_type=ImportError)
     monkeypatch.syspath_prepend(str(BENCH))
