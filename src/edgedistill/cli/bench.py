@@ -60,11 +60,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(result: BenchResult) -> None:
+    private = result.private_loaded_bytes
     pairs = [
         ("bundle", f"{result.bundle} ({format_bytes(result.bundle_bytes)})"),
         ("threads", str(result.threads)),
         ("load time", format_seconds(result.load_s)),
         ("memory", f"{format_bytes(result.rss_loaded_bytes)} loaded, {format_bytes(result.peak_rss_bytes)} peak"),
+        *([] if private is None else [("private", f"{format_bytes(private)} taken by loading")]),
         ("KV cache", f"{format_bytes(result.kv_bytes_per_token)} per token"),
         ("step", f"{format_seconds(result.step_p50_s)} median, {format_seconds(result.step_p95_s)} 95th percentile"),
     ]

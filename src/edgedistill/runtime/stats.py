@@ -133,6 +133,19 @@ def rss_bytes() -> int:
     return int(_memory_info().rss)
 
 
+def private_bytes() -> int | None:
+    """Memory of this process that no file backs, in bytes: the system cannot take it back but by swapping. None where
+    the system does not say (macOS).
+
+    Linux counts resident pages, Windows what is committed.
+    """
+    status = _proc_status("RssAnon")
+    if status is not None:
+        return status
+    private = getattr(_memory_info(), "private", None)
+    return None if private is None else int(private)
+
+
 def peak_rss_bytes() -> int:
     """Highest resident memory of this process so far, in bytes.
 

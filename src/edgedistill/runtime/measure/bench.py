@@ -21,7 +21,7 @@ from edgedistill.runtime.chunks import chunk_bounds
 from edgedistill.runtime.optimum_session import OptimumSession
 from edgedistill.runtime.sampling import greedy
 from edgedistill.runtime.session import DecoderSession, SessionConfig
-from edgedistill.runtime.stats import Spread, peak_rss_bytes, percentile, rss_bytes
+from edgedistill.runtime.stats import Spread, peak_rss_bytes, percentile, private_bytes, rss_bytes
 from edgedistill.system.child import run_in_child
 from edgedistill.system.huge_pages import use_huge_pages
 
@@ -54,6 +54,8 @@ class BenchResult(Record):
         step_p50_s, step_p95_s: Percentiles of a step's latency.
         kv_bytes_per_token: Growth of the cache.
         rss_loaded_bytes, peak_rss_bytes: Resident memory after loading and at its highest, of the whole process.
+        private_loaded_bytes: Private memory that loading the session took, without tokenizer and mapped pages of the
+            file; None: the system does not say.
     """
 
     bundle: str
@@ -68,6 +70,7 @@ class BenchResult(Record):
     kv_bytes_per_token: int
     rss_loaded_bytes: int
     peak_rss_bytes: int
+    private_loaded_bytes: int | None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> BenchResult:
@@ -147,13 +150,14 @@ def measure(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     info = bundle.manifest.model
     profile = bundle.manifest.profile
     chunk = max(2, int(profile.get("context", {}).get("prefill_chunk", 256)))
+    private = private_bytes()
     started = time.perf_counter()
     kind = OptimumSession if info.signature == "optimum" else DecoderSession
     session: DecoderSession | OptimumSession = kind(
         bundle, SessionConfig.from_profile(profile, threads=request["threads"])
     )
     load_s = time.perf_counter() - started
-    loaded = rss_bytes()
+    loaded, private_now = rss_bytes(), private_bytes()
     use_huge_pages()  # what else would be going on for the first seconds
     decoder = session.decoder()
     ids = np.random.default_rng(0).integers(0, info.vocab_size, max(prompt_tokens)).tolist()
@@ -200,5 +204,6 @@ def measure(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         kv_bytes_per_token=bundle.manifest.kv_cache.bytes_per_token,
         rss_loaded_bytes=loaded,
         peak_rss_bytes=peak_rss_bytes(),
+        private_loaded_bytes=None if private is None or private_now is None else max(0, private_now - private),
     )
     return result.to_dict()
