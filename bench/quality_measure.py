@@ -15,6 +15,7 @@ import psutil
 
 from edgedistill.comparison.quality import Text, decoding, scoring
 from edgedistill.comparison.quality import texts as texts_of
+from edgedistill.runtime.stats import private_bytes
 from edgedistill.verify.metrics.token_divergence import TokenDivergence, concatenate, divergence, summarise
 
 if TYPE_CHECKING:
@@ -77,11 +78,11 @@ def measure(task: Task) -> dict[str, Any]:
     if task.engine == "llama.cpp":
         import llama_cpp  # noqa: F401  the library is not what loading a model costs
     process = psutil.Process()
-    before = process.memory_info().rss
+    before, before_private = process.memory_info().rss, private_bytes()
     source = (_llama_cpp if task.engine == "llama.cpp" else _ours)(task, longest)
     for _ in source(whole([task.sequences[0][:2]], 1), True):
         pass
-    rss = process.memory_info().rss - before
+    rss, private = process.memory_info().rss - before, private_bytes()
 
     everything = whole(task.sequences, sum(len(ids) for ids in task.sequences))
     prefill = _against(task, source(everything, False), everything)
@@ -102,6 +103,7 @@ def measure(task: Task) -> dict[str, Any]:
         "kl_decode": float(decode.kl.mean()),
         "kl_prefill_there": float(np.concatenate(there).mean()),
         "rss_bytes": rss,
+        "private_bytes": None if private is None or before_private is None else private - before_private,
     }
 
 

@@ -28,6 +28,7 @@ class Point:
             prefill on the same ones.
         rss_bytes: Resident memory that loading and one token add.
         kl_by_kind: By prefill, mean over the positions of each kind of text.
+        private_bytes: Of ``rss_bytes`` what no file backs; None: the system does not say, or it was not measured yet.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Point:
     kl_prefill_there: float
     rss_bytes: int
     kl_by_kind: dict[str, float] = field(default_factory=dict)
+    private_bytes: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; ``Point(**values)`` reads it back."""
@@ -105,8 +107,9 @@ def conclusion(found: Sequence[Verdict]) -> str:
 def table(points: Sequence[Point]) -> list[str]:
     """Markdown, by size."""
     lines = [
-        "| engine | format | file MB | bits/weight | mean KL (95 %) | p99 KL | same top | mean KL decode | RSS MB |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| engine | format | file MB | bits/weight | mean KL (95 %) | p99 KL | same top | mean KL decode | RSS MB "
+        "| private MB |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for p in sorted(points, key=lambda p: (p.tensor_bytes, p.kl)):
         size = f"{p.file_bytes / 1e6:.1f}"
@@ -115,7 +118,8 @@ def table(points: Sequence[Point]) -> list[str]:
         lines.append(
             f"| {p.engine} | {p.name} | {size} | {p.bits_per_weight:.2f} "
             f"| {p.kl:.4f} ({p.kl_low:.4f} to {p.kl_high:.4f}) "
-            f"| {p.p99:.3f} | {100 * p.top1:.1f} % | {p.kl_decode:.4f} | {p.rss_bytes / 1e6:.0f} |"
+            f"| {p.p99:.3f} | {100 * p.top1:.1f} % | {p.kl_decode:.4f} | {p.rss_bytes / 1e6:.0f} "
+            f"| {'' if p.private_bytes is None else f'{p.private_bytes / 1e6:.0f}'} |"
         )
     return lines
 
@@ -131,7 +135,8 @@ def table_by_kind(points: Sequence[Point]) -> list[str]:
 
 
 def plot(points: Sequence[Point], title: str, path: Path) -> bool:
-    """PNG of mean KL against size, prefill as dots and decode as circles; False where matplotlib is missing."""
+    """PNG of mean KL against size and against private memory, prefill as dots and decode as circles; False where
+    matplotlib is missing."""
     try:
         import matplotlib as mpl
     except ImportError:
@@ -139,26 +144,45 @@ def plot(points: Sequence[Point], title: str, path: Path) -> bool:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(9, 6))
-    for engine, colour in ((OURS, "tab:blue"), (PEER, "tab:orange")):
-        some = sorted((p for p in points if p.engine == engine and p.name != "F32"), key=lambda p: p.tensor_bytes)
-        if not some:
-            continue
-        sizes = [p.tensor_bytes / 1e6 for p in some]
-        axes.plot(sizes, [p.kl for p in some], "o", color=colour, label=f"{engine}, prefill")
-        axes.plot(sizes, [p.kl_decode for p in some], "o", mfc="none", color=colour, label=f"{engine}, decode")
-        lowest = [
-            (x, p.kl) for x, p in zip(sizes, some, strict=True) if p.kl <= min(q.kl for q in some[: some.index(p) + 1])
-        ]
-        axes.plot(*zip(*lowest, strict=True), "-", color=colour, alpha=0.5)
-        for x, p in zip(sizes, some, strict=True):
-            axes.annotate(p.name, (x, p.kl), xytext=(4, 4), textcoords="offset points", fontsize=7)
-    axes.set(xlabel="MB (weights and graph; GGUF tensors)", ylabel="mean KL, nats", yscale="log", title=title)
-    axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    figure, both = plt.subplots(1, 2, figsize=(15, 6), sharey=True)
+    for axes, label, cost in zip(
+        both, ("MB (weights and graph; GGUF tensors)", "private memory, MB"), (_size, _memory), strict=True
+    ):
+        for engine, colour in ((OURS, "tab:blue"), (PEER, "tab:orange")):
+            some = [(x, p) for p in points if p.engine == engine and p.name != "F32" and (x := cost(p)) is not None]
+            some.sort(key=lambda one: (one[0], one[1].kl))
+            if not some:
+                continue
+            sizes, found = [x for x, _ in some], [p for _, p in some]
+            axes.plot(sizes, [p.kl for p in found], "o", color=colour, label=f"{engine}, prefill")
+            axes.plot(sizes, [p.kl_decode for p in found], "o", mfc="none", color=colour, label=f"{engine}, decode")
+            axes.plot(*zip(*lowest(some), strict=True), "-", color=colour, alpha=0.5)
+            for x, p in some:
+                axes.annotate(p.name, (x, p.kl), xytext=(4, 4), textcoords="offset points", fontsize=7)
+        axes.set(xlabel=label, ylabel="mean KL, nats", yscale="log")
+        axes.grid(alpha=0.3, which="both")
+    both[0].legend()
+    figure.suptitle(title)
     figure.savefig(path, dpi=120, bbox_inches="tight")
     plt.close(figure)
     return True
+
+
+def lowest(some: Sequence[tuple[float, Point]]) -> list[tuple[float, float]]:
+    """(cost, KL) of the points that none before them is as near as; ``some`` are in the order of cost."""
+    found: list[tuple[float, float]] = []
+    for x, point in some:
+        if not found or point.kl < found[-1][1]:
+            found.append((x, point.kl))
+    return found
+
+
+def _size(point: Point) -> float | None:
+    return point.tensor_bytes / 1e6
+
+
+def _memory(point: Point) -> float | None:
+    return None if point.private_bytes is None else point.private_bytes / 1e6
 
 
 def _kl(point: Point, decode: bool) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,22 @@ def _point(name: str, engine: str, size: int, kl: float, kl_decode: float | None
 
     decode = kl if kl_decode is None else kl_decode
     return Point(name, engine, size, size, 4.5, 100, kl, kl, kl, 10 * kl, 0.9, 10, decode, kl, 1)
+
+
+def test_the_plot_has_memory_beside_size(tmp_path: Path) -> None:
+    from quality_points import OURS, PEER, lowest, plot, table
+
+    known = [
+        dataclasses.replace(_point("int4", OURS, 90_000_000, 0.08), private_bytes=150_000_000),
+        dataclasses.replace(_point("int5", OURS, 104_000_000, 0.03), private_bytes=210_000_000),
+        dataclasses.replace(_point("int8", OURS, 139_000_000, 0.01), private_bytes=190_000_000),
+        _point("Q4_K_M", PEER, 105_000_000, 0.12),
+    ]
+    assert [row.split("|")[-2].strip() for row in table(known)] == ["private MB", "---:", "150", "210", "", "190"]
+    by_memory = sorted(known[:3], key=lambda point: point.private_bytes)
+    assert lowest([(p.private_bytes, p) for p in by_memory]) == [(150_000_000, 0.08), (190_000_000, 0.01)]
+    assert plot(known, "title", tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_verdict_takes_the_best_of_ours_that_is_no_larger() -> None:
