@@ -21,8 +21,8 @@ from edgedistill.errors import EdgedistillError
 from edgedistill.verbs import audit, compare, export, open_bundle, plan, tune, verify
 
 if _TYPE_CHECKING:
+    from edgedistill.comparison.options import CompareOptions
     from edgedistill.comparison.result import Comparison
-    from edgedistill.comparison.run import CompareOptions
     from edgedistill.export.options import ExportOptions
     from edgedistill.export.pipeline import ExportResult
     from edgedistill.planning.options import PlanOptions
@@ -55,7 +55,7 @@ __all__ = [
 
 _LAZY = {
     "AuditOptions": "verify.options",
-    "CompareOptions": "comparison.run",
+    "CompareOptions": "comparison.options",
     "Comparison": "comparison.result",
     "Conversation": "runtime.conversation",
     "Event": "runtime.events",

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgedistill.bundle.bundle import Check
+    from edgedistill.comparison.options import CompareOptions
     from edgedistill.comparison.result import Comparison
-    from edgedistill.comparison.run import CompareOptions
     from edgedistill.export.mixed_precision.choose import Sensitivity
     from edgedistill.export.options import Exporter, ExportOptions, Layout
     from edgedistill.export.pipeline import ExportResult
@@ -169,7 +169,7 @@ def compare(
         EdgedistillError: A model, format or setting that cannot be, or too little disk or memory for the reference.
     """
     require_export("compare")
-    from edgedistill.comparison.run import CompareOptions
+    from edgedistill.comparison.options import CompareOptions
     from edgedistill.comparison.run import compare as run
 
     return run(model, _chosen(CompareOptions, locals()), progress=progress)

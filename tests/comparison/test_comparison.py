@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedistill.comparison import quality
+from edgedistill.comparison.options import CompareOptions
 from edgedistill.comparison.page import cells, explained, html, png
 from edgedistill.comparison.quality import Quality
-from edgedistill.comparison.result import Comparison, Row, front
-from edgedistill.comparison.run import CompareOptions, compare
+from edgedistill.comparison.result import Comparison, Row, dominated, file_size, front
+from edgedistill.comparison.run import compare
 from edgedistill.errors import BudgetError, MissingExtraError, OutputError, UsageError
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import DecoderSession
@@ -68,6 +69,11 @@ def test_distances_are_those_of_the_logits(tiny_checkpoint_dir: Path, tmp_path: 
     losses = [-np.take_along_axis(one, ids[1:, None], axis=1).mean() for one in log_p]
     assert rows["int4-b64"].scoring.perplexity_ratio == pytest.approx(np.exp(losses[1] - losses[0]), rel=1e-4)
     assert not list((tmp_path / "kept").glob("*.logits"))
+    # Without rounds no process measures memory: what the bundle's manifest predicts stands for it, and says so.
+    assert rows["int4-b64"].private_bytes is None
+    assert rows["int4-b64"].private < rows["int8-b32"].private < rows["fp32"].private
+    assert all(line[3].startswith("~") for line in cells(result))
+    assert any("predicted" in line for line in explained(result))
     assert result.to_dict()["rows"][1]["file_bytes"] == rows["int8-b32"].file_bytes
 
 
@@ -83,6 +89,22 @@ def test_the_decode_path_is_measured_token_by_token(tiny_bundle_dir: Path, tmp_p
         first = decoder.feed(ids[:5].tolist(), exact=True).copy()
         by_hand = [first, *(decoder.feed([token]).copy() for token in ids[5:-1].tolist())]
     assert np.array_equal(steps, np.stack(by_hand))
+
+
+def test_a_bundle_is_opened_once(tiny_checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def counted(path: Path) -> Any:
+        opened.append(path.name)
+        return open_bundle(path)
+
+    monkeypatch.setattr("edgedistill.comparison.run.open_bundle", counted)
+    options = dataclasses.replace(OPTIONS, tokens=text(tmp_path / "text.txt"), context=256, keep=tmp_path / "kept")
+    compare(tiny_checkpoint_dir, options)
+    assert opened == ["fp32", "int8-b32", "int4-b64"]
+    opened.clear()
+    compare(tiny_checkpoint_dir, options)  # all is known by now, but for the tokens
+    assert opened == ["fp32"]
 
 
 def test_texts_are_cut_where_enough_is_predicted() -> None:
@@ -123,6 +145,9 @@ def test_an_interrupted_comparison_goes_on(
     assert exports == []
     assert all(row.decode_tps is not None and row.decode_tps.median > 0 for row in result.rows)
     assert all(row.rss_bytes is not None and row.rss_bytes.median > row.file_bytes for row in result.rows)
+    if sys.platform != "darwin":
+        assert all(row.private_bytes and row.private >= row.private_predicted_bytes for row in result.rows)
+        assert not any(line[3].startswith("~") for line in cells(result))
     assert not kept.exists()
 
 
@@ -147,10 +172,11 @@ def quality_of(kl: float) -> Quality:
     return Quality(10, kl, kl, kl, {"p50": kl, "p99": 5 * kl, "max": 9 * kl}, 0.9, 8.0, 1.01)
 
 
-def row_of(name: str, size: int, kl: float, reference: bool = False) -> Row:
+def row_of(name: str, size: int, kl: float, reference: bool = False, memory: float | None = None) -> Row:
     rate = Spread((100.0, 110.0, 90.0))
     own = quality_of(kl)
-    return Row(name, reference, 4.5, size, 64, True, own, own, rate, rate, rate, name)
+    private = Spread((2.0 * size if memory is None else memory,))
+    return Row(name, reference, 4.5, size, 64, True, own, own, rate, rate, rate, private, 3 * size, name)
 
 
 def comparison(*rows: Row) -> Comparison:
@@ -164,11 +190,31 @@ def comparison(*rows: Row) -> Comparison:
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=8))
 def test_no_row_of_the_front_is_beaten(points: list[tuple[int, int]]) -> None:
     rows = [row_of(str(i), size, float(kl)) for i, (size, kl) in enumerate(points)]
-    best = front(rows, lambda row: row.file_bytes)
+    best = front(rows, file_size)
     assert best
+    assert best.isdisjoint(dominated(rows, file_size))
+    assert best | dominated(rows, file_size).keys() == {row.name for row in rows}
     for (i, a), (_, b) in itertools.permutations(enumerate(points), 2):
         if b[0] <= a[0] and b[1] <= a[1] and a != b:
             assert str(i) not in best
+
+
+def test_a_small_file_may_be_dominated_in_memory() -> None:
+    result = comparison(
+        row_of("fp32", 900, 0.0, True), row_of("int4", 100, 0.5, memory=150), row_of("int5", 120, 0.2, memory=250),
+        row_of("int8", 200, 0.01, memory=240), row_of("int8-b16", 210, 0.02, memory=300),
+    )  # fmt: skip
+    ranks = {row[0]: row[-1] for row in cells(result)}
+    assert ranks == {
+        "int4": "file, memory", "int5": "file; dominated", "int8": "file, memory", "int8-b16": "dominated",
+        "fp32": "reference",
+    }  # fmt: skip
+    rows = {row["name"]: row for row in result.to_dict()["rows"]}
+    assert {name: row["dominated_by"] for name, row in rows.items() if row["dominated_by"]} == {
+        "int5": ["int8"], "int8-b16": ["int8"],
+    }  # fmt: skip
+    assert [name for name, row in rows.items() if row["pareto"]] == ["fp32", "int4", "int5", "int8"]
+    assert "int5 is dominated: int8 is as close in no more memory." in explained(result)
 
 
 def test_the_page_opens_alone_and_escapes(tmp_path: Path) -> None:
@@ -176,10 +222,10 @@ def test_the_page_opens_alone_and_escapes(tmp_path: Path) -> None:
     page = html(result)
     assert "int4&lt;b&gt;" in page
     assert "<model>" not in page
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
     assert not re.search(r"(src|href)=", page)
     assert [row[0] for row in cells(result)] == ["int4<b>", "int8", "fp32"]
-    assert [row[-1] for row in cells(result)] == ["*", "*", "reference"]
+    assert [row[-1] for row in cells(result)] == ["file, memory", "file, memory", "reference"]
     assert "int2 was left out: too large & slow" in explained(result)
     png(result, tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")

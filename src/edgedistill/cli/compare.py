@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 Builds a bundle of each format and of fp32, compares their distributions on tokens that the model itself says (or on
---tokens FILE), and times them in turn. An interrupted comparison goes on when it is run again.
+--tokens FILE), and times them in turn, each in a process of its own that also says how much private memory loading
+takes. A format that another one beats in divergence and memory is marked as dominated. An interrupted comparison goes
+on when it is run again.
 
 examples:
   edgedistill compare tiny-reasoner
@@ -56,7 +58,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare, print, write."""
     require_export("compare")
-    from edgedistill.comparison.run import CompareOptions, compare
+    from edgedistill.comparison.options import CompareOptions
+    from edgedistill.comparison.run import compare
 
     profiles = [name.strip() for name in (args.profiles or "").split(",") if name.strip()]
     if args.profiles is not None and not profiles:

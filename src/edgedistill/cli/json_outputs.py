@@ -44,7 +44,9 @@ from edgedistill.workflow.publish import Pushed
 Asked: Any = Plus(bundle=str, prompt=str)
 Answered: Any = Plus(bundle=str, prompt=str, steps=list[dict[str, Any]])
 """``steps``: the messages before the reply, calls of tools and their results."""
-CompareRow = Annotated[Row, Plus(pareto=bool)]
+CompareRow = Annotated[Row, Plus(pareto=bool, dominated_by=list[str])]
+"""``pareto``: no other row has as small a file and as little divergence; ``dominated_by``: those that have as little
+private memory and divergence."""
 
 
 class KeptWeights(TypedDict):

@@ -19,6 +19,7 @@ EXAMPLES = """\
 Reads the model's config and the headers of its weights, and writes nothing. Speeds are those of this machine: the
 kernels that the model needs are timed once, in some seconds, and kept in the user's cache. That takes up to 0.7 GB in
 the temporary directory (TMPDIR) and 2 GB of memory; with less, fewer weights are timed, and the output says so.
+Quality is not predicted: edgedistill compare measures it.
 
 examples:
   edgedistill plan tiny-reasoner

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.comparison.result import front
+from edgedistill.comparison.result import dominated, file_size, front, memory
 from edgedistill.extras import missing
 from edgedistill.safe_text import escape
 from edgedistill.svg_plots import Axes, Series, chart
@@ -43,46 +43,59 @@ svg .fill.bundle { fill: var(--bundle); } svg .fill.other { fill: var(--other); 
 
 @dataclass(frozen=True, slots=True)
 class _Plot:
-    """``x`` and ``y`` of a row; ``best``: the front of rows by size is drawn as a line."""
+    """``x`` and ``y`` of a row; ``best``: the cost whose front is drawn as a line."""
 
     title: str
     x_label: str
     y_label: str
     x: Callable[[Row], float | None]
     y: Callable[[Row], float]
-    best: bool = True
+    best: Callable[[Row], float] | None = None
 
 
 _PLOTS = (
-    _Plot("Size and divergence", "file, MB", "mean KL, nats", lambda r: r.file_bytes / 1e6, lambda r: r.scoring.kl),
+    _Plot(
+        "Size and divergence", "file, MB", "mean KL, nats", lambda r: r.file_bytes / 1e6, lambda r: r.scoring.kl,
+        best=file_size,
+    ),
+    _Plot(
+        "Memory and divergence", "private memory, MB", "mean KL, nats", lambda r: r.private / 1e6,
+        lambda r: r.scoring.kl, best=memory,
+    ),
     _Plot(
         "Size and the worst of a hundred tokens", "file, MB", "99th percentile of KL, nats",
-        lambda r: r.file_bytes / 1e6, lambda r: r.scoring.kl_quantiles["p99"], best=False,
+        lambda r: r.file_bytes / 1e6, lambda r: r.scoring.kl_quantiles["p99"],
     ),
     _Plot(
         "Bits and divergence of deployed decoding", "bits per weight", "mean KL of one-token steps, nats",
-        lambda r: r.bits_per_weight, lambda r: r.decode.kl, best=False,
+        lambda r: r.bits_per_weight, lambda r: r.decode.kl,
     ),
     _Plot(
         "Speed and divergence", "decode, tokens per second", "mean KL, nats",
-        lambda r: None if r.decode_tps is None else r.decode_tps.median, lambda r: r.scoring.kl, best=False,
+        lambda r: None if r.decode_tps is None else r.decode_tps.median, lambda r: r.scoring.kl,
     ),
 )  # fmt: skip
 
 HEADERS = (
-    "format", "bits/weight", "file", "KL mean", "KL p99", "top-1", "perplexity", "KL mean, steps", "KL p99, steps",
-    "decode tok/s", "prefill tok/s", "memory", "best",
+    "format", "bits/weight", "file", "private memory", "KL mean", "KL p99", "top-1", "perplexity", "KL mean, steps",
+    "KL p99, steps", "decode tok/s", "prefill tok/s", "peak memory", "best by",
 )  # fmt: skip
 
 
 def cells(result: Comparison) -> list[list[str]]:
     """The table: rows of text under ``HEADERS``, smallest file first, the reference at the end."""
-    best = front(result.rows, lambda row: row.file_bytes)
+    small, light = front(result.rows, file_size), front(result.rows, memory)
     ordered = sorted(result.rows, key=lambda row: (row.reference, row.file_bytes, row.name))
-    return [_cells(row, row.name in best) for row in ordered]
+    return [_cells(row, _rank(row.name in small, row.name in light)) for row in ordered]
 
 
-def _cells(row: Row, best: bool) -> list[str]:
+def _rank(small: bool, light: bool) -> str:
+    if light:
+        return "file, memory" if small else "memory"
+    return "file; dominated" if small else "dominated"
+
+
+def _cells(row: Row, rank: str) -> list[str]:
     rates = [
         "" if spread is None else f"{spread.median:,.0f} ({min(spread.values):,.0f}-{max(spread.values):,.0f})"
         for spread in (row.decode_tps, row.prefill_tps)
@@ -91,6 +104,7 @@ def _cells(row: Row, best: bool) -> list[str]:
         row.name,
         f"{row.bits_per_weight:.2f}",
         format_bytes(row.file_bytes),
+        ("~" if row.private_bytes is None else "") + format_bytes(round(row.private)),
         _nats(row.scoring.kl),
         _nats(row.scoring.kl_quantiles["p99"]),
         f"{100 * row.scoring.top1:.1f} %",
@@ -99,7 +113,7 @@ def _cells(row: Row, best: bool) -> list[str]:
         _nats(row.decode.kl_quantiles["p99"]),
         *rates,
         "" if row.rss_bytes is None else format_bytes(row.rss_bytes.median),
-        "reference" if row.reference else "*" if best else "",
+        "reference" if row.reference else rank,
     ]
 
 
@@ -114,8 +128,13 @@ def explained(result: Comparison) -> list[str]:
     lines = [
         f"KL(fp32 || format) in nats, exact, over {positions['scoring']} tokens ({settings['tokens']['origin']}); "
         f"steps: the first {positions['decode']} of them one token at a time, as deployed decoding computes them.",
-        "top-1: the likeliest token is the same. perplexity: of these tokens, relative to fp32. best: no other format "
-        "is both as small and as close.",
+        "top-1: the likeliest token is the same. perplexity: of these tokens, relative to fp32. best by: no other "
+        "format is both as close and as small in file or memory.",
+        _private(result),
+    ]
+    lines += [
+        f"{name} is dominated: {', '.join(others)} {'are' if len(others) > 1 else 'is'} as close in no more memory."
+        for name, others in dominated(result.rows, memory).items()
     ]
     if settings["rounds"]:
         lines.append(
@@ -124,6 +143,13 @@ def explained(result: Comparison) -> list[str]:
             f"{machine['threads']} threads, onnxruntime {machine['onnxruntime']}."
         )
     return lines + [f"{name} was left out: {reason}" for name, reason in result.left_out]
+
+
+def _private(result: Comparison) -> str:
+    what = "private memory: what opening takes beyond mapped pages of the file; the tokenizer, equal for all, aside"
+    if all(row.private_bytes is None for row in result.rows):
+        return f"{what}. ~: not measured but predicted, of the weights alone, by the formula of plan."
+    return f"{what}; median of the rounds."
 
 
 def html(result: Comparison) -> str:
@@ -186,9 +212,9 @@ def _points(plot: _Plot, result: Comparison) -> list[tuple[Row, float, float]]:
 
 
 def _front(plot: _Plot, result: Comparison) -> list[tuple[float, float]]:
-    if not plot.best:
+    if plot.best is None:
         return []
-    best = front(result.rows, lambda row: row.file_bytes)
+    best = front(result.rows, plot.best)
     return [(x, y) for row, x, y in _points(plot, result) if row.name in best]
 
 

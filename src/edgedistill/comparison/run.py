@@ -10,23 +10,23 @@ import hashlib
 import json
 import re
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgedistill.atomic_file import write_whole
 from edgedistill.bundle.bundle import Bundle
 from edgedistill.catalog.builtin import cache_dir
 from edgedistill.checkpoint.open import open_checkpoint
 from edgedistill.comparison import quality
+from edgedistill.comparison.options import CompareOptions
 from edgedistill.comparison.quality import Quality, Text
 from edgedistill.comparison.result import Comparison, Row
 from edgedistill.comparison.work import Built, Source, Variant, build
 from edgedistill.errors import BudgetError, OutputError, UsageError
 from edgedistill.estimate.timings import Machine
-from edgedistill.planning.options import read_formats
-from edgedistill.profile.profile import DEFAULT_PROFILE, Profile, load_profile
+from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.progress import NullProgress, Progress
 from edgedistill.quantize.plan import parse_format
 from edgedistill.runtime.measure.bench import bench
@@ -38,64 +38,23 @@ from edgedistill.traces.generate import from_file_for, self_generated
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from edgedistill.quantize.spec import WeightFormat
-
 REFERENCE = "fp32"
-DEFAULT_FORMATS = "int4-b128,int4-b32,int6-b32,int8-b64"
 _RESERVE = 256 << 20
 _SEQUENCE = 512
 
+_Open: TypeAlias = tuple[Model, DecoderSession]
+_Round: TypeAlias = dict[str, float | None]
+"""What one process measured; None: what the system does not say."""
+
 
 @dataclass(frozen=True, slots=True)
-class CompareOptions:
-    """What to compare and how much to measure; every field has the name of its command line option.
+class _Judged:
+    """What bundles are judged on: logits of the reference, texts (of hash ``sha256``), and what of them is decoded."""
 
-    Attributes:
-        format: Weight formats, each for all matrices with the rest of ``profile``; text may hold several, divided by
-            commas. None: ``int4-b128,int4-b32,int6-b32,int8-b64``, or no formats where there are ``profiles``.
-        profiles: Profiles whose own rules are compared as well.
-        profile: Of the formats and of the fp32 reference.
-        context, kv_cache, adapter, revision, offline: As for an export; the reference's cache is float32.
-        tokens: File of text or traces to compare on; None: what the reference itself says to built-in prompts.
-        max_tokens: Tokens that are predicted along the scoring path.
-        decode_tokens: Of those, from the front, also along the decode path.
-        rounds: Rounds of timing, all bundles in turn; 0: no timing.
-        prompt_tokens, new_tokens: Of each round's measurement.
-        seed: Of the reference's replies.
-        keep: Directory for the bundles, which then stay; None: the user's cache, emptied at the end.
-    """
-
-    format: str | Sequence[str] | None = None
-    profiles: Sequence[str] = ()
-    profile: str | Profile = DEFAULT_PROFILE
-    context: int | None = None
-    kv_cache: str | None = None
-    adapter: str | Path | None = None
-    revision: str | None = None
-    offline: bool = False
-    tokens: str | Path | None = None
-    max_tokens: int = 2048
-    decode_tokens: int = 512
-    rounds: int = 3
-    prompt_tokens: int = 256
-    new_tokens: int = 64
-    seed: int = 0
-    keep: str | Path | None = None
-
-    @property
-    def formats(self) -> list[tuple[str, WeightFormat]]:
-        """(name, format) of each; raises UsageError for one that does not exist."""
-        if self.format is None:
-            return [] if self.profiles else read_formats(DEFAULT_FORMATS)
-        return read_formats(self.format)
-
-    def check(self) -> None:
-        """Raises UsageError for numbers that make no sense."""
-        low = {"max_tokens": 16, "decode_tokens": 1, "rounds": 0, "prompt_tokens": 1, "new_tokens": 1}
-        for name, least in low.items():
-            if getattr(self, name) < least:
-                option = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{option} is {getattr(self, name)}; expected at least {least}.")
+    logits: Path
+    sha256: str
+    some: list[Text]
+    front: list[Text]
 
 
 def compare(
@@ -174,15 +133,16 @@ class _Run:
                 if variant is variants[0]:
                     raise
                 left_out.append((variant.name, str(error)))
-        some, origin, tokens_sha256 = self._texts(built[REFERENCE])
-        logits = self._reference(built[REFERENCE], some, tokens_sha256)
-        front = quality.texts([text.ids for text in some], [text.start for text in some], self._options.decode_tokens)
-        found = {}
+        with _opened(built[REFERENCE].path) as opened:
+            some, origin, tokens_sha256 = self._texts(opened[0])
+            logits = self._reference(built[REFERENCE], opened, some, tokens_sha256)
+            ids, starts = [text.ids for text in some], [text.start for text in some]
+            front = quality.texts(ids, starts, self._options.decode_tokens)
+            judged = _Judged(logits, tokens_sha256, some, front)
+            found = {REFERENCE: self._distances(REFERENCE, built[REFERENCE], judged, opened)}
         for name, one in built.items():
-            found[name] = (
-                self._quality(name, one, logits, some, tokens_sha256, steps=False),
-                self._quality(name, one, logits, front, tokens_sha256, steps=True),
-            )
+            if name not in found:
+                found[name] = self._distances(name, one, judged)
         logits.unlink(missing_ok=True)
         speeds = self._speeds(built)
         rows = tuple(_row(name, one, *found[name], speeds[name]) for name, one in built.items())
@@ -198,23 +158,23 @@ class _Run:
         }
         return Comparison(label, rows, tuple(left_out), settings)
 
-    def _texts(self, reference: Built) -> tuple[list[Text], str, str]:
+    def _texts(self, model: Model) -> tuple[list[Text], str, str]:
         options = self._options
-        with _opened(reference.path) as (model, _):
-            if options.tokens is not None:
-                traces = from_file_for(model, Path(options.tokens), length=_SEQUENCE)
-            else:
-                # Prompts are not predicted: twice the tokens leave enough of the replies.
-                count = max(4, -(-2 * options.max_tokens // _SEQUENCE))
-                traces = self_generated(
-                    model, sequences=count, length=_SEQUENCE, seed=options.seed, progress=self._progress
-                )
+        if options.tokens is not None:
+            traces = from_file_for(model, Path(options.tokens), length=_SEQUENCE)
+        else:
+            # Prompts are not predicted: twice the tokens leave enough of the replies.
+            count = max(4, -(-2 * options.max_tokens // _SEQUENCE))
+            traces = self_generated(
+                model, sequences=count, length=_SEQUENCE, seed=options.seed, progress=self._progress
+            )
         some = quality.texts(traces.sequences, traces.prompt_tokens, options.max_tokens)
         return some, traces.origin, traces.sha256
 
-    def _reference(self, reference: Built, some: Sequence[Text], tokens: str) -> Path:
+    def _reference(self, reference: Built, opened: _Open, some: Sequence[Text], tokens: str) -> Path:
         """The file of the reference's logits."""
-        vocabulary = Bundle.open(reference.path).manifest.model.vocab_size
+        model, session = opened
+        vocabulary = session.info.vocab_size
         needed = 4 * vocabulary * sum(text.positions for text in some)
         key = hashlib.sha256(f"{reference.key} {tokens} {needed}".encode()).hexdigest()[:16]
         path = self._directory / f"reference-{key}.logits"
@@ -230,38 +190,50 @@ class _Run:
                 f"{free / 1e9:.2f} GB are free.",
                 hint="Lower --max-tokens, or choose another disk with --keep.",
             )
-        with _opened(reference.path) as (model, session):
-            quality.store(path, session, some, chunk=model.prefill_chunk, progress=self._progress)
+        quality.store(path, session, some, chunk=model.prefill_chunk, progress=self._progress)
         return path
 
-    def _quality(
-        self, name: str, built: Built, logits: Path, some: Sequence[Text], tokens: str, *, steps: bool
-    ) -> Quality:
-        positions = sum(text.positions for text in some)
-        key = f"quality {built.key} {tokens} {positions} {'decode' if steps else 'scoring'}"
-        if key in self._known:
-            with contextlib.suppress(TypeError):
-                return Quality(**self._known[key])
-        with _opened(built.path) as (model, session):
-            found = quality.compare(
-                logits, session, some, steps=steps, name=name, chunk=model.prefill_chunk, progress=self._progress
-            )
-        self._keep(key, found.to_dict())
-        return found
+    def _distances(
+        self, name: str, built: Built, judged: _Judged, opened: _Open | None = None
+    ) -> tuple[Quality, Quality]:
+        """Along both paths, by one opening of the bundle, or by none where both are known."""
+        keys = [
+            f"quality {built.key} {judged.sha256} {sum(text.positions for text in some)} {path}"
+            for path, some in (("scoring", judged.some), ("decode", judged.front))
+        ]
+        found = [self._stored(key) for key in keys]
+        if None in found:
+            with _opened(built.path) if opened is None else nullcontext(opened) as (model, session):
+                for at, some in enumerate((judged.some, judged.front)):
+                    if found[at] is None:
+                        found[at] = one = quality.compare(
+                            judged.logits, session, some, steps=bool(at), name=name, chunk=model.prefill_chunk,
+                            progress=self._progress,
+                        )  # fmt: skip
+                        self._keep(keys[at], one.to_dict())
+        scoring, decode = found
+        assert scoring is not None
+        assert decode is not None
+        return scoring, decode
 
-    def _speeds(self, built: dict[str, Built]) -> dict[str, list[dict[str, float]]]:
+    def _stored(self, key: str) -> Quality | None:
+        with contextlib.suppress(KeyError, TypeError):
+            return Quality(**self._known[key])
+        return None
+
+    def _speeds(self, built: dict[str, Built]) -> dict[str, list[_Round]]:
         """Rounds of all bundles in turn, each measurement in a process of its own, every other round backwards."""
         options = self._options
-        rounds: dict[str, list[dict[str, float]]] = {name: [] for name in built}
+        rounds: dict[str, list[_Round]] = {name: [] for name in built}
         for index in range(options.rounds):
             for name in sorted(built, reverse=bool(index % 2)):
-                key = f"speed {built[name].key} {options.prompt_tokens} {options.new_tokens} round {index}"
+                key = f"measured {built[name].key} {options.prompt_tokens} {options.new_tokens} round {index}"
                 if key not in self._known:
                     self._keep(key, self._measure(built[name].path))
                 rounds[name].append(self._known[key])
         return rounds
 
-    def _measure(self, path: Path) -> dict[str, float]:
+    def _measure(self, path: Path) -> _Round:
         context = Bundle.open(path).manifest.model.context_length
         new = min(self._options.new_tokens, context // 4)
         prompt = min(self._options.prompt_tokens, context // 2)
@@ -270,6 +242,7 @@ class _Run:
             "decode_tps": found.decode.median,
             "prefill_tps": found.prefill[0].median,
             "rss_bytes": float(found.peak_rss_bytes),
+            "private_bytes": None if found.private_loaded_bytes is None else float(found.private_loaded_bytes),
         }
 
     def _keep(self, key: str, value: Any) -> None:
@@ -278,18 +251,19 @@ class _Run:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Model, DecoderSession]]:
+def _opened(path: Path) -> Iterator[_Open]:
     with open_bundle(path) as model:
         if not isinstance(model.session, DecoderSession):
             raise UsageError(f"{path.name} was made by the fallback exporter; its formats cannot be compared.")
         yield model, model.session
 
 
-def _row(name: str, built: Built, scoring: Quality, decode: Quality, rounds: list[dict[str, float]]) -> Row:
+def _row(name: str, built: Built, scoring: Quality, decode: Quality, rounds: list[_Round]) -> Row:
     bundle = Bundle.open(built.path)
 
     def spread(key: str) -> Spread | None:
-        return Spread(tuple(one[key] for one in rounds)) if rounds else None
+        values = tuple(value for one in rounds if (value := one[key]) is not None)
+        return Spread(values) if values else None
 
     return Row(
         name=name,
@@ -303,5 +277,7 @@ def _row(name: str, built: Built, scoring: Quality, decode: Quality, rounds: lis
         decode_tps=spread("decode_tps"),
         prefill_tps=spread("prefill_tps"),
         rss_bytes=spread("rss_bytes"),
+        private_bytes=spread("private_bytes"),
+        private_predicted_bytes=int(bundle.manifest.predicted["weights_private"]),
         bundle=built.path.name,
     )
