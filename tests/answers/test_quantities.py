@@ -6,8 +6,9 @@ from fractions import Fraction
 
 import pytest
 
+from edgedistill.answers.moments import date_key, time_key
 from edgedistill.answers.plain import plain
-from edgedistill.answers.quantities import date_key, parse_number, quantity, ratio_key, time_key
+from edgedistill.answers.quantities import parse_number, quantity, ratio_key
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_numbers_with_a_decimal_comma(text: str, value: str) -> None:
         ("5 km/h", ("unit", "5 km/h")), ("5 km per hour", None), ("5 miles per hour", ("unit", "5 mph")), ("5 deg C", ("unit", "5 degC")),
         ("5 degrees celsius", ("unit", "5 degC")), ("5 degrees", ("number", "5")), ("5 meters long", ("unit", "5 m")), ("5 Meter", ("unit", "5 m")),
         ("5 apples", ("number", "5")), ("5-dollar", ("money", "5")), ("5 red apples", ("number", "5")), ("5 of them", ("number", "5")),
-        ("1/2 apples", ("fraction", "1/2")), ("3 1/2 cups", ("unit", "7/2 cup")), ("5 dozen", None), ("5 or more", None), ("5 by 3", None),
+        ("1/2 apples", ("fraction", "1/2")), ("3 1/2 cups", ("unit", "7/2 cup")), ("5 dozen", ("number", "60")), ("2 dozen eggs", ("number", "24")), ("5 or more", None), ("5 by 3", None),
         ("5x", None), ("2xy", None), ("5 x", None), ("5!", None), ("5 pi", None), ("5 sin", None), ("5 apples!", ("number", "5")), ("5.", ("number", "5")),
         ("5 (apples)", ("number", "5")), ("5 m (3", None), ("5 m)", ("unit", "5 m")), ("5 abc", ("number", "5")), ("5 ab", None), ("5ab cd", None),
         ("5 " + "a" * 398, ("number", "5")), ("3 1/2", ("fraction", "7/2")), ("5d", None), ("5cats", ("number", "5")), ("5cat", None), ("5米长", ("unit", "5 m")), ("5, km", None), ("RMB5", ("money", "5 CNY")), ("￥5", ("money", "5 ¥")), ("5'11", ("unit", "5 ft 11 in")), ("5'111", ("number", "5111")),
@@ -72,7 +73,10 @@ def test_quantities(text: str, found: tuple[str, str] | None) -> None:
 
 def test_a_decimal_comma_reaches_every_number() -> None:
     assert quantity("2,5 km", decimal_comma=True) == ("unit", "5/2 km")
-    assert quantity("2,5 km") is None
+    assert quantity("2,5") is None
+    assert quantity("2,5 km") == quantity("2,50 km") == ("unit", "5/2 km")
+    assert quantity("2,500 km") == ("unit", "2500 km")
+    assert quantity("2,5 apples") is None
     assert quantity("-€2,5", decimal_comma=True) == ("money", "-5/2 EUR")
     assert quantity("1,5 h 2,5 min", decimal_comma=True) == ("unit", "3/2 h 5/2 min")
 
@@ -122,13 +126,13 @@ def test_ratios(text: str, key: str | None) -> None:
     [
         ("½", "1/2"), ("2½", "2 1/2"), ("x²", "x^(2)"), ("x⁻¹", "x^(-1)"), ("H₂O", "H_2O"), ("１８", "18"), ("१८", "18"), ("３＋４", "3+4"), ("a\u00a0b", "a b"),
         ("5 × 3 ÷ 2", "5 * 3 / 2"), ("≤ ≥ ≠ ≈", "<= >= != ~="), ("α+Ω", "alpha + Omega"), ("naïve", "naïve"), (r"\frac{1}{2}", "(1)/(2)"), (r"\frac12", "(1)/(2)"),
-        (r"\sqrt{x}", "sqrt(x)"), (r"\sqrt[3]{x}", "root(3,x)"), (r"\sqrt2", "sqrt(2)"), (r"\text{ cm}", "cm"), (r"5\,\mathrm{cm}", "5 cm"), (r"\mathbb{R}", "R"),
+        (r"\sqrt{x}", "sqrt(x)"), (r"\sqrt[3]{x}", "root(3, x)"), (r"\sqrt2", "sqrt(2)"), (r"\text{ cm}", "cm"), (r"5\,\mathrm{cm}", "5 cm"), (r"\mathbb{R}", "ℝ"),
         (r"0.\overline{3}", "3/9"), (r"1.2\overline{34}", "1222/990"), (r".\overline{3}", "3/9"), (r"x \pmod{7}", "x (mod 7)"), (r"x \bmod 7", "x mod 7"),
-        (r"\binom{5}{2}", "binom(5,2)"), (r"\vec{v}", "vec(v)"), (r"\{1,2\}", "{1,2}"), ("{1,2}", "{1,2}"), ("x^{2}", "x^(2)"), ("x_{1,2}", "x_(1,2)"), ("1{,}234", "1,234"),
+        (r"\binom{5}{2}", "binom(5, 2)"), (r"\vec{v}", "vec(v)"), (r"\{1,2\}", "{1,2}"), ("{1,2}", "{1,2}"), ("x^{2}", "x^(2)"), ("x_{1,2}", "x_(1,2)"), ("1{,}234", "1,234"),
         (r"90^\circ", "90 deg"), (r"90^{\circ}", "90 deg"), (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", "⟦1,2;3,4⟧"), ("x**2", "x^2"), ("**bold**", "bold"), ("5 x 10^3", "5*10^3"),
         (r"\$5~km", "5 km"), (r"50\%", "50%"), (r"a\\b", "a;b"), (r"\left( 1 \right)", "( 1 )"), (r"\unknown", "unknown"), (r"\frac{", "()/()"), ("$x$", "x"), (r"a\;b", "a b"),
-        (r"\frac {1} {2}", "(1)/(2)"), (r"\frac{1} 2", "(1)/(2)"), (r"\dbinom{5}{2}", "binom(5,2)"), (r"\tbinom 5 2", "binom(5,2)"), (r"\hat{x}", "hat(x)"), (r"\bar{x}", "bar(x)"), (r"\overline{AB}", "overline(AB)"), (r"\widehat{AB}", "widehat(AB)"), (r"7 \mod 3", "7 (mod 3)"),
-        (r"a\_b", "a_b"), (r"a\#b", "a#b"), (r"a\&b", "a&b"), (r"a\!b", "ab"), (r"a\,b", "a b"), (r"\mbox{cm}x", "cm x"), (r"\hbox{cm}x", "cm x"), (r"\mathrm{cm}x", "cm x"), (r"\textbf{a}b", "a b"), (r"\mathbf{a}b", "ab"), (r"\sqrt[", "sqrt()"), (r"\frac\frac1234", "( (1)/(2) )/(3) 4"), (r"\sqrt[3]", "root(3,)"),
+        (r"\frac {1} {2}", "(1)/(2)"), (r"\frac{1} 2", "(1)/(2)"), (r"\dbinom{5}{2}", "binom(5, 2)"), (r"\tbinom 5 2", "binom(5, 2)"), (r"\hat{x}", "hat(x)"), (r"\bar{x}", "bar(x)"), (r"\overline{AB}", "overline(AB)"), (r"\widehat{AB}", "widehat(AB)"), (r"7 \mod 3", "7 (mod 3)"),
+        (r"a\_b", "a_b"), (r"a\#b", "a#b"), (r"a\&b", "a&b"), (r"a\!b", "ab"), (r"a\,b", "a b"), (r"\mbox{cm}x", "cm x"), (r"\hbox{cm}x", "cm x"), (r"\mathrm{cm}x", "cm x"), (r"\textbf{a}b", "a b"), (r"\mathbf{a}b", "ab"), (r"\sqrt[", "sqrt()"), (r"\frac\frac1234", "( (1)/(2) )/(3) 4"), (r"\sqrt[3]", "root(3, )"),
         ("a" + "{" * 40 + "x" + "}" * 40, "a" + "(" * 40 + "x" + ")" * 40), ("a" + "{" * 41 + "x" + "}" * 41, "a" + "(" * 40 + "()x" + ")" * 40 + "}"), ("{x}", "(x)"), ("2{1,2}", "2(1,2)"), ("5x10^3", "5*10^3"), ("5 X 10^3", "5*10^3"), ("90^{deg}", "90 deg"), ("x^ (deg )", "x deg"), ("2**-3", "2^-3"), ("a ** b", "a b"), ("2.\\bar{3}", "21/9"),
 
     ],

@@ -25,9 +25,9 @@ from edgedistill.answers.typed import canonical, read_span
         ("y = 22/7 ~= 3.14", "relation", "y=22/7"), ("y ~= 3.14 ~= 3.1", "relation", "y=157/50"), ("X ~= 3.14", "number", "157/50"), ("X = 1 + 1 = 2", "number", "2"), ("2x + 1 = 1 + 2x = y", "relation", "y=2x+1"), ("a + b = c = 3", "relation", "a+b=3"),
         ("3 + 4 = 2 + 5 = 7", "number", "7"), ("sqrt(2) * sqrt(8) = 4", "number", "4"), ("12/5 = 2.4 = y", "relation", "y=12/5"), ("total cost ~= 12 km", "unit", "12 km"), ("y_1 = 2 + 1 = 3", "relation", "y_1=3"),
         ("北京です", "text", "北京"), ("北京です (首都)", "text", "北京"), ("18 (十八)です", "number", "18"), ("2x square units", "expression", "2x"), ("sqrt(2) units", "expression", "sqrt(2)"),
-        ("总共**北京**市", "text", "总共北京市"), ("**12**km", "unit", "12 km"), ("12.!", "number", "12"), ("5!.", "expression", "5!"), ("'.5'", "number", "1/2"), ('".5"', "number", "1/2"), ("New   York", "text", "new york"), ("The the", "text", "the"),
+        ("总共**北京**市", "text", "总共北京市"), ("**12**km", "unit", "12 km"), ("12.!", "number", "12"), ("5!.", "number", "120"), ("'.5'", "number", "1/2"), ('".5"', "number", "1/2"), ("New   York", "text", "new york"), ("The the", "text", "the"),
         ("[" * 24 + "x" + "]" * 24, "list", "[" * 24 + "x" + "]" * 24), ("[" * 25 + "x" + "]" * 25, "text", "[" * 25 + "x" + "]" * 25),
-        ("3 pm", "time", "15:00"), ("5'6\"", "unit", "5 ft 6 in"), ("5’ 6”", "unit", "5 ft 6 in"), ("5′6½″", "unit", "5 ft 13/2 in"), ("6'", "number", "6"), ("5 ft 3 in", "unit", "5 ft 3 in"), ("7 in.", "unit", "7 in"), ("7 in^2", "unit", "7 in^2"), ("7 in total", "number", "7"), ("1'000", "number", "1000"),
+        ("3 pm", "time", "15:00"), ("5'6\"", "unit", "66 in"), ("5’ 6”", "unit", "66 in"), ("5′6½″", "unit", "133/72 yd"), ("6'", "number", "6"), ("5 ft 3 in", "unit", "63 in"), ("7 in.", "unit", "7 in"), ("7 in^2", "unit", "7 in^2"), ("7 in total", "number", "7"), ("1'000", "number", "1000"),
     ],
 )  # fmt: skip
 def test_forms_of_spans(span: str, kind: str, key: str) -> None:
@@ -40,7 +40,7 @@ def test_forms_of_spans(span: str, kind: str, key: str) -> None:
     ("span", "key"),
     [
         ("2,5", "5/2"), ("a,5", "5,a"), ("2,a", "2,a"), ("1,2,3", "1,2,3"), ("(2,5; 3,5)", "(5/2,7/2)"), ("(2,5)", "(2,5)"), ("[2,5]", "[2,5]"), ("{2,5; 3}", "{3,5/2}"), ("Fläche ~= 2,5", "5/2"), ("2,5 ~= 2", "5/2"),
-        ("x = 1,5 + 1 = 2,5", "5/2"), ("1,5 + 1 = 2,5", "5/2"), ("x > 2,5", "5/2<x"), ("[1,5; 2) ∪ [3; 4)", "[3,4) union [3/2,2)"), ("2,5 cm", "5/2 cm"), ("2,5; 3,5", "5/2,7/2"),
+        ("x = 1,5 + 1 = 2,5", "5/2"), ("1,5 + 1 = 2,5", "5/2"), ("x > 2,5", "5/2<x"), ("[1,5; 2) ∪ [3; 4)", "[3,4) union [3/2,2)"), ("2,5 cm", "25 mm"), ("2,5; 3,5", "5/2,7/2"),
     ],
 )  # fmt: skip
 def test_spans_of_languages_with_a_decimal_comma(span: str, key: str) -> None:
@@ -75,8 +75,8 @@ def test_where_sentences_end(line: str, first: str, last: str) -> None:
         ("---", None), ("12\n\n***\n---", "12"), ("12 apples\n\\]", "12"), ("|x| 12|", "12"), ("| | Lima | |", "lima"), ("### Lima", "lima"), ("A: Lima", "lima"), ("1. Lima\n2. Quito", None), ("1. 5 km\n2. 7 km", "7 km"), ("- Lima", "lima"), ("Well.\n1. 7", "7"), ("7!", "7"),
         ("**Lima** and **Quito** are the capitals of them", None), ("**Lima** is the capital of all of it", "lima"), ("**Lima** has 12 people", "12"), ("We say: **Note:**", None), ("**12** is less than **x + 1**", "x+1"), ("**Lima:** 12 km", "12 km"),
         ("It goes. It is 12 km. *)", "12 km"), ("Answer:\n* 6\n* 8", "6,8"), ("Total\nLima", "lima"), ("We add.\nTotal\nLima is it.", "lima is it"), ("Answer:\n\n- 6, as I said", "6"), ("\nAnswer: 12.\nI hope that it is clear to you all.", "12"), ("The answer is\n\\[\n12", "12"),
-        ("It is so.\n12!", "12"), ("- 6\n2. 12 km", "12 km"), ("**::** 12 km", "12 km"), ("Therefore 12 km it was for us", "12 km"), ("Thus, Lima", "lima"), ("$\\frac{1}{2}$ km", "1/2 km"), ("$3$; km.", "3 km"),
-        ("He said: so: 12 km", "12 km"), ("He said: 5 = x", "5"), ("a = 5 of them = 12 apples", "a=12"), ("$Lima$, so be it for all", None), ("**Answer:**\n__6__\nas I said", "6"), ("We get $x = 3$ and this is all.", "3"), ("We get $x = 3$ and this is all there is.", "3"), ("$x=1$ and $y=2$ and $z=3$", "x=1,y=2,z=3".replace("x=1", "1")), ("We get $y$ as in $3$ km", "3 km"), ("Here $3$ dozens", "3 dozens"), ("$x + 1$ km", "x+1"),
+        ("It is so.\n12!", "12"), ("- 6\n2. 12 km", "12 km"), ("**::** 12 km", "12 km"), ("Therefore 12 km it was for us", "12 km"), ("Thus, Lima", "lima"), ("$\\frac{1}{2}$ km", "500 m"), ("$3$; km.", "3 km"),
+        ("He said: so: 12 km", "12 km"), ("He said: 5 = x", "5"), ("a = 5 of them = 12 apples", "a=12"), ("$Lima$, so be it for all", None), ("**Answer:**\n__6__\nas I said", "6"), ("We get $x = 3$ and this is all.", "3"), ("We get $x = 3$ and this is all there is.", "3"), ("$x=1$ and $y=2$ and $z=3$", "x=1,y=2,z=3".replace("x=1", "1")), ("We get $y$ as in $3$ km", "3 km"), ("Here $3$ dozens", "36"), ("$x + 1$ km", "x+1"),
         ("It is not so. It is 5 km", "5 km"), ("The grade of it is K", None), ("We conclude that x = 3", "3"), ("This is what is 5", "5"), ("The sum of it: 12 km", "12 km"), ("I don't know: 12", None), ("New York City", "new york city"), ("New York City now", None), ("I think so", None), ("Go to a2", None), ("No, never in my life", "no"), ("True, it is what we saw", "true"),
         ("We see that 5 = 5 and 6 = six", None), ("3 + 4 = at least 7", None), ("<answer> 12 </answer> and so on", "12"),
         (r"\boxed{1} is a, \boxed{2}", "2"), (r"\boxed{1}\boxed{2}", "2"), (r"\boxed{2,5}", "2,5"), (r"\boxed{3} or $y = \boxed{4}$", "3,4"), (r"\boxed{1}; \boxed{2}; \boxed{3}", "1,2,3"),
@@ -89,7 +89,7 @@ def test_what_replies_state(reply: str, key: str | None) -> None:
 @pytest.mark.parametrize(
     ("reply", "rule", "key"),
     [
-        ("1,5\n\nok", "number", "5"), ("a 12 km/h", "number", "12 km/h"), ("5 m^2 of it", "number", "5 m^2"), ("x 3 %", "number", "3%"), ("of 12 people", "number", "12"), ("3 xyz", "number", "3"), ("12\n\n", "number", "12"), ("1) 12\n2) none", "number", "12"), (r"\frac{3}{4} km", "number", "3/4 km"),
+        ("1,5\n\nok", "number", "5"), ("a 12 km/h", "number", "12 km/h"), ("5 m^2 of it", "number", "5 m^2"), ("x 3 %", "number", "3%"), ("of 12 people", "number", "12"), ("3 xyz", "number", "3"), ("12\n\n", "number", "12"), ("1) 12\n2) none", "number", "12"), (r"\frac{3}{4} km", "number", "750 m"),
         ("I like B\nso do we", "choice", "B"), ("(B) is it\nnothing else", "choice", "B"), ("nothing\n(b) is it", "choice", "B"), ("A bird and so on", "choice", None), ("A bird, B", "choice", "B"), ("it's I", "choice", "I"), ("I think so", "choice", None), ("**C**", "choice", "C"),
         ("The answer is: B\nA", "choice", "B"), ("#### A\n\\boxed{12}", "choice", "A"), ("Option a", "choice", "A"), ("选B", "choice", "B"), ("选 b 吧", "choice", "B"), (r"\boxed{the letter C}", "choice", "C"), ("\\boxed{'D'}", "choice", "D"), ("answer is e because so", "choice", "E"), (r"\boxed{b, as it is}", "choice", "B"),
         ("Answer: B\nbut why is it so", "choice", "B"), (r"\boxed{OPTION **C**}", "choice", "C"), (r"\boxed{Option D}", "choice", "D"), (r"\boxed{Berlin} B", "choice", "B"), ("X is A\nnot me", "choice", "A"),

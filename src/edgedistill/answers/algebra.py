@@ -6,7 +6,10 @@ import math
 import re
 from fractions import Fraction
 
-_MAX_POWER = 64
+from edgedistill.answers import arithmetic
+
+_MAX_BITS = 512
+"""Of a number that is a power; a larger one stays a power."""
 MAX_DIGITS = 60
 
 Product = tuple[tuple[str, "Fraction | str"], ...]
@@ -106,7 +109,7 @@ def multiply(first: Sum, second: Sum) -> Sum:
 
 
 def _power_of(base: Fraction, exponent: int) -> Fraction:
-    if abs(exponent) > _MAX_POWER or abs(exponent) * len(str(base)) > 4 * _MAX_POWER:
+    if abs(exponent) * max(base.numerator.bit_length(), base.denominator.bit_length()) > _MAX_BITS:
         raise NotAFormula
     return base**exponent
 
@@ -133,14 +136,28 @@ def _root(value: Fraction) -> Sum:
     return number(coefficient) if inner == 1 else {((str(inner), Fraction(1, 2)),): coefficient}
 
 
+def _number_to(value: Fraction, exponent: int) -> Sum:
+    """A power of a number, worked out unless that is a number of hundreds of figures: 2^10, not 2^1000."""
+    try:
+        return number(_power_of(value, exponent))
+    except NotAFormula:
+        if value.denominator != 1 or value < 2 or exponent < 0:
+            raise
+        return {((str(value), str(exponent)),): Fraction(1)}
+
+
 def power(base: Sum, exponent: Sum) -> Sum:
     power = constant(exponent)
     value = constant(base)
     if value is not None and power == Fraction(1, 2) and value >= 0:
         return _root(value)
+    if value is not None and power is not None and power.denominator > 2:
+        exact = arithmetic.root(value, power.denominator)
+        if exact is not None:
+            value, power = exact, Fraction(power.numerator)
     if power is not None and power.denominator == 1:
         if value is not None:
-            return number(_bounded(_power_of(value, int(power))))
+            return _number_to(value, int(power))
         if len(base) == 1:
             mono, coefficient = _single(base)
             if all(isinstance(e, Fraction) for _, e in mono):

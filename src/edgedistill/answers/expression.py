@@ -2,7 +2,8 @@
 
 A formula becomes a sum of products with exact coefficients: ``3 + 2x`` and ``2x+3``, ``\\frac{\\sqrt2}{2}`` and
 ``\\sqrt{2}/2``, ``\\sqrt{12}`` and ``2\\sqrt3`` have one key each. Products of sums are not expanded (factored and expanded forms stay
-apart), and arithmetic on plain numbers is not carried out: ``3 * 4`` is not ``2 * 6``.
+apart), and sums and products of plain numbers are not carried out: ``3 * 4`` is not ``2 * 6``. A single power, factorial,
+root, logarithm or the like of plain numbers has the key of its value.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from edgedistill.answers import algebra
+from edgedistill.answers import algebra, arithmetic
 from edgedistill.answers.algebra import NotAFormula, Sum
 from edgedistill.answers.plain import FUNCTIONS, NAMES
 
@@ -18,7 +19,10 @@ _TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d+)?|\.\d+)|([A-Za-z]+|[^\W\d_a-zA-Z]+)|(\
 _MAX_DEPTH = 24
 _OVER_LETTERS = frozenset(("overline", "vec", "hat", "bar", "widehat"))
 _OPAQUE_CALLS = frozenset(("binom", "root", "sqrt", *_OVER_LETTERS, *FUNCTIONS))
+_INVERTED = frozenset(("sin", "cos", "tan"))
 _CALLED = "fghP"
+_DERIVATIVE = re.compile(r"\(?\bd[a-z]?\b\)?\s*/\s*\(?d[a-z]\b\)?")
+"""dy/dx, whose d is no factor."""
 _APART = re.compile(
     r"(?<![A-Za-z])([A-Za-z]{2,})(?= +[\w(])|(?<=[\w)] )([A-Za-z]{2,})(?![A-Za-z])|(?<=\d)(?:st|nd|rd|th)\b"
 )
@@ -27,6 +31,7 @@ _APART = re.compile(
 
 def expression_key(text: str) -> str | None:
     """The key of a formula in ``plain`` spelling (no relation signs); None where it is none."""
+    text = _DERIVATIVE.sub(lambda found: re.sub(r"\bd([a-z])\b", r"d_\1", found.group()), text)
     try:
         parser = _Parser(text)
         value = parser.whole()
@@ -119,11 +124,17 @@ class _Parser:
     def _powered(self) -> Sum:
         base = self._primary()
         while self._peek() in ("!", "'"):
+            mark = self._take()
+            value = arithmetic.factorial(algebra.constant(base)) if mark == "!" != self._peek() else None
+            if value is not None:
+                base = algebra.number(value)
+                continue
             name = algebra.render(base)
-            base = algebra.atom((f"({name})" if len(base) > 1 else name) + self._take())
+            base = algebra.atom((f"({name})" if len(base) > 1 else name) + mark)
+            if mark == "!" == self._peek():
+                base = algebra.atom(algebra.render(base) + self._take())
         if self._peek() == "^":
             self._take()
-            self.calculates = True
             exponent = self._exponent()
             return algebra.power(base, exponent)
         return base
@@ -150,7 +161,7 @@ class _Parser:
             value = self._sum()
             self._bars -= 1
             self._take("|")
-            return algebra.atom(f"abs({algebra.render(value)})")
+            return self._called("abs", [value])
         is_number = token[:1].isdecimal() or (token[:1] == "." and token != "...")
         if not is_number and not token[:1].isalnum():
             raise NotAFormula
@@ -174,21 +185,30 @@ class _Parser:
             name += self._take()
         if name[0] in _CALLED and self._peek() == "(":
             self._take()
-            return algebra.atom(f"{name}({self._arguments()})")
+            return self._called(name, self._arguments())
         return algebra.atom(name)
 
     def _subscript(self) -> str:
         if self._peek() == "(":
-            return algebra.render(self._group())
+            inner = algebra.render(self._group())
+            return inner if inner.isalnum() else f"({inner})"
         return self._take()
 
-    def _arguments(self) -> str:
-        parts = [algebra.render(self._sum())]
+    def _arguments(self) -> list[Sum]:
+        parts = [self._sum()]
         while self._peek() == ",":
             self._take()
-            parts.append(algebra.render(self._sum()))
+            parts.append(self._sum())
         self._take(")")
-        return ",".join(parts)
+        return parts
+
+    def _called(self, name: str, arguments: list[Sum]) -> Sum:
+        """A function of its arguments, worked out where they are numbers."""
+        values = [value for one in arguments if (value := algebra.constant(one)) is not None]
+        found = arithmetic.value_of(name, values) if len(values) == len(arguments) else None
+        if found is not None:
+            return algebra.number(found)
+        return algebra.atom(f"{name}({','.join(map(algebra.render, arguments))})")
 
     def _call(self, name: str) -> Sum:
         power: Sum | None = None
@@ -198,28 +218,30 @@ class _Parser:
         if self._peek() == "^":
             self._take()
             power = self._exponent()
+            if name in _INVERTED and algebra.constant(power) == -1:
+                name, power = f"arc{name}", None
         if name in _OVER_LETTERS:
             return algebra.atom(f"{name}({self._letters()})")
         if self._peek() == "(":
-            if name == "sqrt":
-                return algebra.power(self._group(), algebra.number(Fraction(1, 2)))
-            if name == "root":
-                self._take()
-                index = self._sum()
-                self._take(",")
-                inner = self._sum()
-                self._take(")")
-                return algebra.power(inner, algebra.power(index, algebra.number(-1)))
             self._take()
-            value = algebra.atom(f"{name}({self._arguments()})")
+            arguments = self._arguments()
         else:
-            inner = self._powered()
-            value = (
-                algebra.power(inner, algebra.number(Fraction(1, 2)))
-                if name == "sqrt"
-                else algebra.atom(f"{name}({algebra.render(inner)})")
-            )
+            arguments = [self._powered()]
+        value = self._applied(name, arguments)
         return value if power is None else algebra.power(value, power)
+
+    def _applied(self, name: str, arguments: list[Sum]) -> Sum:
+        """A named function of its arguments; roots and exp are powers."""
+        if name in ("sqrt", "exp") and len(arguments) == 1:
+            half = algebra.number(Fraction(1, 2))
+            return (
+                algebra.power(arguments[0], half) if name == "sqrt" else algebra.power(algebra.atom("e"), arguments[0])
+            )
+        if name == "root" and len(arguments) == 2:
+            return algebra.power(arguments[1], algebra.power(arguments[0], algebra.number(-1)))
+        if name in ("sqrt", "root"):
+            raise NotAFormula
+        return self._called(name, arguments)
 
     def _letters(self) -> str:
         self._take("(")

@@ -11,10 +11,11 @@ import re
 from typing import Literal
 
 from edgedistill.answers.anchors import is_heading, last_anchor
+from edgedistill.answers.choices import chosen_letter
 from edgedistill.answers.plain import plain
 from edgedistill.answers.quantities import quantity
-from edgedistill.answers.sentences import EDGES, NUMBER, first_sentence, last_sentence, only_number, only_time
-from edgedistill.answers.typed import Answer, AnswerType, read_span
+from edgedistill.answers.sentences import EDGES, NUMBER, first_sentence, last_sentence, only_moment, only_number
+from edgedistill.answers.typed import Answer, AnswerType, read_span, typed_answer
 
 AnswerRule = Literal["auto", "boxed", "hash", "phrase", "number", "choice", "text"]
 """How an answer is taken from a text; see ``extract``."""
@@ -25,6 +26,9 @@ MAX_TEXT = 65_536
 _BOXED = re.compile(r"\\f?boxed\s*\{")
 _BRACES = re.compile(r"\\f?boxed\s*\{|\\.|[{}]", re.DOTALL)
 _HASH = re.compile(r"####[ \t]*([^\n]+)")
+_JSON = re.compile(
+    r"""["'](?:final[ _])?answer["']\s*:\s*(?:"((?:[^"\\\n]|\\.){1,400})"|([^"\s{\[][^,}\n]{0,400}))""", re.IGNORECASE
+)
 _TAGGED = re.compile(r"<answer>([^<]{1,400})</answer>", re.IGNORECASE)
 _MARKER = re.compile(r"^\s*(?:[-*•+]|\d{1,2}[.)])\s+")
 _BULLET = re.compile(r"^\s*[-*•+]\s+")
@@ -34,6 +38,7 @@ _FORMULA_BELOW = ("$$", "\\[")
 _CELL = " |"
 _RULE = re.compile(r"[-|:\s=*_`$]+|\\\]|\\\)")
 """A line that says nothing: under a heading, between rows of a table, the end of a formula."""
+_UNDERLINE = re.compile(r"[-=_*|:\s]{3,}")
 _BEHIND_MATH = re.compile(r"\s*(?:[,.;。，]|$|\(|because|since|so\b)")
 _BOLD = re.compile(r"\*\*([^*\n]{1,400})\*\*|__([^_\n]{1,400})__")
 _MATH = re.compile(r"\$\$?([^$\n]{1,400})\$\$?|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
@@ -47,20 +52,13 @@ _LEAD = re.compile(
 _COPULA = re.compile(
     r"\b(?:is|are|was|were|equals|be|ist|sind|es|son|est|sont|é|são|è|sono|là|adalah)\s+|[是为は]\s*(?=\S)"
 )
+_DENIED = re.compile(r"\b(?:not|never|cannot|can't|nor|neither|unlikely|impossible)\b|n't\b", re.IGNORECASE)
+_TRUTH = re.compile(r"true|false", re.IGNORECASE)
 _UNANSWERED = re.compile(r"\b(?:I (?:do not|don't|cannot|can't|am|'m)|I'm|sorry|let me|let's|we need)\b", re.IGNORECASE)
 _BETWEEN_BOXES = re.compile(
     r"[\s$.\\()\[\]]*(?:,|;|&|and|or|und|oder|y|et|ou|e|и|или|和|或|と|,\s*(?:and|or))[\s$\\()\[\]]*(?:[a-zA-Z]\s*=\s*)?"
 )
-_LETTER_AT_START = re.compile(
-    r"^[\s*_(\[]*([A-Z])(?:[)\].:*_]+(?:\s|$)|\s*[-–—]\s)|^[\s*_]*[(\[]([A-Za-z])[)\]]|^[\s*_]*([a-z])[).]\s"
-)
 _LETTER_WITH_REASON = re.compile(r"^[*_]*(?:\(([A-Z])\)|([A-Z])[.)])[*_]*\s+(?![A-Z]\.)\S")
-_LETTER_ALONE = re.compile(r"^[\s*_(\[$]*([A-Za-z])[\s*_)\].:$]*$")
-_LETTER_NAMED = re.compile(
-    r"\b(?:option|choice|answer|opción|option|antwort|вариант|选项|選項|选|選)\s*(?:is\s*)?[\s:*_(\[]*([A-Za-z])(?![\w'])|(?<=[选選])\s*([A-Z])(?![\w'])",
-    re.IGNORECASE,
-)
-_LETTER = re.compile(r"(?<![\w'])[(\[]?([A-HJ-Z])[)\]]?(?![\w'])|[(\[]([A-Za-z])[)\]]|(?<![\w'])(I)(?=[.)\]]*$)")
 
 
 def extract(text: str, rule: AnswerRule = "auto", expected: AnswerType | None = None) -> str | None:
@@ -88,7 +86,7 @@ def read(text: str, rule: AnswerRule = "auto", expected: AnswerType | None = Non
         return Answer("text", whole.casefold(), whole) if whole else None
     marked, text = text[-MAX_TEXT:], text[-MAX_TEXT // 4 :]
     if rule == "choice" or (rule == "auto" and expected == "letter"):
-        return _choice(marked, text)
+        return chosen_letter([*boxed_contents(marked)[-1:], *_HASH.findall(marked)[-1:]], text)
     if rule != "auto":
         places = {
             "boxed": (_boxed, marked),
@@ -147,8 +145,11 @@ def _hash(text: str) -> Answer | None:
 
 
 def _tagged(text: str) -> Answer | None:
-    found = _TAGGED.findall(text)
-    return read_span(found[-1]) if found else None
+    """Between marks ``<answer>``, or as the value of "answer" in JSON."""
+    if found := _TAGGED.findall(text):
+        return read_span(found[-1])
+    found = _JSON.findall(text) if text.rstrip(" \n`").endswith("}") else []
+    return read_span(found[-1][0] or found[-1][1]) if found else None
 
 
 def _phrase(text: str) -> Answer | None:
@@ -166,10 +167,10 @@ def _phrase(text: str) -> Answer | None:
 
 
 def _announced(tail: list[str], *, new_line: bool, decimal_comma: bool) -> Answer | None:
-    lines = [line.strip() for line in tail if line.strip()]
+    lines = [line.strip() for line in tail if line.strip() and not _UNDERLINE.fullmatch(line.strip())]
     if not lines:
         return None
-    first = lines[0]
+    first = re.sub(r"^\}\s*", "", lines[0])  # of \text{Answer: }
     if new_line:
         if len(lines) > 1 and all(_BULLET.match(line) for line in lines):
             entries = (first_sentence(_BULLET.sub("", line)) for line in lines)
@@ -218,7 +219,7 @@ def _last_line(text: str, expected: AnswerType | None) -> Answer | None:
         _formula(sentence)
         or _stated(sentence, whole=len(lines) == 1 and sentence == line)
         or only_number(_LEAD.sub("", sentence), False)
-        or only_time(sentence)
+        or only_moment(sentence)
         or _among_words(line, sentence, expected, text)
     )
 
@@ -251,8 +252,12 @@ def _stated(sentence: str, *, whole: bool) -> Answer | None:
     pieces = _COPULA.split(text)
     for candidate in (text, pieces[1] if len(pieces) == 2 else text, text.rpartition(": ")[2]):
         answer = read_span(candidate)
+        if candidate == pieces[-1] != text and _DENIED.search(pieces[0]):
+            continue
         if answer is not None and answer.type != "text" and not (candidate != text and answer.type == "letter"):
             return answer
+        if candidate != text and _TRUTH.fullmatch(candidate.strip(EDGES)):
+            return read_span(candidate)
     if whole and len(text.split()) <= 3 and not text.startswith("I ") and not re.search(r"\d", text):
         return read_span(text)
     if whole and re.match(r"(?:yes|no|true|false)\b[,.]", text, re.IGNORECASE):
@@ -288,47 +293,5 @@ def _last_number(text: str) -> Answer | None:
         )
         for candidate in ((span + unit.group()) if unit else "", span):
             if candidate and (typed := quantity(candidate.strip())) is not None:
-                return Answer(typed[0], typed[1], span)  # type: ignore[arg-type]
+                return typed_answer(typed[0], typed[1], span)  # type: ignore[arg-type]
     return None
-
-
-def _choice(marked: str, text: str) -> Answer | None:
-    """The letter of a choice: boxed, announced, at the head of the reply or of its last line, the last one named."""
-    for candidate in (boxed_contents(marked)[-1:], _HASH.findall(marked)[-1:]):
-        if candidate and (letter := _letter(candidate[0])):
-            return Answer("letter", letter, candidate[0])
-    anchor = last_anchor(text)
-    if anchor is not None and (letter := _letter(text[anchor.end :].strip().partition("\n")[0])):
-        return Answer("letter", letter, letter)
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        return None
-    alone = _LETTER_ALONE.match(lines[-1])
-    if alone is not None:
-        return Answer("letter", alone[1].upper(), lines[-1])
-    if (named := list(_LETTER_NAMED.finditer(text))) and (letter := next(g for g in named[-1].groups() if g)):
-        return Answer("letter", letter.upper(), letter)
-    for line in (lines[0], lines[-1]):
-        if (found := _LETTER_AT_START.match(line)) is not None:
-            letter = next(group for group in found.groups() if group)
-            return Answer("letter", letter.upper(), line)
-    for line in reversed(lines):
-        letters = [next(group for group in groups if group) for groups in _LETTER.findall(line[-4096:]) if any(groups)]
-        if "A" in letters and re.search(r"\bA\s+[a-z]", line):  # an article
-            letters = [letter for letter in letters if letter != "A"]
-        if letters:
-            return Answer("letter", letters[-1].upper(), line)
-    return None
-
-
-def _letter(span: str) -> str | None:
-    """The letter that a span begins with; a lower-case one only where it cannot be a word."""
-    text = plain(span).strip(" *_$.:\"'")
-    text = re.sub(r"^(?:option|choice|letter|the|opción|вариант|选项)\s+", "", text, flags=re.IGNORECASE).lstrip(" *_")
-    found = re.match(
-        r"[(\[]?\s*([A-Za-z])\s*(?:[)\].:,;*_]|$|(?=\s+(?:because|since|as|is|[-–—(])|[^\w\s']))|([A-Z])(?![\w'])(?!\s+[a-z])",
-        text,
-    )
-    if found is None:
-        return None
-    return (found[1] or found[2]).upper()

@@ -18,7 +18,7 @@ _SYMBOLS = {
     "−": "-", "–": "-", "‒": "-", "﹣": "-", "×": "*", "·": "*", "⋅": "*", "∙": "*", "÷": "/", "∕": "/", "⁄": "/",
     "≤": "<=", "≦": "<=", "⩽": "<=", "≥": ">=", "≧": ">=", "⩾": ">=", "≠": "!=", "≈": "~=", "≃": "~=",
     "∞": " infinity ", "π": " pi ", "√": " sqrt ", "∪": " union ", "∩": " intersect ", "∈": " in ", "±": "+-",
-    "°": " deg ", "∅": " \\emptyset ", "ℝ": "R", "ℤ": "Z", "ℕ": "N", "ℚ": "Q", "ℂ": "C", "⌊": " \\lfloor ", "⌋": " \\rfloor ", "⌈": " \\lceil ", "⌉": " \\rceil ", "、": ",", "،": ",", "٫": ".", "٬": ",", "。": ".", "।": ".", "“": '"', "”": '"',
+    "°": " deg ", "∅": " \\emptyset ", "∖": " setminus ", "⟨": "(", "⟩": ")", "⋀": "∧", "⋁": "∨", **dict.fromkeys("«»„‟「」『』《》", '"'), "⌊": " \\lfloor ", "⌋": " \\rfloor ", "⌈": " \\lceil ", "⌉": " \\rceil ", "、": ",", "،": ",", "٫": ".", "٬": ",", "。": ".", "।": ".", "“": '"', "”": '"',
     "’": "'", "‘": "'", "℃": " degC ", "℉": " degF ", "∠": " angle ", "△": " triangle ", "∶": ":", "٪": "%",
     "\u200b": "", "\u200e": "", "\u200f": "", "\ufeff": "",
 }  # fmt: skip
@@ -42,16 +42,25 @@ _COMMANDS = {
     "pm": " +-", "mp": " +-", "cup": " union ", "cap": " intersect ", "in": " in ", "emptyset": "{}", "varnothing":
     "{}",
     "circ": " deg ", "degree": " deg ", "colon": ":", "ldots": "...", "dots": "...", "cdots": "...", "to": " -> ",
-    "rightarrow": " -> ", "mid": "|", "vert": "|", "lvert": "|", "rvert": "|", "land": " and ", "lor": " or ",
+    "rightarrow": " -> ", "mid": "|", "vert": "|", "lvert": "|", "rvert": "|", **dict.fromkeys(("land", "wedge"), " ∧ "), **dict.fromkeys(("lor", "vee"), " ∨ "), **dict.fromkeys(("neg", "lnot"), " ¬"),
+    **dict.fromkeys(("setminus", "smallsetminus", "backslash"), " setminus "), "langle": "(", "rangle": ")",
     "lbrace": "{", "rbrace": "}", "varepsilon": " epsilon ", "varphi": " phi ", "vartheta": " theta ",
     **dict.fromkeys(("left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "displaystyle", "textstyle", "limits", "quad", "qquad", "hspace", "hfill", "space", "thinspace", "enspace", "large", "Large", "rm", "bf"), " "),
 }  # fmt: skip
 _WRAPPERS = frozenset(
     ["text", "textbf", "textit", "textrm", "textsf", "textnormal", "mathrm", "mathbf", "mathit", "mathsf", "mathbb", "mathcal", "mbox", "hbox", "operatorname", "boxed", "fbox", "emph", "underline", "bold", "boldsymbol", "ensuremath", "bm"]
 )  # fmt: skip
-_FRACTIONS = frozenset(("frac", "dfrac", "tfrac", "cfrac"))
+_NUMBER_SETS = str.maketrans("RZNQC", "ℝℤℕℚℂ")
+_FRACTIONS = frozenset(("frac", "dfrac", "tfrac", "cfrac", "nicefrac", "sfrac"))
+_BETWEEN = {"over": ("(", ")/(", ")"), "choose": ("binom(", ", ", ")")}
+"""Commands that stand between their arguments, and what is put around these."""
+_INFIX = re.compile(r"\\(over|choose)(?![A-Za-z])\s*")
 _COMMAND = re.compile(r"\\([A-Za-z]+)\*?[ \t]*")
 _MATRIX = re.compile(r"\\(?:begin|end)\s*\{([pbvB]?(?:small)?matrix|array|cases|aligned)\}(?:\{[clr|]*\})?")
+_SYSTEM = re.compile(r"\\begin\{(cases|aligned|align\*?|gathered)\}(.*?)\\end\{\1\}", re.DOTALL)
+_DOLLAR_NAMES = {"US": "USD", "R": "BRL", "A": "AUD", "C": "CAD", "HK": "HKD", "NT": "TWD", "S": "SGD"}
+_DOLLARS = re.compile(r"\b(US|R|A|C|HK|NT|S)\\?\$(?=\s?[\d.-])")
+_MICRO = re.compile(r"[µμ](?=[mgslL](?![^\W_]))")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|dot|bar)\s*\{(\d+)\}")
 _MAX_DEPTH = 40
 
@@ -61,18 +70,34 @@ def plain(text: str) -> str:
     case.
     """
     if not text.isascii():
-        text = _unicode(text)
+        text = _unicode(unicodedata.normalize("NFC", text))
+    text = _DOLLARS.sub(lambda found: f"{_DOLLAR_NAMES[found[1]]} ", text)
     if "\\" in text or "{" in text or "$" in text:
         text = _REPEATING.sub(_repeating, text)
-        text = _MATRIX.sub(lambda found: "⟦" if found.group().startswith("\\begin") else "⟧", text)
+        text = _SYSTEM.sub(_system, text)
+        text = _MATRIX.sub(_matrix, text)
         text = _Latex(text).read()
     text = re.sub(r"(?<=\d) ?[xX] ?(?=10\^)", "*", text)
     text = re.sub(r"\^\s*\(?\s*deg(?![A-Za-z])(?:\s*\))?", " deg", text)
     text = text.replace("**", "^") if re.search(r"\w\*\*-?[\w(]", text) else text.replace("**", "")
+    text = re.sub(r"(?<![\d_])\d{1,3}(?:_\d{3})+(?![\d_])", lambda found: found.group().replace("_", ""), text)
     return re.sub(r"\s+", " ", text).strip()
 
 
+def _system(found: re.Match[str]) -> str:
+    """Equations one below the other as a list; pieces with their conditions stay."""
+    rows = re.sub(r"&\s*(?=[=<>]|\\[lg]eq?)", "", found[2])
+    return found.group() if "&" in rows else ", ".join(row for row in rows.split(r"\\") if row.strip())
+
+
+def _matrix(found: re.Match[str]) -> str:
+    if not found.group().startswith("\\begin"):
+        return "⟧"
+    return " det ⟦" if found[1].startswith("v") else "⟦"
+
+
 def _unicode(text: str) -> str:
+    text = _MICRO.sub("u", text)
     text = _SUPERSCRIPTS.sub(lambda found: f"^({found.group().translate(_SUPERSCRIPT)})", text)
     text = _SUBSCRIPTS.sub(lambda found: "_" + found.group().translate(_SUBSCRIPT), text)
     text = text.translate(_TABLE)
@@ -114,12 +139,17 @@ class _Latex:
 
     def _until(self, end: str, depth: int) -> str:
         out: list[str] = []
+        between = ""
         while self._at < len(self._text):
             character = self._text[self._at]
             if character == end:
                 self._at += 1
                 break
-            if character == "\\":
+            if (infix := _INFIX.match(self._text, self._at)) is not None and not between:
+                self._at, between = infix.end(), infix[1]
+                opening, middle, _ = _BETWEEN[between]
+                out = [f" {opening}", *out, middle]
+            elif character == "\\":
                 out.append(self._command(depth))
             elif character == "{":
                 self._at += 1
@@ -134,12 +164,12 @@ class _Latex:
             else:
                 self._at += 1
                 out.append(character)
-        return "".join(out)
+        return "".join(out) + (f"{_BETWEEN[between][2]} " if between else "")
 
     def _group(self, out: list[str], inner: str, end: str) -> str:
         """Braces after nothing that they belong to are of a set that was written without backslashes."""
         before = "".join(out[-1:]).rstrip()[-1:]
-        if not before and not end and "," in inner:
+        if not before and not end and "," in inner and not inner.startswith(" binom("):
             return "{" + inner + "}"
         return f"({inner})"
 
@@ -165,6 +195,8 @@ class _Latex:
         name = found[1]
         if name in _WRAPPERS:
             inner = self._argument(depth)
+            if name == "mathbb":
+                return inner.translate(_NUMBER_SETS)
             return f" {inner} " if name.startswith("text") or name in ("mathrm", "mbox", "hbox") else inner
         if name in _FRACTIONS:
             top = self._argument(depth)
@@ -175,12 +207,12 @@ class _Latex:
                 self._at += 1
                 index = self._until("]", depth + 1)
             inner = self._argument(depth)
-            return f" root({index},{inner}) " if index else f" sqrt({inner}) "
+            return f" root({index}, {inner}) " if index else f" sqrt({inner}) "
         if name in ("pmod", "bmod", "mod"):
             return " mod " if name == "bmod" else f" (mod {self._argument(depth)}) "
         if name in ("binom", "dbinom", "tbinom"):
             top = self._argument(depth)
-            return f" binom({top},{self._argument(depth)}) "
+            return f" binom({top}, {self._argument(depth)}) "
         if name in ("overline", "vec", "hat", "bar", "widehat"):
             return f" {name}({self._argument(depth)}) "
         return _COMMANDS.get(name, f" {name} ")

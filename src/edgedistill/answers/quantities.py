@@ -1,4 +1,4 @@
-"""Numbers and what stands beside them: percent, money, units, scale words; dates, times and ratios. All exact.
+"""Numbers and what stands beside them: percent, money, units, scale words; ratios. All exact.
 
 A dollar sign is never part of a key, because LaTeX uses it for formulas; nouns that are no unit of measurement ("12 apples")
 are left out. Units, other currencies and percent signs stay: ``5 km`` is not ``5 m``.
@@ -11,7 +11,7 @@ from fractions import Fraction
 from math import gcd, lcm
 
 from edgedistill.answers.plain import FUNCTIONS, NAMES
-from edgedistill.answers.words import MONTHS, NOT_COUNTED, SCALES, UNITS, UNITS_FOLDED
+from edgedistill.answers.words import NOT_COUNTED, SCALES, UNITS, UNITS_FOLDED
 
 _MAX_EXPONENT = 99
 MAX_LENGTH = 400
@@ -19,6 +19,8 @@ MAX_LENGTH = 400
 
 _GROUPED = r"\d{1,3}(?:(?:,\d{3})+|(?:'\d{3})+|(?: \d{3})+)|\d{1,2}(?:,\d{2})+,\d{3}"
 _DECIMAL = rf"(?:(?:{_GROUPED}|\d+)(?![,']?\d)(?:\.\d*)?|\.\d+)"
+_DOTTED = r"\d{1,3}(?:\.\d{3}){2,}(?:,\d+)?|\d{1,3}(?:\.\d{3})+,\d{1,2}"
+"""Two points, or a point and a comma that no thousands follow, are a decimal comma's in any language."""
 _GERMAN = r"(?:\d{1,3}(?:[. ]\d{3})+(?:,\d+)?|\d+,\d+)"
 _POWER_OF_TEN = r"(?:[eE]([+-]?\d{1,4})(?![\w.])|\s*\*\s*10\s*\^\s*\(?\s*([+-]?\d{1,4})\s*\)?)"
 _PLAIN = re.compile(rf"([+-]?)\s*({_DECIMAL}){_POWER_OF_TEN}?")
@@ -28,7 +30,28 @@ _TEN = re.compile(r"([+-]?)10\s*\^\s*\(?\s*([+-]?\d{1,4})\s*\)?")
 
 CURRENCIES = "$€£¥￥₹₩₽฿₫₺"
 _MONEY = frozenset(
-    ("USD", "EUR", "GBP", "JPY", "CNY", "¥", "INR", "KRW", "RUB", "BRL", "THB", "VND", "TRY", "IDR", "cent")
+    [
+        "USD",
+        "EUR",
+        "GBP",
+        "JPY",
+        "CNY",
+        "¥",
+        "INR",
+        "KRW",
+        "RUB",
+        "BRL",
+        "THB",
+        "VND",
+        "TRY",
+        "IDR",
+        "AUD",
+        "CAD",
+        "HKD",
+        "TWD",
+        "SGD",
+        "cent",
+    ]
 )
 
 _FEET_AND_INCHES = re.compile(r"^(\d+)['′] ?(\d{1,2}(?:\.\d+| \d+/\d+)?)[\"″]?$")
@@ -40,6 +63,8 @@ _UNIT = re.compile(
     + r"(?: per \w+)?)"
     r"(?: ?\^ ?\(?([23])\)?|\s(squared|cubed))?\.?"
 )
+_PER = re.compile(r"(?<![\w^])([A-Za-z]+)(?: ?\* ?| )([A-Za-z]+) ?\^-([123])")
+_COMMA_AND_UNIT = re.compile(r"(?<![\d,.])\d+,\d{1,2}(?![\d,.])")
 _NOUNS = re.compile(rf"\s*\(?{_WORD}\.?\)?(?:,? {_WORD}\.?){{0,5}}\s*")
 
 
@@ -57,15 +82,25 @@ def quantity(text: str, *, decimal_comma: bool = False) -> tuple[str, str] | Non
 
     Types are number, fraction, percent, money, unit; keys are "7/2", "12%", "5 EUR", "5 km", "2 h 30 min".
     """
-    text = re.sub(r"\b(?:US|A|C|HK|NT|S)\$", "$", text)
-    text = _FEET_AND_INCHES.sub(r"\1 ft \2 inches", text)
     if len(text) > MAX_LENGTH:
         return None
+    found = _quantity(text, decimal_comma)
+    if found is None and not decimal_comma and _COMMA_AND_UNIT.search(text) is not None:
+        found = _quantity(text, True)  # 2,50 € in any language; 2,5 is a list
+        return found if found is not None and found[0] in ("percent", "money", "unit") else None
+    return found
+
+
+def _quantity(text: str, decimal_comma: bool) -> tuple[str, str] | None:
+    text = re.sub(r"\b(?:US|A|C|HK|NT|S)\$", "$", text)
+    text = _FEET_AND_INCHES.sub(r"\1 ft \2 inches", text)
+    text = _PER.sub(_per, re.sub(r"(?<=[A-Za-z]) ?\^\( ?(-?[1-3]) ?\)", r"^\1", text))
     sign = ""
     if re.match(r"[+-]\s*[^\w\s.(]", text):
         sign, text = text[0], text[1:].lstrip()
     prefix = re.match(
-        rf"(?:([{CURRENCIES}])|(USD|EUR|GBP|BRL|INR|Rs\.?|Rp\.?|R\$|RMB|百分之|%|yüzde)(?![a-z]))\s*(?=[\d.-])", text
+        rf"(?:([{CURRENCIES}])|(USD|EUR|GBP|BRL|INR|AUD|CAD|HKD|TWD|SGD|Rs\.?|Rp\.?|R\$|RMB|百分之|%|yüzde)(?![a-z]))\s*(?=[\d.-])",
+        text,
     )
     unit = ""
     if prefix is not None:
@@ -112,6 +147,14 @@ def quantity(text: str, *, decimal_comma: bool = False) -> tuple[str, str] | Non
     return kind, key
 
 
+def _per(found: re.Match[str]) -> str:
+    """m s^-2 as m/s^2."""
+    above, below, power = found.groups()
+    if above not in UNITS or below not in UNITS:
+        return found.group()
+    return f"{above}/{below}" + ("" if power == "1" else f"^{power}")
+
+
 def _spell(value: Fraction, unit: str) -> str:
     if unit in ("", "USD"):
         return str(value)
@@ -120,6 +163,7 @@ def _spell(value: Fraction, unit: str) -> str:
 
 def _number(text: str, decimal_comma: bool) -> tuple[Fraction, str, bool] | None:
     """(value, what follows, whether it was written as a fraction) of a text that begins with a number."""
+    decimal_comma = decimal_comma or re.match(rf"[+-]?\s*(?:{_DOTTED})(?![.,]?\d)", text) is not None
     if decimal_comma and (found := re.match(rf"([+-]?)\s*({_GERMAN})(?![\d.]*\d)", text)) is not None:
         digits = found[2].replace(".", "").replace(" ", "").replace(",", ".")
         if not re.fullmatch(r"0\.\d{3}", found[2]):
@@ -177,7 +221,7 @@ def _unit(rest: str) -> tuple[str, str] | None:
     if rest.startswith("!"):
         return None
     text = rest.lstrip().rstrip(" .,;:!?")
-    text = re.sub(r"^-(?=[A-Za-z])", "", text)
+    text = re.sub(r"^-(?=[a-z]|[A-Z]{3})", "", text)
     if not text:
         return "", ""
     found = _UNIT.match(text)
@@ -221,58 +265,7 @@ def _nouns(text: str) -> bool:
     return len(words[0]) > 2 or not words[0].isascii() or words[0] in ("of", "in")
 
 
-_WEEKDAY = r"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day,? )?"
-_MONTH_DAY = re.compile(rf"{_WEEKDAY}([^\W\d_]+)\.? (\d{{1,2}})(?:st|nd|rd|th)?(?:,? (\d{{4}}))?", re.IGNORECASE)
-_DAY_MONTH = re.compile(
-    rf"{_WEEKDAY}(?:the |el |le )?(\d{{1,2}})(?:st|nd|rd|th|er|\.|º)? (?:of |de )?([^\W\d_]+)\.?(?:,? (?:de |del )?(\d{{4}}))?(?: г(?:ода|\.)?)?",
-    re.IGNORECASE,
-)
-_ISO = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})|(\d{4}) ?[年년] ?(\d{1,2}) ?[月월] ?(\d{1,2}) ?[日일号]")
-_SHORT = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.](\d{4}|\d{2})")
-_CLOCK = re.compile(r"(\d{1,2})(?:[:.](\d{2})(?::(\d{2}))?)?\s*([ap])\.?\s?m\b\.?", re.IGNORECASE)
-_HOURS = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?(?: ?(?:h|hrs|hours|uhr))?", re.IGNORECASE)
 _RATIO = re.compile(r"(\d+(?:\.\d+)?)((?: ?(?::| to ) ?\d+(?:\.\d+)?)+)")
-
-
-def date_key(text: str) -> str | None:
-    """The key of a date (``2024-01-05``, ``--01-05`` without a year); None where the text is none.
-
-    Day and month in figures alone (3/4/2024) are left as they stand: which is which depends on the country.
-    """
-    text = text.strip(" .")
-    if (found := _ISO.fullmatch(text)) is not None:
-        year, month, day = (part for part in found.groups() if part)
-        return _date(year, int(month), int(day))
-    for pattern, month_at, day_at in ((_MONTH_DAY, 1, 2), (_DAY_MONTH, 2, 1)):
-        found = pattern.fullmatch(text)
-        if found is not None and (number := MONTHS.get(found[month_at].casefold())) is not None:
-            return _date(found[3], number, int(found[day_at]))
-    if (found := _SHORT.fullmatch(text)) is not None:
-        return "/".join(str(int(part)) for part in found.groups())
-    return None
-
-
-def _date(year: str | None, month: int, day: int) -> str | None:
-    if not (1 <= month <= 12 and 1 <= day <= 31):
-        return None
-    return f"{year or '-'}-{month:02}-{day:02}"
-
-
-def time_key(text: str) -> str | None:
-    """The key of a time of day (``15:45``); None where the text is none. ``3:45`` without a half of the day is 3:45."""
-    text = text.strip(" ,")
-    if (found := _CLOCK.fullmatch(text)) is not None and 1 <= int(found[1]) <= 12:
-        hour = int(found[1]) % 12 + (12 if found[4] in "pP" else 0)
-        return _clock(hour, found[2], found[3])
-    if (found := _HOURS.fullmatch(text)) is not None and int(found[1]) < 24:
-        return _clock(int(found[1]), found[2], found[3])
-    return {"noon": "12:00", "midnight": "00:00", "12 noon": "12:00", "12 midnight": "00:00"}.get(text.casefold())
-
-
-def _clock(hour: int, minutes: str | None, seconds: str | None) -> str | None:
-    if int(minutes or 0) > 59 or int(seconds or 0) > 59:
-        return None
-    return f"{hour:02}:{minutes or '00'}" + (f":{seconds}" if seconds and int(seconds) else "")
 
 
 def ratio_key(text: str) -> str | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from edgedistill.answers.quantities import quantity, time_key
-from edgedistill.answers.typed import Answer, core
+from edgedistill.answers.moments import has_date, only_date, time_key
+from edgedistill.answers.quantities import quantity
+from edgedistill.answers.spans import core
+from edgedistill.answers.typed import Answer, typed_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,17 +20,18 @@ NUMBER = re.compile(
 )
 _STOP = re.compile(r"[.!?](?=[*_\"')\]$]*(?:\s|$))|[。！？।]")
 _ABBREVIATIONS = frozenset((
-    "mr", "mrs", "dr", "st", "vs", "ca", "no", "approx", "e.g", "i.e", "fig", "eq", "prof", "jr", "sr", "mt", "ft",
+    "rs", "rp", "mr", "mrs", "dr", "st", "vs", "ca", "no", "approx", "e.g", "i.e", "fig", "eq", "prof", "jr", "sr", "mt", "ft",
     "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec",
 ))  # fmt: skip
 _NAME_AND_INITIAL = re.compile(r"(?:[A-Z][a-z]+|\b[A-Z]\.) [A-Z]$")
 _INITIAL = re.compile(r"(?<![\w.])[A-Z]$")
+_DAY = re.compile(r"(?<!\S)\d{1,2}$")
 _NEXT_INITIAL = re.compile(r"\s[A-Z]\.")
 _GOES_ON = re.compile(r"\s[a-z]")
 _FACTORIAL = re.compile(r"(?<=[\d)])!(?=\s*[.$*])")
 _WORDY = re.compile(
     r"\b(?:not|no|never|cannot|can't|unknown|impossible|least|most|more|less|fewer|between|than|or|nor|from|to|twice|thrice|double|triple|half|"
-    r"third|quarter|dozens?|squared?|cubed?|root|power|times|plus|minus|negative|divided)\b|n't\b",
+    r"third|quarter|squared?|bce?|b\.c\.?|ago|o'?clock|cubed?|root|power|times|plus|minus|negative|divided)\b|n't\b",
     re.IGNORECASE,
 )
 _TIME = re.compile(r"(?<![\w:.])\d{1,2}(?:[:.]\d{2})?\s?[ap]\.?m\b\.?|(?<=\bat )\d{1,2}:\d{2}(?![\w:])", re.IGNORECASE)
@@ -50,7 +53,8 @@ def _stops(line: str) -> Iterator[tuple[int, int]]:
         if stop.group() == ".":
             before = line[:start][-24:]
             if (
-                re.split(r"[^\w.]", before)[-1].casefold() in _ABBREVIATIONS
+                (_DAY.search(before) and not line.startswith(" May", end) and has_date(before + line[start : end + 24]))
+                or re.split(r"[^\w.]", before)[-1].casefold() in _ABBREVIATIONS
                 or _NAME_AND_INITIAL.search(before)
                 or (_INITIAL.search(before) and _NEXT_INITIAL.match(line, end))
                 or _GOES_ON.match(line, end)
@@ -79,18 +83,26 @@ def only_number(sentence: str, decimal_comma: bool) -> Answer | None:
     if (
         len(found) != 1
         or _WORDY.search(text)
-        or re.search(r"[<>^|{}\[\]\\=]|\bsqrt\b|\bpi\b|[A-Za-z]\d|\d(?:st|nd|rd|th)\b|\d[:/]|\d ?[ap]\.?m\b", text)
+        or has_date(text)
+        or re.search(
+            r"[<>^|{}\[\]\\=]|\bsqrt\b|\bpi\b|[A-Za-z]\d|[A-Za-z]-\d|\d-[A-Z]|\d(?:st|nd|rd|th)\b|\d[:/]|\d ?[ap]\.?m\b",
+            text,
+        )
     ):
         return None
     rest = text[found[0].start() :]
     for candidate in (rest, " ".join(rest.split()[:2]), found[0].group()):
         if (typed := quantity(candidate.strip(EDGES), decimal_comma=decimal_comma)) is not None:
-            return Answer(typed[0], typed[1], sentence)  # type: ignore[arg-type]
+            return typed_answer(typed[0], typed[1], sentence)  # type: ignore[arg-type]
     return None
 
 
-def only_time(text: str) -> Answer | None:
-    """The only time of day among words that say no more of when it is ("the train leaves at 3 pm")."""
+def only_moment(text: str) -> Answer | None:
+    """The only date ("he died on 4 July 1776"), or time of day among words that say no more of when it is ("the train
+    leaves at 3 pm").
+    """
+    if (date := only_date(core(text))) is not None and not _WORDY.search(text) and not _WHEN.search(text):
+        return Answer("date", date, text)
     times, words = _TIME.findall(core(text)), _TIME.sub("", core(text))
     if len(times) != 1 or re.search(r"\d", words) or _WORDY.search(words) or _WHEN.search(words):
         return None

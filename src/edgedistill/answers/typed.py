@@ -13,8 +13,11 @@ from itertools import accumulate
 from typing import Literal
 
 from edgedistill.answers.expression import expression_key
-from edgedistill.answers.plain import plain
-from edgedistill.answers.quantities import MAX_LENGTH, date_key, quantity, ratio_key, time_key
+from edgedistill.answers.measures import common
+from edgedistill.answers.moments import date_key, time_key
+from edgedistill.answers.numerals import in_figures
+from edgedistill.answers.quantities import MAX_LENGTH, quantity, ratio_key
+from edgedistill.answers.spans import core, outer
 
 AnswerType = Literal[
     "number", "fraction", "list", "set", "tuple", "interval", "relation", "expression", "date", "time", "ratio", "money",
@@ -31,35 +34,16 @@ class Answer:
     type: AnswerType
     key: str
     span: str
+    stated: str = ""
+    """The key in the unit that the reply has, where ``key`` has another one: 150 min is "2 h 30 min"."""
 
 
-_OUTER = " \t\r\n.,;:!?\"'`*_…。"
-_RELATION = re.compile(r"<=|>=|!=|~=|->|[<>=]|\bin\b(?= ?(?:[(\[{]|[A-Z]\b))")
+_RELATION = re.compile(r"<=|>=|!=|~=|->|[<>=]|\bin\b(?= ?(?:[(\[{\]]|[A-Zℝℤℕℚℂ](?!\w)))")
 _FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
-_HEDGE = re.compile(
-    r"(?:approximately|approx\.?|about|around|roughly|nearly|exactly|equal to|equals|simply|just|only|therefore|thus|hence|so|"
-    r"ungefähr|etwa|circa|ca\.|aproximadamente|unos|environ|cerca de|circa|примерно|около|约|大约|約|およそ|약|प्रायः|लगभग|khoảng|ประมาณ|"
-    r"yaklaşık|sekitar|حوالي|تقريبا|~=|~|that|there (?:are|is)|it is|it's|they are|given by|option|choice|réponse|"
-    r"the (?:number|integer|value|fraction|letter|option|choice))(?=[\s\d$\\(:]|(?<=\W))[ :]*",
-    re.IGNORECASE,
-)
-_ASIDE = re.compile(r"(?<=\S)\s+[(\[（]([^()\[\]（）]*)[)\]）]\s*[.。]?$")
-_ASIDE_WORD = re.compile(
-    r"(?<![^\W\d_])(?!(?:sqrt|sin|cos|tan|log|pi|ln|exp|mod|alpha|beta|theta|deg|infinity)\b)[^\W\d_]{2,}"
-)
-_CLAUSE = re.compile(
-    r",?\s+(?:because|since|which|rounded|where|as (?:the|we|it)|after|given that|weil|porque|parce que|car|потому что|because of|"
-    r"so (?:the|it|we|that)|when|for (?:all|every|any))\b|,\s+(?:so|as|and so|or (?:about|approximately|roughly)|not|if|with|where|but)\s|"
-    r"\s[—–]\s(?=[^\W\d])|[，,](?=因为|所以|即|也就是)"
-)
-_SUFFIX = re.compile(
-    r"(?:です|でした|だ|である|になります|となります|입니다|이다|이에요|예요|입니다|ครับ|ค่ะ| है| हैं|'[dt][ıiuü]r|\s+olur|。)+[.。\s]*$"
-)
 _LETTER = re.compile(
-    r"[(\[]?\s*([A-Za-z])\s*[)\]]?[.:]?|\(\s*([A-Z])\s*\)\s*[-–:.]?\s+(?!(?:and|or|und|oder|y|o|et|ou|и|или|&)\s*\(?[A-Z]\b)\S.*|([A-Z])[.):]\s+(?![A-Z]\.)\S.*|([A-Z]) ?[-–—:] ?[^\W\d].{2,}",
+    r"[(\[]?\s*([A-Za-z])\s*[)\]]?[.:]?|\(\s*([A-Z])\s*\)\s*[-–:.]?\s+(?!(?:and|or|und|oder|y|o|et|ou|и|или|&)\s*\(?[A-Z]\b)\S.*|([A-Z])[.):]\s+(?![A-Z]\.)\S.*|([A-Z])(?: [-–—] ?| ?: ?|[–—] )[^\W\d].{2,}",
     re.DOTALL,
 )
-_TAG = re.compile(r"</?(?:b|i|u|em|strong|span|p|br|sub|code)(?: [^<>]*)?/?>", re.IGNORECASE)
 _YES = re.compile(
     r"(yes|no|true|false|да|нет|是|否|はい|いいえ|네|아니요|sí|oui|non|ja|nein|sim|não)\b(?:[,.;:!]|$)", re.IGNORECASE
 )
@@ -72,7 +56,11 @@ _OR = re.compile(rf"\s+{_WORDS_OR}\s+|或|または|또는")
 _LEADING_AND = re.compile(rf"^(?:{_WORDS_AND}|{_WORDS_OR}|[yeo](?=\s+[^\s=<>+*/^-]))\s+")
 _VARIABLE = re.compile(r"[A-Za-z](?:_\w+)?(?:\([a-z]\))?")
 _NAME_IN_WORDS = re.compile(r"[^\W\d_]{1,12}(?: [^\W\d_]{1,12}){0,2}")
-_NAMED = re.compile(r"(?:[xX]|\([a-z](?:, ?[a-z]){1,3}\)|[^\W\d_]{2,}(?: [^\W\d_]+){0,4})\s*=\s*(?=\S)|x in (?=[(\[{])")
+_NAMED = re.compile(
+    r"(?:[xX]|\([a-z](?:, ?[a-z]){1,3}\)|[^\W\d_]{2,}(?: [^\W\d_]+){0,4})\s*=\s*(?=\S)|x in (?=[(\[{\]ℝℤℕℚℂ])"
+)
+_COUNTED = re.compile(r"(?<=\d )[^\W\d_]{3,}(?: [^\W\d_]+)*$")
+_NUMBERED = re.compile(r"x_\(?(\d)\)? ?= ?")
 _ARTICLE = re.compile(r"^(?:the|an?)\s+(?=\w)", re.IGNORECASE)
 _OPEN, _CLOSE = "([{⟦", ")]}⟧"
 _SEPARATORS = ",;"
@@ -106,58 +94,36 @@ def _read(span: str, decimal_comma: bool) -> Answer | None:
     if max(_depths(text)) > _MAX_DEPTH:
         return Answer("text", _text(text), span)
     kind, key = _typed(text, decimal_comma)
-    return Answer(kind, key, span) if key else None
+    return typed_answer(kind, key, span) if key else None
+
+
+def typed_answer(kind: AnswerType, stated: str, span: str) -> Answer:
+    """An answer of a known type and key as the reply states it; its key has the common unit of its kind."""
+    name, sign, amount = stated.rpartition("=") if kind in ("unit", "money", "relation") else ("", "", "")
+    key = name + sign + common(amount) if amount else stated
+    return Answer(kind, key, span, "" if key == stated else stated)
 
 
 def canonical(text: str) -> str | None:
-    """The key of an answer as a suite or a reply states it; None for nothing at all or more than MAX_LENGTH
-    characters.
+    """The key of an answer as a suite or a reply states it, in its own unit; None for nothing at all or more than
+    MAX_LENGTH characters.
     """
     answer = read_span(text)
-    return None if answer is None else answer.key
-
-
-def core(span: str) -> str:
-    """The span in ``plain`` spelling without emphasis, hedges, asides and reasons."""
-    # Emphasis first: a power is written x**2, never **2**.
-    span = _TAG.sub("", span) if "<" in span else span
-    text = re.sub(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1", r"\2", span.strip())
-    text = _SUFFIX.sub("", plain(text))
-    if (clause := _CLAUSE.search(text)) is not None and clause.start():
-        text = text[: clause.start()]
-    while (
-        (aside := _ASIDE.search(text)) is not None
-        and _ASIDE_WORD.search(aside[1])
-        and text[: aside.start()].strip(_OUTER)
-    ):
-        text = text[: aside.start()]
-    text = _outer(text)
-    text = re.sub(r"(?<=\S) +(?:square |cubic )?units?$", "", text)
-    while (hedge := _HEDGE.match(text)) is not None and text[hedge.end() :].strip(_OUTER):
-        text = _outer(text[hedge.end() :])
-    return _SUFFIX.sub("", text)
-
-
-def _outer(text: str) -> str:
-    """Without outer punctuation; a leading point belongs to a decimal, "!" after a figure or bracket is a factorial."""
-    tail = text.lstrip(_OUTER)
-    stripped = tail.rstrip(_OUTER)
-    before, after = text.removesuffix(tail), tail.removeprefix(stripped)
-    if stripped[:1].isdigit() and before.endswith("."):
-        stripped = "." + stripped
-    if re.fullmatch(r"(?:\d+|[a-z]|\(.*\))", stripped) and after.startswith("!"):
-        stripped += "!"
-    return stripped
+    return None if answer is None else answer.stated or answer.key
 
 
 def _typed(text: str, decimal_comma: bool) -> tuple[AnswerType, str]:
     if not text:
         return "text", text
+    if ("∧" in text or "∨" in text) and _RELATION.search(text):  # two statements, not a formula of logic
+        text = text.replace("∧", "and").replace("∨", "or")
     for kind, read in (("date", date_key), ("time", time_key), ("ratio", ratio_key)):
         if (key := read(text)) is not None:
             return kind, key  # type: ignore[return-value]
     if (found := quantity(text, decimal_comma=decimal_comma)) is not None:
         return found  # type: ignore[return-value]
+    if (found := _in_words(text)) is not None:
+        return found
     return (
         _bracketed(text, decimal_comma)
         or _both_signs(text, decimal_comma)
@@ -168,17 +134,32 @@ def _typed(text: str, decimal_comma: bool) -> tuple[AnswerType, str]:
     )
 
 
+def _in_words(text: str) -> tuple[AnswerType, str] | None:
+    """A number in words, with a unit or, in English, with things that are counted."""
+    spelled = in_figures(text)
+    found = None if spelled is None else quantity(spelled[0])
+    if spelled is None or found is None:
+        return None
+    figures, nouns = spelled
+    behind = re.sub(r"^[-\d/ ]+", "", figures)
+    if found[0] in ("number", "fraction") and behind and not (nouns and behind.islower()):
+        return None
+    return found  # type: ignore[return-value]
+
+
 def _key(text: str, decimal_comma: bool) -> str:
     return _typed(text, decimal_comma)[1]
 
 
 def _formula(text: str, decimal_comma: bool) -> tuple[AnswerType, str] | None:
     key = expression_key(re.sub(r"(?<=\d),(?=\d)", ".", text) if decimal_comma else text)
-    return None if key is None else ("expression", key)
+    if key is None:
+        return None
+    return ("number" if re.fullmatch(r"-?\d+(?:/\d+)?", key) else "expression"), key
 
 
 def _text(text: str) -> str:
-    return _outer(_ARTICLE.sub("", text)).casefold()
+    return outer(_ARTICLE.sub("", text)).casefold()
 
 
 def _depths(text: str) -> list[int]:
@@ -256,19 +237,34 @@ def _items(text: str, decimal_comma: bool) -> tuple[AnswerType, str] | None:
     """Lists without brackets. Two entries ("6 and 8", "-5, 5") have no order, nor have those joined by "or"; three or
     more have one.
     """
+    names = _NUMBERED.findall(text)
+    if len(names) > 1 and names == [str(at) for at in range(1, len(names) + 1)] and text.count("=") == len(names):
+        text = _NUMBERED.sub("", text)  # the solutions of one equation
     pieces = _split(text, decimal_comma)
     parts = [half.strip() for piece in pieces for half in _AND.split(_LEADING_AND.sub("", piece)) if half.strip()]
     if len(parts) < 2:
         return None
-    typed = [_typed(_outer(part), decimal_comma) for part in parts]
+    typed = [_typed(outer(part), decimal_comma) for part in parts]
     if any(kind == "text" and re.search(r"\d", key) for kind, key in typed):
         return None
     if len(pieces) <= 2 and any(kind == "text" and len(key.split()) > 3 for kind, key in typed):
         return None  # a sentence
-    keys = [key for _, key in typed]
+    keys = _counted(parts, typed)
     if _OR.search(text) or len(parts) == 2:
         keys = sorted(set(keys))
     return ("list", ",".join(keys)) if len(keys) > 1 else typed[0]
+
+
+def _counted(parts: list[str], typed: list[tuple[AnswerType, str]]) -> list[str]:
+    """The keys of entries; numbers of different things (3 red, 4 blue) keep the names of these."""
+    keys = [key for _, key in typed]
+    nouns = [
+        _COUNTED.search(part) if kind in ("number", "fraction") else None
+        for part, (kind, _) in zip(parts, typed, strict=True)
+    ]
+    if len({noun[0].casefold().rstrip("s") for noun in nouns if noun is not None}) < 2:
+        return keys
+    return [key if noun is None else f"{key} {noun[0].casefold()}" for key, noun in zip(keys, nouns, strict=True)]
 
 
 def _relation(text: str, decimal_comma: bool) -> tuple[AnswerType, str] | None:

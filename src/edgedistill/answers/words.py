@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _SCALES = {
-    2: "hundred hundert cien cent 百",
+    2: "hundred hundert cien 百",
     3: "thousand thousands tausend mil mille mila тысяч тысячи тысяча ribu bin nghìn ngàn 千 천 พัน हज़ार हजार ألف آلاف",
     4: "万 萬 만 หมื่น",
     5: "lakh lakhs लाख แสน",
@@ -15,11 +15,12 @@ _SCALES = {
     "миллиардов miliar milyar tỷ مليار",
     12: "trillion trillions trilhão trilhões триллион триллиона триллионов 兆 조",
 }  # fmt: skip
-SCALES = {word: 10**power for power, words in _SCALES.items() for word in words.split()}
+SCALES = {word: 10**power for power, words in _SCALES.items() for word in words.split()} | {"dozen": 12, "dozens": 12}
 
 _UNITS = {
     "%": "% percent per_cent pct prozent por_ciento por_cento pour_cent per_cento percento процент процента процентов yüzde persen "
     "phần_trăm เปอร์เซ็นต์ パーセント 퍼센트 प्रतिशत بالمئة بالمائة",
+    "um": "um micrometer micrometers micrometre micrometres micron microns", "nm": "nm nanometer nanometers nanometre nanometres", "dm": "dm decimeter decimeters dezimeter",
     "mm": "mm millimeter millimeters millimetre millimetres 毫米 ミリ ミリメートル 밀리미터",
     "cm": "cm centimeter centimeters centimetre centimetres zentimeter centímetros centimètres см сантиметр сантиметра сантиметров "
     "厘米 公分 センチ センチメートル 센티미터 เซนติเมตร سم",
@@ -28,7 +29,7 @@ _UNITS = {
     "километров 千米 公里 キロメートル 킬로미터 กิโลเมตร كم किलोमीटर",
     "in": "inch inches zoll pulgadas polegadas дюймов",
     "ft": "ft foot feet", "yd": "yd yard yards", "mi": "mi mile miles meilen millas milhas miglia миль",
-    "mg": "mg milligram milligrams milligramm", "g": "g gram grams gramme grammes gramm gramos gramas grammi г грамм граммов 克 グラム 그램 กรัม ग्राम",
+    "ug": "ug microgram micrograms", "mg": "mg milligram milligrams milligramm", "g": "g gram grams gramme grammes gramm gramos gramas grammi г грамм граммов 克 グラム 그램 กรัม ग्राम",
     "kg": "kg kgs kilogram kilograms kilo kilos kilogramm kilogramme kilogrammes кг килограмм килограмма килограммов 千克 公斤 キログラム "
     "킬로그램 กิโลกรัม किलोग्राम كجم",
     "t": "ton tons tonne tonnes tonnen toneladas тонн 吨 トン 톤",
@@ -36,7 +37,7 @@ _UNITS = {
     "ml": "ml milliliter milliliters millilitre millilitres мл 毫升 ミリリットル 밀리리터",
     "l": "l L liter liters litre litres litros litri литр литра литров л 升 リットル 리터 ลิตร لتر लीटर",
     "gal": "gal gallon gallons", "cup": "cup cups",
-    "ms": "ms millisecond milliseconds",
+    "ns": "ns nanosecond nanoseconds", "us": "us microsecond microseconds", "ms": "ms millisecond milliseconds",
     "s": "s sec secs second seconds sekunde sekunden segundo segundos seconde secondes secondi секунд секунды секунда с 秒 秒钟 초 วินาที ثانية सेकंड giây saniye detik",
     "min": "min mins minute minutes minuten minuto minutos minuti минут минуты минута мин 分钟 分鐘 分間 분 นาที دقيقة मिनट phút dakika menit",
     "h": "h hr hrs hour hours stunde stunden hora horas heure heures ora ore час часа часов ч 小时 小時 時間 시간 ชั่วโมง ساعة ساعات घंटे giờ saat jam",
@@ -49,21 +50,22 @@ _UNITS = {
     "K": "K kelvin kelvins", "degC": "degC deg_C celsius deg_celsius degrees_celsius degrees_C",
     "degF": "degF deg_F fahrenheit deg_fahrenheit degrees_fahrenheit degrees_F",
     "": "deg degree degrees grad градусов 度 도 units unit unidades einheiten",
-    "rad": "rad radian radians", "Hz": "Hz hertz", "kHz": "kHz", "MHz": "MHz", "GHz": "GHz", "N": "N newton newtons", "J": "J joule joules",
-    "kJ": "kJ kilojoules", "W": "W watt watts", "kW": "kW kilowatt kilowatts", "kWh": "kWh", "Pa": "Pa pascal pascals", "kPa": "kPa",
+    "rad": "rad radian radians", "Hz": "Hz hertz", "kHz": "kHz", "MHz": "MHz", "GHz": "GHz", "kN": "kN", "N": "N newton newtons", "Nm": "Nm N*m newton-meters newton-metres", "J": "J joule joules",
+    "kJ": "kJ kilojoules", "W": "W watt watts", "kW": "kW kilowatt kilowatts", "MW": "MW megawatt megawatts", "kWh": "kWh kilowatt-hours", "Pa": "Pa pascal pascals", "kPa": "kPa",
     "V": "V volt volts", "A": "A amp amps ampere amperes", "ohm": "ohm ohms Ω", "mol": "mol mole moles",
     "B": "byte bytes", "bit": "bit bits", "kB": "kB KB", "MB": "MB megabyte megabytes", "GB": "GB gigabyte gigabytes", "TB": "TB",
     "USD": "USD dollar dollars dólar dólares dollari доллар доллара долларов 美元 ドル 달러", "cent": "cent cents ¢ centavos",
     "EUR": "€ EUR euro euros евро 欧元 ユーロ 유로", "GBP": "£ GBP sterling", "JPY": "円 JPY yen 日元", "CNY": "元 块 CNY RMB yuan 人民币",
     "¥": "¥ ￥",
     "INR": "₹ INR rupee rupees रुपये रुपए रुपया", "KRW": "₩ KRW won 원", "RUB": "₽ RUB ruble rubles рубль рубля рублей руб", "BRL": "BRL reais real",
+    "AUD": "AUD", "CAD": "CAD", "HKD": "HKD", "TWD": "TWD", "SGD": "SGD",
     "THB": "฿ THB baht บาท", "VND": "₫ VND đồng", "TRY": "₺ TRY lira tl", "IDR": "IDR rp rupiah",
 }  # fmt: skip
 UNITS = {word.replace("_", " "): name for name, words in _UNITS.items() for word in words.split()}
 UNITS_FOLDED = {word.casefold(): name for word, name in UNITS.items() if len(word) > 2 or not word.isascii()}
 
 NOT_COUNTED = frozenset(
-    ["dozen", "dozens", "gross", "pair", "pairs", "couple", "score", "scores", "half", "halves", "quarter", "quarters", "third", "thirds", "fifths", "tenth", "tenths", "hundredth", "hundredths", "squared", "cubed", "or", "and", "to", "than", "more", "less", "fewer", "at", "not", "plus", "minus", "times", "no", "between", "am", "pm", "oclock", "o'clock", "divided", "over", "if", "when", "because", "since", "so", "modulo", "mod", "x", "y", "z", "n", "k", "if", "is", "are", "was", "were", "equals", "oder", "und", "y", "ou", "et", "или", "и", "o", "e", "ve", "veya", "atau", "dan", "hoặc", "và", "st", "nd", "rd", "th", "by", "but", "which"]
+    ["gross", "pair", "pairs", "couple", "score", "scores", "half", "halves", "quarter", "quarters", "third", "thirds", "fifths", "tenth", "tenths", "hundredth", "hundredths", "squared", "cubed", "or", "and", "to", "than", "more", "less", "fewer", "at", "not", "plus", "minus", "times", "no", "between", "am", "pm", "oclock", "o'clock", "divided", "over", "if", "when", "because", "since", "so", "modulo", "mod", "x", "y", "z", "n", "k", "if", "is", "are", "was", "were", "equals", "oder", "und", "y", "ou", "et", "или", "и", "o", "e", "ve", "veya", "atau", "dan", "hoặc", "và", "st", "nd", "rd", "th", "by", "but", "which", "ago", "bc", "bce"]
 )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ SAME = prompt("same", "4")
 DRAWN = [
     *samples(FACTORED, r"\boxed{(x+1)^2}", r"\boxed{x^2+2x+1}", r"\boxed{x^2+1}", "The answer is $1+2x+x^2$."),
     *samples(LETTERS, "A", "B", "A", "A"),
-    *samples(SAME, "4", "4.0", "four", "4"),
+    *samples(SAME, "4", "4.0", "Lima", "4"),
 ]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from edgedistill.answers.extract import read
 from edgedistill.answers.fit import fit
-from edgedistill.answers.typed import canonical, read_span
+from edgedistill.answers.typed import read_span
 from edgedistill.runtime.text.reasoning import DEFAULT_GRAMMAR, split
 from edgedistill.verify.suites.checks import follows
 from edgedistill.verify.suites.code import run_reply
@@ -97,6 +97,6 @@ def _chosen(choices: Sequence[str], answer: Answer | None, text: str) -> str | N
     if answer is not None and answer.type == "letter" and ord(answer.key) - ord("A") < len(choices):
         return answer.key
     stated = read(text, "auto", "text")
-    keys = [canonical(choice) for choice in choices]
-    found = [at for at, key in enumerate(keys) if stated is not None and key == stated.key]
+    texts = [read_span(choice) for choice in choices]
+    found = [at for at, one in enumerate(texts) if stated is not None and one is not None and one.key == stated.key]
     return chr(ord("A") + found[0]) if len(found) == 1 else None
