@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from edgedistill.catalog.reasoning import ReasoningGrammar  # noqa: TC001 - the schema reads annotations
 from edgedistill.errors import BundleError
@@ -99,7 +99,7 @@ class _Check(TypedDict, total=False):
     tokens: list[TokenId]
 
 
-class _Interval(TypedDict, total=False):
+class _Interval(TypedDict):
     low: float | None
     high: float | None
 
@@ -145,10 +145,15 @@ class _Distance(TypedDict):
     tokens: Count
 
 
+class _Gptq(TypedDict, total=False):
+    sequential: bool
+
+
 class _Calibration(TypedDict):
     tokens: Count
     sequences: Count
     origin: str
+    gptq: NotRequired[_Gptq]
 
 
 class _Choice(TypedDict):
