@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from family_cases import CASES
+from family_cases import CASES, LINEAR
 from parity_support import BASE, save_random_model
 
 from edgedistill.architecture.families import FAMILIES, build_spec, is_known
@@ -140,6 +140,11 @@ def test_sliding_windows() -> None:
     ]
 
 
+def test_a_mistral_that_lists_its_layers_is_opened_as_ministral() -> None:
+    kinds = ["full_attention", "sliding_attention", "full_attention"]
+    assert windows(model_type="mistral", sliding_window=7, layer_types=kinds) == [None, 7, None]
+
+
 def test_layers_without_position_encoding() -> None:
     rotated = [layer.rope is not None for layer in build_spec(config("smollm3", num_hidden_layers=9)).layers]
     assert rotated == [True, True, True, False, True, True, True, False, True]
@@ -178,6 +183,15 @@ def test_layers_without_position_encoding() -> None:
             },
             "layers of type chunked_attention",
         ),
+        ({"model_type": "qwen3", "is_causal": False}, "is_causal = False .bidirectional"),
+        (
+            {"model_type": "llama", "rope_parameters": {"full_attention": {"rope_theta": 7.0}}},
+            "RoPE parameters of this llama model are stated for each kind of layer",
+        ),
+        (
+            {"model_type": "qwen3", "rope_scaling": {"rope_type": "dynamic", "factor": 1.0, "alpha": 9.0}},
+            "has an alpha",
+        ),
     ],
 )
 def test_refused(values: dict[str, Any], message: str) -> None:
@@ -197,11 +211,28 @@ def test_refused(values: dict[str, Any], message: str) -> None:
         ({"rope_theta": []}, "rope_theta = ..; a number"),
         ({"sliding_window": "wide", "model_type": "mistral"}, "sliding_window = 'wide'; a positive integer"),
         ({"rms_norm_eps": "small"}, "rms_norm_eps = 'small'; a number"),
+        ({"rms_norm_eps": -1e-5}, "rms_norm_eps = -1e-05; 0 or more"),
+        ({"model_type": "gemma2", "final_logit_softcapping": 0.0}, "final_logit_softcapping = 0; a positive number"),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "rope_scaling": LINEAR},
+            "rope_parameters and rope_scaling, which differ.*remove rope_scaling",
+        ),
     ],
 )
 def test_contradictions(values: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         build_spec(config("llama") | values)
+
+
+def test_a_cap_of_zero_caps_nothing_in_a_family_without_caps() -> None:
+    assert build_spec(config("llama", final_logit_softcapping=0.0)).final_logit_softcapping is None
+
+
+def test_both_spellings_of_rope_may_say_the_same() -> None:
+    """Written for transformers 4 and 5 at once."""
+    newer = {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}
+    both = config("llama", rope_parameters=newer, rope_theta=5e5, rope_scaling={"type": "linear", "factor": 2.0})
+    assert build_spec(both) == build_spec(config("llama", rope_parameters=newer))
 
 
 def test_a_refusal_says_why_where_that_is_known() -> None:

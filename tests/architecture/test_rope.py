@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +133,13 @@ def test_longrope_has_a_set_of_frequencies_for_each_side_of_its_switch() -> None
     np.testing.assert_allclose(np.array(found.frequencies(33)) * 4, found.inv_freq, rtol=1e-6)
     with pytest.raises(CheckpointError, match="short_factor"):
         plain({"rope_type": "longrope", "factor": 2.0})
+
+
+def test_longrope_takes_a_stated_factor_before_the_ratio_of_lengths() -> None:
+    """transformers 5 writes the original length into every config, also where it is the whole context."""
+    params = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    params |= {"factor": 4.0, "original_max_position_embeddings": CONTEXT}
+    assert plain(params).attention_scaling == pytest.approx(math.sqrt(1 + math.log(4) / math.log(CONTEXT)))
 
 
 @pytest.mark.parametrize("missing", ["factor", "low_freq_factor", "original_max_position_embeddings"])

@@ -1,8 +1,4 @@
-"""Model families: a Hugging Face ``config.json`` to a ``ModelSpec``, by the rows of ``family_table``.
-
-Both spellings of the RoPE parameters are read: ``rope_theta`` with ``rope_scaling`` (transformers 4) and
-``rope_parameters`` (transformers 5).
-"""
+"""Model families: a Hugging Face ``config.json`` to a ``ModelSpec``, by the rows of ``family_table``."""
 
 from __future__ import annotations
 
@@ -14,13 +10,20 @@ from edgedistill.architecture.experts import experts_spec, mixture_layers
 from edgedistill.architecture.family import Family, Key, flag
 from edgedistill.architecture.family_table import FAMILIES
 from edgedistill.architecture.layer_sizes import FullLayers, full_layers, second_embedding, with_sizes
+from edgedistill.architecture.positions import (
+    partial_rotation,
+    query_scaling,
+    rope_parameters,
+    rotated_layers,
+    windows_of,
+)
 from edgedistill.architecture.recurrent import adjusted_mlp, recurrent_layers
 from edgedistill.architecture.refused_types import reason
 from edgedistill.architecture.rope import rope_spec
-from edgedistill.architecture.spec import LayerSpec, ModelSpec, QueryScaling
+from edgedistill.architecture.spec import LayerSpec, ModelSpec
 from edgedistill.architecture.weights import check_tensors, logical_weights
 from edgedistill.checkpoint.bitnet import ROUNDED_INPUTS
-from edgedistill.checkpoint.config_values import integer, mapping, number, optional_number, per_layer
+from edgedistill.checkpoint.config_values import integer, mapping, optional_number
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["FAMILIES", "Family", "build_spec", "check_tensors", "is_known", "logical_weights"]
 
 _HINT = "Try --exporter optimum."
+_COMPARE = "Compare config.json with the original model's."
 _ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
@@ -74,6 +78,8 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         CheckpointError: A key is missing or contradicts another.
     """
     model_type = str(config.get("model_type"))
+    if model_type == "mistral" and config.get("layer_types") is not None:
+        model_type = "ministral"  # as transformers opens such a checkpoint: windows layer by layer
     family = FAMILIES.get(model_type)
     if family is None:
         text = mapping(config, "text_config")
@@ -109,7 +115,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         if isinstance(key, Key) and not 0 < key.number(config) < math.inf:
             raise CheckpointError(
                 f"config.json has {key.name} = {key.number(config):g}; a positive number is expected.",
-                hint="Compare config.json with the original model's.",
+                hint=_COMPARE,
             )
     scale_base = family.attention_scale_base.number(config) if family.attention_scale_base else float(head_dim)
     per_layer_size, per_layer_vocab = second_embedding(config, family) if family.own_sizes else (0, 0)
@@ -123,7 +129,7 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         head_dim=head_dim,
         vocab_size=integer(config, "vocab_size"),
         max_position_embeddings=max_position_embeddings,
-        rms_norm_eps=family.norm_eps.number(config),
+        rms_norm_eps=_norm_eps(config, family),
         activation=_ACTIVATIONS[activation],
         tie_word_embeddings=bool(config.get("tie_word_embeddings", family.tie_word_embeddings)),
         attention_scale=_attention_scale(config, family, scale_base),
@@ -140,9 +146,9 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         output_gate=family.output_gate,
         norm_offset=family.norm_offset,
         embedding_scale=_embedding_scale(config, family, hidden_size),
-        attn_logit_softcapping=optional_number(config, "attn_logit_softcapping", family.attn_softcap),
-        final_logit_softcapping=optional_number(config, "final_logit_softcapping", family.final_softcap),
-        query_scaling=_query_scaling(config),
+        attn_logit_softcapping=_softcap(config, "attn_logit_softcapping", family.caps, family.attn_softcap),
+        final_logit_softcapping=_softcap(config, "final_logit_softcapping", family.caps, family.final_softcap),
+        query_scaling=query_scaling(config, family),
         attention_sinks=family.attention_sinks,
         experts=experts,
         sub_norms=family.sub_norms,
@@ -160,6 +166,22 @@ def _check_head_dim(head_dim: int) -> None:
         raise UnsupportedModelError(
             f"The model's heads have {head_dim} elements; ONNX Runtime's attention needs a multiple of 16.", hint=_HINT
         )
+
+
+def _norm_eps(config: Mapping[str, Any], family: Family) -> float:
+    if (eps := family.norm_eps.number(config)) < 0:
+        raise CheckpointError(
+            f"config.json has {family.norm_eps.name} = {eps:g}; 0 or more is expected.", hint=_COMPARE
+        )
+    return eps
+
+
+def _softcap(config: Mapping[str, Any], key: str, caps: bool, default: float | None) -> float | None:
+    """A cap on logits, of families that have them; raises CheckpointError for one that leaves nothing."""
+    cap = optional_number(config, key, default) if caps else None
+    if cap is not None and cap <= 0:
+        raise CheckpointError(f"config.json has {key} = {cap:g}; a positive number or null is expected.", hint=_COMPARE)
+    return cap
 
 
 def _attention_scale(config: Mapping[str, Any], family: Family, scale_base: float) -> float:
@@ -184,12 +206,6 @@ def _mlp_size(config: Mapping[str, Any], family: Family) -> int:
     return adjusted_mlp(config, size) if family.adjusted_mlp else size
 
 
-def _query_scaling(config: Mapping[str, Any]) -> QueryScaling | None:
-    params = mapping(config, "rope_parameters") or mapping(config, "rope_scaling")
-    beta = number(params, "llama_4_scaling_beta", 0.0)
-    return QueryScaling(beta, integer(params, "original_max_position_embeddings")) if beta else None
-
-
 def _embedding_scale(config: Mapping[str, Any], family: Family, hidden_size: int) -> float | None:
     if family.scaled_embedding:
         return float(hidden_size**0.5)
@@ -211,6 +227,12 @@ def _reject_foreign(config: Mapping[str, Any], model_type: str, family: Family) 
                 "supported.",
                 hint=_HINT,
             )
+    if config.get("is_causal") is False:  # transformers 5 then lets every token attend to all
+        raise UnsupportedModelError(
+            f"The config of this {model_type} model sets is_causal = False (bidirectional attention), which is not "
+            "supported.",
+            hint=_HINT,
+        )
     listed = config.get("layer_types") or config.get("layers_block_type")
     kinds = {str(kind)[:40] for kind in listed} if isinstance(listed, list | tuple) else set()
     recurrent = f" or {family.recurrent.layer_type}" if family.recurrent else ""
@@ -236,8 +258,8 @@ def _layers(
     max_position_embeddings: int,
     hidden_size: int,
 ) -> tuple[LayerSpec, ...]:
-    windows = _windows(config, family, count)
-    rotated = _rotated(config, family, windows)
+    windows = windows_of(config, family, count)
+    rotated = rotated_layers(config, family, windows)
     sizes = FullLayers(head_dim)
     if family.full_head_dim:
         kv_heads = integer(config, "num_key_value_heads", family.kv_heads)
@@ -246,13 +268,13 @@ def _layers(
     wide = sizes.head_dim
     _check_head_dim(wide)
     ropes: dict[str, RopeSpec] = {}
-    for kind, (params, base) in _rope_parameters(config, family).items():
+    for kind, (params, base) in rope_parameters(config, family).items():
         ropes[kind] = rope_spec(
             params,
             head_dim=wide if kind == "full_attention" else head_dim,
             theta=base,
             max_position_embeddings=max_position_embeddings,
-            partial=_partial(config, params, family),
+            partial=partial_rotation(config, params, family),
             original_length=config.get("original_max_position_embeddings"),
         )
     full = ropes["full_attention"]
@@ -271,88 +293,3 @@ def _layers(
     if family.altup:
         layers = with_mlps(config, layers, mlp_sizes(config, family.intermediate_size))
     return with_sizes(config, family, layers, sizes, _mlp_size(config, family)) if family.own_sizes else layers
-
-
-def _rotated(config: Mapping[str, Any], family: Family, windows: tuple[int | None, ...]) -> tuple[bool, ...]:
-    """Whether each layer has RoPE."""
-    count = len(windows)
-    if family.no_rope in ("unless_stated", "stated"):
-        default = "rope" if family.no_rope == "stated" else None
-        return (config.get("position_embedding_type", default) == "rope",) * count
-    if family.no_rope == "interval":
-        return _rotated_by_interval(config, count)
-    if family.no_rope == "full_layers" and any(window is not None for window in windows):
-        return tuple(window is not None for window in windows)
-    # Without any window, EXAONE 4 rotates every layer and Cohere 2 none.
-    return (not (family.no_rope == "full_layers" and family.parallel),) * count
-
-
-def _rotated_by_interval(config: Mapping[str, Any], count: int) -> tuple[bool, ...]:
-    listed = per_layer(config, "no_rope_layers", count)
-    if listed is not None:
-        return tuple(bool(value) for value in listed)
-    interval = integer(config, "no_rope_layer_interval", 4)
-    return tuple((index + 1) % interval != 0 for index in range(count))
-
-
-def _partial(config: Mapping[str, Any], params: Mapping[str, Any], family: Family) -> float:
-    """Share of each head that is rotated: of the RoPE parameters (transformers 5), the config, or the family.
-
-    Other families ignore the key in transformers 5 and fail with it in transformers 4, so no share is right there.
-    """
-    key = "partial_rotary_factor"
-    partial = number(params, key, number(config, key, family.partial_rotary or 1.0))
-    if partial != 1.0 and family.partial_rotary is None and params.get("rope_type") != "proportional":
-        raise UnsupportedModelError(
-            f"The RoPE of this {config['model_type']} model has {key} = {partial:g}; models of this type rotate whole "
-            "heads, and transformers ignores the key or fails, depending on its version.",
-            hint=f"Remove {key} from config.json if the model was trained on whole heads.",
-        )
-    return partial
-
-
-def _rope_parameters(config: Mapping[str, Any], family: Family) -> dict[str, tuple[Mapping[str, Any], float]]:
-    """RoPE parameters and base by layer type; ``sliding_attention`` only where it differs from the full layers'."""
-    theta = number(config, "rope_theta", family.rope_theta)
-    params = mapping(config, "rope_parameters") or mapping(config, "rope_scaling")
-    local = number(config, "rope_local_base_freq", 10000.0) if family.sliding_rope == "local_base" else theta
-    if "full_attention" in params:
-        full, sliding = mapping(params, "full_attention"), mapping(params, "sliding_attention")
-        return {"full_attention": (full, theta), "sliding_attention": (sliding, local)}
-    if family.sliding_rope == "same":
-        return {"full_attention": (params, theta)}
-    # A base given inside the parameters (transformers 5) is that of OLMo 3's sliding layers too.
-    base = number(params, "rope_theta", theta) if family.sliding_rope == "unscaled" else local
-    return {"full_attention": (params, theta), "sliding_attention": ({}, base)}
-
-
-def _windows(config: Mapping[str, Any], family: Family, count: int) -> tuple[int | None, ...]:
-    """Sliding window of each layer, None where attention is full."""
-    if family.windows == "none" or config.get("sliding_window", family.sliding_window) is None:
-        return (None,) * count
-    if family.windows == "optional" and not config.get("use_sliding_window", False):
-        return (None,) * count
-    window = integer(config, "sliding_window", family.sliding_window)
-    if family.windows == "all":
-        return (window,) * count
-    types = per_layer(config, "layer_types", count)
-    if types is None and family.windows == "pattern":
-        types = _pattern(config, family, count)
-    elif types is None and family.no_rope == "interval":
-        rotated = _rotated_by_interval(config, count)
-        types = tuple("full_attention" if rotates else "sliding_attention" for rotates in rotated)
-    elif types is None:
-        # 0 is a sensible value here: every layer has a window.
-        first = number(config, "max_window_layers", 28)
-        types = tuple("sliding_attention" if i >= first else "full_attention" for i in range(count))
-    return tuple(window if kind == "sliding_attention" else None for kind in types)
-
-
-def _pattern(config: Mapping[str, Any], family: Family, count: int) -> tuple[str, ...]:
-    """Types of layers by the distance of the full ones; 0: there is none."""
-    pattern = config.get("sliding_window_pattern")
-    if isinstance(pattern, str):  # EXAONE 4: one letter a layer, repeated, L for local
-        kinds = (pattern * count)[:count]
-        return tuple("sliding_attention" if kind == "L" else "full_attention" for kind in kinds)
-    every = integer(config, "sliding_window_pattern", family.full_every or None) if pattern or family.full_every else 0
-    return tuple("full_attention" if every and (i + 1) % every == 0 else "sliding_attention" for i in range(count))

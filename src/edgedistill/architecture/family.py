@@ -115,6 +115,7 @@ class Family:
         rope_theta, head_dim, kv_heads, max_position_embeddings, tie_word_embeddings, activation: Defaults of the
             config class, for keys that config.json leaves out. ``activation_key``: where the activation is named.
         rope_parameters: Likewise, where config.json has neither these nor the older ``rope_scaling``.
+            ``rope_alpha``: they may have an ``alpha``, which raises the base (Hunyuan).
         norm, norm_bias, norm_offset, norm_placement, parallel, qk_norm, gated_mlp, output_gate: See ``ModelSpec``.
         norm_eps: Key of the norms' epsilon.
         qkv_bias, o_bias, mlp_bias: Fixed, or the key that says.
@@ -148,6 +149,7 @@ class Family:
 
     rope_theta: float = 10000.0
     rope_parameters: Mapping[str, Any] = field(default_factory=dict)
+    rope_alpha: bool = False
     head_dim: int | None = None
     kv_heads: int | None = None
     max_position_embeddings: int = 32768

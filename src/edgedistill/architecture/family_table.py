@@ -252,6 +252,7 @@ FAMILIES: dict[str, Family] = {
         interleaved_rope=True,
     ),
     "hunyuan_v1_dense": Family(
+        rope_alpha=True,
         max_position_embeddings=2048,
         norm_eps=_EPS_5,
         qkv_bias=_ATTENTION_BIAS,

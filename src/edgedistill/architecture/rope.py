@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgedistill.architecture.spec import RopeSpec
-from edgedistill.checkpoint.config_values import number
+from edgedistill.checkpoint.config_values import mapping, number
 from edgedistill.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -101,6 +101,27 @@ def rope_spec(
     with np.errstate(all="ignore"):
         longer = known.scaled_by("long_factor")
     return RopeSpec(padded(inv_freq), attention_scaling, kind, padded(longer), int(known.original_length))
+
+
+def stated_rope(config: Mapping[str, Any], theta: float) -> Mapping[str, Any]:
+    """The RoPE parameters of a config, under ``rope_parameters`` (transformers 5) or ``rope_scaling`` (4); ``theta``:
+    the family's base.
+
+    Raises CheckpointError where both are there and differ: transformers 5 then takes ``rope_scaling`` and the family's
+    base, transformers 4 ``rope_scaling`` and the config's.
+    """
+    newer, older = mapping(config, "rope_parameters"), mapping(config, "rope_scaling")
+    if newer and older:
+        base = config.get("rope_theta", theta)
+        one, other = (
+            {"rope_type": part.get("type"), "rope_theta": base, **part, "type": None} for part in (newer, older)
+        )
+        if one != other:
+            raise CheckpointError(
+                "config.json has rope_parameters and rope_scaling, which differ; one of them is expected.",
+                hint="Write into rope_parameters what the model was trained with, and remove rope_scaling.",
+            )
+    return newer or older
 
 
 def rotates_whole_heads(rope: RopeSpec) -> bool:
@@ -225,7 +246,8 @@ def _longrope(p: _Parameters) -> tuple[Floats, float]:
     short = p.scaled_by("short_factor")
     if p.values.get("attention_factor") is not None:
         return short, p.number("attention_factor")
-    factor = p.length / p.original_length if p.values.get("original_max_position_embeddings") else p.number("factor")
+    # A stated factor first, as transformers 5 has it, which writes the original length even where it is the whole one.
+    factor = p.number("factor", p.length / p.original_length)
     return short, 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(p.original_length))
 
 
