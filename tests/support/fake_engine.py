@@ -216,11 +216,12 @@ def drive(
     size: tuple[int, int] = (80, 24),
     *,
     ready: bool = True,
+    notifications: bool = False,
 ) -> TuiApp:
-    """Run the app and ``steps`` in it."""
+    """Run the app and ``steps`` in it; with ``notifications`` they are shown."""
 
     async def go() -> None:
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=notifications) as pilot:
             if ready:
                 await until(pilot, lambda: app.engine is not None)
             await pilot.pause()
