@@ -186,8 +186,14 @@ def _fields(form: Form, kind: Any) -> tuple[tuple[str, Any, Mapping[str, Any], b
     )
 
 
+@functools.cache
+def _shape(kind: Any) -> tuple[Any, tuple[Any, ...], bool]:
+    """Origin, arguments, and whether it is a dataclass or TypedDict: asked for every value, the same for every kind."""
+    return get_origin(kind), get_args(kind), is_dataclass(kind) or is_typeddict(kind)
+
+
 def _decode(form: Form, kind: Any, value: Any, meta: Mapping[str, Any], source: str, path: str) -> Any:  # noqa: PLR0911
-    origin, arguments = get_origin(kind), get_args(kind)
+    origin, arguments, fielded = _shape(kind)
     if origin in (NotRequired, Required):
         return _decode(form, arguments[0], value, meta, source, path)
     if origin is Annotated:
@@ -204,7 +210,7 @@ def _decode(form: Form, kind: Any, value: Any, meta: Mapping[str, Any], source: 
             return form.readers[kind](value)
         except EdgedistillError as error:
             raise form.error(f"{source}: `{path}`: {error.message}", hint=error.hint) from error
-    if is_dataclass(kind) or is_typeddict(kind):
+    if fielded:
         return _object(form, kind, form.before[kind](value) if kind in form.before else value, source, path)
     if kind is Any or kind is object:
         return _any(form, value, source, path, 0)
@@ -306,8 +312,9 @@ def _any(form: Form, value: Any, source: str, path: str, depth: int) -> Any:
 
 
 def _scalar(form: Form, kind: Any, value: Any, meta: Mapping[str, Any], source: str, path: str) -> Any:
-    if get_origin(kind) is Literal:
-        meta = {"choices": get_args(kind)}
+    origin, arguments, _ = _shape(kind)
+    if origin is Literal:
+        meta = {"choices": arguments}
         kind = type(meta["choices"][0])
     if kind is float and value is None and form.null_is_nan:
         return math.nan
