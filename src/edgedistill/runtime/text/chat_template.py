@@ -8,7 +8,6 @@ is opened, in parallel with the loading of the model, and serves all turns.
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 MAX_TEMPLATE_CHARS = 1_000_000
 MAX_PROMPT_CHARS = 32_000_000
 START_SECONDS = 30.0
+GRACE_SECONDS = 1.0
+"""After the deadline the helper ends itself, should this process be gone."""
 _HINT = "Ask with --raw to send the prompt as it is, or correct chat_template.jinja and export again."
 
 
@@ -153,7 +154,7 @@ class ChatTemplate:
             "template": self._source,
             "variables": variables,
             "limit": MAX_PROMPT_CHARS,
-            "deadline": math.ceil(self._deadline_s) + 1,  # the worker's own alarm, should this process be gone
+            "deadline": self._deadline_s + GRACE_SECONDS,
         }
         with self._lock:
             if self._worker is None:

@@ -119,18 +119,17 @@ def main() -> None:
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    alarm = getattr(signal, "alarm", None)
     if sys.platform != "win32":
         signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a parent that ignores it would pass that on
     environment = make_environment()
     compiled: dict[str, jinja2.Template] = {}
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        if alarm is not None:
-            alarm(request["deadline"])  # the default action of SIGALRM ends the process, inside C code as well
+        if sys.platform != "win32":  # the default action of its SIGALRM ends the process, inside C code as well
+            signal.setitimer(signal.ITIMER_REAL, request["deadline"])
         reply = json.dumps(render(environment, request, compiled))
-        if alarm is not None:
-            alarm(0)
+        if sys.platform != "win32":
+            signal.setitimer(signal.ITIMER_REAL, 0)
         sys.stdout.buffer.write(reply.encode() + b"\n")
         sys.stdout.buffer.flush()
 
