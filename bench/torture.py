@@ -70,12 +70,10 @@ class Operation:
     program: Callable[[Sequence[str]], int] = main
 
 
-def operations(root: Path) -> list[Operation]:
-    """All that can run here, with their inputs made."""
-    made, small = root / "bundle", ("--samples", "2", "--prompts", "12", "-n", "32")
-    store = ("--store", str(root / "samples"))
-    run(("export", MODEL, "-o", str(made), "--no-verify"), root)
-    run(("export", MODEL, "-o", str(root / "reference"), "--format", "fp32", "--no-verify"), root)
+def operations(root: Path, wanted: Sequence[str] = ()) -> list[Operation]:
+    """All that can run here, or those of the given names, with their inputs made."""
+    made, reference = root / "bundle", root / "reference"
+    small, store = ("--samples", "2", "--prompts", "12", "-n", "32"), ("--store", str(root / "samples"))
     out = root / "out"
     force = ("-o", str(out), "--force", "--no-verify")
 
@@ -84,7 +82,7 @@ def operations(root: Path) -> list[Operation]:
 
     calibrated = ("--calibrate", "--calibration-tokens", "512")
     reports = ("--out", str(root / "reports"))
-    verify = ("verify", str(made), "--reference", str(root / "reference"), *small, *store, *reports)
+    verify = ("verify", str(made), "--reference", str(reference), *small, *store, *reports)
     kept = root / "b.baseline"
     create = ("baseline", "create", str(made), "-o", str(kept), "--force", *small, *store)
     found = [
@@ -98,7 +96,11 @@ def operations(root: Path) -> list[Operation]:
     if find_spec("torch") is not None:
         tune = ("tune", str(made), "-o", str(root / "tuned"), "--force", "--steps", "2")
         found.append(Operation("tune", tune, root / "tuned", opens))
-    return found
+    chosen = [one for one in found if not wanted or one.name in wanted]
+    for path, options in ((made, ()), (reference, ("--format", "fp32"))):
+        if any(str(path) in one.command for one in chosen):
+            run(("export", MODEL, "-o", str(path), *options, "--no-verify"), root)
+    return chosen
 
 
 SAVES = 40
@@ -248,7 +250,7 @@ def torture(seconds: float, seed: int, wanted: Sequence[str] = (), *, root: Path
             path.write_bytes(content)
         tallies: dict[str, Tally] = {}
         durations: dict[str, float] = {}
-        chosen = [one for one in operations(root) if not wanted or one.name in wanted]
+        chosen = operations(root, wanted)
         for one in chosen:
             begun = time.monotonic()
             code, said = run(one.command, root, program=one.program)

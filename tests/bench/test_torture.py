@@ -28,7 +28,7 @@ def test_exports_survive_kills_and_disk_faults(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # restored afterwards: the script sets it
     (tmp_path / "root").mkdir()
-    tallies = torture.torture(10.0, 1, ["export"], root=tmp_path / "root")
+    tallies = torture.torture(2.0, 1, ["export"], root=tmp_path / "root")
     tally = tallies["export"]
     assert tally.wrong == []
     assert min(tally.kills, tally.faults) >= 1

@@ -161,6 +161,8 @@ app = make_app(Path(sys.argv[1]), engine)
 app.run()
 sys.exit(app.return_code)
 """
+_SHORT_QUEUE = "from textual.drivers import _writer_thread\n_writer_thread.MAX_QUEUED_WRITES = 3\n"
+"""Soon full; of 30 otherwise."""
 
 
 @pytest.fixture
@@ -175,7 +177,8 @@ def test_a_terminal_that_goes_away_leaves_the_reply_so_far(terminal: Terminal) -
     assert terminal.reply() == ("so far", "cancelled")
 
 
-def test_a_terminal_that_takes_nothing_more_does_not_keep_the_program(terminal: Terminal, tmp_path: Path) -> None:
+def test_a_terminal_that_takes_nothing_more_does_not_keep_the_program(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, _SHORT_QUEUE + _PROGRAM)
     terminal.ask()
     terminal.stop_reading()
     widths = itertools.cycle((200, 201))
