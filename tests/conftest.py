@@ -38,7 +38,7 @@ hypothesis.settings.load_profile("edgedistill")
 # that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["sampled_bundles"]
+pytest_plugins = ["sampled_bundles", "template_helpers"]
 
 WORKER_BYTES = 2 * 1024**3  # with PyTorch and the commands that a test starts
 

@@ -18,6 +18,7 @@ from edgedistill.runtime.text.reasoning import opened_by
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("new_helpers")
 SPECIAL = {"bos_token": "<bos>", "eos_token": "<|im_end|>"}
 USER = [{"role": "user", "content": "What is <b>2 + 3</b>?\n'Say' \"it\" — é 数 🚀"}]
 CONVERSATIONS: list[list[dict[str, Any]]] = [
