@@ -66,6 +66,8 @@ def test_quantiles_without_clusters_are_those_of_order_statistics() -> None:
     assert found.interval.high == pytest.approx(np.sort(values)[219], abs=0.05)
     assert cluster_quantiles([values], [0.5])[0].interval is None
     assert cluster_quantiles([values, values], [1.0])[0] == Estimate(float(values.max()))
+    _, median = cluster_quantiles([values, values], [1.0, 0.5])
+    assert median.interval is not None, "quantiles below a maximum keep theirs"
 
 
 @pytest.mark.parametrize("mean", [0.02, 0.3, 0.995])

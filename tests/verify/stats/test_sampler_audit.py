@@ -9,7 +9,15 @@ import pytest
 from scipy import stats
 
 from edgedistill.errors import VerifyError
-from edgedistill.verify.stats.sampler_audit import audit_sampler, chi_square, seeds_differ
+from edgedistill.verify.stats.sampler_audit import (
+    DRAWS,
+    SIGNIFICANCE,
+    ChiSquare,
+    SamplerAudit,
+    audit_sampler,
+    chi_square,
+    seeds_differ,
+)
 
 FIRST = [[1, 2, 3], [4, 5]]
 OTHER = [[1, 2, 3], [4, 6]]
@@ -53,6 +61,23 @@ def test_equal_tokens_of_other_seeds_are_a_fault_only_where_chance_would_not_giv
     few, many = [[FIRST] * n for n in (3, 300)]
     assert seeds_differ(FIRST, few, [0.95, 0.95]) is None
     assert seeds_differ(FIRST, many, [0.95, 0.95]) is False
+
+
+def test_frequencies_are_wrong_below_the_level_not_at_it() -> None:
+    at = SamplerAudit(reproduces=True, varies=True, chi_square=ChiSquare(20.0, 3, SIGNIFICANCE))
+    below = SamplerAudit(reproduces=True, varies=True, chi_square=ChiSquare(20.0, 3, math.nextafter(SIGNIFICANCE, 0)))
+    assert at.sound
+    assert not below.sound
+
+
+def test_the_draws_of_an_audit_find_a_shift_that_a_quarter_of_them_does_not() -> None:
+    """Four tokens of a quarter each, of which one is drawn 2.5 % too often at the cost of another."""
+    shifted = np.array([0.275, 0.225, 0.25, 0.25])
+    found, missed = (
+        chi_square(np.rint(draws * shifted).astype(np.int64), FAIR).p_value for draws in (DRAWS, DRAWS / 4)
+    )
+    assert found < SIGNIFICANCE**2
+    assert missed > SIGNIFICANCE
 
 
 def test_chi_square_is_pearsons_where_every_class_is_expected_five_times() -> None:
