@@ -21,6 +21,10 @@ _OVER_LETTERS = frozenset(("overline", "vec", "hat", "bar", "widehat"))
 _OPAQUE_CALLS = frozenset(("binom", "root", "sqrt", *_OVER_LETTERS, *FUNCTIONS))
 _INVERTED = frozenset(("sin", "cos", "tan"))
 _CALLED = "fghP"
+_COMBINATIONS = (
+    re.compile(r"(?<![\w^])C\((\d+), ?(\d+)\)"),
+    re.compile(r"(?:\(\))?_\(?(\d+)\)?C_\(?(\d+)\)?"),
+)
 _DERIVATIVE = re.compile(r"\(?\bd[a-z]?\b\)?\s*/\s*\(?d[a-z]\b\)?")
 """dy/dx, whose d is no factor."""
 _APART = re.compile(
@@ -31,6 +35,8 @@ _APART = re.compile(
 
 def expression_key(text: str) -> str | None:
     """The key of a formula in ``plain`` spelling (no relation signs); None where it is none."""
+    for pattern in _COMBINATIONS:
+        text = pattern.sub(r"binom(\1, \2)", text)
     text = _DERIVATIVE.sub(lambda found: re.sub(r"\bd([a-z])\b", r"d_\1", found.group()), text)
     try:
         parser = _Parser(text)
@@ -226,9 +232,21 @@ class _Parser:
             self._take()
             arguments = self._arguments()
         else:
-            arguments = [self._powered()]
+            arguments = [self._implied(name)]
         value = self._applied(name, arguments)
         return value if power is None else algebra.power(value, power)
+
+    def _implied(self, name: str) -> Sum:
+        """The argument of a function without brackets: all of 2x in cos 2x; one factor under a root."""
+        counted = self._peek()[:1].isdigit()
+        value = self._powered()
+        while (
+            counted
+            and name != "sqrt"
+            and (self._peek() in NAMES or (len(self._peek()) == 1 and self._peek().isalpha()))
+        ):
+            value = algebra.multiply(value, self._powered())
+        return value
 
     def _applied(self, name: str, arguments: list[Sum]) -> Sum:
         """A named function of its arguments; roots and exp are powers."""

@@ -14,7 +14,15 @@ from edgedistill.answers.anchors import is_heading, last_anchor
 from edgedistill.answers.choices import chosen_letter
 from edgedistill.answers.plain import plain
 from edgedistill.answers.quantities import quantity
-from edgedistill.answers.sentences import EDGES, NUMBER, first_sentence, last_sentence, only_moment, only_number
+from edgedistill.answers.sentences import (
+    EDGES,
+    NUMBER,
+    corrected,
+    first_sentence,
+    last_sentence,
+    only_moment,
+    only_number,
+)
 from edgedistill.answers.typed import Answer, AnswerType, read_span, typed_answer
 
 AnswerRule = Literal["auto", "boxed", "hash", "phrase", "number", "choice", "text"]
@@ -29,7 +37,7 @@ _HASH = re.compile(r"####[ \t]*([^\n]+)")
 _JSON = re.compile(
     r"""["'](?:final[ _])?answer["']\s*:\s*(?:"((?:[^"\\\n]|\\.){1,400})"|([^"\s{\[][^,}\n]{0,400}))""", re.IGNORECASE
 )
-_TAGGED = re.compile(r"<answer>([^<]{1,400})</answer>", re.IGNORECASE)
+_TAGGED = re.compile(r"<((?:final_?)?answer)>([^<]{1,400})</\1>", re.IGNORECASE)
 _MARKER = re.compile(r"^\s*(?:[-*•+]|\d{1,2}[.)])\s+")
 _BULLET = re.compile(r"^\s*[-*•+]\s+")
 _ANNOUNCING = re.compile(r"[:：][\s*_]*$")
@@ -54,11 +62,16 @@ _COPULA = re.compile(
 )
 _DENIED = re.compile(r"\b(?:not|never|cannot|can't|nor|neither|unlikely|impossible)\b|n't\b", re.IGNORECASE)
 _TRUTH = re.compile(r"true|false", re.IGNORECASE)
+_IT = re.compile(
+    r"^(?:(?:the|this) )?(?:statement|claim|sentence|proposition|assertion|it|this|that)\s*$", re.IGNORECASE
+)
 _UNANSWERED = re.compile(r"\b(?:I (?:do not|don't|cannot|can't|am|'m)|I'm|sorry|let me|let's|we need)\b", re.IGNORECASE)
 _BETWEEN_BOXES = re.compile(
     r"[\s$.\\()\[\]]*(?:,|;|&|and|or|und|oder|y|et|ou|e|и|или|和|或|と|,\s*(?:and|or))[\s$\\()\[\]]*(?:[a-zA-Z]\s*=\s*)?"
 )
-_LETTER_WITH_REASON = re.compile(r"^[*_]*(?:\(([A-Z])\)|([A-Z])[.)])[*_]*\s+(?![A-Z]\.)\S")
+_LETTER_WITH_REASON = re.compile(
+    r"^[*_]*(?:\(([A-Z])\)|([A-Z])[.)])[*_]*\s+(?![A-Z]\.)(?!(?:and|or|&|und|oder|y|et|ou|и|или)\s+\(?[A-Z]\b)\S"
+)
 
 
 def extract(text: str, rule: AnswerRule = "auto", expected: AnswerType | None = None) -> str | None:
@@ -147,7 +160,7 @@ def _hash(text: str) -> Answer | None:
 def _tagged(text: str) -> Answer | None:
     """Between marks ``<answer>``, or as the value of "answer" in JSON."""
     if found := _TAGGED.findall(text):
-        return read_span(found[-1])
+        return read_span(found[-1][1])
     found = _JSON.findall(text) if text.rstrip(" \n`").endswith("}") else []
     return read_span(found[-1][0] or found[-1][1]) if found else None
 
@@ -162,8 +175,11 @@ def _phrase(text: str) -> Answer | None:
         headings = [below for below, line in enumerate(lines[:-1], start=1) if is_heading(line)]
         return _announced(lines[headings[-1] :], new_line=True, decimal_comma=False) if headings else None
     below = text.rfind("\n", anchor.start, anchor.end) + 1  # with the bullet or the bold that begins there
-    tail = text[below or anchor.end :].splitlines()
-    return _announced(tail, new_line=below > 0, decimal_comma=anchor.decimal_comma)
+    tail = text[below or anchor.end :]
+    if not below and text.count("**", anchor.start, anchor.end) % 2:
+        tail = tail.replace("**", "", 1)  # the end of the bold that began before
+    first = _announced(tail.splitlines(), new_line=below > 0, decimal_comma=anchor.decimal_comma)
+    return corrected(tail) or first
 
 
 def _announced(tail: list[str], *, new_line: bool, decimal_comma: bool) -> Answer | None:
@@ -204,7 +220,7 @@ def _last_line(text: str, expected: AnswerType | None) -> Answer | None:
     line = re.sub(r"(?<=\d)!+$", "", line)
     if len(lines) == 1 and expected is None and (letter := _LETTER_WITH_REASON.match(line)) is not None:
         return Answer("letter", letter[1] or letter[2], line)
-    if line.startswith("|"):
+    if line.startswith("|") and (line.count("|") > 2 or (len(lines) > 1 and lines[-2].startswith("|"))):
         return read_span([cell for cell in line.split("|") if cell.strip()][-1])
     if _BULLET.match(line) or (_MARKER.match(lines[-2]) if len(lines) > 1 else expected is not None):
         line = _MARKER.sub("", line)
@@ -250,15 +266,20 @@ def _stated(sentence: str, *, whole: bool) -> Answer | None:
     if _UNANSWERED.search(text):
         return None
     pieces = _COPULA.split(text)
-    for candidate in (text, pieces[1] if len(pieces) == 2 else text, text.rpartition(": ")[2]):
+    named = text if "{" in sentence else text.rpartition(": ")[2]
+    for candidate in (text, pieces[1] if len(pieces) == 2 else text, named):
         answer = read_span(candidate)
         if candidate == pieces[-1] != text and _DENIED.search(pieces[0]):
             continue
         if answer is not None and answer.type != "text" and not (candidate != text and answer.type == "letter"):
             return answer
-        if candidate != text and _TRUTH.fullmatch(candidate.strip(EDGES)):
+        if candidate != text and _TRUTH.fullmatch(candidate.strip(EDGES)) and _IT.search(pieces[0]):
             return read_span(candidate)
-    if whole and len(text.split()) <= 3 and not text.startswith("I ") and not re.search(r"\d", text):
+    words = text.split()
+    if whole and (
+        (len(words) == 1 and text.isascii())
+        or (len(words) <= 3 and not text.startswith("I ") and not re.search(r"\d", text))
+    ):
         return read_span(text)
     if whole and re.match(r"(?:yes|no|true|false)\b[,.]", text, re.IGNORECASE):
         return read_span(text)

@@ -45,12 +45,14 @@ _COMMANDS = {
     "rightarrow": " -> ", "mid": "|", "vert": "|", "lvert": "|", "rvert": "|", **dict.fromkeys(("land", "wedge"), " ∧ "), **dict.fromkeys(("lor", "vee"), " ∨ "), **dict.fromkeys(("neg", "lnot"), " ¬"),
     **dict.fromkeys(("setminus", "smallsetminus", "backslash"), " setminus "), "langle": "(", "rangle": ")",
     "lbrace": "{", "rbrace": "}", "varepsilon": " epsilon ", "varphi": " phi ", "vartheta": " theta ",
-    **dict.fromkeys(("left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "displaystyle", "textstyle", "limits", "quad", "qquad", "hspace", "hfill", "space", "thinspace", "enspace", "large", "Large", "rm", "bf"), " "),
+    **dict.fromkeys(("left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "displaystyle", "textstyle", "limits", "quad", "qquad", "hfill", "space", "thinspace", "enspace", "large", "Large", "rm", "bf"), " "),
 }  # fmt: skip
 _WRAPPERS = frozenset(
-    ["text", "textbf", "textit", "textrm", "textsf", "textnormal", "mathrm", "mathbf", "mathit", "mathsf", "mathbb", "mathcal", "mbox", "hbox", "operatorname", "boxed", "fbox", "emph", "underline", "bold", "boldsymbol", "ensuremath", "bm"]
+    ["text", "textbf", "textit", "textrm", "textsf", "textnormal", "mathrm", "mathbf", "mathit", "mathsf", "mathbb", "mathcal", "mbox", "hbox", "operatorname", "boxed", "fbox", "framebox", "emph", "underline", "bold", "boldsymbol", "ensuremath", "bm"]
 )  # fmt: skip
 _NUMBER_SETS = str.maketrans("RZNQC", "ℝℤℕℚℂ")
+_UNSEEN = frozenset(("color", "textcolor", "phantom", "hphantom", "vphantom", "label", "tag", "hspace", "vspace"))
+"""Commands whose argument is not to be read."""
 _FRACTIONS = frozenset(("frac", "dfrac", "tfrac", "cfrac", "nicefrac", "sfrac"))
 _BETWEEN = {"over": ("(", ")/(", ")"), "choose": ("binom(", ", ", ")")}
 """Commands that stand between their arguments, and what is put around these."""
@@ -79,7 +81,7 @@ def plain(text: str) -> str:
         text = _Latex(text).read()
     text = re.sub(r"(?<=\d) ?[xX] ?(?=10\^)", "*", text)
     text = re.sub(r"\^\s*\(?\s*deg(?![A-Za-z])(?:\s*\))?", " deg", text)
-    text = text.replace("**", "^") if re.search(r"\w\*\*-?[\w(]", text) else text.replace("**", "")
+    text = text.replace("**", "^") if re.search(r"[A-Za-z0-9)]\*\*-?[A-Za-z0-9(]", text) else text.replace("**", "")
     text = re.sub(r"(?<![\d_])\d{1,3}(?:_\d{3})+(?![\d_])", lambda found: found.group().replace("_", ""), text)
     return re.sub(r"\s+", " ", text).strip()
 
@@ -198,6 +200,11 @@ class _Latex:
             if name == "mathbb":
                 return inner.translate(_NUMBER_SETS)
             return f" {inner} " if name.startswith("text") or name in ("mathrm", "mbox", "hbox") else inner
+        if name in _UNSEEN:
+            self._argument(depth)
+            return ""
+        if name == "times" and "\\vec" in self._text:
+            return " cross "
         if name in _FRACTIONS:
             top = self._argument(depth)
             return f" ({top})/({self._argument(depth)}) "
@@ -224,4 +231,6 @@ class _Latex:
             return escaped
         if escaped == "\\":
             return ";"
+        if escaped == "|":
+            return "‖"
         return "" if escaped in "!$()[]" else " "

@@ -94,6 +94,7 @@ def quantity(text: str, *, decimal_comma: bool = False) -> tuple[str, str] | Non
 def _quantity(text: str, decimal_comma: bool) -> tuple[str, str] | None:
     text = re.sub(r"\b(?:US|A|C|HK|NT|S)\$", "$", text)
     text = _FEET_AND_INCHES.sub(r"\1 ft \2 inches", text)
+    text = re.sub(r"\bpounds? sterling\b", "GBP", text)
     text = _PER.sub(_per, re.sub(r"(?<=[A-Za-z]) ?\^\( ?(-?[1-3]) ?\)", r"^\1", text))
     sign = ""
     if re.match(r"[+-]\s*[^\w\s.(]", text):
@@ -135,6 +136,8 @@ def _quantity(text: str, decimal_comma: bool) -> tuple[str, str] | None:
         if text and (not own or own == "%" or len(parts) > 3):
             return None
         text = re.sub(r"^(?:and|und|y|et|e|и)\s+", "", text)
+    if {"h", "s"} & {name for _, name in parts}:  # 3h 30m
+        parts = [(value, "min" if name == "m" else name) for value, name in parts]
     units = {name for _, name in parts}
     if len(units) < len(parts) or (len(parts) > 1 and "" in units):
         return None
@@ -274,6 +277,8 @@ def ratio_key(text: str) -> str | None:
     if found is None:
         return None
     parts = [Fraction(part) for part in re.findall(r"\d+(?:\.\d+)?", text)]
+    if " to " in text and len(parts) == 2 and parts[0] < parts[1] and gcd(*(int(part) for part in parts)) > 1:
+        return None  # 10 to 20 is a range as likely; 3 to 2 is none
     if len(parts) > 6 or any(len(part) > 20 for part in re.findall(r"\d+", text)):
         return None
     scale = lcm(*(part.denominator for part in parts))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgedistill.answers.moments import has_date, only_date, time_key
 from edgedistill.answers.quantities import quantity
 from edgedistill.answers.spans import core
-from edgedistill.answers.typed import Answer, typed_answer
+from edgedistill.answers.typed import Answer, read_span, typed_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,17 @@ _GOES_ON = re.compile(r"\s[a-z]")
 _FACTORIAL = re.compile(r"(?<=[\d)])!(?=\s*[.$*])")
 _WORDY = re.compile(
     r"\b(?:not|no|never|cannot|can't|unknown|impossible|least|most|more|less|fewer|between|than|or|nor|from|to|twice|thrice|double|triple|half|"
-    r"third|quarter|squared?|bce?|b\.c\.?|ago|o'?clock|cubed?|root|power|times|plus|minus|negative|divided)\b|n't\b",
+    r"third|quarter|squared?|bce?|b\.c\.?|ago|o'?clock|(?:is|are|was|were) (?:wrong|incorrect|false)|cubed?|root|power|times|plus|minus|negative|divided)\b|n't\b",
+    re.IGNORECASE,
+)
+_NO_PLAIN_NUMBER = re.compile(
+    r"[<>^|{}\[\]\\=]|\bsqrt\b|\bpi\b|[A-Za-z]\d|[A-Za-z]-\d|\d-[A-Z]|\d(?:st|nd|rd|th)\b|\d[:/]|\d ?[ap]\.?m\b|\bdeg [NSEW]\b|['\"] ?:|"
+    r"^[\d.,/ ]+\w* (?:due )?(?:north|south|east|west)\w*$|[北南]纬|[东西]经"
+)
+"""A formula, a name with a number in it, an ordinal, a time, a bearing."""
+_TAKEN_BACK = re.compile(
+    r"(?:[.!?…—–;,\n-]\s*)(?:(?:oh|hmm|but|or rather)[,.]? )?(?:no[,.…]* wait|no\b(?=,)|wait\b|actually\b|oops\b|sorry\b|i mean\b|correction\b|scratch that\b)"
+    r"[,.:…!—–-]*(?:\s+(?:no|wait|actually|it's|it is|it should be|that's|that should be|should be|make that|i meant?)\b[,:]?)*\s+",
     re.IGNORECASE,
 )
 _TIME = re.compile(r"(?<![\w:.])\d{1,2}(?:[:.]\d{2})?\s?[ap]\.?m\b\.?|(?<=\bat )\d{1,2}:\d{2}(?![\w:])", re.IGNORECASE)
@@ -80,15 +90,7 @@ def only_number(sentence: str, decimal_comma: bool) -> Answer | None:
     """
     text = core(sentence)
     found = list(NUMBER.finditer(text))
-    if (
-        len(found) != 1
-        or _WORDY.search(text)
-        or has_date(text)
-        or re.search(
-            r"[<>^|{}\[\]\\=]|\bsqrt\b|\bpi\b|[A-Za-z]\d|[A-Za-z]-\d|\d-[A-Z]|\d(?:st|nd|rd|th)\b|\d[:/]|\d ?[ap]\.?m\b",
-            text,
-        )
-    ):
+    if len(found) != 1 or _WORDY.search(text) or has_date(text) or _NO_PLAIN_NUMBER.search(text):
         return None
     rest = text[found[0].start() :]
     for candidate in (rest, " ".join(rest.split()[:2]), found[0].group()):
@@ -108,3 +110,10 @@ def only_moment(text: str) -> Answer | None:
         return None
     key = time_key(times[0])
     return None if key is None else Answer("time", key, text)
+
+
+def corrected(tail: str) -> Answer | None:
+    """What the last words that take an answer back put in its place ("no, wait, it is 6"); None where they put nothing."""
+    taken_back = list(_TAKEN_BACK.finditer(tail))
+    answer = read_span(first_sentence(tail[taken_back[-1].end() :].partition("\n")[0])) if taken_back else None
+    return None if answer is None or answer.type == "text" else answer

@@ -21,14 +21,14 @@ _ASIDE_WORD = re.compile(
 )
 _CLAUSE = re.compile(
     r",?\s+(?:because|since|which|rounded|where|as (?:the|we|it)|after|given that|weil|porque|parce que|car|потому что|because of|"
-    r"so (?:the|it|we|that)|when|for (?:all|every|any))\b|,\s+(?:so|as|and so|or (?:about|approximately|roughly)|not|if|with|where|but)\s|"
+    r"so (?:the|it|we|that)|instead of|rather than|when|for (?:all|every|any))\b|,\s+(?:so|as|and so|or (?:about|approximately|roughly)|not|if|with|where|but)\s|"
     r"\s[—–]\s(?=[^\W\d])|[，,](?=因为|所以|即|也就是)"
 )
 _SUFFIX = re.compile(
     r"(?:です|でした|だ|である|になります|となります|입니다|이다|이에요|예요|입니다|ครับ|ค่ะ| है| हैं|'[dt][ıiuü]r|\s+olur|。)+[.。\s]*$"
 )
 _TAG = re.compile(r"</?(?:b|i|u|em|strong|span|p|br|sub|code)(?: [^<>]*)?/?>", re.IGNORECASE)
-_INSTEAD = re.compile(r"not .{1,40}?,? but (?:rather )?(?=\S)", re.IGNORECASE)
+_INSTEAD = re.compile(r"not .{1,40}?(?:,? but (?:rather )?|, (?:it's|it is|rather) )(?=\S)", re.IGNORECASE)
 _STRUCK = re.compile(r"~~[^~\n]{1,80}~~")
 _THOUSANDS = {"k": "thousand", "K": "thousand", "M": "million", "B": "billion"}
 _SHORT_MONEY = re.compile(r"(?<!\w)\$ ?(\d[\d,.]*) ?([kKMB])(?![\w$])")
@@ -42,7 +42,7 @@ def core(span: str) -> str:
     span = _STRUCK.sub("", span) if "~~" in span else span
     span = _SHORT_MONEY.sub(lambda found: f"${found[1]} {_THOUSANDS[found[2]]}", span)
     text = re.sub(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1", r"\2", span.strip())
-    text = _SUFFIX.sub("", plain(text))
+    text = re.sub(r"\bx(?=[1-9] ?=)", "x_", _SUFFIX.sub("", plain(text)))
     if (clause := _CLAUSE.search(text)) is not None and clause.start():
         text = text[: clause.start()]
     while (
@@ -55,10 +55,10 @@ def core(span: str) -> str:
     if (ends := _OPEN_AT.fullmatch(text)) is not None and (ends[1] == "]" or ends[3] == "["):
         text = f"{'(' if ends[1] == ']' else '['}{ends[2]}{')' if ends[3] == '[' else ']'}"
     text = re.sub(r"(?<=\S) +(?:square |cubic )?units?$", "", text)
-    if (instead := _INSTEAD.match(text)) is not None:
-        text = text[instead.end() :]
     while (hedge := _HEDGE.match(text)) is not None and text[hedge.end() :].strip(_OUTER):
         text = outer(text[hedge.end() :])
+    if (instead := _INSTEAD.match(text)) is not None:
+        text = text[instead.end() :]
     return _SUFFIX.sub("", text)
 
 

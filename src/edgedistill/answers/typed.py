@@ -45,7 +45,8 @@ _LETTER = re.compile(
     re.DOTALL,
 )
 _YES = re.compile(
-    r"(yes|no|true|false|да|нет|是|否|はい|いいえ|네|아니요|sí|oui|non|ja|nein|sim|não)\b(?:[,.;:!]|$)", re.IGNORECASE
+    r"(yes|no(?!\. ?\d)|true|false|да|нет|是|否|はい|いいえ|네|아니요|sí|oui|non|ja|nein|sim|não)\b(?:[,.;:!]|$)",
+    re.IGNORECASE,
 )
 _WORDS_AND = r"(?:and|und|et|и|&|dan)"
 _WORDS_OR = r"(?:or|oder|ou|или|veya|atau|hoặc)"
@@ -57,10 +58,13 @@ _LEADING_AND = re.compile(rf"^(?:{_WORDS_AND}|{_WORDS_OR}|[yeo](?=\s+[^\s=<>+*/^
 _VARIABLE = re.compile(r"[A-Za-z](?:_\w+)?(?:\([a-z]\))?")
 _NAME_IN_WORDS = re.compile(r"[^\W\d_]{1,12}(?: [^\W\d_]{1,12}){0,2}")
 _NAMED = re.compile(
-    r"(?:[xX]|\([a-z](?:, ?[a-z]){1,3}\)|[^\W\d_]{2,}(?: [^\W\d_]+){0,4})\s*=\s*(?=\S)|x in (?=[(\[{\]ℝℤℕℚℂ])"
+    r"(?:[xX]|\([a-z](?:, ?[a-z]){1,3}\)|[^\W\d_]{2,}(?: [^\W\d_]+){0,4})\s*=\s*(?=\S)|x in (?=[(\[{\]ℝℤℕℚℂ])|x_\(1, ?2\) ?= ?"
 )
 _COUNTED = re.compile(r"(?<=\d )[^\W\d_]{3,}(?: [^\W\d_]+)*$")
+_BOTH_ROOTS = re.compile(r"x_\(1, ?2\) ?=")
 _NUMBERED = re.compile(r"x_\(?(\d)\)? ?= ?")
+_ALLELES = re.compile(r"(?:([a-z])\1){1,2}", re.IGNORECASE)
+"""Aa is not aa."""
 _ARTICLE = re.compile(r"^(?:the|an?)\s+(?=\w)", re.IGNORECASE)
 _OPEN, _CLOSE = "([{⟦", ")]}⟧"
 _SEPARATORS = ",;"
@@ -159,7 +163,8 @@ def _formula(text: str, decimal_comma: bool) -> tuple[AnswerType, str] | None:
 
 
 def _text(text: str) -> str:
-    return outer(_ARTICLE.sub("", text)).casefold()
+    kept = outer(_ARTICLE.sub("", text))
+    return kept if _ALLELES.fullmatch(kept) else kept.casefold()
 
 
 def _depths(text: str) -> list[int]:
@@ -229,7 +234,7 @@ def _both_signs(text: str, decimal_comma: bool) -> tuple[AnswerType, str] | None
     found = re.fullmatch(r"(.{0,40}?=)?\s*\+-\s*(.+)", text)
     if found is None or _AND.search(text) or "+-" in found[2] or len(_split(found[2], decimal_comma)) > 1:
         return None
-    name = found[1] or ""
+    name = "" if _BOTH_ROOTS.fullmatch(found[1] or "") else found[1] or ""
     return "list", ",".join(sorted(_key(f"{name}{sign}{found[2]}", decimal_comma) for sign in ("", "-")))
 
 

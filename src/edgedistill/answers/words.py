@@ -52,7 +52,7 @@ _UNITS = {
     "": "deg degree degrees grad градусов 度 도 units unit unidades einheiten",
     "rad": "rad radian radians", "Hz": "Hz hertz", "kHz": "kHz", "MHz": "MHz", "GHz": "GHz", "kN": "kN", "N": "N newton newtons", "Nm": "Nm N*m newton-meters newton-metres", "J": "J joule joules",
     "kJ": "kJ kilojoules", "W": "W watt watts", "kW": "kW kilowatt kilowatts", "MW": "MW megawatt megawatts", "kWh": "kWh kilowatt-hours", "Pa": "Pa pascal pascals", "kPa": "kPa",
-    "V": "V volt volts", "A": "A amp amps ampere amperes", "ohm": "ohm ohms Ω", "mol": "mol mole moles",
+    "ppm": "ppm", "ppb": "ppb", "V": "V volt volts", "A": "A amp amps ampere amperes", "ohm": "ohm ohms Omega", "mol": "mol mole moles",
     "B": "byte bytes", "bit": "bit bits", "kB": "kB KB", "MB": "MB megabyte megabytes", "GB": "GB gigabyte gigabytes", "TB": "TB",
     "USD": "USD dollar dollars dólar dólares dollari доллар доллара долларов 美元 ドル 달러", "cent": "cent cents ¢ centavos",
     "EUR": "€ EUR euro euros евро 欧元 ユーロ 유로", "GBP": "£ GBP sterling", "JPY": "円 JPY yen 日元", "CNY": "元 块 CNY RMB yuan 人民币",
@@ -65,7 +65,7 @@ UNITS = {word.replace("_", " "): name for name, words in _UNITS.items() for word
 UNITS_FOLDED = {word.casefold(): name for word, name in UNITS.items() if len(word) > 2 or not word.isascii()}
 
 NOT_COUNTED = frozenset(
-    ["gross", "pair", "pairs", "couple", "score", "scores", "half", "halves", "quarter", "quarters", "third", "thirds", "fifths", "tenth", "tenths", "hundredth", "hundredths", "squared", "cubed", "or", "and", "to", "than", "more", "less", "fewer", "at", "not", "plus", "minus", "times", "no", "between", "am", "pm", "oclock", "o'clock", "divided", "over", "if", "when", "because", "since", "so", "modulo", "mod", "x", "y", "z", "n", "k", "if", "is", "are", "was", "were", "equals", "oder", "und", "y", "ou", "et", "или", "и", "o", "e", "ve", "veya", "atau", "dan", "hoặc", "và", "st", "nd", "rd", "th", "by", "but", "which", "ago", "bc", "bce"]
+    ["gross", "pair", "pairs", "couple", "score", "scores", "half", "halves", "quarter", "quarters", "third", "thirds", "fifths", "tenth", "tenths", "hundredth", "hundredths", "squared", "cubed", "or", "and", "to", "than", "more", "less", "fewer", "at", "not", "plus", "minus", "times", "no", "between", "am", "pm", "oclock", "o'clock", "divided", "over", "if", "when", "because", "since", "so", "modulo", "mod", "x", "y", "z", "n", "k", "if", "is", "are", "was", "were", "equals", "oder", "und", "y", "ou", "et", "или", "и", "o", "e", "ve", "veya", "atau", "dan", "hoặc", "và", "st", "nd", "rd", "th", "by", "but", "which", "ago", "bc", "bce", "north", "south", "east", "west"]
 )  # fmt: skip
 
 
