@@ -21,7 +21,7 @@ def baseline(reference: Path, suite: Path, tmp_path_factory: pytest.TempPathFact
     path = tmp_path_factory.mktemp("baseline") / "tiny.baseline"
     done = edgedistill("baseline", "create", reference, "-o", path, "--suite", suite, *SMALL)
     assert done.code == 0, done.err
-    assert "32 prompts, 4 each" in done.out
+    assert f"{PROMPTS} prompts, 4 each" in done.out
     return path
 
 
@@ -92,13 +92,13 @@ def test_a_part_of_a_baseline_is_that_part_of_its_reference(
                 "--prompts", 400)  # fmt: skip
     assert "asks for 128 samples per prompt (the baseline holds 4)" in told.out
     assert stored["bundle"]["sha256"] in told.out
-    assert "400 prompts were requested, and the suite `texts` has 32." in told.out
+    assert f"400 prompts were requested, and the suite `texts` has {PROMPTS}." in told.out
 
 
 def test_a_baseline_of_fewer_prompts_than_were_asked_for_says_so(reference: Path, suite: Path, tmp_path: Path) -> None:
-    options = ("-o", tmp_path / "x.baseline", "--suite", suite, *SMALL, "--prompts", 33)
+    options = ("-o", tmp_path / "x.baseline", "--suite", suite, *SMALL, "--prompts", PROMPTS + 1)
     assert (
-        "note: 33 prompts were requested, and the suite `texts` has 32."
+        f"note: {PROMPTS + 1} prompts were requested, and the suite `texts` has {PROMPTS}."
         in here("baseline", "create", reference, *options).err
     )
 
@@ -136,7 +136,7 @@ def test_sequential_and_the_replay_that_is_gone(tiny_bundle_dir: Path, reference
     stopped = here("verify", tiny_bundle_dir, *options, "--sequential").report
     assert stopped["gate"]["sequential"]["prompts"] <= PROMPTS
     assert stopped["gate"]["result"]["method"] == "betting"
-    assert any("Not even a bundle" in note for note in stopped["notes"])  # 32 prompts
+    assert any("Not even a bundle" in note for note in stopped["notes"])
 
 
 def test_an_audit_of_one_model_alone(
@@ -176,7 +176,7 @@ def test_report_shows_and_compares(verified: Path, tmp_path: Path) -> None:
     assert page.read_text() == (verified / "report.html").read_text()
     found = here("report", one, one, "--json").json
     assert found["moved"] == []
-    assert "moved on 0 of 32" in here("report", one, one).out
+    assert f"moved on 0 of {PROMPTS}" in here("report", one, one).out
     assert found["bundles"] == ["tiny", "tiny"]
     renamed = tmp_path / "renamed.json"
     text = one.read_text().replace('"name": "tiny"', '"name": "other"')
@@ -249,18 +249,8 @@ def test_a_cluster_that_is_no_cluster_is_one_line(
 
 def test_a_mode_is_scored_like_a_model(tiny_bundle_dir: Path, reference: Path, suite: Path) -> None:
     options = (
-        "--suite",
-        suite,
-        "--procedure",
-        "vote",
-        "--trajectories",
-        2,
-        "--prompts",
-        4,
-        "--samples",
-        2,
-        "--no-store",
-    )
+        "--suite", suite, "--procedure", "vote", "--trajectories", 2, "--prompts", 8, "--samples", 2, "--no-store",
+    )  # fmt: skip
     done = here("verify", tiny_bundle_dir, "--reference", reference, *options, "--json")
     assert done.code in (0, 1, 3), done.err
     assert done.report["procedure"]["name"] == "vote"

@@ -132,13 +132,13 @@ def test_a_baseline_is_asked_for_what_it_has(
     tiny_bundle_dir: Path, reference: Path, suite: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "some.baseline"
-    create = ("baseline", "create", reference, "--suite", suite, "--no-store", "--samples", 4, "--prompts", 16, "-o")
+    create = ("baseline", "create", reference, "--suite", suite, "--no-store", "--samples", 4, "--prompts", 12, "-o")
     assert here(*create, path).code == 0
     common = ("verify", tiny_bundle_dir, "--baseline", path, "--suite", suite, "--fast", "--no-store")
-    assert "holds 16 prompts of the suite; this run needs 19" in here(*common, "--prompts", 19).one_error()
-    fewer = here(*common, "--prompts", 12, "--json")
+    assert "holds 12 prompts of the suite; this run needs 15" in here(*common, "--prompts", 15).one_error()
+    fewer = here(*common, "--prompts", 10, "--json")
     assert fewer.code == 3, fewer.err
-    assert fewer.json["suite"]["prompts"] == 12
+    assert fewer.json["suite"]["prompts"] == 10
     for target, named in ((path, "already exists"), (tmp_path, "is a directory"), ("/proc/x", "cannot be written")):
         refused = here(*create, target)
         assert named in refused.one_error()
@@ -174,12 +174,12 @@ def unhindered(tiny_bundle_dir: Path, options: tuple[Any, ...]) -> Result:
 def test_a_disk_that_fills_in_the_middle(
     tiny_bundle_dir: Path, options: tuple[Any, ...], unhindered: Result, tmp_path: Path
 ) -> None:
-    """No file may grow beyond 20 KiB: the reference's samples do not fit, and later neither do the bundle's."""
+    """No file may grow beyond 8 KiB: the reference's samples do not fit, and later neither do the bundle's."""
     store = tmp_path / "store"
     command = ("verify", tiny_bundle_dir, *options)
     done = subprocess.run(
         [*COMMAND, *map(str, command), "--store", str(store)], capture_output=True, text=True, timeout=300,
-        check=False, env=environment(), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20 << 10,) * 2),
+        check=False, env=environment(), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 10,) * 2),
     )  # fmt: skip
     message = Result(done.returncode, done.stdout, done.stderr).one_error()
     assert "cannot be written" in message

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 STAGE = re.compile(r"[\w .-]+: (\d+ %|(.* in )?(\d+ min )?[0-9.]+ (ms|s))|(Plan|note): .*")
 """What may stand before an error: a stage that ended or goes on for long, the plan of a run, what it cannot show."""
-SUITE_PROMPTS = 32
+SUITE_PROMPTS = 16
 COMMAND = (sys.executable, "-m", "edgedistill")
 
 
