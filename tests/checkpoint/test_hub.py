@@ -94,7 +94,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     (files / "consolidated.safetensors").write_bytes(b"not wanted")
     (files / "onnx.onnx").write_bytes(b"not wanted")
     server = Hub(files)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield server
     server.shutdown()

@@ -72,7 +72,7 @@ def serve(model: Model, *, names: tuple[str, ...] = ("tiny-reasoner",)) -> Itera
         def log_message(self, *_: Any) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     state.address = f"http://127.0.0.1:{server.server_port}/v1"
     try:
