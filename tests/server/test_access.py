@@ -13,6 +13,7 @@ from api_server import Served, serving
 from waiting import wait_until
 
 from edgedistill.runtime.model import Model
+from edgedistill.server.listen import open_socket
 
 MESSAGES = [{"role": "user", "content": "What is 17 + 25?"}]
 LONG: dict[str, Any] = {"messages": MESSAGES, "max_tokens": 220, "ignore_eos": True}
@@ -113,3 +114,11 @@ def is_listening(served: Served) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_a_connection_sends_what_it_has_at_once() -> None:
+    """Otherwise every part of an answer waits 40 ms for the client to confirm the one before."""
+    with open_socket("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
