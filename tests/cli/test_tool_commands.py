@@ -125,6 +125,7 @@ def test_nobody_to_ask_is_refused_before_anything_runs(roomy_bundle_dir: Path, t
         (("--tools", "FILE", "--tools", "FILE", "--yes-tools"), "Two tools are called pick"),
         (("--json-schema", "absent.json"), "--json-schema cannot read absent.json"),
         (("--json-schema", "FILE"), "is not JSON"),
+        (("--json-schema", "/dev/zero"), "cannot read /dev/zero: it has more than 16 MiB"),
         (("--grammar", "absent.lark"), "--grammar cannot read"),
         (("--regex", "("), "regular expression cannot be used"),
         (("--choices", "a,,b"), "expected texts that are not empty"),

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from edgedistill.bounded_file import read_bounded
 from edgedistill.cli import console
 from edgedistill.cli.bundle_options import add_trusted_key, bundle_path
 from edgedistill.errors import UsageError
@@ -200,6 +201,9 @@ def add_form_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--choices", metavar="A,B", help="one of these texts")
 
 
+_LARGEST_FORM = 16 << 20
+
+
 def form(args: argparse.Namespace) -> Form:
     """The keywords of the form that ``args`` ask for; raises UsageError for a file that cannot be read."""
     found: Form = {}
@@ -219,10 +223,13 @@ def form(args: argparse.Namespace) -> Form:
 
 def _read(path: Path, option: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        data = read_bounded(path, _LARGEST_FORM)
+        if len(data) <= _LARGEST_FORM:
+            return data.decode("utf-8")
+        why = f"it has more than {_LARGEST_FORM >> 20} MiB"
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise UsageError(f"{option} cannot read {path}: {why}.") from error
+    raise UsageError(f"{option} cannot read {path}: {why}.")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgedistill.bounded_file import read_bounded
 from edgedistill.cli import console
 from edgedistill.errors import UsageError
 
@@ -19,6 +20,8 @@ SUITE_HELP = (
     "open-ended, a file (JSONL, JSON, CSV, TSV, Parquet, .gz) or a directory of such files, as published or your own, "
     "or hub:OWNER/NAME (extra: datasets)"
 )
+
+_LARGEST_TEMPLATE = 1 << 20
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +48,10 @@ def open_suite(args: argparse.Namespace) -> ReadFile:
     template: str | None = args.template
     if template is not None and template.startswith("@"):
         try:
-            template = Path(template[1:]).read_text("utf-8")
+            data = read_bounded(Path(template[1:]), _LARGEST_TEMPLATE)
+            if len(data) > _LARGEST_TEMPLATE:
+                raise UsageError(f"The template {template[1:]} has more than {_LARGEST_TEMPLATE >> 20} MiB.")
+            template = data.decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"The template {template[1:]} cannot be read: {error}.") from error
     elif template is not None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.bounded_file import read_bounded
 from edgedistill.errors import TemplateError
 
 if TYPE_CHECKING:
@@ -218,9 +219,10 @@ def load_prompt(path: Path | None, shipped: str) -> PassPrompt:
     if path is None:
         return PassPrompt((Path(__file__).parent / "templates" / shipped).read_text(encoding="utf-8"), shipped)
     try:
-        if path.stat().st_size > MAX_BYTES:
+        data = read_bounded(path, MAX_BYTES)
+        if len(data) > MAX_BYTES:
             raise TemplateError(f"{path} has more than {MAX_BYTES} bytes; expected a short prompt.", hint=_HINT)
-        source = path.read_text(encoding="utf-8")
+        source = data.decode("utf-8")
     except OSError as error:
         raise TemplateError(f"{path} cannot be read: {error.strerror}.", hint=_HINT) from error
     except UnicodeDecodeError as error:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from edgedistill.bounded_file import read_bounded
 from edgedistill.errors import SuiteError
 from edgedistill.verify.suites.values import json_value, kind
 
@@ -156,9 +157,7 @@ def _read(path: Path, name: str, most: int) -> bytes:
             with gzip.open(path) as packed:
                 data = packed.read(most + 1)
         else:
-            if path.stat().st_size > most:
-                raise SuiteError(f"{name}: more than {MAX_BYTES >> 20} MiB; expected a suite of prompts.")
-            data = path.read_bytes()
+            data = read_bounded(path, most)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise SuiteError(f"{name}: not a whole gzip file ({error}).") from error
     except OSError as error:
