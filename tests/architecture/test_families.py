@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from family_cases import CASES, LINEAR
+from family_cases import CASES, LINEAR, YARN
 from parity_support import BASE, save_random_model
 
 from edgedistill.architecture.families import FAMILIES, build_spec, is_known
@@ -186,8 +186,15 @@ def test_layers_without_position_encoding() -> None:
         ({"model_type": "qwen3", "is_causal": False}, "is_causal = False .bidirectional"),
         (
             {"model_type": "llama", "rope_parameters": {"full_attention": {"rope_theta": 7.0}}},
-            "RoPE parameters of this llama model are stated for each kind of layer",
+            "rope_parameters of this llama model are stated for each kind of layer; one set of them",
         ),
+        (
+            {"model_type": "gemma3_text", "rope_parameters": LINEAR},
+            "rope_parameters of this gemma3_text model are stated as one set; a set for each kind of layer",
+        ),
+        ({"model_type": "gemma3_text", "rope_scaling": YARN | {"truncate": False}}, "have truncate = false"),
+        ({"model_type": "olmo3", "rope_parameters": LINEAR}, "olmo3 model are stated as one set"),
+        ({"model_type": "olmo3", "rope_scaling": {"full_attention": {}}}, "olmo3 model are stated for each kind"),
         (
             {"model_type": "qwen3", "rope_scaling": {"rope_type": "dynamic", "factor": 1.0, "alpha": 9.0}},
             "has an alpha",
@@ -222,6 +229,14 @@ def test_refused(values: dict[str, Any], message: str) -> None:
 def test_contradictions(values: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         build_spec(config("llama") | values)
+
+
+@pytest.mark.parametrize(
+    ("stated", "activation"),
+    [({}, "gelu_tanh"), ({"hidden_act": "gelu"}, "gelu_tanh"), ({"hidden_act": "silu"}, "silu")],
+)
+def test_the_first_gemma_has_the_activation_of_the_older_key(stated: dict[str, Any], activation: str) -> None:
+    assert build_spec(config("gemma", **stated)).activation == activation
 
 
 def test_a_cap_of_zero_caps_nothing_in_a_family_without_caps() -> None:

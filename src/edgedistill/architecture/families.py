@@ -190,7 +190,11 @@ def _attention_scale(config: Mapping[str, Any], family: Family, scale_base: floa
 
 
 def _older_spelling(config: Mapping[str, Any], family: Family) -> Mapping[str, Any]:
-    """LFM2's first checkpoints have names of their own for three keys; a family's usual RoPE may go without saying."""
+    """LFM2's first checkpoints have names of their own for three keys; a family's usual RoPE may go without saying; the
+    official Gemmas of the first generation say gelu and mean its approximation, which all others say.
+    """
+    if family.scaled_embedding and config.get("hidden_act") == "gelu":
+        config = {**config, "hidden_act": "gelu_pytorch_tanh"}
     if family.rope_parameters and not mapping(config, "rope_parameters") and "rope_scaling" not in config:
         return {**config, "rope_parameters": family.rope_parameters}
     if family.recurrent is None or family.recurrent.layer_type != "conv":

@@ -197,7 +197,7 @@ FAMILIES: dict[str, Family] = {
         windows="optional",
         no_rope="interval",
     ),
-    "gemma": replace(GEMMA, kv_heads=16),
+    "gemma": replace(GEMMA, kv_heads=16, activation_key="hidden_act"),
     "gemma2": GEMMA2,
     "gemma3_text": GEMMA3,
     "gemma3n_text": GEMMA3N,
@@ -227,7 +227,9 @@ FAMILIES: dict[str, Family] = {
         refused={"sparse_config": "attention to chosen blocks of a long text"},
     ),
     "olmo2": _OLMO2,
-    "olmo3": replace(_OLMO2, windows="pattern", sliding_window=4096, full_every=4, sliding_rope="unscaled"),
+    "olmo3": replace(
+        _OLMO2, rope_theta=5e5, windows="pattern", sliding_window=4096, full_every=4, sliding_rope="unscaled"
+    ),
     "exaone4": Family(
         kv_heads=32,
         max_position_embeddings=2048,

@@ -70,12 +70,7 @@ def rope_parameters(config: Mapping[str, Any], family: Family) -> dict[str, tupl
         )
     local = number(config, "rope_local_base_freq", 10000.0) if family.sliding_rope == "local_base" else theta
     nested = {"full_attention", "sliding_attention"} & set(params)
-    if nested and family.sliding_rope == "same" and not family.own_sizes:
-        raise UnsupportedModelError(
-            f"The RoPE parameters of this {config['model_type']} model are stated for each kind of layer, while models "
-            "of this type have one set of them; transformers ignores or refuses them.",
-            hint=_COMPARE,
-        )
+    _require_form(config, family, params, nested=bool(nested))
     if nested:
         full, sliding = mapping(params, "full_attention"), mapping(params, "sliding_attention")
         return {"full_attention": (full, theta), "sliding_attention": (sliding, local)}
@@ -84,6 +79,32 @@ def rope_parameters(config: Mapping[str, Any], family: Family) -> dict[str, tupl
     # A base given inside the parameters (transformers 5) is that of OLMo 3's sliding layers too.
     base = number(params, "rope_theta", theta) if family.sliding_rope == "unscaled" else local
     return {"full_attention": (params, theta), "sliding_attention": ({}, base)}
+
+
+def _require_form(config: Mapping[str, Any], family: Family, params: Mapping[str, Any], *, nested: bool) -> None:
+    """Refuse RoPE parameters in a form that transformers does not read in a model of this type, or not all of them."""
+    newer = bool(config.get("rope_parameters"))
+    for_each = newer and (family.sliding_rope != "same" or family.own_sizes)  # the Gemmas since the third, OLMo 3
+    # transformers 5 wrote OLMo 3's as one set at first, and passes over it now: no matter where it says the default.
+    kind, base = params.get("rope_type", "default"), params.get("rope_theta", family.rope_theta)
+    harmless = not nested and family.sliding_rope == "unscaled" and (kind, base) == ("default", family.rope_theta)
+    if params and nested != for_each and not harmless:
+        key, found = ("rope_scaling", "rope_parameters")[newer], ("as one set", "for each kind of layer")[nested]
+        expected = "a set for each kind of layer" if for_each else "one set of them"
+        raise UnsupportedModelError(
+            f"The {key} of this {config['model_type']} model are stated {found}; {expected} is expected, and "
+            "transformers ignores anything else.",
+            hint=_COMPARE,
+        )
+    if family.sliding_rope != "same" and any(
+        isinstance(part, dict) and (part.get("truncate") is False or ("type" in part and "rope_type" not in part))
+        for part in (params, *params.values())
+    ):
+        raise UnsupportedModelError(
+            f"The RoPE parameters of this {config['model_type']} model have truncate = false, or type instead of "
+            "rope_type, which transformers reads or ignores, depending on its version.",
+            hint=_COMPARE,
+        )
 
 
 def windows_of(config: Mapping[str, Any], family: Family, count: int) -> tuple[int | None, ...]:
