@@ -7,6 +7,7 @@ import pytest
 
 from edgedistill.errors import ContextLengthError, GenerationError
 from edgedistill.runtime.kv_cache import CacheGeometry, KVCache
+from edgedistill.runtime.stats import private_bytes
 
 
 def test_cache_grows_in_steps_and_reports_its_bytes() -> None:
@@ -22,6 +23,17 @@ def test_cache_grows_in_steps_and_reports_its_bytes() -> None:
     assert cache.capacity == 100
     with pytest.raises(ContextLengthError, match="101 tokens"):
         cache.reserve(101)
+
+
+@pytest.mark.skipif(private_bytes() is None, reason="this system does not say what is private")
+def test_a_large_cache_counts_as_private_memory() -> None:
+    before = private_bytes()
+    cache = KVCache(CacheGeometry(layers=(0, 1), heads=8, head_dim=64, limit=8192), 1, step=8192)
+    cache.reserve(8192)
+    after = private_bytes()
+    assert before is not None
+    assert after is not None
+    assert after - before >= 0.9 * cache.nbytes  # other threads may give memory back meanwhile
 
 
 def test_cache_keeps_its_content_while_growing_and_after_running_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:

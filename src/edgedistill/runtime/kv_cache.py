@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import math
 import mmap
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -270,7 +271,10 @@ def aligned_zeros(shape: tuple[int, ...], dtype: str = "float32") -> npt.NDArray
 def _mapping(nbytes: int) -> mmap.mmap:
     """Anonymous memory that goes back to the system when the last array over it is gone; raises MemoryError."""
     try:
-        return mmap.mmap(-1, nbytes)
+        if sys.platform == "win32":
+            return mmap.mmap(-1, nbytes)
+        # Not shared, as by default: the system counts it as the process's own, and may put it into huge pages.
+        return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise MemoryError(f"{nbytes} bytes cannot be mapped") from error
 
