@@ -50,14 +50,14 @@ def test_unreadable_graphs_are_bundle_errors(tiny_bundle: Callable[[str], Path],
 def test_huge_pages_wait_for_the_first_token(
     tiny_bundle: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[bool] = []
-    monkeypatch.setattr(session_module, "use_huge_pages_in_background", lambda: asked.append(True))
+    asked: list[int] = []
+    monkeypatch.setattr(session_module, "use_huge_pages_in_background", asked.append)
     decoder = open_tiny(tiny_bundle("int4-b32")).decoder()
     decoder.feed([5, 6, 7])
     assert not asked
     for _ in range(40):  # the cache grows meanwhile, and steps are bound anew
         decoder.feed([8])
-    assert asked == [True]
+    assert asked == [Bundle.open(tiny_bundle("int4-b32")).size]
 
 
 def test_packing_by_several_threads_changes_no_bit(

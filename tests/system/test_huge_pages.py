@@ -58,5 +58,10 @@ def test_the_background_ends_by_itself_and_may_fail_to_start(
     monkeypatch.setattr(sys, "platform", "linux")
     if error is not None:
         monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=error))
-    huge_pages.use_huge_pages_in_background()
+    huge_pages.use_huge_pages_in_background(huge_pages.LEAST)
     assert error is not None or called.wait(60)
+
+
+def test_a_small_model_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=AssertionError))
+    huge_pages.use_huge_pages_in_background(huge_pages.LEAST - 1)

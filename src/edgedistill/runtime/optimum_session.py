@@ -49,7 +49,7 @@ class OptimumSession:
         ]
         if "input_ids" not in self.inputs or "logits" not in self.outputs or not self.past or missing:
             raise BundleError(f"{MODEL} is not a decoder with a KV cache.", hint="Export the bundle again.")
-        use_huge_pages_in_background()
+        use_huge_pages_in_background(bundle.size)
 
     def decoder(self) -> OptimumDecoder:
         """A decoder with an empty cache."""

@@ -234,13 +234,13 @@ class DecoderSession:
             head_dims=info.cache_head_dims,
             readers=info.readers,
         )
-        self._decoding = False
+        self._decoding, self._size = False, bundle.size
 
     def decoding(self) -> None:
         """Have the weights moved into huge pages, once, in the background; the first token has not waited for it."""
         if not self._decoding:
             self._decoding = True
-            use_huge_pages_in_background()
+            use_huge_pages_in_background(self._size)
 
     def decoder(self, batch: int = 1) -> Decoder:
         """A decoder with an empty cache of ``batch`` rows."""

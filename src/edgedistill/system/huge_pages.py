@@ -24,15 +24,21 @@ if TYPE_CHECKING:
 HUGE_PAGE = 2 << 20
 # Regions that are mostly untouched (stacks, reserved arenas) would only grow.
 MIN_FILLED = 0.9
+LEAST = 8 << 20
+"""Bytes of a model below which nothing is done: a processor remembers the places of 1,500 to 3,000 pages of 4 KiB. To
+look for regions takes 20 ms in a process with PyTorch, and to move its whole heap half a second.
+"""
 _PIECE = 8 * HUGE_PAGE
 _MADV_HUGEPAGE = 14
 _MADV_COLLAPSE = 25
 _HEADER = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ (\d+)\s*(.*)$")
 
 
-def use_huge_pages_in_background() -> None:
-    """``use_huge_pages`` in a thread that takes at most half of a core's time; where none can start, nothing."""
-    if sys.platform == "linux":
+def use_huge_pages_in_background(size: int) -> None:
+    """``use_huge_pages`` for a model of ``size`` bytes (``LEAST`` or more) in a thread that takes at most half of a
+    core's time; where none can start, nothing.
+    """
+    if sys.platform == "linux" and size >= LEAST:
         with contextlib.suppress(RuntimeError, MemoryError):
             # A program that ends does not wait for it.
             threading.Thread(target=use_huge_pages, kwargs={"gently": True}, name="huge pages", daemon=True).start()
