@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,11 +60,11 @@ def test_compare_orders_formats(source: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("Ann has three apples and buys four of the other. " * 40)
     done = here(
         "compare", source, "--format", "int8-b64,int2", "--context", 256, "--tokens", tmp_path / "text.txt",
-        "--max-tokens", 64, "--decode-tokens", 8, "--rounds", 1, "--prompt-tokens", 16, "--new-tokens", 4,
-        "--out", tmp_path / "out", home=tmp_path,
+        "--max-tokens", 64, "--decode-tokens", 8, "--rounds", 1, "--prompt-tokens", 16, "--new-tokens", 4, "--json",
+        home=tmp_path,
     )  # fmt: skip
     assert done.code == 0, done.err
-    rows = {row["name"]: row for row in json.loads((tmp_path / "out" / "compare.json").read_text())["rows"]}
+    rows = {row["name"]: row for row in done.json["rows"]}
     assert rows["int8-b64"]["scoring"]["kl"] < rows["int2"]["scoring"]["kl"]
 
 
