@@ -87,7 +87,7 @@ _HARMONY = ReasoningGrammar(
     ),
     tuple(
         TagPair(f"{head}<|channel|>final{form}<|message|>", "")
-        for form in ("", " <|constrain|>json", " <|constrain|>JSON") for head in _HEADS
+        for form in ("", " <|constrain|>json", " <|constrain|>JSON", "<|constrain|>json") for head in _HEADS
     ),
     repeats=True,
 )  # fmt: skip
@@ -95,17 +95,35 @@ _HARMONY = ReasoningGrammar(
 FAMILIES: dict[str, _Family] = {
     "gpt-oss": _Family(_HARMONY, ("<|channel|>", "<|message|>")),
     "Gemma 4": _Family(_pair("<|channel>thought", "<channel|>"), ("<|channel>", "<channel|>")),
-    "OpenThinker": _Family(
+    "OpenThinker, Sky-T1, Bespoke-Stratos": _Family(
         _pair("<|begin_of_thought|>", "<|end_of_thought|>", ("<|begin_of_solution|>", "<|end_of_solution|>")),
         ("<|begin_of_thought|>",),
-        name=r"open-?thinker",
+        name=r"open-?thinker|sky-?t1|bespoke-stratos",
     ),
     "Cohere": _Family(
         _pair("<|START_THINKING|>", "<|END_THINKING|>", ("<|START_RESPONSE|>", "<|END_RESPONSE|>")),
         ("<|START_THINKING|>",),
     ),
     "Kimi": _Family(_pair("◁think▷", "◁/think▷"), ("◁think▷",)),
-    "Seed-OSS": _Family(_pair("<seed:think>", "</seed:think>"), ("<seed:think>",)),
+    "Seed-OSS": _Family(
+        # With a budget of 0 the template writes a note into the reasoning, and the reply begins with its end.
+        ReasoningGrammar(
+            tuple(TagPair(mark, "</seed:think>") for mark in ("<seed:think>", "</seed:cot_budget_reflect>"))
+        ),
+        ("<seed:think>",),
+    ),
+    "K2-V2": _Family(
+        ReasoningGrammar(tuple(TagPair(f"<{name}>", f"</{name}>") for name in ("think_fast", "think_faster"))),
+        ("<think_fast>",),
+    ),
+    "K2-Horizon": _Family(
+        ReasoningGrammar(
+            tuple(TagPair(f"<ifm|{name}>", f"</ifm|{name}>") for name in ("think", "think_fast", "think_faster"))
+        ),
+        ("<ifm|think>",),
+    ),
+    "MiniMax-M3": _Family(_pair("<mm:think>", "</mm:think>"), ("<mm:think>",)),
+    "HuatuoGPT-o1": _Family(_pair("## Thinking", "## Final Response"), ("## Final Response",), name=r"huatuogpt-?o1"),
     "Apertus": _Family(_pair("<|inner_prefix|>", "<|inner_suffix|>"), ("<|inner_prefix|>",)),
     "Apriel": _Family(
         _pair(

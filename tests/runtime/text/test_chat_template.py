@@ -104,6 +104,44 @@ def test_a_system_prompt_that_a_template_refuses_or_leaves_out_goes_before_the_f
         opened("{{ raise_exception('only users') }}").render(messages)
 
 
+FIRST_ONLY = (
+    "{% if messages[0].role == 'system' %}<s>{{ messages[0].content }}</s>{% endif %}"
+    "{% for m in messages %}{% if m.role != 'system' %}<{{ m.role }}>{{ m.content }}{% endif %}{% endfor %}"
+)
+STRICT = (
+    "{% for m in messages %}{% if m.role == 'system' and not loop.first %}{{ raise_exception('only first') }}"
+    "{% endif %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+)
+
+
+def _said(*turns: str) -> list[dict[str, str]]:
+    roles = {"S": "system", "U": "user", "A": "assistant"}
+    return [{"role": roles[turn[0]], "content": turn[2:]} for turn in turns]
+
+
+@pytest.mark.parametrize(
+    ("turns", "first_only", "strict"),
+    [
+        (("S one", "S two", "U q"), "<s>one\n\ntwo</s><user>q", "<system>one\n\ntwo<user>q"),
+        (
+            ("S one", "U q", "A r", "S two", "U s"),
+            "<s>one</s><user>q<assistant>r<user>two\n\ns",
+            "<system>one<user>q<assistant>r<user>two\n\ns",
+        ),
+        (("U q", "A r", "S 2", "S 3", "U s"), *["<user>q<assistant>r<user>2\n\n3\n\ns"] * 2),
+        (("U q", "S two"), "<user>q<user>two", "<user>q<user>two"),
+        (("S one", "S two"), "<s>one\n\ntwo</s>", "<system>one\n\ntwo"),
+    ],
+)  # fmt: skip
+def test_no_system_message_is_left_out(turns: tuple[str, ...], first_only: str, strict: str, opened: Any) -> None:
+    """Templates that know one, at the beginning, get the others there, or before the question that they precede."""
+    messages = _said(*turns)
+    assert opened(FIRST_ONLY).render(messages) == first_only
+    assert opened(STRICT).render(messages) == strict
+    free = opened("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}").render(messages)
+    assert free.count("<system>") == sum(turn.startswith("S") for turn in turns), "as they are where that is taken"
+
+
 def test_contents_take_the_shape_that_a_template_reads(opened: Any) -> None:
     system = {"role": "system", "content": "Be brief."}
     question = {"role": "user", "content": [{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}]}

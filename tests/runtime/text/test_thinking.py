@@ -31,6 +31,13 @@ NEMOTRON = (
     "{% set ns = namespace(on=true) %}{% for m in messages %}{% if '/no_think' in m.content %}{% set ns.on = false %}"
     "{% endif %}{% endfor %}" + _TURNS + "<assistant>{% if ns.on %}<think>\n{% else %}<think></think>{% endif %}"
 )
+M3 = (
+    _TURNS
+    + "<assistant>{% if thinking_mode == 'enabled' %}<mm:think>{% endif %}"
+    + "{% if thinking_mode == 'disabled' %}</mm:think>{% endif %}"
+)
+RING = "{% if thinking_option == 'on' %}detailed thinking on{% else %}detailed thinking off{% endif %}" + _TURNS
+SAYS_OPTION = "{{ thinking_option }}" + _TURNS
 ECHO = "{% if messages[0].role == 'system' %}S: {{ messages[0].content }}{% endif %}" + _TURNS
 
 
@@ -57,6 +64,9 @@ def control() -> Iterator[Callable[..., ThinkingControl]]:
         (MISTRAL, Switch("reasoning_effort", {"reasoning_effort": "high"}, {"reasoning_effort": "none"})),
         (HARMONY, Switch("reasoning_effort", {"reasoning_effort": "high"}, None)),
         (NEMOTRON, Switch("/no_think", flag=True)),
+        (M3, Switch("thinking_mode", {"thinking_mode": "enabled"}, {"thinking_mode": "disabled"})),
+        (RING, Switch("thinking_option", {"thinking_option": "on"}, {"thinking_option": "off"})),
+        (SAYS_OPTION, None),
         (R1, None),
         (ECHO, None),
         (chat_templates.CHATML, None),

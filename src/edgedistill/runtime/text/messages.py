@@ -1,7 +1,8 @@
 """Messages in OpenAI's form brought to what chat templates take: a role and a content that is text.
 
-Templates differ in what they take: some refuse the role ``system`` or leave it out, some read contents as texts, some
-as lists of parts. ``forms`` gives the same messages in other shapes, ``holds`` tells whether a rendering has them all.
+Templates differ in what they take: some refuse the role ``system`` or leave it out, some know one message of it, at the
+beginning, some read contents as texts, some as lists of parts. ``forms`` gives the same messages in other shapes,
+``holds`` tells whether a rendering has them all.
 """
 
 from __future__ import annotations
@@ -81,8 +82,12 @@ def _forms(messages: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     if plain != messages:
         yield plain
     yield _in_parts(plain)
-    if plain[0]["role"] == "system" and isinstance(plain[0].get("content"), str):
-        folded = _folded(plain)
+    gathered = _gathered(plain)
+    if gathered != plain:
+        yield gathered
+        yield _in_parts(gathered)
+    if gathered[0]["role"] == "system" and isinstance(gathered[0].get("content"), str):
+        folded = _folded(gathered)
         yield folded
         yield _in_parts(folded)
 
@@ -91,6 +96,24 @@ def _in_parts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {**m, "content": [{"type": "text", "text": m["content"]}]} if isinstance(m.get("content"), str) else m
         for m in messages
+    ]
+
+
+def _gathered(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """System messages one behind the other as one; a later one before the text of the question that follows it, or as a
+    question where none does.
+    """
+    found: list[dict[str, Any]] = []
+    for message in messages:
+        role, told = message["role"], bool(found) and found[-1]["role"] == "system"
+        joins = role == "system" or (role == "user" and len(found) > 1)
+        if told and joins and isinstance(message.get("content"), str):
+            found[-1] = {**message, "content": f"{found[-1]['content']}\n\n{message['content']}"}
+        else:
+            found.append(message)
+    return [
+        {**message, "role": "user"} if at and message["role"] == "system" else message
+        for at, message in enumerate(found)
     ]
 
 
@@ -103,11 +126,11 @@ def _folded(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def holds(text: str, messages: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a rendering has the texts that nothing may leave out: the first message's and the last question's."""
+    """Whether a rendering has the texts that nothing may leave out: the system's and the last question's."""
     asked = [message for message in messages if message["role"] == "user"]
-    first = [messages[0]] if messages[0]["role"] == "system" else []
+    told = [message for message in messages if message["role"] == "system"]
     texts: list[Any] = []
-    for message in (*first, *asked[-1:]):
+    for message in (*told, *asked[-1:]):
         content = message.get("content")
         parts = content if isinstance(content, list) else [content]
         texts += [part.get("text") if isinstance(part, Mapping) else part for part in parts]

@@ -27,6 +27,9 @@ _SHARES = {"minimal": 0.1, "low": 0.2, "medium": 0.5, "high": 0.8}
 """Of the longest reply, for reasoning."""
 
 _PROBE: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
+_NAMED = (("thinking_mode", "enabled", "disabled"), ("thinking_option", "on", "off"))
+"""Variables that are no yes or no (MiniMax-M3, Ring)."""
+_ANY = "any-value"
 _RESERVED = ("messages", "add_generation_prompt")
 _FLAGS = {True: "/think", False: "/no_think"}
 
@@ -66,6 +69,11 @@ def find_switch(render: Callable[..., str]) -> Switch | None:
         on, off = tried({name: True}), tried({name: False})
         if on is not None and off is not None and on != off:
             return Switch(name, {name: True}, {name: False}, budget)
+    for name, yes, no in _NAMED:
+        on, off = tried({name: yes}), tried({name: no})
+        echoed = _ANY in (tried({name: _ANY}) or "")
+        if on is not None and off is not None and on != off and not echoed:
+            return Switch(name, {name: yes}, {name: no}, budget)
     if budget and tried({budget: 0}) not in (plain, None):
         return Switch(budget, {}, {budget: 0}, budget)
     name = "reasoning_effort"
