@@ -150,6 +150,10 @@ def test_layers_without_position_encoding() -> None:
     assert rotated == [True, True, True, False, True, True, True, False, True]
     rotated = [layer.rope is not None for layer in build_spec(config("smollm3", no_rope_layers=[0, 1, 0])).layers]
     assert rotated == [False, True, False]
+    full = ["full_attention"] * 3  # a window that no layer has still says that none of them is rotated
+    for family, window, expected in (("exaone4", 6, False), ("exaone4", None, True), ("cohere2", None, False)):
+        layers = build_spec(config(family, sliding_window=window, layer_types=full)).layers
+        assert [layer.rope is not None for layer in layers] == [expected] * 3
 
 
 @pytest.mark.parametrize(
@@ -193,6 +197,10 @@ def test_layers_without_position_encoding() -> None:
             "rope_parameters of this gemma3_text model are stated as one set; a set for each kind of layer",
         ),
         ({"model_type": "gemma3_text", "rope_scaling": YARN | {"truncate": False}}, "have truncate = false"),
+        (
+            {"model_type": "glm4", "rope_parameters": {"rope_type": "proportional", "partial_rotary_factor": 0.5}},
+            "glm4 model is proportional, and its rotary pairs are neighbours",
+        ),
         ({"model_type": "olmo3", "rope_parameters": LINEAR}, "olmo3 model are stated as one set"),
         ({"model_type": "olmo3", "rope_scaling": {"full_attention": {}}}, "olmo3 model are stated for each kind"),
         (
@@ -220,6 +228,11 @@ def test_refused(values: dict[str, Any], message: str) -> None:
         ({"rms_norm_eps": "small"}, "rms_norm_eps = 'small'; a number"),
         ({"rms_norm_eps": -1e-5}, "rms_norm_eps = -1e-05; 0 or more"),
         ({"model_type": "gemma2", "final_logit_softcapping": 0.0}, "final_logit_softcapping = 0; a positive number"),
+        ({"model_type": "apertus", "rope_theta": 800.0}, "a rope_theta and no RoPE parameters"),
+        (
+            {"rope_scaling": YARN, "original_max_position_embeddings": 32},
+            "original_max_position_embeddings = 32 and 24 in its RoPE parameters",
+        ),
         (
             {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "rope_scaling": LINEAR},
             "rope_parameters and rope_scaling, which differ.*remove rope_scaling",

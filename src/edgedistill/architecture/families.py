@@ -195,7 +195,12 @@ def _older_spelling(config: Mapping[str, Any], family: Family) -> Mapping[str, A
     """
     if family.scaled_embedding and config.get("hidden_act") == "gelu":
         config = {**config, "hidden_act": "gelu_pytorch_tanh"}
-    if family.rope_parameters and not mapping(config, "rope_parameters") and "rope_scaling" not in config:
+    if family.rope_parameters and config.get("rope_parameters") is None and "rope_scaling" not in config:
+        if config.get("rope_theta", family.rope_theta) not in (None, family.rope_theta):
+            raise CheckpointError(
+                "config.json has a rope_theta and no RoPE parameters, where transformers 4 and 5 read different ones.",
+                hint=_COMPARE,
+            )
         return {**config, "rope_parameters": family.rope_parameters}
     if family.recurrent is None or family.recurrent.layer_type != "conv":
         return config

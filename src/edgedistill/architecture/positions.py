@@ -29,10 +29,9 @@ def rotated_layers(config: Mapping[str, Any], family: Family, windows: tuple[int
         return (config.get("position_embedding_type", default) == "rope",) * count
     if family.no_rope == "interval":
         return _rotated_by_interval(config, count)
-    if family.no_rope == "full_layers" and any(window is not None for window in windows):
+    if family.no_rope == "full_layers" and (family.parallel or config.get("sliding_window", 0) is not None):
         return tuple(window is not None for window in windows)
-    # Without any window, EXAONE 4 rotates every layer and Cohere 2 none.
-    return (not (family.no_rope == "full_layers" and family.parallel),) * count
+    return (True,) * count  # EXAONE 4 without windows, too
 
 
 def _rotated_by_interval(config: Mapping[str, Any], count: int) -> tuple[bool, ...]:
@@ -69,6 +68,12 @@ def rope_parameters(config: Mapping[str, Any], family: Family) -> dict[str, tupl
             hint=_COMPARE,
         )
     local = number(config, "rope_local_base_freq", 10000.0) if family.sliding_rope == "local_base" else theta
+    if family.interleaved_rope and params.get("rope_type") == "proportional":
+        raise UnsupportedModelError(
+            f"The RoPE of this {config['model_type']} model is proportional, and its rotary pairs are neighbours; that "
+            "is not supported.",
+            hint=_COMPARE,
+        )
     nested = {"full_attention", "sliding_attention"} & set(params)
     _require_form(config, family, params, nested=bool(nested))
     if nested:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 _PROPORTIONAL = "proportional"
+_ORIGINAL = "original_max_position_embeddings"
 
 
 def rope_spec(
@@ -47,11 +48,12 @@ def rope_spec(
         head_dim: Elements of a head. ``partial``: the share of them that is rotated.
         theta: Base of the frequencies if ``params`` names none.
         max_position_embeddings: Training length if ``params`` has no ``original_max_position_embeddings`` (YaRN).
-        original_length: ``original_max_position_embeddings`` of the config itself (Phi 3), which comes before that.
+        original_length: ``original_max_position_embeddings`` of the config itself (Phi 3), which comes before that;
+            transformers 4 and 5 disagree where ``params`` has another one.
 
     Raises:
         UnsupportedModelError: An unknown kind.
-        CheckpointError: A parameter of the kind is missing or no number.
+        CheckpointError: A parameter of the kind is missing or no number, or there are two original lengths.
     """
     kind = str(params.get("rope_type") or params.get("type") or "default")
     if kind not in _KINDS:
@@ -77,9 +79,13 @@ def rope_spec(
     exponents = np.arange(0, rotated, 2, dtype=np.float32) / np.float32(of)
     # The power in float64: NumPy's in float32 is off by an ulp for many frequencies, torch's hardly ever.
     pos_freqs = (np.float64(base) ** exponents.astype(np.float64)).astype(np.float32)
-    values = (
-        dict(params) if original_length is None else {"original_max_position_embeddings": original_length, **params}
-    )
+    values = dict(params)
+    if original_length is not None and values.setdefault(_ORIGINAL, original_length) != original_length:
+        raise CheckpointError(
+            f"config.json has {_ORIGINAL} = {original_length!r:.40} "
+            f"and {values[_ORIGINAL]!r:.40} in its RoPE parameters.",
+            hint="Compare config.json with the original model's.",
+        )
     known = _Parameters(values, pos_freqs, base, max_position_embeddings)
     unusable = CheckpointError(
         f"The RoPE parameters of config.json ({kind}) give frequencies that are not finite.",
