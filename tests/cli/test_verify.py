@@ -225,7 +225,7 @@ def test_a_cluster_draws_the_same_samples(tiny_bundle_dir: Path, reference: Path
     with local_cluster(tmp_path) as started:
         started.start("one")
         started.start("two")
-        there = edgedistill("verify", tiny_bundle_dir, *options, "--dask", started.file, "--compare-devices")
+        there = here("verify", tiny_bundle_dir, *options, "--dask", started.file, "--compare-devices")
     assert there.code == alone.code, there.err
     assert there.report["devices"]["comparisons"][0]["parted"] == 0
     for part in ("bundle_result", "reference_result", "pairs", "gate", "tokens"):

@@ -85,28 +85,30 @@ def test_the_same_samples_as_here(
 
 
 def test_a_worker_that_is_killed_in_the_middle_loses_nothing(
-    tmp_path: Path, model: BundleModel, prompts: tuple[Prompt, ...], monkeypatch: pytest.MonkeyPatch
+    running: LocalCluster,
+    tmp_path: Path,
+    model: BundleModel,
+    prompts: tuple[Prompt, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cluster_model, "UNIT", 2)
     mark = tmp_path / "mark"
     header = store_header(_suite(prompts), SETTINGS, model.identity)
-    with local_cluster(tmp_path) as started:
-        started.start("good")
-        victim = started.start("victim", preload=STUCK, MARK=str(mark), ALLOWED="0")
+    victim = running.start("victim", preload=STUCK, MARK=str(mark), ALLOWED="0")
 
-        def kill() -> None:
-            wait_until(mark.exists)
-            os.kill(victim.pid, signal.SIGKILL)
+    def kill() -> None:
+        wait_until(mark.exists)
+        os.kill(victim.pid, signal.SIGKILL)
 
-        with Cluster.connect(str(started.file)) as cluster:
-            wait_for(cluster, 2)
-            killer = threading.Thread(target=kill, daemon=True)
-            killer.start()
-            with SampleStore.open(tmp_path / "x.samples", header) as store:
-                drawn = collect(SpreadBundle(model, cluster), prompts, SAMPLES, SETTINGS, store)
-            killer.join(timeout=300)
-            assert not killer.is_alive(), "nobody was killed"
-            wait_for(cluster, 1)
+    with Cluster.connect(str(running.file)) as cluster:
+        wait_for(cluster, 3)
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        with SampleStore.open(tmp_path / "x.samples", header) as store:
+            drawn = collect(SpreadBundle(model, cluster), prompts, SAMPLES, SETTINGS, store)
+        killer.join(timeout=300)
+        assert not killer.is_alive(), "nobody was killed"
+        wait_for(cluster, 2)
     assert drawn == local(model, prompts)
     with SampleStore.open(tmp_path / "x.samples", header) as again:
         assert len(again.drawn) == len(prompts) * SAMPLES
