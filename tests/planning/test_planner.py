@@ -16,7 +16,7 @@ from edgedistill.errors import UsageError
 from edgedistill.estimate.speed import LayerCase, MatrixCase, StepModel
 from edgedistill.estimate.timings import Machine, Timings, path_of
 from edgedistill.export.plan import make_plan
-from edgedistill.planning import kernels, measure
+from edgedistill.planning import kernels, layers, measure
 from edgedistill.planning.measure import measure_missing
 from edgedistill.planning.options import read_formats
 from edgedistill.profile.profile import load_profile
@@ -29,6 +29,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEDISTILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(kernels, "SECONDS", 0.0)
     monkeypatch.setattr(kernels, "REPEATS", 1)
+    for module in (kernels, layers):  # it looks through all memory of the tests' process before each layer
+        monkeypatch.setattr(module, "use_huge_pages", lambda: None)
     monkeypatch.setattr(measure, "memory_bandwidth", lambda *_: 10.0)
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 STAGE = re.compile(r"[\w .-]+: (\d+ %|(.* in )?(\d+ min )?[0-9.]+ (ms|s))|(Plan|note): .*")
 """What may stand before an error: a stage that ended or goes on for long, the plan of a run, what it cannot show."""
 SUITE_PROMPTS = 16
+DONE = (0, 1, 3)
+"""Exit codes of commands that did their work."""
 COMMAND = (sys.executable, "-m", "edgedistill")
 
 
@@ -109,7 +111,7 @@ def here(
             code = main([str(argument) for argument in arguments])
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        finally:
+        if code not in DONE:
             gc.collect()  # sessions of a refused command hang on its traceback
         if code == EXIT_INTERRUPTED and not interrupted:
             raise KeyboardInterrupt
