@@ -145,6 +145,8 @@ def advised(error):
                     arguments["block_size"] = int(value)
                 case "--format":
                     arguments["weight_format"] = parse_format(value)
+                case "--kv-cache":
+                    arguments["kv_cache"] = value
                 case "--profile":
                     name = value
         yield option, arguments, name
@@ -180,6 +182,20 @@ def test_what_a_refusal_recommends_does_fit(
         assert fits(predict_profile(*spec_and_weights, changed), changed), option
         found |= {word for word in option.split(":")[0].split() if word.startswith("--")}
     assert kinds <= found
+
+
+def test_a_long_context_is_offered_keys_and_values_in_8_bits() -> None:
+    profile = load_profile("laptop-cpu").with_overrides(context_length=16384)
+    with pytest.raises(BudgetError, match=r"4\.83 GB of it KV cache") as caught:
+        check(*QWEN_4, profile)
+    found = {option.split(":")[0]: arguments for option, arguments, _ in advised(caught.value)}
+    assert found["--kv-cache int8"] == {"kv_cache": "int8"}
+    changed = profile.with_overrides(kv_cache="int8")
+    assert fits(check(*QWEN_4, changed), changed)
+    longer = load_profile("laptop-cpu").with_overrides(context_length=65536, kv_cache="int8")
+    with pytest.raises(BudgetError) as caught:
+        check(*QWEN_4, longer)
+    assert "--kv-cache" not in (caught.value.hint or ""), "it has them already"
 
 
 def test_other_profiles_come_smallest_first_and_for_the_same_processors() -> None:

@@ -65,17 +65,19 @@ def alternatives(
 ) -> Iterator[Alternative]:
     """Changes of one option at a time that fit, least damage to the model first.
 
-    Shorter contexts, then larger blocks, then fewer bits keep to the limits of ``profile``, singly or, where no single
-    one is enough, a format with a shorter context; each of ``others`` for the same family of processors, and for the
-    same or any names of them, is taken as it is, with its own limits, the smallest machine first.
+    Shorter contexts, then keys and values in 8 bits, then larger blocks, then fewer bits keep to the limits of
+    ``profile``, singly or, where no single one is enough, one of the others with a shorter context; each of ``others``
+    for the same family of processors, and for the same or any names of them, is taken as it is, with its own limits,
+    the smallest machine first.
     """
-    variants = [*_contexts(profile), *_formats_of(profile)]
+    others_than_context = [*_caches(profile), *_formats_of(profile)]
+    variants = [*_contexts(profile), *others_than_context]
     fitting = list(_fitting(model, weights, variants))
     if not fitting:
         pairs = [
             (f"{first} {second}", changed)
-            for first, formatted in _formats_of(profile)
-            for second, changed in _contexts(formatted)
+            for first, another in others_than_context
+            for second, changed in _contexts(another)
         ]
         fitting = list(_fitting(model, weights, pairs))[:1]
     yield from fitting
@@ -140,6 +142,11 @@ def _contexts(profile: Profile) -> Iterator[tuple[str, Profile]]:
         yield f"--context {length}", profile.with_overrides(context_length=length)
 
 
+def _caches(profile: Profile) -> Iterator[tuple[str, Profile]]:
+    if not profile.kv_cache.is_quantized:
+        yield "--kv-cache int8", profile.with_overrides(kv_cache="int8")
+
+
 def _formats_of(profile: Profile) -> Iterator[tuple[str, Profile]]:
     formats = [profile.weights.default, *(rule.format for rule in profile.weights.rules)]
     quantized = [fmt.block_size for fmt in formats if not fmt.is_float]
@@ -154,7 +161,7 @@ def _formats_of(profile: Profile) -> Iterator[tuple[str, Profile]]:
 
 def _advice(fitting: Sequence[Alternative]) -> str:
     if not fitting:
-        return "No block size, format, context length or known profile makes it fit: choose a smaller model."
+        return "No KV cache, block size, format, context length or known profile makes it fit: choose a smaller model."
     seen: set[str] = set()
     chosen: list[str] = []
     for alternative in fitting:  # the first of each kind of option is the mildest
