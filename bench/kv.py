@@ -4,8 +4,9 @@
 
 All bundles have the same weights; only the cache differs. One long text (this repository's documentation) is scored
 by prefill with the float32 cache and with each other one; the Kullback-Leibler divergence, in nats, is summed over the
-whole vocabulary at every position and reported by how far into the context the position lies. Speed: one-token steps
-and the prefill of one chunk with a cache that is filled so far, median of --rounds in turn.
+whole vocabulary at every position and reported by how far into the context the position lies. Speed: processor time,
+which other work on the machine changes least, of one-token steps and of a chunk of a prompt with a cache that is filled
+so far; all caches in turn, every other round backwards. Use --threads 1: threads that wait for work count too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ("README.md", "profiles/README.md", "CONTRIBUTING.md", "src/edgedistill/catalog/models/tiny-reasoner/README.md")
-STEPS = 32
+STEPS, CHUNK = 24, 128
 
 
 def make_bundles(args: argparse.Namespace, root: Path) -> dict[str, Path]:
@@ -92,21 +93,30 @@ def filled(session: DecoderSession, ids: list[int], tokens: int) -> Decoder:
     return decoder
 
 
-def speed(session: DecoderSession, ids: list[int], tokens: int, rounds: int) -> dict[str, float]:
-    """Tokens/s of one-token steps and of a chunk of 128 with ``tokens`` in the cache."""
-    decoder = filled(session, ids, tokens)
-    decode, chunk = [], []
-    for _ in range(rounds + 1):
-        begun = time.perf_counter()
-        for token in ids[:STEPS]:
-            decoder.feed([token])
-        decode.append(STEPS / (time.perf_counter() - begun))
-        decoder.truncate(tokens)
-        begun = time.perf_counter()
-        decoder.feed(ids[:128], exact=True)
-        chunk.append(128 / (time.perf_counter() - begun))
-        decoder.truncate(tokens)
-    return {"decode_tps": median(decode[1:]), "prefill_tps": median(chunk[1:])}
+def speeds(
+    sessions: dict[str, DecoderSession], ids: list[int], tokens: int, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Milliseconds of processor time by name, with ``tokens`` in the cache: of a step the lower quartile, of a chunk
+    the median."""
+    decoders = {name: filled(session, ids, tokens) for name, session in sessions.items()}
+    steps: dict[str, list[float]] = {name: [] for name in sessions}
+    chunks: dict[str, list[float]] = {name: [] for name in sessions}
+    for number in range(rounds):
+        for name in sorted(sessions, reverse=bool(number % 2)):
+            decoder = decoders[name]
+            for token in ids[:STEPS]:
+                begun = time.process_time()
+                decoder.feed([token])
+                steps[name].append(time.process_time() - begun)
+            decoder.truncate(tokens)
+            begun = time.process_time()
+            decoder.feed(ids[:CHUNK], exact=True)
+            chunks[name].append(time.process_time() - begun)
+            decoder.truncate(tokens)
+    return {
+        name: {"step_ms": 1e3 * quantiles(steps[name], n=4)[0], "chunk_ms": 1e3 * median(chunks[name])}
+        for name in sessions
+    }
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -144,10 +154,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                         "top1": float(same.mean()),
                     }
                 )
-        for tokens in sorted({256, args.context // 4, args.context - 160}):
-            for name, session in sessions.items():
-                sys.stderr.write(f"speed of {name} at {tokens}\n")
-                result["formats"][name]["speed"][str(tokens)] = speed(session, ids, tokens, args.rounds)
+        for tokens in sorted({256, args.context // 2, args.context - 160}):
+            sys.stderr.write(f"speed at {tokens}\n")
+            for name, found in speeds(sessions, ids, tokens, args.rounds).items():
+                result["formats"][name]["speed"][str(tokens)] = found
     return result
 
 
@@ -166,10 +176,12 @@ def show(result: dict[str, Any]) -> None:
             start, stop = part["positions"]
             numbers = f"{part['mean_kl']:.4f} | {part['p99_kl']:.3f} | {100 * part['top1']:.1f} %"
             lines.append(f"| {name} | {entry['bytes_per_token']} | {start} to {stop} | {numbers} |")
-    lines += ["", "| cache | tokens held | decode tok/s | prefill tok/s |", "|---|---|---|---|"]
+    lines += ["", "| cache | tokens held | step, ms | chunk, ms |", "|---|---:|---|---|"]
+    first = next(iter(result["formats"].values()))["speed"]
     for name, entry in result["formats"].items():
-        for tokens, rates in entry["speed"].items():
-            lines.append(f"| {name} | {tokens} | {rates['decode_tps']:.0f} | {rates['prefill_tps']:.0f} |")
+        for tokens, found in entry["speed"].items():
+            cells = [f"{found[key]:.1f} (x{found[key] / first[tokens][key]:.2f})" for key in ("step_ms", "chunk_ms")]
+            lines.append(f"| {name} | {tokens} | {' | '.join(cells)} |")
     sys.stdout.write("\n".join(lines) + "\n")
 
 
