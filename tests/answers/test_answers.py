@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedistill.answers.extract import boxed_contents, extract
+from edgedistill.answers.boxes import boxed_contents
+from edgedistill.answers.extract import extract
 from edgedistill.answers.quantities import parse_number
 from edgedistill.answers.typed import canonical
 from edgedistill.runtime.text.reasoning import TagPair

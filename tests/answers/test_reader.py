@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedistill.answers.extract import boxed_contents, extract, read
+from edgedistill.answers.boxes import boxed_contents
+from edgedistill.answers.extract import extract, read
 from edgedistill.answers.fit import fit
 from edgedistill.answers.typed import canonical, read_span
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edgedistill.answers.anchors import is_heading, last_anchor
-from edgedistill.answers.extract import boxed_spans, extract, read
+from edgedistill.answers.boxes import boxed_spans
+from edgedistill.answers.extract import extract, read
 from edgedistill.answers.fit import fit
 from edgedistill.answers.typed import canonical, read_span
 

@@ -11,7 +11,9 @@ import re
 from typing import Literal
 
 from edgedistill.answers.anchors import is_heading, last_anchor
+from edgedistill.answers.boxes import boxed_contents, boxed_spans
 from edgedistill.answers.choices import chosen_letter
+from edgedistill.answers.numerals import last_in_words
 from edgedistill.answers.plain import plain
 from edgedistill.answers.quantities import quantity
 from edgedistill.answers.sentences import (
@@ -31,8 +33,6 @@ AnswerRule = Literal["auto", "boxed", "hash", "phrase", "number", "choice", "tex
 MAX_TEXT = 65_536
 """Of longer texts the end is read, and of what is neither boxed nor behind ``####`` the last quarter of it."""
 
-_BOXED = re.compile(r"\\f?boxed\s*\{")
-_BRACES = re.compile(r"\\f?boxed\s*\{|\\.|[{}]", re.DOTALL)
 _HASH = re.compile(r"####[ \t]*([^\n]+)")
 _JSON = re.compile(
     r"""["'](?:final[ _])?answer["']\s*:\s*(?:"((?:[^"\\\n]|\\.){1,400})"|([^"\s{\[][^,}\n]{0,400}))""", re.IGNORECASE
@@ -64,6 +64,9 @@ _DENIED = re.compile(r"\b(?:not|never|cannot|can't|nor|neither|unlikely|impossib
 _TRUTH = re.compile(r"true|false", re.IGNORECASE)
 _IT = re.compile(
     r"^(?:(?:the|this) )?(?:statement|claim|sentence|proposition|assertion|it|this|that)\s*$", re.IGNORECASE
+)
+_NOT_THIS = re.compile(
+    r"(?:\bnot|n't|\bnever)\s+(?:equal to |exactly |simply )?[^\s\w]*\d[\d.,/]*[^\w\s]*$", re.IGNORECASE
 )
 _UNANSWERED = re.compile(r"\b(?:I (?:do not|don't|cannot|can't|am|'m)|I'm|sorry|let me|let's|we need)\b", re.IGNORECASE)
 _BETWEEN_BOXES = re.compile(
@@ -113,32 +116,6 @@ def read(text: str, rule: AnswerRule = "auto", expected: AnswerType | None = Non
         if (found := finder(marked)) is not None:
             return found
     return _phrase(text) or _last_line(text, expected)
-
-
-def boxed_spans(text: str) -> list[tuple[int, int, int]]:
-    """(start, start of the content, end of it) of every balanced ``\\boxed{...}`` in order; nested ones count once,
-    as the outer.
-    """
-    open_braces: list[tuple[int, int] | None] = []
-    spans: list[tuple[int, int, int]] = []
-    for found in _BRACES.finditer(text):
-        sign = found.group()
-        if sign == "}":
-            box = open_braces.pop() if open_braces else None
-            if box is not None:
-                while spans and spans[-1][0] > box[0]:
-                    spans.pop()
-                spans.append((*box, found.start()))
-        elif sign == "{":
-            open_braces.append(None)
-        elif _BOXED.fullmatch(sign):
-            open_braces.append((found.start(), found.end()))
-    return spans
-
-
-def boxed_contents(text: str) -> list[str]:
-    """The contents of ``boxed_spans``."""
-    return [text[a:b] for _, a, b in boxed_spans(text)]
 
 
 def _boxed(text: str) -> Answer | None:
@@ -294,7 +271,11 @@ def _among_words(line: str, sentence: str, expected: AnswerType | None, text: st
         tail = _COPULA.split(_LEAD.sub("", sentence))[-1]
         return read_span(tail) if len(tail.split()) <= 6 and not _UNANSWERED.search(sentence) else None
     if expected in ("number", "fraction", "percent", "money", "unit"):
-        return _last_number(line) or _last_number(text)
+        if _NOT_THIS.search(line):
+            return None
+        found = _last_number(line) or _last_number(text)
+        spelled = last_in_words(sentence) if found is None else None
+        return found if spelled is None else only_number(spelled, False)
     # "12 + 30 = 42 of them", "first 3, then 4": without a type to look for, only what an equals sign says is an answer.
     _, sign, tail = line.rpartition("=")
     return only_number(tail, False) if sign else None

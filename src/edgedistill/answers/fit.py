@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _NUMERIC = ("number", "fraction")
 _MEASURED = ("percent", "money", "unit")
-_QUANTITY = re.compile(r"(-?\d+(?:/[1-9]\d*)?)(%| [^\d]+)?")
+_QUANTITY = re.compile(r"(-?\d+(?:/[1-9]\d*)?)(%| [^\d]+(?:\^[23])?)?")
 _COUNTED = re.compile(r"(?<![\w/])(-?\d+(?:/\d+)?) [^\W\d_]{3,}(?: [^\W\d_]+)*(?=,|$)")
 """An entry of a list with what it counts: 3 red."""
 _NAMED = re.compile(r"([A-Za-z](?:_\w+)?(?:\([a-z]\))?)=(.+)")

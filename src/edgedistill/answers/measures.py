@@ -17,7 +17,7 @@ _KINDS: tuple[dict[str, Fraction | int], ...] = (
     {"mi": 63360, "yd": 36, "ft": 12, "in": 1},
     {"kg": 1000, "g": 1, "mg": _THOUSANDTH, "ug": _THOUSANDTH**2},
     {"l": 1000, "ml": 1},
-    {"week": 604800, "d": 86400, "h": 3600, "min": 60, "s": 1, "ms": _THOUSANDTH, "us": _THOUSANDTH**2, "ns": _THOUSANDTH**3},
+    {"week": 604800, "day": 86400, "h": 3600, "min": 60, "s": 1, "ms": _THOUSANDTH, "us": _THOUSANDTH**2, "ns": _THOUSANDTH**3},
     {"year": 12, "month": 1},
     {"km/s": 1000, "m/s": 1, "km/h": Fraction(5, 18)},
     {"GHz": 10**9, "MHz": 10**6, "kHz": 1000, "Hz": 1},

@@ -63,6 +63,7 @@ _ROUND = {
 _FOREIGN = {
     word: value for words in _OTHERS for value, word in enumerate(words.split()) if word != "-"
 } | {word: value for value, words in _ROUND.items() for word in words.split()}  # fmt: skip
+_PERIOD = re.compile(r"(half )?an? (hour|minute|day|week|month|year)", re.IGNORECASE)
 _FIRST_WORD = re.compile(r"[^\s\d.,;:!?()]+")
 
 _CHINESE = {character: value for value, character in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "兩": 2}
@@ -91,6 +92,8 @@ def in_figures(text: str) -> tuple[str, bool] | None:
 
 
 def _english(text: str) -> tuple[str, bool] | None:
+    if (period := _PERIOD.fullmatch(text)) is not None:
+        return f"{'1/2' if period[1] else '1'} {period[2]}", False
     sign, rest = "", text
     if (found := re.match(r"(?:negative|minus) (?=\S)", rest, re.IGNORECASE)) is not None:
         sign, rest = "-", rest[found.end() :]
@@ -114,6 +117,20 @@ def _english(text: str) -> tuple[str, bool] | None:
     if following is not None and (following[1] or "one").casefold() in (*_ONES, *_LARGE, "hundred"):
         return None  # seventy five two, five-year-old
     return f"{sign}{value}{rest[end:]}", value != 1
+
+
+def last_in_words(text: str) -> str | None:
+    """The last whole number in English words, with the words behind it, as figures; None where there is none. "one" is
+    more often no number.
+    """
+    starts = [found.start() for found in re.finditer(r"(?<![\w-])[A-Za-z]", text)]
+    for start in reversed(starts):
+        value, end = _whole(text[start:])
+        if value > 1 and not any(
+            _whole(text[before:])[1] >= start - before + end for before in starts if start - 40 < before < start
+        ):
+            return f"{value}{text[start + end :]}"
+    return None
 
 
 def _whole(text: str) -> tuple[int, int]:

@@ -48,7 +48,7 @@ _COMMANDS = {
     **dict.fromkeys(("left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "displaystyle", "textstyle", "limits", "quad", "qquad", "hfill", "space", "thinspace", "enspace", "large", "Large", "rm", "bf"), " "),
 }  # fmt: skip
 _WRAPPERS = frozenset(
-    ["text", "textbf", "textit", "textrm", "textsf", "textnormal", "mathrm", "mathbf", "mathit", "mathsf", "mathbb", "mathcal", "mbox", "hbox", "operatorname", "boxed", "fbox", "framebox", "emph", "underline", "bold", "boldsymbol", "ensuremath", "bm"]
+    ["text", "textbf", "textit", "textrm", "textsf", "textnormal", "mathrm", "mathbf", "mathit", "mathsf", "mathbb", "mathcal", "mbox", "hbox", "operatorname", "ce", "boxed", "fbox", "framebox", "emph", "underline", "bold", "boldsymbol", "ensuremath", "bm"]
 )  # fmt: skip
 _NUMBER_SETS = str.maketrans("RZNQC", "ℝℤℕℚℂ")
 _UNSEEN = frozenset(("color", "textcolor", "phantom", "hphantom", "vphantom", "label", "tag", "hspace", "vspace"))

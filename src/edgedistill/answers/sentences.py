@@ -90,6 +90,9 @@ def only_number(sentence: str, decimal_comma: bool) -> Answer | None:
     """
     text = core(sentence)
     found = list(NUMBER.finditer(text))
+    if len(found) > 1 and not _WORDY.search(text):  # 2 hours and 30 minutes
+        amount = quantity(text[found[0].start() :].strip(EDGES), decimal_comma=decimal_comma)
+        return typed_answer("unit", amount[1], sentence) if amount is not None and amount[0] == "unit" else None
     if len(found) != 1 or _WORDY.search(text) or has_date(text) or _NO_PLAIN_NUMBER.search(text):
         return None
     rest = text[found[0].start() :]

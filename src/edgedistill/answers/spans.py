@@ -24,6 +24,8 @@ _CLAUSE = re.compile(
     r"so (?:the|it|we|that)|instead of|rather than|when|for (?:all|every|any))\b|,\s+(?:so|as|and so|or (?:about|approximately|roughly)|not|if|with|where|but)\s|"
     r"\s[—–]\s(?=[^\W\d])|[，,](?=因为|所以|即|也就是)"
 )
+_APPOSITION = re.compile(r"([^\d,;][^,;]*),\s+(?:the|an?)\s+[^,;]+\s(?:of|in|that|who|which)\s[^,;]*$")
+"""Paris, the capital of France."""
 _SUFFIX = re.compile(
     r"(?:です|でした|だ|である|になります|となります|입니다|이다|이에요|예요|입니다|ครับ|ค่ะ| है| हैं|'[dt][ıiuü]r|\s+olur|。)+[.。\s]*$"
 )
@@ -45,6 +47,8 @@ def core(span: str) -> str:
     text = re.sub(r"\bx(?=[1-9] ?=)", "x_", _SUFFIX.sub("", plain(text)))
     if (clause := _CLAUSE.search(text)) is not None and clause.start():
         text = text[: clause.start()]
+    if (behind := _APPOSITION.match(text)) is not None:
+        text = behind[1]
     while (
         (aside := _ASIDE.search(text)) is not None
         and _ASIDE_WORD.search(aside[1])

@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
 
+from edgedistill.answers.chemistry import molecule_key
 from edgedistill.answers.expression import expression_key
 from edgedistill.answers.measures import common
 from edgedistill.answers.moments import date_key, time_key
@@ -124,6 +125,8 @@ def _typed(text: str, decimal_comma: bool) -> tuple[AnswerType, str]:
     for kind, read in (("date", date_key), ("time", time_key), ("ratio", ratio_key)):
         if (key := read(text)) is not None:
             return kind, key  # type: ignore[return-value]
+    if (molecule := molecule_key(text)) is not None:
+        return "text", molecule
     if (found := quantity(text, decimal_comma=decimal_comma)) is not None:
         return found  # type: ignore[return-value]
     if (found := _in_words(text)) is not None:

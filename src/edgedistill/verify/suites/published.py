@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.answers.extract import boxed_contents
+from edgedistill.answers.boxes import boxed_contents
 from edgedistill.errors import SuiteError
 from edgedistill.verify.suites.draft import CHOICES, Draft, chosen, golds_of, tolerance_of
 from edgedistill.verify.suites.ifeval import checks_of
