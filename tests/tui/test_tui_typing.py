@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from fake_engine import FakeEngine, ask, chat_of, drive, make_app, until
 from test_tui_chat import SCRIPT, last, strip
-from textual.events import Key
-from textual.widgets import Markdown
+from textual.events import Key, Paste
+from textual.widgets import Markdown, Static
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
@@ -78,3 +78,27 @@ def test_enter_right_behind_fast_typing_sends_all_of_it(tmp_path: Path) -> None:
         assert engine.requests[0].messages[-1]["content"] == "How many?\nx"
 
     drive(make_app(tmp_path, engine), steps)
+
+
+def test_a_paste_that_would_freeze_the_prompt_becomes_a_file_that_is_sent_along(tmp_path: Path) -> None:
+    text = "word" * 30_000  # one token of the scripted engine
+
+    async def steps(pilot: Pilot[None]) -> None:
+        chat = chat_of(pilot)
+        await pilot.press("a")
+        pilot.app.post_message(Paste(text))
+        await until(pilot, lambda: "@" in chat.prompt.text)
+        (path,) = tmp_path.glob("pasted*.txt")
+        assert path.read_text() == text
+        assert chat.prompt.text == f'a @"{path}" '
+        pilot.app.post_message(Paste("and this"))
+        await until(pilot, lambda: chat.prompt.text.endswith("and this"))
+        await ask(pilot, ".")
+        question = chat.session.path()[0].content
+        assert question.startswith(f"a {path} and this.")
+        assert text.rstrip() in question
+        (shown,) = chat.query(".question .text").results(Static)
+        assert len(str(shown.render())) < 21_000  # the rest is in the session, not on the screen
+        assert "more characters" in str(shown.render())
+
+    drive(make_app(tmp_path, FakeEngine([("answer", "ok")])), steps)

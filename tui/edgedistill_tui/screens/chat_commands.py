@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from textual import work
 from textual.app import SuspendNotSupported
@@ -17,6 +18,9 @@ from edgedistill_tui.data import writing
 from edgedistill_tui.data.database import StoreError
 from edgedistill_tui.screens.chat_actions import ChatActions
 from edgedistill_tui.screens.dialogs import Recall
+
+if TYPE_CHECKING:
+    from edgedistill_tui.widgets.prompt import Prompt
 
 
 class ChatCommands(ChatActions):
@@ -32,6 +36,17 @@ class ChatCommands(ChatActions):
             if said:
                 await self.transcript.add_notice(said, kind="-quiet")
                 self.transcript.anchor()
+
+    def on_prompt_too_long(self, message: Prompt.TooLong) -> None:
+        """A paste that is too long to be edited goes to a file, which the question sends along."""
+        try:
+            path = writing.write_new(self.tui.services.config.exports, "pasted", ".txt", message.text)
+        except EdgedistillError as error:
+            self.notify(f"{len(message.text):,} characters were not pasted. {error}", severity="error", timeout=10)
+            return
+        before = "" if self.prompt.text[-1:].isspace() or not self.prompt.text else " "
+        self.prompt.insert(f'{before}@"{path}" ', self.prompt.document.end)
+        self.notify(f"{len(message.text):,} characters pasted: kept in {path}, sent along as a file.", timeout=8)
 
     async def _carry_out(self, name: str, rest: str) -> str:
         """Carry out the command; returns a sentence for the user, empty if the screen shows the effect itself."""

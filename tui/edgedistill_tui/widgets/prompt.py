@@ -12,11 +12,15 @@ from textual.widgets import TextArea
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from textual.events import Key
+    from textual.events import Key, Paste
+
+
+LARGEST_PASTE = 100_000
+"""Characters that a text area still lays out while one types; a line of ten times as many takes a second a key."""
 
 
 class Prompt(TextArea):
-    """A small text area that posts ``Submitted``."""
+    """A small text area that posts ``Submitted``, and ``TooLong`` for a paste that it would be slow with."""
 
     BINDINGS = [  # noqa: RUF012 - Textual's own declaration
         # Without priority: the application would handle it before letters that are still queued for this widget.
@@ -31,6 +35,13 @@ class Prompt(TextArea):
 
     class Submitted(Message):
         """The user pressed Enter on ``text``."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    class TooLong(Message):
+        """The user pasted ``text``, which is not inserted."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
@@ -55,6 +66,13 @@ class Prompt(TextArea):
                 self.action_newline()
             return
         await super()._on_key(event)
+
+    async def _on_paste(self, event: Paste) -> None:
+        """Textual calls the method of every class: ours has to stop the text area's."""
+        if len(event.text) > LARGEST_PASTE:
+            event.stop()
+            event.prevent_default()
+            self.post_message(self.TooLong(event.text))
 
     def action_submit(self) -> None:
         """Send what is written, if anything."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from edgedistill_tui.data.session import Message
 
+SHOWN = 20_000
+"""Characters of a question that are laid out, which has to be done anew at every width."""
 PAGE = 20
 """Number of messages that are laid out at first; earlier ones on request."""
 
@@ -77,7 +79,10 @@ class QuestionView(MessageView):
 
     def compose(self) -> ComposeResult:
         """The text, and which of its edits this is."""
-        yield Static(self.message.content, markup=False, classes="text")
+        text = self.message.content
+        if (left := len(text) - SHOWN) > 0:
+            text = f"{text[:SHOWN]}…\n({left:,} more characters, which the model has been given)"
+        yield Static(text, markup=False, classes="text")
         if self.alternatives:
             yield Static(self.alternatives, markup=False, classes="tag")
 
