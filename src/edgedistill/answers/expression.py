@@ -48,6 +48,14 @@ def expression_key(text: str) -> str | None:
     return algebra.render(value)
 
 
+def value(text: str) -> Fraction | None:
+    """The value of a calculation with plain numbers in ``plain`` spelling; None where it is none."""
+    try:
+        return algebra.constant(_Parser(text).whole())
+    except (NotAFormula, ZeroDivisionError, OverflowError):
+        return None
+
+
 class _Parser:
     """Recursive descent over a formula in ``plain`` spelling."""
 

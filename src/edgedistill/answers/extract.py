@@ -39,6 +39,7 @@ _JSON = re.compile(
 )
 _TAGGED = re.compile(r"<((?:final_?)?answer)>([^<]{1,400})</\1>", re.IGNORECASE)
 _MARKER = re.compile(r"^\s*(?:[-*•+]|\d{1,2}[.)])\s+")
+_NUMBERS = [str(at) for at in range(1, 100)]
 _BULLET = re.compile(r"^\s*[-*•+]\s+")
 _ANNOUNCING = re.compile(r"[:：][\s*_]*$")
 _SET_OFF = re.compile(r"\*\*|[$\\|]")
@@ -71,6 +72,9 @@ _NOT_THIS = re.compile(
 _UNANSWERED = re.compile(r"\b(?:I (?:do not|don't|cannot|can't|am|'m)|I'm|sorry|let me|let's|we need)\b", re.IGNORECASE)
 _BETWEEN_BOXES = re.compile(
     r"[\s$.\\()\[\]]*(?:,|;|&|and|or|und|oder|y|et|ou|e|и|или|和|或|と|,\s*(?:and|or))[\s$\\()\[\]]*(?:[a-zA-Z]\s*=\s*)?"
+)
+_LETTER_IS_RIGHT = re.compile(
+    r"[*_]*\(?([A-Z])[).]*[*_]* is (?:the )?(?:correct|right|best)(?: (?:answer|option|choice))?[.!*_]*"
 )
 _LETTER_WITH_REASON = re.compile(
     r"^[*_]*(?:\(([A-Z])\)|([A-Z])[.)])[*_]*\s+(?![A-Z]\.)(?!(?:and|or|&|und|oder|y|et|ou|и|или)\s+\(?[A-Z]\b)\S"
@@ -168,6 +172,11 @@ def _announced(tail: list[str], *, new_line: bool, decimal_comma: bool) -> Answe
         if len(lines) > 1 and all(_BULLET.match(line) for line in lines):
             entries = (first_sentence(_BULLET.sub("", line)) for line in lines)
             return read_span(", ".join(entries), decimal_comma=decimal_comma)
+        if len(lines) > 1 and [line.partition(" ")[0].rstrip(".)") for line in lines] == _NUMBERS[: len(lines)]:
+            numbered = [read_span(_MARKER.sub("", line), decimal_comma=decimal_comma) for line in lines]
+            if any(one is None or one.type == "text" for one in numbered):
+                return None  # steps
+            return read_span(", ".join(_MARKER.sub("", line) for line in lines), decimal_comma=decimal_comma)
         if len(lines) > 3 and not _SET_OFF.match(first):
             return None  # a solution begins here, not an answer
         first = _BULLET.sub("", first)
@@ -197,6 +206,8 @@ def _last_line(text: str, expected: AnswerType | None) -> Answer | None:
     line = re.sub(r"(?<=\d)!+$", "", line)
     if len(lines) == 1 and expected is None and (letter := _LETTER_WITH_REASON.match(line)) is not None:
         return Answer("letter", letter[1] or letter[2], line)
+    if (letter := _LETTER_IS_RIGHT.fullmatch(line)) is not None:
+        return Answer("letter", letter[1], line)
     if line.startswith("|") and (line.count("|") > 2 or (len(lines) > 1 and lines[-2].startswith("|"))):
         return read_span([cell for cell in line.split("|") if cell.strip()][-1])
     if _BULLET.match(line) or (_MARKER.match(lines[-2]) if len(lines) > 1 else expected is not None):

@@ -39,7 +39,7 @@ _GLUED = re.compile(
     r"(上午|早上|凌晨|午前|오전|下午|晚上|傍晚|午後|오후)? ?(\d{1,2}) ?(?:([点點])|[时時시])(?:整| ?(半|반)| ?(\d{1,2}) ?[分분])?"
 )
 _LATE = frozenset(("下午", "晚上", "傍晚", "午後", "오후", "afternoon", "evening", "night"))
-_NAMED = {"noon": "12:00", "midnight": "00:00", "12 noon": "12:00", "12 midnight": "00:00"}
+_NAMED = re.compile(r"(?:12(?::00)? )?(?:(noon)|midnight)", re.IGNORECASE)
 
 
 def date_key(text: str) -> str | None:
@@ -101,7 +101,8 @@ def time_key(text: str) -> str | None:
     if (found := _GLUED.fullmatch(text)) is not None and (found[1] or found[4] or found[5] or not found[3]):
         minutes = "30" if found[4] else found[5]
         return _clock(_late(int(found[2]), late=found[1] in _LATE, early=bool(found[1])), minutes)
-    return _NAMED.get(text.casefold())
+    named = _NAMED.fullmatch(text)
+    return None if named is None else "12:00" if named[1] else "00:00"
 
 
 def _late(hour: int, *, late: bool, early: bool) -> int:

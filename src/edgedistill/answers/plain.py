@@ -62,6 +62,7 @@ _MATRIX = re.compile(r"\\(?:begin|end)\s*\{([pbvB]?(?:small)?matrix|array|cases|
 _SYSTEM = re.compile(r"\\begin\{(cases|aligned|align\*?|gathered)\}(.*?)\\end\{\1\}", re.DOTALL)
 _DOLLAR_NAMES = {"US": "USD", "R": "BRL", "A": "AUD", "C": "CAD", "HK": "HKD", "NT": "TWD", "S": "SGD"}
 _DOLLARS = re.compile(r"\b(US|R|A|C|HK|NT|S)\\?\$(?=\s?[\d.-])")
+_HIGHER_ROOT = re.compile(r"([∛∜]) ?(?:\(([^()]*)\)|(\d+|[a-z]))")
 _MICRO = re.compile(r"[µμ](?=[mgslL](?![^\W_]))")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|dot|bar)\s*\{(\d+)\}")
 _MAX_DEPTH = 40
@@ -76,7 +77,7 @@ def plain(text: str) -> str:
     text = _DOLLARS.sub(lambda found: f"{_DOLLAR_NAMES[found[1]]} ", text)
     if "\\" in text or "{" in text or "$" in text:
         text = _REPEATING.sub(_repeating, text)
-        text = _SYSTEM.sub(_system, text)
+        text = _SYSTEM.sub(_system, re.sub(r"\\not\s*=", r"\\neq ", text))
         text = _MATRIX.sub(_matrix, text)
         text = _Latex(text).read()
     text = re.sub(r"(?<=\d) ?[xX] ?(?=10\^)", "*", text)
@@ -100,6 +101,7 @@ def _matrix(found: re.Match[str]) -> str:
 
 def _unicode(text: str) -> str:
     text = _MICRO.sub("u", text)
+    text = _HIGHER_ROOT.sub(lambda found: f" root({'34'['∛∜'.index(found[1])]}, {found[2] or found[3]}) ", text)
     text = _SUPERSCRIPTS.sub(lambda found: f"^({found.group().translate(_SUPERSCRIPT)})", text)
     text = _SUBSCRIPTS.sub(lambda found: "_" + found.group().translate(_SUBSCRIPT), text)
     text = text.translate(_TABLE)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
+from edgedistill.answers.expression import value
 from edgedistill.answers.plain import plain
+from edgedistill.answers.quantities import parse_number
 
 _OUTER = " \t\r\n.,;:!?\"'`*_…。"
 _HEDGE = re.compile(
@@ -19,9 +21,10 @@ _ASIDE = re.compile(r"(?<=\S)\s+[(\[（]([^()\[\]（）]*)[)\]）]\s*[.。]?$")
 _ASIDE_WORD = re.compile(
     r"(?<![^\W\d_])(?!(?:sqrt|sin|cos|tan|log|pi|ln|exp|mod|alpha|beta|theta|deg|infinity)\b)[^\W\d_]{2,}"
 )
+_NOTE = re.compile(r"^\s*(?:i\.e|e\.g|cf)\.|^\d+ [ds]\.? ?[pf]\.?$")
 _CLAUSE = re.compile(
     r",?\s+(?:because|since|which|rounded|where|as (?:the|we|it)|after|given that|weil|porque|parce que|car|потому что|because of|"
-    r"so (?:the|it|we|that)|instead of|rather than|when|for (?:all|every|any))\b|,\s+(?:so|as|and so|or (?:about|approximately|roughly)|not|if|with|where|but)\s|"
+    r"so (?:the|it|we|that)|instead of|rather than|when|for (?:all|every|any)|to (?:\d+|one|two|three|four) (?:decimal|significant))\b|,?\s+(?:i\.e|e\.g)\.|,\s+(?:so|as|and so|or (?:about|approximately|roughly)|not|if|with|where|but)\s|"
     r"\s[—–]\s(?=[^\W\d])|[，,](?=因为|所以|即|也就是)"
 )
 _APPOSITION = re.compile(r"([^\d,;][^,;]*),\s+(?:the|an?)\s+[^,;]+\s(?:of|in|that|who|which)\s[^,;]*$")
@@ -51,7 +54,7 @@ def core(span: str) -> str:
         text = behind[1]
     while (
         (aside := _ASIDE.search(text)) is not None
-        and _ASIDE_WORD.search(aside[1])
+        and (_ASIDE_WORD.search(aside[1]) or _NOTE.search(aside[1]) or _same(text[: aside.start()], aside[1]))
         and text[: aside.start()].strip(_OUTER)
     ):
         text = text[: aside.start()]
@@ -64,6 +67,12 @@ def core(span: str) -> str:
     if (instead := _INSTEAD.match(text)) is not None:
         text = text[instead.end() :]
     return _SUFFIX.sub("", text)
+
+
+def _same(before: str, aside: str) -> bool:
+    """Whether an aside is the calculation of the number before it: 12 (3 * 4)."""
+    number = parse_number(before.strip(_OUTER))
+    return number is not None and not aside.strip().isdecimal() and value(aside.partition("=")[0]) == number
 
 
 def outer(text: str) -> str:
