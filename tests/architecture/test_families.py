@@ -127,6 +127,9 @@ def test_sliding_windows() -> None:
     assert windows(model_type="mistral", sliding_window=None) == [None] * 3
     assert windows(model_type="qwen2", sliding_window=5) == [None] * 3
     assert windows(model_type="qwen2", sliding_window=5, use_sliding_window=True, max_window_layers=1) == [None, 5, 5]
+    experts = {"hidden_size": 64, "moe_intermediate_size": 32, "sliding_window": 5, "max_window_layers": 1}
+    assert windows(model_type="qwen3_moe", use_sliding_window=True, **experts) == [5] * 3
+    assert windows(model_type="qwen3_moe", **experts) == [None] * 3
     types = ["full_attention", "sliding_attention", "full_attention"]
     values = {"sliding_window": 5, "use_sliding_window": True, "layer_types": types}
     assert windows(model_type="qwen3", **values) == [None, 5, None]
@@ -187,6 +190,8 @@ def test_layers_without_position_encoding() -> None:
             },
             "layers of type chunked_attention",
         ),
+        ({"model_type": "qwen2_moe", "use_sliding_window": True}, "use_sliding_window = True .windows"),
+        ({"model_type": "qwen2_moe", "layer_types": ["sliding_attention"] * 3}, "qwen2_moe model lists layers with"),
         ({"model_type": "qwen3", "is_causal": False}, "is_causal = False .bidirectional"),
         (
             {"model_type": "llama", "rope_parameters": {"full_attention": {"rope_theta": 7.0}}},

@@ -251,6 +251,10 @@ def _reject_foreign(config: Mapping[str, Any], model_type: str, family: Family) 
             f"{recurrent}.",
             hint=_HINT,
         )
+    if "sliding_attention" in kinds and "use_sliding_window" in family.refused:
+        raise UnsupportedModelError(
+            f"The config of this {model_type} model lists layers with windows, which is not supported.", hint=_HINT
+        )
     if config.get("quantization_config"):
         method = mapping(config, "quantization_config").get("quant_method", "unknown method")
         raise UnsupportedModelError(

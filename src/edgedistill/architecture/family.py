@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from edgedistill.architecture.spec import Norm, NormPlacement, QkNorm
 
-Windows = Literal["none", "all", "optional", "pattern"]
+Windows = Literal["none", "all", "optional", "optional_all", "pattern"]
 NoRope = Literal["none", "interval", "full_layers", "unless_stated", "stated"]
 SlidingRope = Literal["same", "local_base", "unscaled"]
 
@@ -122,7 +122,8 @@ class Family:
         interleaved_rope: Rotary pairs are neighbours (0, 1), (2, 3), ... instead of halves of the head.
         partial_rotary: Default share of each head that is rotated; None: whole heads, whatever the config says.
         windows: ``none``; ``all`` layers of the same sliding window; ``optional`` (``use_sliding_window`` with
-            ``layer_types`` or ``max_window_layers``); ``pattern`` (``layer_types`` or every n-th layer full).
+            ``layer_types`` or ``max_window_layers``); ``optional_all`` (all with ``use_sliding_window``, or none);
+            ``pattern`` (``layer_types`` or every n-th layer full).
         no_rope: Layers without RoPE: every n-th (SmolLM3), those of full attention (EXAONE 4, Cohere 2), or all unless
             ``position_embedding_type`` is rope (Granite 4), which ``stated`` has by default (Granite 3 with experts).
         intermediate_size: Key of the MLP's inner size.

@@ -119,13 +119,13 @@ FAMILIES: dict[str, Family] = {
         _QWEN3,
         head_dim=None,
         kv_heads=4,
+        windows="optional_all",
         experts=Experts(size=Key("moe_intermediate_size", 768), normalized=_NORMALIZED, some_layers=True),
     ),
     "qwen2_moe": Family(
         kv_heads=16,
         qkv_bias=Key("qkv_bias", True),
-        windows="optional",
-        sliding_window=4096,
+        refused={"use_sliding_window": "windows, in other layers by each version of transformers"},
         experts=Experts(
             count=Key("num_experts", 60),
             active=Key("num_experts_per_tok", 4),

@@ -116,10 +116,10 @@ def windows_of(config: Mapping[str, Any], family: Family, count: int) -> tuple[i
     """Sliding window of each layer, None where attention is full."""
     if family.windows == "none" or config.get("sliding_window", family.sliding_window) is None:
         return (None,) * count
-    if family.windows == "optional" and not config.get("use_sliding_window", False):
+    if family.windows in ("optional", "optional_all") and not config.get("use_sliding_window", False):
         return (None,) * count
     window = integer(config, "sliding_window", family.sliding_window)
-    if family.windows == "all":
+    if family.windows in ("all", "optional_all"):
         return (window,) * count
     types = per_layer(config, "layer_types", count)
     if types is None and family.windows == "pattern":
