@@ -202,3 +202,12 @@ def test_a_kv_cache_of_an_unknown_type_is_refused(tmp_path: Path) -> None:
     assert result.code == 2
     assert "int8" in result.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("closed", [("stdout",), ("stderr",), ("stdin", "stdout", "stderr")])
+def test_streams_that_the_shell_closed(closed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """``edgedistill profiles list >&-``: the command does its work, and what it prints is lost."""
+    for name in closed:
+        monkeypatch.setattr(sys, name, None)
+    assert command.main(["profiles", "list"]) == 0
+    assert command.main(["profiles", "show", "no-such-profile"]) == 2

@@ -39,6 +39,7 @@ _HINTS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code. With EDGEDISTILL_TRACEBACK=1 errors keep their traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_closed_streams()
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
@@ -53,6 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _report(error)
     return code
+
+
+def _open_closed_streams() -> None:
+    """Where the shell closed a stream (``>&-``) Python has None: what is printed there is lost, not the command."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open to the end
 
 
 def _dispatch(arguments: list[str]) -> int:
