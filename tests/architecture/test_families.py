@@ -192,6 +192,7 @@ def test_layers_without_position_encoding() -> None:
         ),
         ({"model_type": "qwen2_moe", "use_sliding_window": True}, "use_sliding_window = True .windows"),
         ({"model_type": "qwen2_moe", "layer_types": ["sliding_attention"] * 3}, "qwen2_moe model lists layers with"),
+        ({"model_type": "qwen3_5_text", "hidden_act": "gelu"}, "has the activation 'gelu'; of this type, silu"),
         ({"model_type": "qwen3", "is_causal": False}, "is_causal = False .bidirectional"),
         (
             {"model_type": "llama", "rope_parameters": {"full_attention": {"rope_theta": 7.0}}},

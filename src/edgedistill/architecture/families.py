@@ -110,6 +110,11 @@ def build_spec(config: Mapping[str, Any]) -> ModelSpec:
         raise UnsupportedModelError(
             f"The experts have the activation '{activation}'; ONNX Runtime's kernel for them has silu.", hint=_HINT
         )
+    if family.recurrent is not None and _ACTIVATIONS[activation] != "silu":
+        # Their convolutions have the activation of the MLP (Qwen 3.5, Granite 4-h), or the MLP has silu whatever it is.
+        raise UnsupportedModelError(
+            f"The model has the activation '{activation}'; of this type, silu is expected.", hint=_HINT
+        )
     max_position_embeddings = integer(config, "max_position_embeddings", family.max_position_embeddings)
     for key in (family.attention_scale_base, family.attention_scale, family.logits_divisor):
         if isinstance(key, Key) and not 0 < key.number(config) < math.inf:
