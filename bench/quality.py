@@ -56,18 +56,19 @@ EMBEDDING = "int8-b32-sym-search-s8"
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Formats of the layers' matrices and of the embedding, which is the head too; ``default`` None: what an export
-    without options makes, with its quick calibration unless ``quick`` is False."""
+    without a format makes, with its quick calibration unless ``quick`` is False, or the ``thorough`` one."""
 
     name: str
     default: str | None = None
     embedding: str = EMBEDDING
     quick: bool = True
     quality: Quality | None = None
+    thorough: bool = False
 
     @property
     def calibrated(self) -> bool:
         """Whether traces decide anything."""
-        return self.default is not None and "gptq" in self.default
+        return self.thorough or (self.default is not None and "gptq" in self.default)
 
     def profile(self) -> Profile:
         """The default profile with these formats."""
@@ -84,6 +85,9 @@ RECIPES = (
     Recipe("default, --no-calibrate", quick=False),
     Recipe("small", quality="small"),
     Recipe("high", quality="high"),
+    Recipe("default, --calibrate", thorough=True),
+    Recipe("small, --calibrate", quality="small", thorough=True),
+    Recipe("high, --calibrate", quality="high", thorough=True),
     Recipe("int4-b32-asym-search", "int4-b32-asym-search"),
     Recipe("int4-b32-asym-gptq-s8", "int4-b32-asym-gptq-s8"),
     Recipe("int8-b64-sym-gptq-s8-acc1", "int8-b64-sym-gptq-s8-acc1", f"{EMBEDDING}-acc1"),
@@ -174,7 +178,7 @@ class Run:
                 calibration=self.calibration if recipe.calibrated else None,
                 quality=recipe.quality,
                 calibrate=None if recipe.default is None and recipe.quick else False,
-                gptq=self.options if recipe.calibrated else None,
+                gptq=self.options if recipe.calibrated and not recipe.thorough else None,
                 check=False,
                 verify=False,
                 force=True,
