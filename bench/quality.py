@@ -39,12 +39,14 @@ from edgedistill.bundle.bundle import MODEL, WEIGHTS
 from edgedistill.catalog.builtin import resolve
 from edgedistill.comparison.quality import store
 from edgedistill.errors import EdgedistillError
+from edgedistill.export.options import ExportOptions
 from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.progress import NullProgress
 from edgedistill.quantize.gptq import GptqOptions
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import DecoderSession
 from edgedistill.traces.generate import from_file_for, self_generated
+from edgedistill.workflow.calibration_traces import traces_for
 
 if TYPE_CHECKING:
     from edgedistill.profile.quality import Quality
@@ -146,7 +148,10 @@ class Run:
             say(f"{self.name}: {tokens} tokens of its own, seed {seed}")
             return self_generated(model, sequences=-(-tokens // length), length=length, seed=seed).head(tokens)
 
-        self.calibration = traces(args.calibration, args.calibration_tokens, 512, 0)
+        # What --calibrate takes: the model's own replies, and the built-in texts.
+        say(f"{self.name}: what is calibrated on")
+        wanted = ExportOptions(calibration=args.calibration, calibration_tokens=args.calibration_tokens)
+        self.calibration = traces_for(self.source, wanted)
         if args.evaluation is not None:
             judged = {args.evaluation.name: list(traces(args.evaluation, args.tokens, 256, 1).sequences)}
         else:
