@@ -42,7 +42,7 @@ from edgedistill.errors import EdgedistillError
 from edgedistill.export.options import ExportOptions
 from edgedistill.profile.profile import Profile, load_profile
 from edgedistill.progress import NullProgress
-from edgedistill.quantize.gptq import GptqOptions
+from edgedistill.quantize.gptq import THOROUGH
 from edgedistill.runtime.model import open_bundle
 from edgedistill.runtime.session import DecoderSession
 from edgedistill.traces.generate import from_file_for, self_generated
@@ -112,7 +112,7 @@ class Run:
     def __init__(self, name: str, args: argparse.Namespace) -> None:
         self.name, self.args = name, args
         self.root: Path = args.out / f"{name}{'-quick' if args.quick else ''}"
-        self.options = GptqOptions(sweeps=2, act_order=True)
+        self.options = THOROUGH
         (self.root / "points").mkdir(parents=True, exist_ok=True)
         found = resolve(name)
         if found is None:

@@ -33,7 +33,7 @@ from edgedistill.graph.decoder import build_graph
 from edgedistill.graph.weights import WeightEmitter
 from edgedistill.profile.profile import usable_profiles
 from edgedistill.quantize import kv as kv_format
-from edgedistill.quantize.gptq import GptqOptions
+from edgedistill.quantize.gptq import THOROUGH
 from edgedistill.quantize.plan import PREFILL, parse_format
 from edgedistill.system.cgroup import available_memory
 
@@ -82,7 +82,7 @@ class OwnExporter:
         self.notes = checkpoint.notes
         self._profile = profile
         self._traces = options.traces
-        self._gptq = options.gptq or GptqOptions()
+        self._gptq = options.gptq or THOROUGH
         self._observed = options.observed
         self.plan = make_plan(checkpoint, profile, options.context, calibrated=self._traces is not None)
         self._predicted: Budget | None = None

@@ -51,7 +51,7 @@ class ExportOptions:
         max_memory: The same, for at most this much memory in use with a full context: bytes, or text such as ``2GB``.
         max_kl: Choose the smallest formats that are predicted to stay within this KL divergence, in nats per token.
         sensitivity: ``measured`` for every matrix, ``estimated`` from some of them, or ``auto``, by the model's size.
-        gptq: Options of the solver; None: ``GptqOptions()``, or ``quantize.gptq.QUICK`` for a quick calibration.
+        gptq: Options of the solver; None: ``quantize.gptq.THOROUGH``, or ``QUICK`` for a quick calibration.
         exporter: ``own`` (the native graph builder), ``optimum`` (the fallback), or ``auto``: the native one if it
             knows the architecture.
         adapter: PEFT LoRA directory to merge.
