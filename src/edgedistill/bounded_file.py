@@ -7,12 +7,11 @@ A named pipe that nobody writes to is read as empty instead of waited for; one t
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 
 
 def read_bounded(path: Path, most: int) -> bytes:
@@ -25,7 +24,8 @@ def read_bounded(path: Path, most: int) -> bytes:
 
 
 def _open(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | _NONBLOCK)
-    if _NONBLOCK:
-        os.set_blocking(descriptor, True)
+    if sys.platform == "win32":
+        return os.open(path, flags)
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
     return descriptor

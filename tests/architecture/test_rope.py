@@ -137,7 +137,7 @@ def test_longrope_has_a_set_of_frequencies_for_each_side_of_its_switch() -> None
 
 def test_longrope_takes_a_stated_factor_before_the_ratio_of_lengths() -> None:
     """transformers 5 writes the original length into every config, also where it is the whole context."""
-    params = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    params: dict[str, Any] = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
     params |= {"factor": 4.0, "original_max_position_embeddings": CONTEXT}
     assert plain(params).attention_scaling == pytest.approx(math.sqrt(1 + math.log(4) / math.log(CONTEXT)))
 
