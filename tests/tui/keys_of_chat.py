@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fake_engine import ask
 from scene import Scene, proves
+from textual.events import Paste
 
 from edgedistill_tui.data.session import Session
 from edgedistill_tui.widgets.trajectories import LaneLine
@@ -130,6 +131,12 @@ async def _undo(scene: Scene) -> None:
 async def _other_keys_are_the_text_areas(scene: Scene) -> None:
     await scene.type("a", "b", "backspace", "home", "c")
     assert scene.chat.prompt.text == "ca"
+
+
+@proves("Prompt", "_on_paste")
+async def _a_short_paste_is_the_text_areas(scene: Scene) -> None:
+    scene.app.post_message(Paste("a\nb"))
+    await scene.until(lambda: scene.chat.prompt.text == "a\nb")
 
 
 @proves("ChatScreen", "on_prompt_submitted")
