@@ -41,18 +41,19 @@ class Point:
         """Which series the point belongs to."""
         if self.engine == "llama.cpp":
             return "llama.cpp"
-        return "edgedistill, calibrated" if "gptq" in self.format else "edgedistill, not calibrated"
+        thorough = "gptq" in self.format or self.format.endswith(", `--calibrate`")
+        return "edgedistill, --calibrate" if thorough else "edgedistill"
 
     @property
     def label(self) -> str:
         """The format without what all points share."""
-        return re.sub(r"-(a?sym|gptq|search|s8)\b| \(.*\)", "", self.format)
+        return re.sub(r"-(a?sym|gptq|search|s8)\b|--quality |, `--calibrate`|[*`]", "", self.format)
 
 
 def points(page: str) -> list[Point]:
     """The rows of the table of SmolLM2-135M."""
     section = page.partition("### SmolLM2-135M, dithered\n")[2].partition("\n### ")[0]
-    rows = re.findall(r"^\| (edgedistill|llama\.cpp) \| ([^|]+?) \| (\d.+)\|$", section, re.MULTILINE)
+    rows = re.findall(r"^\| (edgedistill|llama\.cpp) \| ([^|]+?) \| (\d.+ to .+)\|$", section, re.MULTILINE)
     found = []
     for engine, name, rest in rows:
         size, _, kl, *_, memory = (text.strip() for text in rest.split("|"))
@@ -65,7 +66,7 @@ def picture(rows: list[Point]) -> str:
     """The SVG."""
     plots = [
         _plot(rows, "file, MB", [row.file_mb for row in rows]),
-        _plot(rows, "memory to load and decode, MB", [row.memory_mb for row in rows]),
+        _plot(rows, "private memory once loaded, MB", [row.memory_mb for row in rows]),
     ]
     placed = [plot.replace("<svg ", f'<svg x="{_WIDTH * i}" ', 1) for i, plot in enumerate(plots)]
     return (
@@ -76,7 +77,7 @@ def picture(rows: list[Point]) -> str:
 
 
 def _plot(rows: list[Point], label: str, sizes: list[float]) -> str:
-    styles = {"edgedistill, calibrated": "bundle", "edgedistill, not calibrated": "other", "llama.cpp": "reference"}
+    styles = {"edgedistill, --calibrate": "bundle", "edgedistill": "other", "llama.cpp": "reference"}
     series = []
     for name, style in styles.items():
         chosen = [(x, row) for x, row in zip(sizes, rows, strict=True) if row.group == name]

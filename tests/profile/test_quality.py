@@ -40,6 +40,12 @@ def test_profiles_of_eight_bits_have_smaller_qualities_too() -> None:
     assert with_quality(profile, "high").weights.default.bits == 8
 
 
+def test_small_keeps_the_embedding_and_the_output_matrix_in_eight_bits() -> None:
+    weights = with_quality(load_profile("laptop-cpu"), "small").weights
+    assert weights.default.bits == 4
+    assert {rule.match: rule.format.bits for rule in weights.rules} == {"lm_head": 8, "embed": 8}
+
+
 def test_an_unknown_one_names_those_there_are() -> None:
     with pytest.raises(UsageError, match="small, balanced, high"):
         with_quality(load_profile("laptop-cpu"), "best")

@@ -33,7 +33,7 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "small": Recipe(_FOUR, (("layers.*.attn.*", _EIGHT),)),
+    "small": Recipe(_FOUR, (("lm_head", _EIGHT), ("embed", _EIGHT))),
     "balanced": Recipe(_FOUR, (("lm_head", _EIGHT), ("embed", _EIGHT), ("layers.*.attn.*", _EIGHT))),
     "high": Recipe("int8-b32-sym-search-s8"),
 }
