@@ -62,3 +62,10 @@ def test_the_right_answer_has_the_unit_that_is_asked_for(reply: str, gold: str, 
     assert answer is not None
     assert wanted is not None
     assert fit(answer, [wanted]) == key
+
+
+def test_a_molecule_is_text_however_it_is_written() -> None:
+    plain, formula = read_span("H2O"), read_span("H_2O")
+    assert plain is not None
+    assert formula is not None
+    assert (plain.type, plain.key) == (formula.type, formula.key) == ("text", "h2o")
