@@ -29,30 +29,10 @@ _MIXED = re.compile(r"([+-]?)\s*(\d+)\s+\(?(\d+)\)?\s*/\s*\(?(\d+)\)?")
 _TEN = re.compile(r"([+-]?)10\s*\^\s*\(?\s*([+-]?\d{1,4})\s*\)?")
 
 CURRENCIES = "$€£¥￥₹₩₽฿₫₺"
-_MONEY = frozenset(
-    [
-        "USD",
-        "EUR",
-        "GBP",
-        "JPY",
-        "CNY",
-        "¥",
-        "INR",
-        "KRW",
-        "RUB",
-        "BRL",
-        "THB",
-        "VND",
-        "TRY",
-        "IDR",
-        "AUD",
-        "CAD",
-        "HKD",
-        "TWD",
-        "SGD",
-        "cent",
-    ]
-)
+_MONEY = frozenset([
+    "USD", "EUR", "GBP", "JPY", "CNY", "¥", "INR", "KRW", "RUB", "BRL", "THB", "VND", "TRY", "IDR", "AUD", "CAD", "HKD",
+    "TWD", "SGD", "cent",
+])  # fmt: skip
 
 _FEET_AND_INCHES = re.compile(r"^(\d+)['′] ?(\d{1,2}(?:\.\d+| \d+/\d+)?)[\"″]?$")
 _WORD = r"[^\W\d_]+(?:['’-][^\W\d_]+)*"
